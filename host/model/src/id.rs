@@ -1,0 +1,190 @@
+//! Newtypes for every id and index, checked where they are made.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The user's stable name of an operator, source or sink: the only tie between it and its state.
+///
+/// `[A-Za-z_][A-Za-z0-9_-]{0,62}`, and none of the job file's own table names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct OperatorUid(std::sync::Arc<str>);
+
+/// Names that `--set NAME.key=V` reads as a table of the job file, so no uid may have them.
+pub const RESERVED_UIDS: [&str; 4] = ["checkpoint", "savepoint", "state", "restart"];
+
+/// Why a text is no uid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UidError {
+    /// It has characters, or a length, that a uid must not have.
+    #[error(
+        "{0:?} is not a uid: expected a letter or '_', then up to 62 letters, digits, '_' or '-'"
+    )]
+    Malformed(String),
+    /// It is the name of a table of the job file.
+    #[error("{0:?} cannot be a uid: it is the name of a table of the job file; choose another")]
+    Reserved(String),
+}
+
+impl OperatorUid {
+    /// Checks and takes a uid.
+    ///
+    /// # Errors
+    /// See [`UidError`].
+    pub fn new(text: &str) -> Result<Self, UidError> {
+        let mut bytes = text.bytes();
+        let head_ok = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+        let rest_ok = bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if !head_ok || !rest_ok || text.len() > 63 {
+            return Err(UidError::Malformed(text.to_owned()));
+        }
+        if RESERVED_UIDS.contains(&text) {
+            return Err(UidError::Reserved(text.to_owned()));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The uid as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for OperatorUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for OperatorUid {
+    type Error = UidError;
+    fn try_from(text: String) -> Result<Self, UidError> {
+        Self::new(&text)
+    }
+}
+
+impl From<OperatorUid> for String {
+    fn from(uid: OperatorUid) -> Self {
+        uid.0.to_string()
+    }
+}
+
+/// The identity of one run of a job: 32 hex digits. A restore makes a new one; upgrade and recovery keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JobId(u128);
+
+impl JobId {
+    /// Makes an id of 128 given bits (random ones, in a host).
+    #[must_use]
+    pub const fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+
+    /// The first six hex digits, as in the names of savepoints and parts.
+    #[must_use]
+    pub fn short(self) -> String {
+        self.to_string()[..6].to_owned()
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// A text that is not 32 hex digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a JobID: expected 32 hex digits")]
+pub struct JobIdError(String);
+
+impl FromStr for JobId {
+    type Err = JobIdError;
+    fn from_str(text: &str) -> Result<Self, JobIdError> {
+        if text.len() != 32 {
+            return Err(JobIdError(text.to_owned()));
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| JobIdError(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for JobId {
+    type Error = JobIdError;
+    fn try_from(text: String) -> Result<Self, JobIdError> {
+        text.parse()
+    }
+}
+
+impl From<JobId> for String {
+    fn from(id: JobId) -> Self {
+        id.to_string()
+    }
+}
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number! {
+    /// The number of a checkpoint or savepoint round of a job, from 1. It goes on after a restore.
+    CheckpointId(u64)
+}
+number! {
+    /// One parallel instance of a chain, from 0.
+    SubtaskIndex(u32)
+}
+number! {
+    /// How often a job has been (re)started with the same JobID, from 1. Part of every path a subtask writes to.
+    AttemptId(u32)
+}
+number! {
+    /// Which modules a job runs: 1 at the start, one more with every upgrade.
+    JobVersion(u32)
+}
+
+impl CheckpointId {
+    /// The id after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uids_are_checked() {
+        for good in ["a", "_", "word-count_2", &"x".repeat(63)] {
+            assert_eq!(OperatorUid::new(good).map(String::from), Ok(good.to_owned()));
+        }
+        for bad in ["", "1a", "-a", "a b", "a.b", "ä", &"x".repeat(64)] {
+            assert_eq!(OperatorUid::new(bad), Err(UidError::Malformed(bad.to_owned())));
+        }
+        assert_eq!(OperatorUid::new("state"), Err(UidError::Reserved("state".to_owned())));
+    }
+
+    #[test]
+    fn job_ids_are_32_hex_digits_both_ways() {
+        let id = JobId::from_bits(0xab);
+        assert_eq!(id.to_string(), "000000000000000000000000000000ab");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.short(), "000000");
+        assert!("ab".parse::<JobId>().is_err());
+    }
+}

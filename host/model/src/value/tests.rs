@@ -1,0 +1,148 @@
+use super::*;
+use crate::schema::{EnumType, Variant};
+use proptest::prelude::*;
+
+fn field(name: &str, ty: Type) -> Field {
+    Field { name: name.into(), ty, aliases: vec![], default: false }
+}
+
+fn arb_type() -> impl Strategy<Value = Type> {
+    let leaf = prop_oneof![
+        Just(Type::Unit),
+        Just(Type::Bool),
+        Just(Type::U8),
+        Just(Type::U16),
+        Just(Type::U32),
+        Just(Type::U64),
+        Just(Type::I8),
+        Just(Type::I16),
+        Just(Type::I32),
+        Just(Type::I64),
+        Just(Type::F32),
+        Just(Type::F64),
+        Just(Type::Char),
+        Just(Type::String),
+        Just(Type::Bytes),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            inner.clone().prop_map(|t| Type::Option(Box::new(t))),
+            inner.clone().prop_map(|t| Type::List(Box::new(t))),
+            inner.clone().prop_map(|t| Type::Map(Box::new(Type::String), Box::new(t))),
+            prop::collection::vec(inner.clone(), 1..4).prop_map(Type::Tuple),
+            prop::collection::vec(inner.clone(), 1..4).prop_map(|types| {
+                let fields = types.into_iter().enumerate().map(|(i, t)| field(&format!("f{i}"), t)).collect();
+                Type::Struct(StructType { name: "S".into(), fields })
+            }),
+            inner.prop_map(|t| {
+                let variant = |name: &str, newtype| Variant {
+                    name: name.into(),
+                    newtype,
+                    tuple: None,
+                    fields: None,
+                    aliases: vec![],
+                };
+                Type::Enum(EnumType { name: "E".into(), variants: vec![variant("A", None), variant("B", Some(t))] })
+            }),
+        ]
+    })
+}
+
+fn arb_value(ty: &Type) -> BoxedStrategy<Value> {
+    match ty {
+        Type::Unit => Just(Value::Unit).boxed(),
+        Type::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
+        Type::U8 => any::<u8>().prop_map(|n| Value::Unsigned(n.into())).boxed(),
+        Type::U16 => any::<u16>().prop_map(|n| Value::Unsigned(n.into())).boxed(),
+        Type::U32 => any::<u32>().prop_map(|n| Value::Unsigned(n.into())).boxed(),
+        Type::U64 => any::<u64>().prop_map(Value::Unsigned).boxed(),
+        Type::I8 => any::<i8>().prop_map(|n| Value::Signed(n.into())).boxed(),
+        Type::I16 => any::<i16>().prop_map(|n| Value::Signed(n.into())).boxed(),
+        Type::I32 => any::<i32>().prop_map(|n| Value::Signed(n.into())).boxed(),
+        Type::I64 => any::<i64>().prop_map(Value::Signed).boxed(),
+        Type::F32 => (-1e30f32..1e30).prop_map(Value::F32).boxed(),
+        Type::F64 => (-1e300f64..1e300).prop_map(Value::F64).boxed(),
+        Type::Char => any::<char>().prop_map(Value::Char).boxed(),
+        Type::String => "\\PC{0,8}".prop_map(Value::Text).boxed(),
+        Type::Bytes => prop::collection::vec(any::<u8>(), 0..8).prop_map(Value::Bytes).boxed(),
+        Type::Option(inner) => {
+            prop::option::of(arb_value(inner)).prop_map(|v| Value::Option(v.map(Box::new))).boxed()
+        }
+        Type::List(item) => prop::collection::vec(arb_value(item), 0..4).prop_map(Value::Sequence).boxed(),
+        Type::Map(_, value) => prop::collection::btree_map("[a-z]{0,4}", arb_value(value), 0..4)
+            .prop_map(|m| Value::Map(m.into_iter().map(|(k, v)| (Value::Text(k), v)).collect()))
+            .boxed(),
+        Type::Tuple(items) => items.iter().map(arb_value).collect::<Vec<_>>().prop_map(Value::Sequence).boxed(),
+        Type::Struct(s) => {
+            s.fields.iter().map(|f| arb_value(&f.ty)).collect::<Vec<_>>().prop_map(Value::Sequence).boxed()
+        }
+        Type::Enum(e) => {
+            let held = e.variants[1].newtype.clone().unwrap_or(Type::Unit);
+            prop_oneof![
+                Just(Value::Enum(0, Box::new(Value::Unit))),
+                arb_value(&held).prop_map(|v| Value::Enum(1, Box::new(v))),
+            ]
+            .boxed()
+        }
+    }
+}
+
+fn typed_value() -> impl Strategy<Value = (Type, Value)> {
+    arb_type().prop_flat_map(|ty| {
+        let value = arb_value(&ty);
+        (Just(ty), value)
+    })
+}
+
+proptest! {
+    #[test]
+    fn encode_then_decode_is_identity((ty, value) in typed_value()) {
+        let mut bytes = Vec::new();
+        encode(&ty, &value, &mut bytes).expect("of its type");
+        prop_assert_eq!(decode(&ty, &bytes), Ok(value.clone()));
+        let mut key = Vec::new();
+        encode_key(&ty, &value, &mut key).expect("of its type");
+        prop_assert_eq!(decode_key(&ty, &key), Ok(value));
+    }
+
+    #[test]
+    fn json_round_trips((ty, value) in typed_value()) {
+        let json = to_json(&ty, &value).to_string();
+        let parsed = serde_json::from_str(&json).expect("JSON");
+        prop_assert_eq!(from_json(&ty, &parsed), Ok(value));
+    }
+
+    #[test]
+    fn any_bytes_decode_or_fail((ty, _) in typed_value(), bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        if let Ok(value) = decode(&ty, &bytes) {
+            let mut again = Vec::new();
+            encode(&ty, &value, &mut again).expect("decoded");
+            prop_assert_eq!(decode(&ty, &again).is_ok(), true);
+        }
+    }
+}
+
+#[test]
+fn bytes_are_bincodes() {
+    // Written by bincode 2.0.1, standard configuration, from ("ab", 300u64, -3i32, Some(1u8)).
+    let ty = Type::Tuple(vec![Type::String, Type::U64, Type::I32, Type::Option(Box::new(Type::U8))]);
+    let bytes = [2, b'a', b'b', 251, 44, 1, 5, 1, 1];
+    let value = decode(&ty, &bytes).expect("bincode");
+    assert_eq!(to_json(&ty, &value).to_string(), r#"["ab",300,-3,1]"#);
+    let mut out = Vec::new();
+    encode(&ty, &value, &mut out).expect("of its type");
+    assert_eq!(out, bytes);
+}
+
+#[test]
+fn errors_say_what_was_expected() {
+    assert_eq!(
+        decode(&Type::U64, &[253, 1]).map_err(|e| e.to_string()),
+        Err("the value ends after 2 bytes, inside a u64".to_owned())
+    );
+    assert_eq!(decode(&Type::U8, &[1, 2]).map_err(|e| e.to_string()), Err("1 bytes follow the value".to_owned()));
+    assert_eq!(
+        decode(&Type::Bool, &[7]).map_err(|e| e.to_string()),
+        Err("found 7 where bool was expected".to_owned())
+    );
+}

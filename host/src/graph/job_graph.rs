@@ -1,0 +1,282 @@
+//! The job as the user means it: checked, with every default filled in. Everything after parsing works on this.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use regraft_model::id::OperatorUid;
+use regraft_model::schema::Type;
+
+/// A checked job.
+#[derive(Debug, Clone)]
+pub struct JobGraph {
+    /// For people and for naming the job; not part of any state.
+    pub name: String,
+    /// The default parallelism.
+    pub parallelism: u32,
+    /// The number of key groups.
+    pub max_parallelism: u32,
+    /// Periodic checkpoints.
+    pub checkpoint: CheckpointSettings,
+    /// Where savepoints go when the command names no directory: a path or an object store's URL.
+    pub savepoint_dir: Option<String>,
+    /// Sources, operators and sinks, every one after all of its inputs.
+    pub nodes: Vec<Node>,
+    /// What stood after `--`.
+    pub arguments: Vec<String>,
+    /// For each setting that is in effect: its value, and where it came from.
+    pub settings: BTreeMap<String, EffectiveSetting>,
+    /// The job file's text as it was read, for `_metadata`.
+    pub text: String,
+    /// The directory that relative paths in it are relative to.
+    pub base_dir: PathBuf,
+}
+
+/// A setting's value, as in the job file, and what set it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct EffectiveSetting {
+    /// As TOML.
+    pub value: String,
+    /// `default`, `job file`, `config`, `environment` or `command line`.
+    pub origin: String,
+}
+
+/// `[checkpoint]`, as far as it is in effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointSettings {
+    /// From one start to the next; none: no periodic checkpoints.
+    pub interval: Option<Duration>,
+    /// A round that takes longer is given up.
+    pub timeout: Duration,
+    /// Where checkpoints go; none: the host's data directory.
+    pub dir: Option<String>,
+}
+
+/// A source, operator or sink.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its uid.
+    pub uid: OperatorUid,
+    /// How many subtasks.
+    pub parallelism: u32,
+    /// Where its records come from; none for a source.
+    pub inputs: Vec<Input>,
+    /// What it is.
+    pub kind: NodeKind,
+}
+
+/// One edge into a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// Position in [`JobGraph::nodes`] of what it comes from.
+    pub from: usize,
+    /// The output port, by name; none: the first one.
+    pub port: Option<String>,
+    /// How records find their subtask.
+    pub by: Partitioning,
+}
+
+/// How records of an edge find their subtask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Partitioning {
+    /// Subtask i to subtask i.
+    Forward,
+    /// By key group.
+    Key,
+    /// In turn.
+    Rebalance,
+    /// All to all.
+    Broadcast,
+}
+
+/// What a node is.
+#[derive(Debug, Clone)]
+pub enum NodeKind {
+    /// Reads records.
+    Source(Source),
+    /// Runs a component.
+    Operator(Operator),
+    /// Writes records.
+    Sink(Sink),
+}
+
+/// A source.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// What it reads.
+    pub connector: SourceConnector,
+    /// Records per second, all subtasks together.
+    pub rate: Option<u64>,
+}
+
+/// The built-in source connectors.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SourceConnector {
+    /// Lines of files.
+    File(FileSource),
+    /// Made-up records.
+    Generator(GeneratorSource),
+}
+
+/// `connector = "file"` of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSource {
+    /// A glob. Identity.
+    pub path: String,
+    /// Whether to go on looking for more. Tuning.
+    pub watch: bool,
+    /// How often to look. Tuning.
+    pub poll: Duration,
+    /// What the key of a record is. Identity.
+    pub key: LineKey,
+}
+
+/// The key of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineKey {
+    /// Lines have no key.
+    None,
+    /// `key = "line"`: the line itself.
+    Line,
+}
+
+/// `connector = "generator"` of a source: a record is a function of (seed, split, offset).
+#[derive(Debug, Clone, PartialEq)]
+pub struct GeneratorSource {
+    /// Identity.
+    pub seed: u64,
+    /// Independent of parallelism. Identity.
+    pub splits: u32,
+    /// In all; none: endless. Identity.
+    pub rows: Option<u64>,
+    /// In order; they make up the value. Identity.
+    pub fields: Vec<GeneratorField>,
+    /// Position of the field that is the key; it is not part of the value. Identity.
+    pub key: Option<usize>,
+}
+
+/// One field of generated records.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GeneratorField {
+    /// Its name.
+    pub name: String,
+    /// `u64`, `string` or `bytes`.
+    pub ty: Type,
+    /// What it holds.
+    pub values: GeneratorValues,
+}
+
+/// How a field's values are drawn. A text field shows the drawn number in base 26, or pads it to `len`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GeneratorValues {
+    /// `range = [first, last]`: uniform, inclusive.
+    Range {
+        /// The least.
+        first: u64,
+        /// The greatest.
+        last: u64,
+    },
+    /// `zipf = { n = N, exponent = S }`: ranks 0 to N-1, rank r with weight 1/(r+1)^S.
+    Zipf {
+        /// How many ranks.
+        n: u64,
+        /// The exponent.
+        exponent: f64,
+    },
+    /// `sequence = FIRST`: FIRST, FIRST+1, … over all splits (split s of n: FIRST + offset × n + s).
+    Sequence {
+        /// The first.
+        first: u64,
+    },
+    /// `len = N` of a `bytes` or `string` field: N random bytes (letters).
+    Random {
+        /// How many.
+        len: u32,
+    },
+}
+
+/// An operator.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// The component.
+    pub artifact: Artifact,
+    /// Handed to the guest as JSON; null: none.
+    pub config: serde_json::Value,
+    /// Greatest linear memory, in bytes.
+    pub memory_max: u64,
+    /// Greatest time one call computes.
+    pub time_per_batch_max: Duration,
+}
+
+/// Where an operator's component comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Artifact {
+    /// `module = PATH`: a component file.
+    Module(PathBuf),
+    /// `crate = PATH`: a guest crate, built by `regraft build`.
+    Crate(PathBuf),
+}
+
+/// A sink.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    /// Where it writes.
+    pub connector: SinkConnector,
+}
+
+/// The built-in sink connectors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkConnector {
+    /// Parts in a directory, committed with checkpoints.
+    File(FileSink),
+    /// Lines on stdout.
+    Print,
+    /// Counts and checksums.
+    Blackhole,
+}
+
+/// `connector = "file"` of a sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSink {
+    /// The directory. Identity.
+    pub path: PathBuf,
+    /// How a record is written. Identity.
+    pub format: TextFormat,
+}
+
+/// How a sink writes a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextFormat {
+    /// The raw text value.
+    Lines,
+    /// Columns of the value, tab-separated.
+    Tsv,
+    /// Columns of the value, comma-separated.
+    Csv,
+    /// One object a line.
+    Json,
+}
+
+impl TextFormat {
+    /// The file name's extension.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Lines => "txt",
+            Self::Tsv => "tsv",
+            Self::Csv => "csv",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl JobGraph {
+    /// The node of a uid.
+    #[must_use]
+    pub fn node(&self, uid: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.uid.as_str() == uid)
+    }
+}

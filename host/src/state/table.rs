@@ -1,0 +1,314 @@
+//! The hash table of one key group: linear probing over slots of one cache line each, keys and small values inline.
+//!
+//! A slot holds a key and its *blob*: the values of all its states, each with the state's number and the schema it was
+//! written by. So all travelling state of a key costs one cache miss. What does not fit inline lies in a side table.
+//!
+//! Each slot carries the generation of its last write; generation 0 is an empty slot. A snapshot flips the generation, and
+//! the first write to an older entry saves the old blob (the mark of design note 0003).
+
+/// Bytes of key and blob that fit into a slot.
+const INLINE: usize = 48;
+
+/// One entry; the size of a cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Slot {
+    hash: u32,
+    /// Of the last write; 0: empty.
+    generation: u32,
+    key_len: u32,
+    blob_len: u32,
+    /// Key, then blob; or, when they do not fit, the number of the spilled entry.
+    data: [u8; INLINE],
+}
+
+const EMPTY: Slot = Slot { hash: 0, generation: 0, key_len: 0, blob_len: 0, data: [0; INLINE] };
+
+/// An entry saved before its first write after a mark.
+#[derive(Debug)]
+struct Saved {
+    key: Box<[u8]>,
+    blob: Box<[u8]>,
+}
+
+/// The entries of one key group.
+#[derive(Debug)]
+pub struct Table {
+    slots: Box<[Slot]>,
+    /// log2 of the number of slots.
+    bits: u32,
+    len: usize,
+    spilled: Vec<Box<[u8]>>,
+    spilled_free: Vec<u32>,
+    /// Entries as they were at the mark of the snapshot under way.
+    saved: Vec<Saved>,
+}
+
+/// What a write needs to know about the snapshot under way.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    /// The generation of writes since the mark.
+    pub generation: u32,
+    /// Whether this table has still to be swept.
+    pub sweeping: bool,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { slots: Box::new([]), bits: 0, len: 0, spilled: vec![], spilled_free: vec![], saved: vec![] }
+    }
+}
+
+impl Table {
+    /// The number of entries.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    fn home(&self, hash: u32) -> usize {
+        // The key group took the murmur of the hash, so its own bits are still spread within a group.
+        (hash.wrapping_mul(0x9e37_79b1) >> (32 - self.bits)) as usize
+    }
+
+    /// Asks the processor for the cache line where `hash` would be.
+    #[inline]
+    pub fn prefetch(&self, hash: u32) {
+        if self.bits == 0 {
+            return;
+        }
+        #[cfg(target_arch = "x86_64")]
+        {
+            let slot = &raw const self.slots[self.home(hash)];
+            // SAFETY: a prefetch reads nothing that the program can see; the address is that of a live slot.
+            unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(slot.cast::<i8>()) };
+        }
+    }
+
+    /// The slot of a key.
+    #[inline]
+    pub fn find(&self, hash: u32, key: &[u8]) -> Option<u32> {
+        if self.bits == 0 {
+            return None;
+        }
+        let mask = self.slots.len() - 1;
+        let mut at = self.home(hash);
+        loop {
+            let slot = &self.slots[at];
+            if slot.generation == 0 {
+                return None;
+            }
+            if slot.hash == hash && self.key_of(slot) == key {
+                return Some(at as u32);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    #[inline]
+    fn bytes_of<'a>(&'a self, slot: &'a Slot) -> &'a [u8] {
+        let len = slot.key_len as usize + slot.blob_len as usize;
+        if len <= INLINE {
+            &slot.data[..len]
+        } else {
+            let [a, b, c, d, ..] = slot.data;
+            &self.spilled[u32::from_le_bytes([a, b, c, d]) as usize]
+        }
+    }
+
+    #[inline]
+    fn key_of<'a>(&'a self, slot: &'a Slot) -> &'a [u8] {
+        let len = slot.key_len as usize;
+        // The common case does not look at the blob's length.
+        if len + slot.blob_len as usize <= INLINE { &slot.data[..len] } else { &self.bytes_of(slot)[..len] }
+    }
+
+    /// The blob in a slot.
+    #[inline]
+    #[must_use]
+    pub fn blob(&self, slot: u32) -> &[u8] {
+        let slot = &self.slots[slot as usize];
+        &self.bytes_of(slot)[slot.key_len as usize..]
+    }
+
+    /// Keeps the entry as it was at the mark, if it is older than that.
+    fn save(&mut self, at: usize, mark: Mark) {
+        let slot = &self.slots[at];
+        if mark.sweeping && slot.generation < mark.generation {
+            let (key, blob) = self.bytes_of(slot).split_at(slot.key_len as usize);
+            self.saved.push(Saved { key: key.into(), blob: blob.into() });
+        }
+    }
+
+    fn release_spilled(&mut self, at: usize) {
+        let slot = &self.slots[at];
+        if slot.key_len as usize + slot.blob_len as usize > INLINE {
+            let [a, b, c, d, ..] = slot.data;
+            let number = u32::from_le_bytes([a, b, c, d]);
+            self.spilled[number as usize] = Box::new([]);
+            self.spilled_free.push(number);
+        }
+    }
+
+    /// Replaces the blob of an entry.
+    pub fn update(&mut self, slot: u32, blob: &[u8], mark: Mark) {
+        let at = slot as usize;
+        self.save(at, mark);
+        let slot = &mut self.slots[at];
+        let key_len = slot.key_len as usize;
+        let (old, new) = (key_len + slot.blob_len as usize, key_len + blob.len());
+        slot.generation = mark.generation;
+        if old <= INLINE && new <= INLINE {
+            slot.data[key_len..new].copy_from_slice(blob);
+            slot.blob_len = blob.len() as u32;
+            return;
+        }
+        let key: Box<[u8]> = self.key_of(&self.slots[at]).into();
+        self.release_spilled(at);
+        self.write(at, &key, blob);
+    }
+
+    /// Writes key and blob into a slot whose old content has been released.
+    fn write(&mut self, at: usize, key: &[u8], blob: &[u8]) {
+        let len = key.len() + blob.len();
+        let mut data = [0; INLINE];
+        if len <= INLINE {
+            data[..key.len()].copy_from_slice(key);
+            data[key.len()..len].copy_from_slice(blob);
+        } else {
+            let bytes: Box<[u8]> = [key, blob].concat().into();
+            let number = if let Some(number) = self.spilled_free.pop() {
+                self.spilled[number as usize] = bytes;
+                number
+            } else {
+                self.spilled.push(bytes);
+                (self.spilled.len() - 1) as u32
+            };
+            data[..4].copy_from_slice(&number.to_le_bytes());
+        }
+        let slot = &mut self.slots[at];
+        slot.key_len = key.len() as u32;
+        slot.blob_len = blob.len() as u32;
+        slot.data = data;
+    }
+
+    /// Adds an entry whose key is not there. May move other entries.
+    pub fn insert(&mut self, hash: u32, key: &[u8], blob: &[u8], generation: u32) {
+        if (self.len + 1) * 4 > self.slots.len() * 3 {
+            self.grow();
+        }
+        let mask = self.slots.len() - 1;
+        let mut at = self.home(hash);
+        while self.slots[at].generation != 0 {
+            at = (at + 1) & mask;
+        }
+        self.write(at, key, blob);
+        self.slots[at].hash = hash;
+        self.slots[at].generation = generation;
+        self.len += 1;
+    }
+
+    fn grow(&mut self) {
+        let bits = if self.bits == 0 { 3 } else { self.bits + 1 };
+        let old = std::mem::replace(&mut self.slots, vec![EMPTY; 1 << bits].into_boxed_slice());
+        self.bits = bits;
+        let mask = self.slots.len() - 1;
+        for slot in old {
+            if slot.generation != 0 {
+                let mut at = self.home(slot.hash);
+                while self.slots[at].generation != 0 {
+                    at = (at + 1) & mask;
+                }
+                self.slots[at] = slot;
+            }
+        }
+    }
+
+    /// Removes an entry. May move other entries.
+    pub fn remove(&mut self, hash: u32, key: &[u8], mark: Mark) {
+        let Some(slot) = self.find(hash, key) else { return };
+        let mut hole = slot as usize;
+        self.save(hole, mark);
+        self.release_spilled(hole);
+        self.len -= 1;
+        let mask = self.slots.len() - 1;
+        // Move back what the hole would cut off from its home.
+        let mut at = hole;
+        loop {
+            at = (at + 1) & mask;
+            if self.slots[at].generation == 0 {
+                break;
+            }
+            let home = self.home(self.slots[at].hash);
+            if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask) {
+                self.slots[hole] = self.slots[at];
+                hole = at;
+            }
+        }
+        self.slots[hole] = EMPTY;
+    }
+
+    /// All entries: hash, key, blob.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &[u8], &[u8])> {
+        self.slots.iter().filter(|slot| slot.generation != 0).map(|slot| {
+            let (key, blob) = self.bytes_of(slot).split_at(slot.key_len as usize);
+            (slot.hash, key, blob)
+        })
+    }
+
+    /// Calls `each` with every key and blob as they were at the mark, and forgets what was saved for it.
+    pub fn sweep(&mut self, generation: u32, mut each: impl FnMut(&[u8], &[u8])) {
+        for slot in &self.slots {
+            if slot.generation != 0 && slot.generation < generation {
+                let (key, blob) = self.bytes_of(slot).split_at(slot.key_len as usize);
+                each(key, blob);
+            }
+        }
+        for saved in std::mem::take(&mut self.saved) {
+            each(&saved.key, &saved.blob);
+        }
+    }
+}
+
+/// Bytes before each value in a blob: state number, schema number, length.
+const HEAD: usize = 8;
+
+/// The value of one state in a blob, with its schema number.
+#[inline]
+#[must_use]
+pub fn value_in(blob: &[u8], state: u16) -> Option<(u16, &[u8])> {
+    let mut rest = blob;
+    while let Some((head, tail)) = rest.split_first_chunk::<HEAD>() {
+        let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        let (value, after) = tail.split_at_checked(len)?;
+        if u16::from_le_bytes([head[0], head[1]]) == state {
+            return Some((u16::from_le_bytes([head[2], head[3]]), value));
+        }
+        rest = after;
+    }
+    None
+}
+
+/// Appends a value to a blob under construction.
+#[inline]
+pub fn push_value(blob: &mut Vec<u8>, state: u16, schema: u16, value: &[u8]) {
+    blob.extend_from_slice(&state.to_le_bytes());
+    blob.extend_from_slice(&schema.to_le_bytes());
+    blob.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    blob.extend_from_slice(value);
+}
+
+/// Appends to `out` the values of `blob` whose states `keep` accepts.
+pub fn copy_values(blob: &[u8], out: &mut Vec<u8>, keep: impl Fn(u16) -> bool) {
+    let mut rest = blob;
+    while let Some((head, tail)) = rest.split_first_chunk::<HEAD>() {
+        let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        let Some((value, after)) = tail.split_at_checked(len) else { return };
+        if keep(u16::from_le_bytes([head[0], head[1]])) {
+            out.extend_from_slice(head);
+            out.extend_from_slice(value);
+        }
+        rest = after;
+    }
+}
