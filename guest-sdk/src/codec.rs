@@ -10,7 +10,7 @@ use crate::bytes::append;
 use crate::error::Error;
 use bincode::config::{Configuration, Fixint, LittleEndian, Varint};
 use bincode::enc::write::Writer;
-use bincode::error::EncodeError;
+use bincode::error::{DecodeError, EncodeError};
 use serde::{Deserialize, Serialize};
 
 const VALUE: Configuration<LittleEndian, Varint> = bincode::config::standard();
@@ -74,13 +74,24 @@ pub(crate) fn decode_key<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, E
 
 #[cold]
 fn refused(error: EncodeError) -> Error {
-    format!("it cannot be encoded: {error}").into()
+    match error {
+        EncodeError::OtherString(message) => format!("it cannot be encoded: {message}").into(),
+        EncodeError::Other(message) => format!("it cannot be encoded: {message}").into(),
+        // Printing any error there may be would pull number formatting of 20 KB into every component.
+        _ => "it cannot be encoded: the type has a part that a compact encoding cannot hold".into(),
+    }
 }
 
 #[cold]
-fn unreadable(read: Result<usize, bincode::error::DecodeError>, len: usize) -> Error {
-    match read {
-        Ok(read) => format!("it has {len} bytes, of which only {read} belong to it").into(),
-        Err(error) => format!("its {len} bytes cannot be decoded: {error}").into(),
-    }
+fn unreadable(read: Result<usize, DecodeError>, len: usize) -> Error {
+    let why = match &read {
+        Ok(read) => return format!("it has {len} bytes, of which only {read} belong to it").into(),
+        Err(DecodeError::OtherString(message)) => message,
+        Err(DecodeError::Other(message)) => *message,
+        Err(DecodeError::UnexpectedEnd { .. }) => "there are too few of them",
+        Err(DecodeError::Utf8 { .. }) => "text in them is not UTF-8",
+        // As for `refused`.
+        Err(_) => "they are no value of this type",
+    };
+    format!("its {len} bytes cannot be decoded: {why}").into()
 }

@@ -1,1 +1,166 @@
-//! placeholder
+//! Write operators of Regraft jobs: a trait with one method per record, typed state, compiled to a WebAssembly
+//! component. Columns, codecs, schemas and exports are this crate's business.
+//!
+//! The smallest whole operator, a keyed count:
+//!
+//! ```
+//! use regraft_sdk::{Any, Ctx, Declare, Operator, Port, Record, Result, ValueState, operator};
+//! use serde::Serialize;
+//!
+//! #[derive(Record, Serialize)]
+//! struct Counted<'a> {
+//!     word: &'a str,
+//!     count: u64,
+//! }
+//!
+//! struct Count {
+//!     count: ValueState<u64>,
+//!     out: Port<Counted<'static>>,
+//! }
+//!
+//! impl Operator for Count {
+//!     type Key<'a> = &'a str;
+//!     type In<'a> = Any<'a>;
+//!
+//!     fn declare(d: &mut Declare) -> Self {
+//!         d.key("word");
+//!         Count { count: d.value("count"), out: d.output("counts") }
+//!     }
+//!
+//!     fn process(&mut self, word: &str, _: Any, cx: &mut Ctx) -> Result<()> {
+//!         let count = self.count.update(|count| {
+//!             *count += 1;
+//!             *count
+//!         });
+//!         cx.emit(self.out, &Counted { word, count })
+//!     }
+//! }
+//!
+//! operator!(Count);
+//!
+//! // It runs natively, too: in a unit test, without a host.
+//! # use regraft_sdk::testing::{Harness, Input};
+//! let mut harness = Harness::<Count>::new();
+//! harness.process([Input::keyed("a", ""), Input::keyed("b", ""), Input::keyed("a", "")]).unwrap();
+//! assert_eq!(harness.state::<String, u64>("count").unwrap()["a"], 2);
+//! ```
+//!
+//! The crate is the guest's side of `wit/`, and knows nothing of the host but that. Modules, each using only those
+//! above it:
+//!
+//! - `bindings`: the generated records, hidden; [`error`]: what an operator fails with.
+//! - `bytes`: appending to columns, [`codec`]: bincode's only home, [`schema`]: what types look like from outside.
+//! - [`key`], [`value`]: what records are read and written as; [`state`]: handles; [`host`]: log and metrics.
+//! - [`context`]: time and outputs of a call; [`declare`]: what an operator says of itself; [`operator`]: the trait.
+//! - [`native`]: one instance, driven by the boundary's records; `export`: the same behind a component's exports.
+//! - [`testing`]: runs an operator in a unit test, as the host would.
+
+#![warn(missing_docs)]
+
+// Lets the derived code name this crate in its own tests.
+extern crate self as regraft_sdk;
+
+#[doc(hidden)]
+pub mod bindings;
+pub mod error;
+mod bytes;
+pub mod codec;
+pub mod schema;
+pub mod key;
+pub mod value;
+pub mod state;
+pub mod host;
+pub mod context;
+pub mod declare;
+pub mod operator;
+pub mod native;
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub mod export;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+
+pub use bytes::Writer;
+pub use context::{Clock, Ctx, Emitter, NO_TIMESTAMP, OpenContext, Port, Random};
+pub use declare::Declare;
+pub use error::{Error, Result};
+pub use host::{log, metrics};
+pub use key::Compound;
+pub use operator::Operator;
+pub use regraft_sdk_derive::State;
+pub use regraft_sdk_derive::State as Record;
+pub use schema::{Record, State};
+pub use state::ValueState;
+pub use value::{Any, Bytes, Text, Typed};
+
+/// Exports an operator from its component. Once in a crate; natively it defines nothing.
+#[macro_export]
+macro_rules! operator {
+    ($operator:ty) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            use $crate::bindings::exports::regraft::operator::guest as __guest;
+
+            static INSTANCE: $crate::export::Slot<$operator> = $crate::export::Slot::new();
+
+            struct Component;
+
+            impl __guest::Guest for Component {
+                fn describe() -> ::std::string::String {
+                    INSTANCE.describe()
+                }
+                fn open(context: __guest::OpenContext) -> ::core::result::Result<(), __guest::Failure> {
+                    INSTANCE.open(context)
+                }
+                fn process(
+                    records: __guest::Batch,
+                    state: __guest::Keyed,
+                ) -> ::core::result::Result<__guest::Outcome, __guest::Failure> {
+                    INSTANCE.process(records, state)
+                }
+                fn on_timers(
+                    timers: __guest::TimerBatch,
+                    state: __guest::Keyed,
+                ) -> ::core::result::Result<__guest::Outcome, __guest::Failure> {
+                    INSTANCE.on_timers(timers, state)
+                }
+                fn on_watermark(
+                    header: __guest::Header,
+                ) -> ::core::result::Result<__guest::Outcome, __guest::Failure> {
+                    INSTANCE.on_watermark(header)
+                }
+                fn finish(
+                    header: __guest::Header,
+                    state: __guest::Keyed,
+                    last: bool,
+                ) -> ::core::result::Result<__guest::Outcome, __guest::Failure> {
+                    INSTANCE.finish(header, state, last)
+                }
+                fn snapshot(
+                    checkpoint_id: u64,
+                ) -> ::core::result::Result<::std::vec::Vec<__guest::OperatorState>, __guest::Failure> {
+                    INSTANCE.snapshot(checkpoint_id)
+                }
+                fn restore(
+                    states: ::std::vec::Vec<__guest::OperatorState>,
+                ) -> ::core::result::Result<(), __guest::Failure> {
+                    INSTANCE.restore(states)
+                }
+                fn migrate(
+                    request: __guest::MigrateRequest,
+                ) -> ::core::result::Result<__guest::Migrated, __guest::Failure> {
+                    INSTANCE.migrate(request)
+                }
+            }
+
+            $crate::bindings::export!(Component with_types_in $crate::bindings);
+        };
+
+        // Says early, and on every target, when the type is no operator.
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() = || {
+            fn is_operator<O: $crate::Operator>() {}
+            is_operator::<$operator>();
+        };
+    };
+}

@@ -95,6 +95,34 @@ pub enum Content {
 /// `from`), unless `#[state(as = "TYPE")]` says what is really encoded.
 ///
 /// An implementation by hand must give exactly what the type's `Serialize` and `Deserialize` do.
+///
+/// ```compile_fail
+/// # use regraft_sdk::State; use serde::{Serialize, Deserialize};
+/// # #[derive(State, Serialize, Deserialize)] struct Inner { a: u8 }
+/// #[derive(State, Serialize, Deserialize)]
+/// struct Outer {
+///     #[serde(flatten)] // refused
+///     inner: Inner,
+/// }
+/// ```
+///
+/// ```compile_fail
+/// # use regraft_sdk::State; use serde::{Serialize, Deserialize};
+/// #[derive(State, Serialize, Deserialize)]
+/// #[serde(tag = "kind")] // refused
+/// enum Event {
+///     Click { x: u32 },
+/// }
+/// ```
+///
+/// ```compile_fail
+/// # use regraft_sdk::State; use serde::{Serialize, Deserialize};
+/// #[derive(State, Serialize, Deserialize)]
+/// struct Sparse {
+///     #[serde(skip_serializing_if = "Option::is_none")] // refused
+///     note: Option<String>,
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` has no schema, so it cannot be (part of) state or a record",
     note = "derive it: `#[derive(State, Serialize, Deserialize)]`"

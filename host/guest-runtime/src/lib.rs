@@ -1,1 +1,60 @@
-//! placeholder
+//! Loads and runs Regraft's guests: WebAssembly components of the world `operator` (`wit/`).
+//!
+//! The only user of wasmtime. It knows neither an async runtime nor the dataflow, so that another engine can embed it.
+//! Modules stand in import order: each may use only those above it.
+//!
+//! - [`call`]: the plain types of a call, for components and native operators alike.
+//! - [`check`]: checks everything that an operator answered.
+//! - [`events`]: log lines and measurements, as the host takes them.
+//! - [`state_access`]: how a call reads keyed state that does not travel with the batch.
+//! - [`module_error`]: why a file is refused.
+//! - [`describe`]: the custom section with what a component declares.
+//! - [`world`]: whether a file is a component of the world, by its names.
+//! - `bindings`: generated from `wit/`.
+//! - [`limits`]: what bounds memory and time.
+//! - `imports`: what a guest may ask of its host; one file per WIT interface.
+//! - [`trap`]: what can go wrong in a call.
+//! - [`instance`]: one instance: calls, reset.
+//! - [`module`]: a loaded component.
+//! - `cache`: compiled components on disk.
+//! - [`engine`]: settings, ticker, loading.
+//! - [`componentize`]: from a core module to a component.
+//!
+//! ```no_run
+//! use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = GuestEngine::new(&EngineSettings { cache_dir: Some(".regraft/compiled".into()) })?;
+//! let loaded = engine.load(std::fs::read("count.wasm")?)?;
+//! println!("{} declares {} states", loaded.module.digest().short(), loaded.module.description().states.len());
+//! # Ok(())
+//! # }
+//! ```
+
+#![warn(missing_docs)]
+#![deny(unsafe_code)]
+
+pub mod call;
+pub mod check;
+pub mod events;
+pub mod state_access;
+pub mod module_error;
+pub mod describe;
+pub mod world;
+#[allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated"
+)]
+mod bindings;
+pub mod limits;
+mod imports;
+pub mod trap;
+pub mod instance;
+pub mod module;
+mod cache;
+pub mod engine;
+pub mod componentize;

@@ -6,6 +6,7 @@
 //! - [`id`]: newtypes for every id and index.
 //! - [`key_group`]: key → hash → key group → subtask, as Flink does it.
 //! - [`time`]: event time, watermarks and the clock that the dataflow is given.
+//! - [`snapshot`]: what a snapshot is taken for.
 //! - [`schema`]: types of state values and ports, their digest, and whether one reads the other.
 //! - [`value`]: a value of such a type, decoded and encoded without the guest.
 //! - [`describe`]: what a component declares.
@@ -17,6 +18,7 @@ pub mod error_kind;
 pub mod id;
 pub mod key_group;
 pub mod time;
+pub mod snapshot;
 pub mod schema;
 pub mod value;
 pub mod describe;

@@ -157,6 +157,24 @@ pub struct GeneratorSource {
     pub key: Option<usize>,
 }
 
+impl GeneratorSource {
+    /// The fields that make up the value.
+    pub fn value_fields(&self) -> impl Iterator<Item = &GeneratorField> {
+        self.fields
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| self.key != Some(*i))
+            .map(|(_, field)| field)
+    }
+
+    /// Whether the value is one text or bytes field as it is, rather than a record of named columns.
+    #[must_use]
+    pub fn value_is_raw(&self) -> bool {
+        let mut fields = self.value_fields();
+        matches!((fields.next(), fields.next()), (Some(field), None) if field.ty != Type::U64)
+    }
+}
+
 /// One field of generated records.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GeneratorField {

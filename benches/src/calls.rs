@@ -1,0 +1,70 @@
+//! What a batch costs in a keyed operator's node: group, look up, call, write back. No exchange, no second thread.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use regraft::dataflow::operator::node::OperatorNode;
+use regraft_model::batch::Batch;
+
+use crate::Failure;
+use crate::guests::{Guests, Kind, Op};
+use crate::pipeline;
+use crate::records::batches;
+use crate::report::Spread;
+use crate::settings::Settings;
+
+/// Records of a measured pass.
+const RECORDS: u64 = 2_000_000;
+/// Sizes of a batch.
+const BATCHES: [usize; 2] = [1024, 4096];
+/// Numbers of keys.
+const KEYS: [u64; 2] = [1000, 1_000_000];
+
+/// ns per record, as a table.
+pub(crate) fn table(settings: &Settings, guests: &Guests) -> Result<String, Failure> {
+    let mut text = String::from(
+        "| keyed count, ns per record: median (min to max) | wasm | native in host | native / wasm |\n|---|---|---|---|\n",
+    );
+    for keys in KEYS {
+        for of in BATCHES {
+            // The values' hashes are of no use here: the keys come hashed from the exchange.
+            let mut batches = batches(RECORDS, keys, of)?;
+            batches.iter_mut().for_each(|batch| batch.keys.ensure_hashes());
+            let mut nodes = [Kind::Wasm, Kind::Native].map(|kind| -> Result<OperatorNode, Failure> {
+                pipeline::node("keyed", guests.open(Op::CountRecords, kind, r#"{"emit":"none"}"#)?, true)
+            });
+            let mut times = [vec![], vec![]];
+            // The first pass fills the tables.
+            for round in 0..=settings.rounds {
+                for (node, times) in nodes.iter_mut().zip(&mut times) {
+                    let ns = pass(node.as_mut().map_err(|error| error.to_string())?, &batches)?;
+                    if round > 0 {
+                        times.push(ns);
+                    }
+                }
+            }
+            let [wasm, native] = times.map(|times| Spread::of(times));
+            let ratio = native.median / wasm.median;
+            let _ = writeln!(
+                text,
+                "| {keys} keys, batches of {of} | {} | {} | {ratio:.2} |",
+                wasm.text(0),
+                native.text(0)
+            );
+        }
+    }
+    Ok(text)
+}
+
+/// ns per record; copying the batches is not in it.
+fn pass(node: &mut OperatorNode, batches: &[Batch]) -> Result<f64, Failure> {
+    let (mut out, mut ns, mut records) = (vec![], 0, 0);
+    for batch in batches {
+        let batch = batch.clone();
+        records += batch.len();
+        let start = Instant::now();
+        node.process(0, batch, false, &mut out).map_err(|failure| failure.to_string())?;
+        ns += start.elapsed().as_nanos();
+    }
+    Ok(ns as f64 / records as f64)
+}

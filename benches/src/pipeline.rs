@@ -1,0 +1,197 @@
+//! Wires and runs a job of two subtasks, as a deployment at parallelism 1 does: source and what is chained to it; an
+//! exchange by key; a keyed operator with its state in memory, and a sink.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, channel as events_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use regraft::dataflow::chain::{Chain, ChainedKind, ChainedNode, SinkNode};
+use regraft::dataflow::control::{Control, Event, EventSink, Mailbox, NodeCounters, SinkSnapshot, SubtaskId};
+use regraft::dataflow::element::PreparedOperator;
+use regraft::dataflow::exchange::channel::channel;
+use regraft::dataflow::exchange::gate::Gate;
+use regraft::dataflow::exchange::partitioner::OutputEdge;
+use regraft::dataflow::executor::Threads;
+use regraft::dataflow::operator::node::{NodeParts, OperatorNode};
+use regraft::dataflow::sink::blackhole::{self, BlackholeWriter};
+use regraft::dataflow::sink::{SinkError, SinkWriter};
+use regraft::dataflow::source::SourceReader;
+use regraft::dataflow::subtask::{Head, SourceHead, Subtask};
+use regraft::graph::job_graph::Partitioning;
+use regraft::state::backend::StateBackend;
+use regraft::state::memory::MemoryBackend;
+use regraft_model::batch::Batch;
+use regraft_model::describe::PortValue;
+use regraft_model::id::{CheckpointId, OperatorUid};
+use regraft_model::key_group::{MAX_PARALLELISM_DEFAULT, range_of};
+use regraft_model::time::{Clock, NO_TIMESTAMP, SystemClock};
+
+use crate::Failure;
+
+/// What came out: records, and the sum of their values' hashes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    /// How many.
+    pub(crate) records: u64,
+    /// Wrapping, so in any order.
+    pub(crate) checksum: u64,
+}
+
+impl Totals {
+    /// Adds a record.
+    pub(crate) fn add(&mut self, hash: u64) {
+        self.records += 1;
+        self.checksum = self.checksum.wrapping_add(hash);
+    }
+}
+
+/// What is to run.
+pub(crate) struct Pipeline {
+    /// Where records come from.
+    pub(crate) reader: Box<dyn SourceReader>,
+    /// Chained to the source.
+    pub(crate) stateless: Option<PreparedOperator>,
+    /// Behind the exchange.
+    pub(crate) keyed: PreparedOperator,
+}
+
+/// An operator with what a deployment gives it.
+pub(crate) fn node(name: &str, prepared: PreparedOperator, keyed: bool) -> Result<OperatorNode, Failure> {
+    let uid = OperatorUid::new(name)?;
+    let backend = keyed.then(|| {
+        let range = range_of(0, 1, MAX_PARALLELISM_DEFAULT);
+        Box::new(MemoryBackend::new(uid.clone(), range, MAX_PARALLELISM_DEFAULT)) as Box<dyn StateBackend>
+    });
+    Ok(OperatorNode::new(NodeParts {
+        uid,
+        subtask: 0,
+        prepared,
+        backend,
+        clock: Arc::new(SystemClock::default()),
+        counters: Arc::default(),
+        watermark: NO_TIMESTAMP,
+        seed: 0,
+    }))
+}
+
+impl Pipeline {
+    /// Runs to the end of input.
+    pub(crate) fn run(self) -> Result<Totals, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let (send, events) = events_channel();
+        let sink: EventSink = Arc::new(move |event| {
+            // Nobody listens any more once the run is over.
+            let _ = send.send(event);
+        });
+        let totals = Arc::new(Mutex::new(Totals::default()));
+        let subtasks = self.wire(&clock, &sink, &totals)?;
+        let mailboxes: Vec<Arc<Mailbox>> = subtasks.iter().map(Subtask::mailbox).collect();
+        let threads = Threads::start(subtasks, &clock, &sink, &Arc::new(AtomicBool::new(false)))?;
+        let ended = wait(&events, mailboxes.len());
+        for mailbox in mailboxes {
+            mailbox.send(Control::Terminate);
+        }
+        threads.join();
+        ended?;
+        let totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(*totals)
+    }
+
+    fn wire(
+        self,
+        clock: &Arc<dyn Clock>,
+        events: &EventSink,
+        totals: &Arc<Mutex<Totals>>,
+    ) -> Result<Vec<Subtask>, Failure> {
+        let (first, second) = (Arc::<Mailbox>::default(), Arc::<Mailbox>::default());
+        let (sender, receiver) = channel(first.clone(), second.clone());
+        let edge = OutputEdge::new(0, Partitioning::Key, MAX_PARALLELISM_DEFAULT, 0, vec![sender]);
+        let operator = |node| ChainedNode { port: 0, kind: ChainedKind::Operator(Box::new(node)) };
+        let mut nodes = vec![];
+        if let Some(prepared) = self.stateless {
+            nodes.push(operator(node("stateless", prepared, false)?));
+        }
+        let source = SourceHead {
+            uid: OperatorUid::new("source")?,
+            reader: self.reader,
+            rate: None,
+            counters: Arc::default(),
+            hold_at_end: false,
+        };
+        let subtask = |chain, head, nodes, edges, mailbox| {
+            let (chain, id) = (Chain { nodes, edges }, SubtaskId { chain, index: 0 });
+            Subtask::new(id, head, chain, mailbox, events.clone(), clock.clone(), NO_TIMESTAMP)
+        };
+        let gate = Gate::new(vec![(0, receiver)], NO_TIMESTAMP);
+        let keyed = vec![operator(node("keyed", self.keyed, true)?), self::sink(totals)?];
+        Ok(vec![
+            subtask(0, Head::Source(source), nodes, vec![edge], first),
+            subtask(1, Head::Gate(gate), keyed, vec![], second),
+        ])
+    }
+}
+
+/// Until all subtasks have ended their input.
+fn wait(events: &Receiver<Event>, subtasks: usize) -> Result<(), Failure> {
+    let mut ended = 0;
+    while ended < subtasks {
+        match events.recv()? {
+            Event::Ended(_) => ended += 1,
+            Event::Failed(failure) => return Err(failure.to_string().into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn sink(totals: &Arc<Mutex<Totals>>) -> Result<ChainedNode, Failure> {
+    let writer = Blackhole { inner: BlackholeWriter::new(&serde_json::Value::Null), totals: totals.clone() };
+    let sink = SinkNode {
+        uid: OperatorUid::new("sink")?,
+        subtask: 0,
+        writer: Box::new(writer),
+        counters: Arc::<NodeCounters>::default(),
+        input: PortValue::Text,
+        parked: None,
+    };
+    Ok(ChainedNode { port: 0, kind: ChainedKind::Sink(sink) })
+}
+
+/// The host's blackhole, which tells its totals when it goes.
+struct Blackhole {
+    inner: BlackholeWriter,
+    totals: Arc<Mutex<Totals>>,
+}
+
+impl Drop for Blackhole {
+    fn drop(&mut self) {
+        let (records, checksum) = blackhole::totals(&self.inner.summary());
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner) = Totals { records, checksum };
+    }
+}
+
+impl SinkWriter for Blackhole {
+    fn begin(&mut self) -> Result<(), SinkError> {
+        self.inner.begin()
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.inner.write(batch)
+    }
+
+    fn prepare(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        self.inner.prepare(id)
+    }
+
+    fn committed(&mut self, id: CheckpointId) {
+        self.inner.committed(id);
+    }
+
+    fn abort(&mut self) {
+        self.inner.abort();
+    }
+
+    fn set_input(&mut self, input: &PortValue) -> Result<(), SinkError> {
+        self.inner.set_input(input)
+    }
+}

@@ -1,0 +1,109 @@
+//! W2's input: the records of the host's generator, and the same records by a plain function.
+
+use regraft::dataflow::source::generator::GeneratorReader;
+use regraft::dataflow::source::{Polled, SourceError, SourceReader, SplitState};
+use regraft::graph::job_graph::{GeneratorField, GeneratorSource, GeneratorValues};
+use regraft_model::batch::Batch;
+use regraft_model::schema::Type;
+
+use crate::Failure;
+
+/// Bytes of a value.
+pub(crate) const VALUE: usize = 32;
+const SEED: u64 = 42;
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// What the source of a job file would say.
+pub(crate) fn settings(rows: u64, keys: u64) -> GeneratorSource {
+    GeneratorSource {
+        seed: SEED,
+        splits: 1,
+        rows: Some(rows),
+        fields: vec![
+            GeneratorField {
+                name: "key".into(),
+                ty: Type::U64,
+                values: GeneratorValues::Range { first: 0, last: keys - 1 },
+            },
+            GeneratorField { name: "value".into(), ty: Type::Bytes, values: GeneratorValues::Random { len: 32 } },
+        ],
+        key: Some(0),
+    }
+}
+
+/// The host's reader of them.
+pub(crate) fn reader(rows: u64, keys: u64) -> Result<GeneratorReader, Failure> {
+    Ok(GeneratorReader::new(settings(rows, keys), vec![("00000".into(), None)])?)
+}
+
+/// Record number `offset`, as the host's generator makes it: key and value.
+#[inline(always)]
+pub(crate) fn record(offset: u64, keys: u64) -> (u64, [u8; VALUE]) {
+    let base = mix(SEED ^ mix(mix(offset)));
+    let key = ((u128::from(mix(base ^ GOLDEN)) * u128::from(keys)) >> 64) as u64;
+    let mut state = base ^ GOLDEN.wrapping_mul(2);
+    let mut value = [0; VALUE];
+    for word in value.as_chunks_mut::<8>().0 {
+        state = state.wrapping_add(GOLDEN);
+        *word = mix(state).to_le_bytes();
+    }
+    (key, value)
+}
+
+/// The finaliser of SplitMix64.
+#[inline(always)]
+pub(crate) const fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(GOLDEN);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// All batches of the generator, made beforehand.
+pub(crate) fn batches(rows: u64, keys: u64, of: usize) -> Result<Vec<Batch>, Failure> {
+    let mut reader = reader(rows, keys)?;
+    let mut batches = vec![];
+    while let Polled::Batch(batch) = reader.poll(of, 0)? {
+        batches.push(batch);
+    }
+    Ok(batches)
+}
+
+/// Hands out copies of batches that are there already.
+pub(crate) struct Replay {
+    /// All of them.
+    pub(crate) batches: std::sync::Arc<Vec<Batch>>,
+    /// The next one.
+    pub(crate) next: usize,
+}
+
+impl SourceReader for Replay {
+    fn poll(&mut self, _: usize, _: u64) -> Result<Polled, SourceError> {
+        let batch = self.batches.get(self.next).cloned();
+        self.next += 1;
+        Ok(batch.map_or(Polled::Exhausted, Polled::Batch))
+    }
+
+    fn snapshot(&self) -> Vec<SplitState> {
+        vec![]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_the_hosts() {
+        let batches = batches(3000, 77, 1024).expect("batches");
+        let mut offset = 0;
+        for batch in &batches {
+            for i in 0..batch.len() {
+                let (key, value) = record(offset, 77);
+                assert_eq!((batch.key(i), batch.values.get(i)), (&key.to_le_bytes()[..], &value[..]));
+                offset += 1;
+            }
+        }
+        assert_eq!(offset, 3000);
+    }
+}

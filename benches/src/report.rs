@@ -1,0 +1,90 @@
+//! Medians with least and greatest, as markdown tables.
+
+use std::fmt::Write as _;
+
+use crate::rounds::{Measured, Run};
+use crate::settings::Contender;
+
+/// Median, least, greatest.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Spread {
+    /// The one in the middle, or half-way between the two there.
+    pub(crate) median: f64,
+    /// The least.
+    pub(crate) min: f64,
+    /// The greatest.
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    /// Of at least one number.
+    pub(crate) fn of(numbers: impl IntoIterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = numbers.into_iter().collect();
+        sorted.sort_by(f64::total_cmp);
+        let (first, last) = (sorted.first().copied().unwrap_or(f64::NAN), sorted.last().copied().unwrap_or(f64::NAN));
+        let at = |i: usize| sorted.get(i).copied().unwrap_or(f64::NAN);
+        let median = f64::midpoint(at(sorted.len().saturating_sub(1) / 2), at(sorted.len() / 2));
+        Self { median, min: first, max: last }
+    }
+
+    /// With that many decimals.
+    pub(crate) fn text(self, decimals: usize) -> String {
+        format!("{:.decimals$} ({:.decimals$} to {:.decimals$})", self.median, self.min, self.max)
+    }
+}
+
+/// Throughput and CPU time of every contender.
+pub(crate) fn table(measured: &[Measured]) -> String {
+    let mut text = String::from(
+        "| workload | contender | M records/s: median (min to max) | CPU s | CPU ns per record |\n|---|---|---|---|---|\n",
+    );
+    for workload in measured {
+        for (contender, runs) in &workload.runs {
+            let rate = Spread::of(runs.iter().map(|run| workload.records as f64 / run.wall.as_secs_f64() / 1e6));
+            let cpu = Spread::of(runs.iter().map(|run| run.cpu.as_secs_f64()));
+            let per_record = cpu.median * 1e9 / workload.records as f64;
+            let contender = words(*contender);
+            let row = (&workload.name, rate.text(2), cpu.text(2));
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "| {} | {contender} | {} | {} | {per_record:.0} |", row.0, row.1, row.2);
+        }
+    }
+    text
+}
+
+/// The ratios between contenders, round by round: noise that lasts longer than a round does not change them.
+pub(crate) fn ratios(measured: &[Measured]) -> String {
+    let mut text = String::from(
+        "| ratio of throughput | by wall clock: median (min to max) | by CPU time, all threads |\n|---|---|---|\n",
+    );
+    for workload in measured {
+        let runs = |wanted| workload.runs.iter().find(|(contender, _)| *contender == wanted).map(|(_, runs)| runs);
+        for (of, to) in [(Contender::Wasm, Contender::Native), (Contender::Wasm, Contender::Loop), (Contender::Native, Contender::Loop)] {
+            let (Some(a), Some(b)) = (runs(of), runs(to)) else { continue };
+            let ratio = |by: fn(&Run) -> f64| Spread::of(a.iter().zip(b).map(|(a, b)| by(b) / by(a))).text(2);
+            let (wall, cpu) = (ratio(|run| run.wall.as_secs_f64()), ratio(|run| run.cpu.as_secs_f64()));
+            let _ = writeln!(text, "| {}: {} / {} | {wall} | {cpu} |", workload.name, words(of), words(to));
+        }
+    }
+    text
+}
+
+const fn words(contender: Contender) -> &'static str {
+    match contender {
+        Contender::Loop => "hand-written loop",
+        Contender::Native => "native in host",
+        Contender::Wasm => "wasm in host",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spreads() {
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(Spread::of([4.0, 1.0]), Spread { median: 2.5, min: 1.0, max: 4.0 });
+        assert_eq!(Spread::of([4.0, 1.0]).text(1), "2.5 (1.0 to 4.0)");
+    }
+}

@@ -1,0 +1,139 @@
+//! Runs the contenders in turn, round by round, and compares what they found.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use regraft::dataflow::source::SourceReader;
+use regraft::dataflow::source::file::FileReader;
+use regraft::graph::job_graph::{FileSource, LineKey};
+
+use crate::Failure;
+use crate::guests::{Guests, Kind, Op};
+use crate::pipeline::{Pipeline, Totals};
+use crate::records::Replay;
+use crate::settings::{Contender, Settings};
+use crate::{hand, records, text, usage};
+
+/// Emits once for each key, at the end.
+const FINAL: &str = r#"{"emit":"final"}"#;
+/// Records of a batch, as the source reads them.
+const BATCH: usize = 1024;
+
+/// One run of one contender.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    /// From the first record to the end of the last thread.
+    pub(crate) wall: Duration,
+    /// CPU time of all threads.
+    pub(crate) cpu: Duration,
+}
+
+/// What a workload took.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    /// Its name.
+    pub(crate) name: String,
+    /// How many records each contender processed: words in W1.
+    pub(crate) records: u64,
+    /// The runs of each contender; run `i` is of round `i`.
+    pub(crate) runs: Vec<(Contender, Vec<Run>)>,
+}
+
+/// W1.
+pub(crate) fn words(settings: &Settings, guests: &Guests) -> Result<Measured, Failure> {
+    let texts = text::make(&settings.dir, settings.size, settings.files)?;
+    let name = format!("W1, {} M words", texts.words / 1_000_000);
+    measure(settings, name, texts.words, |contender| match kind(contender) {
+        None => hand::words(&texts.files),
+        Some(kind) => {
+            let source =
+                FileSource { path: texts.glob.clone(), watch: false, poll: Duration::from_secs(1), key: LineKey::None };
+            let names: Vec<String> = texts.files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
+            let known = Arc::new(names.iter().cloned().collect());
+            let splits = names.into_iter().map(|name| (name, None)).collect();
+            Pipeline {
+                reader: Box::new(FileReader::new(source, 0, 1, splits, known)?),
+                stateless: Some(guests.open(Op::Split, kind, "null")?),
+                keyed: guests.open(Op::CountWords, kind, FINAL)?,
+            }
+            .run()
+        }
+    })
+}
+
+/// W2.
+pub(crate) fn records(settings: &Settings, guests: &Guests) -> Result<Measured, Failure> {
+    let (rows, keys) = (settings.records, settings.keys);
+    let batches = if settings.pregenerated { records::batches(rows, keys, BATCH)? } else { vec![] };
+    let batches = Arc::new(batches);
+    let how = if settings.pregenerated { "pregenerated" } else { "generated" };
+    let name = format!("W2, {} M {how} records, {keys} keys", rows / 1_000_000);
+    measure(settings, name, rows, |contender| match kind(contender) {
+        None if settings.pregenerated => hand::batches(&batches),
+        None => hand::records(rows, keys),
+        Some(kind) => {
+            let reader: Box<dyn SourceReader> = if settings.pregenerated {
+                Box::new(Replay { batches: batches.clone(), next: 0 })
+            } else {
+                Box::new(records::reader(rows, keys)?)
+            };
+            Pipeline { reader, stateless: None, keyed: guests.open(Op::CountRecords, kind, FINAL)? }.run()
+        }
+    })
+}
+
+const fn kind(contender: Contender) -> Option<Kind> {
+    match contender {
+        Contender::Loop => None,
+        Contender::Native => Some(Kind::Native),
+        Contender::Wasm => Some(Kind::Wasm),
+    }
+}
+
+fn measure(
+    settings: &Settings,
+    name: String,
+    records: u64,
+    mut run: impl FnMut(Contender) -> Result<Totals, Failure>,
+) -> Result<Measured, Failure> {
+    let mut runs: Vec<(Contender, Vec<Run>)> = settings.contenders().into_iter().map(|c| (c, vec![])).collect();
+    let mut expected = None;
+    for round in 1..=settings.rounds {
+        for (contender, runs) in &mut runs {
+            eprint!("{name}: round {round} of {}, {contender:?} … ", settings.rounds);
+            let (start, cpu) = (Instant::now(), usage::cpu());
+            let totals = run(*contender)?;
+            let measured = Run { wall: start.elapsed(), cpu: usage::cpu() - cpu };
+            eprintln!("{:.2} s", measured.wall.as_secs_f64());
+            runs.push(measured);
+            let expected = *expected.get_or_insert(totals);
+            if totals != expected {
+                return Err(format!("{name}: {contender:?} found {totals:x?}, the first contender {expected:x?}").into());
+            }
+        }
+    }
+    Ok(Measured { name, records, runs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    fn settings(dir: &std::path::Path, more: &[&str]) -> Settings {
+        let dir = dir.to_string_lossy();
+        let first = ["bench", "--rounds", "1", "--size", "100KB", "--records", "20000", "--keys", "500", "--dir", &dir];
+        Settings::parse_from(first.iter().chain(more))
+    }
+
+    #[test]
+    fn all_contenders_find_the_same() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let guests = Guests::load().expect("guests");
+        for more in [&[][..], &["--pregenerated"]] {
+            let settings = settings(dir.path(), more);
+            assert_eq!(words(&settings, &guests).expect("W1").runs.len(), 3);
+            assert_eq!(records(&settings, &guests).expect("W2").runs.len(), 3);
+        }
+    }
+}

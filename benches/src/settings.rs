@@ -1,0 +1,100 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// A part of the benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Word count.
+    W1,
+    /// Keyed count and sum of generated records.
+    W2,
+    /// Single calls of a keyed operator.
+    Calls,
+}
+
+/// Measures wasm beside the same operators native in the host, and a hand-written loop.
+#[derive(Debug, Parser)]
+#[command(name = "regraft-bench")]
+pub(crate) struct Settings {
+    /// The parts to run.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "w1,w2,calls")]
+    only: Vec<Part>,
+    /// How often each contender runs.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
+    /// W1: how much text.
+    #[arg(long, default_value = "128MB", value_parser = bytes)]
+    pub(crate) size: u64,
+    /// W1: in how many files.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) files: u32,
+    /// W2: how many records.
+    #[arg(long, default_value_t = 20_000_000)]
+    pub(crate) records: u64,
+    /// W2: how many keys.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) keys: u64,
+    /// W2: make the records before the clock starts, so that only their copy is measured. Takes memory for all of them.
+    #[arg(long)]
+    pub(crate) pregenerated: bool,
+    /// Leave a contender out.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) without: Vec<Contender>,
+    /// Where texts are kept from run to run.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench-data"))]
+    pub(crate) dir: PathBuf,
+}
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Contender {
+    /// A hand-written loop in one thread.
+    Loop,
+    /// The operators compiled natively, in the host's dataflow.
+    Native,
+    /// The operators as components, in the host's dataflow.
+    Wasm,
+}
+
+impl Settings {
+    pub(crate) fn does(&self, part: Part) -> bool {
+        self.only.contains(&part)
+    }
+
+    /// Those that take part, in order.
+    pub(crate) fn contenders(&self) -> Vec<Contender> {
+        let all = [Contender::Loop, Contender::Native, Contender::Wasm];
+        all.into_iter().filter(|contender| !self.without.contains(contender)).collect()
+    }
+}
+
+/// A size as people write it: `64MB`, `1GB`, `1000`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("expected a number of bytes such as 64MB or 1GB, found {text:?}");
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let factor = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(factor).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("64MB"), Ok(64_000_000));
+        assert_eq!(bytes("1GB"), Ok(1_000_000_000));
+        assert_eq!(bytes("12"), Ok(12));
+        assert!(bytes("MB").is_err() && bytes("1TB").is_err() && bytes("0").is_err());
+    }
+}

@@ -1,0 +1,71 @@
+//! Splits lines into words, which become the keys of what it emits.
+//!
+//! A word is a run of ASCII letters, lowercased; every other byte separates. The records that go out have the word as
+//! their key and an empty value: a counter needs no more, and a value would be written, sent and read for nothing.
+
+mod scan;
+
+use regraft_sdk::{Any, Ctx, Declare, Operator, Port, Result, operator};
+
+/// The operator. Lines may be any bytes, so text that is not UTF-8 is no reason to fail.
+pub struct Split {
+    words: Port<str, str>,
+}
+
+impl Operator for Split {
+    type Key<'a> = ();
+    type In<'a> = Any<'a>;
+
+    fn declare(d: &mut Declare) -> Self {
+        Split { words: d.output_keyed("words", "word") }
+    }
+
+    fn process(&mut self, _: (), line: Any, cx: &mut Ctx) -> Result<()> {
+        let mut words = cx.emitter(self.words);
+        scan::words(&line, |word| words.emit_with(|key, _| word.write_to(key)));
+        Ok(())
+    }
+}
+
+operator!(Split);
+
+#[cfg(test)]
+mod tests {
+    use super::Split;
+    use regraft_sdk::testing::{Harness, Input};
+
+    fn split(line: impl AsRef<[u8]>) -> Vec<String> {
+        let emitted = Harness::<Split>::new().process([Input::value(line).at(7)]).unwrap();
+        assert!(emitted.iter().all(|record| record.port == "words" && record.value.is_empty() && record.timestamp == 7));
+        emitted.iter().map(|record| record.key_text().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_word_is_a_run_of_ascii_letters_lowercased() {
+        assert_eq!(split("To be, or not to-be: that is"), ["to", "be", "or", "not", "to", "be", "that", "is"]);
+        assert_eq!(split("x1y2"), ["x", "y"]);
+        assert_eq!(split("naïve"), ["na", "ve"]);
+        assert_eq!(split(b"a\xffb"), ["a", "b"]);
+        assert!(split("").is_empty());
+        assert!(split(" 12 ,,").is_empty());
+    }
+
+    #[test]
+    fn long_words_stay_whole() {
+        for len in 1..200 {
+            assert_eq!(split(format!(" {} b", "A".repeat(len))), ["a".repeat(len), "b".into()]);
+            assert_eq!(split("Zq".repeat(len)), ["zq".repeat(len)]);
+        }
+    }
+
+    #[test]
+    fn declares_its_output() {
+        assert_eq!(
+            Harness::<Split>::new().describe(),
+            concat!(
+                r#"{"wit":"0.1.0","sdk":"regraft-sdk 0.1.0","outputs":[{"name":"words","#,
+                r#""key":{"name":"word","type":"string"},"value":"text"}]}"#
+            )
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! Holds the derived schemas to the format document, and state handles to their promises.
+
+use regraft_sdk::testing::{Harness, Input, take_captured};
+use regraft_sdk::{Compound, Ctx, Declare, Operator, Port, Result, State, Text, ValueState, log, operator};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(State, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase", rename = "Profile")]
+struct Inner<T> {
+    user_name: String,
+    #[serde(alias = "mail", default)]
+    #[state(alias = "e_mail")]
+    email: String,
+    note: Option<T>,
+    #[serde(skip)]
+    cached: u8,
+    by_day: BTreeMap<u16, (f32, [bool; 2])>,
+}
+
+#[derive(State, Serialize, Deserialize)]
+struct Wrapped(Vec<u8>);
+
+#[derive(State, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Shape {
+    NotKnown,
+    Point(#[allow(dead_code)] Wrapped),
+    Line(i32, i64),
+    #[state(alias = "Box")]
+    Rect { width: u64 },
+}
+
+#[test]
+fn schemas_follow_serde() {
+    assert_eq!(
+        Inner::<char>::schema().to_json(),
+        concat!(
+            r#"{"struct":{"name":"Profile","fields":[{"name":"userName","type":"string"},"#,
+            r#"{"name":"email","type":"string","aliases":["e_mail","mail"],"default":true},"#,
+            r#"{"name":"note","type":{"option":"char"},"default":true},"#,
+            r#"{"name":"byDay","type":{"map":["u16",{"tuple":["f32",{"tuple":["bool","bool"]}]}]}}]}}"#
+        )
+    );
+    assert_eq!(
+        Shape::schema().to_json(),
+        concat!(
+            r#"{"enum":{"name":"Shape","variants":[{"name":"not_known"},{"name":"point","type":{"list":"u8"}},"#,
+            r#"{"name":"line","tuple":["i32","i64"]},"#,
+            r#"{"name":"rect","fields":[{"name":"width","type":"u64"}],"aliases":["Box"]}]}}"#
+        )
+    );
+}
+
+/// Sets, removes, forwards and emits, by what the line says.
+struct Many {
+    last: ValueState<String>,
+    profile: ValueState<Inner<u8>>,
+    same: Port<str>,
+    keyed: Port<str, u64>,
+}
+
+#[derive(State, Serialize, Deserialize, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    x: u32,
+}
+
+impl Operator for Many {
+    type Key<'a> = Compound<Place>;
+    type In<'a> = Text<'a>;
+
+    fn declare(d: &mut Declare) -> Self {
+        d.on_finish();
+        d.on_watermark();
+        Many {
+            last: d.value("last"),
+            profile: d.value("profile"),
+            same: d.output("same"),
+            keyed: d.output_keyed("keyed", "number"),
+        }
+    }
+
+    fn process(&mut self, Compound(place): Compound<Place>, line: Text, cx: &mut Ctx) -> Result<()> {
+        log::info!("at {}", place.x);
+        match &*line {
+            "remove" => drop(self.last.remove()),
+            "forward" => cx.forward(self.same),
+            "fail" => return Err("as told".into()),
+            "keyed" => cx.emit_keyed(self.keyed, &5, "five")?,
+            "later" => cx.emit_at(self.same, 99, "late")?,
+            text => {
+                let before = self.last.get_or_default();
+                self.last.set(text.to_owned());
+                self.profile.update(|profile| profile.user_name += text);
+                cx.emit(self.same, before.as_str())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_all(&mut self, cx: &mut Ctx) -> Result<()> {
+        cx.emit_keyed(self.keyed, &1, "end")
+    }
+
+    fn on_watermark(&mut self, watermark: i64, cx: &mut Ctx) -> Result<()> {
+        cx.emit_at(self.same, watermark, "tick")
+    }
+}
+
+operator!(Many);
+
+fn lines(lines: &[&str]) -> Vec<Input> {
+    lines.iter().enumerate().map(|(at, line)| Input::keyed(3u32.to_le_bytes(), line).at(at as i64)).collect()
+}
+
+#[test]
+fn outputs_inherit_what_they_do_not_say() {
+    let mut harness = Harness::<Many>::new();
+    let emitted = harness.process(lines(&["forward", "a", "forward", "later", "b", "keyed"])).unwrap();
+    let seen: Vec<_> = emitted.iter().map(|e| (e.port.as_str(), e.text().unwrap(), e.timestamp)).collect();
+    let expected = [
+        ("same", "forward", 0),
+        ("same", "", 1),
+        ("same", "forward", 2),
+        ("same", "late", 99),
+        ("same", "a", 4),
+        ("keyed", "five", 5),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(emitted[0].key, 3u32.to_le_bytes());
+    assert_eq!(emitted[5].key, 5u64.to_le_bytes());
+    assert_eq!(take_captured().log.len(), 6);
+    let tick = harness.watermark(50).unwrap();
+    assert_eq!((tick[0].text().unwrap(), tick[0].timestamp), ("tick", 50));
+    let end = harness.finish().unwrap();
+    assert_eq!((end.len(), end[0].text().unwrap(), end[0].key.as_slice()), (1, "end", &1u64.to_le_bytes()[..]));
+}
+
+#[test]
+fn a_failed_call_keeps_nothing() {
+    let mut harness = Harness::<Many>::new();
+    harness.process(lines(&["a"])).unwrap();
+    let before = harness.snapshot();
+    let failure = harness.process(lines(&["b", "fail"])).unwrap_err();
+    assert_eq!((failure.row, failure.message.as_str()), (Some(1), "as told"));
+    assert_eq!(harness.snapshot(), before);
+    harness.process(lines(&["remove"])).unwrap();
+    assert!(harness.state::<Vec<u8>, String>("last").unwrap().is_empty());
+    let profiles = harness.state::<Compound<Place>, Inner<u8>>("profile").unwrap();
+    assert_eq!(profiles[&Compound(Place { x: 3 })].user_name, "a");
+}
+
+/// Another version, in which `last` is a number.
+struct Other {
+    _last: ValueState<u64>,
+    _profile: ValueState<Inner<u8>>,
+}
+
+impl Operator for Other {
+    type Key<'a> = Compound<Place>;
+    type In<'a> = Text<'a>;
+    fn declare(d: &mut Declare) -> Self {
+        Other { _last: d.value("last"), _profile: d.value("profile") }
+    }
+    fn process(&mut self, _: Compound<Place>, _: Text, _: &mut Ctx) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn state_of_another_schema_is_never_guessed() {
+    let mut harness = Harness::<Many>::new();
+    harness.process(lines(&["a"])).unwrap();
+    let failure = Harness::<Other>::restore(&harness.snapshot()).unwrap().process(lines(&["b"])).unwrap_err();
+    assert_eq!(failure.row, None);
+    assert!(failure.message.contains("state `last`") && failure.message.contains("another schema"));
+}
+
+#[test]
+fn instances_go_between_threads() {
+    fn is_send<T: Send>() {}
+    is_send::<regraft_sdk::native::Instance<Many>>();
+}

@@ -1,0 +1,193 @@
+//! Checks everything that an operator answered, before any of it is used.
+//!
+//! A length or an index that lies fails the call with a text that names the column, what was expected and what was
+//! found. It is on the hot path: one pass over each column, branch-free inside, and no allocation while cells come in
+//! rising order. After it, every index of an [`Outcome`] may be used without a check.
+
+use crate::call::{ENTRY_CLEAR, ENTRY_PUT, ENTRY_REMOVE, EntryWrites, Outcome, Output, Shape, TIMER_DELETE};
+use regraft_model::batch::{BytesColumn, check_ends};
+
+impl Outcome {
+    /// Checks all columns against each other and against the call.
+    ///
+    /// # Errors
+    /// Names the first column that is wrong, what was expected of it, and what was found.
+    pub fn check(&self, shape: &Shape<'_>) -> Result<(), String> {
+        for (i, output) in self.outputs.iter().enumerate() {
+            output.check(shape).map_err(|text| format!("outputs[{i}].{text}"))?;
+        }
+        self.check_cells(shape)?;
+        if let Some(entries) = &self.entries {
+            entries.check(shape).map_err(|text| format!("entries.{text}"))?;
+        }
+        self.check_timers(shape)
+    }
+
+    fn check_cells(&self, shape: &Shape<'_>) -> Result<(), String> {
+        if self.cells.is_empty() && self.cleared.is_empty() {
+            return check_column("cell", &self.cell_values, 0, "cells");
+        }
+        let states = shape.declared.travelling();
+        let limit = u64::from(states) * u64::from(shape.keys);
+        let of = || format!("{states} states that travel x {} keys", shape.keys);
+        check_below("cells", &self.cells, limit, of)?;
+        check_below("cleared", &self.cleared, limit, of)?;
+        check_column("cell", &self.cell_values, self.cells.len(), "cells")?;
+        if rising(&self.cells) && (self.cleared.is_empty() || (self.cells.is_empty() && rising(&self.cleared))) {
+            return Ok(());
+        }
+        // Not the way the SDK writes them, but allowed.
+        let mut seen = vec![0u64; (limit as usize).div_ceil(64)];
+        for (name, column) in [("cells", &self.cells), ("cleared", &self.cleared)] {
+            for (i, &cell) in column.iter().enumerate() {
+                let (word, bit) = (cell as usize / 64, 1u64 << (cell % 64));
+                if seen[word] & bit != 0 {
+                    return Err(format!(
+                        "{name}[{i}] is cell {cell} again: expected each cell at most once in `cells` and `cleared` together"
+                    ));
+                }
+                seen[word] |= bit;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_timers(&self, shape: &Shape<'_>) -> Result<(), String> {
+        let count = self.timer_ops.len();
+        check_len("timer-keys", self.timer_keys.len(), count, "timer-ops")?;
+        check_len("timer-ids", self.timer_ids.len(), count, "timer-ops")?;
+        check_len("timer-times", self.timer_times.len(), count, "timer-ops")?;
+        check_ops("timer-ops", &self.timer_ops, TIMER_DELETE, "0 (register) or 1 (delete)")?;
+        check_below("timer-keys", &self.timer_keys, shape.keys.into(), || {
+            format!("{} keys", shape.keys)
+        })?;
+        let timers = shape.declared.timers;
+        check_below("timer-ids", &self.timer_ids, timers.into(), || {
+            format!("{timers} declared timers")
+        })
+    }
+}
+
+impl Output {
+    fn check(&self, shape: &Shape<'_>) -> Result<(), String> {
+        let ports = shape.declared.ports;
+        if self.port >= ports {
+            return Err(format!(
+                "port is {}: expected less than {ports}, the number of declared outputs",
+                self.port
+            ));
+        }
+        let count = if shape.rows == 0 && self.parents.is_empty() {
+            // A call without rows: nothing can be taken over.
+            self.values.len()
+        } else {
+            check_below("parents", &self.parents, shape.rows.into(), || {
+                format!("{} rows of the call", shape.rows)
+            })?;
+            self.parents.len()
+        };
+        if !self.keys.is_empty() || !self.keys.data.is_empty() {
+            check_column("key", &self.keys, count, "parents")?;
+        }
+        if !self.values.is_empty() || !self.values.data.is_empty() {
+            check_column("value", &self.values, count, "parents")?;
+        } else if count > 0 && !shape.values_inherited {
+            return Err(format!(
+                "value-ends is empty: expected {count} entries, because only `process` has parents' values to take over"
+            ));
+        }
+        if !self.timestamps.is_empty() {
+            check_len("timestamps", self.timestamps.len(), count, "parents")?;
+        }
+        Ok(())
+    }
+}
+
+impl EntryWrites {
+    fn check(&self, shape: &Shape<'_>) -> Result<(), String> {
+        let count = self.ops.len();
+        check_len("states", self.states.len(), count, "ops")?;
+        check_len("keys", self.keys.len(), count, "ops")?;
+        check_ops(
+            "ops",
+            &self.ops,
+            ENTRY_CLEAR,
+            "0 (put), 1 (append), 2 (remove) or 3 (clear)",
+        )?;
+        let states = &shape.declared.travels;
+        check_below("states", &self.states, states.len() as u64, || {
+            format!("{} declared states", states.len())
+        })?;
+        if let Some(i) = self
+            .states
+            .iter()
+            .position(|&state| states.get(state as usize) == Some(&true))
+        {
+            return Err(format!(
+                "states[{i}] is {}, a state that travels: expected its writes in `cells`",
+                self.states[i]
+            ));
+        }
+        check_below("keys", &self.keys, shape.keys.into(), || format!("{} keys", shape.keys))?;
+        if !self.entry_keys.is_empty() || !self.entry_keys.data.is_empty() {
+            check_column("entry-key", &self.entry_keys, count, "ops")?;
+        }
+        if !self.values.is_empty() || !self.values.data.is_empty() {
+            check_column("value", &self.values, count, "ops")?;
+        } else if let Some(i) = self.ops.iter().position(|&op| (ENTRY_PUT..ENTRY_REMOVE).contains(&op)) {
+            return Err(format!(
+                "value-ends is empty: expected {count} entries, because ops[{i}] writes a value"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn rising(column: &[u32]) -> bool {
+    column
+        .iter()
+        .zip(column.iter().skip(1))
+        .fold(true, |ok, (a, b)| ok & (a < b))
+}
+
+fn check_len(name: &str, found: usize, expected: usize, like: &str) -> Result<(), String> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!(
+        "{name} has {found} entries: expected {expected}, as many as {like}"
+    ))
+}
+
+fn check_column(name: &str, column: &BytesColumn, expected: usize, like: &str) -> Result<(), String> {
+    if column.len() != expected {
+        return Err(format!(
+            "{name}-ends has {} entries: expected {expected}, as many as {like}",
+            column.len()
+        ));
+    }
+    check_ends(column.data.len(), &column.ends).map_err(|text| format!("{name}-ends: {text}"))
+}
+
+fn check_below(name: &str, column: &[u32], limit: u64, of: impl Fn() -> String) -> Result<(), String> {
+    let largest = column.iter().fold(0, |largest, &index| largest.max(index));
+    if column.is_empty() || u64::from(largest) < limit {
+        return Ok(());
+    }
+    let at = column
+        .iter()
+        .position(|&index| u64::from(index) >= limit)
+        .unwrap_or_default();
+    Err(format!(
+        "{name}[{at}] is {}: expected less than {limit} ({})",
+        column[at],
+        of()
+    ))
+}
+
+fn check_ops(name: &str, ops: &[u8], largest: u8, meaning: &str) -> Result<(), String> {
+    match ops.iter().position(|&op| op > largest) {
+        None => Ok(()),
+        Some(i) => Err(format!("{name}[{i}] is {}: expected {meaning}", ops[i])),
+    }
+}

@@ -1,0 +1,272 @@
+//! The engine: its settings, its ticker, and how a file becomes a module.
+//!
+//! What a module may do is decided here once: no WASI, no threads, no concurrency of components (which triples the cost
+//! of a call), interruption by epochs. A file is refused by its names before it is compiled, and by its types after.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use regraft_model::describe::{Description, WIT_VERSION};
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Config, Engine, EngineWeak, WasmBacktraceDetails};
+
+use crate::bindings::{Operator, OperatorPre};
+use crate::cache::CompileCache;
+use crate::call::Declared;
+use crate::describe::{self, ModuleDigest};
+use crate::events::NoEvents;
+use crate::imports::GuestData;
+use crate::imports::state::DeclaredState;
+use crate::instance::{GuestInstance, InstanceSettings, Parts};
+use crate::limits::TICK;
+use crate::module::{GuestModule, Loaded};
+use crate::module_error::ModuleError;
+use crate::world;
+
+/// The most memory that `describe` may need: interpreters of other languages come with some.
+const DESCRIBE_MEMORY_MAX: u64 = 1 << 30;
+/// The longest that `describe` may take.
+const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How an engine is made.
+#[derive(Debug, Clone, Default)]
+pub struct EngineSettings {
+    /// Where compiled modules are kept; it is made where it does not exist. `None`: they are compiled by each process.
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// Loads modules. Cloning it is cheap. It has a thread of its own, which ends with the last clone and module.
+#[derive(Clone)]
+pub struct GuestEngine(Arc<Shared>);
+
+struct Shared {
+    engine: Engine,
+    linker: Linker<GuestData>,
+    cache: Option<CompileCache>,
+    loaded: Mutex<HashMap<ModuleDigest, Weak<Loaded>>>,
+    ticker: Arc<Ticker>,
+}
+
+/// A module, and what loading it took.
+#[derive(Debug, Clone)]
+pub struct LoadedModule {
+    /// The module.
+    pub module: GuestModule,
+    /// Whether it had to be compiled: it was neither in this process nor in the cache.
+    pub compiled: bool,
+    /// How long all of it took.
+    pub took: Duration,
+}
+
+impl GuestEngine {
+    /// Makes an engine and starts its ticker.
+    ///
+    /// # Errors
+    /// [`ModuleError::Engine`] where the cache's directory cannot be made, or this machine cannot run the engine.
+    pub fn new(settings: &EngineSettings) -> Result<Self, ModuleError> {
+        let engine = Engine::new(&config()).map_err(failed("setting up the engine"))?;
+        let mut linker = Linker::new(&engine);
+        Operator::add_to_linker::<_, HasSelf<GuestData>>(&mut linker, |data| data)
+            .map_err(failed("setting up the linker"))?;
+        let cache = settings.cache_dir.as_deref().map(|dir| {
+            CompileCache::new(dir, &engine).map_err(|error| ModuleError::Engine {
+                doing: "making the directory of compiled modules",
+                message: format!("{}: {error}", dir.display()),
+            })
+        });
+        let ticker = Arc::new(Ticker::start(engine.weak())?);
+        Ok(Self(Arc::new(Shared {
+            engine,
+            linker,
+            cache: cache.transpose()?,
+            loaded: Mutex::default(),
+            ticker,
+        })))
+    }
+
+    /// Makes a module of a component's bytes: checks it, compiles it where that has not been done before, runs its
+    /// `describe`, and compares that with its custom section.
+    ///
+    /// # Errors
+    /// [`ModuleError`], case by case.
+    pub fn load(&self, bytes: impl Into<Arc<[u8]>>) -> Result<LoadedModule, ModuleError> {
+        let started = Instant::now();
+        let bytes = bytes.into();
+        let digest = ModuleDigest::of(&bytes);
+        if let Some(loaded) = self.loaded().get(&digest).and_then(Weak::upgrade) {
+            return Ok(LoadedModule {
+                module: GuestModule(loaded),
+                compiled: false,
+                took: started.elapsed(),
+            });
+        }
+        let section = describe::read(&bytes)?;
+        if let Some(section) = &section {
+            describe::verify(&bytes, section)?;
+        }
+        let (mut parts, compiled) = self.link(&bytes, digest)?;
+        let description = self.describe(&parts)?;
+        if let Some(section) = section {
+            describe::compare(&section.description, &description)?;
+        }
+        parts.declared = Arc::new(Declared::from(&description));
+        parts.states = DeclaredState::all(&description);
+        let loaded = Arc::new(Loaded {
+            digest,
+            description,
+            bytes,
+            parts,
+            keep: self.keep(),
+        });
+        let mut all = self.loaded();
+        all.retain(|_, loaded| loaded.strong_count() > 0);
+        all.insert(digest, Arc::downgrade(&loaded));
+        drop(all);
+        let took = started.elapsed();
+        tracing::debug!(%digest, compiled, ?took, "module loaded");
+        Ok(LoadedModule {
+            module: GuestModule(loaded),
+            compiled,
+            took,
+        })
+    }
+
+    /// The component with its own description as the custom section: what `regraft build` writes.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn embed(&self, component: &[u8]) -> Result<Vec<u8>, ModuleError> {
+        let (parts, _) = self.link(component, ModuleDigest::of(component))?;
+        Ok(describe::embed(component, &self.describe(&parts)?))
+    }
+
+    fn link(&self, bytes: &[u8], digest: ModuleDigest) -> Result<(Parts, bool), ModuleError> {
+        let Shared {
+            engine, linker, cache, ..
+        } = &*self.0;
+        // What is in the cache has been checked, but the cache outlives versions of this program.
+        world::check(bytes)?;
+        let (component, compiled) = match cache.as_ref().and_then(|cache| cache.get(engine, digest)) {
+            Some(component) => (component, false),
+            None => {
+                let component =
+                    Component::new(engine, bytes).map_err(|error| ModuleError::Invalid { message: chain(&error) })?;
+                if let Some(cache) = cache {
+                    cache.put(digest, &component);
+                }
+                (component, true)
+            }
+        };
+        let mismatch = |error: wasmtime::Error| ModuleError::WorldMismatch {
+            expected: WIT_VERSION.into(),
+            message: chain(&error),
+        };
+        let pre = OperatorPre::new(linker.instantiate_pre(&component).map_err(mismatch)?).map_err(mismatch)?;
+        Ok((
+            Parts {
+                pre,
+                declared: Arc::default(),
+                states: [].into(),
+            },
+            compiled,
+        ))
+    }
+
+    fn describe(&self, parts: &Parts) -> Result<Description, ModuleError> {
+        let settings = InstanceSettings {
+            memory_max: DESCRIBE_MEMORY_MAX,
+            time_per_batch_max: DESCRIBE_TIME_MAX,
+            config: "null".into(),
+            arguments: [].into(),
+            sink: Arc::new(NoEvents),
+        };
+        let live = GuestInstance::new(parts.clone(), settings, self.keep())
+            .and_then(|mut instance| instance.describe())
+            .map_err(|error| ModuleError::DescribeFailed {
+                message: error.to_string(),
+            })?;
+        let description = describe::parse(&live)?;
+        world::check_wit_version(&description.wit)?;
+        Ok(description)
+    }
+
+    fn keep(&self) -> Arc<dyn Send + Sync> {
+        Arc::<Ticker>::clone(&self.0.ticker)
+    }
+
+    fn loaded(&self) -> std::sync::MutexGuard<'_, HashMap<ModuleDigest, Weak<Loaded>>> {
+        self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for GuestEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuestEngine").finish_non_exhaustive()
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config.concurrency_support(false);
+    config.epoch_interruption(true);
+    config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
+    // The same answer on every machine, where that costs nothing: NaN bits are the one thing left open.
+    config.relaxed_simd_deterministic(true);
+    config
+}
+
+fn failed(doing: &'static str) -> impl Fn(wasmtime::Error) -> ModuleError {
+    move |error| ModuleError::Engine {
+        doing,
+        message: chain(&error),
+    }
+}
+
+/// An error with what caused it.
+fn chain(error: &wasmtime::Error) -> String {
+    format!("{error:#}")
+}
+
+/// Advances the engine's epoch every [`TICK`], on a thread of its own, until it is dropped.
+struct Ticker {
+    /// Closing it stops the thread.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    fn start(engine: EngineWeak) -> Result<Self, ModuleError> {
+        let (stop, stopped) = channel::<()>();
+        let tick = move || {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(TICK) {
+                let Some(engine) = engine.upgrade() else { return };
+                engine.increment_epoch();
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("guest-ticker".into())
+            .spawn(tick)
+            .map_err(|error| ModuleError::Engine {
+                doing: "starting the ticker's thread",
+                message: error.to_string(),
+            })?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // It cannot panic; and a ticker that is gone is what is wanted.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Why a file is not a module that can be deployed.
+
+use regraft_model::error_kind::ErrorKind;
+
+/// Why a module was refused. The texts leave the path to the caller, who knows it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ModuleError {
+    /// Not WebAssembly.
+    #[error("not a WebAssembly file: expected it to begin with \\0asm, found {found}")]
+    NotWasm {
+        /// The first bytes.
+        found: String,
+    },
+    /// A core module.
+    #[error("a core WebAssembly module, not a component; build it with `regraft build`")]
+    CoreModule,
+    /// Damaged, or of a WebAssembly feature that is not supported.
+    #[error("not a valid component: {message}")]
+    Invalid {
+        /// What the validator or compiler says.
+        message: String,
+    },
+    /// Does not export what an operator must.
+    #[error("not an operator of Regraft: expected the export `{expected}`, found {found}")]
+    MissingExport {
+        /// The interface.
+        expected: String,
+        /// What it exports.
+        found: String,
+    },
+    /// Made for a version of the WIT package that this host does not offer.
+    #[error(
+        "built for version {found} of the package regraft:operator, this host offers {expected}; build it again with the SDK of this version"
+    )]
+    WitVersion {
+        /// The component's.
+        found: String,
+        /// The host's.
+        expected: String,
+    },
+    /// Imports WASI.
+    #[error("it imports {}, and WASI is not granted to a module; build it for wasm32-unknown-unknown with `regraft build`, which needs none of it (granting is not supported yet)", list(.names))]
+    WasiImport {
+        /// All of them.
+        names: Vec<String>,
+    },
+    /// Imports what no operator is given.
+    #[error("it imports {}, which no operator is given: expected only `regraft:operator/host` and `regraft:operator/state`", list(.names))]
+    UnknownImport {
+        /// All of them.
+        names: Vec<String>,
+    },
+    /// Has the right names with other types.
+    #[error("its imports or exports are of other types than the package regraft:operator {expected} has: {message}")]
+    WorldMismatch {
+        /// The host's version.
+        expected: String,
+        /// What the linker says.
+        message: String,
+    },
+    /// `describe` trapped, or took too long.
+    #[error("its `describe` failed: {message}")]
+    DescribeFailed {
+        /// What it ended with.
+        message: String,
+    },
+    /// `describe` is not what `docs/formats/describe.md` says.
+    #[error("its `describe` returned JSON that is not a description: {message}; found: {found}")]
+    DescribeMalformed {
+        /// What the JSON reader says.
+        message: String,
+        /// The beginning of the text.
+        found: String,
+    },
+    /// The custom section is not what `docs/formats/describe.md` says.
+    #[error("its section `regraft:describe` is malformed: {message}; build it again with `regraft build`")]
+    SectionMalformed {
+        /// What the reader says.
+        message: String,
+    },
+    /// The file was changed after `regraft build` made it.
+    #[error(
+        "it was changed after it was built: its section `regraft:describe` is of a file with the digest {expected}, found {found}; build it again with `regraft build`"
+    )]
+    SectionDigest {
+        /// In the section.
+        expected: String,
+        /// Of the file.
+        found: String,
+    },
+    /// The custom section tells something else than the component.
+    #[error(
+        "its section `regraft:describe` differs from what its `describe` returns: the section has {section}, `describe` returned {live}; build it again with `regraft build`"
+    )]
+    SectionDiffers {
+        /// As canonical JSON.
+        section: String,
+        /// As canonical JSON.
+        live: String,
+    },
+    /// A core module that cannot be made a component.
+    #[error("cannot make a component of it: {message}")]
+    Componentize {
+        /// What the encoder says.
+        message: String,
+    },
+    /// The runtime could not be set up.
+    #[error("{doing} failed: {message}")]
+    Engine {
+        /// What was being done.
+        doing: &'static str,
+        /// The runtime's words.
+        message: String,
+    },
+}
+
+impl ModuleError {
+    /// What the reader does next: a module that is refused is an input to be fixed.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Engine { .. } => ErrorKind::Failed,
+            _ => ErrorKind::Usage,
+        }
+    }
+}
+
+fn list(names: &[String]) -> String {
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}

@@ -1,0 +1,46 @@
+//! How a call reads keyed state that does not travel with the batch.
+//!
+//! The host installs an implementation for an instance. It is reached only during `process`, `on-timers` and `finish`,
+//! and only with a state that is declared, does not travel and is of the right kind, and with keys of the call.
+
+use regraft_model::batch::BytesColumn;
+
+/// Values in the order they were asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Values {
+    /// The values; empty bytes where there is none.
+    pub values: BytesColumn,
+    /// The number of the schema that each was written by, 0 where there is no value.
+    pub schemas: Vec<u16>,
+}
+
+/// Entries of one map, in order of the map key's bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entries {
+    /// The map keys.
+    pub keys: BytesColumn,
+    /// Their values.
+    pub values: BytesColumn,
+    /// The number of the schema that each value was written by.
+    pub schemas: Vec<u16>,
+    /// Whether there is more after the last one.
+    pub more: bool,
+}
+
+/// Keyed state as it was before the call. `state` is the number of a declaration, `key` an index into the call's keys.
+///
+/// # Errors
+/// Each method returns a text where the state could not be read. It ends the call, and is not the guest's fault.
+pub trait StateAccess: Send + Sync {
+    /// Values of a value state, one for each key.
+    fn value_get_many(&self, state: u32, keys: &[u32]) -> Result<Values, String>;
+
+    /// Values of a map state, one for each pair of a key and a map key. Both have the same length.
+    fn map_get_many(&self, state: u32, keys: &[u32], entry_keys: &BytesColumn) -> Result<Values, String>;
+
+    /// Entries of one key's map after `after` (from the start where there is none), until about `limit_bytes` bytes.
+    fn map_scan(&self, state: u32, key: u32, after: Option<&[u8]>, limit_bytes: u32) -> Result<Entries, String>;
+
+    /// Items of one key's list from index `first`, until about `limit_bytes` bytes.
+    fn list_scan(&self, state: u32, key: u32, first: u32, limit_bytes: u32) -> Result<Values, String>;
+}

@@ -1,0 +1,277 @@
+//! What can go wrong in a call, as types.
+//!
+//! A declared failure and a trap stay different from here to the user: an operator's policy may treat them differently.
+//! Texts say what was expected, what was found and which setting to change. What the runtime reports is turned into
+//! these types here, together with what the store recorded on the way.
+
+use std::time::Duration;
+
+use wasmtime::{Trap, WasmBacktrace};
+
+use crate::call::Failure;
+use crate::imports::GuestData;
+
+/// Why a call to an operator gave no outcome. Nothing of that call is kept.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum GuestError {
+    /// The operator ran, and says that it cannot process this. The instance is still good.
+    #[error("{failure}")]
+    Failed {
+        /// Its own words, and the row.
+        failure: Failure,
+    },
+    /// The call was ended. The instance is of no more use until `reset`.
+    #[error("{cause}")]
+    Trapped {
+        /// Why.
+        cause: TrapCause,
+        /// Where, innermost first; empty where it is not known.
+        backtrace: Vec<Frame>,
+    },
+    /// The answer contradicts itself or the call, or could not even be read. In the second case the instance is of no
+    /// more use until `reset`.
+    #[error("the module returned a wrong outcome: {what}")]
+    InvalidOutcome {
+        /// Which column, what was expected, what was found.
+        what: String,
+    },
+    /// An earlier call trapped, and the instance has not been reset.
+    #[error("the instance cannot be called: an earlier call of it trapped, and it has not been reset")]
+    Poisoned,
+    /// Not the guest's doing: the runtime itself failed.
+    #[error("{doing} failed: {message}")]
+    Engine {
+        /// What was being done.
+        doing: &'static str,
+        /// The runtime's words.
+        message: String,
+    },
+}
+
+impl GuestError {
+    /// The row that the guest named, in its own failure or by the panic import.
+    #[must_use]
+    pub fn row(&self) -> Option<u32> {
+        match self {
+            Self::Failed { failure } => failure.row,
+            Self::Trapped {
+                cause: TrapCause::Panic { row, .. },
+                ..
+            } => *row,
+            _ => None,
+        }
+    }
+
+    /// Where the guest was, innermost first.
+    #[must_use]
+    pub fn backtrace(&self) -> &[Frame] {
+        match self {
+            Self::Trapped { backtrace, .. } => backtrace,
+            _ => &[],
+        }
+    }
+}
+
+/// Why a call was ended.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TrapCause {
+    /// The guest panicked, and told so before it ended.
+    #[error("the module panicked at {file}:{line}:{column}{}: {message}", in_row(*.row))]
+    Panic {
+        /// The panic's message.
+        message: String,
+        /// The source file, as the guest's compiler names it.
+        file: String,
+        /// From 1.
+        line: u32,
+        /// From 1.
+        column: u32,
+        /// The row being processed.
+        row: Option<u32>,
+    },
+    /// The memory limit was reached, and the guest could not go on.
+    #[error("the module ran out of memory: it asked for {}, and the limit is {}; raise `limits.memory` if it needs that much", bytes(*.asked), bytes(*.limit))]
+    OutOfMemory {
+        /// The size it would have had, in bytes.
+        asked: u64,
+        /// In bytes.
+        limit: u64,
+    },
+    /// The call computed for longer than it may.
+    #[error(
+        "the module computed for more than {limit:?} in one call; raise `limits.time-per-batch` if it needs that long"
+    )]
+    Deadline {
+        /// The limit.
+        limit: Duration,
+    },
+    /// Calls nested too deep.
+    #[error("the module's stack overflowed: a function calls itself without end, or too deep")]
+    StackOverflow,
+    /// Any other trap, in the runtime's words.
+    #[error("the module trapped: {0}")]
+    Trap(String),
+}
+
+/// One function on the guest's stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The demangled name, or the function's number in the module.
+    pub function: String,
+    /// The source file, where the module has debug information.
+    pub file: Option<String>,
+    /// The line in it, from 1.
+    pub line: Option<u32>,
+}
+
+impl std::fmt::Display for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.function)?;
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, " ({file}:{line})"),
+            (Some(file), None) => write!(f, " ({file})"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What ended a call, from the runtime's error and from what the store recorded on the way.
+pub(crate) fn classify(error: &wasmtime::Error, data: &GuestData, rows: u32) -> GuestError {
+    if let Some(message) = &data.state.failure {
+        return GuestError::Engine {
+            doing: "reading state",
+            message: message.clone(),
+        };
+    }
+    let trap = error.downcast_ref::<Trap>();
+    let backtrace = error.downcast_ref::<WasmBacktrace>();
+    if trap.is_none() && backtrace.is_none() && data.memory.refused.is_none() {
+        // It returned, and what it returned could not be read.
+        return GuestError::InvalidOutcome {
+            what: unreadable(error, data.memory.limit()),
+        };
+    }
+    let mut frames = backtrace.map(frames).unwrap_or_default();
+    let cause = if data.deadline.passed {
+        TrapCause::Deadline {
+            limit: data.deadline.limit(),
+        }
+    } else if let Some(panic) = data.host.panic.clone() {
+        if let Some(last) = frames.iter().rposition(|frame| is_panic_machinery(&frame.function)) {
+            frames.drain(..=last);
+        }
+        let row = panic.row.filter(|&row| row < rows);
+        TrapCause::Panic {
+            message: panic.message,
+            file: panic.file,
+            line: panic.line,
+            column: panic.column,
+            row,
+        }
+    } else {
+        match (trap, data.memory.refused) {
+            (None | Some(Trap::UnreachableCodeReached | Trap::MemoryOutOfBounds), Some(asked)) => {
+                TrapCause::OutOfMemory {
+                    asked,
+                    limit: data.memory.limit(),
+                }
+            }
+            (Some(Trap::StackOverflow), _) => TrapCause::StackOverflow,
+            (Some(Trap::MemoryOutOfBounds), _) if below_the_stack(error, &frames) => TrapCause::StackOverflow,
+            (Some(trap), _) => TrapCause::Trap(trap.to_string().trim_start_matches("wasm trap: ").to_owned()),
+            (None, _) => TrapCause::Trap(error.root_cause().to_string()),
+        }
+    };
+    GuestError::Trapped {
+        cause,
+        backtrace: frames,
+    }
+}
+
+fn unreadable(error: &wasmtime::Error, memory_limit: u64) -> String {
+    let text = error.root_cause().to_string();
+    if text.contains("fuel allocated for hostcalls") {
+        return format!(
+            "it is larger than the instance's whole memory may be ({})",
+            bytes(memory_limit)
+        );
+    }
+    text
+}
+
+/// A guest that keeps its stack at the start of its memory overflows it downwards, to addresses just below 4 GiB.
+fn below_the_stack(error: &wasmtime::Error, frames: &[Frame]) -> bool {
+    let fault = error.chain().find_map(|cause| {
+        let text = cause.to_string();
+        let digits = text
+            .strip_prefix("memory fault at wasm address 0x")?
+            .split(' ')
+            .next()?
+            .to_owned();
+        u64::from_str_radix(&digits, 16).ok()
+    });
+    let recurses = |frame: &Frame| frames.iter().filter(|other| other.function == frame.function).count() > 2;
+    fault.is_some_and(|address| address >= 0xf000_0000) && frames.iter().any(recurses)
+}
+
+fn frames(backtrace: &WasmBacktrace) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    for frame in backtrace.frames() {
+        let name = || {
+            frame
+                .func_name()
+                .map_or_else(|| format!("function {}", frame.func_index()), demangled)
+        };
+        // Innermost first; all but the last were inlined into it. Debug information has names without their paths, the
+        // function's own name has it.
+        let inlined = frame.symbols().len().saturating_sub(1);
+        for (i, symbol) in frame.symbols().iter().enumerate() {
+            let function = symbol.name().filter(|_| i < inlined).map_or_else(name, demangled);
+            frames.push(Frame {
+                function,
+                file: symbol.file().map(str::to_owned),
+                line: symbol.line(),
+            });
+        }
+        if frame.symbols().is_empty() {
+            frames.push(Frame {
+                function: name(),
+                file: None,
+                line: None,
+            });
+        }
+    }
+    frames
+}
+
+fn demangled(name: &str) -> String {
+    format!("{:#}", rustc_demangle::demangle(name))
+}
+
+fn is_panic_machinery(function: &str) -> bool {
+    [
+        "core::panicking",
+        "std::panicking",
+        "rust_begin_unwind",
+        "rust_panic",
+        "core::option::",
+        "core::result::",
+    ]
+    .iter()
+    .any(|part| function.contains(part))
+}
+
+fn in_row(row: Option<u32>) -> String {
+    row.map_or_else(String::new, |row| format!(", in row {row}"))
+}
+
+/// Bytes as people read them: whole units where they are whole.
+fn bytes(count: u64) -> String {
+    match count {
+        n if n >= 1 << 30 && n % (1 << 30) == 0 => format!("{} GiB", n >> 30),
+        n if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
+        n if n >= 1 << 20 => format!("{:.1} MiB", n as f64 / f64::from(1 << 20)),
+        n if n >= 1 << 10 => format!("{} KiB", n.div_ceil(1 << 10)),
+        n => format!("{n} bytes"),
+    }
+}

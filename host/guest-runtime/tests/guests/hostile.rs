@@ -1,0 +1,250 @@
+//! Each misbehaviour, and the whole text it is told by. After a trap only that instance is of no more use.
+
+use std::time::{Duration, Instant};
+
+use regraft_guest_runtime::call::{Failure, Outcome};
+use regraft_guest_runtime::trap::{GuestError, TrapCause};
+
+use crate::support::{BATCH, HEADER, KEYED, context, hostile, opened, settings};
+
+fn process(behaviour: &str) -> Result<Outcome, GuestError> {
+    opened(behaviour).process(HEADER, BATCH, KEYED)
+}
+
+fn check(behaviour: &str, expected: &str) -> GuestError {
+    let error = process(behaviour).expect_err(behaviour);
+    assert_eq!(error.to_string(), expected, "{behaviour}");
+    error
+}
+
+/// Function names of the backtrace, outermost last, with the file where the guest's own.
+fn functions(error: &GuestError) -> Vec<String> {
+    error.backtrace().iter().map(ToString::to_string).collect()
+}
+
+fn assert_in(error: &GuestError, function: &str, file: &str) {
+    let found = error
+        .backtrace()
+        .iter()
+        .find(|frame| frame.function.ends_with(function));
+    let found = found.unwrap_or_else(|| panic!("no {function} in {:#?}", functions(error)));
+    assert!(
+        found.file.as_deref().is_some_and(|name| name.ends_with(file)) && found.line > Some(0),
+        "{found}"
+    );
+}
+
+#[test]
+fn trap() {
+    let error = check("trap", "the module trapped: wasm `unreachable` instruction executed");
+    assert_in(&error, "Guest>::process", "hostile/src/lib.rs");
+    assert_eq!(error.row(), None);
+}
+
+#[test]
+fn panic() {
+    let error = process("panic").expect_err("a panic");
+    let GuestError::Trapped {
+        cause: TrapCause::Panic { line, column, .. },
+        ..
+    } = &error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the module panicked at tests/guests/hostile/src/lib.rs:{line}:{column}, in row 1: cannot parse \"bad\""
+        )
+    );
+    assert_eq!(error.row(), Some(1));
+    // The frames of the panic itself are not shown.
+    assert!(
+        functions(&error)[0].starts_with("panic_at_bad_value"),
+        "{:#?}",
+        functions(&error)
+    );
+    assert_in(&error, "panic_at_bad_value", "hostile/src/lib.rs");
+}
+
+#[test]
+fn endless_loop() {
+    let started = Instant::now();
+    check(
+        "loop",
+        "the module computed for more than 200ms in one call; raise `limits.time-per-batch` if it needs that long",
+    );
+    assert!(started.elapsed() > Duration::from_millis(200));
+}
+
+#[test]
+fn memory_without_bound() {
+    let error = process("grow").expect_err("too much memory");
+    let GuestError::Trapped {
+        cause: TrapCause::OutOfMemory { asked, limit },
+        ..
+    } = error
+    else {
+        panic!("{error}");
+    };
+    assert!(asked > limit && asked < 2 * limit, "{asked}");
+    assert_eq!(limit, 64 << 20);
+    assert_eq!(
+        TrapCause::OutOfMemory {
+            asked: (65 << 20) + 65_536,
+            limit
+        }
+        .to_string(),
+        "the module ran out of memory: it asked for 65.1 MiB, and the limit is 64 MiB; raise `limits.memory` if it \
+         needs that much"
+    );
+}
+
+#[test]
+fn memory_that_never_suffices() {
+    let small = regraft_guest_runtime::instance::InstanceSettings {
+        memory_max: 1 << 20,
+        ..settings("echo")
+    };
+    let error = hostile()
+        .instantiate(&small)
+        .expect_err("too little memory")
+        .to_string();
+    assert!(
+        error.starts_with("the module ran out of memory: it asked for 1.")
+            && error.ends_with(" MiB, and the limit is 1 MiB; raise `limits.memory` if it needs that much"),
+        "{error}"
+    );
+}
+
+#[test]
+fn stack_overflow() {
+    let error = check(
+        "stack",
+        "the module's stack overflowed: a function calls itself without end, or too deep",
+    );
+    assert_in(&error, "regraft_test_hostile::deep", "hostile/src/lib.rs");
+}
+
+#[test]
+fn declared_failure() {
+    let mut instance = opened("fail");
+    let error = instance.process(HEADER, BATCH, KEYED).expect_err("a failure");
+    let failure = Failure {
+        row: Some(1),
+        message: "not a number: \"x\"".to_owned(),
+    };
+    assert_eq!(error, GuestError::Failed { failure });
+    assert_eq!(error.to_string(), "row 1: not a number: \"x\"");
+    // It is not a trap: the instance goes on.
+    assert!(!instance.is_poisoned());
+    assert_eq!(instance.process(HEADER, BATCH, KEYED).expect_err("again"), error);
+}
+
+#[test]
+fn lies() {
+    let wrong = |behaviour: &str, what: &str| {
+        check(behaviour, &format!("the module returned a wrong outcome: {what}"));
+    };
+    wrong(
+        "lie-ends",
+        "outputs[0].value-ends: end offset 1 is 1, less than the one before it (2)",
+    );
+    wrong(
+        "lie-length",
+        "outputs[0].value-ends has 1 entries: expected 3, as many as parents",
+    );
+    wrong(
+        "lie-parents",
+        "outputs[0].parents[1] is 3: expected less than 3 (3 rows of the call)",
+    );
+    wrong(
+        "lie-port",
+        "outputs[0].port is 7: expected less than 1, the number of declared outputs",
+    );
+    wrong(
+        "lie-timestamps",
+        "outputs[0].timestamps has 1 entries: expected 3, as many as parents",
+    );
+    wrong(
+        "lie-keys",
+        "outputs[0].key-ends has 0 entries: expected 3, as many as parents",
+    );
+    wrong(
+        "lie-cells",
+        "cells[1] is 99: expected less than 2 (1 states that travel x 2 keys)",
+    );
+    wrong(
+        "lie-cells-twice",
+        "cells[2] is cell 1 again: expected each cell at most once in `cells` and `cleared` together",
+    );
+    wrong(
+        "lie-cleared",
+        "cleared[0] is cell 0 again: expected each cell at most once in `cells` and `cleared` together",
+    );
+    wrong("lie-timers", "timer-ops[0] is 2: expected 0 (register) or 1 (delete)");
+    wrong(
+        "lie-timer-columns",
+        "timer-keys has 1 entries: expected 2, as many as timer-ops",
+    );
+    wrong(
+        "lie-entries",
+        "entries.states[0] is 0, a state that travels: expected its writes in `cells`",
+    );
+    wrong(
+        "lie-large",
+        "it is larger than the instance's whole memory may be (64 MiB)",
+    );
+    wrong(
+        "fail-beyond",
+        "failure.row is 9: expected less than 3 (rows of the call); its message: no such row",
+    );
+    let error = opened("lie-snapshot").snapshot(1).expect_err("a lie");
+    assert_eq!(
+        error.to_string(),
+        "the module returned a wrong outcome: operator state \"seen\": item-ends: the last end offset is 3, but there \
+         are 2 bytes of data"
+    );
+}
+
+#[test]
+fn a_lie_that_was_read_keeps_the_instance() {
+    let mut instance = opened("lie-ends");
+    instance.process(HEADER, BATCH, KEYED).expect_err("a lie");
+    assert!(!instance.is_poisoned());
+    assert!(instance.finish(HEADER, KEYED, false).is_ok());
+}
+
+#[test]
+fn others_go_on_after_a_trap_and_reset_helps() {
+    let mut other = opened("echo");
+    let mut instance = opened("panic");
+    instance.process(HEADER, BATCH, KEYED).expect_err("a panic");
+    assert!(instance.is_poisoned());
+    let again = instance.process(HEADER, BATCH, KEYED).expect_err("poisoned");
+    assert_eq!(
+        again.to_string(),
+        "the instance cannot be called: an earlier call of it trapped, and it has not been reset"
+    );
+    assert!(other.process(HEADER, BATCH, KEYED).is_ok());
+    instance.reset().expect("a new instance");
+    instance.open(&context()).expect("it opens");
+    let good = regraft_guest_runtime::call::BatchView {
+        value_data: b"aokcc",
+        ..BATCH
+    };
+    assert!(instance.process(HEADER, good, KEYED).is_ok());
+}
+
+#[test]
+fn open_may_refuse_or_trap() {
+    let mut instance = hostile().instantiate(&settings("refuse")).expect("an instance");
+    let error = instance.open(&context()).expect_err("refused");
+    assert_eq!(error.to_string(), "refused with [\"--limit\", \"5\"]");
+    let mut instance = hostile().instantiate(&settings("trap-in-open")).expect("an instance");
+    let error = instance.open(&context()).expect_err("a trap");
+    assert_eq!(
+        error.to_string(),
+        "the module trapped: wasm `unreachable` instruction executed"
+    );
+}

@@ -1,0 +1,7 @@
+//! The runtime against real guests: what is refused, what is called, and what each misbehaviour is told as.
+
+mod support;
+
+mod calls;
+mod hostile;
+mod load;

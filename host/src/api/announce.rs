@@ -1,0 +1,106 @@
+//! How hosts of this machine are found: `$REGRAFT_DATA/run/<JobID>.json`, written when a host can be talked to and removed
+//! at its end. One whose process is gone is ignored, and cleaned.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use regraft_model::id::JobId;
+use serde::{Deserialize, Serialize};
+
+/// An announced host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// The job that it runs attached.
+    pub job_id: JobId,
+    /// Its name.
+    pub name: String,
+    /// The host's process.
+    pub pid: u32,
+    /// Where it listens.
+    pub url: String,
+}
+
+/// An announcement that stands as long as this value lives.
+#[derive(Debug)]
+pub struct Announced {
+    path: PathBuf,
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        // A file that cannot be removed is stale, and whoever reads it next cleans it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Announcement {
+    /// Writes the announcement, whole or not at all.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn publish(&self, data_dir: &Path) -> std::io::Result<Announced> {
+        let dir = data_dir.join("run");
+        fs::create_dir_all(&dir)?;
+        let path = dir.join(format!("{}.json", self.job_id));
+        let draft = dir.join(format!(".{}.tmp", self.job_id));
+        fs::write(&draft, serde_json::to_vec(self)?)?;
+        fs::rename(&draft, &path)?;
+        Ok(Announced { path })
+    }
+}
+
+/// All live hosts announced on this machine, in order of JobID.
+#[must_use]
+pub fn live(data_dir: &Path) -> Vec<Announcement> {
+    let Ok(entries) = fs::read_dir(data_dir.join("run")) else { return vec![] };
+    let mut found = vec![];
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let Some(announcement) = read(&path) else { continue };
+        if is_running(announcement.pid) {
+            found.push(announcement);
+        } else {
+            let _ = fs::remove_file(&path);
+        }
+    }
+    found.sort_by_key(|announcement| announcement.job_id);
+    found
+}
+
+fn read(path: &Path) -> Option<Announcement> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// Whether there is such a process.
+fn is_running(pid: u32) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
+    // SAFETY: signal 0 sends nothing; the call only asks whether the process is there.
+    let answer = unsafe { libc::kill(pid, 0) };
+    answer == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_announcement_is_ignored_and_cleaned() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let announcement = |bits, pid| Announcement {
+            job_id: JobId::from_bits(bits),
+            name: "a".to_owned(),
+            pid,
+            url: "http://127.0.0.1:1".to_owned(),
+        };
+        let here = announcement(1, std::process::id());
+        let kept = here.publish(dir.path()).expect("written");
+        // Process ids stay far below this.
+        std::mem::forget(announcement(2, 2_000_000_000).publish(dir.path()).expect("written"));
+        assert_eq!(live(dir.path()), [here]);
+        assert_eq!(fs::read_dir(dir.path().join("run")).expect("dir").count(), 1);
+        drop(kept);
+        assert!(live(dir.path()).is_empty());
+    }
+}

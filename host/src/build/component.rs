@@ -1,0 +1,75 @@
+//! From cargo's core module to the component beside it. An unchanged module is not touched again.
+
+use std::path::{Path, PathBuf};
+
+use regraft_guest_runtime::componentize::componentize;
+use regraft_guest_runtime::engine::GuestEngine;
+use sha2::{Digest as _, Sha256};
+
+use super::cargo::{CoreModule, Crate};
+use super::error::BuildError;
+
+/// Part of what a component is made from, so that another version of this program makes it again.
+const MADE_BY: &str = concat!("regraft ", env!("CARGO_PKG_VERSION"));
+
+/// A component's file, and whether it was made just now.
+#[derive(Debug)]
+pub(crate) struct Component {
+    pub(crate) path: PathBuf,
+    pub(crate) made: bool,
+    pub(crate) bytes: u64,
+}
+
+/// Makes `TARGET_DIR/regraft/NAME.wasm`. Beside it, `NAME.from` says what it was made from, and what it is.
+pub(crate) fn make(krate: Crate<'_>, core: &CoreModule, engine: &GuestEngine) -> Result<Component, BuildError> {
+    let dir = core.target_dir.join("regraft");
+    let name = core.path.file_name().unwrap_or_default();
+    let path = dir.join(name);
+    let note = path.with_extension("from");
+    let module = std::fs::read(&core.path).map_err(io("read", &core.path))?;
+    let from = format!("{MADE_BY} from {}", digest(&module));
+    if let (Ok(said), Ok(component)) = (std::fs::read_to_string(&note), std::fs::read(&path))
+        && said == noted(&from, &component)
+    {
+        return Ok(Component {
+            path,
+            made: false,
+            bytes: component.len() as u64,
+        });
+    }
+    let component = componentize(engine, &module).map_err(|source| BuildError::Component {
+        uid: krate.uid.to_owned(),
+        dir: krate.dir.to_owned(),
+        source,
+    })?;
+    std::fs::create_dir_all(&dir).map_err(io("write", &dir))?;
+    write_whole(&path, &component)?;
+    write_whole(&note, noted(&from, &component).as_bytes())?;
+    Ok(Component {
+        path,
+        made: true,
+        bytes: component.len() as u64,
+    })
+}
+
+fn noted(from: &str, component: &[u8]) -> String {
+    format!("{from} is {}\n", digest(component))
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BuildError {
+    let path = path.to_owned();
+    move |source| BuildError::Io { doing, path, source }
+}
+
+/// Another process sees the old file or the new one, never half of it.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    std::fs::write(&temporary, bytes).map_err(io("write", &temporary))?;
+    std::fs::rename(&temporary, path).map_err(io("write", path))
+}

@@ -1,0 +1,184 @@
+//! Guest crates become components: cargo compiles them, `wit-component` wraps them, and an unchanged crate costs nothing.
+//!
+//! Knows nothing of jobs that run. Two processes may build at once: cargo locks its directory, and components are renamed
+//! into place.
+//!
+//! - [`error`]: why it did not work.
+//! - [`report`]: what a build says while it runs.
+//! - [`tools`]: cargo, rustc, rustup, and the wasm target.
+//! - `cargo`, `component`: the two steps.
+
+pub mod error;
+pub mod report;
+pub mod tools;
+mod cargo;
+mod component;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use regraft_guest_runtime::engine::GuestEngine;
+use regraft_model::id::OperatorUid;
+
+use crate::graph::job_graph::{Artifact, JobGraph, NodeKind};
+use cargo::Crate;
+
+pub use error::BuildError;
+pub use report::{BuildReport, StderrReport};
+pub use tools::Tools;
+
+/// A guest crate of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestCrate {
+    /// The operator that runs it.
+    pub uid: OperatorUid,
+    /// The directory of its `Cargo.toml`.
+    pub dir: PathBuf,
+}
+
+/// A guest crate's component.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The operator that runs it.
+    pub uid: OperatorUid,
+    /// The component.
+    pub component: PathBuf,
+    /// Whether it was made just now; else nothing had changed.
+    pub made: bool,
+    /// The component's size.
+    pub bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// The guest crates that a job names.
+#[must_use]
+pub fn guest_crates(graph: &JobGraph) -> Vec<GuestCrate> {
+    let crates = graph.nodes.iter().filter_map(|node| match &node.kind {
+        NodeKind::Operator(operator) => match &operator.artifact {
+            Artifact::Crate(dir) => Some(GuestCrate {
+                uid: node.uid.clone(),
+                dir: dir.clone(),
+            }),
+            Artifact::Module(_) => None,
+        },
+        NodeKind::Source(_) | NodeKind::Sink(_) => None,
+    });
+    crates.collect()
+}
+
+/// Builds guest crates, each directory once. Blocks; progress goes to `report`.
+///
+/// # Errors
+/// The first crate that cannot be built, see [`BuildError`].
+pub fn build_guests(
+    crates: &[GuestCrate],
+    tools: &Tools,
+    engine: &GuestEngine,
+    report: &dyn BuildReport,
+) -> Result<Vec<Built>, BuildError> {
+    let built = build_all(crates, tools, engine, report);
+    report.idle();
+    built
+}
+
+fn build_all(
+    crates: &[GuestCrate],
+    tools: &Tools,
+    engine: &GuestEngine,
+    report: &dyn BuildReport,
+) -> Result<Vec<Built>, BuildError> {
+    for GuestCrate { uid, dir } in crates {
+        if !dir.join("Cargo.toml").is_file() {
+            return Err(BuildError::NoCrate {
+                uid: uid.to_string(),
+                dir: dir.clone(),
+            });
+        }
+    }
+    if let Some(first) = crates.first() {
+        tools.ensure_target(&first.dir, report)?;
+    }
+    let mut by_dir: BTreeMap<PathBuf, Built> = BTreeMap::new();
+    let mut all = Vec::with_capacity(crates.len());
+    for guest in crates {
+        let dir = guest.dir.canonicalize().unwrap_or_else(|_| guest.dir.clone());
+        let built = match by_dir.get(&dir) {
+            Some(built) => Built {
+                uid: guest.uid.clone(),
+                ..built.clone()
+            },
+            None => build_one(guest, tools, engine, report)?,
+        };
+        by_dir.insert(dir, built.clone());
+        all.push(built);
+    }
+    Ok(all)
+}
+
+fn build_one(
+    guest: &GuestCrate,
+    tools: &Tools,
+    engine: &GuestEngine,
+    report: &dyn BuildReport,
+) -> Result<Built, BuildError> {
+    let start = Instant::now();
+    let krate = Crate {
+        uid: guest.uid.as_str(),
+        dir: &guest.dir,
+    };
+    let core = cargo::compile(tools, krate, report)?;
+    report.doing(&format!("{}: making the component", guest.uid));
+    let component = component::make(krate, &core, engine)?;
+    let took = start.elapsed();
+    if component.made {
+        let kilobytes = component.bytes.div_ceil(1000);
+        let path = shown(&component.path);
+        report.line(&format!(
+            "built {} in {:.1} s: {path} ({kilobytes} kB)",
+            guest.uid,
+            took.as_secs_f64()
+        ));
+    } else if core.compiled {
+        report.line(&format!(
+            "built {} in {:.1} s: the component is the same",
+            guest.uid,
+            took.as_secs_f64()
+        ));
+    }
+    Ok(Built {
+        uid: guest.uid.clone(),
+        component: component.path,
+        made: component.made,
+        bytes: component.bytes,
+        took,
+    })
+}
+
+/// A path as the user would write it from where they are.
+fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    let short = here.and_then(|here| path.strip_prefix(here).ok());
+    short.unwrap_or(path).display().to_string()
+}
+
+/// The component of every operator: built, or the file that the job names.
+#[must_use]
+pub fn component_paths(graph: &JobGraph, built: &[Built]) -> BTreeMap<OperatorUid, PathBuf> {
+    let operators = graph.nodes.iter().filter_map(|node| match &node.kind {
+        NodeKind::Operator(operator) => Some((&node.uid, &operator.artifact)),
+        NodeKind::Source(_) | NodeKind::Sink(_) => None,
+    });
+    let paths = operators.filter_map(|(uid, artifact)| match artifact {
+        Artifact::Module(path) => Some((uid.clone(), path.clone())),
+        Artifact::Crate(_) => built
+            .iter()
+            .find(|built| built.uid == *uid)
+            .map(|built| (uid.clone(), built.component.clone())),
+    });
+    paths.collect()
+}
+
+#[cfg(test)]
+mod tests;

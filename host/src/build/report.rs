@@ -1,0 +1,70 @@
+//! What a build says while it runs, always on stderr: a spinner on a terminal, plain lines otherwise.
+
+use std::io::IsTerminal as _;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Takes what a build says. Called from several threads.
+pub trait BuildReport: Sync {
+    /// A line that stays.
+    fn line(&self, text: &str);
+    /// What is being done right now; the next one replaces it.
+    fn doing(&self, text: &str);
+    /// Nothing is being done any more.
+    fn idle(&self);
+}
+
+/// Reports to stderr.
+#[derive(Debug, Default)]
+pub struct StderrReport {
+    spinner: Mutex<Option<ProgressBar>>,
+}
+
+impl StderrReport {
+    /// One that has said nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn with_spinner(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
+        let mut spinner = self.spinner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        act(&mut spinner);
+    }
+}
+
+impl BuildReport for StderrReport {
+    fn line(&self, text: &str) {
+        self.with_spinner(|spinner| match spinner {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        });
+    }
+
+    fn doing(&self, text: &str) {
+        if !std::io::stderr().is_terminal() {
+            return;
+        }
+        self.with_spinner(|spinner| {
+            let bar = spinner.get_or_insert_with(|| {
+                let bar = ProgressBar::new_spinner();
+                if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
+                    bar.set_style(style);
+                }
+                bar.enable_steady_tick(Duration::from_millis(100));
+                bar
+            });
+            bar.set_message(text.to_owned());
+        });
+    }
+
+    fn idle(&self) {
+        self.with_spinner(|spinner| {
+            if let Some(bar) = spinner.take() {
+                bar.finish_and_clear();
+            }
+        });
+    }
+}

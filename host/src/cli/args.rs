@@ -1,0 +1,431 @@
+//! The command line: every verb and flag, and nothing of what they do.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use regraft_model::id::OperatorUid;
+
+use super::exit_status::EXIT_STATUS_HELP;
+use super::failure::Failure;
+use super::habits;
+use crate::graph::{JobFileError, Overrides, parse_module};
+
+/// Hosts streaming jobs whose operators are WebAssembly components: change the code, keep the state.
+#[derive(Debug, Parser)]
+#[command(name = "regraft", version, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Print exactly one JSON object on stdout, also for an error.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Scaffold a job that is ready to run: a job file and one guest crate per operator.
+    New(NewArgs),
+    /// Build the guest crates that a job names into components.
+    Build(JobFileArgs),
+    /// Run a job, building it first where needed; Ctrl-C stops it with a savepoint, a second one at once.
+    Run(Box<RunArgs>),
+    /// List the jobs that run.
+    List(HostArgs),
+    /// Show a job: its status, settings and where each came from, versions, last checkpoint.
+    Info(JobArgs),
+    /// Take a savepoint of a running job.
+    Savepoint(SavepointArgs),
+    /// Take a savepoint and end the job.
+    Stop(StopArgs),
+    /// End a job at once.
+    Cancel(CancelArgs),
+    /// Put other modules into a running job, at one barrier, keeping its state.
+    Upgrade(UpgradeArgs),
+    /// Show what a component declares: states, schemas, ports, the imports that it needs.
+    Inspect(InspectArgs),
+    /// Show a job's graph: its chains, and how records travel between them.
+    Graph(GraphArgs),
+    /// Check a job file and name every problem at once.
+    Validate(JobFileArgs),
+    /// Look into a savepoint, offline.
+    State(StateArgs),
+}
+
+/// Where a running job is looked for.
+#[derive(Debug, Clone, Args)]
+pub struct HostArgs {
+    /// The host's address; without it, every host that runs on this machine is asked.
+    #[arg(long, value_name = "URL", env = "REGRAFT_HOST")]
+    pub host: Option<String>,
+}
+
+/// `new`.
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// The directory to make; its last part is the job's name.
+    pub name: PathBuf,
+    /// What to start from.
+    #[arg(long, value_enum, default_value = "word-count")]
+    pub template: Template,
+}
+
+/// What `new` can start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Template {
+    /// Lines of text, split into words and counted.
+    WordCount,
+}
+
+/// A job file and what is said about it on the command line.
+#[derive(Debug, Args)]
+pub struct JobFileArgs {
+    /// The job file.
+    #[arg(value_name = "JOB.toml", default_value = "job.toml")]
+    pub job: PathBuf,
+    /// What the job in the file must be called.
+    #[arg(short = 'c', long = "entry", alias = "class", value_name = "NAME")]
+    pub entry: Option<String>,
+    /// Call the job something else.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The default parallelism.
+    #[arg(short, long, value_name = "N")]
+    pub parallelism: Option<u64>,
+    /// Change a setting of the job file: count.config.min=3, checkpoint.interval=1s. Repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Use another module: a component file, or a guest crate's directory, which is then built. Repeatable.
+    #[arg(long, value_name = "UID=PATH")]
+    pub module: Vec<String>,
+}
+
+impl JobFileArgs {
+    /// Everything that is said about the job outside its file; `arguments` are those after `--`.
+    ///
+    /// # Errors
+    /// A `--module` that is not `UID=PATH`, or a host configuration that cannot be read.
+    pub fn overrides(&self, data_dir: &Path, arguments: &[String]) -> Result<Overrides, Failure> {
+        let process = Overrides::from_process(data_dir)?;
+        let modules: Result<Vec<_>, String> = self
+            .module
+            .iter()
+            .map(|text| parse_module(text, &process.current_dir))
+            .collect();
+        Ok(Overrides {
+            name: self.name.clone(),
+            entry: self.entry.clone(),
+            parallelism: self.parallelism,
+            set: self.set.clone(),
+            modules: modules.map_err(Failure::usage)?,
+            arguments: arguments.to_vec(),
+            ..process
+        })
+    }
+
+    /// Reads the job.
+    ///
+    /// # Errors
+    /// As [`Self::overrides`] and [`crate::graph::load_job`].
+    pub fn load(&self, data_dir: &Path, arguments: &[String]) -> Result<LoadedJob, Failure> {
+        let overrides = self.overrides(data_dir, arguments)?;
+        crate::graph::load_job(&self.job, &overrides).map_err(|error: JobFileError| error.into())
+    }
+}
+
+/// A job and what its author should know about it.
+pub type LoadedJob = (crate::graph::job_graph::JobGraph, Vec<crate::graph::Warning>);
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The job.
+    #[command(flatten)]
+    pub job: JobFileArgs,
+    /// How it is restored.
+    #[command(flatten)]
+    pub restore: RestoreArgs,
+    /// When the input ends, take a savepoint of the state before final results are drawn from it.
+    #[arg(long, value_name = "DIR")]
+    pub savepoint_at_end: Option<String>,
+    /// Start although a job of this name runs already.
+    #[arg(long)]
+    pub allow_same_name: bool,
+    /// Start although another job writes to one of this job's output directories.
+    #[arg(long)]
+    pub allow_shared_output: bool,
+    /// Restore although an output directory holds parts of a later state than the savepoint's.
+    #[arg(long)]
+    pub allow_later_output: bool,
+    /// Arguments of the job, handed to its guests.
+    #[arg(last = true, value_name = "ARGS")]
+    pub arguments: Vec<String>,
+}
+
+/// What `run` starts from.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Start from a savepoint or checkpoint: its directory, or its _metadata file.
+    #[arg(short = 's', long, alias = "fromSavepoint", value_name = "SAVEPOINT")]
+    pub from_savepoint: Option<String>,
+    /// Drop the state of every uid that the job does not have.
+    #[arg(short = 'n', long, alias = "allowNonRestoredState")]
+    pub allow_non_restored_state: bool,
+    /// Drop the state of one uid, or one of its states. Repeatable.
+    #[arg(long, value_name = "UID[/STATE]", requires = "from_savepoint")]
+    pub drop_state: Vec<DropState>,
+    /// Whose the savepoint is while the job runs: no-claim (it stays yours).
+    #[arg(
+        long,
+        aliases = ["claimMode", "restoreMode"],
+        visible_alias = "restore-mode",
+        value_name = "MODE",
+        default_value = "no-claim"
+    )]
+    pub claim_mode: ClaimMode,
+}
+
+/// Whose a savepoint is after a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimMode {
+    /// The user's.
+    NoClaim,
+    /// Flink's old mode: taken as `NoClaim`, and [`ClaimMode::warning`] says so.
+    Legacy,
+}
+
+impl ClaimMode {
+    /// What the user should know about this mode.
+    #[must_use]
+    pub const fn warning(self) -> Option<&'static str> {
+        match self {
+            Self::NoClaim => None,
+            Self::Legacy => Some("claim mode legacy is deprecated and taken as no-claim; write --claim-mode no-claim"),
+        }
+    }
+}
+
+impl FromStr for ClaimMode {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().replace('_', "-").as_str() {
+            "no-claim" => Ok(Self::NoClaim),
+            "legacy" => Ok(Self::Legacy),
+            "claim" => Err(
+                "claim is not implemented yet; use no-claim: the savepoint stays yours, and you may remove it \
+                            after the job's first checkpoint"
+                    .to_owned(),
+            ),
+            _ => Err("expected no-claim".to_owned()),
+        }
+    }
+}
+
+/// `--drop-state UID[/STATE]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DropState {
+    /// Whose state.
+    pub uid: OperatorUid,
+    /// Which one; none: all of it.
+    pub state: Option<String>,
+}
+
+impl std::fmt::Display for DropState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.state {
+            Some(state) => write!(f, "{}/{state}", self.uid),
+            None => self.uid.fmt(f),
+        }
+    }
+}
+
+impl FromStr for DropState {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (uid, state) = match text.split_once('/') {
+            Some((_, "")) => return Err("expected UID or UID/STATE".to_owned()),
+            Some((uid, state)) => (uid, Some(state.to_owned())),
+            None => (text, None),
+        };
+        Ok(Self {
+            uid: OperatorUid::new(uid).map_err(|error| error.to_string())?,
+            state,
+        })
+    }
+}
+
+/// A running job.
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// The job: its id, a unique prefix of it, or its name.
+    pub job: String,
+    /// Where it runs.
+    #[command(flatten)]
+    pub host: HostArgs,
+}
+
+/// The form of a savepoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SavepointType {
+    /// Parquet: independent of the backend, readable by ordinary tools.
+    Canonical,
+    /// The backend's own files.
+    Native,
+}
+
+/// `savepoint`.
+#[derive(Debug, Args)]
+pub struct SavepointArgs {
+    /// The job.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Where to put it; without it, the job's savepoint directory.
+    pub dir: Option<String>,
+    /// Its form.
+    #[arg(
+        long = "type",
+        value_enum,
+        default_value = "canonical",
+        ignore_case = true,
+        value_name = "TYPE"
+    )]
+    pub format: SavepointType,
+}
+
+/// `stop`.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// The job.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Where to put the savepoint; without it, the job's savepoint directory.
+    #[arg(short = 'p', long, alias = "savepointPath", value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    pub savepoint_path: Option<Option<String>>,
+    /// The savepoint's form.
+    #[arg(
+        long = "type",
+        value_enum,
+        default_value = "canonical",
+        ignore_case = true,
+        value_name = "TYPE"
+    )]
+    pub format: SavepointType,
+    /// Let the job finish as if its input ended here: windows close, timers fire, final results are emitted.
+    #[arg(short, long)]
+    pub drain: bool,
+}
+
+/// `cancel`.
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// The job.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Take a savepoint first, in this directory or the job's own; `stop` does it as one step and is preferred.
+    #[arg(short = 's', long, alias = "withSavepoint", value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    pub with_savepoint: Option<Option<String>>,
+}
+
+/// `upgrade`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("new").args(["module", "new_job"]).required(true))]
+pub struct UpgradeArgs {
+    /// The job.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// The job file with the new modules.
+    #[arg(value_name = "NEW-JOB.toml")]
+    pub new_job: Option<PathBuf>,
+    /// A new module: a component file, or a guest crate's directory, which is then built. Repeatable.
+    #[arg(long, value_name = "UID=PATH")]
+    pub module: Vec<String>,
+    /// Drop the state of one uid, or one of its states. Repeatable.
+    #[arg(long, value_name = "UID[/STATE]")]
+    pub drop_state: Vec<DropState>,
+}
+
+/// `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The component.
+    #[arg(value_name = "MODULE.wasm")]
+    pub module: PathBuf,
+}
+
+/// `graph`.
+#[derive(Debug, Args)]
+pub struct GraphArgs {
+    /// The job.
+    #[command(flatten)]
+    pub job: JobFileArgs,
+    /// As a Mermaid diagram.
+    #[arg(long)]
+    pub mermaid: bool,
+}
+
+/// `state`.
+#[derive(Debug, Args)]
+pub struct StateArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: StateVerb,
+}
+
+/// What to do with a savepoint.
+#[derive(Debug, Subcommand)]
+pub enum StateVerb {
+    /// Read every file of it and compare sizes and checksums.
+    Verify(StatePathArgs),
+    /// List its uids with their states, keys and bytes.
+    Show(StatePathArgs),
+}
+
+/// A savepoint.
+#[derive(Debug, Args)]
+pub struct StatePathArgs {
+    /// The savepoint's directory, or its _metadata file.
+    #[arg(value_name = "SAVEPOINT")]
+    pub path: String,
+}
+
+/// What the arguments ask for.
+#[derive(Debug)]
+pub enum Parsed {
+    /// A verb.
+    Run(Cli),
+    /// Text for stdout: `--help`, `--version`.
+    Print(String),
+}
+
+/// Whether `--json` stands among the arguments, also where they cannot be parsed.
+#[must_use]
+pub fn wants_json(args: &[OsString]) -> bool {
+    args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
+}
+
+/// Reads the arguments, the program's name first.
+///
+/// # Errors
+/// What is wrong with them, as [`regraft_model::error_kind::ErrorKind::Usage`].
+pub fn parse(args: Vec<OsString>) -> Result<Parsed, Failure> {
+    let args = habits::rewrite(args)?;
+    let with_help = |command: clap::Command| command.after_help(EXIT_STATUS_HELP);
+    let command = with_help(Cli::command()).mut_subcommands(with_help);
+    match command
+        .try_get_matches_from(args)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+    {
+        Ok(cli) => Ok(Parsed::Run(cli)),
+        Err(error) if !error.use_stderr() => Ok(Parsed::Print(error.render().to_string())),
+        Err(error) => {
+            let text = error.render().to_string();
+            Err(Failure::usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! `new`, `build`, `validate`, `graph`, `inspect`: jobs and modules that do not run.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
+use regraft_guest_runtime::module_error::ModuleError;
+use regraft_model::describe::Description;
+use serde_json::json;
+
+use super::args::{GraphArgs, InspectArgs, JobFileArgs, NewArgs};
+use super::failure::Failure;
+use super::log;
+use super::output::Output;
+use crate::build::{StderrReport, Tools, build_guests, component_paths, guest_crates};
+use crate::graph::job_graph::JobGraph;
+use crate::graph::render;
+use crate::jobs::deploy::Modules;
+use crate::scaffold;
+
+/// The engine, with its cache of compiled components in the data directory.
+///
+/// # Errors
+/// [`Failure`] where this machine cannot run guests.
+pub fn engine(data_dir: &Path) -> Result<GuestEngine, Failure> {
+    let settings = EngineSettings { cache_dir: Some(data_dir.join("modules")) };
+    GuestEngine::new(&settings).map_err(|error| module_failure(&error, None, None))
+}
+
+/// An error of loading a component, with what it is about.
+#[must_use]
+pub fn module_failure(error: &ModuleError, uid: Option<&str>, path: Option<&Path>) -> Failure {
+    let place = path.map(|path| format!("{}: ", path.display())).unwrap_or_default();
+    let operator = uid.map(|uid| format!("operator \"{uid}\": ")).unwrap_or_default();
+    Failure {
+        uid: uid.map(str::to_owned),
+        path: path.map(|path| path.display().to_string()),
+        ..Failure::new(error.kind(), format!("{operator}{place}{error}"))
+    }
+}
+
+/// Reads and compiles a component file; says so where that takes time.
+///
+/// # Errors
+/// [`Failure`] of kind usage where it is none.
+pub fn load_module(
+    engine: &GuestEngine,
+    uid: &str,
+    path: &Path,
+) -> Result<regraft_guest_runtime::module::GuestModule, Failure> {
+    let bytes = std::fs::read(path).map_err(|error| Failure {
+        uid: Some(uid.to_owned()),
+        path: Some(path.display().to_string()),
+        ..Failure::usage(format!(
+            "operator \"{uid}\": cannot read the module {}: {error}; expected a component file, as `regraft build` makes it",
+            path.display()
+        ))
+    })?;
+    let loaded = engine.load(bytes).map_err(|error| module_failure(&error, Some(uid), Some(path)))?;
+    if loaded.compiled {
+        let (digest, ms) = (loaded.module.digest().short(), loaded.took.as_millis());
+        log::line(&format!("compiled {uid} ({digest}) in {ms} ms"));
+    }
+    Ok(loaded.module)
+}
+
+/// Builds what a job names, and loads all its components.
+///
+/// # Errors
+/// [`Failure`] of the first that cannot be built or loaded.
+pub fn build_and_load(graph: &JobGraph, engine: &GuestEngine) -> Result<Modules, Failure> {
+    let crates = guest_crates(graph);
+    let built = build_guests(&crates, &Tools::from_env(), engine, &StderrReport::new())?;
+    let mut modules: Modules = HashMap::new();
+    for (uid, path) in component_paths(graph, &built) {
+        let module = load_module(engine, uid.as_str(), &path)?;
+        modules.insert(uid, module);
+    }
+    Ok(modules)
+}
+
+/// `regraft new`.
+///
+/// # Errors
+/// [`Failure`].
+pub fn new(args: &NewArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
+    let made = scaffold::new_job(&args.name, data_dir)?;
+    let files: Vec<String> = made.files.iter().map(|file| file.display().to_string()).collect();
+    output.result(&json!({ "name": made.name, "dir": made.dir, "files": files }), || {
+        let list: String = files.iter().map(|file| format!("  {file}\n")).collect();
+        format!(
+            "Made {} in {}:\n{list}Run it with:\n  cd {} && regraft run job.toml",
+            made.name,
+            made.dir.display(),
+            made.dir.display()
+        )
+    });
+    Ok(())
+}
+
+/// `regraft build`.
+///
+/// # Errors
+/// [`Failure`].
+pub fn build(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
+    let (graph, warnings) = args.load(data_dir, &[])?;
+    warnings.iter().for_each(|warning| log::line(&format!("warning: {warning}")));
+    let engine = engine(data_dir)?;
+    let crates = guest_crates(&graph);
+    let built = build_guests(&crates, &Tools::from_env(), &engine, &StderrReport::new())?;
+    let shown: Vec<_> = built
+        .iter()
+        .map(|b| {
+            let ms = b.took.as_millis();
+            json!({ "uid": b.uid, "component": b.component, "bytes": b.bytes, "built": b.made, "duration_ms": ms })
+        })
+        .collect();
+    output.result(&json!({ "components": shown }), || {
+        let line = |b: &crate::build::Built| format!("{}: {} ({} bytes)", b.uid, b.component.display(), b.bytes);
+        built.iter().map(line).collect::<Vec<_>>().join("\n")
+    });
+    Ok(())
+}
+
+/// `regraft validate`: the job file alone.
+///
+/// # Errors
+/// [`Failure`] with every problem.
+pub fn validate(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
+    let (graph, warnings) = args.load(data_dir, &[])?;
+    let texts: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    output.result(&json!({ "name": graph.name, "valid": true, "warnings": texts }), || {
+        let warnings: String = texts.iter().map(|text| format!("warning: {text}\n")).collect();
+        format!("{warnings}{} is valid: job {}, {} nodes", args.job.display(), graph.name, graph.nodes.len())
+    });
+    Ok(())
+}
+
+/// `regraft graph`.
+///
+/// # Errors
+/// [`Failure`].
+pub fn graph(args: &GraphArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
+    let (graph, _) = args.job.load(data_dir, &[])?;
+    let text = if args.mermaid { render::mermaid(&graph) } else { render::text(&graph) };
+    let node = |node: &crate::graph::job_graph::Node| {
+        let input = |input: &crate::graph::job_graph::Input| {
+            json!({ "from": graph.nodes[input.from].uid, "port": input.port, "by": input.by })
+        };
+        let kind = crate::checkpoint::store::entry_kind(node).to_string();
+        let inputs: Vec<_> = node.inputs.iter().map(input).collect();
+        json!({ "uid": node.uid, "kind": kind, "parallelism": node.parallelism, "inputs": inputs })
+    };
+    let nodes: Vec<_> = graph.nodes.iter().map(node).collect();
+    output.result(&json!({ "name": graph.name, "nodes": nodes, "text": text }), || text.trim_end().to_owned());
+    Ok(())
+}
+
+/// `regraft inspect`.
+///
+/// # Errors
+/// [`Failure`] of kind usage where the file is no component of the world.
+pub fn inspect(args: &InspectArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
+    let path = &args.module;
+    let bytes = std::fs::read(path).map_err(|error| Failure {
+        path: Some(path.display().to_string()),
+        ..Failure::usage(format!("cannot read {}: {error}", path.display()))
+    })?;
+    let size = bytes.len();
+    let loaded = engine(data_dir)?.load(bytes).map_err(|error| module_failure(&error, None, Some(path)))?;
+    let (digest, description) = (loaded.module.digest(), loaded.module.description());
+    let value = json!({ "path": path, "digest": digest.to_string(), "bytes": size, "describe": description });
+    output.result(&value, || description_text(&digest.to_string(), size, description));
+    Ok(())
+}
+
+fn description_text(digest: &str, size: usize, d: &Description) -> String {
+    let mut lines = vec![format!("sha256 {digest}, {size} bytes, regraft:operator@{}, {}", d.wit, d.sdk)];
+    if let Some(key) = &d.key {
+        lines.push(format!("key     {}: {}", key.name, key.ty));
+    }
+    for state in &d.states {
+        lines.push(format!("state   {}: {} ({}, digest {})", state.name, state.schema, state.kind, state.schema.digest()));
+    }
+    let port = |word: &str, port: &regraft_model::describe::Port| {
+        let key = port.key.as_ref().map(|key| format!(", key {}: {}", key.name, key.ty)).unwrap_or_default();
+        format!("{word}{}: {}{key}", port.name, port.value)
+    };
+    lines.extend(d.inputs.iter().map(|input| port("input   ", input)));
+    lines.extend(d.outputs.iter().map(|output| port("output  ", output)));
+    for timer in &d.timers {
+        lines.push(format!("timer   {} ({} time)", timer.name, timer.time));
+    }
+    let flags = [
+        (d.finish, "finish"),
+        (d.on_watermark, "on-watermark"),
+        (d.private_state, "private state"),
+        (d.reads_clock, "the clock"),
+        (d.reads_random, "randomness"),
+    ];
+    let used: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
+    if !used.is_empty() {
+        lines.push(format!("uses    {}", used.join(", ")));
+    }
+    lines.push("imports regraft:operator/* only".to_owned());
+    lines.join("\n")
+}

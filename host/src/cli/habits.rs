@@ -1,0 +1,312 @@
+//! What people type from habit. Spellings that clap cannot take directly are rewritten before parsing; verbs and flags of
+//! later versions are refused with what to do instead. Pure: arguments in, arguments out.
+
+use std::ffi::OsString;
+
+use super::failure::Failure;
+
+/// Long flags that Flink writes with one dash.
+const ONE_DASH: [&str; 11] = [
+    "restoreMode",
+    "restore-mode",
+    "claimMode",
+    "claim-mode",
+    "detached",
+    "fromSavepoint",
+    "allowNonRestoredState",
+    "savepointPath",
+    "type",
+    "drain",
+    "withSavepoint",
+];
+
+/// Verbs that are not there yet, and what does the same meanwhile.
+const LATER_VERBS: [(&str, &str); 8] = [
+    (
+        "serve",
+        "`regraft run` answers the same requests on a loopback port while its job runs",
+    ),
+    (
+        "fork",
+        "take a savepoint and write `regraft run -s SAVEPOINT JOB.toml --name NEW-NAME --set SINK.path=DIR`",
+    ),
+    (
+        "plan",
+        "`regraft upgrade` refuses what does not fit before the job notices",
+    ),
+    ("rollback", "upgrade back: `regraft upgrade JOB --module UID=OLD.wasm`"),
+    (
+        "rescale",
+        "write `regraft stop JOB`, then `regraft run -s SAVEPOINT JOB.toml -p N`",
+    ),
+    ("compare", "compare the files that the two jobs' sinks wrote"),
+    (
+        "dev",
+        "after a change write `regraft upgrade JOB --module UID=CRATE-DIRECTORY`",
+    ),
+    ("logs", "a job's log is what its `regraft run` prints on stderr"),
+];
+
+/// `state` verbs that are not there yet.
+const LATER_STATE_VERBS: [&str; 7] = ["list", "read", "export", "edit", "bootstrap", "diff", "skew"];
+
+/// Flags whose next argument is their value, where optional values have to be told from a JOB.
+const VALUED: [&str; 2] = ["--host", "--type"];
+
+/// Arguments, the program's name first, as clap can take them.
+///
+/// # Errors
+/// A verb or flag that is not there yet, as [`regraft_model::error_kind::ErrorKind::Usage`].
+pub fn rewrite(args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
+    let end = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
+    let mut ours = args;
+    let job_arguments = ours.split_off(end);
+    // Something that is no Unicode is a path; no habit is one.
+    let mut texts: Vec<OsString> = ours.into_iter().map(one_dash).collect();
+    if let Some(verb_idx) = verb_position(&texts) {
+        let verb = texts
+            .get(verb_idx)
+            .and_then(|verb| verb.to_str())
+            .unwrap_or_default()
+            .to_owned();
+        let after: Vec<String> = texts
+            .iter()
+            .skip(verb_idx + 1)
+            .map(|arg| arg.to_string_lossy().into_owned())
+            .collect();
+        refuse_verb(&verb, &after)?;
+        refuse_flags(&verb, &after)?;
+        let optional: Option<(&[&str], &str)> = match verb.as_str() {
+            "cancel" => Some((&["-s", "--with-savepoint", "--withSavepoint"], "--with-savepoint")),
+            "stop" => Some((&["-p", "--savepoint-path", "--savepointPath"], "--savepoint-path")),
+            _ => None,
+        };
+        if let Some((spellings, flag)) = optional {
+            let tail = texts.split_off(verb_idx + 1);
+            texts.extend(optional_value(tail, spellings, flag));
+        }
+    }
+    texts.extend(job_arguments);
+    Ok(texts)
+}
+
+/// `-restoreMode` is `--restoreMode`.
+fn one_dash(arg: OsString) -> OsString {
+    let Some(text) = arg.to_str() else { return arg };
+    match text.strip_prefix('-') {
+        Some(rest) if ONE_DASH.contains(&rest.split('=').next().unwrap_or(rest)) => format!("-{text}").into(),
+        _ => arg,
+    }
+}
+
+/// The first argument that is no flag and no flag's value.
+fn verb_position(args: &[OsString]) -> Option<usize> {
+    let mut idx = 1;
+    while let Some(arg) = args.get(idx) {
+        if VALUED.iter().any(|flag| arg == flag) {
+            idx += 2;
+        } else if arg.to_string_lossy().starts_with('-') {
+            idx += 1;
+        } else {
+            return Some(idx);
+        }
+    }
+    None
+}
+
+fn refuse_verb(verb: &str, after: &[String]) -> Result<(), Failure> {
+    if let Some((_, instead)) = LATER_VERBS.iter().find(|(later, _)| *later == verb) {
+        return Err(Failure::usage(format!(
+            "regraft {verb} is not implemented yet; {instead}"
+        )));
+    }
+    if verb == "state"
+        && let Some(verb) = after.iter().find(|arg| !arg.starts_with('-'))
+        && LATER_STATE_VERBS.contains(&verb.as_str())
+    {
+        let instead = "a savepoint's state is Parquet, which any tool opens: PATH/operators/*.parquet";
+        return Err(Failure::usage(format!(
+            "regraft state {verb} is not implemented yet; {instead}"
+        )));
+    }
+    Ok(())
+}
+
+fn refuse_flags(verb: &str, after: &[String]) -> Result<(), Failure> {
+    for arg in after {
+        let flag = arg.split('=').next().unwrap_or(arg);
+        let message = match (verb, flag) {
+            (_, "-yid" | "--yarnapplicationId") => "YARN is not supported; use --host URL".to_owned(),
+            (_, "-m" | "--jobmanager") => format!("{flag} is not known; use --host URL"),
+            ("run", "-d" | "--detached") => format!(
+                "run {flag} is not implemented yet; leave it out, and let your shell run the job in the background"
+            ),
+            ("savepoint", "-d" | "--dispose") => format!(
+                "savepoint {flag} is not implemented yet; a savepoint is a directory of its own: remove it with rm -r"
+            ),
+            ("list", "--snapshots") => {
+                "list --snapshots is not implemented yet; look into the savepoint directory, and use `regraft state show PATH`"
+                    .to_owned()
+            }
+            ("upgrade", "-p" | "--parallelism") => format!(
+                "upgrade {flag} is not implemented yet; write `regraft stop JOB`, then `regraft run -s SAVEPOINT JOB.toml -p N`"
+            ),
+            _ => continue,
+        };
+        return Err(Failure::usage(message));
+    }
+    Ok(())
+}
+
+/// `cancel -s JOB`, `cancel -s DIR JOB`, `cancel JOB -s [DIR]`: the flag's value is optional, and the last word that
+/// nothing else claims is the JOB.
+fn optional_value(args: Vec<OsString>, spellings: &[&str], flag: &str) -> Vec<OsString> {
+    let is_flag = |arg: &OsString| spellings.iter().any(|spelling| arg == spelling);
+    let mut words = 0_usize;
+    let mut skip = false;
+    for arg in &args {
+        if !skip && !arg.to_string_lossy().starts_with('-') {
+            words += 1;
+        }
+        skip = VALUED.iter().any(|valued| arg == valued);
+    }
+    let mut out = Vec::with_capacity(args.len());
+    let mut args = args.into_iter().peekable();
+    while let Some(arg) = args.next() {
+        let with_value = arg.to_str().and_then(|text| text.split_once('='));
+        if let Some((spelling, value)) = with_value
+            && spellings.contains(&spelling)
+        {
+            out.push(format!("{flag}={value}").into());
+        } else if is_flag(&arg) {
+            let has_value = words > 1 && args.peek().is_some_and(|next| !next.to_string_lossy().starts_with('-'));
+            let value = if has_value { args.next() } else { None };
+            let mut joined = OsString::from(flag);
+            if let Some(value) = value {
+                joined.push("=");
+                joined.push(value);
+                words -= 1;
+            }
+            out.push(joined);
+        } else {
+            out.push(arg);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(line: &str) -> String {
+        let args = line.split(' ').map(OsString::from).collect();
+        let args = rewrite(args).unwrap();
+        args.iter()
+            .map(|arg| arg.to_str().unwrap())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    fn refused(line: &str) -> String {
+        rewrite(line.split(' ').map(OsString::from).collect())
+            .unwrap_err()
+            .message
+    }
+
+    #[test]
+    fn one_dash_becomes_two() {
+        assert_eq!(
+            rewritten("regraft run -restoreMode NO_CLAIM j.toml"),
+            "regraft run --restoreMode NO_CLAIM j.toml"
+        );
+        assert_eq!(
+            rewritten("regraft run -claimMode=no-claim j.toml"),
+            "regraft run --claimMode=no-claim j.toml"
+        );
+        assert_eq!(
+            rewritten("regraft run -allowNonRestoredState j"),
+            "regraft run --allowNonRestoredState j"
+        );
+        // What follows -- is the job's own.
+        assert_eq!(
+            rewritten("regraft run j.toml -- -restoreMode -d"),
+            "regraft run j.toml -- -restoreMode -d"
+        );
+    }
+
+    #[test]
+    fn an_optional_directory_never_swallows_the_job() {
+        for (typed, taken) in [
+            ("cancel -s job", "cancel --with-savepoint job"),
+            ("cancel -s dir job", "cancel --with-savepoint=dir job"),
+            ("cancel job -s dir", "cancel job --with-savepoint=dir"),
+            ("cancel job -s", "cancel job --with-savepoint"),
+            (
+                "cancel --json -s --host u job",
+                "cancel --json --with-savepoint --host u job",
+            ),
+            ("cancel -s=dir job", "cancel --with-savepoint=dir job"),
+            ("cancel job", "cancel job"),
+            ("stop -p job", "stop --savepoint-path job"),
+            (
+                "stop --type native --savepointPath dir job",
+                "stop --type native --savepoint-path=dir job",
+            ),
+            (
+                "stop --savepointPath --type native job",
+                "stop --savepoint-path --type native job",
+            ),
+            ("stop --savepoint-path=dir job", "stop --savepoint-path=dir job"),
+        ] {
+            assert_eq!(rewritten(&format!("regraft {typed}")), format!("regraft {taken}"));
+        }
+        assert_eq!(
+            rewritten("regraft --host u cancel -s job"),
+            "regraft --host u cancel --with-savepoint job"
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_yet_says_what_to_do_instead() {
+        assert_eq!(
+            refused("regraft fork j --name b"),
+            "regraft fork is not implemented yet; take a savepoint and write `regraft run -s SAVEPOINT JOB.toml --name NEW-NAME --set SINK.path=DIR`"
+        );
+        for verb in ["serve", "plan", "rollback", "rescale", "compare", "dev", "logs"] {
+            assert!(
+                refused(&format!("regraft --json {verb} x"))
+                    .starts_with(&format!("regraft {verb} is not implemented yet; "))
+            );
+        }
+        assert_eq!(
+            refused("regraft state export sp"),
+            "regraft state export is not implemented yet; a savepoint's state is Parquet, which any tool opens: PATH/operators/*.parquet"
+        );
+        assert_eq!(
+            refused("regraft run -d job.toml"),
+            "run -d is not implemented yet; leave it out, and let your shell run the job in the background"
+        );
+        assert_eq!(
+            refused("regraft run -detached job.toml"),
+            "run --detached is not implemented yet; leave it out, and let your shell run the job in the background"
+        );
+        assert_eq!(
+            refused("regraft savepoint -d sp"),
+            "savepoint -d is not implemented yet; a savepoint is a directory of its own: remove it with rm -r"
+        );
+        assert_eq!(
+            refused("regraft savepoint j -yid app"),
+            "YARN is not supported; use --host URL"
+        );
+        assert_eq!(refused("regraft list -m host:8081"), "-m is not known; use --host URL");
+        assert_eq!(
+            refused("regraft list --snapshots j"),
+            "list --snapshots is not implemented yet; look into the savepoint directory, and use `regraft state show PATH`"
+        );
+        assert_eq!(
+            refused("regraft upgrade j -p 3"),
+            "upgrade -p is not implemented yet; write `regraft stop JOB`, then `regraft run -s SAVEPOINT JOB.toml -p N`"
+        );
+    }
+}

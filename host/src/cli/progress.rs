@@ -1,0 +1,80 @@
+//! The progress of an attached run: one line at the bottom of a terminal, a plain line now and then otherwise.
+
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::JoinHandle;
+
+use super::log;
+use crate::jobs::handle::{JobHandle, JobView};
+
+/// How often a terminal's line changes.
+const ON_TERMINAL: Duration = Duration::from_millis(500);
+/// How often a plain line is written.
+const PLAIN: Duration = Duration::from_secs(10);
+
+/// Shows progress until it is ended.
+#[derive(Debug)]
+pub struct Progress {
+    task: JoinHandle<()>,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// Begins to show the progress of a job.
+    #[must_use]
+    pub fn start(job: JobHandle) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+                bar.set_style(style);
+            }
+            bar
+        });
+        log::stand_above(bar.clone());
+        let shown = bar.clone();
+        let task = tokio::spawn(async move {
+            let (mut last, mut at) = (0, Instant::now());
+            loop {
+                tokio::time::sleep(if shown.is_some() { ON_TERMINAL } else { PLAIN }).await;
+                let view = job.shared.view();
+                let elapsed = at.elapsed().as_secs_f64();
+                let line = line(&view, view.records_in.saturating_sub(last) as f64 / elapsed.max(1e-3));
+                (last, at) = (view.records_in, Instant::now());
+                match &shown {
+                    Some(bar) => {
+                        bar.set_message(line);
+                        bar.tick();
+                    }
+                    None => log::line(&line),
+                }
+            }
+        });
+        Self { task, bar }
+    }
+
+    /// Takes the line away.
+    pub fn end(self) {
+        self.task.abort();
+        log::stand_above(None);
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn line(view: &JobView, per_second: f64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+    let checkpoint = match &view.last_checkpoint {
+        Some(last) => format!(
+            "checkpoint {}: {} s ago, {} bytes, {} ms",
+            last.checkpoint_id,
+            (now - last.completed_at).max(0) / 1000,
+            last.bytes,
+            last.duration_ms
+        ),
+        None => "no checkpoint yet".to_owned(),
+    };
+    format!("{} {}: {per_second:.0} records/s, {} in, {} out, {checkpoint}", view.name, view.status, view.records_in, view.records_out)
+}

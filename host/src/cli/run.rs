@@ -1,0 +1,269 @@
+//! `run`: a job attached to this process, with the API on a loopback port, a progress line, and Ctrl-C.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use regraft_model::error_kind::ErrorKind;
+use regraft_model::time::SystemClock;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::RunArgs;
+use super::build::{build_and_load, engine};
+use super::exit_status::ExitStatus;
+use super::failure::Failure;
+use super::job::absolute;
+use super::log;
+use super::output::{Output, print};
+use super::progress::Progress;
+use crate::api::announce::Announcement;
+use crate::api::client::Client;
+use crate::api::host::Host;
+use crate::api::routes::Server;
+use crate::api::types::SavepointRequest;
+use crate::dataflow::control::locked;
+use regraft_model::snapshot::SnapshotKind;
+use crate::graph::job_graph::{JobGraph, NodeKind, SinkConnector};
+use crate::jobs::handle::{JobHandle, JobView};
+use crate::jobs::start::{HostContext, NewJob, RestoreFrom, start};
+use crate::jobs::status::JobStatus;
+use crate::savepoint::restore::RestoreOptions;
+
+/// How an attached run was interrupted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Interrupted {
+    /// Not at all.
+    No,
+    /// A savepoint ended it.
+    Saved,
+    /// Nothing was saved.
+    Lost,
+}
+
+/// `regraft run`.
+///
+/// # Errors
+/// [`Failure`] where the job does not start, or does not end well.
+pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<ExitStatus, Failure> {
+    if let Some(warning) = args.restore.claim_mode.warning() {
+        log::line(&format!("warning: {warning}"));
+    }
+    let (graph, warnings) = args.job.load(data_dir, &args.arguments)?;
+    warnings.iter().for_each(|warning| log::line(&format!("warning: {warning}")));
+    warn_without_checkpoints(&graph);
+    let engine = engine(data_dir)?;
+    let (build_graph, build_engine) = (graph.clone(), engine.clone());
+    let modules = tokio::task::spawn_blocking(move || build_and_load(&build_graph, &build_engine)).await;
+    let modules = modules.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
+    let (others_graph, dir, allowed) = (graph.clone(), data_dir.to_owned(), Allowed::from(args));
+    let others = tokio::task::spawn_blocking(move || refuse_collisions(&others_graph, &dir, &allowed)).await;
+    others.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
+    let context = HostContext { clock: Arc::new(SystemClock::default()), checkpoint_dir: data_dir.join("checkpoints") };
+    let restore = args.restore.from_savepoint.as_ref().map(|location| RestoreFrom {
+        location: location.clone(),
+        options: RestoreOptions {
+            allow_non_restored: args.restore.allow_non_restored_state,
+            drop_state: args.restore.drop_state.iter().map(ToString::to_string).collect(),
+        },
+        allow_later_output: args.allow_later_output,
+    });
+    let savepoint_at_end = args.savepoint_at_end.as_deref().map(absolute);
+    let started = std::time::Instant::now();
+    let job = start(&context, NewJob { graph, modules, restore, savepoint_at_end }).await?;
+    let host = Arc::new(Host::new(engine));
+    host.add(job.clone());
+    let interrupted = attend(&job, &host, data_dir).await?;
+    end(&job, &interrupted, started.elapsed().as_millis() as u64, output)
+}
+
+/// Serves the API, shows progress and waits for the end or for Ctrl-C.
+async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path) -> Result<Interrupted, Failure> {
+    let io = |error: std::io::Error| Failure::new(ErrorKind::Failed, format!("cannot serve the API: {error}"));
+    let server = Server::start(host.clone(), 0).await.map_err(io)?;
+    let announced = Announcement {
+        job_id: job.job_id(),
+        name: job.shared.graph.name.clone(),
+        pid: std::process::id(),
+        url: format!("http://{}", server.address),
+    }
+    .publish(data_dir);
+    if let Err(error) = &announced {
+        tracing::warn!("the job cannot be announced in {}: {error}; other terminals need --host", data_dir.display());
+    }
+    tracing::info!("Job {} ({}) listens on http://{}.", job.shared.graph.name, job.job_id(), server.address);
+    let progress = Progress::start(job.clone());
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
+    let mut outcome = Interrupted::No;
+    tokio::select! {
+        () = job.done() => {}
+        _ = interrupt.recv() => outcome = interrupted(job, host, &mut interrupt).await,
+        _ = terminate.recv() => outcome = interrupted(job, host, &mut interrupt).await,
+    }
+    job.done().await;
+    progress.end();
+    server.end().await;
+    drop(announced);
+    Ok(outcome)
+}
+
+/// The first Ctrl-C: a savepoint where a directory is known, else a cancel that says what is lost. The second ends at once.
+async fn interrupted(job: &JobHandle, host: &Arc<Host>, again: &mut tokio::signal::unix::Signal) -> Interrupted {
+    if job.shared.graph.savepoint_dir.is_none() {
+        log::line("interrupted: the job is cancelled; nothing is saved, since no savepoint directory is known: set `dir` in [savepoint], or use `regraft stop JOB --savepoint-path DIR`");
+        job.cancel();
+        return Interrupted::Lost;
+    }
+    log::line("interrupted: stopping with a savepoint; Ctrl-C again ends at once, with nothing saved");
+    tokio::select! {
+        stopped = host.savepoint(job, SavepointRequest::default(), SnapshotKind::Stop) => match stopped {
+            Ok(report) => {
+                log::line(&format!("Savepoint completed. Path: {}", report.path));
+                Interrupted::Saved
+            }
+            Err(error) => {
+                log::line(&format!("no savepoint was taken: {error}; the job is cancelled"));
+                job.cancel();
+                Interrupted::Lost
+            }
+        },
+        _ = again.recv() => {
+            log::line("interrupted again: ended at once, nothing is saved");
+            std::process::exit(ExitStatus::Interrupted.code().into());
+        }
+    }
+}
+
+/// What a run prints at its end, and its status.
+fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Output) -> Result<ExitStatus, Failure> {
+    let view = job.shared.view();
+    let state = locked(&job.shared.state);
+    match view.status {
+        JobStatus::Finished => {
+            for (uid, (records, checksum)) in &state.sink_totals {
+                output.line(&format!("blackhole {uid}: records={records} checksum={checksum:016x}"));
+            }
+            let savepoint = state.final_savepoint.as_ref().map(|report| report.path.clone());
+            if output.json {
+                print(&finished_json(&view, duration_ms, savepoint.as_deref(), &state.sink_totals).to_string());
+            } else if let (Some(path), Interrupted::No) = (&savepoint, interrupted) {
+                log::line(&format!("Savepoint completed. Path: {path}"));
+            }
+            log::line(&format!(
+                "Job {} ({}) finished: {} records in, {} out, in {duration_ms} ms.",
+                view.name, view.job_id, view.records_in, view.records_out
+            ));
+            Ok(ExitStatus::Done)
+        }
+        JobStatus::Canceled => {
+            let kind = if *interrupted == Interrupted::Lost { ErrorKind::Interrupted } else { ErrorKind::Failed };
+            Err(Failure::new(kind, format!("job {} ({}) was CANCELED", view.name, view.job_id)))
+        }
+        status => Err(Failure {
+            uid: state.failed_uid.clone(),
+            ..Failure::new(
+                ErrorKind::Failed,
+                format!(
+                    "job {} ({}) {status}: {}",
+                    view.name,
+                    view.job_id,
+                    view.failure.as_deref().unwrap_or("no reason is known")
+                ),
+            )
+        }),
+    }
+}
+
+fn finished_json(
+    view: &JobView,
+    duration_ms: u64,
+    savepoint: Option<&str>,
+    totals: &std::collections::BTreeMap<regraft_model::id::OperatorUid, (u64, u64)>,
+) -> serde_json::Value {
+    let blackholes: serde_json::Map<String, serde_json::Value> = totals
+        .iter()
+        .map(|(uid, (records, checksum))| {
+            (uid.to_string(), json!({ "records": records, "checksum": format!("{checksum:016x}") }))
+        })
+        .collect();
+    json!({
+        "job_id": view.job_id,
+        "name": view.name,
+        "status": view.status,
+        "records_in": view.records_in,
+        "records_out": view.records_out,
+        "dead_letters": 0,
+        "duration_ms": duration_ms,
+        "savepoint": savepoint,
+        "blackholes": blackholes,
+    })
+}
+
+/// Output that only becomes visible at the end is said so (CONTRACT A3).
+fn warn_without_checkpoints(graph: &JobGraph) {
+    let transactional = graph.nodes.iter().any(|node| {
+        matches!(&node.kind, NodeKind::Sink(sink) if matches!(sink.connector, SinkConnector::File(_)))
+    });
+    if graph.checkpoint.interval.is_none() && transactional {
+        log::line("warning: checkpoint.interval is \"off\": the output of file sinks becomes visible only when the job ends");
+    }
+}
+
+/// What may collide with other jobs.
+struct Allowed {
+    same_name: bool,
+    shared_output: bool,
+}
+
+impl From<&RunArgs> for Allowed {
+    fn from(args: &RunArgs) -> Self {
+        Self { same_name: args.allow_same_name, shared_output: args.allow_shared_output }
+    }
+}
+
+/// A job of the same name, or one that writes to the same directory, runs already (CONTRACT A3).
+fn refuse_collisions(graph: &JobGraph, data_dir: &Path, allowed: &Allowed) -> Result<(), Failure> {
+    let client = Client::new(None, data_dir);
+    // A host that has just ended, and one that does not answer, write nothing.
+    let running = client.jobs().unwrap_or_default();
+    let running = running.iter().filter(|job| !job.summary.status.is_terminal());
+    for job in running {
+        let (id, name) = (job.summary.job_id, &job.summary.name);
+        if *name == graph.name && !allowed.same_name {
+            let message = format!(
+                "a job named \"{name}\" is running already ({id}); stop it, give this one another name with --name, or allow it with --allow-same-name"
+            );
+            return Err(Failure::new(ErrorKind::Failed, message));
+        }
+        let Ok(view) = client.info(job) else { continue };
+        let theirs: Vec<PathBuf> = view.operators.iter().filter_map(|node| node.target.clone()).map(PathBuf::from).collect();
+        for node in &graph.nodes {
+            let Some(path) = output_dir(&node.kind) else { continue };
+            if theirs.iter().any(|their| same_dir(their, path)) && !allowed.shared_output {
+                let message = format!(
+                    "sink \"{uid}\" writes to {}, where job \"{name}\" ({id}) writes already; write elsewhere (--set {uid}.path=…), or allow it with --allow-shared-output",
+                    path.display(),
+                    uid = node.uid
+                );
+                let path = Some(path.display().to_string());
+                return Err(Failure { uid: Some(node.uid.to_string()), path, ..Failure::new(ErrorKind::Failed, message) });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn output_dir(kind: &NodeKind) -> Option<&Path> {
+    match kind {
+        NodeKind::Sink(sink) => match &sink.connector {
+            SinkConnector::File(file) => Some(&file.path),
+            SinkConnector::Print | SinkConnector::Blackhole => None,
+        },
+        NodeKind::Source(_) | NodeKind::Operator(_) => None,
+    }
+}
+
+fn same_dir(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned());
+    real(a) == real(b)
+}

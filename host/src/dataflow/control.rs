@@ -1,0 +1,178 @@
+//! Messages into a subtask from its coordinator, and what it tells back. The dataflow knows these, and no coordinator.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use regraft_model::id::{CheckpointId, OperatorUid};
+
+use super::element::CheckpointBarrier;
+use super::failure::SubtaskFailure;
+use super::source::SplitState;
+use crate::state::rows::KeyedRows;
+
+/// Which subtask: chain number and index in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubtaskId {
+    /// Position of the chain in the plan.
+    pub chain: u32,
+    /// Its parallel index.
+    pub index: u32,
+}
+
+/// A message into a subtask.
+#[derive(Debug, Clone)]
+pub enum Control {
+    /// To sources: start the round. To a subtask whose inputs have all ended: snapshot at once.
+    Trigger(Arc<CheckpointBarrier>),
+    /// The round's files are durable and its sinks, if it commits, have committed.
+    Completed {
+        /// The round.
+        id: CheckpointId,
+        /// Whether it committed.
+        committed: bool,
+    },
+    /// The round was given up: a stop is undone, swapped modules are put back.
+    Aborted(CheckpointId),
+    /// To sources: end your input here, as if it had none left.
+    Drain,
+    /// All is done and saved: end.
+    Terminate,
+}
+
+/// What a subtask tells.
+#[derive(Debug)]
+pub enum Event {
+    /// A source has nothing left and waits, since the job is to be cut before the end of its input.
+    Exhausted(SubtaskId),
+    /// All inputs have ended, and `finish` has run.
+    Ended(SubtaskId),
+    /// The subtask's part of a snapshot.
+    Snapshot(Box<SubtaskSnapshot>),
+    /// The first output after a swap.
+    SwapGap(SwapGap),
+    /// The subtask failed; it has ended.
+    Failed(Box<SubtaskFailure>),
+    /// The subtask has ended, as it was told to.
+    Finished(SubtaskId),
+}
+
+/// What one subtask saved for one barrier.
+#[derive(Debug)]
+pub struct SubtaskSnapshot {
+    /// Which one.
+    pub subtask: SubtaskId,
+    /// The round.
+    pub id: CheckpointId,
+    /// Positions of its source's splits.
+    pub source: Option<(OperatorUid, Vec<SplitState>)>,
+    /// Keyed state of its operators, group by group.
+    pub keyed: Vec<(OperatorUid, Vec<KeyedRows>)>,
+    /// Its sink's uncommitted output and own state.
+    pub sink: Option<(OperatorUid, SinkSnapshot)>,
+    /// The watermark of each operator.
+    pub watermark: i64,
+    /// From the first barrier of the round to the last, nanoseconds.
+    pub align_ns: u64,
+    /// What processing waited for, nanoseconds.
+    pub sync_ns: u64,
+    /// What replacing modules took, nanoseconds.
+    pub swap_ns: u64,
+}
+
+/// What a sink saved for one barrier.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SinkSnapshot {
+    /// Output that is prepared and not yet committed.
+    pub handles: Vec<serde_json::Value>,
+    /// What the sink itself must remember; null: nothing.
+    pub state: serde_json::Value,
+}
+
+/// How long a swapped operator gave no output.
+#[derive(Debug, Clone)]
+pub struct SwapGap {
+    /// The operator.
+    pub uid: OperatorUid,
+    /// Its subtask.
+    pub index: u32,
+    /// The round that swapped it.
+    pub id: CheckpointId,
+    /// From its last output before the swap to its first one after, nanoseconds.
+    pub gap_ns: u64,
+    /// The longest such time among its last outputs before the swap, nanoseconds.
+    pub usual_ns: u64,
+}
+
+/// Wakes one subtask.
+#[derive(Debug, Default)]
+pub struct Wake {
+    raised: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wake {
+    /// Wakes the subtask, or lets its next wait return at once.
+    pub fn wake(&self) {
+        *locked(&self.raised) = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until woken, at most `limit`.
+    pub fn wait(&self, limit: Duration) {
+        let mut raised = locked(&self.raised);
+        if !*raised {
+            raised = self.changed.wait_timeout(raised, limit).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *raised = false;
+    }
+}
+
+/// A lock whose data stays good when a holder panicked: every critical section here leaves it whole.
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The way into a subtask.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    messages: Mutex<VecDeque<Control>>,
+    /// Wakes the subtask.
+    pub wake: Wake,
+}
+
+impl Mailbox {
+    /// Sends a message.
+    pub fn send(&self, message: Control) {
+        locked(&self.messages).push_back(message);
+        self.wake.wake();
+    }
+
+    /// The next message.
+    pub fn receive(&self) -> Option<Control> {
+        locked(&self.messages).pop_front()
+    }
+}
+
+/// Takes the events of all subtasks of a job.
+pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Running counts of one node in one subtask.
+#[derive(Debug, Default)]
+pub struct NodeCounters {
+    /// Records that came in (a source: that it read).
+    pub records_in: AtomicU64,
+    /// Records that went out (a sink: that it wrote).
+    pub records_out: AtomicU64,
+    /// Keys held.
+    pub keys: AtomicU64,
+}
+
+impl NodeCounters {
+    /// Adds to a counter that only its own thread writes: no locked instruction is needed.
+    #[inline]
+    pub fn add(counter: &AtomicU64, delta: u64) {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(delta), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,54 @@
+//! What flows between subtasks. Control is in-band: an element never overtakes another of its channel.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use regraft_model::batch::Batch;
+use regraft_model::describe::{Description, PortValue};
+use regraft_model::id::{CheckpointId, OperatorUid};
+use regraft_model::snapshot::SnapshotKind;
+use regraft_model::time::EventTime;
+
+use super::operator::Operator;
+
+/// One item of a channel.
+#[derive(Debug, Clone)]
+pub enum Element {
+    /// Records, in order.
+    Batch(Batch),
+    /// No event time at or below it is still to come.
+    Watermark(EventTime),
+    /// The marker of one checkpoint: what came before it is in the snapshot, what comes after it is not.
+    Barrier(Arc<CheckpointBarrier>),
+    /// Nothing comes after this.
+    EndOfInput,
+}
+
+/// The in-band marker of one checkpoint.
+#[derive(Debug)]
+pub struct CheckpointBarrier {
+    /// The round.
+    pub id: CheckpointId,
+    /// What it is for.
+    pub kind: SnapshotKind,
+    /// The modules to swap in behind it.
+    pub swaps: Option<SwapSet>,
+}
+
+/// What changes at a barrier.
+#[derive(Debug, Default)]
+pub struct SwapSet {
+    /// For each changed uid an opened instance per subtask, to be taken once.
+    pub operators: HashMap<OperatorUid, Vec<Mutex<Option<PreparedOperator>>>>,
+    /// The new input of each sink that reads from a changed operator.
+    pub sink_inputs: HashMap<OperatorUid, PortValue>,
+}
+
+/// An opened operator, ready to take over.
+#[derive(Debug)]
+pub struct PreparedOperator {
+    /// The instance.
+    pub operator: Box<dyn Operator>,
+    /// What it declares.
+    pub description: Arc<Description>,
+}

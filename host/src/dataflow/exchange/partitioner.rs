@@ -1,0 +1,171 @@
+//! Which record goes to which subtask. Batches adapt: full under load, sent at once when the subtask has nothing else to
+//! do.
+
+use std::collections::VecDeque;
+
+use regraft_model::batch::{Batch, Origin};
+use regraft_model::key_group::{key_group, subtask_of};
+use regraft_model::time::NO_TIMESTAMP;
+
+use super::super::element::Element;
+use super::channel::Sender;
+use crate::graph::job_graph::Partitioning;
+
+/// A buffer with this many records is sent.
+const BATCH_RECORDS: usize = 2048;
+/// A buffer with this many bytes is sent.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// The outgoing edge of a subtask to all subtasks of one consumer.
+#[derive(Debug)]
+pub struct OutputEdge {
+    /// The output port that the edge carries.
+    pub port: u32,
+    by: Partitioning,
+    max_parallelism: u32,
+    targets: Vec<Target>,
+    /// The next target of a rebalance.
+    next: usize,
+    /// Target of each entry of the key column, reused.
+    target_of: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Target {
+    sender: Sender,
+    buffer: Batch,
+    pending: VecDeque<Element>,
+}
+
+impl OutputEdge {
+    /// An edge. `targets` are the channels to the consumer's subtasks in order; for a forward edge the only one.
+    #[must_use]
+    pub fn new(port: u32, by: Partitioning, max_parallelism: u32, subtask: u32, targets: Vec<Sender>) -> Self {
+        let next = subtask as usize % targets.len().max(1);
+        let target = |sender| Target { sender, buffer: Batch::default(), pending: VecDeque::new() };
+        Self { port, by, max_parallelism, targets: targets.into_iter().map(target).collect(), next, target_of: vec![] }
+    }
+
+    /// Takes a batch in; it may stay in a buffer until `flush`.
+    pub fn push(&mut self, mut batch: Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        match self.by {
+            Partitioning::Key => {
+                batch.keys.ensure_hashes();
+                if let [target] = self.targets.as_mut_slice() {
+                    target.append(batch);
+                } else {
+                    self.scatter(&batch);
+                }
+            }
+            Partitioning::Forward => self.targets[0].append(batch),
+            Partitioning::Rebalance => {
+                let at = self.next;
+                self.next = (self.next + 1) % self.targets.len();
+                self.targets[at].append(batch);
+            }
+            Partitioning::Broadcast => {
+                for target in &mut self.targets {
+                    target.append(batch.clone());
+                }
+            }
+        }
+    }
+
+    fn scatter(&mut self, batch: &Batch) {
+        let (parallelism, max) = (self.targets.len() as u32, self.max_parallelism);
+        self.target_of.clear();
+        self.target_of
+            .extend(batch.keys.hashes.iter().map(|hash| subtask_of(key_group(*hash, max), parallelism, max)));
+        for i in 0..batch.len() {
+            let entry = batch.keys.at(i);
+            let target = &mut self.targets[self.target_of[entry] as usize];
+            let buffer = &mut target.buffer;
+            if !buffer.keys.index.is_empty() {
+                buffer.keys.index.push(buffer.keys.column.len() as u32);
+            }
+            if buffer.keys.hashes.len() == buffer.keys.column.len() {
+                buffer.keys.hashes.push(batch.keys.hashes[entry]);
+            }
+            buffer.keys.column.push(batch.keys.column.get(entry));
+            if !batch.timestamps.is_empty() && buffer.timestamps.len() < buffer.values.len() {
+                buffer.timestamps.resize(buffer.values.len(), NO_TIMESTAMP);
+            }
+            if !batch.timestamps.is_empty() || !buffer.timestamps.is_empty() {
+                buffer.timestamps.push(batch.timestamp(i));
+            }
+            if buffer.values.is_empty() {
+                buffer.origin = batch.origin.clone().map(|origin| Origin { exact: false, ..origin });
+            }
+            buffer.values.push(batch.values.get(i));
+        }
+        for target in &mut self.targets {
+            let buffer = &mut target.buffer;
+            if buffer.origin != batch.origin && !buffer.is_empty() {
+                buffer.origin = Origin::merge(buffer.origin.as_ref(), batch.origin.as_ref());
+            }
+            target.send_if_full();
+        }
+    }
+
+    /// Sends every control element after what came before it.
+    pub fn control(&mut self, element: &Element) {
+        self.flush();
+        for target in &mut self.targets {
+            target.pending.push_back(element.clone());
+        }
+    }
+
+    /// Makes all buffered records ready to go.
+    pub fn flush(&mut self) {
+        for target in &mut self.targets {
+            target.flush();
+        }
+    }
+
+    /// Whether records wait in a buffer.
+    #[must_use]
+    pub fn has_buffered(&self) -> bool {
+        self.targets.iter().any(|target| !target.buffer.is_empty())
+    }
+
+    /// Sends what is ready, as far as there is room. True when nothing is left waiting.
+    pub fn send(&mut self) -> bool {
+        let mut all = true;
+        for target in &mut self.targets {
+            while let Some(element) = target.pending.pop_front() {
+                if let Err(element) = target.sender.try_send(element) {
+                    target.pending.push_front(element);
+                    all = false;
+                    break;
+                }
+            }
+        }
+        all
+    }
+}
+
+impl Target {
+    fn append(&mut self, batch: Batch) {
+        if self.buffer.is_empty() && batch.len() >= BATCH_RECORDS / 2 {
+            self.pending.push_back(Element::Batch(batch));
+        } else {
+            self.buffer.append(batch);
+            self.send_if_full();
+        }
+    }
+
+    fn send_if_full(&mut self) {
+        if self.buffer.len() >= BATCH_RECORDS || self.buffer.bytes() >= BATCH_BYTES {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.buffer.is_empty() {
+            self.pending.push_back(Element::Batch(std::mem::take(&mut self.buffer)));
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Runs subtasks on threads of their own: guests compute there, and never on an I/O thread.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use regraft_model::time::Clock;
+
+use super::control::{Event, EventSink};
+use super::failure::{Cause, SubtaskFailure};
+use super::subtask::{Step, Subtask};
+
+/// A subtask is stepped at least this often, in case a wake-up rule was missed.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+
+/// The threads of a job's subtasks.
+#[derive(Debug)]
+pub struct Threads {
+    handles: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts a thread for each subtask. `cancelled` ends them all between two steps.
+    ///
+    /// # Errors
+    /// The system's, where it gives no thread.
+    pub fn start(
+        subtasks: Vec<Subtask>,
+        clock: &Arc<dyn Clock>,
+        events: &EventSink,
+        cancelled: &Arc<AtomicBool>,
+    ) -> std::io::Result<Self> {
+        let mut handles = Vec::with_capacity(subtasks.len());
+        for mut subtask in subtasks {
+            let (clock, events, cancelled) = (clock.clone(), events.clone(), cancelled.clone());
+            let name = format!("{}#{}", subtask.uid(), subtask.id().index);
+            let thread = std::thread::Builder::new().name(name);
+            handles.push(thread.spawn(move || run(subtask, &*clock, &events, &cancelled))?);
+        }
+        Ok(Self { handles })
+    }
+
+    /// No threads.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { handles: vec![] }
+    }
+
+    /// Waits until all have ended.
+    pub fn join(self) {
+        for handle in self.handles {
+            // A panic has been caught and told inside.
+            let _ = handle.join();
+        }
+    }
+}
+
+fn run(mut subtask: Subtask, clock: &dyn Clock, events: &EventSink, cancelled: &AtomicBool) {
+    let (id, mailbox) = (subtask.id(), subtask.mailbox());
+    loop {
+        if cancelled.load(Ordering::Relaxed) {
+            subtask.cancel();
+            events(Event::Finished(id));
+            return;
+        }
+        let step = catch_unwind(AssertUnwindSafe(|| subtask.step())).unwrap_or_else(|panic| {
+            let message = panic.downcast_ref::<String>().cloned();
+            let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            Err(SubtaskFailure {
+                uid: subtask.uid(),
+                subtask: id.index,
+                doing: "step",
+                record: None,
+                cause: Cause::Panic(message.unwrap_or_else(|| "no message".to_owned())),
+            })
+        });
+        match step {
+            Ok(Step::Progress) => {}
+            Ok(Step::Idle(until)) => {
+                let now = clock.monotonic_ns();
+                let limit = until.map_or(WAIT_MAX, |at| Duration::from_nanos(at.saturating_sub(now)).min(WAIT_MAX));
+                mailbox.wake.wait(limit);
+            }
+            Ok(Step::Finished) => {
+                events(Event::Finished(id));
+                return;
+            }
+            Err(failure) => {
+                subtask.cancel();
+                events(Event::Failed(Box::new(failure)));
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! A record as text: the columns of the value, in declared order.
+
+use std::io::Write;
+
+use regraft_model::describe::PortValue;
+use regraft_model::schema::{Field, StructType, Type};
+use regraft_model::value::{Decoder, Integers, Scalar, ValueError, to_json};
+
+use super::SinkError;
+use crate::graph::job_graph::TextFormat;
+
+/// Writes records of one shape in one format.
+#[derive(Debug)]
+pub struct Formatter {
+    format: TextFormat,
+    input: PortValue,
+    scratch: Vec<u8>,
+}
+
+impl Formatter {
+    /// # Errors
+    /// [`SinkError::Format`] where the format cannot show such records.
+    pub fn new(format: TextFormat, input: &PortValue) -> Result<Self, SinkError> {
+        if let (TextFormat::Lines, PortValue::Record(record)) = (format, input) {
+            return Err(SinkError::Format {
+                format: "lines",
+                expected: "raw text or bytes; use \"tsv\", \"csv\" or \"json\" for records",
+                found: Type::Struct(record.clone()).to_string(),
+            });
+        }
+        Ok(Self { format, input: input.clone(), scratch: vec![] })
+    }
+
+    /// Appends one record, with its line end.
+    ///
+    /// # Errors
+    /// [`SinkError::Record`] where the value is not of the declared schema.
+    pub fn append(&mut self, value: &[u8], out: &mut Vec<u8>) -> Result<(), SinkError> {
+        let written = match (&self.input, self.format) {
+            (_, TextFormat::Lines) => {
+                out.extend_from_slice(value);
+                Ok(())
+            }
+            (PortValue::Record(record), TextFormat::Json) => json_record(record, value, out),
+            (PortValue::Record(record), _) => columns(self.format, record, value, &mut self.scratch, out),
+            (PortValue::Text | PortValue::Bytes, TextFormat::Json) => {
+                out.extend_from_slice(b"{\"value\":");
+                let text = serde_json::Value::String(String::from_utf8_lossy(value).into_owned());
+                out.extend_from_slice(text.to_string().as_bytes());
+                out.push(b'}');
+                Ok(())
+            }
+            (PortValue::Text | PortValue::Bytes, _) => {
+                escape(self.format, value, out);
+                Ok(())
+            }
+        };
+        out.push(b'\n');
+        written.map_err(|error| SinkError::Record { schema: self.input.to_string(), message: error.to_string() })
+    }
+}
+
+fn columns(
+    format: TextFormat,
+    record: &StructType,
+    value: &[u8],
+    scratch: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), ValueError> {
+    let mut decoder = Decoder::new(value, Integers::Variable);
+    for (i, field) in record.fields.iter().enumerate() {
+        if i > 0 {
+            out.push(if format == TextFormat::Tsv { b'\t' } else { b',' });
+        }
+        column(format, field, &mut decoder, scratch, out)?;
+    }
+    decoder.finish()
+}
+
+fn column(
+    format: TextFormat,
+    field: &Field,
+    decoder: &mut Decoder<'_>,
+    scratch: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), ValueError> {
+    if !field.ty.is_scalar() {
+        let json = to_json(&field.ty, &decoder.value(&field.ty)?);
+        match json {
+            serde_json::Value::Null => {}
+            serde_json::Value::String(text) => escape(format, text.as_bytes(), out),
+            other => escape(format, other.to_string().as_bytes(), out),
+        }
+        return Ok(());
+    }
+    // Writing to a vector cannot fail.
+    let _ = match decoder.scalar(&field.ty)? {
+        Scalar::Unsigned(n) => {
+            push_number(n, out);
+            Ok(())
+        }
+        Scalar::Signed(n) => write!(out, "{n}"),
+        Scalar::Text(text) => {
+            escape(format, text.as_bytes(), out);
+            Ok(())
+        }
+        Scalar::Unit => Ok(()),
+        Scalar::Bool(b) => write!(out, "{b}"),
+        Scalar::F32(x) => write!(out, "{x}"),
+        Scalar::F64(x) => write!(out, "{x}"),
+        Scalar::Char(c) => {
+            escape(format, c.encode_utf8(&mut [0; 4]).as_bytes(), out);
+            Ok(())
+        }
+        Scalar::Bytes(bytes) => {
+            scratch.clear();
+            bytes.iter().try_for_each(|b| write!(scratch, "{b:02x}")).map(|()| out.extend_from_slice(scratch))
+        }
+    };
+    Ok(())
+}
+
+fn push_number(mut n: u64, out: &mut Vec<u8>) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+fn json_record(record: &StructType, value: &[u8], out: &mut Vec<u8>) -> Result<(), ValueError> {
+    let mut decoder = Decoder::new(value, Integers::Variable);
+    out.push(b'{');
+    for (i, field) in record.fields.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(serde_json::Value::String(field.name.clone()).to_string().as_bytes());
+        out.push(b':');
+        let json = to_json(&field.ty, &decoder.value(&field.ty)?);
+        out.extend_from_slice(json.to_string().as_bytes());
+    }
+    out.push(b'}');
+    decoder.finish()
+}
+
+/// tsv: `\t`, `\n` and `\\` are written so. csv: quoted where it must be (RFC 4180).
+fn escape(format: TextFormat, text: &[u8], out: &mut Vec<u8>) {
+    match format {
+        TextFormat::Csv => {
+            if text.iter().any(|b| matches!(b, b',' | b'"' | b'\n' | b'\r')) {
+                out.push(b'"');
+                for b in text {
+                    if *b == b'"' {
+                        out.push(b'"');
+                    }
+                    out.push(*b);
+                }
+                out.push(b'"');
+            } else {
+                out.extend_from_slice(text);
+            }
+        }
+        _ if memchr::memchr3(b'\t', b'\n', b'\\', text).is_none() => out.extend_from_slice(text),
+        _ => {
+            for b in text {
+                match b {
+                    b'\t' => out.extend_from_slice(b"\\t"),
+                    b'\n' => out.extend_from_slice(b"\\n"),
+                    b'\\' => out.extend_from_slice(b"\\\\"),
+                    other => out.push(*other),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> PortValue {
+        let field = |name: &str, ty| Field { name: name.into(), ty, aliases: vec![], default: false };
+        PortValue::Record(StructType {
+            name: "R".into(),
+            fields: vec![
+                field("word", Type::String),
+                field("n", Type::U64),
+                field("tags", Type::List(Box::new(Type::String))),
+                field("maybe", Type::Option(Box::new(Type::I32))),
+            ],
+        })
+    }
+
+    fn check(format: TextFormat, input: &PortValue, value: &[u8], expected: &str) {
+        let mut out = vec![];
+        Formatter::new(format, input).expect("a format for it").append(value, &mut out).expect("a record");
+        assert_eq!(String::from_utf8(out).expect("text"), expected);
+    }
+
+    #[test]
+    fn records_in_every_format() {
+        // word = "a\t,\"b", n = 12, tags = ["x"], maybe absent.
+        let value = [5, b'a', b'\t', b',', b'"', b'b', 12, 1, 1, b'x', 0];
+        check(TextFormat::Tsv, &record(), &value, "a\\t,\"b\t12\t[\"x\"]\t\n");
+        check(TextFormat::Csv, &record(), &value, "\"a\t,\"\"b\",12,\"[\"\"x\"\"]\",\n");
+        let json = "{\"word\":\"a\\t,\\\"b\",\"n\":12,\"tags\":[\"x\"],\"maybe\":null}\n";
+        check(TextFormat::Json, &record(), &value, json);
+        check(TextFormat::Lines, &PortValue::Text, b"a\tb", "a\tb\n");
+        check(TextFormat::Tsv, &PortValue::Text, b"a\tb\\", "a\\tb\\\\\n");
+        check(TextFormat::Json, &PortValue::Text, b"a", "{\"value\":\"a\"}\n");
+    }
+
+    #[test]
+    fn wrong_shapes_are_told() {
+        let error = Formatter::new(TextFormat::Lines, &record()).expect_err("no lines of records").to_string();
+        assert!(error.starts_with("format \"lines\" cannot write R {word: string, n: u64"), "{error}");
+        let mut out = vec![];
+        let error = Formatter::new(TextFormat::Tsv, &record()).expect("tsv").append(&[9, 1], &mut out);
+        let error = error.expect_err("too short").to_string();
+        assert!(error.ends_with("the value ends after 2 bytes, inside a string"), "{error}");
+    }
+}

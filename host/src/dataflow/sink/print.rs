@@ -1,0 +1,82 @@
+//! Lines on stdout: `value`, or with parallelism above 1 `N> value` with N from 1. What is printed cannot be taken back,
+//! so a replay prints it again: at least once.
+
+use std::io::Write;
+
+use regraft_model::batch::Batch;
+use regraft_model::describe::PortValue;
+use regraft_model::id::CheckpointId;
+
+use super::format::Formatter;
+use super::{SinkCommitter, SinkError, SinkWriter};
+use crate::dataflow::control::SinkSnapshot;
+use crate::graph::job_graph::TextFormat;
+
+/// Prints the records of one subtask.
+#[derive(Debug)]
+pub struct PrintWriter {
+    prefix: String,
+    formatter: Formatter,
+}
+
+impl PrintWriter {
+    /// A printer for records of the given shape: raw text as it is, columns separated by tabs.
+    ///
+    /// # Errors
+    /// None today; the signature is that of all sinks.
+    pub fn new(subtask: u32, parallelism: u32, input: &PortValue) -> Result<Self, SinkError> {
+        let prefix = if parallelism > 1 { format!("{}> ", subtask + 1) } else { String::new() };
+        Ok(Self { prefix, formatter: Formatter::new(format_of(input), input)? })
+    }
+}
+
+fn format_of(input: &PortValue) -> TextFormat {
+    match input {
+        PortValue::Record(_) => TextFormat::Tsv,
+        PortValue::Text | PortValue::Bytes => TextFormat::Lines,
+    }
+}
+
+impl SinkWriter for PrintWriter {
+    fn begin(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let mut text = vec![];
+        for value in batch.values.iter() {
+            text.extend_from_slice(self.prefix.as_bytes());
+            self.formatter.append(value, &mut text)?;
+        }
+        let mut stdout = std::io::stdout().lock();
+        let written = stdout.write_all(&text).and_then(|()| stdout.flush());
+        written.map_err(|error| SinkError::Io { doing: "write to", path: "stdout".to_owned(), error })
+    }
+
+    fn prepare(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        Ok(SinkSnapshot::default())
+    }
+
+    fn committed(&mut self, _: CheckpointId) {}
+
+    fn abort(&mut self) {}
+
+    fn set_input(&mut self, input: &PortValue) -> Result<(), SinkError> {
+        self.formatter = Formatter::new(format_of(input), input)?;
+        Ok(())
+    }
+}
+
+/// For sinks without transactions.
+#[derive(Debug)]
+pub struct NoCommitter;
+
+impl SinkCommitter for NoCommitter {
+    fn commit(&self, _: &[serde_json::Value]) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn discard(&self, _: &[serde_json::Value]) {}
+
+    fn clean(&self) {}
+}

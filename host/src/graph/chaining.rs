@@ -1,0 +1,50 @@
+//! Which operators run in one subtask: forward neighbours, so that a batch goes from one to the next without a channel.
+
+use super::job_graph::{JobGraph, Partitioning};
+
+/// Nodes that run in one subtask, in the order of the data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Positions in [`JobGraph::nodes`], each but the first one fed only by the one before it.
+    pub nodes: Vec<usize>,
+    /// How many subtasks.
+    pub parallelism: u32,
+}
+
+/// All chains, each after those that feed it; every node is in exactly one.
+///
+/// A node joins the chain of its input when that is its only input, comes by forward at the same parallelism, and has no
+/// other reader.
+#[must_use]
+pub fn chains(graph: &JobGraph) -> Vec<Chain> {
+    let mut readers = vec![0_usize; graph.nodes.len()];
+    for input in graph.nodes.iter().flat_map(|node| &node.inputs) {
+        if let Some(count) = readers.get_mut(input.from) {
+            *count += 1;
+        }
+    }
+    let mut chains: Vec<Chain> = Vec::new();
+    // `nodes` is in topological order, so the chain of an input is always there already.
+    for (idx, node) in graph.nodes.iter().enumerate() {
+        let joins = match node.inputs.as_slice() {
+            [input] => {
+                let single = readers.get(input.from) == Some(&1);
+                let equal = graph
+                    .nodes
+                    .get(input.from)
+                    .is_some_and(|above| above.parallelism == node.parallelism);
+                (input.by == Partitioning::Forward && single && equal).then_some(input.from)
+            }
+            _ => None,
+        };
+        let chain = joins.and_then(|above| chains.iter_mut().find(|chain| chain.nodes.last() == Some(&above)));
+        match chain {
+            Some(chain) => chain.nodes.push(idx),
+            None => chains.push(Chain {
+                nodes: vec![idx],
+                parallelism: node.parallelism,
+            }),
+        }
+    }
+    chains
+}

@@ -1,0 +1,275 @@
+//! How sources, operators and sinks fit together: uids, inputs, cycles, parallelism. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::job_graph::{CheckpointSettings, Input, Node, NodeKind, Partitioning, SinkConnector};
+use super::nodes::{Draft, InputDraft};
+use super::problem::{Findings, Place};
+use super::suggest::{nearest, one_of};
+
+/// What all nodes share.
+#[derive(Debug, Clone)]
+pub(crate) struct Defaults {
+    pub(crate) parallelism: u32,
+    /// Where the job as a whole is written about, for what is missing in it.
+    pub(crate) top: Place,
+}
+
+/// The nodes in order, each after its inputs. Where `findings` has problems afterwards they are not to be used.
+pub(crate) fn connect(drafts: Vec<Draft>, defaults: &Defaults, findings: &mut Findings) -> Vec<Node> {
+    check_uids(&drafts, findings);
+    for word in ["source", "sink"] {
+        if !drafts.iter().any(|draft| draft.kind_word == word) {
+            findings.problem(&defaults.top, None, format!("the job has no {word}; add a [[{word}]]"));
+        }
+    }
+    let by_uid: BTreeMap<String, usize> = drafts
+        .iter()
+        .enumerate()
+        .rev()
+        .filter_map(|(idx, draft)| Some((draft.uid.as_ref()?.to_string(), idx)))
+        .collect();
+    let parallelism = |idx: usize| {
+        drafts
+            .get(idx)
+            .and_then(|draft| draft.parallelism.as_ref())
+            .map_or(defaults.parallelism, |(value, _)| *value)
+    };
+    let inputs: Vec<Vec<Input>> = drafts
+        .iter()
+        .enumerate()
+        .map(|(idx, draft)| {
+            let resolved = draft.inputs.iter().filter_map(|input| {
+                let from = resolve(draft, input, &drafts, &by_uid, findings)?;
+                let by = partitioning(draft, input, &drafts, [parallelism(from), parallelism(idx)], findings);
+                Some(Input {
+                    from,
+                    port: input.port.clone(),
+                    by,
+                })
+            });
+            resolved.collect()
+        })
+        .collect();
+    warn_unread(&drafts, &inputs, findings);
+    let order = sort(&drafts, &inputs, findings);
+    let parallelism: Vec<u32> = (0..drafts.len()).map(parallelism).collect();
+    arrange(drafts, inputs, &order, &parallelism)
+}
+
+fn check_uids(drafts: &[Draft], findings: &mut Findings) {
+    let mut seen: BTreeMap<&str, &Draft> = BTreeMap::new();
+    for draft in drafts {
+        let Some(uid) = &draft.uid else { continue };
+        if let Some(first) = seen.get(uid.as_str()) {
+            let message = format!(
+                "{}: the uid is taken by the {} at {}; every source, operator and sink needs its own",
+                draft.title, first.kind_word, first.uid_place
+            );
+            findings.problem(&draft.uid_place, Some(uid.as_str()), message);
+        } else {
+            seen.insert(uid.as_str(), draft);
+        }
+    }
+}
+
+fn resolve(
+    draft: &Draft,
+    input: &InputDraft,
+    drafts: &[Draft],
+    by_uid: &BTreeMap<String, usize>,
+    findings: &mut Findings,
+) -> Option<usize> {
+    let uid = draft.uid.as_ref().map(|uid| uid.as_str());
+    let mut problem = |message: String| {
+        findings.problem(&input.place, uid, format!("{}: {message}", draft.title));
+        None
+    };
+    let Some(&from) = by_uid.get(&input.from) else {
+        let uids: Vec<&str> = drafts
+            .iter()
+            .filter(|other| other.kind_word != "sink" && other.uid != draft.uid)
+            .filter_map(|other| other.uid.as_ref().map(|uid| uid.as_str()))
+            .collect();
+        let remedy = match nearest(&input.from, &uids) {
+            Some(uid) => format!("did you mean \"{uid}\"?"),
+            None if uids.is_empty() => "the job has none yet".to_owned(),
+            None => format!("expected {}", one_of(&uids)),
+        };
+        return problem(format!("inputs: nothing has the uid \"{}\"; {remedy}", input.from));
+    };
+    let upstream = drafts.get(from)?;
+    if upstream.kind_word == "sink" {
+        return problem(format!(
+            "inputs: \"{}\" is a sink, which has no output; read what it reads",
+            input.from
+        ));
+    }
+    if let (Some(port), "source") = (&input.port, upstream.kind_word) {
+        return problem(format!(
+            "inputs: a source has one output, so \"{}\" has no port \"{port}\"; remove port",
+            input.from
+        ));
+    }
+    Some(from)
+}
+
+fn partitioning(
+    draft: &Draft,
+    input: &InputDraft,
+    drafts: &[Draft],
+    [above, below]: [u32; 2],
+    findings: &mut Findings,
+) -> Partitioning {
+    match input.by {
+        None if above == below => Partitioning::Forward,
+        None => Partitioning::Rebalance,
+        Some(Partitioning::Forward) if above != below => {
+            // A wrong parallelism of either one is its own problem; do not blame the edge for it.
+            let known = |uid: &str| {
+                drafts
+                    .iter()
+                    .any(|other| other.uid.as_ref().is_some_and(|other| other.as_str() == uid))
+            };
+            if known(&input.from) {
+                let message = format!(
+                    "{}: inputs: by = \"forward\" needs equal parallelism, found {above} at \"{}\" and {below} here; make them equal, or write by = \"rebalance\"",
+                    draft.title, input.from
+                );
+                findings.problem(&input.place, draft.uid.as_ref().map(|uid| uid.as_str()), message);
+            }
+            Partitioning::Rebalance
+        }
+        Some(by) => by,
+    }
+}
+
+fn warn_unread(drafts: &[Draft], inputs: &[Vec<Input>], findings: &mut Findings) {
+    for (idx, draft) in drafts.iter().enumerate() {
+        let read = inputs.iter().flatten().any(|input| input.from == idx);
+        if draft.kind_word != "sink" && !read && draft.uid.is_some() {
+            let uid = draft.uid.as_ref().map(|uid| uid.as_str());
+            let message = format!(
+                "{}: nothing reads its output, which is dropped; add a [[sink]] that does",
+                draft.title
+            );
+            findings.warning(&draft.place, uid, message);
+        }
+    }
+}
+
+/// Positions in an order in which every node comes after its inputs; the file's order where that leaves a choice.
+fn sort(drafts: &[Draft], inputs: &[Vec<Input>], findings: &mut Findings) -> Vec<usize> {
+    let mut waiting: Vec<usize> = inputs.iter().map(Vec::len).collect();
+    let mut ready: BTreeSet<usize> = waiting
+        .iter()
+        .enumerate()
+        .filter(|(_, count)| **count == 0)
+        .map(|(idx, _)| idx)
+        .collect();
+    let mut order = Vec::with_capacity(drafts.len());
+    while let Some(next) = ready.pop_first() {
+        order.push(next);
+        for (idx, (inputs, count)) in inputs.iter().zip(&mut waiting).enumerate() {
+            let edges = inputs.iter().filter(|input| input.from == next).count();
+            *count -= edges;
+            if edges > 0 && *count == 0 {
+                ready.insert(idx);
+            }
+        }
+    }
+    if order.len() < drafts.len() {
+        let left: Vec<usize> = (0..drafts.len()).filter(|idx| !order.contains(idx)).collect();
+        name_cycle(drafts, inputs, &left, findings);
+    }
+    order
+}
+
+fn name_cycle(drafts: &[Draft], inputs: &[Vec<Input>], left: &[usize], findings: &mut Findings) {
+    let Some(&start) = left.first() else { return };
+    // Walking up from any node that is left over stays among them, so it comes back to one it has seen.
+    let mut path = vec![start];
+    let mut at = start;
+    let start_of_cycle = loop {
+        let Some(up) = inputs
+            .get(at)
+            .and_then(|inputs| inputs.iter().find(|input| left.contains(&input.from)))
+        else {
+            return;
+        };
+        at = up.from;
+        if let Some(position) = path.iter().position(|seen| *seen == at) {
+            break position;
+        }
+        path.push(at);
+    };
+    let mut cycle: Vec<usize> = path.split_off(start_of_cycle);
+    cycle.reverse();
+    // Begin with the one that the file has first.
+    let least = cycle
+        .iter()
+        .enumerate()
+        .min_by_key(|(_, idx)| **idx)
+        .map_or(0, |(position, _)| position);
+    cycle.rotate_left(least);
+    let name = |idx: &usize| {
+        drafts
+            .get(*idx)
+            .and_then(|draft| draft.uid.as_ref())
+            .map_or("?", |uid| uid.as_str())
+    };
+    let mut names: Vec<&str> = cycle.iter().map(name).collect();
+    let first = names.first().copied().unwrap_or_default();
+    names.push(first);
+    let place = cycle.first().and_then(|idx| drafts.get(*idx)).map(|draft| &draft.place);
+    if let Some(place) = place {
+        let message = format!(
+            "the inputs go in a circle: {}; a job graph has none, remove one of these inputs",
+            names.join(" -> ")
+        );
+        findings.problem(place, Some(first), message);
+    }
+}
+
+fn arrange(drafts: Vec<Draft>, inputs: Vec<Vec<Input>>, order: &[usize], parallelism: &[u32]) -> Vec<Node> {
+    let position: BTreeMap<usize, usize> = order.iter().enumerate().map(|(to, from)| (*from, to)).collect();
+    let mut nodes: Vec<Option<Node>> = drafts
+        .into_iter()
+        .zip(inputs)
+        .zip(parallelism)
+        .map(|((draft, inputs), parallelism)| {
+            let inputs = inputs
+                .into_iter()
+                .filter_map(|input| {
+                    Some(Input {
+                        from: *position.get(&input.from)?,
+                        ..input
+                    })
+                })
+                .collect();
+            Some(Node {
+                uid: draft.uid?,
+                parallelism: *parallelism,
+                inputs,
+                kind: draft.kind?,
+            })
+        })
+        .collect();
+    order.iter().filter_map(|idx| nodes.get_mut(*idx)?.take()).collect()
+}
+
+/// Without checkpoints, a file sink's parts are committed only at the end.
+pub(crate) fn warn_interval_off(nodes: &[Node], checkpoint: &CheckpointSettings, top: &Place, findings: &mut Findings) {
+    let files = nodes
+        .iter()
+        .filter(|node| matches!(&node.kind, NodeKind::Sink(sink) if matches!(sink.connector, SinkConnector::File(_))));
+    if checkpoint.interval.is_none() {
+        for node in files {
+            let message = format!(
+                "sink \"{}\": checkpoint.interval is \"off\", so its output becomes visible only when the job ends; set checkpoint.interval = \"10s\"",
+                node.uid
+            );
+            findings.warning(top, Some(node.uid.as_str()), message);
+        }
+    }
+}

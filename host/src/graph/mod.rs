@@ -1,0 +1,37 @@
+//! What the user asked for: a job file, and everything that overrides it, becomes a checked [`job_graph::JobGraph`].
+//!
+//! Pure but for reading the files it is given. The file is not deserialized by `serde` derives, because those stop at
+//! the first problem: [`parse`] walks a tree in which every value knows its line, and reports all problems at once.
+//! Modules stand in import order.
+//!
+//! - [`job_graph`]: the result.
+//! - [`problem`]: what is wrong, and where.
+//! - [`suggest`], [`units`]: near misses; durations and sizes.
+//! - `tree`, [`settings`]: files and arguments as layers of one tree.
+//! - `reader`, `job_tables`, `generator`, `connectors`, `nodes`: the tree, table by table.
+//! - `check`, [`parse`]: how they fit together; the way in.
+//! - [`chaining`], [`render`]: which operators share a subtask; the graph for people.
+
+pub mod job_graph;
+pub mod identity;
+pub mod problem;
+pub mod suggest;
+pub mod units;
+mod tree;
+pub mod settings;
+mod reader;
+mod job_tables;
+mod generator;
+mod connectors;
+mod nodes;
+mod check;
+pub mod parse;
+pub mod chaining;
+pub mod render;
+
+pub use parse::{load_job, parse_job};
+pub use problem::{JobFileError, Problem, Warning};
+pub use settings::{ModuleOverride, Overrides, parse_module};
+
+#[cfg(test)]
+mod tests;

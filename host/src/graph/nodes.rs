@@ -1,0 +1,337 @@
+//! `[[source]]`, `[[operator]]` and `[[sink]]`, each read by itself; how they fit together is `check`'s business.
+
+use std::time::Duration;
+
+use regraft_model::id::OperatorUid;
+
+use super::connectors;
+use super::job_graph::{Artifact, NodeKind, Operator, Partitioning, Sink};
+use super::problem::Place;
+use super::reader::{Job, Reader};
+use super::settings::NODES;
+use super::suggest::one_of;
+use super::tree::{Located, Table, Value};
+use super::units;
+
+/// What a guest's linear memory may grow to, where the job file is silent.
+const MEMORY_DEFAULT: u64 = 256 << 20;
+/// The greatest linear memory a 32-bit guest can have.
+const MEMORY_MAX: u64 = 4 << 30;
+/// How long one call may compute, where the job file is silent.
+const TIME_DEFAULT: Duration = Duration::from_secs(5);
+
+/// A source, operator or sink as written. What could not be read is none, and a problem says why.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) kind_word: &'static str,
+    /// `operator "count"`, or `operator #3`.
+    pub(crate) title: String,
+    pub(crate) place: Place,
+    pub(crate) uid: Option<OperatorUid>,
+    pub(crate) uid_place: Place,
+    pub(crate) parallelism: Option<(u32, Place)>,
+    pub(crate) inputs: Vec<InputDraft>,
+    pub(crate) kind: Option<NodeKind>,
+}
+
+/// One input as written.
+#[derive(Debug)]
+pub(crate) struct InputDraft {
+    pub(crate) place: Place,
+    pub(crate) from: String,
+    pub(crate) port: Option<String>,
+    pub(crate) by: Option<Partitioning>,
+}
+
+/// All of them, sources first, each kind in the order of the file.
+pub(crate) fn read(job: &mut Job, root: &Table, max_parallelism: u32) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    for word in NODES {
+        let Some(at) = root.get(word) else { continue };
+        let Value::List(items) = &at.value else {
+            let message = format!(
+                "{word}: expected an array of tables, found {}; write [[{word}]]",
+                at.value.what()
+            );
+            job.findings.problem(&at.place, None, message);
+            continue;
+        };
+        for (idx, item) in items.iter().enumerate() {
+            match &item.value {
+                Value::Table(table) => drafts.push(node(job, word, idx + 1, table, &item.place, max_parallelism)),
+                other => {
+                    let message = format!(
+                        "{word} #{}: expected a table, found {}; write [[{word}]]",
+                        idx + 1,
+                        other.what()
+                    );
+                    job.findings.problem(&item.place, None, message);
+                }
+            }
+        }
+    }
+    drafts
+}
+
+fn node(job: &mut Job, word: &'static str, number: usize, table: &Table, place: &Place, max: u32) -> Draft {
+    let (uid, uid_place) = uid(job, word, number, table, place);
+    let title = match &uid {
+        Some(uid) => format!("{word} \"{uid}\""),
+        None => format!("{word} #{number}"),
+    };
+    let prefix = uid.as_ref().map(|uid| format!("{uid}."));
+    let mut reader = Reader::new(
+        job,
+        table,
+        place,
+        title.clone(),
+        prefix,
+        uid.as_ref().map(OperatorUid::as_str),
+    );
+    reader.raw("uid");
+    let parallelism = reader
+        .parallelism(max)
+        .and_then(|value| Some((value, table.get("parallelism")?.place.clone())));
+    let mut inputs = Vec::new();
+    let kind = match word {
+        "source" => {
+            if let Some(at) = table.get("inputs") {
+                reader.raw("inputs");
+                reader.problem_at(
+                    &at.place,
+                    "a source has no inputs; remove the key, or make it an [[operator]]",
+                );
+            }
+            connectors::source(&mut reader).map(NodeKind::Source)
+        }
+        "operator" => {
+            inputs = read_inputs(&mut reader);
+            operator(&mut reader).map(NodeKind::Operator)
+        }
+        _ => {
+            inputs = read_inputs(&mut reader);
+            connectors::sink(&mut reader).map(|connector| NodeKind::Sink(Sink { connector }))
+        }
+    };
+    reader.finish();
+    Draft {
+        kind_word: word,
+        title,
+        place: place.clone(),
+        uid,
+        uid_place,
+        parallelism,
+        inputs,
+        kind,
+    }
+}
+
+fn uid(job: &mut Job, word: &str, number: usize, table: &Table, place: &Place) -> (Option<OperatorUid>, Place) {
+    let Some(at) = table.get("uid") else {
+        let what = ["module", "crate", "connector"]
+            .iter()
+            .find_map(|key| match table.get(*key) {
+                Some(Located {
+                    value: Value::Text(text),
+                    ..
+                }) => Some(format!(" ({key} {text})")),
+                _ => None,
+            });
+        let message = format!(
+            "{word} #{number}{} has no uid; add uid = \"…\"",
+            what.unwrap_or_default()
+        );
+        job.findings.problem(place, None, message);
+        return (None, place.clone());
+    };
+    let uid = match &at.value {
+        Value::Text(text) => OperatorUid::new(text).map_err(|error| error.to_string()),
+        other => Err(format!(
+            "uid: expected a string, found {}; write uid = \"{word}-{number}\"",
+            other.to_toml()
+        )),
+    };
+    match uid {
+        Ok(uid) => (Some(uid), at.place.clone()),
+        Err(message) => {
+            job.findings
+                .problem(&at.place, None, format!("{word} #{number}: {message}"));
+            (None, at.place.clone())
+        }
+    }
+}
+
+const INPUTS_EXAMPLE: &str = "inputs = [\"UID\"]";
+
+fn read_inputs(reader: &mut Reader<'_>) -> Vec<InputDraft> {
+    let Some(at) = reader.raw("inputs") else {
+        reader.missing("inputs", INPUTS_EXAMPLE);
+        return Vec::new();
+    };
+    match &at.value {
+        Value::List(items) if !items.is_empty() => items.iter().filter_map(|item| input(reader, item)).collect(),
+        _ => {
+            reader.expected(at, "inputs", "an array with at least one input", INPUTS_EXAMPLE);
+            Vec::new()
+        }
+    }
+}
+
+fn input(reader: &mut Reader<'_>, at: &Located) -> Option<InputDraft> {
+    let plain = |from: &str| InputDraft {
+        place: at.place.clone(),
+        from: from.to_owned(),
+        port: None,
+        by: None,
+    };
+    let table = match &at.value {
+        Value::Text(from) => return Some(plain(from)),
+        Value::Table(table) => table,
+        _ => {
+            reader.expected(at, "inputs", "a uid or a table with from and by", INPUTS_EXAMPLE);
+            return None;
+        }
+    };
+    let mut reader = reader.nested(table, &at.place, "inputs");
+    let from = reader.text("from", "UID").map(|(from, _)| from);
+    if from.is_none() && !table.contains_key("from") {
+        reader.missing("from", "from = \"UID\"");
+    }
+    let port = reader.text("port", "PORT").map(|(port, _)| port.to_owned());
+    let words = ["forward", "key", "rebalance", "broadcast"];
+    let by = table.contains_key("by").then(|| match reader.choice("by", &words) {
+        "key" => Partitioning::Key,
+        "rebalance" => Partitioning::Rebalance,
+        "broadcast" => Partitioning::Broadcast,
+        _ => Partitioning::Forward,
+    });
+    reader.raw("by");
+    reader.finish();
+    Some(InputDraft {
+        port,
+        by,
+        ..plain(from?)
+    })
+}
+
+fn operator(reader: &mut Reader<'_>) -> Option<Operator> {
+    let artifact = artifact(reader);
+    let config = config(reader);
+    let (memory_max, time_per_batch_max) = limits(reader);
+    let words = ["fail", "dead-letter"];
+    let known = |value: &Value| matches!(value, Value::Text(text) if words.contains(&text.as_str()));
+    reader.only_default("on-trap", "\"fail\"", &one_of(&words), known);
+    let table = |value: &Value| matches!(value, Value::Table(_));
+    reader.only_default("dead-letter", "", "a table", table);
+    let list = |value: &Value| matches!(value, Value::List(_));
+    reader.only_default("imports", "[]", "an array of strings", list);
+    Some(Operator {
+        artifact: artifact?,
+        config: config?,
+        memory_max,
+        time_per_batch_max,
+    })
+}
+
+fn artifact(reader: &mut Reader<'_>) -> Option<Artifact> {
+    let places = [reader.raw("module"), reader.raw("crate")];
+    match places {
+        [None, None] => {
+            reader.missing("module and no crate", "module = \"FILE.wasm\" or crate = \"DIRECTORY\"");
+            None
+        }
+        [Some(_), Some(second)] => {
+            reader.problem_at(&second.place, "has both module and crate; keep one of them");
+            None
+        }
+        [Some(_), None] => {
+            let (text, place) = reader.text("module", "FILE.wasm")?;
+            reader.local_path("module", text, place).map(Artifact::Module)
+        }
+        [None, Some(_)] => {
+            let (text, place) = reader.text("crate", "DIRECTORY")?;
+            reader.local_path("crate", text, place).map(Artifact::Crate)
+        }
+    }
+}
+
+fn config(reader: &mut Reader<'_>) -> Option<serde_json::Value> {
+    let Some(at) = reader.raw("config") else {
+        return Some(serde_json::Value::Null);
+    };
+    if !matches!(at.value, Value::Table(_)) {
+        reader.expected(at, "config", "a table", "config = { KEY = VALUE }");
+        return None;
+    }
+    record_leaves(reader, "config", at);
+    match at.value.to_json() {
+        Ok(json) => Some(json),
+        Err(why) => {
+            reader.problem_at(
+                &at.place,
+                &format!("config is handed to the guest as JSON, and {why}; write it as a string"),
+            );
+            None
+        }
+    }
+}
+
+/// Records each value in a table under its own name, since one may come from the command line and another not.
+fn record_leaves(reader: &mut Reader<'_>, name: &str, at: &Located) {
+    match &at.value {
+        Value::Table(table) if !table.is_empty() => {
+            for (key, value) in table {
+                record_leaves(reader, &format!("{name}.{key}"), value);
+            }
+        }
+        value => reader.record(name, value.to_toml(), Some(&at.place)),
+    }
+}
+
+fn limits(reader: &mut Reader<'_>) -> (u64, Duration) {
+    let empty = Table::new();
+    let here = reader.place;
+    let (table, place) = match reader.raw("limits") {
+        None => (&empty, here),
+        Some(Located {
+            value: Value::Table(table),
+            place,
+        }) => (table, place),
+        Some(at) => {
+            reader.expected(
+                at,
+                "limits",
+                "a table",
+                "limits = { memory = \"256MiB\", time-per-batch = \"5s\" }",
+            );
+            return (MEMORY_DEFAULT, TIME_DEFAULT);
+        }
+    };
+    let mut reader = reader.nested(table, place, "limits");
+    let time = reader.duration("time-per-batch", TIME_DEFAULT, true);
+    let memory = memory(&mut reader);
+    reader.finish();
+    (memory, time)
+}
+
+fn memory(reader: &mut Reader<'_>) -> u64 {
+    let Some(at) = reader.raw("memory") else {
+        reader.record("memory", "\"256MiB\"".to_owned(), None);
+        return MEMORY_DEFAULT;
+    };
+    let size = if let Value::Text(text) = &at.value {
+        units::bytes(text)
+    } else {
+        None
+    };
+    match size.filter(|size| (1 << 16..=MEMORY_MAX).contains(size)) {
+        Some(size) => {
+            reader.record("memory", at.value.to_toml(), Some(&at.place));
+            size
+        }
+        None => {
+            reader.expected(at, "memory", "a size from 64KiB to 4GiB", "memory = \"256MiB\"");
+            MEMORY_DEFAULT
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! Typed reading of one table of a job: every key that is read is known, every other one is an error with a suggestion,
+//! and each effective value is recorded with what set it. Reading goes on after a problem, so that all are found.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::job_graph::EffectiveSetting;
+use super::problem::{Findings, Place};
+use super::suggest::{nearest, one_of};
+use super::tree::{Located, Table, Value, text_to_toml};
+use super::units;
+
+/// What all readers of a job write to and share.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) findings: Findings,
+    pub(crate) settings: BTreeMap<String, EffectiveSetting>,
+    pub(crate) bases: Bases,
+}
+
+/// What relative paths are relative to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bases {
+    /// Of the job file.
+    pub(crate) job: PathBuf,
+    /// Of the host's configuration.
+    pub(crate) config: PathBuf,
+    /// Of arguments and of the environment.
+    pub(crate) current: PathBuf,
+}
+
+impl Bases {
+    pub(crate) fn of(&self, place: &Place) -> &Path {
+        match place {
+            Place::JobFile { .. } => &self.job,
+            Place::Config { .. } => &self.config,
+            Place::Environment(_) | Place::CommandLine(_) => &self.current,
+        }
+    }
+}
+
+/// Reads one table.
+pub(crate) struct Reader<'a> {
+    pub(crate) job: &'a mut Job,
+    table: &'a Table,
+    /// Where the table itself stands.
+    pub(crate) place: &'a Place,
+    /// What messages call it: `[checkpoint]`, `operator "count"`.
+    pub(crate) title: String,
+    /// The name its settings are recorded under; none: not recorded.
+    prefix: Option<String>,
+    pub(crate) uid: Option<&'a str>,
+    known: Vec<&'static str>,
+    any_key: bool,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(
+        job: &'a mut Job,
+        table: &'a Table,
+        place: &'a Place,
+        title: impl Into<String>,
+        prefix: Option<String>,
+        uid: Option<&'a str>,
+    ) -> Self {
+        Self {
+            job,
+            table,
+            place,
+            title: title.into(),
+            prefix,
+            uid,
+            known: Vec::new(),
+            any_key: false,
+        }
+    }
+
+    /// A reader of a table in this one; `suffix` is added to the title and to the names.
+    pub(crate) fn nested<'b>(&'b mut self, table: &'b Table, place: &'b Place, suffix: &str) -> Reader<'b> {
+        let title = format!("{}: {suffix}", self.title);
+        let prefix = self.prefix.as_ref().map(|prefix| format!("{prefix}{suffix}."));
+        Reader::new(self.job, table, place, title, prefix, self.uid)
+    }
+
+    /// Whatever stands at a key, which is known from now on.
+    pub(crate) fn raw(&mut self, key: &'static str) -> Option<&'a Located> {
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
+        self.table.get(key)
+    }
+
+    pub(crate) fn problem_at(&mut self, place: &Place, message: &str) {
+        let message = if self.title.is_empty() {
+            message.to_owned()
+        } else {
+            format!("{}: {message}", self.title)
+        };
+        self.job.findings.problem(place, self.uid, message);
+    }
+
+    /// `key: expected …, found …; write …`.
+    pub(crate) fn expected(&mut self, at: &Located, key: &str, expected: &str, example: &str) {
+        let message = format!(
+            "{key}: expected {expected}, found {}; write {example}",
+            found(&at.value)
+        );
+        self.problem_at(&at.place, &message);
+    }
+
+    /// Says that a required key is not there.
+    pub(crate) fn missing(&mut self, key: &str, example: &str) {
+        let place = self.place;
+        self.problem_at(place, &format!("has no {key}; add {example}"));
+    }
+
+    /// Records the effective value of a key, as TOML.
+    pub(crate) fn record(&mut self, key: &str, value: String, place: Option<&Place>) {
+        if let Some(prefix) = &self.prefix {
+            let origin = place.map_or("default", Place::origin).to_owned();
+            self.job
+                .settings
+                .insert(format!("{prefix}{key}"), EffectiveSetting { value, origin });
+        }
+    }
+
+    fn record_raw(&mut self, key: &str, at: &Located) {
+        self.record(key, at.value.to_toml(), Some(&at.place));
+    }
+
+    /// A string.
+    pub(crate) fn text(&mut self, key: &'static str, example: &str) -> Option<(&'a str, &'a Place)> {
+        let at = self.raw(key)?;
+        let Value::Text(text) = &at.value else {
+            self.expected(at, key, "a string", &format!("{key} = \"{example}\""));
+            return None;
+        };
+        if text.is_empty() {
+            self.expected(at, key, "a string that is not empty", &format!("{key} = \"{example}\""));
+            return None;
+        }
+        self.record_raw(key, at);
+        Some((text, &at.place))
+    }
+
+    /// An integer within bounds.
+    pub(crate) fn integer(&mut self, key: &'static str, min: u64, max: u64, example: u64) -> Option<u64> {
+        let at = self.raw(key)?;
+        if let Value::Int(value) = at.value
+            && let Ok(value) = u64::try_from(value)
+            && (min..=max).contains(&value)
+        {
+            self.record_raw(key, at);
+            return Some(value);
+        }
+        let bounds = if max == u64::MAX {
+            format!("an integer of at least {min}")
+        } else {
+            format!("an integer from {min} to {max}")
+        };
+        self.expected(at, key, &bounds, &format!("{key} = {example}"));
+        None
+    }
+
+    /// A `u32` within bounds.
+    pub(crate) fn integer32(&mut self, key: &'static str, min: u32, max: u32, example: u32) -> Option<u32> {
+        self.integer(key, min.into(), max.into(), example.into())
+            .and_then(|value| u32::try_from(value).ok())
+    }
+
+    /// `parallelism`, up to the job's max parallelism.
+    pub(crate) fn parallelism(&mut self, max: u32) -> Option<u32> {
+        let key = "parallelism";
+        let at = self.raw(key)?;
+        if let Value::Int(value) = at.value {
+            if let Ok(value) = u32::try_from(value)
+                && (1..=max).contains(&value)
+            {
+                self.record_raw(key, at);
+                return Some(value);
+            }
+            let nearest = if value < 1 { 1 } else { max };
+            let expected = format!("an integer from 1 to {max} (max-parallelism)");
+            self.expected(at, key, &expected, &format!("parallelism = {nearest}"));
+        } else {
+            self.expected(at, key, "an integer", "parallelism = 1");
+        }
+        None
+    }
+
+    /// One of several words; the first one is the default.
+    pub(crate) fn choice(&mut self, key: &'static str, words: &[&'static str]) -> &'static str {
+        let default = words.first().copied().unwrap_or_default();
+        let Some(at) = self.raw(key) else {
+            self.record(key, text_to_toml(default), None);
+            return default;
+        };
+        if let Value::Text(text) = &at.value
+            && let Some(word) = words.iter().find(|word| *word == text)
+        {
+            self.record_raw(key, at);
+            return word;
+        }
+        self.expected(at, key, &one_of(words), &format!("{key} = \"{default}\""));
+        default
+    }
+
+    /// A duration, of at least 1 ms where `positive`.
+    pub(crate) fn duration(&mut self, key: &'static str, default: Duration, positive: bool) -> Duration {
+        let Some(at) = self.raw(key) else {
+            self.record(key, text_to_toml(&units::show_duration(default)), None);
+            return default;
+        };
+        if let Value::Text(text) = &at.value
+            && let Some(value) = units::duration(text)
+            && !(positive && value.is_zero())
+        {
+            self.record_raw(key, at);
+            return value;
+        }
+        let expected = if key == "interval" {
+            "a duration above zero, or \"off\""
+        } else if positive {
+            "a duration above zero"
+        } else {
+            "a duration"
+        };
+        self.expected(
+            at,
+            key,
+            expected,
+            &format!("{key} = \"{}\"", units::show_duration(default)),
+        );
+        default
+    }
+
+    /// Names a setting of later versions: anything but its default is refused. `valid` says which other values will be
+    /// understood; any other is a plain mistake.
+    pub(crate) fn only_default(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        expected: &str,
+        valid: impl Fn(&Value) -> bool,
+    ) {
+        let Some(at) = self.raw(key) else {
+            if !default.is_empty() {
+                self.record(key, default.to_owned(), None);
+            }
+            return;
+        };
+        let value = at.value.to_toml();
+        let is_zero =
+            |text: &Value| matches!(text, Value::Text(text) if units::duration(text).is_some_and(|d| d.is_zero()));
+        if value == default || (default == "\"0s\"" && is_zero(&at.value)) {
+            self.record_raw(key, at);
+        } else if valid(&at.value) {
+            self.problem_at(&at.place, &not_yet(&format!("{key} = {}", found(&at.value)), default));
+        } else {
+            self.expected(at, key, expected, &format!("{key} = {default}"));
+        }
+    }
+
+    /// A directory: a path, made absolute, or a `file://` URL, which becomes a path.
+    pub(crate) fn directory(&mut self, key: &'static str, example: &str) -> Option<String> {
+        let (text, place) = self.text(key, example)?;
+        self.local_path(key, text, place)
+            .map(|path| path.to_string_lossy().into_owned())
+    }
+
+    /// A path or `file://` URL as an absolute path; other schemes are refused by name.
+    pub(crate) fn local_path(&mut self, key: &str, text: &str, place: &Place) -> Option<PathBuf> {
+        match local_path(text, self.job.bases.of(place)) {
+            Ok(path) => Some(path),
+            Err(PathError::Later) => {
+                let message = format!("{key} = \"{text}\" is not implemented yet; remove it or set it to a local path");
+                self.problem_at(place, &message);
+                None
+            }
+            Err(PathError::Unknown(scheme)) => {
+                let message = format!(
+                    "{key}: expected a path or a file:// URL, found \"{text}\", whose scheme {scheme} is not known; write {key} = \"DIR\""
+                );
+                self.problem_at(place, &message);
+                None
+            }
+        }
+    }
+
+    /// Which keys there may be is not known, so none is wrong.
+    pub(crate) const fn allow_any_key(&mut self) {
+        self.any_key = true;
+    }
+
+    /// Names every key that nothing has read.
+    pub(crate) fn finish(mut self) {
+        if self.any_key {
+            return;
+        }
+        let known = std::mem::take(&mut self.known);
+        for (key, at) in self.table {
+            if known.contains(&key.as_str()) {
+                continue;
+            }
+            let remedy = match nearest(key, &known) {
+                Some(word) => format!("did you mean \"{word}\"?"),
+                None => format!("expected {}", one_of(&known)),
+            };
+            self.problem_at(&at.place, &format!("unknown key \"{key}\"; {remedy}"));
+        }
+    }
+}
+
+/// `… is not implemented yet; remove it or set it to its default (…)`.
+pub(crate) fn not_yet(what: &str, default: &str) -> String {
+    if default.is_empty() {
+        return format!("{what} is not implemented yet; remove it");
+    }
+    format!("{what} is not implemented yet; remove it or set it to its default ({default})")
+}
+
+/// A value for a message: on one line, not too long.
+pub(crate) fn found(value: &Value) -> String {
+    let text = match value {
+        // A string is shown as it was written, also where TOML would need an escape.
+        Value::Text(text) => format!("{text:?}"),
+        value => value.to_toml(),
+    };
+    if text.chars().count() > 60 {
+        format!("{}…", text.chars().take(60).collect::<String>())
+    } else {
+        text
+    }
+}
+
+/// Why a text is no local path.
+pub(crate) enum PathError {
+    /// A store that comes later.
+    Later,
+    /// No store we know.
+    Unknown(String),
+}
+
+/// A path or `file://` URL as a path, absolute where `base` is.
+pub(crate) fn local_path(text: &str, base: &Path) -> Result<PathBuf, PathError> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Ok(base.join(text));
+    };
+    match scheme {
+        "file" => Ok(PathBuf::from(percent_decode(rest))),
+        "s3" | "s3a" | "gs" | "az" | "abfs" | "abfss" | "adl" | "http" | "https" | "hdfs" | "memory" => {
+            Err(PathError::Later)
+        }
+        _ => Err(PathError::Unknown(format!("{scheme}://"))),
+    }
+}
+
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let hex = tail
+            .get(..2)
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (byte, hex) {
+            (b'%', Some(decoded)) => {
+                bytes.push(decoded);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+}

@@ -1,0 +1,412 @@
+//! Where settings come from, and which one wins: the host's `config.toml`, then the job file, then the environment, then
+//! the command line. Flink's spellings become ours here, so nothing after this knows them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use regraft_model::id::{OperatorUid, RESERVED_UIDS};
+
+use super::job_graph::Artifact;
+use super::problem::{Findings, JobFileError, Place};
+use super::suggest::{nearest, one_of};
+use super::tree::{self, Located, Table, Value};
+
+/// What is said about a job outside its file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--name`.
+    pub name: Option<String>,
+    /// `-c`: what the job in the file must be called.
+    pub entry: Option<String>,
+    /// `-p`.
+    pub parallelism: Option<u64>,
+    /// `--set KEY=VALUE`, each.
+    pub set: Vec<String>,
+    /// `--module UID=PATH`, each; see [`parse_module`].
+    pub modules: Vec<ModuleOverride>,
+    /// What stood after `--`.
+    pub arguments: Vec<String>,
+    /// Environment variables, of which those in [`ENVIRONMENT`] are read.
+    pub environment: Vec<(String, String)>,
+    /// The host's configuration: its path and text.
+    pub config: Option<(PathBuf, String)>,
+    /// What relative paths on the command line are relative to.
+    pub current_dir: PathBuf,
+}
+
+impl Overrides {
+    /// What this process's environment and the host's data directory say; the rest is left as it is by default.
+    ///
+    /// # Errors
+    /// `config.toml` is there and cannot be read.
+    pub fn from_process(data_dir: &Path) -> Result<Self, JobFileError> {
+        let path = data_dir.join("config.toml");
+        let config = match std::fs::read_to_string(&path) {
+            Ok(text) => Some((path, text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(source) => return Err(JobFileError::Unreadable { path, source }),
+        };
+        let environment = ENVIRONMENT
+            .iter()
+            .filter_map(|(name, _)| Some(((*name).to_owned(), std::env::var(name).ok()?)))
+            .collect();
+        let current_dir = std::env::current_dir().unwrap_or_default();
+        Ok(Self {
+            environment,
+            config,
+            current_dir,
+            ..Self::default()
+        })
+    }
+}
+
+/// Environment variables that are settings, and which.
+pub const ENVIRONMENT: [(&str, &str); 6] = [
+    ("REGRAFT_PARALLELISM", "parallelism"),
+    ("REGRAFT_MAX_PARALLELISM", "max-parallelism"),
+    ("REGRAFT_CHECKPOINT_INTERVAL", "checkpoint.interval"),
+    ("REGRAFT_CHECKPOINT_TIMEOUT", "checkpoint.timeout"),
+    ("REGRAFT_CHECKPOINT_DIR", "checkpoint.dir"),
+    ("REGRAFT_SAVEPOINT_DIR", "savepoint.dir"),
+];
+
+/// `--module UID=PATH`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleOverride {
+    /// Of which operator.
+    pub uid: OperatorUid,
+    /// A component file, or a guest crate's directory.
+    pub artifact: Artifact,
+    /// As it was typed.
+    pub text: String,
+}
+
+/// Reads the argument of `--module`: a directory is a guest crate, anything else a component file.
+///
+/// # Errors
+/// The text is not `UID=PATH`; it says so in one line.
+pub fn parse_module(text: &str, current_dir: &Path) -> Result<ModuleOverride, String> {
+    let expected = || format!("--module {text}: expected UID=PATH, for example count=count.wasm");
+    let (uid, path) = text.split_once('=').ok_or_else(expected)?;
+    if path.is_empty() {
+        return Err(expected());
+    }
+    let uid = OperatorUid::new(uid).map_err(|error| format!("--module {text}: {error}"))?;
+    let path = current_dir.join(path);
+    let artifact = if path.is_dir() {
+        Artifact::Crate(path)
+    } else {
+        Artifact::Module(path)
+    };
+    Ok(ModuleOverride {
+        uid,
+        artifact,
+        text: text.to_owned(),
+    })
+}
+
+/// Top-level keys of a job file that hold one value.
+pub(crate) const SCALARS: [&str; 3] = ["name", "parallelism", "max-parallelism"];
+/// Top-level keys of a job file that hold its sources, operators and sinks.
+pub(crate) const NODES: [&str; 3] = ["source", "operator", "sink"];
+/// Keys that every connector has, so that they outlive a change of connector.
+const COMMON: [&str; 6] = ["uid", "connector", "inputs", "parallelism", "rate", "key"];
+
+/// Other spellings of settings: dotted paths from the root, and ours.
+const ALIASES: [(&str, &str); 13] = [
+    ("state.savepoints.dir", "savepoint.dir"),
+    ("execution.checkpointing.savepoint-dir", "savepoint.dir"),
+    ("state.checkpoints.dir", "checkpoint.dir"),
+    ("execution.checkpointing.dir", "checkpoint.dir"),
+    ("state.checkpoints.num-retained", "checkpoint.retain"),
+    ("execution.checkpointing.num-retained", "checkpoint.retain"),
+    ("execution.checkpointing.interval", "checkpoint.interval"),
+    ("execution.checkpointing.mode", "checkpoint.mode"),
+    ("execution.checkpointing.min-pause", "checkpoint.min-pause"),
+    ("execution.checkpointing.timeout", "checkpoint.timeout"),
+    (
+        "execution.checkpointing.tolerable-failed-checkpoints",
+        "checkpoint.tolerable-failures",
+    ),
+    (
+        "execution.checkpointing.max-concurrent-checkpoints",
+        "checkpoint.max-concurrent",
+    ),
+    ("execution.checkpointing.unaligned", "checkpoint.unaligned"),
+];
+
+/// Settings that people may bring along and that have no meaning here.
+const REFUSED: [(&str, &str); 4] = [
+    ("s3.entropy.key", "paths need no entropy here"),
+    ("s3.entropy.length", "paths need no entropy here"),
+    (
+        "state.storage.fs.memory-threshold",
+        "state is always a file of its own, never inside _metadata",
+    ),
+    (
+        "execution.checkpointing.data-inline-threshold",
+        "state is always a file of its own, never inside _metadata",
+    ),
+];
+
+/// All layers as one tree, in our spelling.
+pub(crate) fn layered(text: &str, file: &Arc<str>, overrides: &Overrides, findings: &mut Findings) -> Table {
+    let mut root = config_layer(overrides, findings);
+    let place = |line| Place::JobFile {
+        file: file.clone(),
+        line,
+    };
+    let mut job = tree::parse(text, findings, &place);
+    normalize(&mut job, findings);
+    if findings.broken {
+        return root;
+    }
+    check_entry(&job, overrides, findings);
+    tree::merge(&mut root, job);
+    for (name, key) in ENVIRONMENT {
+        if let Some((_, value)) = overrides.environment.iter().find(|(variable, _)| variable == name) {
+            let place = Place::Environment(name.into());
+            let parts = key.split('.').map(str::to_owned).collect::<Vec<_>>();
+            set_path(&mut root, &parts, tree::parse_value(value, &place), findings);
+        }
+    }
+    command_line(&mut root, overrides, findings);
+    root
+}
+
+fn config_layer(overrides: &Overrides, findings: &mut Findings) -> Table {
+    let Some((path, text)) = &overrides.config else {
+        return Table::new();
+    };
+    let file = tree::file_name(path);
+    let mut table = tree::parse(text, findings, &|line| Place::Config {
+        file: file.clone(),
+        line,
+    });
+    normalize(&mut table, findings);
+    table.retain(|key, at| {
+        let of_one_job = key == "name" || NODES.contains(&key.as_str());
+        if of_one_job {
+            findings.problem(
+                &at.place,
+                None,
+                format!("{key} belongs to one job; move it to the job file"),
+            );
+        }
+        !of_one_job
+    });
+    table
+}
+
+fn check_entry(job: &Table, overrides: &Overrides, findings: &mut Findings) {
+    if let (
+        Some(entry),
+        Some(Located {
+            value: Value::Text(name),
+            ..
+        }),
+    ) = (&overrides.entry, job.get("name"))
+        && entry != name
+    {
+        let place = Place::CommandLine(format!("-c {entry}").into());
+        findings.problem(
+            &place,
+            None,
+            format!("the file holds one job, \"{name}\"; write -c {name}, or leave -c out"),
+        );
+    }
+}
+
+fn command_line(root: &mut Table, overrides: &Overrides, findings: &mut Findings) {
+    for text in &overrides.set {
+        let place = Place::CommandLine(format!("--set {text}").into());
+        let parsed = text
+            .split_once('=')
+            .and_then(|(key, value)| Some((tree::parse_key(key.trim())?, value.trim())));
+        match parsed {
+            Some((parts, value)) => apply_set(root, parts, tree::parse_value(value, &place), findings),
+            None => findings.problem(&place, None, "expected KEY=VALUE, for example count.parallelism=2"),
+        }
+    }
+    if let Some(value) = overrides.parallelism {
+        let place = Place::CommandLine(format!("-p {value}").into());
+        root.insert(
+            "parallelism".to_owned(),
+            Located {
+                place,
+                value: Value::Int(value.into()),
+            },
+        );
+    }
+    if let Some(name) = &overrides.name {
+        let place = Place::CommandLine(format!("--name {name}").into());
+        root.insert(
+            "name".to_owned(),
+            Located {
+                place,
+                value: Value::Text(name.clone()),
+            },
+        );
+    }
+    for module in &overrides.modules {
+        let place = Place::CommandLine(format!("--module {}", module.text).into());
+        let (key, path) = match &module.artifact {
+            Artifact::Module(path) => ("module", path),
+            Artifact::Crate(path) => ("crate", path),
+        };
+        let value = Located {
+            place,
+            value: Value::Text(path.to_string_lossy().into_owned()),
+        };
+        apply_set(root, vec![module.uid.to_string(), key.to_owned()], value, findings);
+    }
+}
+
+/// One setting by its dotted path: a table of the job file, or a uid and its key.
+fn apply_set(root: &mut Table, parts: Vec<String>, value: Located, findings: &mut Findings) {
+    let first = parts.first().map(String::as_str).unwrap_or_default();
+    let flink = ["execution", "s3"].contains(&first);
+    if flink || SCALARS.contains(&first) || RESERVED_UIDS.contains(&first) {
+        let mut layer = Table::new();
+        set_path(&mut layer, &parts, value, findings);
+        normalize(&mut layer, findings);
+        tree::merge(root, layer);
+        return;
+    }
+    let place = value.place.clone();
+    let Some(node) = find_node(root, first) else {
+        let uids = all_uids(root);
+        let uids: Vec<&str> = uids.iter().map(String::as_str).collect();
+        let remedy = match nearest(first, &uids) {
+            Some(uid) => format!("did you mean \"{uid}\"?"),
+            None if uids.is_empty() => "it has none".to_owned(),
+            None => format!("expected {}", one_of(&uids)),
+        };
+        return findings.problem(
+            &place,
+            None,
+            format!("nothing in the job has the uid \"{first}\"; {remedy}"),
+        );
+    };
+    match parts.get(1).map(String::as_str) {
+        None => {
+            let message = format!("expected {first}.KEY=VALUE, for example {first}.parallelism=2");
+            return findings.problem(&place, Some(first), message);
+        }
+        Some("uid") => {
+            let message = "a uid is what state is bound to and cannot be set here; change the job file";
+            return findings.problem(&place, Some(first), message);
+        }
+        Some("module") => drop(node.remove("crate")),
+        Some("crate") => drop(node.remove("module")),
+        Some("connector") => {
+            node.retain(|key, at| COMMON.contains(&key.as_str()) || matches!(at.place, Place::CommandLine(_)));
+        }
+        Some(_) => {}
+    }
+    set_path(node, parts.get(1..).unwrap_or_default(), value, findings);
+}
+
+fn node_tables(root: &mut Table) -> impl Iterator<Item = &mut Table> {
+    root.iter_mut()
+        .filter(|(key, _)| NODES.contains(&key.as_str()))
+        .filter_map(|(_, at)| {
+            if let Value::List(items) = &mut at.value {
+                Some(items)
+            } else {
+                None
+            }
+        })
+        .flatten()
+        .filter_map(|item| {
+            if let Value::Table(table) = &mut item.value {
+                Some(table)
+            } else {
+                None
+            }
+        })
+}
+
+fn uid_of(table: &Table) -> Option<&str> {
+    match table.get("uid") {
+        Some(Located {
+            value: Value::Text(uid),
+            ..
+        }) => Some(uid),
+        _ => None,
+    }
+}
+
+fn find_node<'a>(root: &'a mut Table, uid: &str) -> Option<&'a mut Table> {
+    node_tables(root).find(|table| uid_of(table) == Some(uid))
+}
+
+fn all_uids(root: &mut Table) -> Vec<String> {
+    node_tables(root)
+        .filter_map(|table| uid_of(table).map(str::to_owned))
+        .collect()
+}
+
+/// Puts a value at a path, making the tables on the way.
+fn set_path(table: &mut Table, parts: &[String], value: Located, findings: &mut Findings) {
+    let Some((first, rest)) = parts.split_first() else {
+        return;
+    };
+    if rest.is_empty() {
+        table.insert(first.clone(), value);
+        return;
+    }
+    let place = value.place.clone();
+    let entry = table.entry(first.clone());
+    let next = entry.or_insert_with(|| Located {
+        place: place.clone(),
+        value: Value::Table(Table::new()),
+    });
+    match &mut next.value {
+        Value::Table(next) => set_path(next, rest, value, findings),
+        other => {
+            let message = format!(
+                "\"{first}\" is {}, not a table, so it has no \"{}\"",
+                other.what(),
+                rest.join(".")
+            );
+            findings.problem(&place, None, message);
+        }
+    }
+}
+
+/// Takes out what stands at a dotted path, or at the path as one quoted key.
+fn take_path(table: &mut Table, path: &str) -> Option<Located> {
+    if let Some(value) = table.remove(path) {
+        return Some(value);
+    }
+    let (first, rest) = path.split_once('.')?;
+    let Value::Table(next) = &mut table.get_mut(first)?.value else {
+        return None;
+    };
+    let value = take_path(next, rest)?;
+    if next.is_empty() {
+        table.remove(first);
+    }
+    Some(value)
+}
+
+fn normalize(root: &mut Table, findings: &mut Findings) {
+    for (path, why) in REFUSED {
+        if let Some(at) = take_path(root, path) {
+            findings.problem(&at.place, None, format!("{path} has no meaning here: {why}; remove it"));
+        }
+    }
+    for (path, ours) in ALIASES {
+        let Some(value) = take_path(root, path) else { continue };
+        let parts: Vec<String> = ours.split('.').map(str::to_owned).collect();
+        if let Some(there) = take_path(root, ours) {
+            let message = format!(
+                "{path} and {ours} (at {}) are the same setting; remove one",
+                there.place
+            );
+            findings.problem(&value.place, None, message);
+        }
+        set_path(root, &parts, value, findings);
+    }
+}

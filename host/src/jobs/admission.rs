@@ -1,0 +1,231 @@
+//! Whether the components of a job fit it and each other, before anything runs. All problems are told at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use regraft_model::describe::{Description, PortValue, StateKind};
+use regraft_model::id::OperatorUid;
+use regraft_model::schema::{Field, StructType, Type};
+
+use crate::graph::job_graph::{Input, JobGraph, LineKey, Node, NodeKind, Partitioning, SinkConnector, SourceConnector, TextFormat};
+
+/// What each operator's component declares.
+pub type Descriptions = HashMap<OperatorUid, Arc<Description>>;
+
+/// Why a job is not deployed: usage, since job file or module must change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", problems.join("\n"))]
+pub struct Refused {
+    /// Each: what, on which uid; expected; found; remedy.
+    pub problems: Vec<String>,
+}
+
+/// What an edge carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeShape {
+    /// The number of the output port.
+    pub port: u32,
+    /// The key that records have; none: they have no key.
+    pub key: Option<Field>,
+    /// Whether it is known what the key is.
+    pub keyed: bool,
+    /// The value.
+    pub value: PortValue,
+}
+
+/// The shape of the records of an edge.
+///
+/// # Errors
+/// A text where there is no such port.
+pub fn edge_shape(graph: &JobGraph, descriptions: &Descriptions, input: &Input) -> Result<EdgeShape, String> {
+    let from = &graph.nodes[input.from];
+    match &from.kind {
+        NodeKind::Source(source) => match &input.port {
+            None => Ok(source_shape(&source.connector)),
+            Some(port) => Err(format!("source \"{}\" has one output and no port \"{port}\"; leave `port` out", from.uid)),
+        },
+        NodeKind::Operator(_) => operator_shape(from, descriptions, input),
+        NodeKind::Sink(_) => Err(format!("\"{}\" is a sink and has no output", from.uid)),
+    }
+}
+
+fn source_shape(connector: &SourceConnector) -> EdgeShape {
+    let field = |name: &str, ty| Field { name: name.to_owned(), ty, aliases: vec![], default: false };
+    match connector {
+        SourceConnector::File(file) => {
+            let key = (file.key == LineKey::Line).then(|| field("line", Type::String));
+            EdgeShape { port: 0, keyed: key.is_some(), key, value: PortValue::Text }
+        }
+        SourceConnector::Generator(generator) => {
+            let key = generator.key.and_then(|i| generator.fields.get(i)).map(|f| field(&f.name, f.ty.clone()));
+            let fields: Vec<Field> = generator.value_fields().map(|f| field(&f.name, f.ty.clone())).collect();
+            let value = match (generator.value_is_raw(), fields.first().map(|f| &f.ty)) {
+                (true, Some(Type::String)) => PortValue::Text,
+                (true, _) => PortValue::Bytes,
+                _ => PortValue::Record(StructType { name: "Generated".to_owned(), fields }),
+            };
+            EdgeShape { port: 0, keyed: key.is_some(), key, value }
+        }
+    }
+}
+
+fn operator_shape(from: &Node, descriptions: &Descriptions, input: &Input) -> Result<EdgeShape, String> {
+    let Some(description) = descriptions.get(&from.uid) else {
+        return Err(format!("operator \"{}\" has no component", from.uid));
+    };
+    let names = || description.outputs.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", ");
+    let at = match &input.port {
+        None if description.outputs.is_empty() => return Err(format!("operator \"{}\" declares no output", from.uid)),
+        None => 0,
+        Some(name) => description.outputs.iter().position(|port| port.name == *name).ok_or_else(|| {
+            format!("operator \"{}\" has no output port \"{name}\"; it declares: {}", from.uid, names())
+        })?,
+    };
+    let port = &description.outputs[at];
+    // A port without a declared key hands on the keys of its input, whatever they are.
+    Ok(EdgeShape { port: at as u32, key: port.key.clone(), keyed: true, value: port.value.clone() })
+}
+
+/// Checks a whole job.
+///
+/// # Errors
+/// [`Refused`] with every problem.
+pub fn check(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), Refused> {
+    let mut problems = vec![];
+    for node in &graph.nodes {
+        if let Some(description) = descriptions.get(&node.uid) {
+            unsupported(&node.uid, description, &mut problems);
+            keyed_inputs(node, description, &mut problems);
+        }
+        for (at, input) in node.inputs.iter().enumerate() {
+            match edge_shape(graph, descriptions, input) {
+                Ok(shape) => edge(graph, descriptions, node, at, input, &shape, &mut problems),
+                Err(problem) => problems.push(format!("input {at} of \"{}\": {problem}", node.uid)),
+            }
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Refused { problems }) }
+}
+
+/// What a component may declare, and this host does not do yet.
+fn unsupported(uid: &OperatorUid, description: &Description, problems: &mut Vec<String>) {
+    let mut refuse = |what: String| {
+        problems.push(format!("operator \"{uid}\": its module declares {what}, which is not implemented yet"));
+    };
+    for state in &description.states {
+        if state.kind != StateKind::Value {
+            refuse(format!("state \"{}\" of kind {}", state.name, state.kind));
+        } else if !state.travels {
+            refuse(format!("state \"{}\" that does not travel with the batch", state.name));
+        }
+        if state.ttl_ms.is_some() {
+            refuse(format!("a time to live of state \"{}\"", state.name));
+        }
+    }
+    for timer in &description.timers {
+        refuse(format!("timer \"{}\"", timer.name));
+    }
+    for state in &description.operator_states {
+        refuse(format!("operator state \"{}\"", state.name));
+    }
+    if description.on_watermark {
+        refuse("on-watermark calls".to_owned());
+    }
+    if description.private_state {
+        refuse("private state".to_owned());
+    }
+    if !description.states.is_empty() && description.key.is_none() {
+        problems.push(format!("operator \"{uid}\": its module declares keyed state and no key; name the key in `describe`"));
+    }
+    for (i, state) in description.states.iter().enumerate() {
+        if description.states[..i].iter().any(|other| other.name == state.name) {
+            problems.push(format!("operator \"{uid}\": its module declares state \"{}\" twice", state.name));
+        }
+    }
+}
+
+fn keyed_inputs(node: &Node, description: &Description, problems: &mut Vec<String>) {
+    if !description.is_keyed() {
+        return;
+    }
+    for (at, input) in node.inputs.iter().enumerate() {
+        if input.by != Partitioning::Key {
+            problems.push(format!(
+                "operator \"{}\" has keyed state, so every input must come by key; input {at} does not: write inputs = [{{ from = \"…\", by = \"key\" }}]",
+                node.uid
+            ));
+        }
+    }
+}
+
+fn edge(
+    graph: &JobGraph,
+    descriptions: &Descriptions,
+    node: &Node,
+    at: usize,
+    input: &Input,
+    shape: &EdgeShape,
+    problems: &mut Vec<String>,
+) {
+    let from = &graph.nodes[input.from].uid;
+    if input.by == Partitioning::Key && !shape.keyed {
+        problems.push(format!(
+            "input {at} of \"{}\" comes by key, but records of source \"{from}\" have none: give the source a `key`",
+            node.uid
+        ));
+    }
+    let Some(description) = descriptions.get(&node.uid) else {
+        if let NodeKind::Sink(sink) = &node.kind {
+            sink_format(node, &sink.connector, &shape.value, problems);
+        }
+        return;
+    };
+    let Some(port) = description.input(at) else {
+        if !description.inputs.is_empty() {
+            problems.push(format!(
+                "operator \"{}\" takes {} inputs, and the job gives it {}",
+                node.uid,
+                description.inputs.len(),
+                node.inputs.len()
+            ));
+        }
+        return;
+    };
+    if !reads(&port.value, &shape.value) {
+        problems.push(format!(
+            "operator \"{}\" reads {} from \"{from}\", which emits {}; deploy modules whose ports agree",
+            node.uid, port.value, shape.value
+        ));
+    }
+    if let (Some(expected), Some(found)) = (description.key.as_ref().or(port.key.as_ref()), &shape.key) {
+        if expected.ty != found.ty {
+            problems.push(format!(
+                "operator \"{}\" is keyed by {} {}, but \"{from}\" emits the key {} {}; deploy modules whose keys agree",
+                node.uid, expected.name, expected.ty, found.name, found.ty
+            ));
+        }
+    }
+}
+
+/// Whether an operator that reads `input` can be given `output`. Bytes take anything, as it is encoded.
+fn reads(input: &PortValue, output: &PortValue) -> bool {
+    match (input, output) {
+        (PortValue::Bytes, _) | (PortValue::Text, PortValue::Text) => true,
+        (PortValue::Record(a), PortValue::Record(b)) => {
+            a.fields.len() == b.fields.len() && a.fields.iter().zip(&b.fields).all(|(a, b)| a.name == b.name && a.ty == b.ty)
+        }
+        _ => false,
+    }
+}
+
+fn sink_format(node: &Node, connector: &SinkConnector, value: &PortValue, problems: &mut Vec<String>) {
+    if let (SinkConnector::File(file), PortValue::Record(record)) = (connector, value) {
+        if file.format == TextFormat::Lines {
+            problems.push(format!(
+                "sink \"{}\": format \"lines\" writes raw text, but its input is {}; use \"tsv\", \"csv\" or \"json\"",
+                node.uid,
+                Type::Struct(record.clone())
+            ));
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The end of a job: threads joined, what is pending cleaned, checkpoints kept or removed, and at last the status.
+
+use super::{Controller, Ending, reply};
+use crate::jobs::handle::JobError;
+use crate::jobs::status::JobStatus;
+
+impl Controller {
+    /// All subtasks are gone.
+    pub(super) async fn end(mut self) {
+        self.terminate();
+        self.report_upgrade();
+        for mut request in self.waiting.drain(..) {
+            let message = format!("job {} has ended: nothing more can be saved", self.p.shared.job_id);
+            reply(&mut request, Err(JobError::failed(message)));
+        }
+        let threads = std::mem::replace(&mut self.p.threads, crate::dataflow::executor::Threads::none());
+        // They have told that they are done: this does not wait.
+        let _ = tokio::task::spawn_blocking(move || threads.join()).await;
+        let status = match self.ending {
+            Some(Ending::Cancel) => JobStatus::Canceled,
+            Some(Ending::Fail) => JobStatus::Failed,
+            Some(Ending::Finish) | None => JobStatus::Finished,
+        };
+        // A savepoint may name pending parts; they are removed only where none does.
+        if !self.savepoint_names_pending || status == JobStatus::Finished {
+            for committer in self.p.committers.values() {
+                committer.clean();
+            }
+        }
+        // As in Flink: a failed job's checkpoints stay, those of one that ended otherwise go.
+        if status != JobStatus::Failed {
+            let of_job = self.p.shared.job_id.to_string();
+            if let Err(error) = self.p.checkpoints.delete_prefix(&of_job).await {
+                tracing::warn!("checkpoints of job {of_job} could not be removed: {error}");
+            }
+        }
+        self.set_status(status);
+        let _ = self.p.done.send(true);
+    }
+}

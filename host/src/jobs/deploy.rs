@@ -1,0 +1,414 @@
+//! A job graph, its components and its restored state become subtasks, wired by channels. Nothing runs yet.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use regraft_guest_runtime::events::GuestEvents;
+use regraft_guest_runtime::instance::InstanceSettings;
+use regraft_guest_runtime::module::GuestModule;
+use regraft_guest_runtime::trap::GuestError;
+use regraft_model::describe::PortValue;
+use regraft_model::id::{AttemptId, JobId, JobVersion, OperatorUid};
+use regraft_model::key_group::range_of;
+use regraft_model::time::{Clock, NO_TIMESTAMP};
+
+use super::admission::{Descriptions, edge_shape};
+use super::guest_log::GuestLog;
+use crate::dataflow::chain::{Chain, ChainedKind, ChainedNode, SinkNode};
+use crate::dataflow::control::{EventSink, Mailbox, NodeCounters, SubtaskId};
+use crate::dataflow::element::PreparedOperator;
+use crate::dataflow::exchange::channel::{Receiver, Sender, channel};
+use crate::dataflow::exchange::gate::Gate;
+use crate::dataflow::exchange::partitioner::OutputEdge;
+use crate::dataflow::operator::node::{NodeParts, OperatorNode, open_context};
+use crate::dataflow::sink::blackhole::BlackholeWriter;
+use crate::dataflow::sink::file::{FileSinkCommitter, FileSinkContext, FileSinkWriter};
+use crate::dataflow::sink::print::{NoCommitter, PrintWriter};
+use crate::dataflow::sink::{SinkCommitter, SinkError, SinkWriter};
+use crate::dataflow::source::file::FileReader;
+use crate::dataflow::source::generator::GeneratorReader;
+use crate::dataflow::source::rate::Rate;
+use crate::dataflow::source::{SourceError, SourceReader, SplitState, file, generator};
+use crate::dataflow::subtask::{Head, SourceHead, Subtask};
+use crate::graph::chaining;
+use crate::graph::job_graph::{JobGraph, Node, NodeKind, Operator, Partitioning, SinkConnector, Source, SourceConnector};
+use crate::state::backend::{BackendError, StateBackend};
+use crate::state::memory::MemoryBackend;
+use crate::state::rows::KeyedRows;
+
+/// The component of each operator.
+pub type Modules = HashMap<OperatorUid, GuestModule>;
+
+/// Rows of one state for one subtask.
+#[derive(Debug)]
+pub struct RestoredRows {
+    /// The state's name.
+    pub state: String,
+    /// Its rows; each has one state column.
+    pub rows: Vec<KeyedRows>,
+}
+
+/// What a job starts with.
+#[derive(Debug, Default)]
+pub struct RestoredState {
+    /// Keyed state, by uid and subtask.
+    pub keyed: HashMap<(OperatorUid, u32), Vec<RestoredRows>>,
+    /// All splits of each source.
+    pub splits: HashMap<OperatorUid, Vec<SplitState>>,
+    /// The states of each sink's subtasks, added up as the connector does.
+    pub sinks: HashMap<OperatorUid, serde_json::Value>,
+    /// Where each uid's watermark stood.
+    pub watermarks: HashMap<OperatorUid, i64>,
+}
+
+/// What identifies a deployment.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// The job.
+    pub job_id: JobId,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The version.
+    pub version: JobVersion,
+}
+
+/// Subtasks ready to run.
+pub struct Deployed {
+    /// In order of chain and index.
+    pub subtasks: Vec<Subtask>,
+    /// The way into each.
+    pub mailboxes: BTreeMap<SubtaskId, Arc<Mailbox>>,
+    /// Those at the head of which is a source.
+    pub sources: BTreeSet<SubtaskId>,
+    /// The uids of each chain.
+    pub chains: Vec<Vec<OperatorUid>>,
+    /// What commits each sink's output.
+    pub committers: HashMap<OperatorUid, Arc<dyn SinkCommitter>>,
+    /// What each node counts, subtask by subtask.
+    pub counters: BTreeMap<OperatorUid, Vec<Arc<NodeCounters>>>,
+}
+
+/// Why a job cannot be deployed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// A component does not start.
+    #[error("operator \"{uid}\", subtask {subtask}, failed in open: {error}")]
+    Open {
+        /// The operator.
+        uid: OperatorUid,
+        /// The subtask.
+        subtask: u32,
+        /// Its words.
+        error: GuestError,
+    },
+    /// A source cannot be read.
+    #[error("source \"{uid}\": {error}")]
+    Source {
+        /// The source.
+        uid: OperatorUid,
+        /// Why.
+        error: SourceError,
+    },
+    /// A sink cannot be written.
+    #[error("sink \"{uid}\": {error}")]
+    Sink {
+        /// The sink.
+        uid: OperatorUid,
+        /// Why.
+        error: SinkError,
+    },
+    /// A broken rule in the host.
+    #[error(transparent)]
+    Bug(#[from] BackendError),
+    /// Graph and components do not fit; admission tells first.
+    #[error("{0}")]
+    Shape(String),
+}
+
+/// What deployment needs beside the job itself.
+pub struct DeployContext<'a> {
+    /// Who it is.
+    pub identity: Identity,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Takes the subtasks' events.
+    pub events: EventSink,
+    /// The components.
+    pub modules: &'a Modules,
+    /// What they declare.
+    pub descriptions: &'a Descriptions,
+    /// Whether sources wait at the end of input.
+    pub hold_at_end: bool,
+}
+
+/// Opens an instance of a component for one subtask.
+///
+/// # Errors
+/// [`DeployError::Open`].
+pub fn open_operator(
+    graph: &JobGraph,
+    node: &Node,
+    operator: &Operator,
+    module: &GuestModule,
+    subtask: u32,
+    watermark: i64,
+) -> Result<PreparedOperator, DeployError> {
+    let failed = |error| DeployError::Open { uid: node.uid.clone(), subtask, error };
+    let description = Arc::new(module.description().clone());
+    let settings = InstanceSettings {
+        memory_max: operator.memory_max,
+        time_per_batch_max: operator.time_per_batch_max,
+        config: operator.config.to_string().into(),
+        arguments: graph.arguments.clone().into(),
+        sink: Arc::new(GuestLog::new(&node.uid, subtask)) as Arc<dyn GuestEvents>,
+    };
+    let mut instance = module.instantiate(&settings).map_err(failed)?;
+    let context =
+        open_context(&node.uid, &description, subtask, node.parallelism, graph.max_parallelism, watermark);
+    instance.open(&context).map_err(failed)?;
+    Ok(PreparedOperator { operator: Box::new(instance), description })
+}
+
+/// Builds all subtasks of a job.
+///
+/// # Errors
+/// [`DeployError`]; then nothing is left behind.
+pub fn deploy(
+    graph: &JobGraph,
+    restored: &mut RestoredState,
+    context: &DeployContext<'_>,
+) -> Result<Deployed, DeployError> {
+    let chains = chaining::chains(graph);
+    let mut deployed = Deployed {
+        subtasks: vec![],
+        mailboxes: BTreeMap::new(),
+        sources: BTreeSet::new(),
+        chains: chains.iter().map(|c| c.nodes.iter().map(|n| graph.nodes[*n].uid.clone()).collect()).collect(),
+        committers: HashMap::new(),
+        counters: BTreeMap::new(),
+    };
+    for (c, chain) in chains.iter().enumerate() {
+        for index in 0..chain.parallelism {
+            deployed.mailboxes.insert(SubtaskId { chain: c as u32, index }, Arc::default());
+        }
+    }
+    for node in &graph.nodes {
+        let counters = (0..node.parallelism).map(|_| Arc::default()).collect();
+        deployed.counters.insert(node.uid.clone(), counters);
+        if let NodeKind::Sink(sink) = &node.kind {
+            deployed.committers.insert(node.uid.clone(), committer(&sink.connector, context.identity.job_id));
+        }
+    }
+    let mut wiring = wire(graph, &chains, context.descriptions, &deployed.mailboxes)?;
+    let mut readers = HashMap::new();
+    for (c, chain) in chains.iter().enumerate() {
+        if let NodeKind::Source(source) = &graph.nodes[chain.nodes[0]].kind {
+            readers.insert(c, open_source(&graph.nodes[chain.nodes[0]], source, restored)?);
+        }
+    }
+    for (c, chain) in chains.iter().enumerate() {
+        for index in 0..chain.parallelism {
+            let id = SubtaskId { chain: c as u32, index };
+            let first = &graph.nodes[chain.nodes[0]];
+            let watermark = restored.watermarks.get(&first.uid).copied().unwrap_or(NO_TIMESTAMP);
+            let (inputs, edges) = wiring.remove(&id).unwrap_or_default();
+            let (head, rest) = if let NodeKind::Source(source) = &first.kind {
+                deployed.sources.insert(id);
+                let reader = readers.get_mut(&c).and_then(|readers| readers.pop_front());
+                let Some((reader, share)) = reader else { return Err(DeployError::Shape("no reader".to_owned())) };
+                let rate = source.rate.map(|rate| Rate::new(rate as f64 * share, context.clock.monotonic_ns()));
+                let counters = deployed.counters[&first.uid][index as usize].clone();
+                let uid = first.uid.clone();
+                let head = SourceHead { uid, reader, rate, counters, hold_at_end: context.hold_at_end };
+                (Head::Source(head), &chain.nodes[1..])
+            } else {
+                (Head::Gate(Gate::new(inputs, watermark)), &chain.nodes[..])
+            };
+            let mut nodes = vec![];
+            for &at in rest {
+                let counters = deployed.counters[&graph.nodes[at].uid][index as usize].clone();
+                nodes.push(chained(graph, at, index, restored, context, counters)?);
+            }
+            let (mailbox, events) = (deployed.mailboxes[&id].clone(), context.events.clone());
+            let chain = Chain { nodes, edges };
+            deployed.subtasks.push(Subtask::new(id, head, chain, mailbox, events, context.clock.clone(), watermark));
+        }
+    }
+    Ok(deployed)
+}
+
+type Wiring = HashMap<SubtaskId, (Vec<(u32, Receiver)>, Vec<OutputEdge>)>;
+
+/// Makes the channels of every edge between chains.
+fn wire(
+    graph: &JobGraph,
+    chains: &[chaining::Chain],
+    descriptions: &Descriptions,
+    mailboxes: &BTreeMap<SubtaskId, Arc<Mailbox>>,
+) -> Result<Wiring, DeployError> {
+    let chain_of = |node: usize| chains.iter().position(|chain| chain.nodes.contains(&node)).unwrap_or(0);
+    let mut wiring = Wiring::new();
+    for (c, chain) in chains.iter().enumerate() {
+        for (number, input) in graph.nodes[chain.nodes[0]].inputs.iter().enumerate() {
+            let shape = edge_shape(graph, descriptions, input).map_err(DeployError::Shape)?;
+            let from = chain_of(input.from);
+            for i in 0..chains[from].parallelism {
+                let producer = SubtaskId { chain: from as u32, index: i };
+                let consumers: Vec<u32> =
+                    if input.by == Partitioning::Forward { vec![i] } else { (0..chain.parallelism).collect() };
+                let mut senders: Vec<Sender> = vec![];
+                for index in consumers {
+                    let consumer = SubtaskId { chain: c as u32, index };
+                    let (sender, receiver) = channel(mailboxes[&producer].clone(), mailboxes[&consumer].clone());
+                    senders.push(sender);
+                    wiring.entry(consumer).or_default().0.push((number as u32, receiver));
+                }
+                let edge = OutputEdge::new(shape.port, input.by, graph.max_parallelism, i, senders);
+                wiring.entry(producer).or_default().1.push(edge);
+            }
+        }
+    }
+    Ok(wiring)
+}
+
+type Readers = std::collections::VecDeque<(Box<dyn SourceReader>, f64)>;
+
+/// A reader per subtask, each with its share of the rate. Splits are dealt out in sorted order (CONTRACT B3.7).
+fn open_source(node: &Node, source: &Source, restored: &mut RestoredState) -> Result<Readers, DeployError> {
+    let failed = |error| DeployError::Source { uid: node.uid.clone(), error };
+    let mut saved: BTreeMap<String, Option<serde_json::Value>> = BTreeMap::new();
+    match &source.connector {
+        SourceConnector::File(settings) => {
+            // Files known from before are opened even where the glob misses them now, so that a lost one is told.
+            let known = restored.splits.get(&node.uid).is_some_and(|splits| !splits.is_empty());
+            let names = match file::list(settings) {
+                Err(SourceError::NothingMatches { .. }) if known => vec![],
+                names => names.map_err(failed)?,
+            };
+            saved.extend(names.into_iter().map(|name| (name, None)));
+        }
+        SourceConnector::Generator(settings) => {
+            saved.extend(generator::list(settings).into_iter().map(|name| (name, None)));
+        }
+    }
+    for SplitState { split, position } in restored.splits.remove(&node.uid).unwrap_or_default() {
+        saved.insert(split, Some(position));
+    }
+    let known: Arc<HashSet<String>> = Arc::new(saved.keys().cloned().collect());
+    let parallelism = node.parallelism;
+    let mut shares: Vec<Vec<_>> = (0..parallelism).map(|_| vec![]).collect();
+    for (i, split) in saved.into_iter().enumerate() {
+        shares[i % parallelism as usize].push(split);
+    }
+    let busy = shares.iter().filter(|share| !share.is_empty()).count().max(1);
+    let mut readers = Readers::new();
+    for (subtask, splits) in shares.into_iter().enumerate() {
+        let reader: Box<dyn SourceReader> = match &source.connector {
+            SourceConnector::File(settings) => {
+                let reader = FileReader::new(settings.clone(), subtask as u32, parallelism, splits, known.clone());
+                Box::new(reader.map_err(failed)?)
+            }
+            SourceConnector::Generator(settings) => {
+                Box::new(GeneratorReader::new(settings.clone(), splits).map_err(failed)?)
+            }
+        };
+        readers.push_back((reader, 1.0 / busy as f64));
+    }
+    Ok(readers)
+}
+
+fn chained(
+    graph: &JobGraph,
+    at: usize,
+    subtask: u32,
+    restored: &mut RestoredState,
+    context: &DeployContext<'_>,
+    counters: Arc<NodeCounters>,
+) -> Result<ChainedNode, DeployError> {
+    let node = &graph.nodes[at];
+    let input = node.inputs.first().ok_or_else(|| DeployError::Shape(format!("\"{}\" has no input", node.uid)))?;
+    let shape = edge_shape(graph, context.descriptions, input).map_err(DeployError::Shape)?;
+    let kind = match &node.kind {
+        NodeKind::Operator(operator) => {
+            let watermark = restored.watermarks.get(&node.uid).copied().unwrap_or(NO_TIMESTAMP);
+            let module = context.modules.get(&node.uid);
+            let module = module.ok_or_else(|| DeployError::Shape(format!("\"{}\" has no module", node.uid)))?;
+            let prepared = open_operator(graph, node, operator, module, subtask, watermark)?;
+            let backend = backend(graph, node, subtask, restored)?;
+            let seed = u64::from(subtask) ^ xxhash_rust::xxh3::xxh3_64(node.uid.as_str().as_bytes());
+            let parts = NodeParts {
+                uid: node.uid.clone(),
+                subtask,
+                prepared,
+                backend,
+                clock: context.clock.clone(),
+                counters,
+                watermark,
+                seed,
+            };
+            ChainedKind::Operator(Box::new(OperatorNode::new(parts)))
+        }
+        NodeKind::Sink(sink) => {
+            let saved = restored.sinks.get(&node.uid).cloned().unwrap_or_default();
+            let writer = open_sink(node, &sink.connector, subtask, &saved, context, &shape.value)
+                .map_err(|error| DeployError::Sink { uid: node.uid.clone(), error })?;
+            let (uid, input) = (node.uid.clone(), shape.value.clone());
+            ChainedKind::Sink(SinkNode { uid, subtask, writer, counters, input, parked: None })
+        }
+        NodeKind::Source(_) => return Err(DeployError::Shape(format!("source \"{}\" has an input", node.uid))),
+    };
+    Ok(ChainedNode { port: shape.port, kind })
+}
+
+/// Keyed state for an operator whose inputs all come by key: it may have none today and some after an upgrade.
+fn backend(
+    graph: &JobGraph,
+    node: &Node,
+    subtask: u32,
+    restored: &mut RestoredState,
+) -> Result<Option<Box<dyn StateBackend>>, DeployError> {
+    if !node.inputs.iter().all(|input| input.by == Partitioning::Key) {
+        return Ok(None);
+    }
+    let range = range_of(subtask, node.parallelism, graph.max_parallelism);
+    let mut backend = MemoryBackend::new(node.uid.clone(), range, graph.max_parallelism);
+    for restored in restored.keyed.remove(&(node.uid.clone(), subtask)).unwrap_or_default() {
+        backend.bind(&[restored.state]);
+        for rows in &restored.rows {
+            backend.load(rows)?;
+        }
+    }
+    Ok(Some(Box::new(backend)))
+}
+
+fn open_sink(
+    node: &Node,
+    connector: &SinkConnector,
+    subtask: u32,
+    saved: &serde_json::Value,
+    context: &DeployContext<'_>,
+    input: &PortValue,
+) -> Result<Box<dyn SinkWriter>, SinkError> {
+    let Identity { job_id, attempt, version } = context.identity;
+    let mut writer: Box<dyn SinkWriter> = match connector {
+        SinkConnector::File(settings) => {
+            let context = FileSinkContext { job_id, uid: node.uid.clone(), subtask, attempt, version };
+            Box::new(FileSinkWriter::new(settings.clone(), context, input)?)
+        }
+        SinkConnector::Print => Box::new(PrintWriter::new(subtask, node.parallelism, input)?),
+        // Totals are sums: all of what was saved goes to one subtask.
+        SinkConnector::Blackhole if subtask == 0 => Box::new(BlackholeWriter::new(saved)),
+        SinkConnector::Blackhole => Box::new(BlackholeWriter::new(&serde_json::Value::Null)),
+    };
+    writer.begin()?;
+    Ok(writer)
+}
+
+/// What commits the output of a connector.
+#[must_use]
+pub fn committer(connector: &SinkConnector, job_id: JobId) -> Arc<dyn SinkCommitter> {
+    match connector {
+        SinkConnector::File(settings) => Arc::new(FileSinkCommitter { path: settings.path.clone(), job_id }),
+        SinkConnector::Print | SinkConnector::Blackhole => Arc::new(NoCommitter),
+    }
+}

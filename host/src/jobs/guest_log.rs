@@ -1,0 +1,39 @@
+//! What guests log and measure goes to the job's log, with uid and subtask.
+
+use regraft_guest_runtime::events::{GuestEvents, LogLevel};
+use regraft_model::id::OperatorUid;
+
+/// Puts uid and subtask to what one instance tells.
+#[derive(Debug)]
+pub struct GuestLog {
+    place: String,
+}
+
+impl GuestLog {
+    /// For one subtask's instance.
+    #[must_use]
+    pub fn new(uid: &OperatorUid, subtask: u32) -> Self {
+        Self { place: format!("{uid}#{subtask}") }
+    }
+}
+
+impl GuestEvents for GuestLog {
+    fn log(&self, level: LogLevel, message: &str) {
+        let place = &self.place;
+        match level {
+            LogLevel::Trace => tracing::trace!("{place}: {message}"),
+            LogLevel::Debug => tracing::debug!("{place}: {message}"),
+            LogLevel::Info => tracing::info!("{place}: {message}"),
+            LogLevel::Warn => tracing::warn!("{place}: {message}"),
+            LogLevel::Error => tracing::error!("{place}: {message}"),
+        }
+    }
+
+    fn counter_add(&self, name: &str, delta: u64) {
+        tracing::debug!("{}: counter {name} += {delta}", self.place);
+    }
+
+    fn gauge_set(&self, name: &str, value: f64) {
+        tracing::debug!("{}: gauge {name} = {value}", self.place);
+    }
+}

@@ -1,0 +1,246 @@
+//! What must hold of every `_metadata`, checked when it is written and when it is read.
+
+use std::collections::BTreeSet;
+
+use regraft_model::key_group::{KeyGroupRange, MAX_PARALLELISM_MAX};
+
+use super::{Metadata, ModuleFile, OperatorEntry, StateEntry, StateFile};
+use crate::storage::paths;
+
+impl Metadata {
+    /// All that contradicts itself; empty for a sound one.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut found = Problems::default();
+        if self.max_parallelism == 0 || self.max_parallelism > MAX_PARALLELISM_MAX {
+            found.add(format!(
+                "max_parallelism is {}, expected 1 to {MAX_PARALLELISM_MAX}",
+                self.max_parallelism
+            ));
+            return found.list;
+        }
+        if self.completed_at_ms < self.triggered_at_ms {
+            found.add("it was completed before it was triggered".to_owned());
+        }
+        for module in &self.modules {
+            found.module(module);
+        }
+        let mut nodes = BTreeSet::new();
+        for node in &self.graph {
+            for edge in node.inputs.iter().filter(|edge| !nodes.contains(&edge.from)) {
+                found.add(format!(
+                    "graph: {} reads {}, which does not stand before it",
+                    node.uid, edge.from
+                ));
+            }
+            if !nodes.insert(node.uid.clone()) {
+                found.add(format!("graph: uid {} is there twice", node.uid));
+            }
+        }
+        let mut uids = BTreeSet::new();
+        for entry in &self.operators {
+            if !uids.insert(&entry.uid) {
+                found.add(format!("uid {} is there twice", entry.uid));
+            }
+            match self.graph.iter().find(|node| node.uid == entry.uid) {
+                Some(node) if node.kind == entry.kind && node.parallelism == entry.parallelism => {}
+                Some(_) => found.add(format!(
+                    "uid {} has another kind or parallelism in the graph",
+                    entry.uid
+                )),
+                None if self.graph.is_empty() => {}
+                None => found.add(format!("uid {} is not in the graph", entry.uid)),
+            }
+            found.operator(entry, self);
+        }
+        found.list
+    }
+}
+
+#[derive(Default)]
+struct Problems {
+    list: Vec<String>,
+    paths: BTreeSet<String>,
+}
+
+impl Problems {
+    fn add(&mut self, problem: String) {
+        self.list.push(problem);
+    }
+
+    fn path(&mut self, path: &str) {
+        let inside = !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        if !inside || path.contains(['\\', '\0']) {
+            self.add(format!("path {path:?} is not a relative path inside"));
+        } else if path == paths::METADATA {
+            self.add(format!("path {path:?} is _metadata itself"));
+        } else if !self.paths.insert(path.to_owned()) {
+            self.add(format!("path {path:?} is there twice"));
+        }
+    }
+
+    fn hex(&mut self, what: &str, text: &str, digits: usize) {
+        let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() != digits || !text.bytes().all(lower) {
+            self.add(format!("{what} is {text:?}, expected {digits} hex digits"));
+        }
+    }
+
+    fn module(&mut self, module: &ModuleFile) {
+        self.hex("a module's sha256", &module.sha256, 64);
+        self.hex(&format!("the checksum of {}", module.path), &module.checksum, 16);
+        self.path(&module.path);
+        if module.path != paths::module(&module.sha256) {
+            self.add(format!("module {} is at {:?}", module.sha256, module.path));
+        }
+    }
+
+    fn operator(&mut self, entry: &OperatorEntry, metadata: &Metadata) {
+        let uid = &entry.uid;
+        if entry.parallelism == 0 || entry.parallelism > metadata.max_parallelism {
+            self.add(format!(
+                "{uid}: parallelism {} is not 1 to {}",
+                entry.parallelism, metadata.max_parallelism
+            ));
+        }
+        if let Some(sha256) = entry
+            .module
+            .as_ref()
+            .filter(|s| !metadata.modules.iter().any(|m| m.sha256 == **s))
+        {
+            self.add(format!("{uid}: module {sha256} is not among the modules"));
+        }
+        if !entry.watermarks.is_empty() && entry.watermarks.len() != entry.parallelism as usize {
+            let found = entry.watermarks.len();
+            self.add(format!("{uid}: {found} watermarks for {} subtasks", entry.parallelism));
+        }
+        if let Some(source) = &entry.source {
+            let mut splits = BTreeSet::new();
+            for split in source.splits.iter().filter(|split| !splits.insert(&split.split)) {
+                self.list.push(format!("{uid}: split {:?} is there twice", split.split));
+            }
+        }
+        let mut names = BTreeSet::new();
+        for state in &entry.states {
+            if !names.insert((&state.name, state.kind.is_keyed())) {
+                self.add(format!("{uid}/{}: the state is there twice", state.name));
+            }
+            self.state(entry, state, metadata.max_parallelism);
+        }
+    }
+
+    fn state(&mut self, entry: &OperatorEntry, state: &StateEntry, max_parallelism: u32) {
+        let at = format!("{}/{}", entry.uid, state.name);
+        if state.digest != state.schema.digest().to_string() {
+            self.add(format!("{at}: digest {} is not its schema's", state.digest));
+        }
+        if state.schemas.last() != Some(&state.schema) {
+            self.add(format!("{at}: its schema is not the last of its schemas"));
+        }
+        if state.kind.is_keyed() != state.key.is_some() {
+            self.add(format!(
+                "{at}: {} state {} a key",
+                state.kind,
+                if state.key.is_some() { "with" } else { "without" }
+            ));
+        }
+        if state.key_digest != state.key.as_ref().map(|key| key.ty.digest().to_string()) {
+            self.add(format!("{at}: the key's digest is not its type's"));
+        }
+        for file in &state.files {
+            self.file(&at, entry, state, file, max_parallelism);
+        }
+        if state.kind.is_keyed() {
+            self.coverage(&at, state, max_parallelism);
+        }
+    }
+
+    fn file(&mut self, at: &str, entry: &OperatorEntry, state: &StateEntry, file: &StateFile, max_parallelism: u32) {
+        self.path(&file.path);
+        self.hex(&format!("the checksum of {}", file.path), &file.checksum, 16);
+        if file.subtask.0 >= entry.parallelism {
+            self.add(format!("{at}: subtask {} of {}", file.subtask, entry.parallelism));
+        }
+        if usize::from(file.schema) > state.schemas.len() {
+            self.add(format!(
+                "{at}: {} has schema {} of {}",
+                file.path,
+                file.schema,
+                state.schemas.len()
+            ));
+        }
+        let mut rows = 0u64;
+        let mut next = (0, file.key_groups.first);
+        for extent in &file.groups {
+            let ordered = extent.first_group >= next.1 && extent.first_group <= extent.last_group;
+            let inside = extent.last_group <= file.key_groups.last || !state.kind.is_keyed();
+            if !ordered || !inside || extent.row_group != next.0 || extent.rows == 0 {
+                let (first, last) = (extent.first_group, extent.last_group);
+                self.add(format!(
+                    "{at}: {}: row group {} with key groups {first} to {last} is out of place",
+                    file.path, next.0
+                ));
+            }
+            next = (next.0 + 1, extent.last_group);
+            rows = rows.saturating_add(extent.rows);
+        }
+        if rows != file.entries {
+            self.add(format!(
+                "{at}: {} has {} entries, its row groups {rows}",
+                file.path, file.entries
+            ));
+        }
+        self.range(at, file.key_groups, max_parallelism);
+    }
+
+    fn range(&mut self, at: &str, range: KeyGroupRange, max_parallelism: u32) {
+        if range.first > range.last || u32::from(range.last) >= max_parallelism {
+            self.add(format!(
+                "{at}: key groups {} to {} of {max_parallelism}",
+                range.first, range.last
+            ));
+        }
+    }
+
+    /// Every key group belongs to exactly one subtask; one subtask may have a file for each schema.
+    fn coverage(&mut self, at: &str, state: &StateEntry, max_parallelism: u32) {
+        let mut ranges: Vec<(KeyGroupRange, Option<u32>)> = state
+            .files
+            .iter()
+            .map(|file| (file.key_groups, Some(file.subtask.0)))
+            .collect();
+        for range in &state.empty {
+            self.range(at, *range, max_parallelism);
+            ranges.push((*range, None));
+        }
+        ranges.sort_by_key(|(range, subtask)| (range.first, range.last, *subtask));
+        ranges.dedup_by(|a, b| a == b && a.1.is_some());
+        let mut next = 0u32;
+        for (range, _) in ranges {
+            let first = u32::from(range.first);
+            if first > next {
+                self.add(format!("{at}: no file has key groups {next} to {}", first - 1));
+            } else if first < next {
+                self.add(format!("{at}: two subtasks have key group {first}"));
+            }
+            next = next.max(u32::from(range.last) + 1);
+        }
+        if next < max_parallelism {
+            self.add(format!(
+                "{at}: no file has key groups {next} to {}",
+                max_parallelism - 1
+            ));
+        }
+        let mut schemas = BTreeSet::new();
+        for file in state
+            .files
+            .iter()
+            .filter(|file| !schemas.insert((file.subtask, file.schema)))
+        {
+            self.list.push(format!(
+                "{at}: subtask {} has two files of schema {}",
+                file.subtask, file.schema
+            ));
+        }
+    }
+}

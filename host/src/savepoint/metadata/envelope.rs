@@ -1,0 +1,111 @@
+//! The envelope of `_metadata`: `{"format_version":1,"checksum":"<16 hex>","payload":{…}}` and a line feed.
+//!
+//! The checksum is over the payload's text as it stands there, so the envelope's own text is fixed to the byte.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Metadata, MetadataError};
+
+/// The newest format that this host writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+const VERSION: &[u8] = b"{\"format_version\":";
+const CHECKSUM: &[u8] = b",\"checksum\":\"";
+const PAYLOAD: &[u8] = b"\",\"payload\":";
+const END: &[u8] = b"}\n";
+
+/// XXH3-64 as 16 hex digits: how the content of every file of a savepoint is recorded.
+#[must_use]
+pub fn checksum(bytes: &[u8]) -> String {
+    format!("{:016x}", xxh3_64(bytes))
+}
+
+impl Metadata {
+    /// The text of `_metadata`.
+    ///
+    /// # Errors
+    /// [`MetadataError::Invalid`] with all problems: a wrong one is never written.
+    pub fn to_text(&self, path: &str) -> Result<String, MetadataError> {
+        self.check(path)?;
+        let payload = serde_json::to_string(self).map_err(|e| MetadataError::Malformed {
+            path: path.to_owned(),
+            reason: e.to_string(),
+        })?;
+        let checksum = checksum(payload.as_bytes());
+        Ok(format!(
+            "{{\"format_version\":{FORMAT_VERSION},\"checksum\":\"{checksum}\",\"payload\":{payload}}}\n"
+        ))
+    }
+
+    /// Reads the text of `_metadata`.
+    ///
+    /// # Errors
+    /// All but the store's and the missing file's.
+    pub fn from_text(text: &[u8], path: &str) -> Result<Self, MetadataError> {
+        let malformed = |reason: &str| MetadataError::Malformed {
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let truncated = || MetadataError::Truncated {
+            path: path.to_owned(),
+            bytes: text.len(),
+        };
+        let rest = after(text, VERSION).map_err(|short| if short { truncated() } else { malformed(NOT_BEGUN) })?;
+        let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+        let (version, rest) = rest.split_at(digits);
+        let version: u64 = match std::str::from_utf8(version).ok().and_then(|digits| digits.parse().ok()) {
+            Some(version) => version,
+            None if rest.is_empty() => return Err(truncated()),
+            None => return Err(malformed("its format version is not a number")),
+        };
+        if !rest.is_empty() && version > u64::from(FORMAT_VERSION) {
+            let path = path.to_owned();
+            return Err(MetadataError::NewerVersion {
+                path,
+                found: version,
+                supported: FORMAT_VERSION,
+            });
+        }
+        let envelope = |short| {
+            if short {
+                truncated()
+            } else {
+                malformed("its envelope was changed")
+            }
+        };
+        let rest = after(rest, CHECKSUM).map_err(envelope)?;
+        if version == 0 {
+            return Err(malformed("its format version is 0"));
+        }
+        let (expected, rest) = rest.split_at_checked(16).ok_or_else(truncated)?;
+        let rest = after(rest, PAYLOAD).map_err(envelope)?;
+        let payload = rest.strip_suffix(END).ok_or_else(truncated)?;
+        let found = checksum(payload);
+        if expected != found.as_bytes() {
+            let (path, expected) = (path.to_owned(), String::from_utf8_lossy(expected).into_owned());
+            return Err(MetadataError::Damaged { path, expected, found });
+        }
+        let metadata: Self = serde_json::from_slice(payload).map_err(|e| malformed(&e.to_string()))?;
+        metadata.check(path)?;
+        Ok(metadata)
+    }
+
+    fn check(&self, path: &str) -> Result<(), MetadataError> {
+        let problems = self.problems();
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(MetadataError::Invalid {
+                path: path.to_owned(),
+                problems,
+            })
+        }
+    }
+}
+
+const NOT_BEGUN: &str = "expected {\"format_version\":… at its beginning";
+
+/// What follows a fixed text; the error says whether the text just ends too early.
+fn after<'a>(text: &'a [u8], fixed: &[u8]) -> Result<&'a [u8], bool> {
+    text.strip_prefix(fixed).ok_or_else(|| fixed.starts_with(text))
+}

@@ -1,0 +1,142 @@
+//! `_metadata` in and out, damaged in every way, and what [`Metadata::problems`] finds.
+
+use regraft_model::key_group::KeyGroupRange;
+
+use super::*;
+use crate::savepoint::test_data;
+
+async fn sample() -> Metadata {
+    test_data::write_files(&test_data::storage()).await
+}
+
+#[tokio::test]
+async fn text_round_trips_and_is_plain_json() {
+    let metadata = sample().await;
+    let text = metadata.to_text("p").expect("sound");
+    assert_eq!(
+        Metadata::from_text(text.as_bytes(), "p").expect("just written"),
+        metadata
+    );
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(json["format_version"], 1);
+    assert_eq!(json["payload"]["format"], "canonical");
+    assert_eq!(json["payload"]["kind"], "savepoint");
+    assert_eq!(json["payload"]["operators"][2]["states"][0]["schema"], "u64");
+}
+
+#[tokio::test]
+async fn every_truncation_and_every_flipped_bit_is_told() {
+    let text = sample().await.to_text("p").expect("sound").into_bytes();
+    for len in 0..text.len() {
+        let error = Metadata::from_text(&text[..len], "p").expect_err("truncated");
+        assert!(
+            matches!(error, MetadataError::Truncated { bytes, .. } if bytes == len),
+            "{len}: {error}"
+        );
+    }
+    for at in 0..text.len() {
+        for bit in 0..8 {
+            let mut damaged = text.clone();
+            damaged[at] ^= 1 << bit;
+            assert!(Metadata::from_text(&damaged, "p").is_err(), "bit {bit} of byte {at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn errors_in_full() {
+    let text = sample().await.to_text("p").expect("sound");
+    let error = |text: &str| {
+        Metadata::from_text(text.as_bytes(), "file:///s/_metadata")
+            .expect_err("wrong")
+            .to_string()
+    };
+    assert_eq!(
+        error(&text.replacen(":1,", ":2,", 1)),
+        "file:///s/_metadata has format version 2; this host reads 1 to 1. Use a newer Regraft."
+    );
+    assert_eq!(
+        error("<html>"),
+        "file:///s/_metadata is not a Regraft _metadata file: expected {\"format_version\":… at its beginning"
+    );
+    assert_eq!(
+        error(&text[..100]),
+        "file:///s/_metadata is truncated: it ends after 100 bytes. Use another copy of it."
+    );
+    let sum = &text[32..48];
+    let found = checksum(&text.replacen("word-count", "word-kount", 1).as_bytes()[60..text.len() - 2]);
+    assert_eq!(
+        error(&text.replacen("word-count", "word-kount", 1)),
+        format!("file:///s/_metadata is damaged: expected checksum {sum}, found {found}. Use another copy of it.")
+    );
+}
+
+#[tokio::test]
+async fn contradictions_are_found_all_at_once() {
+    let sound = sample().await;
+    assert_eq!(sound.problems(), [""; 0]);
+    let check = |expected: &[&str], change: fn(&mut Metadata)| {
+        let mut metadata = sound.clone();
+        change(&mut metadata);
+        assert_eq!(metadata.problems(), expected);
+        assert!(matches!(metadata.to_text("p"), Err(MetadataError::Invalid { .. })));
+    };
+    check(&["max_parallelism is 0, expected 1 to 32768"], |m| {
+        m.max_parallelism = 0;
+    });
+    check(&["uid out is there twice"], |m| {
+        m.operators.push(m.operators[3].clone());
+    });
+    check(&["uid new is not in the graph"], |m| {
+        m.operators[1].uid = test_data::uid("new");
+    });
+    check(&["count/count: no file has key groups 64 to 127"], |m| {
+        m.operators[2].states[0].files.pop();
+    });
+    check(&["count/count: two subtasks have key group 50"], |m| {
+        m.operators[2].states[0].files[1].key_groups.first = 50;
+    });
+    check(
+        &[
+            "count/count: no file has key groups 0 to 63",
+            "count/count: two subtasks have key group 100",
+        ],
+        |m| {
+            let state = &mut m.operators[2].states[0];
+            state.files.remove(0);
+            state.empty = vec![KeyGroupRange { first: 100, last: 127 }];
+        },
+    );
+    check(
+        &[
+            "path \"../x\" is not a relative path inside",
+            "path \"operators//x\" is not a relative path inside",
+        ],
+        |m| {
+            m.operators[2].states[0].files[0].path = "../x".into();
+            m.operators[2].states[0].files[1].path = "operators//x".into();
+        },
+    );
+    check(&["count/count: its schema is not the last of its schemas"], |m| {
+        m.operators[2].states[0].schemas.push(Type::Bool);
+    });
+    check(&["count/count: digest 0 is not its schema's"], |m| {
+        m.operators[2].states[0].digest = "0".into();
+    });
+    check(&["count: 1 watermarks for 2 subtasks"], |m| {
+        m.operators[2].watermarks = vec![1];
+    });
+    check(&["lines: split \"a.txt\" is there twice"], |m| {
+        m.operators[0].source.as_mut().expect("source").splits[0].split = "a.txt".into();
+    });
+    check(&["graph: split reads count, which does not stand before it"], |m| {
+        m.graph[1].inputs[0].from = test_data::uid("count");
+    });
+    let sha256 = "0".repeat(64);
+    let mut metadata = sound.clone();
+    metadata.operators[2].module = Some(sha256.clone());
+    assert_eq!(
+        metadata.problems(),
+        [format!("count: module {sha256} is not among the modules")]
+    );
+}

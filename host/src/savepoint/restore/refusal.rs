@@ -1,0 +1,166 @@
+//! Why a restore is refused: every problem with uid, what was expected, what was found and the remedy.
+
+use regraft_model::id::OperatorUid;
+use regraft_model::schema::Type;
+
+use crate::savepoint::metadata::{EntryKind, SavedStateKind};
+
+/// A restore that would lose or misread state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot restore from {savepoint}:{}", list(problems))]
+pub struct RestoreRefusal {
+    /// As a URL.
+    pub savepoint: String,
+    /// All of them, in order of the savepoint's uids; the job's own first.
+    pub problems: Vec<RestoreProblem>,
+}
+
+fn list(problems: &[RestoreProblem]) -> String {
+    problems
+        .iter()
+        .fold(String::new(), |list, problem| format!("{list}\n  {problem}"))
+}
+
+/// One reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreProblem {
+    /// The number of key groups is another.
+    #[error(
+        "max parallelism: expected {saved}, as in the savepoint; the job has {new}. It is fixed for the life of the state: set max-parallelism = {saved}, or rewrite the savepoint offline with `regraft state edit {savepoint} --max-parallelism {new} -o NEW`."
+    )]
+    MaxParallelism {
+        /// As a URL.
+        savepoint: String,
+        /// In the savepoint.
+        saved: u32,
+        /// In the job.
+        new: u32,
+    },
+    /// More subtasks than key groups.
+    #[error(
+        "uid \"{uid}\": expected parallelism 1 to {max_parallelism}, the max parallelism; the job has {new}. Lower it."
+    )]
+    Parallelism {
+        /// The uid.
+        uid: OperatorUid,
+        /// In the job.
+        new: u32,
+        /// In the savepoint.
+        max_parallelism: u32,
+    },
+    /// The new job does not have a uid that has state.
+    #[error(
+        "uid \"{uid}\": the savepoint has state of this {kind} ({keys} keys, {bytes} bytes); the job has no such uid. Add it, or drop its state with --drop-state {uid}, or that of all absent uids with -n/--allow-non-restored-state."
+    )]
+    Orphan {
+        /// The uid.
+        uid: OperatorUid,
+        /// What it was.
+        kind: EntryKind,
+        /// How many keys.
+        keys: u64,
+        /// How many bytes of state files.
+        bytes: u64,
+    },
+    /// The uid is something else now.
+    #[error(
+        "uid \"{uid}\": expected a {saved}, as in the savepoint; the job has a different node ({new}) of that uid. Give it another uid, or drop the old state with --drop-state {uid}."
+    )]
+    Kind {
+        /// The uid.
+        uid: OperatorUid,
+        /// In the savepoint.
+        saved: EntryKind,
+        /// In the job.
+        new: EntryKind,
+    },
+    /// The component no longer declares a state.
+    #[error(
+        "uid \"{uid}\": the savepoint has state \"{state}\" ({keys} keys, {bytes} bytes); this component does not declare it. Deploy a component that does, or drop the state with --drop-state {uid}/{state}."
+    )]
+    OrphanState {
+        /// The uid.
+        uid: OperatorUid,
+        /// The state.
+        state: String,
+        /// How many keys.
+        keys: u64,
+        /// How many bytes of state files.
+        bytes: u64,
+    },
+    /// The component no longer declares a timer, and timers are pending.
+    #[error(
+        "uid \"{uid}\": the savepoint has pending timers, maybe of timer \"{timer}\"; this component does not declare it. Deploy a component that does, or drop its pending timers with --drop-state {uid}/{timer}."
+    )]
+    OrphanTimer {
+        /// The uid.
+        uid: OperatorUid,
+        /// The timer's name.
+        timer: String,
+    },
+    /// A state is of another kind now.
+    #[error(
+        "uid \"{uid}\": state \"{state}\": expected a {saved} state, as in the savepoint; this component declares a {new} state. Deploy a component that declares a {saved} state, or drop the state with --drop-state {uid}/{state}."
+    )]
+    StateKind {
+        /// The uid.
+        uid: OperatorUid,
+        /// The state.
+        state: String,
+        /// In the savepoint.
+        saved: SavedStateKind,
+        /// In the component.
+        new: SavedStateKind,
+    },
+    /// The values of a state are of another type now.
+    #[error(
+        "uid \"{uid}\": state \"{state}\": expected schema {saved} (digest {}), as in the savepoint; this component reads {new} (digest {}). Deploy a component that reads {saved}, or drop the state with --drop-state {uid}/{state}.",
+        saved.digest(),
+        new.digest()
+    )]
+    Schema {
+        /// The uid.
+        uid: OperatorUid,
+        /// The state.
+        state: String,
+        /// In the savepoint.
+        saved: Box<Type>,
+        /// In the component.
+        new: Box<Type>,
+    },
+    /// The key is of another type now.
+    #[error(
+        "uid \"{uid}\": expected key {saved} (digest {}), as in the savepoint; this component has key {new}. Keys do not migrate: deploy a component with that key, or drop the state with --drop-state {uid}.",
+        saved.digest()
+    )]
+    Key {
+        /// The uid.
+        uid: OperatorUid,
+        /// In the savepoint.
+        saved: Box<Type>,
+        /// In the component, as text; `none` where it declares no key.
+        new: String,
+    },
+    /// The source or sink is another one now.
+    #[error(
+        "uid \"{uid}\": expected {kind} {saved}, as in the savepoint; the job has {new}. Change it back, or start it afresh with --drop-state {uid}."
+    )]
+    Identity {
+        /// The uid.
+        uid: OperatorUid,
+        /// Source or sink.
+        kind: EntryKind,
+        /// Connector and identity in the savepoint.
+        saved: String,
+        /// In the job.
+        new: String,
+    },
+    /// A `--drop-state` names nothing that there is.
+    #[error("--drop-state {given}: the savepoint has no such state. Expected one of: {}", known.join(", "))]
+    UnknownDrop {
+        /// As given.
+        given: String,
+        /// What could be dropped.
+        known: Vec<String>,
+    },
+}

@@ -1,0 +1,205 @@
+//! Which columns a state file has: names and Parquet types from the schemas. Names are normative (`docs/formats/savepoint.md`).
+
+use std::sync::Arc;
+
+use parquet::basic::{LogicalType, Repetition, Type as Physical};
+use parquet::errors::ParquetError;
+use parquet::schema::types::{Type as ParquetType, TypePtr};
+use regraft_model::schema::Type;
+
+use super::{Layout, StateFileSpec};
+
+/// The column of a row's key group.
+pub(super) const KEY_GROUP: &str = "_key_group";
+/// The native key.
+pub(super) const KEY: &str = "_key";
+/// The native value.
+pub(super) const VALUE: &str = "_value";
+/// The native number of the value's schema.
+pub(super) const SCHEMA: &str = "_schema";
+/// Canonical: the value's own bytes, where the columns alone would not give them back.
+pub(super) const EXACT: &str = "_exact";
+
+/// How one part of a key or value stands in its column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As a typed cell.
+    Scalar,
+    /// As a typed cell or null.
+    Optional,
+    /// As JSON text.
+    Json,
+}
+
+/// One typed column.
+#[derive(Debug, Clone)]
+pub(super) struct ColumnPlan {
+    /// In the file.
+    pub(super) name: String,
+    /// The type of the part; of an optional one, what is in the option.
+    pub(super) ty: Type,
+    /// How it stands there.
+    pub(super) form: Form,
+}
+
+/// The columns of a file, in order: the key group, the key's, the value's, the file's own.
+#[derive(Debug, Clone)]
+pub(super) struct Columns {
+    /// Of the key.
+    pub(super) key: Vec<ColumnPlan>,
+    /// Whether the key is one raw text or byte string.
+    pub(super) key_is_raw: bool,
+    /// Of the value.
+    pub(super) value: Vec<ColumnPlan>,
+    /// Whether there is a column for exact bytes.
+    pub(super) exact: bool,
+}
+
+impl Columns {
+    /// The typed columns of a canonical file.
+    pub(super) fn canonical(spec: &StateFileSpec<'_>) -> Self {
+        let mut taken = vec![KEY_GROUP.to_owned(), EXACT.to_owned()];
+        let key = parts(&spec.key.ty, &spec.key.name, "key", &mut taken);
+        let value = parts(spec.value, spec.state, "value", &mut taken);
+        let exact = value.iter().any(|column| column.form == Form::Json);
+        Self {
+            key,
+            key_is_raw: matches!(spec.key.ty, Type::String | Type::Bytes),
+            value,
+            exact,
+        }
+    }
+
+    /// As a Parquet schema.
+    pub(super) fn parquet_schema(&self) -> Result<TypePtr, ParquetError> {
+        let mut fields = vec![primitive(KEY_GROUP, Physical::INT32, Repetition::REQUIRED, None)?];
+        for column in self.key.iter().chain(&self.value) {
+            fields.push(column.parquet_type()?);
+        }
+        if self.exact {
+            fields.push(primitive(EXACT, Physical::BYTE_ARRAY, Repetition::OPTIONAL, None)?);
+        }
+        group(fields)
+    }
+}
+
+/// The Parquet schema of a native file.
+pub(super) fn native_schema() -> Result<TypePtr, ParquetError> {
+    group(vec![
+        primitive(KEY_GROUP, Physical::INT32, Repetition::REQUIRED, None)?,
+        primitive(KEY, Physical::BYTE_ARRAY, Repetition::REQUIRED, None)?,
+        primitive(VALUE, Physical::BYTE_ARRAY, Repetition::REQUIRED, None)?,
+        primitive(SCHEMA, Physical::INT32, Repetition::REQUIRED, None)?,
+    ])
+}
+
+/// The Parquet schema of a file.
+pub(super) fn schema_of(spec: &StateFileSpec<'_>) -> Result<TypePtr, ParquetError> {
+    match spec.layout {
+        Layout::Canonical => Columns::canonical(spec).parquet_schema(),
+        Layout::Native => native_schema(),
+    }
+}
+
+impl ColumnPlan {
+    fn parquet_type(&self) -> Result<TypePtr, ParquetError> {
+        let repetition = if self.form == Form::Optional {
+            Repetition::OPTIONAL
+        } else {
+            Repetition::REQUIRED
+        };
+        let (physical, logical) = match self.form {
+            Form::Json => (Physical::BYTE_ARRAY, Some(LogicalType::Json)),
+            Form::Scalar | Form::Optional => physical(&self.ty),
+        };
+        primitive(&self.name, physical, repetition, logical)
+    }
+}
+
+/// A struct has a column per field, anything else one column of the given name.
+fn parts(ty: &Type, name: &str, role: &str, taken: &mut Vec<String>) -> Vec<ColumnPlan> {
+    match ty {
+        Type::Struct(s) => s
+            .fields
+            .iter()
+            .map(|f| ColumnPlan::new(&f.ty, &f.name, role, taken))
+            .collect(),
+        _ => vec![ColumnPlan::new(ty, name, role, taken)],
+    }
+}
+
+impl ColumnPlan {
+    fn new(ty: &Type, name: &str, role: &str, taken: &mut Vec<String>) -> Self {
+        let (ty, form) = match ty {
+            Type::Option(inner) if has_column(inner) => ((**inner).clone(), Form::Optional),
+            ty if has_column(ty) => (ty.clone(), Form::Scalar),
+            ty => (ty.clone(), Form::Json),
+        };
+        Self {
+            name: free_name(name, role, taken),
+            ty,
+            form,
+        }
+    }
+}
+
+/// Whether a type has a Parquet type of its own. A unit has nothing to show.
+fn has_column(ty: &Type) -> bool {
+    ty.is_scalar() && *ty != Type::Unit
+}
+
+/// A name that is empty, begins with `_` or is taken (letters of either case are equal to SQL) gets the role before it, and
+/// then a number behind it until it is free.
+fn free_name(name: &str, role: &str, taken: &mut Vec<String>) -> String {
+    let is_taken = |name: &str, taken: &[String]| taken.iter().any(|t| t.to_lowercase() == name.to_lowercase());
+    let mut free = name.to_owned();
+    if name.is_empty() || name.starts_with('_') || is_taken(name, taken) {
+        free = format!("{role}_{name}");
+        let stem = free.clone();
+        let mut number = 2;
+        while is_taken(&free, taken) {
+            free = format!("{stem}_{number}");
+            number += 1;
+        }
+    }
+    taken.push(free.clone());
+    free
+}
+
+fn physical(ty: &Type) -> (Physical, Option<LogicalType>) {
+    let int32 = |bits, signed| (Physical::INT32, Some(LogicalType::integer(bits, signed)));
+    let int64 = |signed| (Physical::INT64, Some(LogicalType::integer(64, signed)));
+    match ty {
+        Type::Bool => (Physical::BOOLEAN, None),
+        Type::U8 => int32(8, false),
+        Type::U16 => int32(16, false),
+        Type::U32 => int32(32, false),
+        Type::U64 => int64(false),
+        Type::I8 => int32(8, true),
+        Type::I16 => int32(16, true),
+        Type::I32 => int32(32, true),
+        Type::I64 => int64(true),
+        Type::F32 => (Physical::FLOAT, None),
+        Type::F64 => (Physical::DOUBLE, None),
+        Type::Char | Type::String => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+        _ => (Physical::BYTE_ARRAY, None),
+    }
+}
+
+fn primitive(
+    name: &str,
+    physical: Physical,
+    repetition: Repetition,
+    logical: Option<LogicalType>,
+) -> Result<TypePtr, ParquetError> {
+    let builder = ParquetType::primitive_type_builder(name, physical);
+    Ok(Arc::new(
+        builder.with_repetition(repetition).with_logical_type(logical).build()?,
+    ))
+}
+
+fn group(fields: Vec<TypePtr>) -> Result<TypePtr, ParquetError> {
+    Ok(Arc::new(
+        ParquetType::group_type_builder("state").with_fields(fields).build()?,
+    ))
+}

@@ -1,0 +1,147 @@
+//! Whether a savepoint could be restored: every file is read, checked and decoded, and all problems are reported.
+
+use std::fmt::Write;
+
+use regraft_model::id::OperatorUid;
+use regraft_model::key_group::{hash32, key_group};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::savepoint::load::Savepoint;
+use crate::savepoint::metadata::{MetadataError, StateEntry, StateFile};
+use crate::savepoint::rows::KeyedRows;
+
+/// What was checked and what was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// How many files were checked, beside `_metadata`.
+    pub files: usize,
+    /// Their size.
+    pub bytes: u64,
+    /// How many rows were decoded.
+    pub entries: u64,
+    /// Everything that is wrong, in order of the files; empty: the savepoint is sound.
+    pub problems: Vec<VerifyProblem>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VerifyProblem {
+    /// The uid that the file belongs to; none for a component.
+    pub uid: Option<OperatorUid>,
+    /// The state that the file belongs to.
+    pub state: Option<String>,
+    /// The file as a URL.
+    pub path: String,
+    /// For people; names the path.
+    pub message: String,
+}
+
+/// Checks every file of a savepoint. `progress` is told the number of files done after each of them.
+pub async fn verify(savepoint: &Savepoint, mut progress: impl FnMut(usize)) -> VerifyReport {
+    let mut report = VerifyReport::default();
+    for entry in &savepoint.metadata.operators {
+        for state in &entry.states {
+            for file in &state.files {
+                report.files += 1;
+                report.bytes += file.bytes;
+                let problem = |message| VerifyProblem {
+                    uid: Some(entry.uid.clone()),
+                    state: Some(state.name.clone()),
+                    path: savepoint.storage.url_of(&file.path),
+                    message,
+                };
+                match check_state_file(savepoint, state, file).await {
+                    Ok(messages) => {
+                        report.entries += file.entries;
+                        report.problems.extend(messages.into_iter().map(problem));
+                    }
+                    Err(error) => report.problems.push(problem(error.to_string())),
+                }
+                progress(report.files);
+            }
+        }
+    }
+    for module in &savepoint.metadata.modules {
+        report.files += 1;
+        report.bytes += module.bytes;
+        let path = savepoint.storage.url_of(&module.path);
+        let message = match savepoint.read_module(module).await {
+            Ok(bytes) => {
+                let found = sha256(&bytes);
+                (found != module.sha256).then(|| format!("{path} has SHA-256 {found}, its name says another"))
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        report.problems.extend(message.map(|message| VerifyProblem {
+            uid: None,
+            state: None,
+            path,
+            message,
+        }));
+        progress(report.files);
+    }
+    report
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+async fn check_state_file(
+    savepoint: &Savepoint,
+    state: &StateEntry,
+    file: &StateFile,
+) -> Result<Vec<String>, MetadataError> {
+    let path = savepoint.storage.url_of(&file.path);
+    let mut problems = Vec::new();
+    for rows in savepoint.read_rows(state, file, file.key_groups).await? {
+        problems.extend(check_group(state, &rows, savepoint.metadata.max_parallelism).map(|p| format!("{path}: {p}")));
+    }
+    Ok(problems)
+}
+
+/// The first thing that is wrong with the rows of a key group.
+fn check_group(state: &StateEntry, rows: &KeyedRows, max_parallelism: u32) -> Option<String> {
+    let group = rows.group;
+    let mut previous: Option<&[u8]> = None;
+    for key in rows.keys.iter() {
+        let expected = key_group(hash32(key), max_parallelism);
+        if state.kind.is_keyed() && expected != group {
+            return Some(format!(
+                "a key in key group {} belongs to key group {}",
+                group.0, expected.0
+            ));
+        }
+        // Timers have several rows a key.
+        if let Some(previous) = previous.filter(|previous| *previous > key) {
+            return Some(format!(
+                "keys of key group {} are out of order ({} before {})",
+                group.0,
+                hex(previous),
+                hex(key)
+            ));
+        }
+        previous = Some(key);
+    }
+    let greatest = state.schemas.len();
+    let mut numbers = rows.states.iter().flat_map(|cells| &cells.schemas);
+    numbers.find(|number| usize::from(**number) > greatest).map(|number| {
+        format!(
+            "a value of key group {} has schema {number}, there are {greatest}",
+            group.0
+        )
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! Whole scenarios of running jobs: savepoints, restores, rescaling, upgrades, forks.
+
+#[path = "../support/mod.rs"]
+mod support;
+

@@ -1,0 +1,207 @@
+//! What black-box tests share: the real program in a directory of its own, and jobs attached to it.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long anything is waited for. Far more than it takes: machines that run tests are busy.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("host/ has a parent").to_owned()
+}
+
+/// A working directory with a data directory of its own.
+pub struct World {
+    dir: TempDir,
+}
+
+/// What a finished command printed.
+#[derive(Debug)]
+pub struct Ran {
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Checks the exit status; shows everything where it is another.
+    #[track_caller]
+    pub fn exits(self, status: i32) -> Self {
+        assert_eq!(self.status, status, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The one JSON object on stdout.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        assert_eq!(self.stdout.trim_end().lines().count(), 1, "one object: {}", self.stdout);
+        serde_json::from_str(&self.stdout).expect("JSON on stdout")
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("temp dir") }
+    }
+
+    /// The working directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes a file, with its directories.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("in a directory")).expect("directory");
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+
+    /// A command of the program, to be run in the working directory.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_regraft"));
+        command.args(args).current_dir(self.path());
+        command.env("REGRAFT_DATA", self.path().join("data")).env_remove("REGRAFT_HOST").env_remove("REGRAFT_LOG");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, args: &[&str]) -> Ran {
+        Ran::from(self.command(args).output().expect("the program runs"))
+    }
+
+    /// Starts an attached job and waits until it runs.
+    pub fn start(&self, args: &[&str]) -> Attached {
+        let mut all = vec!["run"];
+        all.extend_from_slice(args);
+        let mut child = self.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");
+        let (stdout, stderr) = (Arc::default(), Arc::default());
+        collect(child.stdout.take().expect("piped"), &stdout);
+        collect(child.stderr.take().expect("piped"), &stderr);
+        let mut job = Attached { child, stdout, stderr, job_id: String::new() };
+        let line = job.wait_for_log(" listens on http://");
+        job.job_id = line.split('(').nth(1).and_then(|rest| rest.split(')').next()).expect("a JobID").to_owned();
+        job
+    }
+
+    /// Committed lines of a file sink's directory, sorted.
+    pub fn committed(&self, dir: &str) -> Vec<String> {
+        committed(&self.path().join(dir))
+    }
+}
+
+/// Committed lines of a file sink's directory, sorted.
+pub fn committed(dir: &Path) -> Vec<String> {
+    let mut lines = vec![];
+    let Ok(entries) = std::fs::read_dir(dir) else { return lines };
+    for path in entries.map(|entry| entry.expect("entry").path()).filter(|path| path.is_file()) {
+        lines.extend(std::fs::read_to_string(&path).expect("text").lines().map(str::to_owned));
+    }
+    lines.sort();
+    lines
+}
+
+fn collect(stream: impl std::io::Read + Send + 'static, into: &Arc<Mutex<String>>) {
+    let into = into.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut text = into.lock().expect("not poisoned");
+            text.push_str(&line);
+            text.push('\n');
+        }
+    });
+}
+
+/// An attached `run` in the background; killed when dropped.
+pub struct Attached {
+    child: Child,
+    stdout: Arc<Mutex<String>>,
+    stderr: Arc<Mutex<String>>,
+    pub job_id: String,
+}
+
+impl Attached {
+    pub fn stdout(&self) -> String {
+        self.stdout.lock().expect("not poisoned").clone()
+    }
+
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().expect("not poisoned").clone()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line of stderr that contains `text`, and answers it.
+    #[track_caller]
+    pub fn wait_for_log(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = self.stderr();
+            if let Some(line) = log.lines().find(|line| line.contains(text)) {
+                return line.to_owned();
+            }
+            let ended = self.child.try_wait().expect("waitable");
+            assert!(ended.is_none() && Instant::now() < deadline, "no {text:?} ({ended:?}) in:\n{log}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn end(mut self) -> Ran {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("waitable") {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "still running:\n{}", self.stderr());
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        // The readers see the end of the pipes a moment after the process has gone.
+        std::thread::sleep(Duration::from_millis(100));
+        Ran { status: status.code().unwrap_or(-1), stdout: self.stdout(), stderr: self.stderr() }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
