@@ -31,7 +31,11 @@ pub(crate) fn table(settings: &Settings, guests: &Guests) -> Result<String, Fail
             let mut batches = batches(RECORDS, keys, of)?;
             batches.iter_mut().for_each(|batch| batch.keys.ensure_hashes());
             let mut nodes = [Kind::Wasm, Kind::Native].map(|kind| -> Result<OperatorNode, Failure> {
-                pipeline::node("keyed", guests.open(Op::CountRecords, kind, r#"{"emit":"none"}"#)?, true)
+                pipeline::node(
+                    "keyed",
+                    guests.open(Op::CountRecords, kind, r#"{"emit":"none"}"#)?,
+                    true,
+                )
             });
             let mut times = [vec![], vec![]];
             // The first pass fills the tables.
@@ -63,7 +67,8 @@ fn pass(node: &mut OperatorNode, batches: &[Batch]) -> Result<f64, Failure> {
         let batch = batch.clone();
         records += batch.len();
         let start = Instant::now();
-        node.process(0, batch, false, &mut out).map_err(|failure| failure.to_string())?;
+        node.process(0, batch, false, &mut out)
+            .map_err(|failure| failure.to_string())?;
         ns += start.elapsed().as_nanos();
     }
     Ok(ns as f64 / records as f64)

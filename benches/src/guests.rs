@@ -78,7 +78,9 @@ impl Guests {
         let mut modules = HashMap::new();
         for op in Op::ALL {
             let name = format!("{}.wasm", op.krate().replace('-', "_"));
-            let path = built.iter().find(|path| path.file_name().is_some_and(|file| file == name.as_str()));
+            let path = built
+                .iter()
+                .find(|path| path.file_name().is_some_and(|file| file == name.as_str()));
             let path = path.ok_or_else(|| format!("cargo made no {name}"))?;
             let component = componentize(&engine, &std::fs::read(path)?)?;
             modules.insert(op, engine.load(component)?.module);
@@ -108,8 +110,18 @@ impl Guests {
             }
         };
         let uid = OperatorUid::new(op.krate())?;
-        operator.open(&open_context(&uid, &description, 0, 1, MAX_PARALLELISM_DEFAULT, NO_TIMESTAMP))?;
-        Ok(PreparedOperator { operator, description: Arc::new(description) })
+        operator.open(&open_context(
+            &uid,
+            &description,
+            0,
+            1,
+            MAX_PARALLELISM_DEFAULT,
+            NO_TIMESTAMP,
+        ))?;
+        Ok(PreparedOperator {
+            operator,
+            description: Arc::new(description),
+        })
     }
 }
 
@@ -124,7 +136,10 @@ fn build() -> Result<Vec<PathBuf>, Failure> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let output = Command::new(cargo)
         .args(["build", "--release", "--lib", "--target", "wasm32-unknown-unknown"])
-        .args(["--config", "target.wasm32-unknown-unknown.rustflags=[\"-Ctarget-feature=+simd128\"]"])
+        .args([
+            "--config",
+            "target.wasm32-unknown-unknown.rustflags=[\"-Ctarget-feature=+simd128\"]",
+        ])
         .args(Op::ALL.iter().flat_map(|op| ["-p", op.krate()]))
         .args(["--message-format", "json-render-diagnostics"])
         .env_remove("RUSTFLAGS")
@@ -135,8 +150,13 @@ fn build() -> Result<Vec<PathBuf>, Failure> {
     if !output.status.success() {
         return Err("the guests do not build; rustup target add wasm32-unknown-unknown may be missing".into());
     }
-    let messages = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    let messages = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok());
     let files = messages.flat_map(|message: Value| message["filenames"].as_array().cloned().unwrap_or_default());
     let paths = files.filter_map(|file| file.as_str().map(PathBuf::from));
-    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "wasm")).collect())
+    Ok(paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+        .collect())
 }

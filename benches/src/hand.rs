@@ -10,6 +10,7 @@ use regraft_model::batch::Batch;
 use regraft_sdk::codec;
 use rolling_count_count::Counted as CountedRecord;
 use rustc_hash::FxBuildHasher;
+use serde::Serialize;
 use word_count_count::Counted as CountedWord;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -36,7 +37,11 @@ pub(crate) fn words(files: &[PathBuf]) -> Result<Totals, Failure> {
             buffer[open..open + read].make_ascii_lowercase();
             let text = &buffer[..open + read];
             let letter = |byte: &u8| byte.is_ascii_lowercase();
-            let whole = if read == 0 { text.len() } else { text.iter().rposition(|b| !letter(b)).map_or(0, |at| at + 1) };
+            let whole = if read == 0 {
+                text.len()
+            } else {
+                text.iter().rposition(|b| !letter(b)).map_or(0, |at| at + 1)
+            };
             for word in text[..whole].split(|byte| !letter(byte)) {
                 if word.is_empty() {
                     continue;
@@ -54,14 +59,13 @@ pub(crate) fn words(files: &[PathBuf]) -> Result<Totals, Failure> {
             }
         }
     }
-    let mut totals = Totals::default();
-    let mut value = vec![];
-    for (word, count) in &counts {
-        value.clear();
-        codec::encode(&CountedWord { word: std::str::from_utf8(word)?, count: *count }, &mut value)?;
-        totals.add(xxh3_64(&value));
-    }
-    Ok(totals)
+    let words = counts.iter().map(|(word, count)| {
+        Ok::<_, Failure>(CountedWord {
+            word: std::str::from_utf8(word)?,
+            count: *count,
+        })
+    });
+    total(words)
 }
 
 /// Counts and sums by key.
@@ -83,7 +87,10 @@ pub(crate) fn records(rows: u64, keys: u64) -> Result<Totals, Failure> {
         let value = black_box(value);
         take(&mut sums, key, first_number(&value));
     }
-    total(&sums)
+    total(
+        sums.iter()
+            .map(|(&key, &(count, sum))| Ok(CountedRecord { key, count, sum })),
+    )
 }
 
 /// W2 on records that are there already.
@@ -95,7 +102,10 @@ pub(crate) fn batches(batches: &[Batch]) -> Result<Totals, Failure> {
             take(&mut sums, u64::from_le_bytes(key), first_number(batch.values.get(i)));
         }
     }
-    total(&sums)
+    total(
+        sums.iter()
+            .map(|(&key, &(count, sum))| Ok(CountedRecord { key, count, sum })),
+    )
 }
 
 #[inline(always)]
@@ -103,12 +113,13 @@ fn first_number(value: &[u8]) -> u64 {
     u64::from_le_bytes(value.first_chunk().copied().unwrap_or_default())
 }
 
-fn total(sums: &Sums) -> Result<Totals, Failure> {
+/// Adds up what the operators would emit.
+fn total<T: Serialize>(emitted: impl Iterator<Item = Result<T, Failure>>) -> Result<Totals, Failure> {
     let mut totals = Totals::default();
     let mut value = vec![];
-    for (&key, &(count, sum)) in sums {
+    for record in emitted {
         value.clear();
-        codec::encode(&CountedRecord { key, count, sum }, &mut value)?;
+        codec::encode(&record?, &mut value).map_err(|error| error.to_string())?;
         totals.add(xxh3_64(&value));
     }
     Ok(totals)

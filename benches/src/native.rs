@@ -20,11 +20,19 @@ pub(crate) struct NativeOperator<O: Operator> {
 impl<O: Operator> NativeOperator<O> {
     /// To be opened with that config, as JSON.
     pub(crate) fn new(config: &str) -> Self {
-        Self { config: config.to_owned(), instance: None }
+        Self {
+            config: config.to_owned(),
+            instance: None,
+        }
     }
 
     fn instance(&mut self) -> Result<&mut native::Instance<O>, GuestError> {
-        self.instance.as_mut().ok_or_else(|| failed(native::Failure { row: None, message: "not opened".into() }))
+        self.instance.as_mut().ok_or_else(|| {
+            failed(native::Failure {
+                row: None,
+                message: "not opened".into(),
+            })
+        })
     }
 }
 
@@ -57,20 +65,36 @@ impl<O: Operator + Send> HostOperator for NativeOperator<O> {
             value_ends: batch.value_ends.to_vec(),
             timestamps: batch.timestamps.to_vec(),
         };
-        self.instance()?.process(records, keyed_record(keyed)).map(outcome).map_err(failed)
+        self.instance()?
+            .process(records, keyed_record(keyed))
+            .map(outcome)
+            .map_err(failed)
     }
 
     fn finish(&mut self, header: Header, keyed: KeyedView<'_>, last: bool) -> Result<Outcome, GuestError> {
-        self.instance()?.finish(header_record(header), keyed_record(keyed), last).map(outcome).map_err(failed)
+        self.instance()?
+            .finish(header_record(header), keyed_record(keyed), last)
+            .map(outcome)
+            .map_err(failed)
     }
 }
 
 fn failed(failure: native::Failure) -> GuestError {
-    GuestError::Failed { failure: Failure { row: failure.row, message: failure.message } }
+    GuestError::Failed {
+        failure: Failure {
+            row: failure.row,
+            message: failure.message,
+        },
+    }
 }
 
 fn header_record(header: Header) -> native::Header {
-    native::Header { now: header.now, watermark: header.watermark, seed: header.seed, first_row: header.first_row }
+    native::Header {
+        now: header.now,
+        watermark: header.watermark,
+        seed: header.seed,
+        first_row: header.first_row,
+    }
 }
 
 fn keyed_record(keyed: KeyedView<'_>) -> native::Keyed {

@@ -106,7 +106,10 @@ impl Pipeline {
         let (first, second) = (Arc::<Mailbox>::default(), Arc::<Mailbox>::default());
         let (sender, receiver) = channel(first.clone(), second.clone());
         let edge = OutputEdge::new(0, Partitioning::Key, MAX_PARALLELISM_DEFAULT, 0, vec![sender]);
-        let operator = |node| ChainedNode { port: 0, kind: ChainedKind::Operator(Box::new(node)) };
+        let operator = |node| ChainedNode {
+            port: 0,
+            kind: ChainedKind::Operator(Box::new(node)),
+        };
         let mut nodes = vec![];
         if let Some(prepared) = self.stateless {
             nodes.push(operator(node("stateless", prepared, false)?));
@@ -145,7 +148,10 @@ fn wait(events: &Receiver<Event>, subtasks: usize) -> Result<(), Failure> {
 }
 
 fn sink(totals: &Arc<Mutex<Totals>>) -> Result<ChainedNode, Failure> {
-    let writer = Blackhole { inner: BlackholeWriter::new(&serde_json::Value::Null), totals: totals.clone() };
+    let writer = Blackhole {
+        inner: BlackholeWriter::new(&serde_json::Value::Null),
+        totals: totals.clone(),
+    };
     let sink = SinkNode {
         uid: OperatorUid::new("sink")?,
         subtask: 0,
@@ -154,7 +160,10 @@ fn sink(totals: &Arc<Mutex<Totals>>) -> Result<ChainedNode, Failure> {
         input: PortValue::Text,
         parked: None,
     };
-    Ok(ChainedNode { port: 0, kind: ChainedKind::Sink(sink) })
+    Ok(ChainedNode {
+        port: 0,
+        kind: ChainedKind::Sink(sink),
+    })
 }
 
 /// The host's blackhole, which tells its totals when it goes.

@@ -23,9 +23,16 @@ pub(crate) fn settings(rows: u64, keys: u64) -> GeneratorSource {
             GeneratorField {
                 name: "key".into(),
                 ty: Type::U64,
-                values: GeneratorValues::Range { first: 0, last: keys - 1 },
+                values: GeneratorValues::Range {
+                    first: 0,
+                    last: keys - 1,
+                },
             },
-            GeneratorField { name: "value".into(), ty: Type::Bytes, values: GeneratorValues::Random { len: 32 } },
+            GeneratorField {
+                name: "value".into(),
+                ty: Type::Bytes,
+                values: GeneratorValues::Random { len: 32 },
+            },
         ],
         key: Some(0),
     }
@@ -33,7 +40,10 @@ pub(crate) fn settings(rows: u64, keys: u64) -> GeneratorSource {
 
 /// The host's reader of them.
 pub(crate) fn reader(rows: u64, keys: u64) -> Result<GeneratorReader, Failure> {
-    Ok(GeneratorReader::new(settings(rows, keys), vec![("00000".into(), None)])?)
+    Ok(GeneratorReader::new(
+        settings(rows, keys),
+        vec![("00000".into(), None)],
+    )?)
 }
 
 /// Record number `offset`, as the host's generator makes it: key and value.
@@ -100,7 +110,10 @@ mod tests {
         for batch in &batches {
             for i in 0..batch.len() {
                 let (key, value) = record(offset, 77);
-                assert_eq!((batch.key(i), batch.values.get(i)), (&key.to_le_bytes()[..], &value[..]));
+                assert_eq!(
+                    (batch.key(i), batch.values.get(i)),
+                    (&key.to_le_bytes()[..], &value[..])
+                );
                 offset += 1;
             }
         }

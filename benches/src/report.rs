@@ -21,15 +21,25 @@ impl Spread {
     pub(crate) fn of(numbers: impl IntoIterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = numbers.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
-        let (first, last) = (sorted.first().copied().unwrap_or(f64::NAN), sorted.last().copied().unwrap_or(f64::NAN));
+        let (first, last) = (
+            sorted.first().copied().unwrap_or(f64::NAN),
+            sorted.last().copied().unwrap_or(f64::NAN),
+        );
         let at = |i: usize| sorted.get(i).copied().unwrap_or(f64::NAN);
         let median = f64::midpoint(at(sorted.len().saturating_sub(1) / 2), at(sorted.len() / 2));
-        Self { median, min: first, max: last }
+        Self {
+            median,
+            min: first,
+            max: last,
+        }
     }
 
     /// With that many decimals.
     pub(crate) fn text(self, decimals: usize) -> String {
-        format!("{:.decimals$} ({:.decimals$} to {:.decimals$})", self.median, self.min, self.max)
+        format!(
+            "{:.decimals$} ({:.decimals$} to {:.decimals$})",
+            self.median, self.min, self.max
+        )
     }
 }
 
@@ -40,13 +50,20 @@ pub(crate) fn table(measured: &[Measured]) -> String {
     );
     for workload in measured {
         for (contender, runs) in &workload.runs {
-            let rate = Spread::of(runs.iter().map(|run| workload.records as f64 / run.wall.as_secs_f64() / 1e6));
+            let rate = Spread::of(
+                runs.iter()
+                    .map(|run| workload.records as f64 / run.wall.as_secs_f64() / 1e6),
+            );
             let cpu = Spread::of(runs.iter().map(|run| run.cpu.as_secs_f64()));
             let per_record = cpu.median * 1e9 / workload.records as f64;
             let contender = words(*contender);
             let row = (&workload.name, rate.text(2), cpu.text(2));
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "| {} | {contender} | {} | {} | {per_record:.0} |", row.0, row.1, row.2);
+            let _ = writeln!(
+                text,
+                "| {} | {contender} | {} | {} | {per_record:.0} |",
+                row.0, row.1, row.2
+            );
         }
     }
     text
@@ -58,12 +75,30 @@ pub(crate) fn ratios(measured: &[Measured]) -> String {
         "| ratio of throughput | by wall clock: median (min to max) | by CPU time, all threads |\n|---|---|---|\n",
     );
     for workload in measured {
-        let runs = |wanted| workload.runs.iter().find(|(contender, _)| *contender == wanted).map(|(_, runs)| runs);
-        for (of, to) in [(Contender::Wasm, Contender::Native), (Contender::Wasm, Contender::Loop), (Contender::Native, Contender::Loop)] {
-            let (Some(a), Some(b)) = (runs(of), runs(to)) else { continue };
+        let runs = |wanted| {
+            workload
+                .runs
+                .iter()
+                .find(|(contender, _)| *contender == wanted)
+                .map(|(_, runs)| runs)
+        };
+        for (of, to) in [
+            (Contender::Wasm, Contender::Native),
+            (Contender::Wasm, Contender::Loop),
+            (Contender::Native, Contender::Loop),
+        ] {
+            let (Some(a), Some(b)) = (runs(of), runs(to)) else {
+                continue;
+            };
             let ratio = |by: fn(&Run) -> f64| Spread::of(a.iter().zip(b).map(|(a, b)| by(b) / by(a))).text(2);
             let (wall, cpu) = (ratio(|run| run.wall.as_secs_f64()), ratio(|run| run.cpu.as_secs_f64()));
-            let _ = writeln!(text, "| {}: {} / {} | {wall} | {cpu} |", workload.name, words(of), words(to));
+            let _ = writeln!(
+                text,
+                "| {}: {} / {} | {wall} | {cpu} |",
+                workload.name,
+                words(of),
+                words(to)
+            );
         }
     }
     text
@@ -83,8 +118,22 @@ mod tests {
 
     #[test]
     fn spreads() {
-        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
-        assert_eq!(Spread::of([4.0, 1.0]), Spread { median: 2.5, min: 1.0, max: 4.0 });
+        assert_eq!(
+            Spread::of([3.0, 1.0, 2.0]),
+            Spread {
+                median: 2.0,
+                min: 1.0,
+                max: 3.0
+            }
+        );
+        assert_eq!(
+            Spread::of([4.0, 1.0]),
+            Spread {
+                median: 2.5,
+                min: 1.0,
+                max: 4.0
+            }
+        );
         assert_eq!(Spread::of([4.0, 1.0]).text(1), "2.5 (1.0 to 4.0)");
     }
 }

@@ -46,9 +46,17 @@ pub(crate) fn words(settings: &Settings, guests: &Guests) -> Result<Measured, Fa
     measure(settings, name, texts.words, |contender| match kind(contender) {
         None => hand::words(&texts.files),
         Some(kind) => {
-            let source =
-                FileSource { path: texts.glob.clone(), watch: false, poll: Duration::from_secs(1), key: LineKey::None };
-            let names: Vec<String> = texts.files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
+            let source = FileSource {
+                path: texts.glob.clone(),
+                watch: false,
+                poll: Duration::from_secs(1),
+                key: LineKey::None,
+            };
+            let names: Vec<String> = texts
+                .files
+                .iter()
+                .map(|file| file.to_string_lossy().into_owned())
+                .collect();
             let known = Arc::new(names.iter().cloned().collect());
             let splits = names.into_iter().map(|name| (name, None)).collect();
             Pipeline {
@@ -64,20 +72,36 @@ pub(crate) fn words(settings: &Settings, guests: &Guests) -> Result<Measured, Fa
 /// W2.
 pub(crate) fn records(settings: &Settings, guests: &Guests) -> Result<Measured, Failure> {
     let (rows, keys) = (settings.records, settings.keys);
-    let batches = if settings.pregenerated { records::batches(rows, keys, BATCH)? } else { vec![] };
+    let batches = if settings.pregenerated {
+        records::batches(rows, keys, BATCH)?
+    } else {
+        vec![]
+    };
     let batches = Arc::new(batches);
-    let how = if settings.pregenerated { "pregenerated" } else { "generated" };
+    let how = if settings.pregenerated {
+        "pregenerated"
+    } else {
+        "generated"
+    };
     let name = format!("W2, {} M {how} records, {keys} keys", rows / 1_000_000);
     measure(settings, name, rows, |contender| match kind(contender) {
         None if settings.pregenerated => hand::batches(&batches),
         None => hand::records(rows, keys),
         Some(kind) => {
             let reader: Box<dyn SourceReader> = if settings.pregenerated {
-                Box::new(Replay { batches: batches.clone(), next: 0 })
+                Box::new(Replay {
+                    batches: batches.clone(),
+                    next: 0,
+                })
             } else {
                 Box::new(records::reader(rows, keys)?)
             };
-            Pipeline { reader, stateless: None, keyed: guests.open(Op::CountRecords, kind, FINAL)? }.run()
+            Pipeline {
+                reader,
+                stateless: None,
+                keyed: guests.open(Op::CountRecords, kind, FINAL)?,
+            }
+            .run()
         }
     })
 }
@@ -103,12 +127,17 @@ fn measure(
             eprint!("{name}: round {round} of {}, {contender:?} … ", settings.rounds);
             let (start, cpu) = (Instant::now(), usage::cpu());
             let totals = run(*contender)?;
-            let measured = Run { wall: start.elapsed(), cpu: usage::cpu() - cpu };
+            let measured = Run {
+                wall: start.elapsed(),
+                cpu: usage::cpu() - cpu,
+            };
             eprintln!("{:.2} s", measured.wall.as_secs_f64());
             runs.push(measured);
             let expected = *expected.get_or_insert(totals);
             if totals != expected {
-                return Err(format!("{name}: {contender:?} found {totals:x?}, the first contender {expected:x?}").into());
+                return Err(
+                    format!("{name}: {contender:?} found {totals:x?}, the first contender {expected:x?}").into(),
+                );
             }
         }
     }
@@ -122,7 +151,19 @@ mod tests {
 
     fn settings(dir: &std::path::Path, more: &[&str]) -> Settings {
         let dir = dir.to_string_lossy();
-        let first = ["bench", "--rounds", "1", "--size", "100KB", "--records", "20000", "--keys", "500", "--dir", &dir];
+        let first = [
+            "bench",
+            "--rounds",
+            "1",
+            "--size",
+            "100KB",
+            "--records",
+            "20000",
+            "--keys",
+            "500",
+            "--dir",
+            &dir,
+        ];
         Settings::parse_from(first.iter().chain(more))
     }
 

@@ -67,7 +67,9 @@ impl Settings {
     /// Those that take part, in order.
     pub(crate) fn contenders(&self) -> Vec<Contender> {
         let all = [Contender::Loop, Contender::Native, Contender::Wasm];
-        all.into_iter().filter(|contender| !self.without.contains(contender)).collect()
+        all.into_iter()
+            .filter(|contender| !self.without.contains(contender))
+            .collect()
     }
 }
 

@@ -34,7 +34,13 @@ pub(crate) fn make(dir: &Path, bytes: u64, files: u32) -> Result<Texts, Failure>
         let vocabulary = vocabulary();
         let mut words = 0;
         for file in 0..files {
-            words += write(&path(&dir, file), bytes / u64::from(files), u64::from(file), &zipf, &vocabulary)?;
+            words += write(
+                &path(&dir, file),
+                bytes / u64::from(files),
+                u64::from(file),
+                &zipf,
+                &vocabulary,
+            )?;
         }
         std::fs::write(&note, words.to_string())?;
     }
@@ -137,7 +143,11 @@ mod tests {
     fn texts_have_the_size_asked_for() {
         let dir = tempfile::tempdir().expect("a directory");
         let made = make(dir.path(), 10_000, 3).expect("texts");
-        let text: Vec<u8> = made.files.iter().flat_map(|file| std::fs::read(file).expect("a file")).collect();
+        let text: Vec<u8> = made
+            .files
+            .iter()
+            .flat_map(|file| std::fs::read(file).expect("a file"))
+            .collect();
         assert!((10_000..10_500).contains(&text.len()), "{}", text.len());
         let spaces = text.iter().filter(|byte| byte.is_ascii_whitespace()).count() as u64;
         assert_eq!((spaces, made.words % LINE), (made.words, 0));

@@ -101,7 +101,9 @@ impl Writer<'_> {
 /// Whether all bytes are ASCII. Written so that it becomes vector code.
 pub(crate) fn is_ascii(bytes: &[u8]) -> bool {
     let mut blocks = bytes.chunks_exact(64);
-    let whole = blocks.by_ref().all(|block| block.iter().fold(0, |all, byte| all | byte) < 0x80);
+    let whole = blocks
+        .by_ref()
+        .all(|block| block.iter().fold(0, |all, byte| all | byte) < 0x80);
     whole && blocks.remainder().is_ascii()
 }
 

@@ -28,7 +28,10 @@ pub struct Port<V: ?Sized, K: ?Sized = ()> {
 
 impl<V: ?Sized, K: ?Sized> Port<V, K> {
     pub(crate) fn new(index: u32) -> Self {
-        Port { index, marker: PhantomData }
+        Port {
+            index,
+            marker: PhantomData,
+        }
     }
 }
 
@@ -144,12 +147,23 @@ impl<'a> Rows<'a> {
     };
 
     fn key(&self, row: u32) -> &'a [u8] {
-        let key = self.key_index.get(row as usize).map_or(row as usize, |key| *key as usize);
-        if key < self.key_ends.len() { item(self.key_data, self.key_ends, key) } else { &[] }
+        let key = self
+            .key_index
+            .get(row as usize)
+            .map_or(row as usize, |key| *key as usize);
+        if key < self.key_ends.len() {
+            item(self.key_data, self.key_ends, key)
+        } else {
+            &[]
+        }
     }
 
     fn value(&self, row: u32) -> &'a [u8] {
-        if (row as usize) < self.value_ends.len() { item(self.value_data, self.value_ends, row as usize) } else { &[] }
+        if (row as usize) < self.value_ends.len() {
+            item(self.value_data, self.value_ends, row as usize)
+        } else {
+            &[]
+        }
     }
 
     fn timestamp(&self, row: u32) -> i64 {
@@ -414,7 +428,14 @@ impl Ctx<'_> {
         let output = &mut self.outputs[port.index as usize];
         output.start_keys(&self.rows);
         output.start_values(&self.rows);
-        write(&mut Writer { to: &mut output.key_data }, &mut Writer { to: &mut output.value_data });
+        write(
+            &mut Writer {
+                to: &mut output.key_data,
+            },
+            &mut Writer {
+                to: &mut output.value_data,
+            },
+        );
         output.end_key();
         output.end_value();
         output.parents.push(self.row);
@@ -470,7 +491,14 @@ impl Emitter<'_> {
     #[inline(always)]
     pub fn emit_with(&mut self, write: impl FnOnce(&mut Writer<'_>, &mut Writer<'_>)) {
         let output = &mut *self.output;
-        write(&mut Writer { to: &mut output.key_data }, &mut Writer { to: &mut output.value_data });
+        write(
+            &mut Writer {
+                to: &mut output.key_data,
+            },
+            &mut Writer {
+                to: &mut output.value_data,
+            },
+        );
         output.end_key();
         output.end_value();
         output.parents.push(self.row);

@@ -65,10 +65,18 @@ impl Declare {
     where
         T: State + Serialize + DeserializeOwned + Send + 'static,
     {
-        assert!(self.states.iter().all(|state| state.name != name), "state `{name}` is declared twice");
+        assert!(
+            self.states.iter().all(|state| state.name != name),
+            "state `{name}` is declared twice"
+        );
         let state = ValueState::new(name, self.states.len(), self.call.clone());
         let (schema, column) = (T::schema().to_json(), state.column());
-        self.states.push(DeclaredState { name: name.into(), schema, version: None, column });
+        self.states.push(DeclaredState {
+            name: name.into(),
+            schema,
+            version: None,
+            column,
+        });
         state
     }
 
@@ -95,8 +103,15 @@ impl Declare {
     }
 
     fn add_output(&mut self, name: &str, key: Option<Field>, value: ValueType) -> u32 {
-        assert!(self.outputs.iter().all(|output| output.name != name), "output `{name}` is declared twice");
-        self.outputs.push(DeclaredOutput { name: name.into(), key, value });
+        assert!(
+            self.outputs.iter().all(|output| output.name != name),
+            "output `{name}` is declared twice"
+        );
+        self.outputs.push(DeclaredOutput {
+            name: name.into(),
+            key,
+            value,
+        });
         self.outputs.len() as u32 - 1
     }
 
@@ -195,7 +210,12 @@ impl DeclaredState {
 }
 
 fn key_field(name: String, ty: Type) -> Field {
-    Field { name, ty, aliases: Vec::new(), default: false }
+    Field {
+        name,
+        ty,
+        aliases: Vec::new(),
+        default: false,
+    }
 }
 
 fn write_port(name: &str, key: Option<&Field>, value: &ValueType, to: &mut String) {

@@ -1,6 +1,6 @@
 //! The exports of a component, for `operator!`. On wasm only.
 
-use crate::bindings::exports::regraft::operator::guest::{Migrated, MigrateRequest, OperatorState, TimerBatch};
+use crate::bindings::exports::regraft::operator::guest::{MigrateRequest, Migrated, OperatorState, TimerBatch};
 use crate::bindings::regraft::operator::host;
 use crate::native::{Batch, Failure, Header, Instance, Keyed, OpenRecord, Outcome, current_row};
 use crate::operator::Operator;
@@ -79,13 +79,19 @@ impl<O: Operator> Slot<O> {
 
     /// The export `migrate`.
     pub fn migrate(&self, request: MigrateRequest) -> Result<Migrated, Failure> {
-        refuse(&format!("the operator has no migration for state number {}", request.state))
+        refuse(&format!(
+            "the operator has no migration for state number {}",
+            request.state
+        ))
     }
 }
 
 #[cold]
 fn refuse<T>(message: &str) -> Result<T, Failure> {
-    Err(Failure { row: None, message: message.into() })
+    Err(Failure {
+        row: None,
+        message: message.into(),
+    })
 }
 
 /// Tells the host of a panic just before its trap.
@@ -97,7 +103,9 @@ fn install_hook() {
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied())
             .unwrap_or("a panic without a message");
-        let (file, line, column) = info.location().map_or(("", 0, 0), |at| (at.file(), at.line(), at.column()));
+        let (file, line, column) = info
+            .location()
+            .map_or(("", 0, 0), |at| (at.file(), at.line(), at.column()));
         host::panicked(message, file, line, column, current_row::get());
     }));
 }

@@ -124,9 +124,7 @@ macro_rules! operator {
                 ) -> ::core::result::Result<__guest::Outcome, __guest::Failure> {
                     INSTANCE.on_timers(timers, state)
                 }
-                fn on_watermark(
-                    header: __guest::Header,
-                ) -> ::core::result::Result<__guest::Outcome, __guest::Failure> {
+                fn on_watermark(header: __guest::Header) -> ::core::result::Result<__guest::Outcome, __guest::Failure> {
                     INSTANCE.on_watermark(header)
                 }
                 fn finish(

@@ -55,8 +55,15 @@ impl<O: Operator> Instance<O> {
         let mut declare = Declare::default();
         let mut operator = O::declare(&mut declare);
         operator
-            .open(&mut OpenContext { context, config, arguments })
-            .map_err(|error| Failure { row: None, message: error.to_string() })?;
+            .open(&mut OpenContext {
+                context,
+                config,
+                arguments,
+            })
+            .map_err(|error| Failure {
+                row: None,
+                message: error.to_string(),
+            })?;
         let core = Core {
             call: declare.call,
             names: declare.states.iter().map(|state| state.name.clone()).collect(),
@@ -73,7 +80,13 @@ impl<O: Operator> Instance<O> {
     /// A failure names the row where it is one row's: a bad key or value, or what `process` failed with. State that
     /// cannot be read, and columns that contradict each other, name none.
     pub fn process(&mut self, records: Batch, state: Keyed) -> Result<Outcome, Failure> {
-        let Keyed { key_data, key_ends, cell_data, cell_ends, cell_schemas } = state;
+        let Keyed {
+            key_data,
+            key_ends,
+            cell_data,
+            cell_ends,
+            cell_schemas,
+        } = state;
         let rows = Rows {
             key_index: &records.key_index,
             key_data: &key_data,
@@ -88,14 +101,27 @@ impl<O: Operator> Instance<O> {
         <O::In<'_> as FromValue<'_>>::check(rows.value_data, rows.value_ends).map_err(at_row)?;
 
         self.core.begin(key_ends.len(), (cell_data, cell_ends, cell_schemas))?;
-        let inherits = Inherits { keys: true, values: true, timestamps: true };
+        let inherits = Inherits {
+            keys: true,
+            values: true,
+            timestamps: true,
+        };
         let mut cx = self.core.context(records.header, records.input, rows, inherits);
         let result = self.run_rows(&mut cx, records.value_ends.len(), |operator, cx, row| {
             let row = row as usize;
-            let key = if reads_key { item(&key_data, &key_ends, records.key_index[row] as usize) } else { &[] };
+            let key = if reads_key {
+                item(&key_data, &key_ends, records.key_index[row] as usize)
+            } else {
+                &[]
+            };
             let value = item(&records.value_data, &records.value_ends, row);
             // SAFETY: both columns have been checked above.
-            let (key, value) = unsafe { (<O::Key<'_> as FromKey<'_>>::read(key)?, <O::In<'_> as FromValue<'_>>::read(value)?) };
+            let (key, value) = unsafe {
+                (
+                    <O::Key<'_> as FromKey<'_>>::read(key)?,
+                    <O::In<'_> as FromValue<'_>>::read(value)?,
+                )
+            };
             operator.process(key, value, cx)
         });
         self.core.end(cx, result)
@@ -107,14 +133,31 @@ impl<O: Operator> Instance<O> {
     ///
     /// As [`process`](Self::process), where a row is a key.
     pub fn finish(&mut self, header: Header, state: Keyed, last: bool) -> Result<Outcome, Failure> {
-        let Keyed { key_data, key_ends, cell_data, cell_ends, cell_schemas } = state;
+        let Keyed {
+            key_data,
+            key_ends,
+            cell_data,
+            cell_ends,
+            cell_schemas,
+        } = state;
         if last && !key_ends.is_empty() {
-            return Err(Failure { row: None, message: "the last `finish` has keys".into() });
+            return Err(Failure {
+                row: None,
+                message: "the last `finish` has keys".into(),
+            });
         }
-        let rows = Rows { key_data: &key_data, key_ends: &key_ends, ..Rows::NONE };
+        let rows = Rows {
+            key_data: &key_data,
+            key_ends: &key_ends,
+            ..Rows::NONE
+        };
         check_keys::<O>(&rows)?;
         self.core.begin(key_ends.len(), (cell_data, cell_ends, cell_schemas))?;
-        let inherits = Inherits { keys: !key_ends.is_empty(), values: false, timestamps: false };
+        let inherits = Inherits {
+            keys: !key_ends.is_empty(),
+            values: false,
+            timestamps: false,
+        };
         let mut cx = self.core.context(header, 0, rows, inherits);
         let mut result = self.run_rows(&mut cx, key_ends.len(), |operator, cx, row| {
             // SAFETY: the column has been checked above.
@@ -134,7 +177,11 @@ impl<O: Operator> Instance<O> {
     /// What the operator's `on_watermark` fails with.
     pub fn on_watermark(&mut self, header: Header) -> Result<Outcome, Failure> {
         self.core.begin(0, Default::default())?;
-        let inherits = Inherits { keys: false, values: false, timestamps: false };
+        let inherits = Inherits {
+            keys: false,
+            values: false,
+            timestamps: false,
+        };
         let mut cx = self.core.context(header, 0, Rows::NONE, inherits);
         let result = self.run_once(&mut cx, |operator, cx| operator.on_watermark(cx.watermark(), cx));
         self.core.end(cx, result)
@@ -161,7 +208,10 @@ impl<O: Operator> Instance<O> {
                 break;
             }
             if let Err(error) = result {
-                return Err(Failure { row: Some(row), message: error.to_string() });
+                return Err(Failure {
+                    row: Some(row),
+                    message: error.to_string(),
+                });
             }
         }
         drop(running);
@@ -178,7 +228,10 @@ impl<O: Operator> Instance<O> {
         let _running = self.core.call.run();
         self.core.call.set_key(usize::MAX);
         cx.row = 0;
-        once(&mut self.operator, cx).map_err(|error| Failure { row: None, message: error.to_string() })
+        once(&mut self.operator, cx).map_err(|error| Failure {
+            row: None,
+            message: error.to_string(),
+        })
     }
 }
 
@@ -196,7 +249,15 @@ impl Core {
 
     fn context<'a>(&self, header: Header, input: u32, rows: Rows<'a>, inherits: Inherits) -> Ctx<'a> {
         let outputs = self.sizes.iter().map(|sizes| Output::with_sizes(*sizes)).collect();
-        Ctx { header, input, row: 0, draws: 0, inherits, rows, outputs }
+        Ctx {
+            header,
+            input,
+            row: 0,
+            draws: 0,
+            inherits,
+            rows,
+            outputs,
+        }
     }
 
     /// Ends a call: all its effects, or the failure.
@@ -229,7 +290,9 @@ impl Core {
         let rows = cx.inherits.keys;
         let outputs = cx.outputs.into_iter().enumerate();
         Ok(Outcome {
-            outputs: outputs.filter_map(|(port, output)| output.into_columns(port, rows)).collect(),
+            outputs: outputs
+                .filter_map(|(port, output)| output.into_columns(port, rows))
+                .collect(),
             cells: writes.cells,
             cell_data: writes.data,
             cell_ends: writes.ends,
@@ -244,14 +307,24 @@ impl Core {
 }
 
 fn at_row((row, message): (usize, String)) -> Failure {
-    Failure { row: Some(row as u32), message }
+    Failure {
+        row: Some(row as u32),
+        message,
+    }
 }
 
 /// Looks at a column of keys; a bad one is told by the first row that has it.
 fn check_keys<O: Operator>(rows: &Rows<'_>) -> Result<(), Failure> {
     <O::Key<'_> as FromKey<'_>>::check(rows.key_data, rows.key_ends).map_err(|(key, message)| {
-        let row = if rows.key_index.is_empty() { Some(key) } else { first_row(rows.key_index, key) };
-        Failure { row: row.map(|row| row as u32), message }
+        let row = if rows.key_index.is_empty() {
+            Some(key)
+        } else {
+            first_row(rows.key_index, key)
+        };
+        Failure {
+            row: row.map(|row| row as u32),
+            message,
+        }
     })
 }
 
@@ -265,10 +338,16 @@ fn check_columns(rows: &Rows<'_>, reads_key: bool) -> Result<(), Failure> {
     let count = rows.value_ends.len();
     let wrong = |message: String| Err(Failure { row: None, message });
     if rows.timestamps.len() != count {
-        return wrong(format!("the batch has {count} values and {} timestamps", rows.timestamps.len()));
+        return wrong(format!(
+            "the batch has {count} values and {} timestamps",
+            rows.timestamps.len()
+        ));
     }
     if rows.key_index.len() != count && (reads_key || !rows.key_index.is_empty()) {
-        return wrong(format!("the batch has {count} values and {} keys", rows.key_index.len()));
+        return wrong(format!(
+            "the batch has {count} values and {} keys",
+            rows.key_index.len()
+        ));
     }
     Ok(())
 }
@@ -300,5 +379,10 @@ pub(crate) mod current_row {
 
 /// A header for calls by hand: processing time 0, no watermark yet, seed 0.
 pub fn header() -> Header {
-    types::Header { now: 0, watermark: i64::MIN, seed: 0, first_row: 0 }
+    types::Header {
+        now: 0,
+        watermark: i64::MIN,
+        seed: 0,
+        first_row: 0,
+    }
 }

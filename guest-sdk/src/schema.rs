@@ -288,7 +288,10 @@ thread_local! {
 #[doc(hidden)]
 pub fn nested(name: &'static str, schema: impl FnOnce() -> Type) -> Type {
     let depth = DEPTH.get();
-    assert!(depth < DEPTH_MAX, "type `{name}` contains itself, or nests deeper than {DEPTH_MAX}: it has no schema");
+    assert!(
+        depth < DEPTH_MAX,
+        "type `{name}` contains itself, or nests deeper than {DEPTH_MAX}: it has no schema"
+    );
     DEPTH.set(depth + 1);
     let ty = schema();
     DEPTH.set(depth);
@@ -298,7 +301,12 @@ pub fn nested(name: &'static str, schema: impl FnOnce() -> Type) -> Type {
 /// A field, for the derived code.
 #[doc(hidden)]
 pub fn field<T: State + ?Sized>(name: &'static str, aliases: &[&'static str], default: bool) -> Field {
-    Field { name: name.into(), ty: T::schema(), aliases: aliases.to_vec(), default: default || T::OPTIONAL }
+    Field {
+        name: name.into(),
+        ty: T::schema(),
+        aliases: aliases.to_vec(),
+        default: default || T::OPTIONAL,
+    }
 }
 
 macro_rules! basic {

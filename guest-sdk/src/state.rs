@@ -16,8 +16,8 @@ use crate::error::Error;
 use crate::schema::State;
 use serde::{Serialize, de::DeserializeOwned};
 use std::cell::UnsafeCell;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 /// The current call of an instance: which key it is at, and the encoded cells it came with.
 #[derive(Default)]
@@ -84,7 +84,14 @@ impl Call {
         }
         self.failed.store(false, Relaxed);
         // SAFETY: by the contract, nobody else is in the cells.
-        unsafe { *self.inner.get() = Cells { keys, data, ends, schemas } };
+        unsafe {
+            *self.inner.get() = Cells {
+                keys,
+                data,
+                ends,
+                schemas,
+            }
+        };
         Ok(())
     }
 
@@ -114,7 +121,11 @@ impl Call {
     pub(crate) unsafe fn end(&self) -> Option<String> {
         // SAFETY: by the contract, nobody else is in the cells.
         unsafe { *self.inner.get() = Cells::default() };
-        if self.failed() { self.failure.lock().ok().and_then(|mut failure| failure.take()) } else { None }
+        if self.failed() {
+            self.failure.lock().ok().and_then(|mut failure| failure.take())
+        } else {
+            None
+        }
     }
 
     #[cold]
@@ -194,7 +205,12 @@ where
     T: State + Serialize + DeserializeOwned + Send + 'static,
 {
     pub(crate) fn new(name: &str, index: usize, call: Arc<Call>) -> Self {
-        ValueState(Arc::new(Slots { call, name: name.into(), index, slots: UnsafeCell::default() }))
+        ValueState(Arc::new(Slots {
+            call,
+            name: name.into(),
+            index,
+            slots: UnsafeCell::default(),
+        }))
     }
 
     pub(crate) fn column(&self) -> Arc<dyn StateColumn> {
@@ -300,7 +316,9 @@ impl<T> Slots<T> {
         // SAFETY: `enter` has made sure that this thread runs the operator's code, so the runtime is not in the slots;
         // and the caller has the only handle.
         let slots = unsafe { &mut *self.slots.get() };
-        let Some(slot) = slots.get_mut(key) else { outside(&self.name) };
+        let Some(slot) = slots.get_mut(key) else {
+            outside(&self.name)
+        };
         (self, slot, key)
     }
 }
@@ -325,7 +343,8 @@ impl<T: DeserializeOwned> Slots<T> {
 
     #[cold]
     fn fail(&self, error: Error) {
-        self.call.fail(format!("state `{}`: a value is broken: {error}", self.name));
+        self.call
+            .fail(format!("state `{}`: a value is broken: {error}", self.name));
     }
 }
 

@@ -35,7 +35,11 @@ impl Input {
 
     /// A record with a raw key and value (an integer key: `7u64.to_le_bytes()`).
     pub fn keyed(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
-        Input { key: key.as_ref().to_vec(), value: value.as_ref().to_vec(), timestamp: NO_TIMESTAMP }
+        Input {
+            key: key.as_ref().to_vec(),
+            value: value.as_ref().to_vec(),
+            timestamp: NO_TIMESTAMP,
+        }
     }
 
     /// A typed record with a raw key.
@@ -140,7 +144,10 @@ impl<O: Operator> Harness<O> {
         let describe: Value = serde_json::from_str(&json).expect("describe writes JSON");
         let list = |key: &str| describe[key].as_array().cloned().unwrap_or_default();
         let name = |of: &Value| of["name"].as_str().unwrap_or_default().to_owned();
-        let states: Vec<_> = list("states").iter().map(|state| (name(state), state["schema"].to_string())).collect();
+        let states: Vec<_> = list("states")
+            .iter()
+            .map(|state| (name(state), state["schema"].to_string()))
+            .collect();
         Harness {
             config: "null".into(),
             arguments: Vec::new(),
@@ -204,7 +211,10 @@ impl<O: Operator> Harness<O> {
 
     /// The state as it is now.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot { states: self.states.clone(), keys: self.keys.clone() }
+        Snapshot {
+            states: self.states.clone(),
+            keys: self.keys.clone(),
+        }
     }
 
     /// All values of a state by key.
@@ -356,7 +366,10 @@ impl<O: Operator> Harness<O> {
     fn apply(&mut self, keys: &[Vec<u8>], outcome: Outcome, parents: &[Input]) -> Vec<Emitted> {
         let states = self.states.len();
         let writes = outcome.cells.iter().enumerate().map(|(at, cell)| {
-            (*cell, Some(crate::bytes::item(&outcome.cell_data, &outcome.cell_ends, at).to_vec()))
+            (
+                *cell,
+                Some(crate::bytes::item(&outcome.cell_data, &outcome.cell_ends, at).to_vec()),
+            )
         });
         for (cell, value) in writes.chain(outcome.cleared.iter().map(|cell| (*cell, None))) {
             let (state, key) = (cell as usize / keys.len(), &keys[cell as usize % keys.len()]);
@@ -377,7 +390,11 @@ impl<O: Operator> Harness<O> {
                 emitted.push(Emitted {
                     port: self.ports[output.port as usize].clone(),
                     key: column(&output.key_data, &output.key_ends, parent.map(|parent| &parent.key)),
-                    value: column(&output.value_data, &output.value_ends, parent.map(|parent| &parent.value)),
+                    value: column(
+                        &output.value_data,
+                        &output.value_ends,
+                        parent.map(|parent| &parent.value),
+                    ),
                     timestamp: match output.timestamps.get(at) {
                         Some(timestamp) => *timestamp,
                         None => parent.map_or(NO_TIMESTAMP, |parent| parent.timestamp),

@@ -28,7 +28,9 @@ enum Shape {
     Point(#[allow(dead_code)] Wrapped),
     Line(i32, i64),
     #[state(alias = "Box")]
-    Rect { width: u64 },
+    Rect {
+        width: u64,
+    },
 }
 
 #[test]
@@ -110,14 +112,23 @@ impl Operator for Many {
 operator!(Many);
 
 fn lines(lines: &[&str]) -> Vec<Input> {
-    lines.iter().enumerate().map(|(at, line)| Input::keyed(3u32.to_le_bytes(), line).at(at as i64)).collect()
+    lines
+        .iter()
+        .enumerate()
+        .map(|(at, line)| Input::keyed(3u32.to_le_bytes(), line).at(at as i64))
+        .collect()
 }
 
 #[test]
 fn outputs_inherit_what_they_do_not_say() {
     let mut harness = Harness::<Many>::new();
-    let emitted = harness.process(lines(&["forward", "a", "forward", "later", "b", "keyed"])).unwrap();
-    let seen: Vec<_> = emitted.iter().map(|e| (e.port.as_str(), e.text().unwrap(), e.timestamp)).collect();
+    let emitted = harness
+        .process(lines(&["forward", "a", "forward", "later", "b", "keyed"]))
+        .unwrap();
+    let seen: Vec<_> = emitted
+        .iter()
+        .map(|e| (e.port.as_str(), e.text().unwrap(), e.timestamp))
+        .collect();
     let expected = [
         ("same", "forward", 0),
         ("same", "", 1),
@@ -133,7 +144,10 @@ fn outputs_inherit_what_they_do_not_say() {
     let tick = harness.watermark(50).unwrap();
     assert_eq!((tick[0].text().unwrap(), tick[0].timestamp), ("tick", 50));
     let end = harness.finish().unwrap();
-    assert_eq!((end.len(), end[0].text().unwrap(), end[0].key.as_slice()), (1, "end", &1u64.to_le_bytes()[..]));
+    assert_eq!(
+        (end.len(), end[0].text().unwrap(), end[0].key.as_slice()),
+        (1, "end", &1u64.to_le_bytes()[..])
+    );
 }
 
 #[test]
@@ -160,7 +174,10 @@ impl Operator for Other {
     type Key<'a> = Compound<Place>;
     type In<'a> = Text<'a>;
     fn declare(d: &mut Declare) -> Self {
-        Other { _last: d.value("last"), _profile: d.value("profile") }
+        Other {
+            _last: d.value("last"),
+            _profile: d.value("profile"),
+        }
     }
     fn process(&mut self, _: Compound<Place>, _: Text, _: &mut Ctx) -> Result<()> {
         Ok(())
@@ -171,7 +188,10 @@ impl Operator for Other {
 fn state_of_another_schema_is_never_guessed() {
     let mut harness = Harness::<Many>::new();
     harness.process(lines(&["a"])).unwrap();
-    let failure = Harness::<Other>::restore(&harness.snapshot()).unwrap().process(lines(&["b"])).unwrap_err();
+    let failure = Harness::<Other>::restore(&harness.snapshot())
+        .unwrap()
+        .process(lines(&["b"]))
+        .unwrap_err();
     assert_eq!(failure.row, None);
     assert!(failure.message.contains("state `last`") && failure.message.contains("another schema"));
 }

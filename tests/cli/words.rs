@@ -7,7 +7,10 @@ use crate::support::{World, committed, root};
 /// What `tr | sort | uniq -c` would count.
 fn counted(texts: &[String]) -> Vec<String> {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for word in texts.iter().flat_map(|text| text.split(|c: char| !c.is_ascii_alphabetic())) {
+    for word in texts
+        .iter()
+        .flat_map(|text| text.split(|c: char| !c.is_ascii_alphabetic()))
+    {
         if !word.is_empty() {
             *counts.entry(word.to_ascii_lowercase()).or_default() += 1;
         }
@@ -21,8 +24,9 @@ fn counted(texts: &[String]) -> Vec<String> {
 fn word_count_is_right_at_every_parallelism() {
     let job = root().join("examples/word-count/job.toml");
     let input = std::fs::read_dir(root().join("examples/word-count/input")).expect("input");
-    let texts: Vec<String> =
-        input.map(|entry| std::fs::read_to_string(entry.expect("entry").path()).expect("text")).collect();
+    let texts: Vec<String> = input
+        .map(|entry| std::fs::read_to_string(entry.expect("entry").path()).expect("text"))
+        .collect();
     let expected = counted(&texts);
     assert!(expected.len() > 100, "the example has real text");
     for parallelism in ["1", "2", "3"] {

@@ -1,7 +1,11 @@
 //! What black-box tests share: the real program in a directory of its own, and jobs attached to it.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -16,7 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The root of the repository.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("host/ has a parent").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("host/ has a parent")
+        .to_owned()
 }
 
 /// A working directory with a data directory of its own.
@@ -44,7 +51,11 @@ impl Ran {
     /// Checks the exit status; shows everything where it is another.
     #[track_caller]
     pub fn exits(self, status: i32) -> Self {
-        assert_eq!(self.status, status, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert_eq!(
+            self.status, status,
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout, self.stderr
+        );
         self
     }
 
@@ -64,7 +75,9 @@ impl Default for World {
 
 impl World {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("temp dir") }
+        Self {
+            dir: tempfile::tempdir().expect("temp dir"),
+        }
     }
 
     /// The working directory.
@@ -84,7 +97,10 @@ impl World {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_regraft"));
         command.args(args).current_dir(self.path());
-        command.env("REGRAFT_DATA", self.path().join("data")).env_remove("REGRAFT_HOST").env_remove("REGRAFT_LOG");
+        command
+            .env("REGRAFT_DATA", self.path().join("data"))
+            .env_remove("REGRAFT_HOST")
+            .env_remove("REGRAFT_LOG");
         command.stdin(Stdio::null());
         command
     }
@@ -98,13 +114,28 @@ impl World {
     pub fn start(&self, args: &[&str]) -> Attached {
         let mut all = vec!["run"];
         all.extend_from_slice(args);
-        let mut child = self.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawned");
+        let mut child = self
+            .command(&all)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("spawned");
         let (stdout, stderr) = (Arc::default(), Arc::default());
         collect(child.stdout.take().expect("piped"), &stdout);
         collect(child.stderr.take().expect("piped"), &stderr);
-        let mut job = Attached { child, stdout, stderr, job_id: String::new() };
+        let mut job = Attached {
+            child,
+            stdout,
+            stderr,
+            job_id: String::new(),
+        };
         let line = job.wait_for_log(" listens on http://");
-        job.job_id = line.split('(').nth(1).and_then(|rest| rest.split(')').next()).expect("a JobID").to_owned();
+        job.job_id = line
+            .split('(')
+            .nth(1)
+            .and_then(|rest| rest.split(')').next())
+            .expect("a JobID")
+            .to_owned();
         job
     }
 
@@ -117,8 +148,13 @@ impl World {
 /// Committed lines of a file sink's directory, sorted.
 pub fn committed(dir: &Path) -> Vec<String> {
     let mut lines = vec![];
-    let Ok(entries) = std::fs::read_dir(dir) else { return lines };
-    for path in entries.map(|entry| entry.expect("entry").path()).filter(|path| path.is_file()) {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return lines;
+    };
+    for path in entries
+        .map(|entry| entry.expect("entry").path())
+        .filter(|path| path.is_file())
+    {
         lines.extend(std::fs::read_to_string(&path).expect("text").lines().map(str::to_owned));
     }
     lines.sort();
@@ -167,7 +203,10 @@ impl Attached {
                 return line.to_owned();
             }
             let ended = self.child.try_wait().expect("waitable");
-            assert!(ended.is_none() && Instant::now() < deadline, "no {text:?} ({ended:?}) in:\n{log}");
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "no {text:?} ({ended:?}) in:\n{log}"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -185,7 +224,11 @@ impl Attached {
         };
         // The readers see the end of the pipes a moment after the process has gone.
         std::thread::sleep(Duration::from_millis(100));
-        Ran { status: status.code().unwrap_or(-1), stdout: self.stdout(), stderr: self.stderr() }
+        Ran {
+            status: status.code().unwrap_or(-1),
+            stdout: self.stdout(),
+            stderr: self.stderr(),
+        }
     }
 }
 

@@ -53,7 +53,9 @@ impl Container {
             }
             Ok(())
         })?;
-        each(attributes, "state", |meta| Err(meta.error("`#[state(…)]` belongs on a field or a variant")))?;
+        each(attributes, "state", |meta| {
+            Err(meta.error("`#[state(…)]` belongs on a field or a variant"))
+        })?;
         Ok(container)
     }
 }
@@ -119,7 +121,12 @@ fn each(attributes: &[Attribute], name: &str, mut read: impl FnMut(ParseNestedMe
 }
 
 fn name_of(meta: &ParseNestedMeta<'_>) -> String {
-    meta.path.segments.iter().map(|segment| segment.ident.to_string()).collect::<Vec<_>>().join("::")
+    meta.path
+        .segments
+        .iter()
+        .map(|segment| segment.ident.to_string())
+        .collect::<Vec<_>>()
+        .join("::")
 }
 
 fn string(meta: &ParseNestedMeta<'_>) -> Result<LitStr> {
@@ -127,7 +134,11 @@ fn string(meta: &ParseNestedMeta<'_>) -> Result<LitStr> {
 }
 
 fn optional_value(meta: &ParseNestedMeta<'_>) -> Result<()> {
-    if meta.input.peek(Token![=]) { string(meta).map(|_| ()) } else { Ok(()) }
+    if meta.input.peek(Token![=]) {
+        string(meta).map(|_| ())
+    } else {
+        Ok(())
+    }
 }
 
 /// Reads over whatever stands behind the name: `= …`, `(…)` or nothing.

@@ -9,7 +9,10 @@ use syn::{Data, DataEnum, DataStruct, DeriveInput, Error, Field, Fields, Result,
 
 pub(crate) fn state(input: &DeriveInput) -> Result<TokenStream> {
     let container = Container::read(&input.attrs)?;
-    let name = container.rename.clone().unwrap_or_else(|| input.ident.unraw().to_string());
+    let name = container
+        .rename
+        .clone()
+        .unwrap_or_else(|| input.ident.unraw().to_string());
     let (schema, is_record) = match &input.data {
         Data::Struct(data) => struct_schema(input, data, &container, &name)?,
         Data::Enum(data) => (enum_schema(data, &container, &name)?, false),
@@ -55,7 +58,10 @@ fn struct_schema(
         }
         return match types.as_slice() {
             [ty] => Ok((schema_of(ty), false)),
-            _ => Err(Error::new_spanned(&input.ident, "`transparent` needs exactly one field that is not skipped")),
+            _ => Err(Error::new_spanned(
+                &input.ident,
+                "`transparent` needs exactly one field that is not skipped",
+            )),
         };
     }
     match &data.fields {
@@ -88,8 +94,9 @@ fn enum_schema(data: &DataEnum, container: &Container, name: &str) -> Result<Tok
     let mut variants = Vec::new();
     for variant in &data.variants {
         let item = Item::read(&variant.attrs, true)?;
-        let variant_name =
-            item.rename.unwrap_or_else(|| container.rename_all.variant(&variant.ident.unraw().to_string()));
+        let variant_name = item
+            .rename
+            .unwrap_or_else(|| container.rename_all.variant(&variant.ident.unraw().to_string()));
         let aliases = item.aliases;
         let content = match &variant.fields {
             Fields::Unit => quote!(Unit),
@@ -107,7 +114,11 @@ fn enum_schema(data: &DataEnum, container: &Container, name: &str) -> Result<Tok
                 }
             }
             Fields::Named(fields) => {
-                let rule = if matches!(item.rename_all, Rule::None) { container.rename_all_fields } else { item.rename_all };
+                let rule = if matches!(item.rename_all, Rule::None) {
+                    container.rename_all_fields
+                } else {
+                    item.rename_all
+                };
                 let fields = named_fields(fields.named.iter(), rule, false)?;
                 quote!(Fields(#fields))
             }
@@ -136,7 +147,11 @@ fn named_fields<'a>(fields: impl Iterator<Item = &'a Field>, rule: Rule, all_def
         if item.skip {
             continue;
         }
-        let ident = field.ident.as_ref().map(|ident| ident.unraw().to_string()).unwrap_or_default();
+        let ident = field
+            .ident
+            .as_ref()
+            .map(|ident| ident.unraw().to_string())
+            .unwrap_or_default();
         let name = item.rename.unwrap_or_else(|| rule.field(&ident));
         for name in item.aliases.iter().chain([&name]) {
             if names.contains(name) {
@@ -156,7 +171,10 @@ fn unnamed_fields<'a>(fields: impl Iterator<Item = &'a Field>) -> Result<Vec<Typ
     for field in fields {
         let item = Item::read(&field.attrs, false)?;
         if let Some(alias) = item.aliases.first() {
-            return Err(Error::new_spanned(field, format!("a field without a name cannot have an alias (`{alias}`)")));
+            return Err(Error::new_spanned(
+                field,
+                format!("a field without a name cannot have an alias (`{alias}`)"),
+            ));
         }
         if !item.skip {
             types.push(item.encoded_as.unwrap_or_else(|| field.ty.clone()));

@@ -14,5 +14,7 @@ mod rename;
 #[proc_macro_derive(State, attributes(state, serde))]
 pub fn derive_state(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     let input = syn::parse_macro_input!(input as syn::DeriveInput);
-    expand::state(&input).unwrap_or_else(|error| error.to_compile_error()).into()
+    expand::state(&input)
+        .unwrap_or_else(|error| error.to_compile_error())
+        .into()
 }

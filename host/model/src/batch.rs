@@ -96,10 +96,16 @@ pub fn check_ends(data_len: usize, ends: &[u32]) -> Result<(), String> {
     }
     if !ordered {
         let at = ends.windows(2).position(|w| w[1] < w[0]).map_or(0, |i| i + 1);
-        return Err(format!("end offset {at} is {}, less than the one before it ({})", ends[at], ends[at - 1]));
+        return Err(format!(
+            "end offset {at} is {}, less than the one before it ({})",
+            ends[at],
+            ends[at - 1]
+        ));
     }
     if previous as usize != data_len {
-        return Err(format!("the last end offset is {previous}, but there are {data_len} bytes of data"));
+        return Err(format!(
+            "the last end offset is {previous}, but there are {data_len} bytes of data"
+        ));
     }
     Ok(())
 }
@@ -128,7 +134,11 @@ impl Keys {
     #[must_use]
     #[inline]
     pub fn at(&self, i: usize) -> usize {
-        if self.index.is_empty() { i } else { self.index[i] as usize }
+        if self.index.is_empty() {
+            i
+        } else {
+            self.index[i] as usize
+        }
     }
 
     /// Whether records have keys at all.
@@ -208,14 +218,22 @@ impl Batch {
     /// The key of record `i`; empty where records have none.
     #[must_use]
     pub fn key(&self, i: usize) -> &[u8] {
-        if self.keys.is_none() { &[] } else { self.keys.column.get(self.keys.at(i)) }
+        if self.keys.is_none() {
+            &[]
+        } else {
+            self.keys.column.get(self.keys.at(i))
+        }
     }
 
     /// The timestamp of record `i`.
     #[must_use]
     #[inline]
     pub fn timestamp(&self, i: usize) -> EventTime {
-        if self.timestamps.is_empty() { NO_TIMESTAMP } else { self.timestamps[i] }
+        if self.timestamps.is_empty() {
+            NO_TIMESTAMP
+        } else {
+            self.timestamps[i]
+        }
     }
 
     /// About how many bytes it holds.
@@ -223,7 +241,10 @@ impl Batch {
     pub fn bytes(&self) -> usize {
         self.keys.column.data.len()
             + self.values.data.len()
-            + 4 * (self.keys.column.ends.len() + self.keys.hashes.len() + self.keys.index.len() + self.values.ends.len())
+            + 4 * (self.keys.column.ends.len()
+                + self.keys.hashes.len()
+                + self.keys.index.len()
+                + self.values.ends.len())
             + 8 * self.timestamps.len()
     }
 
@@ -315,7 +336,9 @@ mod tests {
     }
 
     fn records(batch: &Batch) -> Vec<Record> {
-        (0..batch.len()).map(|i| (batch.key(i).to_vec(), batch.values.get(i).to_vec(), batch.timestamp(i))).collect()
+        (0..batch.len())
+            .map(|i| (batch.key(i).to_vec(), batch.values.get(i).to_vec(), batch.timestamp(i)))
+            .collect()
     }
 
     fn arb_records() -> impl Strategy<Value = Vec<Record>> {
@@ -348,8 +371,17 @@ mod tests {
     #[test]
     fn lying_ends_are_told() {
         assert_eq!(check_ends(3, &[1, 3]), Ok(()));
-        assert_eq!(check_ends(3, &[2, 1, 3]), Err("end offset 1 is 1, less than the one before it (2)".to_owned()));
-        assert_eq!(check_ends(3, &[1, 9]), Err("the last end offset is 9, but there are 3 bytes of data".to_owned()));
-        assert_eq!(check_ends(3, &[]), Err("the last end offset is 0, but there are 3 bytes of data".to_owned()));
+        assert_eq!(
+            check_ends(3, &[2, 1, 3]),
+            Err("end offset 1 is 1, less than the one before it (2)".to_owned())
+        );
+        assert_eq!(
+            check_ends(3, &[1, 9]),
+            Err("the last end offset is 9, but there are 3 bytes of data".to_owned())
+        );
+        assert_eq!(
+            check_ends(3, &[]),
+            Err("the last end offset is 0, but there are 3 bytes of data".to_owned())
+        );
     }
 }

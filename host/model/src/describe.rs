@@ -166,6 +166,10 @@ impl Description {
     /// The port that describes input `index`.
     #[must_use]
     pub fn input(&self, index: usize) -> Option<&Port> {
-        if self.inputs.len() == 1 { self.inputs.first() } else { self.inputs.get(index) }
+        if self.inputs.len() == 1 {
+            self.inputs.first()
+        } else {
+            self.inputs.get(index)
+        }
     }
 }

@@ -19,9 +19,7 @@ pub const RESERVED_UIDS: [&str; 4] = ["checkpoint", "savepoint", "state", "resta
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UidError {
     /// It has characters, or a length, that a uid must not have.
-    #[error(
-        "{0:?} is not a uid: expected a letter or '_', then up to 62 letters, digits, '_' or '-'"
-    )]
+    #[error("{0:?} is not a uid: expected a letter or '_', then up to 62 letters, digits, '_' or '-'")]
     Malformed(String),
     /// It is the name of a table of the job file.
     #[error("{0:?} cannot be a uid: it is the name of a table of the job file; choose another")]
@@ -108,7 +106,9 @@ impl FromStr for JobId {
         if text.len() != 32 {
             return Err(JobIdError(text.to_owned()));
         }
-        u128::from_str_radix(text, 16).map(Self).map_err(|_| JobIdError(text.to_owned()))
+        u128::from_str_radix(text, 16)
+            .map(Self)
+            .map_err(|_| JobIdError(text.to_owned()))
     }
 }
 

@@ -81,7 +81,10 @@ pub fn subtask_of(group: KeyGroup, parallelism: u32, max_parallelism: u32) -> u3
 pub fn range_of(subtask: u32, parallelism: u32, max_parallelism: u32) -> KeyGroupRange {
     let first = (u64::from(subtask) * u64::from(max_parallelism)).div_ceil(u64::from(parallelism));
     let last = ((u64::from(subtask) + 1) * u64::from(max_parallelism) - 1) / u64::from(parallelism);
-    KeyGroupRange { first: first as u16, last: last as u16 }
+    KeyGroupRange {
+        first: first as u16,
+        last: last as u16,
+    }
 }
 
 impl KeyGroupRange {
@@ -155,11 +158,19 @@ mod tests {
 
     #[test]
     fn ranges_are_flinks() {
-        let ranges = |p| (0..p).map(|i| range_of(i, p, 128)).map(|r| (r.first, r.last)).collect::<Vec<_>>();
+        let ranges = |p| {
+            (0..p)
+                .map(|i| range_of(i, p, 128))
+                .map(|r| (r.first, r.last))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(ranges(2), [(0, 63), (64, 127)]);
         assert_eq!(ranges(3), [(0, 42), (43, 85), (86, 127)]);
         assert_eq!(ranges(5), [(0, 25), (26, 51), (52, 76), (77, 102), (103, 127)]);
-        assert_eq!(ranges(7), [(0, 18), (19, 36), (37, 54), (55, 73), (74, 91), (92, 109), (110, 127)]);
+        assert_eq!(
+            ranges(7),
+            [(0, 18), (19, 36), (37, 54), (55, 73), (74, 91), (92, 109), (110, 127)]
+        );
     }
 
     proptest! {

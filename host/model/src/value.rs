@@ -99,7 +99,11 @@ impl<'a> Decoder<'a> {
     /// Starts at the first byte.
     #[must_use]
     pub const fn new(bytes: &'a [u8], integers: Integers) -> Self {
-        Self { bytes, position: 0, integers }
+        Self {
+            bytes,
+            position: 0,
+            integers,
+        }
     }
 
     /// Checks that all bytes were read.
@@ -115,7 +119,10 @@ impl<'a> Decoder<'a> {
     fn take(&mut self, len: usize, expected: &str) -> Result<&'a [u8], ValueError> {
         let end = self.position.checked_add(len).filter(|end| *end <= self.bytes.len());
         let Some(end) = end else {
-            return Err(ValueError::Short { len: self.bytes.len(), expected: expected.to_owned() });
+            return Err(ValueError::Short {
+                len: self.bytes.len(),
+                expected: expected.to_owned(),
+            });
         };
         let taken = &self.bytes[self.position..end];
         self.position = end;
@@ -142,7 +149,10 @@ impl<'a> Decoder<'a> {
             251 if width >= 2 => self.fixed(2, expected),
             252 if width >= 4 => self.fixed(4, expected),
             253 if width >= 8 => self.fixed(8, expected),
-            _ => Err(ValueError::Invalid { expected: expected.to_owned(), found: format!("length byte {head}") }),
+            _ => Err(ValueError::Invalid {
+                expected: expected.to_owned(),
+                found: format!("length byte {head}"),
+            }),
         }
     }
 
@@ -159,7 +169,10 @@ impl<'a> Decoder<'a> {
 
     fn length(&mut self, expected: &str) -> Result<usize, ValueError> {
         let len = self.unsigned(8, expected)?;
-        usize::try_from(len).map_err(|_| ValueError::Short { len: self.bytes.len(), expected: expected.to_owned() })
+        usize::try_from(len).map_err(|_| ValueError::Short {
+            len: self.bytes.len(),
+            expected: expected.to_owned(),
+        })
     }
 
     /// Reads a scalar without allocating.
@@ -173,7 +186,12 @@ impl<'a> Decoder<'a> {
             Type::Bool => match self.fixed(1, "bool")? {
                 0 => Scalar::Bool(false),
                 1 => Scalar::Bool(true),
-                other => return Err(ValueError::Invalid { expected: "bool".into(), found: other.to_string() }),
+                other => {
+                    return Err(ValueError::Invalid {
+                        expected: "bool".into(),
+                        found: other.to_string(),
+                    });
+                }
             },
             Type::U8 => Scalar::Unsigned(self.unsigned(1, "u8")?),
             Type::U16 => Scalar::Unsigned(self.unsigned(2, "u16")?),
@@ -207,7 +225,10 @@ impl<'a> Decoder<'a> {
                 Scalar::Bytes(self.take(len, "bytes")?)
             }
             other => {
-                return Err(ValueError::Invalid { expected: "a scalar type".into(), found: other.to_string() });
+                return Err(ValueError::Invalid {
+                    expected: "a scalar type".into(),
+                    found: other.to_string(),
+                });
             }
         })
     }
@@ -232,7 +253,12 @@ impl<'a> Decoder<'a> {
             Type::Option(inner) => match self.fixed(1, "option")? {
                 0 => Value::Option(None),
                 1 => Value::Option(Some(Box::new(self.nested(inner, depth)?))),
-                other => return Err(ValueError::Invalid { expected: "option".into(), found: other.to_string() }),
+                other => {
+                    return Err(ValueError::Invalid {
+                        expected: "option".into(),
+                        found: other.to_string(),
+                    });
+                }
             },
             Type::List(item) => {
                 let len = self.bounded_length("list", item)?;
@@ -243,12 +269,18 @@ impl<'a> Decoder<'a> {
                 let entry = |d: &mut Self| Ok((d.nested(key, depth)?, d.nested(value, depth)?));
                 Value::Map((0..len).map(|_| entry(self)).collect::<Result<_, ValueError>>()?)
             }
-            Type::Tuple(items) => {
-                Value::Sequence(items.iter().map(|item| self.nested(item, depth)).collect::<Result<_, _>>()?)
-            }
-            Type::Struct(s) => {
-                Value::Sequence(s.fields.iter().map(|f| self.nested(&f.ty, depth)).collect::<Result<_, _>>()?)
-            }
+            Type::Tuple(items) => Value::Sequence(
+                items
+                    .iter()
+                    .map(|item| self.nested(item, depth))
+                    .collect::<Result<_, _>>()?,
+            ),
+            Type::Struct(s) => Value::Sequence(
+                s.fields
+                    .iter()
+                    .map(|f| self.nested(&f.ty, depth))
+                    .collect::<Result<_, _>>()?,
+            ),
             Type::Enum(e) => {
                 let index = self.unsigned(4, "enum")? as u32;
                 let variant = e.variants.get(index as usize).ok_or_else(|| ValueError::Invalid {
@@ -258,9 +290,19 @@ impl<'a> Decoder<'a> {
                 let held = if let Some(inner) = &variant.newtype {
                     self.nested(inner, depth)?
                 } else if let Some(items) = &variant.tuple {
-                    Value::Sequence(items.iter().map(|item| self.nested(item, depth)).collect::<Result<_, _>>()?)
+                    Value::Sequence(
+                        items
+                            .iter()
+                            .map(|item| self.nested(item, depth))
+                            .collect::<Result<_, _>>()?,
+                    )
                 } else if let Some(fields) = &variant.fields {
-                    Value::Sequence(fields.iter().map(|f| self.nested(&f.ty, depth)).collect::<Result<_, _>>()?)
+                    Value::Sequence(
+                        fields
+                            .iter()
+                            .map(|f| self.nested(&f.ty, depth))
+                            .collect::<Result<_, _>>()?,
+                    )
                 } else {
                     Value::Unit
                 };
@@ -286,7 +328,10 @@ impl<'a> Decoder<'a> {
         let rest = self.bytes.len() - self.position;
         let empty_items = matches!(item, Type::Unit | Type::Tuple(_) | Type::Struct(_));
         if len > rest && !(empty_items && len <= 65_536) {
-            return Err(ValueError::Short { len: self.bytes.len(), expected: format!("{expected} of {len} items") });
+            return Err(ValueError::Short {
+                len: self.bytes.len(),
+                expected: format!("{expected} of {len} items"),
+            });
         }
         Ok(len)
     }
@@ -294,7 +339,10 @@ impl<'a> Decoder<'a> {
 
 fn invalid(expected: &str, found: &[u8]) -> ValueError {
     let shown: String = found.iter().take(16).map(|b| format!("{b:02x}")).collect();
-    ValueError::Invalid { expected: expected.to_owned(), found: format!("bytes {shown}") }
+    ValueError::Invalid {
+        expected: expected.to_owned(),
+        found: format!("bytes {shown}"),
+    }
 }
 
 /// Decodes one whole value.
@@ -453,7 +501,10 @@ fn encode_as(ty: &Type, value: &Value, integers: Integers, out: &mut Vec<u8>) ->
             encode_as(&held_type, held, integers, out)?;
         }
         _ => {
-            return Err(ValueError::Mismatch { expected: ty.to_string(), found: to_json(ty, value).to_string() });
+            return Err(ValueError::Mismatch {
+                expected: ty.to_string(),
+                found: to_json(ty, value).to_string(),
+            });
         }
     }
     Ok(())
@@ -466,7 +517,10 @@ fn variant_type(variant: &crate::schema::Variant) -> Type {
     } else if let Some(items) = &variant.tuple {
         Type::Tuple(items.clone())
     } else if let Some(fields) = &variant.fields {
-        Type::Struct(StructType { name: variant.name.clone(), fields: fields.clone() })
+        Type::Struct(StructType {
+            name: variant.name.clone(),
+            fields: fields.clone(),
+        })
     } else {
         Type::Unit
     }
@@ -505,9 +559,10 @@ pub fn to_json(ty: &Type, value: &Value) -> serde_json::Value {
             }
             serde_json::Value::Object(map)
         }
-        (Type::Map(key_type, value_type), Value::Map(entries)) => {
-            entries.iter().map(|(k, v)| json!([to_json(key_type, k), to_json(value_type, v)])).collect()
-        }
+        (Type::Map(key_type, value_type), Value::Map(entries)) => entries
+            .iter()
+            .map(|(k, v)| json!([to_json(key_type, k), to_json(value_type, v)]))
+            .collect(),
         (Type::Enum(e), Value::Enum(index, held)) => match e.variants.get(*index as usize) {
             Some(variant) if matches!(variant_type(variant), Type::Unit) => json!(variant.name),
             Some(variant) => {
@@ -532,7 +587,11 @@ fn object(fields: &[Field], values: &[Value]) -> serde_json::Value {
 fn float(x: f64, text: &str) -> serde_json::Value {
     // NaN's payload is not kept; ordinary tools have no word for it.
     if x.is_finite() {
-        text.parse::<Number>().map_or_else(|_| json!(text), serde_json::Value::Number)
+        // The shortest text of an f32 is what people wrote; its exact value is not.
+        text.parse()
+            .ok()
+            .and_then(Number::from_f64)
+            .map_or_else(|| json!(text), serde_json::Value::Number)
     } else {
         json!(text)
     }
@@ -540,10 +599,12 @@ fn float(x: f64, text: &str) -> serde_json::Value {
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, b| {
-        let _ = write!(text, "{b:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, b| {
+            let _ = write!(text, "{b:02x}");
+            text
+        })
 }
 
 /// The inverse of [`to_json`].
@@ -551,10 +612,16 @@ fn hex(bytes: &[u8]) -> String {
 /// # Errors
 /// [`ValueError::Mismatch`] where the JSON is not such a value.
 pub fn from_json(ty: &Type, json: &serde_json::Value) -> Result<Value, ValueError> {
-    let mismatch = || ValueError::Mismatch { expected: ty.to_string(), found: json.to_string() };
+    let mismatch = || ValueError::Mismatch {
+        expected: ty.to_string(),
+        found: json.to_string(),
+    };
     let pairs = |k: &Type, v: &Type| -> Result<Vec<(Value, Value)>, ValueError> {
         if let (Type::String, Some(map)) = (k, json.as_object()) {
-            return map.iter().map(|(key, value)| Ok((Value::Text(key.clone()), from_json(v, value)?))).collect();
+            return map
+                .iter()
+                .map(|(key, value)| Ok((Value::Text(key.clone()), from_json(v, value)?)))
+                .collect();
         }
         let items = json.as_array().ok_or_else(mismatch)?;
         items
@@ -569,11 +636,17 @@ pub fn from_json(ty: &Type, json: &serde_json::Value) -> Result<Value, ValueErro
         Type::Unit => json.is_null().then_some(Value::Unit).ok_or_else(mismatch)?,
         Type::Bool => Value::Bool(json.as_bool().ok_or_else(mismatch)?),
         Type::U8 | Type::U16 | Type::U32 | Type::U64 => {
-            let n = json.as_u64().filter(|n| fits(i128::from(*n), ty)).ok_or_else(mismatch)?;
+            let n = json
+                .as_u64()
+                .filter(|n| fits(i128::from(*n), ty))
+                .ok_or_else(mismatch)?;
             Value::Unsigned(n)
         }
         Type::I8 | Type::I16 | Type::I32 | Type::I64 => {
-            let n = json.as_i64().filter(|n| fits(i128::from(*n), ty)).ok_or_else(mismatch)?;
+            let n = json
+                .as_i64()
+                .filter(|n| fits(i128::from(*n), ty))
+                .ok_or_else(mismatch)?;
             Value::Signed(n)
         }
         Type::F32 => Value::F32(match json.as_str() {
@@ -604,8 +677,17 @@ pub fn from_json(ty: &Type, json: &serde_json::Value) -> Result<Value, ValueErro
             Value::Sequence(items.iter().map(|v| from_json(item, v)).collect::<Result<_, _>>()?)
         }
         Type::Tuple(types) => {
-            let items = json.as_array().filter(|a| a.len() == types.len()).ok_or_else(mismatch)?;
-            Value::Sequence(types.iter().zip(items).map(|(t, v)| from_json(t, v)).collect::<Result<_, _>>()?)
+            let items = json
+                .as_array()
+                .filter(|a| a.len() == types.len())
+                .ok_or_else(mismatch)?;
+            Value::Sequence(
+                types
+                    .iter()
+                    .zip(items)
+                    .map(|(t, v)| from_json(t, v))
+                    .collect::<Result<_, _>>()?,
+            )
         }
         Type::Struct(s) => {
             let map = json.as_object().ok_or_else(mismatch)?;
@@ -620,7 +702,10 @@ pub fn from_json(ty: &Type, json: &serde_json::Value) -> Result<Value, ValueErro
                 _ => return Err(mismatch()),
             };
             let index = e.variants.iter().position(|v| v.name == *name).ok_or_else(mismatch)?;
-            Value::Enum(index as u32, Box::new(from_json(&variant_type(&e.variants[index]), held)?))
+            Value::Enum(
+                index as u32,
+                Box::new(from_json(&variant_type(&e.variants[index]), held)?),
+            )
         }
     })
 }
@@ -629,7 +714,10 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok())
+        .collect()
 }
 
 #[cfg(test)]

@@ -52,7 +52,9 @@ impl Announcement {
 /// All live hosts announced on this machine, in order of JobID.
 #[must_use]
 pub fn live(data_dir: &Path) -> Vec<Announcement> {
-    let Ok(entries) = fs::read_dir(data_dir.join("run")) else { return vec![] };
+    let Ok(entries) = fs::read_dir(data_dir.join("run")) else {
+        return vec![];
+    };
     let mut found = vec![];
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         if path.extension().is_none_or(|extension| extension != "json") {
@@ -75,7 +77,9 @@ fn read(path: &Path) -> Option<Announcement> {
 
 /// Whether there is such a process.
 fn is_running(pid: u32) -> bool {
-    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
+    let Ok(pid) = libc::pid_t::try_from(pid) else {
+        return false;
+    };
     // SAFETY: signal 0 sends nothing; the call only asks whether the process is there.
     let answer = unsafe { libc::kill(pid, 0) };
     answer == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)

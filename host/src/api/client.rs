@@ -44,9 +44,16 @@ impl Client {
             .build();
         let hosts = match host {
             Some(host) => vec![normal(host)],
-            None => announce::live(data_dir).into_iter().map(|announcement| announcement.url).collect(),
+            None => announce::live(data_dir)
+                .into_iter()
+                .map(|announcement| announcement.url)
+                .collect(),
         };
-        Self { agent: config.new_agent(), hosts, named: host.is_some() }
+        Self {
+            agent: config.new_agent(),
+            hosts,
+            named: host.is_some(),
+        }
     }
 
     /// All jobs of all hosts.
@@ -58,7 +65,10 @@ impl Client {
         for host in &self.hosts {
             let list: Result<JobList, JobError> = self.get(&format!("{host}/jobs"));
             match list {
-                Ok(list) => found.extend(list.jobs.into_iter().map(|summary| FoundJob { host: host.clone(), summary })),
+                Ok(list) => found.extend(list.jobs.into_iter().map(|summary| FoundJob {
+                    host: host.clone(),
+                    summary,
+                })),
                 Err(error) if self.named => return Err(error),
                 Err(error) => tracing::debug!("{error}"),
             }
@@ -83,14 +93,21 @@ impl Client {
         match matching[..] {
             [found] => Ok(found.clone()),
             [] => {
-                let known = if jobs.is_empty() { "no job is running".to_owned() } else { format!("running:\n{}", lines(&jobs)) };
+                let known = if jobs.is_empty() {
+                    "no job is running".to_owned()
+                } else {
+                    format!("running:\n{}", lines(&jobs))
+                };
                 Err(JobError::usage(format!(
                     "there is no job {job:?}; expected an id, a unique prefix of one, or a name; {known}"
                 )))
             }
             _ => {
                 let candidates: Vec<FoundJob> = matching.into_iter().cloned().collect();
-                Err(JobError::usage(format!("{job:?} names several jobs; give more of the id:\n{}", lines(&candidates))))
+                Err(JobError::usage(format!(
+                    "{job:?} names several jobs; give more of the id:\n{}",
+                    lines(&candidates)
+                )))
             }
         }
     }
@@ -166,20 +183,33 @@ fn answer<T: DeserializeOwned>(url: &str, sent: Sent) -> Result<T, JobError> {
     let failed = |what: String| JobError::failed(format!("{url}: {what}; is the host still running?"));
     let mut response = sent.map_err(|error| failed(error.to_string()))?;
     let ok = response.status().is_success();
-    let text = response.body_mut().read_to_string().map_err(|error| failed(error.to_string()))?;
+    let text = response
+        .body_mut()
+        .read_to_string()
+        .map_err(|error| failed(error.to_string()))?;
     if ok {
-        return serde_json::from_str(&text)
-            .map_err(|error| failed(format!("the answer is not understood ({error}); are both the same version?")));
+        return serde_json::from_str(&text).map_err(|error| {
+            failed(format!(
+                "the answer is not understood ({error}); are both the same version?"
+            ))
+        });
     }
     match serde_json::from_str::<Problem>(&text) {
         Ok(problem) => Err(problem.error),
-        Err(_) => Err(JobError { kind: ErrorKind::Failed, ..failed(format!("HTTP {}: {text}", response.status())) }),
+        Err(_) => Err(JobError {
+            kind: ErrorKind::Failed,
+            ..failed(format!("HTTP {}: {text}", response.status()))
+        }),
     }
 }
 
 fn normal(host: &str) -> String {
     let host = host.trim_end_matches('/');
-    if host.contains("://") { host.to_owned() } else { format!("http://{host}") }
+    if host.contains("://") {
+        host.to_owned()
+    } else {
+        format!("http://{host}")
+    }
 }
 
 fn lines(jobs: &[FoundJob]) -> String {

@@ -10,13 +10,13 @@ use regraft_guest_runtime::module::GuestModule;
 use super::types::{SavepointRequest, UpgradeRequest};
 use crate::checkpoint::store::random;
 use crate::dataflow::control::locked;
-use regraft_model::snapshot::SnapshotKind;
 use crate::jobs::deploy::Modules;
 use crate::jobs::handle::{JobError, JobHandle, SnapshotReport, SnapshotRequest};
 use crate::jobs::status::JobStatus;
 use crate::savepoint::rows::Layout;
 use crate::storage::Storage;
 use crate::upgrade::run::{UpgradeReport, upgrade};
+use regraft_model::snapshot::SnapshotKind;
 
 /// Components uploaded and not used yet; the oldest goes first.
 const UPLOADS_MAX: usize = 32;
@@ -38,7 +38,11 @@ impl Host {
     /// A host without jobs.
     #[must_use]
     pub fn new(engine: GuestEngine) -> Self {
-        Self { engine, jobs: Mutex::default(), uploads: Mutex::default() }
+        Self {
+            engine,
+            jobs: Mutex::default(),
+            uploads: Mutex::default(),
+        }
     }
 
     /// Takes a job in.
@@ -73,7 +77,10 @@ impl Host {
     ) -> Result<SnapshotReport, JobError> {
         let status = job.status();
         if status != JobStatus::Running {
-            return Err(JobError::failed(format!("job {} is {status}, not RUNNING: nothing can be saved", job.job_id())));
+            return Err(JobError::failed(format!(
+                "job {} is {status}, not RUNNING: nothing can be saved",
+                job.job_id()
+            )));
         }
         let dir = request.dir.or_else(|| job.shared.graph.savepoint_dir.clone());
         let dir = dir.ok_or_else(|| {
@@ -83,10 +90,22 @@ impl Host {
             ))
         })?;
         probe(&dir).await?;
-        let layout = if request.native { Layout::Native } else { Layout::Canonical };
+        let layout = if request.native {
+            Layout::Native
+        } else {
+            Layout::Canonical
+        };
         let drain = request.drain && kind == SnapshotKind::Stop;
         let savepoint_dir = Some(dir);
-        job.snapshot(SnapshotRequest { kind, savepoint_dir, layout, drain, swap: None, reply: None }).await
+        job.snapshot(SnapshotRequest {
+            kind,
+            savepoint_dir,
+            layout,
+            drain,
+            swap: None,
+            reply: None,
+        })
+        .await
     }
 
     /// Loads a component, to be used by an upgrade.
@@ -95,14 +114,21 @@ impl Host {
     /// [`JobError`] of kind usage where it is none that this host runs.
     pub fn upload(&self, bytes: Vec<u8>) -> Result<String, JobError> {
         let start = Instant::now();
-        let loaded = self.engine.load(bytes).map_err(|error| JobError::usage(error.to_string()))?;
+        let loaded = self
+            .engine
+            .load(bytes)
+            .map_err(|error| JobError::usage(error.to_string()))?;
         let digest = loaded.module.digest().to_string();
         let mut uploads = locked(&self.uploads);
         uploads.retain(|upload| upload.digest != digest);
         if uploads.len() >= UPLOADS_MAX {
             uploads.remove(0);
         }
-        uploads.push(Upload { digest: digest.clone(), module: loaded.module, took: start.elapsed() });
+        uploads.push(Upload {
+            digest: digest.clone(),
+            module: loaded.module,
+            took: start.elapsed(),
+        });
         Ok(digest)
     }
 
@@ -136,6 +162,8 @@ async fn probe(dir: &str) -> Result<(), JobError> {
     };
     tried.await.map_err(|error| JobError {
         path: Some(dir.to_owned()),
-        ..JobError::failed(format!("the savepoint directory cannot be used: {error}; the job goes on"))
+        ..JobError::failed(format!(
+            "the savepoint directory cannot be used: {error}; the job goes on"
+        ))
     })
 }

@@ -15,9 +15,9 @@ use tokio::sync::oneshot;
 
 use super::host::Host;
 use super::types::{JobList, JobSummary, ModuleUploaded, Problem, SavepointRequest, UpgradeRequest};
-use regraft_model::snapshot::SnapshotKind;
 use crate::jobs::handle::{JobError, JobView, SnapshotReport};
 use crate::upgrade::run::UpgradeReport;
+use regraft_model::snapshot::SnapshotKind;
 
 /// The largest component that can be uploaded, bytes.
 const MODULE_BYTES_MAX: usize = 256 << 20;
@@ -102,7 +102,13 @@ async fn no_foreign_pages(request: Request, next: Next) -> Response {
 }
 
 async fn list(State(host): State<Arc<Host>>) -> Json<JobList> {
-    Json(JobList { jobs: host.jobs().iter().map(|job| JobSummary::from(&job.shared.view())).collect() })
+    Json(JobList {
+        jobs: host
+            .jobs()
+            .iter()
+            .map(|job| JobSummary::from(&job.shared.view()))
+            .collect(),
+    })
 }
 
 async fn info(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answer<JobView> {

@@ -70,7 +70,13 @@ impl Rounds {
     /// No round yet; the first one gets the number `next`.
     #[must_use]
     pub fn new(all: BTreeSet<SubtaskId>, sources: BTreeSet<SubtaskId>, next: CheckpointId) -> Self {
-        Self { sources, all, ended: BTreeSet::new(), next, active: None }
+        Self {
+            sources,
+            all,
+            ended: BTreeSet::new(),
+            next,
+            active: None,
+        }
     }
 
     /// Begins a round, unless one is under way.
@@ -81,8 +87,18 @@ impl Rounds {
         let id = self.next;
         self.next = id.next();
         let missing = self.all.clone();
-        self.active = Some(Round { id, kind, triggered_ms: now_ms, deadline_ns, missing, snapshots: vec![] });
-        Some(Begun { id, targets: self.sources.union(&self.ended).copied().collect() })
+        self.active = Some(Round {
+            id,
+            kind,
+            triggered_ms: now_ms,
+            deadline_ns,
+            missing,
+            snapshots: vec![],
+        });
+        Some(Begun {
+            id,
+            targets: self.sources.union(&self.ended).copied().collect(),
+        })
     }
 
     /// The round under way.
@@ -113,7 +129,10 @@ impl Rounds {
     /// The inputs of a subtask have ended. The round it must be triggered for directly, if it still owes one.
     pub fn ended(&mut self, subtask: SubtaskId) -> Option<CheckpointId> {
         self.ended.insert(subtask);
-        self.active.as_ref().filter(|round| round.missing.contains(&subtask)).map(|round| round.id)
+        self.active
+            .as_ref()
+            .filter(|round| round.missing.contains(&subtask))
+            .map(|round| round.id)
     }
 
     /// Whether everything has ended.
@@ -125,12 +144,19 @@ impl Rounds {
     /// Gives the round under way up, for any reason.
     pub fn abort(&mut self) -> Option<Expired> {
         let round = self.active.take()?;
-        Some(Expired { id: round.id, missing: round.missing.into_iter().collect() })
+        Some(Expired {
+            id: round.id,
+            missing: round.missing.into_iter().collect(),
+        })
     }
 
     /// Gives the round under way up when its time is over.
     pub fn expire(&mut self, now_ns: u64) -> Option<Expired> {
-        if self.active.as_ref().is_some_and(|round| now_ns >= round.deadline_ns) { self.abort() } else { None }
+        if self.active.as_ref().is_some_and(|round| now_ns >= round.deadline_ns) {
+            self.abort()
+        } else {
+            None
+        }
     }
 }
 
@@ -164,14 +190,32 @@ mod tests {
     fn a_round_is_complete_when_every_subtask_has_acknowledged() {
         let mut rounds = rounds();
         let begun = rounds.begin(SnapshotKind::Checkpoint, 5, 100).expect("begun");
-        assert_eq!(begun, Begun { id: CheckpointId(8), targets: vec![subtask(0)] });
+        assert_eq!(
+            begun,
+            Begun {
+                id: CheckpointId(8),
+                targets: vec![subtask(0)]
+            }
+        );
         assert_eq!(rounds.begin(SnapshotKind::Savepoint, 5, 100), None, "one at a time");
         assert!(rounds.snapshot(part(1, CheckpointId(8))).is_none());
-        assert!(rounds.snapshot(part(1, CheckpointId(8))).is_none(), "the same one again changes nothing");
-        assert!(rounds.snapshot(part(0, CheckpointId(7))).is_none(), "a part of an earlier round");
+        assert!(
+            rounds.snapshot(part(1, CheckpointId(8))).is_none(),
+            "the same one again changes nothing"
+        );
+        assert!(
+            rounds.snapshot(part(0, CheckpointId(7))).is_none(),
+            "a part of an earlier round"
+        );
         let done = rounds.snapshot(part(0, CheckpointId(8))).expect("complete");
-        assert_eq!(done.snapshots.iter().map(|s| s.subtask).collect::<Vec<_>>(), [subtask(0), subtask(1)]);
-        assert_eq!(rounds.begin(SnapshotKind::Savepoint, 6, 100).map(|b| b.id), Some(CheckpointId(9)));
+        assert_eq!(
+            done.snapshots.iter().map(|s| s.subtask).collect::<Vec<_>>(),
+            [subtask(0), subtask(1)]
+        );
+        assert_eq!(
+            rounds.begin(SnapshotKind::Savepoint, 6, 100).map(|b| b.id),
+            Some(CheckpointId(9))
+        );
     }
 
     #[test]
@@ -180,7 +224,11 @@ mod tests {
         assert_eq!(rounds.ended(subtask(0)), None);
         let begun = rounds.begin(SnapshotKind::Checkpoint, 5, 100).expect("begun");
         assert_eq!(begun.targets, [subtask(0)]);
-        assert_eq!(rounds.ended(subtask(1)), Some(begun.id), "it ended with the round under way");
+        assert_eq!(
+            rounds.ended(subtask(1)),
+            Some(begun.id),
+            "it ended with the round under way"
+        );
         assert!(rounds.all_ended());
         rounds.abort();
         let last = rounds.begin(SnapshotKind::EndOfInput, 6, 100).expect("begun");
@@ -193,7 +241,13 @@ mod tests {
         rounds.begin(SnapshotKind::Checkpoint, 5, 100);
         rounds.snapshot(part(0, CheckpointId(8)));
         assert_eq!(rounds.expire(99), None);
-        assert_eq!(rounds.expire(100), Some(Expired { id: CheckpointId(8), missing: vec![subtask(1)] }));
+        assert_eq!(
+            rounds.expire(100),
+            Some(Expired {
+                id: CheckpointId(8),
+                missing: vec![subtask(1)]
+            })
+        );
         assert!(rounds.snapshot(part(1, CheckpointId(8))).is_none(), "too late");
     }
 }

@@ -97,8 +97,12 @@ pub async fn store(
     storage: &Storage,
     how: StoreAs,
 ) -> Result<Stored, StoreFailure> {
-    let mut entries: BTreeMap<OperatorUid, OperatorEntry> =
-        facts.graph.nodes.iter().map(|node| (node.uid.clone(), entry(node, facts))).collect();
+    let mut entries: BTreeMap<OperatorUid, OperatorEntry> = facts
+        .graph
+        .nodes
+        .iter()
+        .map(|node| (node.uid.clone(), entry(node, facts)))
+        .collect();
     let (mut handles, mut sink_states) = (BTreeMap::new(), BTreeMap::new());
     let (checkpoint_id, triggered_at_ms, kind) = (round.id, round.triggered_ms, round.kind);
     for mut part in round.snapshots {
@@ -107,7 +111,12 @@ pub async fn store(
             if let (Some(entry), Some(module)) = (entries.get_mut(&uid), facts.modules.get(&uid)) {
                 let range = range_of(part.subtask.index, entry.parallelism, facts.graph.max_parallelism);
                 entry.watermarks.push(part.watermark);
-                let rows = SubtaskRows { uid, subtask: SubtaskIndex(part.subtask.index), range, groups: groups.into() };
+                let rows = SubtaskRows {
+                    uid,
+                    subtask: SubtaskIndex(part.subtask.index),
+                    range,
+                    groups: groups.into(),
+                };
                 store_keyed(rows, module.description(), entry, storage, how.layout).await?;
             }
         }
@@ -134,14 +143,28 @@ pub async fn store(
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
         wit_version: WIT_VERSION.to_owned(),
         job_file: facts.graph.text.clone(),
-        graph: facts.graph.nodes.iter().map(|node| graph_node(&facts.graph, node)).collect(),
+        graph: facts
+            .graph
+            .nodes
+            .iter()
+            .map(|node| graph_node(&facts.graph, node))
+            .collect(),
         arguments: facts.graph.arguments.clone(),
         max_parallelism: facts.graph.max_parallelism,
         modules: store_modules(facts, storage).await?,
-        operators: facts.graph.nodes.iter().filter_map(|node| entries.remove(&node.uid)).collect(),
+        operators: facts
+            .graph
+            .nodes
+            .iter()
+            .filter_map(|node| entries.remove(&node.uid))
+            .collect(),
     };
     let bytes = publish(storage, &metadata).await?;
-    Ok(Stored { bytes, handles, sink_states })
+    Ok(Stored {
+        bytes,
+        handles,
+        sink_states,
+    })
 }
 
 /// Source positions and sink handles of one subtask.
@@ -151,16 +174,16 @@ fn collect_ends(
     handles: &mut BTreeMap<OperatorUid, Vec<serde_json::Value>>,
     sink_states: &mut BTreeMap<OperatorUid, Vec<serde_json::Value>>,
 ) {
-    if let Some((uid, splits)) = part.source.take() {
-        if let Some(source) = entries.get_mut(&uid).and_then(|entry| entry.source.as_mut()) {
-            let split = |s: crate::dataflow::source::SplitState| SplitEntry {
-                split: s.split,
-                position: s.position,
-                finished: false,
-            };
-            source.splits.extend(splits.into_iter().map(split));
-            source.splits.sort_by(|a, b| a.split.cmp(&b.split));
-        }
+    if let Some((uid, splits)) = part.source.take()
+        && let Some(source) = entries.get_mut(&uid).and_then(|entry| entry.source.as_mut())
+    {
+        let split = |s: crate::dataflow::source::SplitState| SplitEntry {
+            split: s.split,
+            position: s.position,
+            finished: false,
+        };
+        source.splits.extend(splits.into_iter().map(split));
+        source.splits.sort_by(|a, b| a.split.cmp(&b.split));
     }
     if let Some((uid, snapshot)) = part.sink.take() {
         if let Some(sink) = entries.get_mut(&uid).and_then(|entry| entry.sink.as_mut()) {
@@ -186,7 +209,9 @@ async fn store_keyed(
     storage: &Storage,
     layout: Layout,
 ) -> Result<(), StoreFailure> {
-    let Some(key) = description.key.clone() else { return Ok(()) };
+    let Some(key) = description.key.clone() else {
+        return Ok(());
+    };
     for (at, state) in description.states.iter().enumerate() {
         let (groups, of, key) = (rows.groups.clone(), state.clone(), key.clone());
         let encoded = tokio::task::spawn_blocking(move || encode(&groups, at, &of, &key, layout)).await;
@@ -196,14 +221,18 @@ async fn store_keyed(
             state: state.name.clone(),
             error,
         })?;
-        let Some(saved) = entry.states.iter_mut().find(|saved| saved.name == state.name) else { continue };
+        let Some(saved) = entry.states.iter_mut().find(|saved| saved.name == state.name) else {
+            continue;
+        };
         if encoded.entries == 0 {
             saved.empty.push(rows.range);
             continue;
         }
         let path = paths::state_file(&rows.uid, rows.subtask, random(), StateFileName::State(&state.name));
         let schema = if layout == Layout::Canonical { 1 } else { 0 };
-        saved.files.push(write_state_file(storage, path, encoded, rows.subtask, schema, rows.range).await?);
+        saved
+            .files
+            .push(write_state_file(storage, path, encoded, rows.subtask, schema, rows.range).await?);
     }
     Ok(())
 }
@@ -215,7 +244,13 @@ fn encode(
     key: &regraft_model::schema::Field,
     layout: Layout,
 ) -> Result<EncodedStateFile, RowsError> {
-    let spec = StateFileSpec { layout, state: &state.name, key, value: &state.schema, schema: 1 };
+    let spec = StateFileSpec {
+        layout,
+        state: &state.name,
+        key,
+        value: &state.schema,
+        schema: 1,
+    };
     let mut writer = StateFileWriter::new(&spec)?;
     for rows in groups {
         writer.write_group(rows, at)?;
@@ -244,12 +279,28 @@ fn entry(node: &Node, facts: &JobFacts) -> OperatorEntry {
         NodeKind::Source(source) => {
             let (connector, identity) = identity::of_source(&source.connector);
             let state = serde_json::Value::Null;
-            (Some(SourceEntry { connector: connector.to_owned(), identity, splits: vec![], state }), None)
+            (
+                Some(SourceEntry {
+                    connector: connector.to_owned(),
+                    identity,
+                    splits: vec![],
+                    state,
+                }),
+                None,
+            )
         }
         NodeKind::Sink(sink) => {
             let (connector, identity) = identity::of_sink(&sink.connector);
             let state = serde_json::Value::Null;
-            (None, Some(SinkEntry { connector: connector.to_owned(), identity, handles: vec![], state }))
+            (
+                None,
+                Some(SinkEntry {
+                    connector: connector.to_owned(),
+                    identity,
+                    handles: vec![],
+                    state,
+                }),
+            )
         }
         NodeKind::Operator(_) => (None, None),
     };
@@ -260,7 +311,9 @@ fn entry(node: &Node, facts: &JobFacts) -> OperatorEntry {
         digest: state.schema.digest().to_string(),
         schemas: vec![state.schema.clone()],
         key: description.and_then(|description| description.key.clone()),
-        key_digest: description.and_then(|description| description.key.as_ref()).map(|key| key.ty.digest().to_string()),
+        key_digest: description
+            .and_then(|description| description.key.as_ref())
+            .map(|key| key.ty.digest().to_string()),
         files: vec![],
         empty: vec![],
     };
@@ -270,7 +323,9 @@ fn entry(node: &Node, facts: &JobFacts) -> OperatorEntry {
         parallelism: node.parallelism,
         module: module.map(|module| module.digest().to_string()),
         description: description.cloned(),
-        states: description.map(|description| description.states.iter().map(state).collect()).unwrap_or_default(),
+        states: description
+            .map(|description| description.states.iter().map(state).collect())
+            .unwrap_or_default(),
         source,
         sink,
         watermarks: vec![],
@@ -291,7 +346,10 @@ fn graph_node(graph: &JobGraph, node: &Node) -> GraphNode {
     let edge = |input: &crate::graph::job_graph::Input| GraphEdge {
         from: graph.nodes[input.from].uid.clone(),
         port: input.port.clone(),
-        by: serde_json::to_value(input.by).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default(),
+        by: serde_json::to_value(input.by)
+            .ok()
+            .and_then(|v| v.as_str().map(str::to_owned))
+            .unwrap_or_default(),
     };
     GraphNode {
         uid: node.uid.clone(),
@@ -317,7 +375,9 @@ pub fn add_up(states: &[serde_json::Value]) -> serde_json::Value {
 pub fn random() -> u128 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let half = || u128::from(RandomState::new().build_hasher().finish());
-    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    let time = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos());
     let mixed = [half() << 64 | half(), half() << 64 | half()].map(|bits| bits.wrapping_add(time));
     let low = xxhash_rust::xxh3::xxh3_64(&mixed[0].to_le_bytes());
     u128::from(xxhash_rust::xxh3::xxh3_64(&mixed[1].to_le_bytes())) << 64 | u128::from(low)

@@ -23,7 +23,9 @@ use crate::scaffold;
 /// # Errors
 /// [`Failure`] where this machine cannot run guests.
 pub fn engine(data_dir: &Path) -> Result<GuestEngine, Failure> {
-    let settings = EngineSettings { cache_dir: Some(data_dir.join("modules")) };
+    let settings = EngineSettings {
+        cache_dir: Some(data_dir.join("modules")),
+    };
     GuestEngine::new(&settings).map_err(|error| module_failure(&error, None, None))
 }
 
@@ -56,7 +58,9 @@ pub fn load_module(
             path.display()
         ))
     })?;
-    let loaded = engine.load(bytes).map_err(|error| module_failure(&error, Some(uid), Some(path)))?;
+    let loaded = engine
+        .load(bytes)
+        .map_err(|error| module_failure(&error, Some(uid), Some(path)))?;
     if loaded.compiled {
         let (digest, ms) = (loaded.module.digest().short(), loaded.took.as_millis());
         log::line(&format!("compiled {uid} ({digest}) in {ms} ms"));
@@ -104,7 +108,9 @@ pub fn new(args: &NewArgs, data_dir: &Path, output: Output) -> Result<(), Failur
 /// [`Failure`].
 pub fn build(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let (graph, warnings) = args.load(data_dir, &[])?;
-    warnings.iter().for_each(|warning| log::line(&format!("warning: {warning}")));
+    warnings
+        .iter()
+        .for_each(|warning| log::line(&format!("warning: {warning}")));
     let engine = engine(data_dir)?;
     let crates = guest_crates(&graph);
     let built = build_guests(&crates, &Tools::from_env(), &engine, &StderrReport::new())?;
@@ -131,7 +137,12 @@ pub fn validate(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(
     let texts: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     output.result(&json!({ "name": graph.name, "valid": true, "warnings": texts }), || {
         let warnings: String = texts.iter().map(|text| format!("warning: {text}\n")).collect();
-        format!("{warnings}{} is valid: job {}, {} nodes", args.job.display(), graph.name, graph.nodes.len())
+        format!(
+            "{warnings}{} is valid: job {}, {} nodes",
+            args.job.display(),
+            graph.name,
+            graph.nodes.len()
+        )
     });
     Ok(())
 }
@@ -142,17 +153,21 @@ pub fn validate(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(
 /// [`Failure`].
 pub fn graph(args: &GraphArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let (graph, _) = args.job.load(data_dir, &[])?;
-    let text = if args.mermaid { render::mermaid(&graph) } else { render::text(&graph) };
+    let text = if args.mermaid {
+        render::mermaid(&graph)
+    } else {
+        render::text(&graph)
+    };
     let node = |node: &crate::graph::job_graph::Node| {
-        let input = |input: &crate::graph::job_graph::Input| {
-            json!({ "from": graph.nodes[input.from].uid, "port": input.port, "by": input.by })
-        };
+        let input = |input: &crate::graph::job_graph::Input| json!({ "from": graph.nodes[input.from].uid, "port": input.port, "by": input.by });
         let kind = crate::checkpoint::store::entry_kind(node).to_string();
         let inputs: Vec<_> = node.inputs.iter().map(input).collect();
         json!({ "uid": node.uid, "kind": kind, "parallelism": node.parallelism, "inputs": inputs })
     };
     let nodes: Vec<_> = graph.nodes.iter().map(node).collect();
-    output.result(&json!({ "name": graph.name, "nodes": nodes, "text": text }), || text.trim_end().to_owned());
+    output.result(&json!({ "name": graph.name, "nodes": nodes, "text": text }), || {
+        text.trim_end().to_owned()
+    });
     Ok(())
 }
 
@@ -167,7 +182,9 @@ pub fn inspect(args: &InspectArgs, data_dir: &Path, output: Output) -> Result<()
         ..Failure::usage(format!("cannot read {}: {error}", path.display()))
     })?;
     let size = bytes.len();
-    let loaded = engine(data_dir)?.load(bytes).map_err(|error| module_failure(&error, None, Some(path)))?;
+    let loaded = engine(data_dir)?
+        .load(bytes)
+        .map_err(|error| module_failure(&error, None, Some(path)))?;
     let (digest, description) = (loaded.module.digest(), loaded.module.description());
     let value = json!({ "path": path, "digest": digest.to_string(), "bytes": size, "describe": description });
     output.result(&value, || description_text(&digest.to_string(), size, description));
@@ -175,15 +192,28 @@ pub fn inspect(args: &InspectArgs, data_dir: &Path, output: Output) -> Result<()
 }
 
 fn description_text(digest: &str, size: usize, d: &Description) -> String {
-    let mut lines = vec![format!("sha256 {digest}, {size} bytes, regraft:operator@{}, {}", d.wit, d.sdk)];
+    let mut lines = vec![format!(
+        "sha256 {digest}, {size} bytes, regraft:operator@{}, {}",
+        d.wit, d.sdk
+    )];
     if let Some(key) = &d.key {
         lines.push(format!("key     {}: {}", key.name, key.ty));
     }
     for state in &d.states {
-        lines.push(format!("state   {}: {} ({}, digest {})", state.name, state.schema, state.kind, state.schema.digest()));
+        lines.push(format!(
+            "state   {}: {} ({}, digest {})",
+            state.name,
+            state.schema,
+            state.kind,
+            state.schema.digest()
+        ));
     }
     let port = |word: &str, port: &regraft_model::describe::Port| {
-        let key = port.key.as_ref().map(|key| format!(", key {}: {}", key.name, key.ty)).unwrap_or_default();
+        let key = port
+            .key
+            .as_ref()
+            .map(|key| format!(", key {}: {}", key.name, key.ty))
+            .unwrap_or_default();
         format!("{word}{}: {}{key}", port.name, port.value)
     };
     lines.extend(d.inputs.iter().map(|input| port("input   ", input)));

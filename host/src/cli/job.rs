@@ -20,7 +20,12 @@ use crate::jobs::handle::{JobError, JobView, SnapshotReport};
 
 impl From<JobError> for Failure {
     fn from(error: JobError) -> Self {
-        Self { kind: error.kind, message: error.message, uid: error.uid, path: error.path }
+        Self {
+            kind: error.kind,
+            message: error.message,
+            uid: error.uid,
+            path: error.path,
+        }
     }
 }
 
@@ -42,7 +47,9 @@ fn find(args: &JobArgs, data_dir: &Path) -> Result<Asked, Failure> {
 /// [`Failure`] where a named host does not answer.
 pub fn list(args: &HostArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let jobs = Client::new(args.host.as_deref(), data_dir).jobs()?;
-    let list = JobList { jobs: jobs.into_iter().map(|job| job.summary).collect() };
+    let list = JobList {
+        jobs: jobs.into_iter().map(|job| job.summary).collect(),
+    };
     output.result(&json!(list), || {
         if list.jobs.is_empty() {
             return "No running jobs.".to_owned();
@@ -143,7 +150,11 @@ pub fn savepoint(args: &SavepointArgs, data_dir: &Path, output: Output) -> Resul
     output.line(&format!("Triggering savepoint for job {}.", job.summary.job_id));
     output.line("Waiting for response...");
     let native = args.format == SavepointType::Native;
-    let request = SavepointRequest { dir: args.dir.as_deref().map(absolute), native, drain: false };
+    let request = SavepointRequest {
+        dir: args.dir.as_deref().map(absolute),
+        native,
+        drain: false,
+    };
     let report = client.savepoint(&job, &request)?;
     output.result(&savepoint_json(&report), || {
         format!(
@@ -163,10 +174,22 @@ pub fn stop(args: &StopArgs, data_dir: &Path, output: Output) -> Result<(), Fail
     let word = if args.drain { "Draining" } else { "Suspending" };
     let native = args.format == SavepointType::Native;
     let format = if native { "NATIVE" } else { "CANONICAL" };
-    output.line(&format!("{word} job \"{}\" with a {format} savepoint.", job.summary.job_id));
+    output.line(&format!(
+        "{word} job \"{}\" with a {format} savepoint.",
+        job.summary.job_id
+    ));
     let dir = args.savepoint_path.clone().flatten().as_deref().map(absolute);
-    let report = client.stop(&job, &SavepointRequest { dir, native, drain: args.drain })?;
-    output.result(&savepoint_json(&report), || format!("Savepoint completed. Path: {}", report.path));
+    let report = client.stop(
+        &job,
+        &SavepointRequest {
+            dir,
+            native,
+            drain: args.drain,
+        },
+    )?;
+    output.result(&savepoint_json(&report), || {
+        format!("Savepoint completed. Path: {}", report.path)
+    });
     Ok(())
 }
 
@@ -179,19 +202,30 @@ pub fn cancel(args: &CancelArgs, data_dir: &Path, output: Output) -> Result<(), 
     let id = job.summary.job_id;
     let mut saved = None;
     if let Some(dir) = &args.with_savepoint {
-        log::line("note: `regraft stop` takes a savepoint and ends the job as one step, and is preferred to `cancel -s`");
-        output.line(&format!("Cancelling job {id} with savepoint to {}.", dir.as_deref().unwrap_or("default savepoint directory")));
-        let request = SavepointRequest { dir: dir.as_deref().map(absolute), ..SavepointRequest::default() };
+        log::line(
+            "note: `regraft stop` takes a savepoint and ends the job as one step, and is preferred to `cancel -s`",
+        );
+        output.line(&format!(
+            "Cancelling job {id} with savepoint to {}.",
+            dir.as_deref().unwrap_or("default savepoint directory")
+        ));
+        let request = SavepointRequest {
+            dir: dir.as_deref().map(absolute),
+            ..SavepointRequest::default()
+        };
         saved = Some(client.savepoint(&job, &request)?);
     } else {
         output.line(&format!("Cancelling job {id}."));
     }
     let view = client.cancel(&job)?;
     let savepoint = saved.as_ref().map(|report| report.path.clone());
-    output.result(&json!({ "job_id": id, "status": view.status, "savepoint": savepoint }), || match &savepoint {
-        Some(path) => format!("Cancelled job {id}. Savepoint stored in {path}."),
-        None => format!("Cancelled job {id}."),
-    });
+    output.result(
+        &json!({ "job_id": id, "status": view.status, "savepoint": savepoint }),
+        || match &savepoint {
+            Some(path) => format!("Cancelled job {id}. Savepoint stored in {path}."),
+            None => format!("Cancelled job {id}."),
+        },
+    );
     Ok(())
 }
 
@@ -214,7 +248,10 @@ pub fn upgrade(args: &UpgradeArgs, data_dir: &Path, output: Output) -> Result<()
         let bytes = std::fs::read(&path).map_err(|error| Failure {
             uid: Some(uid.to_string()),
             path: Some(path.display().to_string()),
-            ..Failure::usage(format!("operator \"{uid}\": cannot read the module {}: {error}", path.display()))
+            ..Failure::usage(format!(
+                "operator \"{uid}\": cannot read the module {}: {error}",
+                path.display()
+            ))
         })?;
         let uploaded = client.upload(&job, &bytes).map_err(|error| Failure {
             uid: Some(uid.to_string()),
@@ -224,14 +261,20 @@ pub fn upgrade(args: &UpgradeArgs, data_dir: &Path, output: Output) -> Result<()
         })?;
         // A job file names all modules; those that run already stay.
         let same = running.operators.iter().any(|node| {
-            node.uid == uid && node.module.as_deref().is_some_and(|short| uploaded.digest.starts_with(short))
+            node.uid == uid
+                && node
+                    .module
+                    .as_deref()
+                    .is_some_and(|short| uploaded.digest.starts_with(short))
         });
         if args.new_job.is_none() || !same {
             modules.insert(uid, uploaded.digest);
         }
     }
     if modules.is_empty() {
-        return Err(Failure::usage("there is nothing to upgrade: the job runs these very modules"));
+        return Err(Failure::usage(
+            "there is nothing to upgrade: the job runs these very modules",
+        ));
     }
     let report = client.upgrade(&job, &UpgradeRequest { modules })?;
     output.result(&json!(report), || report.line());
@@ -255,9 +298,16 @@ fn new_components(args: &UpgradeArgs, data_dir: &Path) -> Result<BTreeMap<Operat
         let path = match module.artifact {
             Artifact::Module(path) => path,
             Artifact::Crate(dir) => {
-                let guest = GuestCrate { uid: module.uid.clone(), dir };
+                let guest = GuestCrate {
+                    uid: module.uid.clone(),
+                    dir,
+                };
                 let built = build_guests(&[guest], &tools, &engine, &progress)?;
-                built.into_iter().map(|built| built.component).next().unwrap_or_default()
+                built
+                    .into_iter()
+                    .map(|built| built.component)
+                    .next()
+                    .unwrap_or_default()
             }
         };
         components.insert(module.uid, path);
@@ -278,7 +328,12 @@ fn date_time(ms: i64) -> String {
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
 }
 
 #[cfg(test)]

@@ -12,7 +12,10 @@ static BAR: OnceLock<Mutex<Option<ProgressBar>>> = OnceLock::new();
 
 /// Log lines are written above this progress line from now on.
 pub fn stand_above(bar: Option<ProgressBar>) {
-    let mut current = BAR.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut current = BAR
+        .get_or_init(Mutex::default)
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     *current = bar;
 }
 
@@ -26,7 +29,11 @@ pub fn line(text: &str) {
 }
 
 fn above<R>(write: impl FnOnce() -> R) -> R {
-    let bar = BAR.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    let bar = BAR
+        .get_or_init(Mutex::default)
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .clone();
     match bar {
         Some(bar) => bar.suspend(write),
         None => write(),
@@ -56,7 +63,10 @@ impl MakeWriter<'_> for Stderr {
 /// Starts logging: `REGRAFT_LOG` chooses what (`debug`, `regraft=trace`), `default` applies without it.
 pub fn start(default: &str) {
     let filter = EnvFilter::try_from_env("REGRAFT_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(Stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(Stderr);
     // A second start in the same process (tests) changes nothing.
     let _ = subscriber.with_ansi(false).try_init();
 }

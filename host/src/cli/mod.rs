@@ -54,7 +54,11 @@ pub fn main(args: Vec<OsString>) -> ExitStatus {
 fn verb(cli: &Cli) -> Result<ExitStatus, Failure> {
     let output = Output { json: cli.json };
     let data_dir = crate::data_dir::data_dir()?;
-    log::start(if matches!(cli.verb, Verb::Run(_)) { "info" } else { "warn" });
+    log::start(if matches!(cli.verb, Verb::Run(_)) {
+        "info"
+    } else {
+        "warn"
+    });
     match &cli.verb {
         Verb::New(args) => build::new(args, &data_dir, output)?,
         Verb::Build(args) => build::build(args, &data_dir, output)?,

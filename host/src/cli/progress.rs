@@ -65,7 +65,9 @@ impl Progress {
 }
 
 fn line(view: &JobView, per_second: f64) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64);
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64);
     let checkpoint = match &view.last_checkpoint {
         Some(last) => format!(
             "checkpoint {}: {} s ago, {} bytes, {} ms",
@@ -76,5 +78,8 @@ fn line(view: &JobView, per_second: f64) -> String {
         ),
         None => "no checkpoint yet".to_owned(),
     };
-    format!("{} {}: {per_second:.0} records/s, {} in, {} out, {checkpoint}", view.name, view.status, view.records_in, view.records_out)
+    format!(
+        "{} {}: {per_second:.0} records/s, {} in, {} out, {checkpoint}",
+        view.name, view.status, view.records_in, view.records_out
+    )
 }

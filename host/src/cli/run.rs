@@ -22,12 +22,12 @@ use crate::api::host::Host;
 use crate::api::routes::Server;
 use crate::api::types::SavepointRequest;
 use crate::dataflow::control::locked;
-use regraft_model::snapshot::SnapshotKind;
 use crate::graph::job_graph::{JobGraph, NodeKind, SinkConnector};
 use crate::jobs::handle::{JobHandle, JobView};
 use crate::jobs::start::{HostContext, NewJob, RestoreFrom, start};
 use crate::jobs::status::JobStatus;
 use crate::savepoint::restore::RestoreOptions;
+use regraft_model::snapshot::SnapshotKind;
 
 /// How an attached run was interrupted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,9 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
         log::line(&format!("warning: {warning}"));
     }
     let (graph, warnings) = args.job.load(data_dir, &args.arguments)?;
-    warnings.iter().for_each(|warning| log::line(&format!("warning: {warning}")));
+    warnings
+        .iter()
+        .for_each(|warning| log::line(&format!("warning: {warning}")));
     warn_without_checkpoints(&graph);
     let engine = engine(data_dir)?;
     let (build_graph, build_engine) = (graph.clone(), engine.clone());
@@ -58,7 +60,10 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     let (others_graph, dir, allowed) = (graph.clone(), data_dir.to_owned(), Allowed::from(args));
     let others = tokio::task::spawn_blocking(move || refuse_collisions(&others_graph, &dir, &allowed)).await;
     others.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
-    let context = HostContext { clock: Arc::new(SystemClock::default()), checkpoint_dir: data_dir.join("checkpoints") };
+    let context = HostContext {
+        clock: Arc::new(SystemClock::default()),
+        checkpoint_dir: data_dir.join("checkpoints"),
+    };
     let restore = args.restore.from_savepoint.as_ref().map(|location| RestoreFrom {
         location: location.clone(),
         options: RestoreOptions {
@@ -69,7 +74,16 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     });
     let savepoint_at_end = args.savepoint_at_end.as_deref().map(absolute);
     let started = std::time::Instant::now();
-    let job = start(&context, NewJob { graph, modules, restore, savepoint_at_end }).await?;
+    let job = start(
+        &context,
+        NewJob {
+            graph,
+            modules,
+            restore,
+            savepoint_at_end,
+        },
+    )
+    .await?;
     let host = Arc::new(Host::new(engine));
     host.add(job.clone());
     let interrupted = attend(&job, &host, data_dir).await?;
@@ -88,9 +102,17 @@ async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path) -> Result<In
     }
     .publish(data_dir);
     if let Err(error) = &announced {
-        tracing::warn!("the job cannot be announced in {}: {error}; other terminals need --host", data_dir.display());
+        tracing::warn!(
+            "the job cannot be announced in {}: {error}; other terminals need --host",
+            data_dir.display()
+        );
     }
-    tracing::info!("Job {} ({}) listens on http://{}.", job.shared.graph.name, job.job_id(), server.address);
+    tracing::info!(
+        "Job {} ({}) listens on http://{}.",
+        job.shared.graph.name,
+        job.job_id(),
+        server.address
+    );
     let progress = Progress::start(job.clone());
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
@@ -110,7 +132,9 @@ async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path) -> Result<In
 /// The first Ctrl-C: a savepoint where a directory is known, else a cancel that says what is lost. The second ends at once.
 async fn interrupted(job: &JobHandle, host: &Arc<Host>, again: &mut tokio::signal::unix::Signal) -> Interrupted {
     if job.shared.graph.savepoint_dir.is_none() {
-        log::line("interrupted: the job is cancelled; nothing is saved, since no savepoint directory is known: set `dir` in [savepoint], or use `regraft stop JOB --savepoint-path DIR`");
+        log::line(
+            "interrupted: the job is cancelled; nothing is saved, since no savepoint directory is known: set `dir` in [savepoint], or use `regraft stop JOB --savepoint-path DIR`",
+        );
         job.cancel();
         return Interrupted::Lost;
     }
@@ -156,8 +180,15 @@ fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Out
             Ok(ExitStatus::Done)
         }
         JobStatus::Canceled => {
-            let kind = if *interrupted == Interrupted::Lost { ErrorKind::Interrupted } else { ErrorKind::Failed };
-            Err(Failure::new(kind, format!("job {} ({}) was CANCELED", view.name, view.job_id)))
+            let kind = if *interrupted == Interrupted::Lost {
+                ErrorKind::Interrupted
+            } else {
+                ErrorKind::Failed
+            };
+            Err(Failure::new(
+                kind,
+                format!("job {} ({}) was CANCELED", view.name, view.job_id),
+            ))
         }
         status => Err(Failure {
             uid: state.failed_uid.clone(),
@@ -183,7 +214,10 @@ fn finished_json(
     let blackholes: serde_json::Map<String, serde_json::Value> = totals
         .iter()
         .map(|(uid, (records, checksum))| {
-            (uid.to_string(), json!({ "records": records, "checksum": format!("{checksum:016x}") }))
+            (
+                uid.to_string(),
+                json!({ "records": records, "checksum": format!("{checksum:016x}") }),
+            )
         })
         .collect();
     json!({
@@ -201,11 +235,14 @@ fn finished_json(
 
 /// Output that only becomes visible at the end is said so (CONTRACT A3).
 fn warn_without_checkpoints(graph: &JobGraph) {
-    let transactional = graph.nodes.iter().any(|node| {
-        matches!(&node.kind, NodeKind::Sink(sink) if matches!(sink.connector, SinkConnector::File(_)))
-    });
+    let transactional = graph
+        .nodes
+        .iter()
+        .any(|node| matches!(&node.kind, NodeKind::Sink(sink) if matches!(sink.connector, SinkConnector::File(_))));
     if graph.checkpoint.interval.is_none() && transactional {
-        log::line("warning: checkpoint.interval is \"off\": the output of file sinks becomes visible only when the job ends");
+        log::line(
+            "warning: checkpoint.interval is \"off\": the output of file sinks becomes visible only when the job ends",
+        );
     }
 }
 
@@ -217,7 +254,10 @@ struct Allowed {
 
 impl From<&RunArgs> for Allowed {
     fn from(args: &RunArgs) -> Self {
-        Self { same_name: args.allow_same_name, shared_output: args.allow_shared_output }
+        Self {
+            same_name: args.allow_same_name,
+            shared_output: args.allow_shared_output,
+        }
     }
 }
 
@@ -236,7 +276,12 @@ fn refuse_collisions(graph: &JobGraph, data_dir: &Path, allowed: &Allowed) -> Re
             return Err(Failure::new(ErrorKind::Failed, message));
         }
         let Ok(view) = client.info(job) else { continue };
-        let theirs: Vec<PathBuf> = view.operators.iter().filter_map(|node| node.target.clone()).map(PathBuf::from).collect();
+        let theirs: Vec<PathBuf> = view
+            .operators
+            .iter()
+            .filter_map(|node| node.target.clone())
+            .map(PathBuf::from)
+            .collect();
         for node in &graph.nodes {
             let Some(path) = output_dir(&node.kind) else { continue };
             if theirs.iter().any(|their| same_dir(their, path)) && !allowed.shared_output {
@@ -246,7 +291,11 @@ fn refuse_collisions(graph: &JobGraph, data_dir: &Path, allowed: &Allowed) -> Re
                     uid = node.uid
                 );
                 let path = Some(path.display().to_string());
-                return Err(Failure { uid: Some(node.uid.to_string()), path, ..Failure::new(ErrorKind::Failed, message) });
+                return Err(Failure {
+                    uid: Some(node.uid.to_string()),
+                    path,
+                    ..Failure::new(ErrorKind::Failed, message)
+                });
             }
         }
     }
@@ -264,6 +313,10 @@ fn output_dir(kind: &NodeKind) -> Option<&Path> {
 }
 
 fn same_dir(a: &Path, b: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned());
+    let real = |path: &Path| {
+        path.canonicalize()
+            .or_else(|_| std::path::absolute(path))
+            .unwrap_or_else(|_| path.to_owned())
+    };
     real(a) == real(b)
 }

@@ -48,7 +48,13 @@ pub async fn state(args: &StateArgs, output: Output) -> Result<(), Failure> {
                 "path": savepoint.url(), "ok": true, "files": report.files, "bytes": report.bytes, "entries": report.entries,
             });
             output.result(&json, || {
-                format!("{} is sound: {} files, {} bytes, {} rows", savepoint.url(), report.files, report.bytes, report.entries)
+                format!(
+                    "{} is sound: {} files, {} bytes, {} rows",
+                    savepoint.url(),
+                    report.files,
+                    report.bytes,
+                    report.entries
+                )
             });
             Ok(())
         }
@@ -56,7 +62,8 @@ pub async fn state(args: &StateArgs, output: Output) -> Result<(), Failure> {
 }
 
 async fn open(path: &str) -> Result<Savepoint, Failure> {
-    Savepoint::open(path).await.map_err(|error: MetadataError| {
-        Failure { path: Some(path.to_owned()), ..Failure::new(error.kind(), error.to_string()) }
+    Savepoint::open(path).await.map_err(|error: MetadataError| Failure {
+        path: Some(path.to_owned()),
+        ..Failure::new(error.kind(), error.to_string())
     })
 }

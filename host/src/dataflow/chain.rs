@@ -54,7 +54,13 @@ pub struct SinkNode {
 impl SinkNode {
     /// Puts the sink's name to an error.
     pub fn failed(&self, doing: &'static str, cause: impl Into<Cause>) -> SubtaskFailure {
-        SubtaskFailure { uid: self.uid.clone(), subtask: self.subtask, doing, record: None, cause: cause.into() }
+        SubtaskFailure {
+            uid: self.uid.clone(),
+            subtask: self.subtask,
+            doing,
+            record: None,
+            cause: cause.into(),
+        }
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), SubtaskFailure> {
@@ -66,10 +72,16 @@ impl SinkNode {
 
     /// Takes the new shape of its input, if a barrier brings one.
     fn swap(&mut self, barrier: &CheckpointBarrier) -> Result<(), SubtaskFailure> {
-        let Some(input) = barrier.swaps.as_ref().and_then(|swaps| swaps.sink_inputs.get(&self.uid)) else {
+        let Some(input) = barrier
+            .swaps
+            .as_ref()
+            .and_then(|swaps| swaps.sink_inputs.get(&self.uid))
+        else {
             return Ok(());
         };
-        self.writer.set_input(input).map_err(|error| self.failed("swap", error))?;
+        self.writer
+            .set_input(input)
+            .map_err(|error| self.failed("swap", error))?;
         self.parked = Some((barrier.id, std::mem::replace(&mut self.input, input.clone())));
         Ok(())
     }
@@ -172,7 +184,10 @@ impl Chain {
         for node in &mut self.nodes {
             match &mut node.kind {
                 ChainedKind::Operator(node) => {
-                    let slot = swaps.operators.get(node.uid()).and_then(|slots| slots.get(subtask as usize));
+                    let slot = swaps
+                        .operators
+                        .get(node.uid())
+                        .and_then(|slots| slots.get(subtask as usize));
                     if let Some(new) = slot.and_then(|slot| super::control::locked(slot).take()) {
                         node.swap(barrier.id, new);
                     }
@@ -208,7 +223,9 @@ impl Chain {
                 ChainedKind::Operator(node) => node.unpark(id),
                 ChainedKind::Sink(sink) => {
                     if let Some((_, input)) = sink.parked.take_if(|(parked, _)| *parked == id) {
-                        sink.writer.set_input(&input).map_err(|error| sink.failed("swap", error))?;
+                        sink.writer
+                            .set_input(&input)
+                            .map_err(|error| sink.failed("swap", error))?;
                         sink.input = input;
                     }
                 }

@@ -123,7 +123,11 @@ impl Wake {
     pub fn wait(&self, limit: Duration) {
         let mut raised = locked(&self.raised);
         if !*raised {
-            raised = self.changed.wait_timeout(raised, limit).unwrap_or_else(PoisonError::into_inner).0;
+            raised = self
+                .changed
+                .wait_timeout(raised, limit)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         *raised = false;
     }

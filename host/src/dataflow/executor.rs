@@ -79,7 +79,9 @@ fn run(mut subtask: Subtask, clock: &dyn Clock, events: &EventSink, cancelled: &
             Ok(Step::Progress) => {}
             Ok(Step::Idle(until)) => {
                 let now = clock.monotonic_ns();
-                let limit = until.map_or(WAIT_MAX, |at| Duration::from_nanos(at.saturating_sub(now)).min(WAIT_MAX));
+                let limit = until.map_or(WAIT_MAX, |at| {
+                    Duration::from_nanos(at.saturating_sub(now)).min(WAIT_MAX)
+                });
                 mailbox.wake.wait(limit);
             }
             Ok(Step::Finished) => {

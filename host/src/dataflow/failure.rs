@@ -63,7 +63,11 @@ const SHOWN_BYTES_MAX: usize = 200;
 #[must_use]
 pub fn shown(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
-    let more = if cut.len() < bytes.len() { format!("… ({} bytes)", bytes.len()) } else { String::new() };
+    let more = if cut.len() < bytes.len() {
+        format!("… ({} bytes)", bytes.len())
+    } else {
+        String::new()
+    };
     let text = match std::str::from_utf8(cut) {
         Ok(text) => Some(text),
         // A cut in the middle of a character is still text.
@@ -82,7 +86,9 @@ impl Record {
     /// The record that an error names, or the batch it is in.
     #[must_use]
     pub fn of(batch: &Batch, row: Option<u32>) -> Self {
-        let row = row.filter(|row| (*row as usize) < batch.len()).or((batch.len() == 1).then_some(0));
+        let row = row
+            .filter(|row| (*row as usize) < batch.len())
+            .or((batch.len() == 1).then_some(0));
         Self {
             position: batch.origin.as_ref().map(|origin| origin.text(row)),
             content: row.map(|row| (shown(batch.key(row as usize)), shown(batch.values.get(row as usize)))),
@@ -106,7 +112,11 @@ impl fmt::Display for Record {
 
 impl fmt::Display for SubtaskFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "operator \"{}\", subtask {}, failed in {}: {}", self.uid, self.subtask, self.doing, self.cause)?;
+        write!(
+            f,
+            "operator \"{}\", subtask {}, failed in {}: {}",
+            self.uid, self.subtask, self.doing, self.cause
+        )?;
         if let Some(record) = &self.record {
             write!(f, "\n  record: {record}")?;
         }

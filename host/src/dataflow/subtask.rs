@@ -9,12 +9,12 @@ use regraft_model::time::Clock;
 
 use super::chain::Chain;
 use super::control::{Control, Event, EventSink, Mailbox, NodeCounters, SubtaskId, SubtaskSnapshot};
-use regraft_model::snapshot::SnapshotKind;
 use super::element::{CheckpointBarrier, Element};
 use super::exchange::gate::{Delivered, Gate};
 use super::failure::SubtaskFailure;
 use super::source::rate::Rate;
 use super::source::{Polled, SourceReader};
+use regraft_model::snapshot::SnapshotKind;
 
 /// Records a source reads in one step.
 const SOURCE_RECORDS: usize = 1024;
@@ -125,7 +125,9 @@ impl Subtask {
             return source.uid.clone();
         }
         let first = self.chain.operators().next().map(|node| node.uid().clone());
-        first.or_else(|| self.chain.sink().map(|sink| sink.uid.clone())).unwrap_or_else(|| unreachable!("empty chain"))
+        first
+            .or_else(|| self.chain.sink().map(|sink| sink.uid.clone()))
+            .unwrap_or_else(|| unreachable!("empty chain"))
     }
 
     /// Does a little work.
@@ -208,7 +210,9 @@ impl Subtask {
     /// `None`: something was read. `Some`: nothing, ask again then.
     fn poll_source(&mut self) -> Result<Option<Option<u64>>, SubtaskFailure> {
         let now = self.clock.monotonic_ns();
-        let Head::Source(source) = &mut self.head else { return Ok(Some(None)) };
+        let Head::Source(source) = &mut self.head else {
+            return Ok(Some(None));
+        };
         let due = match &mut source.rate {
             Some(rate) => match rate.due(now) {
                 Ok(due) => due.min(SOURCE_RECORDS),
@@ -244,7 +248,9 @@ impl Subtask {
     }
 
     fn poll_gate(&mut self) -> Result<Option<Option<u64>>, SubtaskFailure> {
-        let Head::Gate(gate) = &mut self.head else { return Ok(Some(None)) };
+        let Head::Gate(gate) = &mut self.head else {
+            return Ok(Some(None));
+        };
         match gate.poll() {
             Delivered::Batch(input, batch) => self.chain.push(input, batch)?,
             Delivered::Watermark(watermark) => {
@@ -294,7 +300,10 @@ impl Subtask {
         }
         let mut prepared = None;
         if let Some(sink) = self.chain.sink() {
-            let snapshot = sink.writer.prepare(barrier.id).map_err(|error| sink.failed("prepare", error))?;
+            let snapshot = sink
+                .writer
+                .prepare(barrier.id)
+                .map_err(|error| sink.failed("prepare", error))?;
             sink.writer.begin().map_err(|error| sink.failed("begin", error))?;
             prepared = Some((sink.uid.clone(), snapshot));
         }
@@ -323,7 +332,9 @@ impl Subtask {
 
     /// Writes out one key group of the snapshot under way; tells the coordinator when that was the last.
     fn sweep(&mut self) -> bool {
-        let Some(snapshot) = &mut self.snapshot else { return false };
+        let Some(snapshot) = &mut self.snapshot else {
+            return false;
+        };
         for node in self.chain.operators() {
             let Some(backend) = node.backend() else { continue };
             if let Some(rows) = backend.next_snapshot_rows() {

@@ -7,7 +7,9 @@ use regraft_model::describe::{Description, PortValue, StateKind};
 use regraft_model::id::OperatorUid;
 use regraft_model::schema::{Field, StructType, Type};
 
-use crate::graph::job_graph::{Input, JobGraph, LineKey, Node, NodeKind, Partitioning, SinkConnector, SourceConnector, TextFormat};
+use crate::graph::job_graph::{
+    Input, JobGraph, LineKey, Node, NodeKind, Partitioning, SinkConnector, SourceConnector, TextFormat,
+};
 
 /// What each operator's component declares.
 pub type Descriptions = HashMap<OperatorUid, Arc<Description>>;
@@ -42,7 +44,10 @@ pub fn edge_shape(graph: &JobGraph, descriptions: &Descriptions, input: &Input) 
     match &from.kind {
         NodeKind::Source(source) => match &input.port {
             None => Ok(source_shape(&source.connector)),
-            Some(port) => Err(format!("source \"{}\" has one output and no port \"{port}\"; leave `port` out", from.uid)),
+            Some(port) => Err(format!(
+                "source \"{}\" has one output and no port \"{port}\"; leave `port` out",
+                from.uid
+            )),
         },
         NodeKind::Operator(_) => operator_shape(from, descriptions, input),
         NodeKind::Sink(_) => Err(format!("\"{}\" is a sink and has no output", from.uid)),
@@ -50,21 +55,42 @@ pub fn edge_shape(graph: &JobGraph, descriptions: &Descriptions, input: &Input) 
 }
 
 fn source_shape(connector: &SourceConnector) -> EdgeShape {
-    let field = |name: &str, ty| Field { name: name.to_owned(), ty, aliases: vec![], default: false };
+    let field = |name: &str, ty| Field {
+        name: name.to_owned(),
+        ty,
+        aliases: vec![],
+        default: false,
+    };
     match connector {
         SourceConnector::File(file) => {
             let key = (file.key == LineKey::Line).then(|| field("line", Type::String));
-            EdgeShape { port: 0, keyed: key.is_some(), key, value: PortValue::Text }
+            EdgeShape {
+                port: 0,
+                keyed: key.is_some(),
+                key,
+                value: PortValue::Text,
+            }
         }
         SourceConnector::Generator(generator) => {
-            let key = generator.key.and_then(|i| generator.fields.get(i)).map(|f| field(&f.name, f.ty.clone()));
+            let key = generator
+                .key
+                .and_then(|i| generator.fields.get(i))
+                .map(|f| field(&f.name, f.ty.clone()));
             let fields: Vec<Field> = generator.value_fields().map(|f| field(&f.name, f.ty.clone())).collect();
             let value = match (generator.value_is_raw(), fields.first().map(|f| &f.ty)) {
                 (true, Some(Type::String)) => PortValue::Text,
                 (true, _) => PortValue::Bytes,
-                _ => PortValue::Record(StructType { name: "Generated".to_owned(), fields }),
+                _ => PortValue::Record(StructType {
+                    name: "Generated".to_owned(),
+                    fields,
+                }),
             };
-            EdgeShape { port: 0, keyed: key.is_some(), key, value }
+            EdgeShape {
+                port: 0,
+                keyed: key.is_some(),
+                key,
+                value,
+            }
         }
     }
 }
@@ -73,17 +99,37 @@ fn operator_shape(from: &Node, descriptions: &Descriptions, input: &Input) -> Re
     let Some(description) = descriptions.get(&from.uid) else {
         return Err(format!("operator \"{}\" has no component", from.uid));
     };
-    let names = || description.outputs.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = || {
+        description
+            .outputs
+            .iter()
+            .map(|port| port.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let at = match &input.port {
         None if description.outputs.is_empty() => return Err(format!("operator \"{}\" declares no output", from.uid)),
         None => 0,
-        Some(name) => description.outputs.iter().position(|port| port.name == *name).ok_or_else(|| {
-            format!("operator \"{}\" has no output port \"{name}\"; it declares: {}", from.uid, names())
-        })?,
+        Some(name) => description
+            .outputs
+            .iter()
+            .position(|port| port.name == *name)
+            .ok_or_else(|| {
+                format!(
+                    "operator \"{}\" has no output port \"{name}\"; it declares: {}",
+                    from.uid,
+                    names()
+                )
+            })?,
     };
     let port = &description.outputs[at];
     // A port without a declared key hands on the keys of its input, whatever they are.
-    Ok(EdgeShape { port: at as u32, key: port.key.clone(), keyed: true, value: port.value.clone() })
+    Ok(EdgeShape {
+        port: at as u32,
+        key: port.key.clone(),
+        keyed: true,
+        value: port.value.clone(),
+    })
 }
 
 /// Checks a whole job.
@@ -104,13 +150,19 @@ pub fn check(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), Refuse
             }
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(Refused { problems }) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Refused { problems })
+    }
 }
 
 /// What a component may declare, and this host does not do yet.
 fn unsupported(uid: &OperatorUid, description: &Description, problems: &mut Vec<String>) {
     let mut refuse = |what: String| {
-        problems.push(format!("operator \"{uid}\": its module declares {what}, which is not implemented yet"));
+        problems.push(format!(
+            "operator \"{uid}\": its module declares {what}, which is not implemented yet"
+        ));
     };
     for state in &description.states {
         if state.kind != StateKind::Value {
@@ -135,11 +187,16 @@ fn unsupported(uid: &OperatorUid, description: &Description, problems: &mut Vec<
         refuse("private state".to_owned());
     }
     if !description.states.is_empty() && description.key.is_none() {
-        problems.push(format!("operator \"{uid}\": its module declares keyed state and no key; name the key in `describe`"));
+        problems.push(format!(
+            "operator \"{uid}\": its module declares keyed state and no key; name the key in `describe`"
+        ));
     }
     for (i, state) in description.states.iter().enumerate() {
         if description.states[..i].iter().any(|other| other.name == state.name) {
-            problems.push(format!("operator \"{uid}\": its module declares state \"{}\" twice", state.name));
+            problems.push(format!(
+                "operator \"{uid}\": its module declares state \"{}\" twice",
+                state.name
+            ));
         }
     }
 }
@@ -197,13 +254,13 @@ fn edge(
             node.uid, port.value, shape.value
         ));
     }
-    if let (Some(expected), Some(found)) = (description.key.as_ref().or(port.key.as_ref()), &shape.key) {
-        if expected.ty != found.ty {
-            problems.push(format!(
-                "operator \"{}\" is keyed by {} {}, but \"{from}\" emits the key {} {}; deploy modules whose keys agree",
-                node.uid, expected.name, expected.ty, found.name, found.ty
-            ));
-        }
+    if let (Some(expected), Some(found)) = (description.key.as_ref().or(port.key.as_ref()), &shape.key)
+        && expected.ty != found.ty
+    {
+        problems.push(format!(
+            "operator \"{}\" is keyed by {} {}, but \"{from}\" emits the key {} {}; deploy modules whose keys agree",
+            node.uid, expected.name, expected.ty, found.name, found.ty
+        ));
     }
 }
 
@@ -212,20 +269,24 @@ fn reads(input: &PortValue, output: &PortValue) -> bool {
     match (input, output) {
         (PortValue::Bytes, _) | (PortValue::Text, PortValue::Text) => true,
         (PortValue::Record(a), PortValue::Record(b)) => {
-            a.fields.len() == b.fields.len() && a.fields.iter().zip(&b.fields).all(|(a, b)| a.name == b.name && a.ty == b.ty)
+            a.fields.len() == b.fields.len()
+                && a.fields
+                    .iter()
+                    .zip(&b.fields)
+                    .all(|(a, b)| a.name == b.name && a.ty == b.ty)
         }
         _ => false,
     }
 }
 
 fn sink_format(node: &Node, connector: &SinkConnector, value: &PortValue, problems: &mut Vec<String>) {
-    if let (SinkConnector::File(file), PortValue::Record(record)) = (connector, value) {
-        if file.format == TextFormat::Lines {
-            problems.push(format!(
-                "sink \"{}\": format \"lines\" writes raw text, but its input is {}; use \"tsv\", \"csv\" or \"json\"",
-                node.uid,
-                Type::Struct(record.clone())
-            ));
-        }
+    if let (SinkConnector::File(file), PortValue::Record(record)) = (connector, value)
+        && file.format == TextFormat::Lines
+    {
+        problems.push(format!(
+            "sink \"{}\": format \"lines\" writes raw text, but its input is {}; use \"tsv\", \"csv\" or \"json\"",
+            node.uid,
+            Type::Struct(record.clone())
+        ));
     }
 }

@@ -17,13 +17,13 @@ use super::status::JobStatus;
 use crate::checkpoint::round::{Acknowledged, Rounds};
 use crate::checkpoint::store::{JobFacts, Stored};
 use crate::dataflow::control::{Control, Event, Mailbox, SubtaskId, SwapGap, locked};
-use regraft_model::snapshot::SnapshotKind;
-use crate::dataflow::element::{CheckpointBarrier};
+use crate::dataflow::element::CheckpointBarrier;
 use crate::dataflow::executor::Threads;
 use crate::dataflow::failure::SubtaskFailure;
 use crate::dataflow::sink::{SinkCommitter, blackhole};
 use crate::savepoint::rows::Layout;
 use crate::storage::Storage;
+use regraft_model::snapshot::SnapshotKind;
 
 mod background;
 mod ending;
@@ -175,10 +175,10 @@ impl Controller {
         match event {
             Event::Exhausted(subtask) => {
                 self.exhausted.insert(subtask);
-                if self.exhausted.len() == self.sources() {
-                    if let Some(request) = self.p.savepoint_at_end.take() {
-                        self.waiting.push_front(request);
-                    }
+                if self.exhausted.len() == self.sources()
+                    && let Some(request) = self.p.savepoint_at_end.take()
+                {
+                    self.waiting.push_front(request);
                 }
             }
             Event::Ended(subtask) => {
@@ -204,12 +204,20 @@ impl Controller {
     }
 
     fn sources(&self) -> usize {
-        self.p.chains.iter().enumerate().filter(|(c, _)| self.is_source_chain(*c)).map(|(c, _)| self.width(c)).sum()
+        self.p
+            .chains
+            .iter()
+            .enumerate()
+            .filter(|(c, _)| self.is_source_chain(*c))
+            .map(|(c, _)| self.width(c))
+            .sum()
     }
 
     fn is_source_chain(&self, chain: usize) -> bool {
         use crate::graph::job_graph::NodeKind;
-        let first = self.p.chains[chain].first().and_then(|uid| self.p.facts.graph.node(uid.as_str()));
+        let first = self.p.chains[chain]
+            .first()
+            .and_then(|uid| self.p.facts.graph.node(uid.as_str()));
         first.is_some_and(|node| matches!(node.kind, NodeKind::Source(_)))
     }
 
@@ -229,7 +237,10 @@ impl Controller {
                 let ending_twice = self.after_end.is_some() || self.p.rounds.all_ended();
                 if !self.running() || (ending_twice && request.kind != SnapshotKind::Savepoint) {
                     let status = locked(&self.p.shared.state).status;
-                    let message = format!("job {} is {status} and ending: nothing more can be saved", self.p.shared.job_id);
+                    let message = format!(
+                        "job {} is {status} and ending: nothing more can be saved",
+                        self.p.shared.job_id
+                    );
                     reply(&mut request, Err(JobError::failed(message)));
                 } else if request.drain {
                     request.drain = false;
@@ -250,10 +261,10 @@ impl Controller {
             let message = format!("expired before completing; not acked: {}", missing.join(" "));
             self.abort_round(expired.id, &message);
         }
-        if let Some((_, _, until, expected)) = &self.awaiting_gaps {
-            if now >= *until || self.gaps.len() >= *expected || !self.running() {
-                self.report_upgrade();
-            }
+        if let Some((_, _, until, expected)) = &self.awaiting_gaps
+            && (now >= *until || self.gaps.len() >= *expected || !self.running())
+        {
+            self.report_upgrade();
         }
         if !self.running() || self.active.is_some() {
             return;
@@ -269,9 +280,11 @@ impl Controller {
     }
 
     fn subtask_name(&self, id: SubtaskId) -> String {
-        let uids = self.p.chains.get(id.chain as usize).map(|uids| {
-            uids.iter().map(OperatorUid::as_str).collect::<Vec<_>>().join("+")
-        });
+        let uids = self
+            .p
+            .chains
+            .get(id.chain as usize)
+            .map(|uids| uids.iter().map(OperatorUid::as_str).collect::<Vec<_>>().join("+"));
         format!("{}#{}", uids.unwrap_or_default(), id.index)
     }
 
@@ -293,9 +306,19 @@ impl Controller {
             self.p.shared.job_id
         );
         let swaps = request.swap.as_mut().map(|swap| std::mem::take(&mut swap.set));
-        let barrier = Arc::new(CheckpointBarrier { id: begun.id, kind: request.kind, swaps });
+        let barrier = Arc::new(CheckpointBarrier {
+            id: begun.id,
+            kind: request.kind,
+            swaps,
+        });
         self.gaps.clear();
-        self.active = Some(Active { id: begun.id, request, started_ns: now, target: None, report: None });
+        self.active = Some(Active {
+            id: begun.id,
+            request,
+            started_ns: now,
+            target: None,
+            report: None,
+        });
         for target in begun.targets {
             self.p.mailboxes[&target].send(Control::Trigger(barrier.clone()));
         }
@@ -304,7 +327,11 @@ impl Controller {
     fn trigger_directly(&self, id: CheckpointId, subtask: SubtaskId) {
         if let Some(active) = &self.active {
             // A subtask that has ended has nothing to swap that would still run.
-            let barrier = Arc::new(CheckpointBarrier { id, kind: active.request.kind, swaps: None });
+            let barrier = Arc::new(CheckpointBarrier {
+                id,
+                kind: active.request.kind,
+                swaps: None,
+            });
             self.p.mailboxes[&subtask].send(Control::Trigger(barrier));
         }
     }
@@ -312,8 +339,14 @@ impl Controller {
     /// The round is given up: swaps are undone, its files removed, whoever asked is told.
     fn abort_round(&mut self, id: CheckpointId, why: &str) {
         self.broadcast(&Control::Aborted(id));
-        let Some(mut active) = self.active.take_if(|active| active.id == id) else { return };
-        let word = if active.request.savepoint_dir.is_some() { "savepoint" } else { "checkpoint" };
+        let Some(mut active) = self.active.take_if(|active| active.id == id) else {
+            return;
+        };
+        let word = if active.request.savepoint_dir.is_some() {
+            "savepoint"
+        } else {
+            "checkpoint"
+        };
         tracing::warn!("Checkpoint {id} of job {} FAILED ({why}).", self.p.shared.job_id);
         if let Some(storage) = active.target.take() {
             self.remove_partial(storage);
@@ -364,14 +397,20 @@ impl Controller {
             None => format!("job {} was cancelled", self.p.shared.job_id),
         };
         let active = self.active.take().map(|active| active.request);
-        for mut request in active.into_iter().chain(self.waiting.drain(..)).chain(self.after_end.take()) {
+        for mut request in active
+            .into_iter()
+            .chain(self.waiting.drain(..))
+            .chain(self.after_end.take())
+        {
             reply(&mut request, Err(JobError::failed(message.clone())));
         }
     }
 
     fn acknowledged(&mut self, round: Acknowledged) {
         let ms = |ns: Option<u64>| ns.unwrap_or(0) as f64 / 1e6;
-        let Some(active) = self.active.as_mut().filter(|active| active.id == round.id) else { return };
+        let Some(active) = self.active.as_mut().filter(|active| active.id == round.id) else {
+            return;
+        };
         active.report = Some(SnapshotReport {
             job_id: self.p.shared.job_id,
             path: String::new(),
@@ -390,10 +429,15 @@ impl Controller {
 
     /// The round is durable and, where it commits, committed.
     fn completed(&mut self, id: CheckpointId) {
-        let Some(mut active) = self.active.take_if(|active| active.id == id) else { return };
+        let Some(mut active) = self.active.take_if(|active| active.id == id) else {
+            return;
+        };
         let Some(report) = active.report.take() else { return };
         let kind = active.request.kind;
-        self.broadcast(&Control::Completed { id, committed: kind.commits() });
+        self.broadcast(&Control::Completed {
+            id,
+            committed: kind.commits(),
+        });
         tracing::info!(
             "Completed checkpoint {id} for job {} ({} bytes in {} ms).",
             self.p.shared.job_id,
@@ -421,7 +465,11 @@ impl Controller {
         if active.request.savepoint_dir.is_none() {
             self.replace_checkpoint(active.target.take());
         }
-        let swapped = active.request.swap.as_ref().map(|swap| swap.modules.keys().cloned().collect::<Vec<_>>());
+        let swapped = active
+            .request
+            .swap
+            .as_ref()
+            .map(|swap| swap.modules.keys().cloned().collect::<Vec<_>>());
         match swapped {
             Some(uids) => {
                 let width = |uid: &OperatorUid| self.p.facts.graph.node(uid.as_str()).map_or(0, |n| n.parallelism);
@@ -439,7 +487,12 @@ impl Controller {
 
     fn report_upgrade(&mut self) {
         if let Some((mut report, mut request, _, _)) = self.awaiting_gaps.take() {
-            report.gaps = self.gaps.iter().filter(|gap| gap.id == report.checkpoint_id).map(Gap::from).collect();
+            report.gaps = self
+                .gaps
+                .iter()
+                .filter(|gap| gap.id == report.checkpoint_id)
+                .map(Gap::from)
+                .collect();
             reply(&mut request, Ok(report));
         }
     }
@@ -447,13 +500,24 @@ impl Controller {
 
 /// Totals of each blackhole sink from the states of its subtasks.
 fn totals(states: &BTreeMap<OperatorUid, Vec<serde_json::Value>>) -> BTreeMap<OperatorUid, (u64, u64)> {
-    let with_state = states.iter().filter(|(_, all)| all.iter().any(|state| !state.is_null()));
-    with_state.map(|(uid, all)| (uid.clone(), blackhole::totals(all))).collect()
+    let with_state = states
+        .iter()
+        .filter(|(_, all)| all.iter().any(|state| !state.is_null()));
+    with_state
+        .map(|(uid, all)| (uid.clone(), blackhole::totals(all)))
+        .collect()
 }
 
 /// A snapshot that nobody waits for.
 fn plain(kind: SnapshotKind) -> SnapshotRequest {
-    SnapshotRequest { kind, savepoint_dir: None, layout: Layout::Native, drain: false, swap: None, reply: None }
+    SnapshotRequest {
+        kind,
+        savepoint_dir: None,
+        layout: Layout::Native,
+        drain: false,
+        swap: None,
+        reply: None,
+    }
 }
 
 fn reply(request: &mut SnapshotRequest, result: Result<SnapshotReport, JobError>) {

@@ -31,7 +31,9 @@ use crate::dataflow::source::rate::Rate;
 use crate::dataflow::source::{SourceError, SourceReader, SplitState, file, generator};
 use crate::dataflow::subtask::{Head, SourceHead, Subtask};
 use crate::graph::chaining;
-use crate::graph::job_graph::{JobGraph, Node, NodeKind, Operator, Partitioning, SinkConnector, Source, SourceConnector};
+use crate::graph::job_graph::{
+    JobGraph, Node, NodeKind, Operator, Partitioning, SinkConnector, Source, SourceConnector,
+};
 use crate::state::backend::{BackendError, StateBackend};
 use crate::state::memory::MemoryBackend;
 use crate::state::rows::KeyedRows;
@@ -153,7 +155,11 @@ pub fn open_operator(
     subtask: u32,
     watermark: i64,
 ) -> Result<PreparedOperator, DeployError> {
-    let failed = |error| DeployError::Open { uid: node.uid.clone(), subtask, error };
+    let failed = |error| DeployError::Open {
+        uid: node.uid.clone(),
+        subtask,
+        error,
+    };
     let description = Arc::new(module.description().clone());
     let settings = InstanceSettings {
         memory_max: operator.memory_max,
@@ -163,10 +169,19 @@ pub fn open_operator(
         sink: Arc::new(GuestLog::new(&node.uid, subtask)) as Arc<dyn GuestEvents>,
     };
     let mut instance = module.instantiate(&settings).map_err(failed)?;
-    let context =
-        open_context(&node.uid, &description, subtask, node.parallelism, graph.max_parallelism, watermark);
+    let context = open_context(
+        &node.uid,
+        &description,
+        subtask,
+        node.parallelism,
+        graph.max_parallelism,
+        watermark,
+    );
     instance.open(&context).map_err(failed)?;
-    Ok(PreparedOperator { operator: Box::new(instance), description })
+    Ok(PreparedOperator {
+        operator: Box::new(instance),
+        description,
+    })
 }
 
 /// Builds all subtasks of a job.
@@ -183,20 +198,27 @@ pub fn deploy(
         subtasks: vec![],
         mailboxes: BTreeMap::new(),
         sources: BTreeSet::new(),
-        chains: chains.iter().map(|c| c.nodes.iter().map(|n| graph.nodes[*n].uid.clone()).collect()).collect(),
+        chains: chains
+            .iter()
+            .map(|c| c.nodes.iter().map(|n| graph.nodes[*n].uid.clone()).collect())
+            .collect(),
         committers: HashMap::new(),
         counters: BTreeMap::new(),
     };
     for (c, chain) in chains.iter().enumerate() {
         for index in 0..chain.parallelism {
-            deployed.mailboxes.insert(SubtaskId { chain: c as u32, index }, Arc::default());
+            deployed
+                .mailboxes
+                .insert(SubtaskId { chain: c as u32, index }, Arc::default());
         }
     }
     for node in &graph.nodes {
         let counters = (0..node.parallelism).map(|_| Arc::default()).collect();
         deployed.counters.insert(node.uid.clone(), counters);
         if let NodeKind::Sink(sink) = &node.kind {
-            deployed.committers.insert(node.uid.clone(), committer(&sink.connector, context.identity.job_id));
+            deployed
+                .committers
+                .insert(node.uid.clone(), committer(&sink.connector, context.identity.job_id));
         }
     }
     let mut wiring = wire(graph, &chains, context.descriptions, &deployed.mailboxes)?;
@@ -215,11 +237,21 @@ pub fn deploy(
             let (head, rest) = if let NodeKind::Source(source) = &first.kind {
                 deployed.sources.insert(id);
                 let reader = readers.get_mut(&c).and_then(|readers| readers.pop_front());
-                let Some((reader, share)) = reader else { return Err(DeployError::Shape("no reader".to_owned())) };
-                let rate = source.rate.map(|rate| Rate::new(rate as f64 * share, context.clock.monotonic_ns()));
+                let Some((reader, share)) = reader else {
+                    return Err(DeployError::Shape("no reader".to_owned()));
+                };
+                let rate = source
+                    .rate
+                    .map(|rate| Rate::new(rate as f64 * share, context.clock.monotonic_ns()));
                 let counters = deployed.counters[&first.uid][index as usize].clone();
                 let uid = first.uid.clone();
-                let head = SourceHead { uid, reader, rate, counters, hold_at_end: context.hold_at_end };
+                let head = SourceHead {
+                    uid,
+                    reader,
+                    rate,
+                    counters,
+                    hold_at_end: context.hold_at_end,
+                };
                 (Head::Source(head), &chain.nodes[1..])
             } else {
                 (Head::Gate(Gate::new(inputs, watermark)), &chain.nodes[..])
@@ -231,7 +263,15 @@ pub fn deploy(
             }
             let (mailbox, events) = (deployed.mailboxes[&id].clone(), context.events.clone());
             let chain = Chain { nodes, edges };
-            deployed.subtasks.push(Subtask::new(id, head, chain, mailbox, events, context.clock.clone(), watermark));
+            deployed.subtasks.push(Subtask::new(
+                id,
+                head,
+                chain,
+                mailbox,
+                events,
+                context.clock.clone(),
+                watermark,
+            ));
         }
     }
     Ok(deployed)
@@ -253,9 +293,15 @@ fn wire(
             let shape = edge_shape(graph, descriptions, input).map_err(DeployError::Shape)?;
             let from = chain_of(input.from);
             for i in 0..chains[from].parallelism {
-                let producer = SubtaskId { chain: from as u32, index: i };
-                let consumers: Vec<u32> =
-                    if input.by == Partitioning::Forward { vec![i] } else { (0..chain.parallelism).collect() };
+                let producer = SubtaskId {
+                    chain: from as u32,
+                    index: i,
+                };
+                let consumers: Vec<u32> = if input.by == Partitioning::Forward {
+                    vec![i]
+                } else {
+                    (0..chain.parallelism).collect()
+                };
                 let mut senders: Vec<Sender> = vec![];
                 for index in consumers {
                     let consumer = SubtaskId { chain: c as u32, index };
@@ -275,7 +321,10 @@ type Readers = std::collections::VecDeque<(Box<dyn SourceReader>, f64)>;
 
 /// A reader per subtask, each with its share of the rate. Splits are dealt out in sorted order (CONTRACT B3.7).
 fn open_source(node: &Node, source: &Source, restored: &mut RestoredState) -> Result<Readers, DeployError> {
-    let failed = |error| DeployError::Source { uid: node.uid.clone(), error };
+    let failed = |error| DeployError::Source {
+        uid: node.uid.clone(),
+        error,
+    };
     let mut saved: BTreeMap<String, Option<serde_json::Value>> = BTreeMap::new();
     match &source.connector {
         SourceConnector::File(settings) => {
@@ -326,7 +375,10 @@ fn chained(
     counters: Arc<NodeCounters>,
 ) -> Result<ChainedNode, DeployError> {
     let node = &graph.nodes[at];
-    let input = node.inputs.first().ok_or_else(|| DeployError::Shape(format!("\"{}\" has no input", node.uid)))?;
+    let input = node
+        .inputs
+        .first()
+        .ok_or_else(|| DeployError::Shape(format!("\"{}\" has no input", node.uid)))?;
     let shape = edge_shape(graph, context.descriptions, input).map_err(DeployError::Shape)?;
     let kind = match &node.kind {
         NodeKind::Operator(operator) => {
@@ -350,10 +402,21 @@ fn chained(
         }
         NodeKind::Sink(sink) => {
             let saved = restored.sinks.get(&node.uid).cloned().unwrap_or_default();
-            let writer = open_sink(node, &sink.connector, subtask, &saved, context, &shape.value)
-                .map_err(|error| DeployError::Sink { uid: node.uid.clone(), error })?;
+            let writer = open_sink(node, &sink.connector, subtask, &saved, context, &shape.value).map_err(|error| {
+                DeployError::Sink {
+                    uid: node.uid.clone(),
+                    error,
+                }
+            })?;
             let (uid, input) = (node.uid.clone(), shape.value.clone());
-            ChainedKind::Sink(SinkNode { uid, subtask, writer, counters, input, parked: None })
+            ChainedKind::Sink(SinkNode {
+                uid,
+                subtask,
+                writer,
+                counters,
+                input,
+                parked: None,
+            })
         }
         NodeKind::Source(_) => return Err(DeployError::Shape(format!("source \"{}\" has an input", node.uid))),
     };
@@ -389,10 +452,20 @@ fn open_sink(
     context: &DeployContext<'_>,
     input: &PortValue,
 ) -> Result<Box<dyn SinkWriter>, SinkError> {
-    let Identity { job_id, attempt, version } = context.identity;
+    let Identity {
+        job_id,
+        attempt,
+        version,
+    } = context.identity;
     let mut writer: Box<dyn SinkWriter> = match connector {
         SinkConnector::File(settings) => {
-            let context = FileSinkContext { job_id, uid: node.uid.clone(), subtask, attempt, version };
+            let context = FileSinkContext {
+                job_id,
+                uid: node.uid.clone(),
+                subtask,
+                attempt,
+                version,
+            };
             Box::new(FileSinkWriter::new(settings.clone(), context, input)?)
         }
         SinkConnector::Print => Box::new(PrintWriter::new(subtask, node.parallelism, input)?),
@@ -408,7 +481,10 @@ fn open_sink(
 #[must_use]
 pub fn committer(connector: &SinkConnector, job_id: JobId) -> Arc<dyn SinkCommitter> {
     match connector {
-        SinkConnector::File(settings) => Arc::new(FileSinkCommitter { path: settings.path.clone(), job_id }),
+        SinkConnector::File(settings) => Arc::new(FileSinkCommitter {
+            path: settings.path.clone(),
+            job_id,
+        }),
         SinkConnector::Print | SinkConnector::Blackhole => Arc::new(NoCommitter),
     }
 }

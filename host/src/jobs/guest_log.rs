@@ -13,7 +13,9 @@ impl GuestLog {
     /// For one subtask's instance.
     #[must_use]
     pub fn new(uid: &OperatorUid, subtask: u32) -> Self {
-        Self { place: format!("{uid}#{subtask}") }
+        Self {
+            place: format!("{uid}#{subtask}"),
+        }
     }
 }
 

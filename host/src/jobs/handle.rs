@@ -13,10 +13,10 @@ use super::admission::Descriptions;
 use super::deploy::Modules;
 use super::status::JobStatus;
 use crate::dataflow::control::{NodeCounters, SwapGap, locked};
-use regraft_model::snapshot::SnapshotKind;
-use crate::dataflow::element::{SwapSet};
+use crate::dataflow::element::SwapSet;
 use crate::graph::job_graph::{EffectiveSetting, JobGraph, NodeKind, SinkConnector};
 use crate::savepoint::rows::Layout;
+use regraft_model::snapshot::SnapshotKind;
 
 /// A command to a job's control loop.
 #[derive(Debug)]
@@ -125,13 +125,23 @@ impl JobError {
     /// An operation that failed.
     #[must_use]
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Failed, message: message.into(), uid: None, path: None }
+        Self {
+            kind: ErrorKind::Failed,
+            message: message.into(),
+            uid: None,
+            path: None,
+        }
     }
 
     /// Input that is wrong.
     #[must_use]
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Usage, message: message.into(), uid: None, path: None }
+        Self {
+            kind: ErrorKind::Usage,
+            message: message.into(),
+            uid: None,
+            path: None,
+        }
     }
 
     /// About an operator.
@@ -275,14 +285,19 @@ pub struct EffectiveSettingView {
 
 impl From<&EffectiveSetting> for EffectiveSettingView {
     fn from(setting: &EffectiveSetting) -> Self {
-        Self { value: setting.value.clone(), origin: setting.origin.clone() }
+        Self {
+            value: setting.value.clone(),
+            origin: setting.origin.clone(),
+        }
     }
 }
 
 impl JobShared {
     /// Adds up a counter of a node's subtasks.
     fn sum(&self, uid: &OperatorUid, of: impl Fn(&NodeCounters) -> u64) -> u64 {
-        self.counters.get(uid).map_or(0, |all| all.iter().map(|counters| of(counters)).sum())
+        self.counters
+            .get(uid)
+            .map_or(0, |all| all.iter().map(|counters| of(counters)).sum())
     }
 
     /// The job as it is now.
@@ -333,7 +348,12 @@ impl JobShared {
             checkpoints: state.rounds,
             failure: state.failure.clone(),
             operators,
-            settings: self.graph.settings.iter().map(|(key, setting)| (key.clone(), setting.into())).collect(),
+            settings: self
+                .graph
+                .settings
+                .iter()
+                .map(|(key, setting)| (key.clone(), setting.into()))
+                .collect(),
         }
     }
 }
@@ -383,7 +403,11 @@ impl JobHandle {
     }
 
     fn not_running(&self) -> JobError {
-        JobError::failed(format!("job {} is {}, not RUNNING: nothing can be saved", self.job_id(), self.status()))
+        JobError::failed(format!(
+            "job {} is {}, not RUNNING: nothing can be saved",
+            self.job_id(),
+            self.status()
+        ))
     }
 
     /// Ends the job at once.

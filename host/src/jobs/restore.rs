@@ -31,7 +31,10 @@ pub fn new_job(graph: &JobGraph, descriptions: &Descriptions) -> NewJob {
             identity,
         }
     };
-    NewJob { nodes: graph.nodes.iter().map(node).collect(), max_parallelism: graph.max_parallelism }
+    NewJob {
+        nodes: graph.nodes.iter().map(node).collect(),
+        max_parallelism: graph.max_parallelism,
+    }
 }
 
 /// Sinks of the job that write somewhere else than in the savepoint: a fork's own targets. What the old ones have pending
@@ -44,10 +47,18 @@ pub fn retargeted_sinks(graph: &JobGraph, savepoint: &Savepoint) -> Vec<Operator
         let saved = savepoint.metadata.operators.iter().find(|entry| entry.uid == *uid);
         saved.is_some_and(|entry| {
             entry.kind == EntryKind::Sink
-                && entry.sink.as_ref().is_some_and(|sink| sink.connector != connector || sink.identity != identity)
+                && entry
+                    .sink
+                    .as_ref()
+                    .is_some_and(|sink| sink.connector != connector || sink.identity != identity)
         })
     };
-    graph.nodes.iter().filter(|node| differs(&node.uid, &node.kind)).map(|node| node.uid.clone()).collect()
+    graph
+        .nodes
+        .iter()
+        .filter(|node| differs(&node.uid, &node.kind))
+        .map(|node| node.uid.clone())
+        .collect()
 }
 
 /// What is to be restored, and each sink's pending output.
@@ -73,23 +84,41 @@ pub async fn load(savepoint: &Savepoint, plan: &RestorePlan) -> Result<Loaded, M
         for (subtask, part) in operator.subtasks.iter().enumerate() {
             if operator.kind == EntryKind::Source {
                 let splits = part.splits.iter();
-                let splits = splits.map(|s| SplitState { split: s.split.clone(), position: s.position.clone() });
+                let splits = splits.map(|s| SplitState {
+                    split: s.split.clone(),
+                    position: s.position.clone(),
+                });
                 loaded.state.splits.entry(uid.clone()).or_default().extend(splits);
             }
             for read in &part.reads {
                 let Part::KeyGroups(range) = read.part else { continue };
                 let entries = savepoint.metadata.operators.iter();
-                let entry = entries.filter(|entry| entry.uid == *uid).flat_map(|entry| &entry.states);
-                let Some(state) = entry.into_iter().find(|state| state.name == read.state) else { continue };
+                let entry = entries
+                    .filter(|entry| entry.uid == *uid)
+                    .flat_map(|entry| &entry.states);
+                let Some(state) = entry.into_iter().find(|state| state.name == read.state) else {
+                    continue;
+                };
                 let bytes = savepoint.read_file(&read.file).await?;
                 let (of, state, file) = (savepoint.clone(), state.clone(), read.file.clone());
                 let decode = tokio::task::spawn_blocking(move || of.decode_rows(&state, &file, range, bytes));
                 let rows = decode.await.unwrap_or_else(|error| {
-                    Err(MetadataError::Malformed { path: read.file.path.clone(), reason: error.to_string() })
+                    Err(MetadataError::Malformed {
+                        path: read.file.path.clone(),
+                        reason: error.to_string(),
+                    })
                 })?;
                 loaded.keys += rows.iter().map(|rows| rows.keys.len() as u64).sum::<u64>();
-                let restored = RestoredRows { state: read.state.clone(), rows };
-                loaded.state.keyed.entry((uid.clone(), subtask as u32)).or_default().push(restored);
+                let restored = RestoredRows {
+                    state: read.state.clone(),
+                    rows,
+                };
+                loaded
+                    .state
+                    .keyed
+                    .entry((uid.clone(), subtask as u32))
+                    .or_default()
+                    .push(restored);
             }
         }
         if let Some(sink) = &operator.sink {

@@ -18,7 +18,6 @@ use super::status::JobStatus;
 use crate::checkpoint::round::Rounds;
 use crate::checkpoint::store::{JobFacts, random};
 use crate::dataflow::control::EventSink;
-use regraft_model::snapshot::SnapshotKind;
 use crate::dataflow::executor::Threads;
 use crate::dataflow::sink::file::later_parts;
 use crate::graph::job_graph::{JobGraph, NodeKind, SinkConnector};
@@ -27,6 +26,7 @@ use crate::savepoint::metadata::Ancestor;
 use crate::savepoint::restore::{RestoreOptions, plan_restore};
 use crate::savepoint::rows::Layout;
 use crate::storage::Storage;
+use regraft_model::snapshot::SnapshotKind;
 
 /// What a host lends every job.
 #[derive(Clone)]
@@ -65,9 +65,16 @@ pub struct RestoreFrom {
 /// # Errors
 /// [`JobError`], of kind usage where job file or modules must change; nothing has run then.
 pub async fn start(host: &HostContext, job: NewJob) -> Result<JobHandle, JobError> {
-    let NewJob { graph, modules, restore, savepoint_at_end } = job;
-    let descriptions: Descriptions =
-        modules.iter().map(|(uid, module)| (uid.clone(), Arc::new(module.description().clone()))).collect();
+    let NewJob {
+        graph,
+        modules,
+        restore,
+        savepoint_at_end,
+    } = job;
+    let descriptions: Descriptions = modules
+        .iter()
+        .map(|(uid, module)| (uid.clone(), Arc::new(module.description().clone())))
+        .collect();
     admission::check(&graph, &descriptions).map_err(|refused| JobError::usage(refused.to_string()))?;
     let job_id = JobId::from_bits(random());
     let restored = match restore {
@@ -75,10 +82,19 @@ pub async fn start(host: &HostContext, job: NewJob) -> Result<JobHandle, JobErro
         None => None,
     };
     let (loaded, lineage, next, from) = match restored {
-        Some(Restored { loaded, lineage, next, url }) => (loaded, lineage, next, Some(url)),
+        Some(Restored {
+            loaded,
+            lineage,
+            next,
+            url,
+        }) => (loaded, lineage, next, Some(url)),
         None => (Loaded::default(), vec![], CheckpointId(1), None),
     };
-    let identity = Identity { job_id, attempt: AttemptId(1), version: JobVersion(1) };
+    let identity = Identity {
+        job_id,
+        attempt: AttemptId(1),
+        version: JobVersion(1),
+    };
     let checkpoint_dir = graph.checkpoint.dir.clone();
     let checkpoint_dir = checkpoint_dir.unwrap_or_else(|| host.checkpoint_dir.to_string_lossy().into_owned());
     let checkpoints = Storage::open(&checkpoint_dir).map_err(|error| JobError::failed(error.to_string()))?;
@@ -89,11 +105,17 @@ pub async fn start(host: &HostContext, job: NewJob) -> Result<JobHandle, JobErro
         let _ = event_sender.send(event);
     });
     let hold_at_end = savepoint_at_end.is_some();
-    let plan = DeployPlan { graph: graph.clone(), modules: modules.clone(), descriptions: descriptions.clone() };
+    let plan = DeployPlan {
+        graph: graph.clone(),
+        modules: modules.clone(),
+        descriptions: descriptions.clone(),
+    };
     let (clock, events_to) = (host.clock.clone(), sink.clone());
     let deployed =
         tokio::task::spawn_blocking(move || plan.deploy(loaded, identity, clock, events_to, hold_at_end)).await;
-    let deployed = deployed.map_err(|error| JobError::failed(error.to_string()))?.map_err(|error| deploy_error(&error))?;
+    let deployed = deployed
+        .map_err(|error| JobError::failed(error.to_string()))?
+        .map_err(|error| deploy_error(&error))?;
     let shared = Arc::new(JobShared {
         job_id,
         graph: graph.clone(),
@@ -113,8 +135,14 @@ pub async fn start(host: &HostContext, job: NewJob) -> Result<JobHandle, JobErro
             final_savepoint: None,
         }),
     });
-    let facts =
-        JobFacts { graph, job_id, attempt: identity.attempt, version: identity.version, lineage, modules };
+    let facts = JobFacts {
+        graph,
+        job_id,
+        attempt: identity.attempt,
+        version: identity.version,
+        lineage,
+        modules,
+    };
     let at_end = savepoint_at_end.map(|dir| SnapshotRequest {
         kind: SnapshotKind::Stop,
         savepoint_dir: Some(dir),
@@ -127,7 +155,11 @@ pub async fn start(host: &HostContext, job: NewJob) -> Result<JobHandle, JobErro
     launch(host, shared, facts, deployed, next, channels, at_end)
 }
 
-type Channels = (mpsc::UnboundedReceiver<crate::dataflow::control::Event>, EventSink, Storage);
+type Channels = (
+    mpsc::UnboundedReceiver<crate::dataflow::control::Event>,
+    EventSink,
+    Storage,
+);
 
 /// Sets the threads and the control loop running.
 fn launch(
@@ -162,7 +194,11 @@ fn launch(
         savepoint_at_end,
     });
     tokio::spawn(controller.run());
-    Ok(JobHandle { shared, commands, done: is_done })
+    Ok(JobHandle {
+        shared,
+        commands,
+        done: is_done,
+    })
 }
 
 struct DeployPlan {
@@ -198,7 +234,10 @@ fn deploy_error(error: &DeployError) -> JobError {
     match error {
         DeployError::Open { uid, .. } => JobError::failed(message).on(uid),
         DeployError::Source { uid, .. } | DeployError::Sink { uid, .. } => JobError::failed(message).on(uid),
-        DeployError::Bug(_) => JobError { kind: ErrorKind::Bug, ..JobError::failed(message) },
+        DeployError::Bug(_) => JobError {
+            kind: ErrorKind::Bug,
+            ..JobError::failed(message)
+        },
         DeployError::Shape(_) => JobError::usage(message),
     }
 }
@@ -226,18 +265,40 @@ async fn read_savepoint(
     let mut options = from.options.clone();
     let retargeted = restore::retargeted_sinks(graph, &savepoint);
     options.drop_state.extend(retargeted.iter().map(ToString::to_string));
-    let mut plan = plan_restore(&savepoint.url(), metadata, &restore::new_job(graph, descriptions), &options).map_err(|refusal| {
+    let mut plan = plan_restore(
+        &savepoint.url(),
+        metadata,
+        &restore::new_job(graph, descriptions),
+        &options,
+    )
+    .map_err(|refusal| {
         let message = format!("cannot restore job {} from {}:\n{refusal}", graph.name, savepoint.url());
-        JobError { path: Some(savepoint.url()), ..JobError::failed(message) }
+        JobError {
+            path: Some(savepoint.url()),
+            ..JobError::failed(message)
+        }
     })?;
     plan.dropped.retain(|dropped| !retargeted.contains(&dropped.uid));
     if !from.allow_later_output {
         refuse_later_output(graph, &savepoint)?;
     }
-    tracing::info!("Starting job {} ({job_id}) from savepoint {} (NO_CLAIM)", graph.name, savepoint.url());
+    tracing::info!(
+        "Starting job {} ({job_id}) from savepoint {} (NO_CLAIM)",
+        graph.name,
+        savepoint.url()
+    );
     for dropped in &plan.dropped {
-        let state = dropped.state.as_ref().map(|state| format!("/{state}")).unwrap_or_default();
-        tracing::warn!("Dropped state of \"{}{state}\": {} keys, {} bytes.", dropped.uid, dropped.keys, dropped.bytes);
+        let state = dropped
+            .state
+            .as_ref()
+            .map(|state| format!("/{state}"))
+            .unwrap_or_default();
+        tracing::warn!(
+            "Dropped state of \"{}{state}\": {} keys, {} bytes.",
+            dropped.uid,
+            dropped.keys,
+            dropped.bytes
+        );
     }
     for uid in &retargeted {
         tracing::info!("Sink \"{uid}\" writes to another target than in the savepoint: it starts anew there.");
@@ -245,9 +306,19 @@ async fn read_savepoint(
     let loaded = restore::load(&savepoint, &plan).await.map_err(damaged)?;
     commit_pending(graph, &savepoint, &loaded).await?;
     tracing::info!("Reset the checkpoint ID of job {job_id} to {}.", plan.next_checkpoint);
-    let ancestor = Ancestor { job_id: metadata.job_id, savepoint: savepoint.url() };
-    let lineage = std::iter::once(ancestor).chain(metadata.lineage.iter().cloned()).collect();
-    Ok(Restored { loaded, lineage, next: plan.next_checkpoint, url: savepoint.url() })
+    let ancestor = Ancestor {
+        job_id: metadata.job_id,
+        savepoint: savepoint.url(),
+    };
+    let lineage = std::iter::once(ancestor)
+        .chain(metadata.lineage.iter().cloned())
+        .collect();
+    Ok(Restored {
+        loaded,
+        lineage,
+        next: plan.next_checkpoint,
+        url: savepoint.url(),
+    })
 }
 
 /// Output that the savepoint's run wrote after it (CONTRACT A3).
@@ -255,7 +326,9 @@ fn refuse_later_output(graph: &JobGraph, savepoint: &Savepoint) -> Result<(), Jo
     let metadata = &savepoint.metadata;
     for node in &graph.nodes {
         let NodeKind::Sink(sink) = &node.kind else { continue };
-        let SinkConnector::File(file) = &sink.connector else { continue };
+        let SinkConnector::File(file) = &sink.connector else {
+            continue;
+        };
         let parts = later_parts(&file.path, &node.uid, metadata.job_id, metadata.checkpoint_id);
         if let Some(first) = parts.first() {
             let message = format!(
@@ -266,7 +339,10 @@ fn refuse_later_output(graph: &JobGraph, savepoint: &Savepoint) -> Result<(), Jo
                 metadata.checkpoint_id,
                 node.uid
             );
-            return Err(JobError { path: Some(file.path.display().to_string()), ..JobError::failed(message).on(&node.uid) });
+            return Err(JobError {
+                path: Some(file.path.display().to_string()),
+                ..JobError::failed(message).on(&node.uid)
+            });
         }
     }
     Ok(())
@@ -275,12 +351,12 @@ fn refuse_later_output(graph: &JobGraph, savepoint: &Savepoint) -> Result<(), Jo
 /// Rename what is pending, accept what is already final, refuse what is neither (CONTRACT B1.3).
 async fn commit_pending(graph: &JobGraph, savepoint: &Savepoint, loaded: &Loaded) -> Result<(), JobError> {
     for (uid, handles) in &loaded.pending {
-        let Some(NodeKind::Sink(sink)) = graph.node(uid.as_str()).map(|node| &node.kind) else { continue };
+        let Some(NodeKind::Sink(sink)) = graph.node(uid.as_str()).map(|node| &node.kind) else {
+            continue;
+        };
         let committer = committer(&sink.connector, savepoint.metadata.job_id);
         let (handles, uid) = (handles.clone(), uid.clone());
-        let committed = tokio::task::spawn_blocking(move || {
-            committer.commit(&handles).map(|()| committer.clean())
-        });
+        let committed = tokio::task::spawn_blocking(move || committer.commit(&handles).map(|()| committer.clean()));
         let committed = committed.await.map_err(|error| JobError::failed(error.to_string()))?;
         committed.map_err(|error| JobError::failed(format!("sink \"{uid}\": {error}")).on(&uid))?;
     }

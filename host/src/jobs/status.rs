@@ -33,7 +33,10 @@ impl JobStatus {
         match self {
             Self::Created => matches!(next, Self::Running | Self::Failing | Self::Cancelling),
             Self::Running => {
-                matches!(next, Self::Failing | Self::Cancelling | Self::Finished | Self::Restarting | Self::Suspended)
+                matches!(
+                    next,
+                    Self::Failing | Self::Cancelling | Self::Finished | Self::Restarting | Self::Suspended
+                )
             }
             Self::Restarting => matches!(next, Self::Created | Self::Running | Self::Failing | Self::Cancelling),
             Self::Failing => matches!(next, Self::Failed | Self::Restarting),
@@ -66,7 +69,9 @@ mod tests {
     #[test]
     fn nothing_follows_the_end() {
         use JobStatus::*;
-        let all = [Created, Running, Failing, Failed, Cancelling, Canceled, Finished, Restarting, Suspended];
+        let all = [
+            Created, Running, Failing, Failed, Cancelling, Canceled, Finished, Restarting, Suspended,
+        ];
         for from in all {
             for to in all {
                 assert!(!(from.is_terminal() && from.may_become(to)), "{from} -> {to}");

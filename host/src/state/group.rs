@@ -64,7 +64,8 @@ impl Grouper {
             out.index = std::mem::take(&mut self.distinct_of);
             debug_assert_eq!(out.index.len(), records);
         } else {
-            out.index.extend(keys.index.iter().map(|entry| self.distinct_of[*entry as usize]));
+            out.index
+                .extend(keys.index.iter().map(|entry| self.distinct_of[*entry as usize]));
         }
         out
     }

@@ -75,14 +75,21 @@ impl MemoryBackend {
         if self.range.contains(group) {
             Ok(usize::from(group.0 - self.range.first))
         } else {
-            Err(BackendError::Misplaced { uid: self.uid.clone(), group: group.0, range: self.range })
+            Err(BackendError::Misplaced {
+                uid: self.uid.clone(),
+                group: group.0,
+                range: self.range,
+            })
         }
     }
 
     #[inline]
     fn mark(&self, table: usize) -> Mark {
         let sweeping = self.snapshot.as_ref().is_some_and(|sweep| table >= sweep.next);
-        Mark { generation: self.generation, sweeping }
+        Mark {
+            generation: self.generation,
+            sweeping,
+        }
     }
 
     /// Finds every key; a place is table × 2³² + slot.
@@ -140,7 +147,9 @@ impl MemoryBackend {
     fn clear(&mut self, keys: &Keys, key: usize, blob: &mut Vec<u8>, keep: impl Fn(u16) -> bool) {
         let (hash, bytes) = (keys.hashes[key], keys.column.get(key));
         let Ok(table) = self.position(hash) else { return };
-        let Some(slot) = self.tables[table].find(hash, bytes) else { return };
+        let Some(slot) = self.tables[table].find(hash, bytes) else {
+            return;
+        };
         let mark = self.mark(table);
         blob.clear();
         copy_values(self.tables[table].blob(slot), blob, keep);
@@ -177,7 +186,10 @@ impl MemoryBackend {
                 blob.clear();
                 if slot != NOWHERE {
                     let untouched = |n: u16| {
-                        bound.iter().position(|b| *b == n).is_none_or(|s| of(s, key) == Touched::Not)
+                        bound
+                            .iter()
+                            .position(|b| *b == n)
+                            .is_none_or(|s| of(s, key) == Touched::Not)
                     };
                     copy_values(self.tables[table].blob(slot), &mut blob, untouched);
                 }
@@ -193,7 +205,12 @@ impl MemoryBackend {
             let cleared = (0..bound.len()).any(|s| of(s, key) == Touched::Cleared);
             let written = (0..bound.len()).any(|s| matches!(of(s, key), Touched::Written(_)));
             if cleared && !written {
-                let keep = |n: u16| bound.iter().position(|b| *b == n).is_none_or(|s| of(s, key) != Touched::Cleared);
+                let keep = |n: u16| {
+                    bound
+                        .iter()
+                        .position(|b| *b == n)
+                        .is_none_or(|s| of(s, key) != Touched::Cleared)
+                };
                 self.clear(keys, key, &mut blob, keep);
             }
         }
@@ -225,7 +242,11 @@ impl StateBackend for MemoryBackend {
         for &state in &self.bound {
             for &place in &cells.places {
                 let (table, slot) = split(place);
-                let found = if slot == NOWHERE { None } else { value_in(self.tables[table].blob(slot), state) };
+                let found = if slot == NOWHERE {
+                    None
+                } else {
+                    value_in(self.tables[table].blob(slot), state)
+                };
                 let (schema, value) = found.unwrap_or((0, &[]));
                 cells.values.push(value);
                 cells.schemas.push(schema);
@@ -280,7 +301,9 @@ impl StateBackend for MemoryBackend {
                 // States of one key come from several files.
                 Some(slot) => {
                     let mut whole = Vec::new();
-                    copy_values(self.tables[table].blob(slot), &mut whole, |n| value_in(&blob, n).is_none());
+                    copy_values(self.tables[table].blob(slot), &mut whole, |n| {
+                        value_in(&blob, n).is_none()
+                    });
                     whole.extend_from_slice(&blob);
                     let mark = self.mark(table);
                     self.tables[table].update(slot, &whole, mark);
@@ -294,7 +317,10 @@ impl StateBackend for MemoryBackend {
     fn begin_snapshot(&mut self) {
         debug_assert!(self.snapshot.is_none(), "a snapshot is under way");
         self.generation += 1;
-        self.snapshot = Some(Sweep { bound: self.bound.clone(), next: 0 });
+        self.snapshot = Some(Sweep {
+            bound: self.bound.clone(),
+            next: 0,
+        });
     }
 
     fn next_snapshot_rows(&mut self) -> Option<KeyedRows> {

@@ -22,7 +22,13 @@ struct Slot {
     data: [u8; INLINE],
 }
 
-const EMPTY: Slot = Slot { hash: 0, generation: 0, key_len: 0, blob_len: 0, data: [0; INLINE] };
+const EMPTY: Slot = Slot {
+    hash: 0,
+    generation: 0,
+    key_len: 0,
+    blob_len: 0,
+    data: [0; INLINE],
+};
 
 /// An entry saved before its first write after a mark.
 #[derive(Debug)]
@@ -55,7 +61,14 @@ pub struct Mark {
 
 impl Default for Table {
     fn default() -> Self {
-        Self { slots: Box::new([]), bits: 0, len: 0, spilled: vec![], spilled_free: vec![], saved: vec![] }
+        Self {
+            slots: Box::new([]),
+            bits: 0,
+            len: 0,
+            spilled: vec![],
+            spilled_free: vec![],
+            saved: vec![],
+        }
     }
 }
 
@@ -64,6 +77,12 @@ impl Table {
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     #[inline]
@@ -121,7 +140,11 @@ impl Table {
     fn key_of<'a>(&'a self, slot: &'a Slot) -> &'a [u8] {
         let len = slot.key_len as usize;
         // The common case does not look at the blob's length.
-        if len + slot.blob_len as usize <= INLINE { &slot.data[..len] } else { &self.bytes_of(slot)[..len] }
+        if len + slot.blob_len as usize <= INLINE {
+            &slot.data[..len]
+        } else {
+            &self.bytes_of(slot)[..len]
+        }
     }
 
     /// The blob in a slot.
@@ -137,7 +160,10 @@ impl Table {
         let slot = &self.slots[at];
         if mark.sweeping && slot.generation < mark.generation {
             let (key, blob) = self.bytes_of(slot).split_at(slot.key_len as usize);
-            self.saved.push(Saved { key: key.into(), blob: blob.into() });
+            self.saved.push(Saved {
+                key: key.into(),
+                blob: blob.into(),
+            });
         }
     }
 
@@ -304,7 +330,9 @@ pub fn copy_values(blob: &[u8], out: &mut Vec<u8>, keep: impl Fn(u16) -> bool) {
     let mut rest = blob;
     while let Some((head, tail)) = rest.split_first_chunk::<HEAD>() {
         let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-        let Some((value, after)) = tail.split_at_checked(len) else { return };
+        let Some((value, after)) = tail.split_at_checked(len) else {
+            return;
+        };
         if keep(u16::from_le_bytes([head[0], head[1]])) {
             out.extend_from_slice(head);
             out.extend_from_slice(value);

@@ -10,13 +10,14 @@ use regraft_model::id::OperatorUid;
 #[must_use]
 pub fn problems(uid: &OperatorUid, old: &Description, new: &Description, keyed_inputs: bool) -> Vec<String> {
     let mut problems = vec![];
-    if let (Some(old_key), Some(new_key)) = (&old.key, &new.key) {
-        if old_key.ty != new_key.ty && old.is_keyed() {
-            problems.push(format!(
+    if let (Some(old_key), Some(new_key)) = (&old.key, &new.key)
+        && old_key.ty != new_key.ty
+        && old.is_keyed()
+    {
+        problems.push(format!(
                 "operator \"{uid}\": its state is keyed by {} {}, and the new module's by {} {}; a key never changes: deploy a module with the old key, or use another uid",
                 old_key.name, old_key.ty, new_key.name, new_key.ty
             ));
-        }
     }
     for old_state in &old.states {
         let Some(new_state) = new.states.iter().find(|state| state.name == old_state.name) else {
@@ -69,7 +70,12 @@ mod tests {
         Description {
             wit: "0.1.0".to_owned(),
             sdk: String::new(),
-            key: Some(Field { name: "word".to_owned(), ty: key, aliases: vec![], default: false }),
+            key: Some(Field {
+                name: "word".to_owned(),
+                ty: key,
+                aliases: vec![],
+                default: false,
+            }),
             states: states.iter().map(state).collect(),
             inputs: vec![],
             outputs: vec![],
@@ -92,7 +98,10 @@ mod tests {
     #[test]
     fn the_same_or_more_state_is_taken_over() {
         check(&description(Type::String, &[("count", Type::U64)]), &[]);
-        check(&description(Type::String, &[("seen", Type::Bool), ("count", Type::U64)]), &[]);
+        check(
+            &description(Type::String, &[("seen", Type::Bool), ("count", Type::U64)]),
+            &[],
+        );
     }
 
     #[test]

@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::compat;
 use crate::dataflow::control::locked;
-use regraft_model::snapshot::SnapshotKind;
 use crate::dataflow::element::{PreparedOperator, SwapSet};
 use crate::graph::job_graph::{JobGraph, NodeKind, Partitioning};
 use crate::jobs::admission::{self, Descriptions, edge_shape};
 use crate::jobs::deploy::{Modules, open_operator};
 use crate::jobs::handle::{JobError, JobHandle, SnapshotRequest, SwapRequest};
 use crate::savepoint::rows::Layout;
+use regraft_model::snapshot::SnapshotKind;
 
 /// What an upgrade did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,7 +56,11 @@ impl UpgradeReport {
     /// The closing line, which a person can quote.
     #[must_use]
     pub fn line(&self) -> String {
-        let uids: Vec<String> = self.uids.iter().map(|c| format!("{}: {} -> {}", c.uid, c.from, c.to)).collect();
+        let uids: Vec<String> = self
+            .uids
+            .iter()
+            .map(|c| format!("{}: {} -> {}", c.uid, c.from, c.to))
+            .collect();
         format!(
             "{} at checkpoint {}, no output for {} ms (prepare {} ms, align {} ms, swap {} ms)",
             uids.join(", "),
@@ -71,7 +75,11 @@ impl UpgradeReport {
 
 /// Milliseconds for people: whole, or with one digit where that would be 0.
 fn whole(ms: f64) -> String {
-    if ms < 0.95 { format!("{ms:.1}") } else { format!("{ms:.0}") }
+    if ms < 0.95 {
+        format!("{ms:.1}")
+    } else {
+        format!("{ms:.0}")
+    }
 }
 
 /// Swaps modules into a running job. `loading` is when the caller began to load them.
@@ -112,7 +120,11 @@ pub async fn upgrade(job: &JobHandle, modules: Modules, loading: Instant) -> Res
         })
         .await?;
     // Where no record came by in time, what is known is how long the subtasks were busy with the swap.
-    let measured = report.gaps.iter().map(|gap| gap.gap_ms).fold(None, |a: Option<f64>, b| Some(a.map_or(b, |a| a.max(b))));
+    let measured = report
+        .gaps
+        .iter()
+        .map(|gap| gap.gap_ms)
+        .fold(None, |a: Option<f64>, b| Some(a.map_or(b, |a| a.max(b))));
     Ok(UpgradeReport {
         job_id: report.job_id,
         version: report.version,
@@ -130,10 +142,19 @@ pub async fn upgrade(job: &JobHandle, modules: Modules, loading: Instant) -> Res
 fn check(graph: &JobGraph, modules: &Modules, old: &Descriptions, new: &Descriptions) -> Result<(), JobError> {
     let mut problems = vec![];
     for uid in modules.keys() {
-        let Some(node) = graph.node(uid.as_str()).filter(|node| matches!(node.kind, NodeKind::Operator(_))) else {
-            let operators = graph.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Operator(_)));
+        let Some(node) = graph
+            .node(uid.as_str())
+            .filter(|node| matches!(node.kind, NodeKind::Operator(_)))
+        else {
+            let operators = graph
+                .nodes
+                .iter()
+                .filter(|node| matches!(node.kind, NodeKind::Operator(_)));
             let known: Vec<&str> = operators.map(|node| node.uid.as_str()).collect();
-            problems.push(format!("the job has no operator \"{uid}\"; it has: {}", known.join(", ")));
+            problems.push(format!(
+                "the job has no operator \"{uid}\"; it has: {}",
+                known.join(", ")
+            ));
             continue;
         };
         let keyed = node.inputs.iter().all(|input| input.by == Partitioning::Key);
@@ -141,15 +162,18 @@ fn check(graph: &JobGraph, modules: &Modules, old: &Descriptions, new: &Descript
             problems.extend(compat::problems(uid, old, new, keyed));
         }
     }
-    if problems.is_empty() {
-        if let Err(refused) = admission::check(graph, new) {
-            problems = refused.problems;
-        }
+    if problems.is_empty()
+        && let Err(refused) = admission::check(graph, new)
+    {
+        problems = refused.problems;
     }
     if problems.is_empty() {
         return Ok(());
     }
-    Err(JobError::usage(format!("the upgrade is refused, and the job goes on as it was:\n{}", problems.join("\n"))))
+    Err(JobError::usage(format!(
+        "the upgrade is refused, and the job goes on as it was:\n{}",
+        problems.join("\n")
+    )))
 }
 
 /// Opens an instance for every subtask of every changed uid.
@@ -157,12 +181,24 @@ fn prepare(graph: &JobGraph, modules: &Modules, descriptions: &Descriptions) -> 
     let mut set = SwapSet::default();
     for (uid, module) in modules {
         let Some(node) = graph.node(uid.as_str()) else { continue };
-        let NodeKind::Operator(operator) = &node.kind else { continue };
+        let NodeKind::Operator(operator) = &node.kind else {
+            continue;
+        };
         let mut instances: Vec<Mutex<Option<PreparedOperator>>> = vec![];
         for subtask in 0..node.parallelism {
-            let prepared = open_operator(graph, node, operator, module, subtask, regraft_model::time::NO_TIMESTAMP);
+            let prepared = open_operator(
+                graph,
+                node,
+                operator,
+                module,
+                subtask,
+                regraft_model::time::NO_TIMESTAMP,
+            );
             let prepared = prepared.map_err(|error| {
-                JobError::failed(format!("the upgrade is refused, and the job goes on as it was: {error}")).on(uid)
+                JobError::failed(format!(
+                    "the upgrade is refused, and the job goes on as it was: {error}"
+                ))
+                .on(uid)
             })?;
             instances.push(Mutex::new(Some(prepared)));
         }
@@ -180,7 +216,11 @@ fn sink_inputs(
 ) -> HashMap<OperatorUid, regraft_model::describe::PortValue> {
     let mut inputs = HashMap::new();
     for node in graph.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Sink(_))) {
-        for input in node.inputs.iter().filter(|input| modules.contains_key(&graph.nodes[input.from].uid)) {
+        for input in node
+            .inputs
+            .iter()
+            .filter(|input| modules.contains_key(&graph.nodes[input.from].uid))
+        {
             if let Ok(shape) = edge_shape(graph, descriptions, input) {
                 inputs.insert(node.uid.clone(), shape.value);
             }

@@ -57,7 +57,11 @@ impl Operator for Count {
     fn declare(d: &mut Declare) -> Self {
         d.key("key");
         d.on_finish();
-        Count { total: d.value("total"), counts: d.output("counts"), emit: Emit::default() }
+        Count {
+            total: d.value("total"),
+            counts: d.output("counts"),
+            emit: Emit::default(),
+        }
     }
 
     fn open(&mut self, cx: &mut OpenContext) -> Result<()> {
@@ -105,8 +109,17 @@ mod tests {
     #[test]
     fn counts_and_sums_by_key() {
         let mut harness = Harness::<Count>::new();
-        let emitted = harness.process([record(1, 10), record(2, 5), record(1, u64::MAX)]).unwrap();
-        assert_eq!(emitted[2].record::<Counted>().unwrap(), Counted { key: 1, count: 2, sum: 9 });
+        let emitted = harness
+            .process([record(1, 10), record(2, 5), record(1, u64::MAX)])
+            .unwrap();
+        assert_eq!(
+            emitted[2].record::<Counted>().unwrap(),
+            Counted {
+                key: 1,
+                count: 2,
+                sum: 9
+            }
+        );
         let totals = harness.state::<u64, Total>("total").unwrap();
         assert_eq!(totals[&1], Total { count: 2, sum: 9 });
         assert_eq!(totals[&2], Total { count: 1, sum: 5 });
@@ -120,15 +133,34 @@ mod tests {
         let mut last = Harness::<Count>::new().config(json!({ "emit": "final" }));
         assert!(last.process([record(1, 1), record(1, 2)]).unwrap().is_empty());
         let emitted = last.finish().unwrap();
-        assert_eq!(emitted[0].record::<Counted>().unwrap(), Counted { key: 1, count: 2, sum: 3 });
-        assert!(Harness::<Count>::new().config(json!({ "emit": "x" })).check_open().is_err());
+        assert_eq!(
+            emitted[0].record::<Counted>().unwrap(),
+            Counted {
+                key: 1,
+                count: 2,
+                sum: 3
+            }
+        );
+        assert!(
+            Harness::<Count>::new()
+                .config(json!({ "emit": "x" }))
+                .check_open()
+                .is_err()
+        );
     }
 
     #[test]
     fn a_short_value_or_key_fails_its_row() {
-        let failure = Harness::<Count>::new().process([record(1, 1), Input::keyed([0; 8], "short")]).unwrap_err();
+        let failure = Harness::<Count>::new()
+            .process([record(1, 1), Input::keyed([0; 8], "short")])
+            .unwrap_err();
         assert_eq!(failure.row, Some(1));
-        let failure = Harness::<Count>::new().process([record(1, 1), Input::keyed("abc", [0; 8])]).unwrap_err();
-        assert_eq!((failure.row, failure.message.as_str()), (Some(1), "the key has 3 bytes, u64 keys have 8"));
+        let failure = Harness::<Count>::new()
+            .process([record(1, 1), Input::keyed("abc", [0; 8])])
+            .unwrap_err();
+        assert_eq!(
+            (failure.row, failure.message.as_str()),
+            (Some(1), "the key has 3 bytes, u64 keys have 8")
+        );
     }
 }

@@ -17,7 +17,11 @@ pub struct Counted<'a> {
 }
 
 fn counted(word: &str, count: u64) -> Counted<'_> {
-    Counted { word, count, length: word.len() as u64 }
+    Counted {
+        word,
+        count,
+        length: word.len() as u64,
+    }
 }
 
 /// The operator's config.
@@ -51,7 +55,11 @@ impl Operator for Count {
     fn declare(d: &mut Declare) -> Self {
         d.key("word");
         d.on_finish();
-        Count { count: d.value("count"), counts: d.output("counts"), emit: Emit::default() }
+        Count {
+            count: d.value("count"),
+            counts: d.output("counts"),
+            emit: Emit::default(),
+        }
     }
 
     fn open(&mut self, cx: &mut OpenContext) -> Result<()> {
@@ -101,7 +109,18 @@ mod tests {
         let emitted = second.process(words("to being")).unwrap();
         assert_eq!(
             decoded(&emitted),
-            [Counted { word: "to", count: 3, length: 2 }, Counted { word: "being", count: 1, length: 5 }]
+            [
+                Counted {
+                    word: "to",
+                    count: 3,
+                    length: 2
+                },
+                Counted {
+                    word: "being",
+                    count: 1,
+                    length: 5
+                }
+            ]
         );
     }
 
@@ -112,7 +131,18 @@ mod tests {
         let emitted = harness.finish().unwrap();
         assert_eq!(
             decoded(&emitted),
-            [Counted { word: "be", count: 1, length: 2 }, Counted { word: "to", count: 2, length: 2 }]
+            [
+                Counted {
+                    word: "be",
+                    count: 1,
+                    length: 2
+                },
+                Counted {
+                    word: "to",
+                    count: 2,
+                    length: 2
+                }
+            ]
         );
     }
 }

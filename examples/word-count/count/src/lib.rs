@@ -43,7 +43,11 @@ impl Operator for Count {
     fn declare(d: &mut Declare) -> Self {
         d.key("word");
         d.on_finish();
-        Count { count: d.value("count"), counts: d.output("counts"), emit: Emit::default() }
+        Count {
+            count: d.value("count"),
+            counts: d.output("counts"),
+            emit: Emit::default(),
+        }
     }
 
     fn open(&mut self, cx: &mut OpenContext) -> Result<()> {
@@ -91,7 +95,11 @@ mod tests {
         let emitted = harness.process(words("to be to")).unwrap();
         assert_eq!(
             counted(&emitted),
-            [Counted { word: "to", count: 1 }, Counted { word: "be", count: 1 }, Counted { word: "to", count: 2 }]
+            [
+                Counted { word: "to", count: 1 },
+                Counted { word: "be", count: 1 },
+                Counted { word: "to", count: 2 }
+            ]
         );
         assert_eq!(emitted[2].key_text().unwrap(), "to");
         assert!(harness.finish().unwrap().is_empty());
@@ -103,7 +111,10 @@ mod tests {
         assert!(harness.process(words("to be to")).unwrap().is_empty());
         assert!(harness.process(words("be to")).unwrap().is_empty());
         let emitted = harness.finish().unwrap();
-        assert_eq!(counted(&emitted), [Counted { word: "be", count: 2 }, Counted { word: "to", count: 3 }]);
+        assert_eq!(
+            counted(&emitted),
+            [Counted { word: "be", count: 2 }, Counted { word: "to", count: 3 }]
+        );
     }
 
     #[test]
@@ -113,7 +124,10 @@ mod tests {
         let mut restored = Harness::<Count>::restore(&harness.snapshot()).unwrap();
         restored.process(words("to")).unwrap();
         let counts = restored.state::<String, u64>("count").unwrap();
-        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("be".into(), 1), ("to".into(), 3)]);
+        assert_eq!(
+            counts.into_iter().collect::<Vec<_>>(),
+            [("be".into(), 1), ("to".into(), 3)]
+        );
     }
 
     #[test]
@@ -126,9 +140,16 @@ mod tests {
     #[test]
     fn a_word_that_is_not_text_fails_its_row() {
         let failure = Harness::<Count>::new()
-            .process([Input::keyed("a", ""), Input::keyed(b"\xff", ""), Input::keyed(b"\xff", "")])
+            .process([
+                Input::keyed("a", ""),
+                Input::keyed(b"\xff", ""),
+                Input::keyed(b"\xff", ""),
+            ])
             .unwrap_err();
-        assert_eq!((failure.row, failure.message.as_str()), (Some(1), "the key is not UTF-8"));
+        assert_eq!(
+            (failure.row, failure.message.as_str()),
+            (Some(1), "the key is not UTF-8")
+        );
     }
 
     #[test]

@@ -17,7 +17,9 @@ impl Operator for Split {
     type In<'a> = Any<'a>;
 
     fn declare(d: &mut Declare) -> Self {
-        Split { words: d.output_keyed("words", "word") }
+        Split {
+            words: d.output_keyed("words", "word"),
+        }
     }
 
     fn process(&mut self, _: (), line: Any, cx: &mut Ctx) -> Result<()> {
@@ -36,13 +38,23 @@ mod tests {
 
     fn split(line: impl AsRef<[u8]>) -> Vec<String> {
         let emitted = Harness::<Split>::new().process([Input::value(line).at(7)]).unwrap();
-        assert!(emitted.iter().all(|record| record.port == "words" && record.value.is_empty() && record.timestamp == 7));
-        emitted.iter().map(|record| record.key_text().unwrap().to_owned()).collect()
+        assert!(
+            emitted
+                .iter()
+                .all(|record| record.port == "words" && record.value.is_empty() && record.timestamp == 7)
+        );
+        emitted
+            .iter()
+            .map(|record| record.key_text().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
     fn a_word_is_a_run_of_ascii_letters_lowercased() {
-        assert_eq!(split("To be, or not to-be: that is"), ["to", "be", "or", "not", "to", "be", "that", "is"]);
+        assert_eq!(
+            split("To be, or not to-be: that is"),
+            ["to", "be", "or", "not", "to", "be", "that", "is"]
+        );
         assert_eq!(split("x1y2"), ["x", "y"]);
         assert_eq!(split("naïve"), ["na", "ve"]);
         assert_eq!(split(b"a\xffb"), ["a", "b"]);

@@ -49,7 +49,11 @@ pub(crate) fn words<'a>(line: &'a [u8], mut each: impl FnMut(Word<'a>)) {
                 starts &= starts - 1;
                 start
             });
-            each(Word { line, start, end: at + ends.trailing_zeros() as usize });
+            each(Word {
+                line,
+                start,
+                end: at + ends.trailing_zeros() as usize,
+            });
             ends &= ends - 1;
         }
         if starts != 0 {
@@ -58,7 +62,11 @@ pub(crate) fn words<'a>(line: &'a [u8], mut each: impl FnMut(Word<'a>)) {
         at += BLOCK;
     }
     if let Some(start) = open {
-        each(Word { line, start, end: line.len() });
+        each(Word {
+            line,
+            start,
+            end: line.len(),
+        });
     }
 }
 
@@ -67,10 +75,15 @@ pub(crate) fn words<'a>(line: &'a [u8], mut each: impl FnMut(Word<'a>)) {
 fn letters_at(line: &[u8], at: usize) -> u64 {
     if let Some(block) = line[at..].first_chunk::<BLOCK>() {
         let (lanes, _) = block.as_chunks::<LANES>();
-        lanes.iter().rev().fold(0, |mask, lanes| mask << LANES | letters(*lanes))
+        lanes
+            .iter()
+            .rev()
+            .fold(0, |mask, lanes| mask << LANES | letters(*lanes))
     } else {
         let steps = (line.len() - at).div_ceil(LANES);
-        (0..steps).rev().fold(0, |mask, step| mask << LANES | letters(lanes_at(line, at + step * LANES)))
+        (0..steps).rev().fold(0, |mask, step| {
+            mask << LANES | letters(lanes_at(line, at + step * LANES))
+        })
     }
 }
 
@@ -101,7 +114,10 @@ fn lowered(lanes: [u8; LANES]) -> [u8; LANES] {
 #[inline(always)]
 fn shifted(lanes: [u8; LANES], by: usize) -> [u8; LANES] {
     use core::arch::wasm32::{i8x16, i8x16_add, i8x16_splat, i8x16_swizzle};
-    let indices = i8x16_add(i8x16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), i8x16_splat(by as i8));
+    let indices = i8x16_add(
+        i8x16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+        i8x16_splat(by as i8),
+    );
     simd::bytes(i8x16_swizzle(simd::vector(lanes), indices))
 }
 
@@ -161,9 +177,15 @@ fn letters(lanes: [u8; LANES]) -> u64 {
 }
 
 /// The mask of the letters, byte by byte.
-#[cfg(any(test, not(any(target_arch = "x86_64", all(target_family = "wasm", target_feature = "simd128")))))]
+#[cfg(any(
+    test,
+    not(any(target_arch = "x86_64", all(target_family = "wasm", target_feature = "simd128")))
+))]
 fn letters_by_byte(lanes: [u8; LANES]) -> u64 {
-    lanes.iter().rev().fold(0, |mask, byte| mask << 1 | u64::from(byte.is_ascii_alphabetic()))
+    lanes
+        .iter()
+        .rev()
+        .fold(0, |mask, byte| mask << 1 | u64::from(byte.is_ascii_alphabetic()))
 }
 
 #[cfg(test)]

@@ -3,7 +3,12 @@ use crate::schema::{EnumType, Variant};
 use proptest::prelude::*;
 
 fn field(name: &str, ty: Type) -> Field {
-    Field { name: name.into(), ty, aliases: vec![], default: false }
+    Field {
+        name: name.into(),
+        ty,
+        aliases: vec![],
+        default: false,
+    }
 }
 
 fn arb_type() -> impl Strategy<Value = Type> {
@@ -28,11 +33,20 @@ fn arb_type() -> impl Strategy<Value = Type> {
         prop_oneof![
             inner.clone().prop_map(|t| Type::Option(Box::new(t))),
             inner.clone().prop_map(|t| Type::List(Box::new(t))),
-            inner.clone().prop_map(|t| Type::Map(Box::new(Type::String), Box::new(t))),
+            inner
+                .clone()
+                .prop_map(|t| Type::Map(Box::new(Type::String), Box::new(t))),
             prop::collection::vec(inner.clone(), 1..4).prop_map(Type::Tuple),
             prop::collection::vec(inner.clone(), 1..4).prop_map(|types| {
-                let fields = types.into_iter().enumerate().map(|(i, t)| field(&format!("f{i}"), t)).collect();
-                Type::Struct(StructType { name: "S".into(), fields })
+                let fields = types
+                    .into_iter()
+                    .enumerate()
+                    .map(|(i, t)| field(&format!("f{i}"), t))
+                    .collect();
+                Type::Struct(StructType {
+                    name: "S".into(),
+                    fields,
+                })
             }),
             inner.prop_map(|t| {
                 let variant = |name: &str, newtype| Variant {
@@ -42,7 +56,10 @@ fn arb_type() -> impl Strategy<Value = Type> {
                     fields: None,
                     aliases: vec![],
                 };
-                Type::Enum(EnumType { name: "E".into(), variants: vec![variant("A", None), variant("B", Some(t))] })
+                Type::Enum(EnumType {
+                    name: "E".into(),
+                    variants: vec![variant("A", None), variant("B", Some(t))],
+                })
             }),
         ]
     })
@@ -65,17 +82,28 @@ fn arb_value(ty: &Type) -> BoxedStrategy<Value> {
         Type::Char => any::<char>().prop_map(Value::Char).boxed(),
         Type::String => "\\PC{0,8}".prop_map(Value::Text).boxed(),
         Type::Bytes => prop::collection::vec(any::<u8>(), 0..8).prop_map(Value::Bytes).boxed(),
-        Type::Option(inner) => {
-            prop::option::of(arb_value(inner)).prop_map(|v| Value::Option(v.map(Box::new))).boxed()
-        }
-        Type::List(item) => prop::collection::vec(arb_value(item), 0..4).prop_map(Value::Sequence).boxed(),
+        Type::Option(inner) => prop::option::of(arb_value(inner))
+            .prop_map(|v| Value::Option(v.map(Box::new)))
+            .boxed(),
+        Type::List(item) => prop::collection::vec(arb_value(item), 0..4)
+            .prop_map(Value::Sequence)
+            .boxed(),
         Type::Map(_, value) => prop::collection::btree_map("[a-z]{0,4}", arb_value(value), 0..4)
             .prop_map(|m| Value::Map(m.into_iter().map(|(k, v)| (Value::Text(k), v)).collect()))
             .boxed(),
-        Type::Tuple(items) => items.iter().map(arb_value).collect::<Vec<_>>().prop_map(Value::Sequence).boxed(),
-        Type::Struct(s) => {
-            s.fields.iter().map(|f| arb_value(&f.ty)).collect::<Vec<_>>().prop_map(Value::Sequence).boxed()
-        }
+        Type::Tuple(items) => items
+            .iter()
+            .map(arb_value)
+            .collect::<Vec<_>>()
+            .prop_map(Value::Sequence)
+            .boxed(),
+        Type::Struct(s) => s
+            .fields
+            .iter()
+            .map(|f| arb_value(&f.ty))
+            .collect::<Vec<_>>()
+            .prop_map(Value::Sequence)
+            .boxed(),
         Type::Enum(e) => {
             let held = e.variants[1].newtype.clone().unwrap_or(Type::Unit);
             prop_oneof![
@@ -125,7 +153,12 @@ proptest! {
 #[test]
 fn bytes_are_bincodes() {
     // Written by bincode 2.0.1, standard configuration, from ("ab", 300u64, -3i32, Some(1u8)).
-    let ty = Type::Tuple(vec![Type::String, Type::U64, Type::I32, Type::Option(Box::new(Type::U8))]);
+    let ty = Type::Tuple(vec![
+        Type::String,
+        Type::U64,
+        Type::I32,
+        Type::Option(Box::new(Type::U8)),
+    ]);
     let bytes = [2, b'a', b'b', 251, 44, 1, 5, 1, 1];
     let value = decode(&ty, &bytes).expect("bincode");
     assert_eq!(to_json(&ty, &value).to_string(), r#"["ab",300,-3,1]"#);
@@ -140,9 +173,111 @@ fn errors_say_what_was_expected() {
         decode(&Type::U64, &[253, 1]).map_err(|e| e.to_string()),
         Err("the value ends after 2 bytes, inside a u64".to_owned())
     );
-    assert_eq!(decode(&Type::U8, &[1, 2]).map_err(|e| e.to_string()), Err("1 bytes follow the value".to_owned()));
+    assert_eq!(
+        decode(&Type::U8, &[1, 2]).map_err(|e| e.to_string()),
+        Err("1 bytes follow the value".to_owned())
+    );
     assert_eq!(
         decode(&Type::Bool, &[7]).map_err(|e| e.to_string()),
         Err("found 7 where bool was expected".to_owned())
     );
+}
+
+/// What a guest's serde would drive bincode to write.
+#[derive(serde::Serialize, Debug, Clone)]
+struct Sample {
+    text: String,
+    numbers: Vec<u64>,
+    signed: i32,
+    maybe: Option<u16>,
+    letter: char,
+    kind: Kind,
+    float: f64,
+}
+
+#[derive(serde::Serialize, Debug, Clone)]
+enum Kind {
+    Plain,
+    Held(i64),
+    Pair(u8, bool),
+    Named { x: f32 },
+}
+
+fn sample_type() -> Type {
+    let variant = |name: &str, newtype, tuple, fields| Variant {
+        name: name.into(),
+        newtype,
+        tuple,
+        fields,
+        aliases: vec![],
+    };
+    let kind = Type::Enum(EnumType {
+        name: "Kind".into(),
+        variants: vec![
+            variant("Plain", None, None, None),
+            variant("Held", Some(Type::I64), None, None),
+            variant("Pair", None, Some(vec![Type::U8, Type::Bool]), None),
+            variant("Named", None, None, Some(vec![field("x", Type::F32)])),
+        ],
+    });
+    let fields = vec![
+        field("text", Type::String),
+        field("numbers", Type::List(Box::new(Type::U64))),
+        field("signed", Type::I32),
+        field("maybe", Type::Option(Box::new(Type::U16))),
+        field("letter", Type::Char),
+        field("kind", kind),
+        field("float", Type::F64),
+    ];
+    Type::Struct(StructType {
+        name: "Sample".into(),
+        fields,
+    })
+}
+
+fn arb_sample() -> impl Strategy<Value = Sample> {
+    let kind = prop_oneof![
+        Just(Kind::Plain),
+        any::<i64>().prop_map(Kind::Held),
+        any::<(u8, bool)>().prop_map(|(a, b)| Kind::Pair(a, b)),
+        any::<i16>().prop_map(|x| Kind::Named { x: x.into() }),
+    ];
+    let numbers = prop::collection::vec(any::<u64>(), 0..5);
+    (
+        ".{0,9}",
+        numbers,
+        any::<i32>(),
+        any::<Option<u16>>(),
+        any::<char>(),
+        kind,
+        -1e300f64..1e300,
+    )
+        .prop_map(|(text, numbers, signed, maybe, letter, kind, float)| Sample {
+            text,
+            numbers,
+            signed,
+            maybe,
+            letter,
+            kind,
+            float,
+        })
+}
+
+proptest! {
+    /// The layout is not merely ours: bytes written by bincode itself decode, mean the same as serde's own JSON, and
+    /// are written again bit by bit. Both for values and, in fixed width, for keys.
+    #[test]
+    fn what_was_written_by_bincode_is_read_and_written_again(sample in arb_sample()) {
+        let ty = sample_type();
+        let value_bytes = bincode::serde::encode_to_vec(&sample, bincode::config::standard()).expect("encoded");
+        let value = decode(&ty, &value_bytes).expect("decoded");
+        let expected = serde_json::to_value(&sample).expect("JSON");
+        prop_assert_eq!(to_json(&ty, &value), expected);
+        let mut again = vec![];
+        encode(&ty, &value, &mut again).expect("of its type");
+        prop_assert_eq!(&again, &value_bytes);
+        let fixed = bincode::config::standard().with_fixed_int_encoding();
+        let key_bytes = bincode::serde::encode_to_vec(&sample, fixed).expect("encoded");
+        prop_assert_eq!(decode_key(&ty, &key_bytes), Ok(value));
+    }
 }

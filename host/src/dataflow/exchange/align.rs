@@ -33,7 +33,11 @@ impl Alignment {
     /// For a number of channels.
     #[must_use]
     pub fn new(channels: usize) -> Self {
-        Self { ended: vec![false; channels], round: None, done: CheckpointId(0) }
+        Self {
+            ended: vec![false; channels],
+            round: None,
+            done: CheckpointId(0),
+        }
     }
 
     /// A barrier came from a channel.
@@ -42,7 +46,10 @@ impl Alignment {
             return Aligned::NotYet;
         }
         if self.round.as_ref().is_none_or(|round| round.id < id) {
-            self.round = Some(Round { id, seen: vec![false; self.ended.len()] });
+            self.round = Some(Round {
+                id,
+                seen: vec![false; self.ended.len()],
+            });
         }
         if let Some(round) = self.round.as_mut().filter(|round| round.id == id) {
             round.seen[channel] = true;
@@ -57,7 +64,9 @@ impl Alignment {
     }
 
     fn check(&mut self) -> Aligned {
-        let Some(round) = &self.round else { return Aligned::NotYet };
+        let Some(round) = &self.round else {
+            return Aligned::NotYet;
+        };
         if round.seen.iter().zip(&self.ended).all(|(seen, ended)| *seen || *ended) {
             let id = round.id;
             self.done = id;
@@ -131,7 +140,10 @@ mod tests {
         a.abort(TWO);
         assert!(a.is_open(1));
         assert_eq!(a.barrier(0, TWO), Aligned::NotYet);
-        assert!(a.is_open(0), "a late barrier of a round that was given up stops nothing");
+        assert!(
+            a.is_open(0),
+            "a late barrier of a round that was given up stops nothing"
+        );
     }
 
     proptest! {

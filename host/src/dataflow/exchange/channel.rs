@@ -27,7 +27,11 @@ pub struct Receiver(Arc<Shared>);
 /// A channel between two subtasks, which are woken when there is something to receive, or room to send.
 #[must_use]
 pub fn channel(producer: Arc<Mailbox>, consumer: Arc<Mailbox>) -> (Sender, Receiver) {
-    let shared = Arc::new(Shared { queue: Mutex::default(), producer, consumer });
+    let shared = Arc::new(Shared {
+        queue: Mutex::default(),
+        producer,
+        consumer,
+    });
     (Sender(shared.clone()), Receiver(shared))
 }
 
@@ -36,7 +40,6 @@ impl Sender {
     ///
     /// # Errors
     /// The element.
-    #[expect(clippy::result_large_err, reason = "the element is moved either way")]
     pub fn try_send(&self, element: Element) -> Result<(), Element> {
         let mut queue = locked(&self.0.queue);
         if queue.len() >= CHANNEL_LEN_MAX {

@@ -31,6 +31,10 @@ struct Channel {
 
 /// What the gate delivers.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "batches are what it is for, and boxing one would allocate for each"
+)]
 pub enum Delivered {
     /// Records of one input.
     Batch(u32, Batch),
@@ -51,9 +55,22 @@ impl Gate {
     #[must_use]
     pub fn new(channels: Vec<(u32, Receiver)>, watermark: EventTime) -> Self {
         let alignment = Alignment::new(channels.len());
-        let channels =
-            channels.into_iter().map(|(input, receiver)| Channel { receiver, input, watermark }).collect();
-        Self { channels, alignment, barrier: None, watermark, next: 0, told_end: false }
+        let channels = channels
+            .into_iter()
+            .map(|(input, receiver)| Channel {
+                receiver,
+                input,
+                watermark,
+            })
+            .collect();
+        Self {
+            channels,
+            alignment,
+            barrier: None,
+            watermark,
+            next: 0,
+            told_end: false,
+        }
     }
 
     /// The next thing from any open channel, each in turn.
@@ -64,7 +81,9 @@ impl Gate {
             if !self.alignment.is_open(at) {
                 continue;
             }
-            let Some(element) = self.channels[at].receiver.try_receive() else { continue };
+            let Some(element) = self.channels[at].receiver.try_receive() else {
+                continue;
+            };
             self.next = (at + 1) % count;
             match self.take(at, element) {
                 Delivered::Nothing => return self.poll(),
@@ -112,7 +131,12 @@ impl Gate {
     }
 
     fn advance(&mut self) -> Delivered {
-        let least = self.channels.iter().map(|channel| channel.watermark).min().unwrap_or(NO_TIMESTAMP);
+        let least = self
+            .channels
+            .iter()
+            .map(|channel| channel.watermark)
+            .min()
+            .unwrap_or(NO_TIMESTAMP);
         // The last watermark is the end, which is told as such.
         if least > self.watermark && least < MAX_WATERMARK {
             self.watermark = least;

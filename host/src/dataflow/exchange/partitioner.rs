@@ -42,8 +42,19 @@ impl OutputEdge {
     #[must_use]
     pub fn new(port: u32, by: Partitioning, max_parallelism: u32, subtask: u32, targets: Vec<Sender>) -> Self {
         let next = subtask as usize % targets.len().max(1);
-        let target = |sender| Target { sender, buffer: Batch::default(), pending: VecDeque::new() };
-        Self { port, by, max_parallelism, targets: targets.into_iter().map(target).collect(), next, target_of: vec![] }
+        let target = |sender| Target {
+            sender,
+            buffer: Batch::default(),
+            pending: VecDeque::new(),
+        };
+        Self {
+            port,
+            by,
+            max_parallelism,
+            targets: targets.into_iter().map(target).collect(),
+            next,
+            target_of: vec![],
+        }
     }
 
     /// Takes a batch in; it may stay in a buffer until `flush`.
@@ -77,8 +88,13 @@ impl OutputEdge {
     fn scatter(&mut self, batch: &Batch) {
         let (parallelism, max) = (self.targets.len() as u32, self.max_parallelism);
         self.target_of.clear();
-        self.target_of
-            .extend(batch.keys.hashes.iter().map(|hash| subtask_of(key_group(*hash, max), parallelism, max)));
+        self.target_of.extend(
+            batch
+                .keys
+                .hashes
+                .iter()
+                .map(|hash| subtask_of(key_group(*hash, max), parallelism, max)),
+        );
         for i in 0..batch.len() {
             let entry = batch.keys.at(i);
             let target = &mut self.targets[self.target_of[entry] as usize];

@@ -81,7 +81,11 @@ pub fn open_context(
     max_parallelism: u32,
     watermark: i64,
 ) -> OpenContext {
-    let schemas: Vec<String> = description.states.iter().map(|state| format!("[{}]", state.schema.to_json())).collect();
+    let schemas: Vec<String> = description
+        .states
+        .iter()
+        .map(|state| format!("[{}]", state.schema.to_json()))
+        .collect();
     OpenContext {
         uid: uid.to_string(),
         subtask,
@@ -170,7 +174,12 @@ impl OperatorNode {
     fn header(&mut self) -> Header {
         self.calls += 1;
         let seed = self.seed.wrapping_add(self.calls.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        Header { now: self.clock.now_ms(), watermark: self.watermark, seed, first_row: 0 }
+        Header {
+            now: self.clock.now_ms(),
+            watermark: self.watermark,
+            seed,
+            first_row: 0,
+        }
     }
 
     fn failed(&self, doing: &'static str, batch: Option<&Batch>, cause: impl Into<Cause>) -> SubtaskFailure {
@@ -180,7 +189,13 @@ impl OperatorNode {
             _ => None,
         };
         let record = batch.map(|batch| Record::of(batch, row));
-        SubtaskFailure { uid: self.uid.clone(), subtask: self.subtask, doing, record, cause }
+        SubtaskFailure {
+            uid: self.uid.clone(),
+            subtask: self.subtask,
+            doing,
+            record,
+            cause,
+        }
     }
 
     /// Processes one batch; the outputs go to `out`, one batch per output and port.
@@ -198,16 +213,19 @@ impl OperatorNode {
         if !batch.keys.is_none() {
             self.grouper.group(&mut batch);
         }
-        if let Some(backend) = &mut self.backend {
-            if let Err(error) = backend.resolve(&batch.keys, &mut self.cells) {
-                return Err(self.failed("process", None, error));
-            }
+        if let Some(backend) = &mut self.backend
+            && let Err(error) = backend.resolve(&batch.keys, &mut self.cells)
+        {
+            return Err(self.failed("process", None, error));
         }
         if batch.timestamps.is_empty() && self.no_timestamps.len() < batch.len() {
             self.no_timestamps.resize(batch.len(), NO_TIMESTAMP);
         }
-        let timestamps =
-            if batch.timestamps.is_empty() { &self.no_timestamps[..batch.len()] } else { &batch.timestamps };
+        let timestamps = if batch.timestamps.is_empty() {
+            &self.no_timestamps[..batch.len()]
+        } else {
+            &batch.timestamps
+        };
         let view = BatchView {
             input,
             key_index: &batch.keys.index,
@@ -237,7 +255,11 @@ impl OperatorNode {
         }
         let groups = self.backend.as_ref().map_or(0, |backend| backend.range().count());
         for group in 0..groups {
-            let keys = self.backend.as_ref().map(|backend| backend.keys_of(group)).unwrap_or_default();
+            let keys = self
+                .backend
+                .as_ref()
+                .map(|backend| backend.keys_of(group))
+                .unwrap_or_default();
             for from in (0..keys.column.len()).step_by(FINISH_KEYS) {
                 let to = keys.column.len().min(from + FINISH_KEYS);
                 let mut part = Keys::default();
@@ -259,16 +281,22 @@ impl OperatorNode {
         out: &mut Vec<(u32, Batch)>,
     ) -> Result<(), SubtaskFailure> {
         let header = self.header();
-        if let Some(backend) = &mut self.backend {
-            if let Err(error) = backend.resolve(&keys, &mut self.cells) {
-                return Err(self.failed("finish", None, error));
-            }
+        if let Some(backend) = &mut self.backend
+            && let Err(error) = backend.resolve(&keys, &mut self.cells)
+        {
+            return Err(self.failed("finish", None, error));
         }
         let keyed = keyed_view(&keys, &self.cells, self.backend.is_some());
-        let outcome = self.operator.finish(header, keyed, last).map_err(|error| self.failed("finish", None, error))?;
+        let outcome = self
+            .operator
+            .finish(header, keyed, last)
+            .map_err(|error| self.failed("finish", None, error))?;
         self.apply(&keys, &outcome);
         // A row of `finish` is a key: its parents' keys are the keys, and there are no values to take over.
-        let rows = Batch { keys, ..Batch::default() };
+        let rows = Batch {
+            keys,
+            ..Batch::default()
+        };
         self.take_outputs(outcome, &rows, keys_needed, out);
         Ok(())
     }
@@ -284,7 +312,9 @@ impl OperatorNode {
                 };
                 backend.apply(keys, &self.cells, writes);
             }
-            self.counters.keys.store(backend.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            self.counters
+                .keys
+                .store(backend.len() as u64, std::sync::atomic::Ordering::Relaxed);
         }
     }
 
@@ -307,7 +337,13 @@ impl OperatorNode {
         let last = self.silence.last_ns.filter(|last| *last > from)?;
         self.silence.swap = None;
         let usual_ns = self.silence.gaps.iter().copied().max().unwrap_or(0);
-        Some(SwapGap { uid: self.uid.clone(), index: self.subtask, id, gap_ns: last - from, usual_ns })
+        Some(SwapGap {
+            uid: self.uid.clone(),
+            index: self.subtask,
+            id,
+            gap_ns: last - from,
+            usual_ns,
+        })
     }
 }
 
@@ -327,7 +363,11 @@ impl Silence {
 }
 
 fn keyed_view<'a>(keys: &'a Keys, cells: &'a Cells, has_state: bool) -> KeyedView<'a> {
-    let empty = KeyedView { key_data: &keys.column.data, key_ends: &keys.column.ends, ..KeyedView::default() };
+    let empty = KeyedView {
+        key_data: &keys.column.data,
+        key_ends: &keys.column.ends,
+        ..KeyedView::default()
+    };
     if !has_state {
         return empty;
     }
@@ -341,18 +381,38 @@ fn keyed_view<'a>(keys: &'a Keys, cells: &'a Cells, has_state: bool) -> KeyedVie
 
 /// An output as a batch. It has been checked against the call; empty columns are the parents'.
 fn output_batch(output: Output, rows: &Batch, keys_needed: bool) -> Batch {
-    let Output { parents, keys, values, timestamps, .. } = output;
+    let Output {
+        parents,
+        keys,
+        values,
+        timestamps,
+        ..
+    } = output;
     let whole = parents.len() == rows.values.len() && parents.iter().enumerate().all(|(i, p)| i as u32 == *p);
-    let count = if parents.is_empty() { values.len() } else { parents.len() };
+    let count = if parents.is_empty() {
+        values.len()
+    } else {
+        parents.len()
+    };
     let keys = if !keys_needed {
         Keys::default()
     } else if !keys.is_empty() {
-        Keys { column: keys, ..Keys::default() }
+        Keys {
+            column: keys,
+            ..Keys::default()
+        }
     } else if rows.keys.is_none() || parents.is_empty() {
         empty_keys(count)
     } else {
-        let index = parents.iter().map(|parent| rows.keys.at(*parent as usize) as u32).collect();
-        Keys { column: rows.keys.column.clone(), hashes: rows.keys.hashes.clone(), index }
+        let index = parents
+            .iter()
+            .map(|parent| rows.keys.at(*parent as usize) as u32)
+            .collect();
+        Keys {
+            column: rows.keys.column.clone(),
+            hashes: rows.keys.hashes.clone(),
+            index,
+        }
     };
     let values = if !values.is_empty() || count == 0 {
         values
@@ -376,13 +436,21 @@ fn output_batch(output: Output, rows: &Batch, keys_needed: bool) -> Batch {
         origin.exact &= whole;
         origin
     });
-    Batch { keys, values, timestamps, origin }
+    Batch {
+        keys,
+        values,
+        timestamps,
+        origin,
+    }
 }
 
 /// Records without a key of their own have the empty key.
 fn empty_keys(count: usize) -> Keys {
     let mut column = BytesColumn::default();
     column.push(b"");
-    Keys { column, hashes: vec![], index: vec![0; count] }
+    Keys {
+        column,
+        hashes: vec![],
+        index: vec![0; count],
+    }
 }
-

@@ -30,7 +30,9 @@ impl BlackholeWriter {
 #[must_use]
 pub fn totals<'a>(states: impl IntoIterator<Item = &'a serde_json::Value>) -> (u64, u64) {
     states.into_iter().fold((0u64, 0u64), |(records, checksum), state| {
-        let hex = state["checksum"].as_str().and_then(|text| u64::from_str_radix(text, 16).ok());
+        let hex = state["checksum"]
+            .as_str()
+            .and_then(|text| u64::from_str_radix(text, 16).ok());
         let count = state["records"].as_u64().unwrap_or(0);
         (records.wrapping_add(count), checksum.wrapping_add(hex.unwrap_or(0)))
     })
@@ -49,12 +51,18 @@ impl SinkWriter for BlackholeWriter {
 
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
         self.records = self.records.wrapping_add(batch.len() as u64);
-        self.checksum = batch.values.iter().fold(self.checksum, |sum, value| sum.wrapping_add(xxh3_64(value)));
+        self.checksum = batch
+            .values
+            .iter()
+            .fold(self.checksum, |sum, value| sum.wrapping_add(xxh3_64(value)));
         Ok(())
     }
 
     fn prepare(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
-        Ok(SinkSnapshot { handles: vec![], state: state(self.records, self.checksum) })
+        Ok(SinkSnapshot {
+            handles: vec![],
+            state: state(self.records, self.checksum),
+        })
     }
 
     fn committed(&mut self, _: CheckpointId) {}

@@ -43,8 +43,10 @@ struct Part {
 
 impl Part {
     fn parse(handle: &serde_json::Value) -> Result<Self, SinkError> {
-        serde_json::from_value(handle.clone())
-            .map_err(|_| SinkError::Handle { handle: handle.to_string(), connector: "file" })
+        serde_json::from_value(handle.clone()).map_err(|_| SinkError::Handle {
+            handle: handle.to_string(),
+            connector: "file",
+        })
     }
 }
 
@@ -68,7 +70,15 @@ impl FileSinkWriter {
     /// [`SinkError::Format`] where the format cannot show them.
     pub fn new(settings: FileSink, context: FileSinkContext, input: &PortValue) -> Result<Self, SinkError> {
         let formatter = Formatter::new(settings.format, input)?;
-        Ok(Self { settings, context, formatter, buffer: vec![], open: None, next: 0, prepared: vec![] })
+        Ok(Self {
+            settings,
+            context,
+            formatter,
+            buffer: vec![],
+            open: None,
+            next: 0,
+            prepared: vec![],
+        })
     }
 
     fn pending_dir(&self) -> String {
@@ -79,9 +89,19 @@ impl FileSinkWriter {
         if self.open.is_none() {
             let dir = self.settings.path.join(self.pending_dir());
             fs::create_dir_all(&dir).map_err(|error| io("create directory", &dir, error))?;
-            let FileSinkContext { uid, subtask, attempt, version, .. } = &self.context;
+            let FileSinkContext {
+                uid,
+                subtask,
+                attempt,
+                version,
+                ..
+            } = &self.context;
             let extension = self.settings.format.extension();
-            let name = format!("{}/{uid}-{subtask}-v{version}-a{attempt}-{}.{extension}", self.pending_dir(), self.next);
+            let name = format!(
+                "{}/{uid}-{subtask}-v{version}-a{attempt}-{}.{extension}",
+                self.pending_dir(),
+                self.next
+            );
             self.next += 1;
             let path = self.settings.path.join(&name);
             let file = File::create(&path).map_err(|error| io("create", &path, error))?;
@@ -99,7 +119,9 @@ impl FileSinkWriter {
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         let path = self.settings.path.clone();
-        self.open()?.write_all(&buffer).map_err(|error| io("write a part in", &path, error))?;
+        self.open()?
+            .write_all(&buffer)
+            .map_err(|error| io("write a part in", &path, error))?;
         buffer.clear();
         self.buffer = buffer;
         Ok(())
@@ -107,12 +129,18 @@ impl FileSinkWriter {
 }
 
 fn io(doing: &'static str, path: &Path, error: std::io::Error) -> SinkError {
-    SinkError::Io { doing, path: path.display().to_string(), error }
+    SinkError::Io {
+        doing,
+        path: path.display().to_string(),
+        error,
+    }
 }
 
 /// Makes renames and new files in a directory durable.
 fn sync_dir(path: &Path) -> Result<(), SinkError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(|error| io("sync directory", path, error))
+    File::open(path)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|error| io("sync directory", path, error))
 }
 
 impl SinkWriter for FileSinkWriter {
@@ -136,13 +164,18 @@ impl SinkWriter for FileSinkWriter {
             let path = self.settings.path.join(&pending);
             file.sync_all().map_err(|error| io("sync", &path, error))?;
             sync_dir(&self.settings.path.join(self.pending_dir()))?;
-            let FileSinkContext { uid, subtask, job_id, .. } = &self.context;
+            let FileSinkContext {
+                uid, subtask, job_id, ..
+            } = &self.context;
             let extension = self.settings.format.extension();
             let committed = format!("part-{uid}-{subtask}-{}-{id}-0.{extension}", job_id.short());
             self.prepared.push((id, Part { pending, committed }));
         }
         let handle = |(_, part): &(CheckpointId, Part)| serde_json::to_value(part).unwrap_or_default();
-        Ok(SinkSnapshot { handles: self.prepared.iter().map(handle).collect(), state: serde_json::Value::Null })
+        Ok(SinkSnapshot {
+            handles: self.prepared.iter().map(handle).collect(),
+            state: serde_json::Value::Null,
+        })
     }
 
     fn committed(&mut self, id: CheckpointId) {
@@ -191,13 +224,16 @@ impl SinkCommitter for FileSinkCommitter {
         if !lost.is_empty() {
             return Err(SinkError::Lost { parts: lost });
         }
-        if handles.is_empty() { Ok(()) } else { sync_dir(&self.path) }
+        if handles.is_empty() {
+            Ok(())
+        } else {
+            sync_dir(&self.path)
+        }
     }
 
-    fn discard(&self, handles: &[serde_json::Value]) {
-        for part in handles.iter().filter_map(|handle| Part::parse(handle).ok()) {
-            let _ = fs::remove_file(self.path.join(part.pending));
-        }
+    fn abort(&self) {
+        // What cannot be removed is never committed by anything.
+        let _ = fs::remove_dir_all(self.path.join(".pending").join(self.job_id.to_string()));
     }
 
     fn clean(&self) {
@@ -216,7 +252,9 @@ pub fn later_parts(path: &Path, uid: &OperatorUid, job_id: JobId, checkpoint: Ch
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| {
-            let Some(rest) = name.strip_prefix(&prefix) else { return false };
+            let Some(rest) = name.strip_prefix(&prefix) else {
+                return false;
+            };
             let fields: Vec<&str> = rest.split(['-', '.']).collect();
             matches!(fields[..], [_, short, id, ..]
                 if short == job_id.short() && id.parse::<u64>().is_ok_and(|id| id > checkpoint.0))
@@ -232,7 +270,10 @@ mod tests {
     use crate::graph::job_graph::TextFormat;
 
     fn writer(path: &Path) -> FileSinkWriter {
-        let settings = FileSink { path: path.into(), format: TextFormat::Lines };
+        let settings = FileSink {
+            path: path.into(),
+            format: TextFormat::Lines,
+        };
         let context = FileSinkContext {
             job_id: JobId::from_bits(0xabc_def0 << 100),
             uid: OperatorUid::new("out").expect("uid"),
@@ -263,7 +304,10 @@ mod tests {
     fn nothing_is_visible_before_commit_and_commit_twice_is_once() {
         let dir = tempfile::tempdir().expect("temp dir");
         let mut writer = writer(dir.path());
-        let committer = FileSinkCommitter { path: dir.path().into(), job_id: writer.context.job_id };
+        let committer = FileSinkCommitter {
+            path: dir.path().into(),
+            job_id: writer.context.job_id,
+        };
         writer.write(&line("a")).expect("write");
         let savepoint = writer.prepare(CheckpointId(3)).expect("prepare");
         writer.write(&line("b")).expect("write");
@@ -272,7 +316,10 @@ mod tests {
         assert!(visible(dir.path()).is_empty());
         committer.commit(&checkpoint.handles).expect("commit");
         committer.commit(&checkpoint.handles).expect("commit again");
-        assert_eq!(visible(dir.path()), ["part-out-1-abcdef-3-0.txt", "part-out-1-abcdef-4-0.txt"]);
+        assert_eq!(
+            visible(dir.path()),
+            ["part-out-1-abcdef-3-0.txt", "part-out-1-abcdef-4-0.txt"]
+        );
         writer.committed(CheckpointId(4));
         assert!(writer.prepare(CheckpointId(5)).expect("prepare").handles.is_empty());
         committer.clean();
@@ -281,7 +328,10 @@ mod tests {
         assert_eq!(later, ["part-out-1-abcdef-4-0.txt"]);
         fs::remove_file(dir.path().join("part-out-1-abcdef-4-0.txt")).expect("remove");
         let lost = committer.commit(&checkpoint.handles).expect_err("lost").to_string();
-        assert!(lost.contains("neither pending nor committed") && lost.contains("part-out-1-abcdef-4-0.txt"), "{lost}");
+        assert!(
+            lost.contains("neither pending nor committed") && lost.contains("part-out-1-abcdef-4-0.txt"),
+            "{lost}"
+        );
     }
 
     #[test]

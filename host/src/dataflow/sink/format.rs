@@ -28,7 +28,11 @@ impl Formatter {
                 found: Type::Struct(record.clone()).to_string(),
             });
         }
-        Ok(Self { format, input: input.clone(), scratch: vec![] })
+        Ok(Self {
+            format,
+            input: input.clone(),
+            scratch: vec![],
+        })
     }
 
     /// Appends one record, with its line end.
@@ -56,7 +60,10 @@ impl Formatter {
             }
         };
         out.push(b'\n');
-        written.map_err(|error| SinkError::Record { schema: self.input.to_string(), message: error.to_string() })
+        written.map_err(|error| SinkError::Record {
+            schema: self.input.to_string(),
+            message: error.to_string(),
+        })
     }
 }
 
@@ -114,7 +121,10 @@ fn column(
         }
         Scalar::Bytes(bytes) => {
             scratch.clear();
-            bytes.iter().try_for_each(|b| write!(scratch, "{b:02x}")).map(|()| out.extend_from_slice(scratch))
+            bytes
+                .iter()
+                .try_for_each(|b| write!(scratch, "{b:02x}"))
+                .map(|()| out.extend_from_slice(scratch))
         }
     };
     Ok(())
@@ -186,7 +196,12 @@ mod tests {
     use super::*;
 
     fn record() -> PortValue {
-        let field = |name: &str, ty| Field { name: name.into(), ty, aliases: vec![], default: false };
+        let field = |name: &str, ty| Field {
+            name: name.into(),
+            ty,
+            aliases: vec![],
+            default: false,
+        };
         PortValue::Record(StructType {
             name: "R".into(),
             fields: vec![
@@ -200,7 +215,10 @@ mod tests {
 
     fn check(format: TextFormat, input: &PortValue, value: &[u8], expected: &str) {
         let mut out = vec![];
-        Formatter::new(format, input).expect("a format for it").append(value, &mut out).expect("a record");
+        Formatter::new(format, input)
+            .expect("a format for it")
+            .append(value, &mut out)
+            .expect("a record");
         assert_eq!(String::from_utf8(out).expect("text"), expected);
     }
 
@@ -209,7 +227,12 @@ mod tests {
         // word = "a\t,\"b", n = 12, tags = ["x"], maybe absent.
         let value = [5, b'a', b'\t', b',', b'"', b'b', 12, 1, 1, b'x', 0];
         check(TextFormat::Tsv, &record(), &value, "a\\t,\"b\t12\t[\"x\"]\t\n");
-        check(TextFormat::Csv, &record(), &value, "\"a\t,\"\"b\",12,\"[\"\"x\"\"]\",\n");
+        check(
+            TextFormat::Csv,
+            &record(),
+            &value,
+            "\"a\t,\"\"b\",12,\"[\"\"x\"\"]\",\n",
+        );
         let json = "{\"word\":\"a\\t,\\\"b\",\"n\":12,\"tags\":[\"x\"],\"maybe\":null}\n";
         check(TextFormat::Json, &record(), &value, json);
         check(TextFormat::Lines, &PortValue::Text, b"a\tb", "a\tb\n");
@@ -219,11 +242,21 @@ mod tests {
 
     #[test]
     fn wrong_shapes_are_told() {
-        let error = Formatter::new(TextFormat::Lines, &record()).expect_err("no lines of records").to_string();
-        assert!(error.starts_with("format \"lines\" cannot write R {word: string, n: u64"), "{error}");
+        let error = Formatter::new(TextFormat::Lines, &record())
+            .expect_err("no lines of records")
+            .to_string();
+        assert!(
+            error.starts_with("format \"lines\" cannot write R {word: string, n: u64"),
+            "{error}"
+        );
         let mut out = vec![];
-        let error = Formatter::new(TextFormat::Tsv, &record()).expect("tsv").append(&[9, 1], &mut out);
+        let error = Formatter::new(TextFormat::Tsv, &record())
+            .expect("tsv")
+            .append(&[9, 1], &mut out);
         let error = error.expect_err("too short").to_string();
-        assert!(error.ends_with("the value ends after 2 bytes, inside a string"), "{error}");
+        assert!(
+            error.ends_with("the value ends after 2 bytes, inside a string"),
+            "{error}"
+        );
     }
 }

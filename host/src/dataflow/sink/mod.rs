@@ -64,10 +64,10 @@ pub trait SinkCommitter: Send + Sync {
     /// [`SinkError::Lost`] names every handle whose output is neither prepared nor committed.
     fn commit(&self, handles: &[serde_json::Value]) -> Result<(), SinkError>;
 
-    /// Drops prepared output that no snapshot will commit.
-    fn discard(&self, handles: &[serde_json::Value]);
+    /// The job has ended, and no snapshot names what it has pending: drops all of it.
+    fn abort(&self);
 
-    /// The job has ended: nothing of its own is left pending.
+    /// The job has ended: leaves nothing behind but what is committed, or pending and named by a snapshot.
     fn clean(&self);
 }
 

@@ -25,8 +25,15 @@ impl PrintWriter {
     /// # Errors
     /// None today; the signature is that of all sinks.
     pub fn new(subtask: u32, parallelism: u32, input: &PortValue) -> Result<Self, SinkError> {
-        let prefix = if parallelism > 1 { format!("{}> ", subtask + 1) } else { String::new() };
-        Ok(Self { prefix, formatter: Formatter::new(format_of(input), input)? })
+        let prefix = if parallelism > 1 {
+            format!("{}> ", subtask + 1)
+        } else {
+            String::new()
+        };
+        Ok(Self {
+            prefix,
+            formatter: Formatter::new(format_of(input), input)?,
+        })
     }
 }
 
@@ -50,7 +57,11 @@ impl SinkWriter for PrintWriter {
         }
         let mut stdout = std::io::stdout().lock();
         let written = stdout.write_all(&text).and_then(|()| stdout.flush());
-        written.map_err(|error| SinkError::Io { doing: "write to", path: "stdout".to_owned(), error })
+        written.map_err(|error| SinkError::Io {
+            doing: "write to",
+            path: "stdout".to_owned(),
+            error,
+        })
     }
 
     fn prepare(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
@@ -76,7 +87,7 @@ impl SinkCommitter for NoCommitter {
         Ok(())
     }
 
-    fn discard(&self, _: &[serde_json::Value]) {}
+    fn abort(&self) {}
 
     fn clean(&self) {}
 }

@@ -24,8 +24,10 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 /// # Errors
 /// [`SourceError::Glob`], or [`SourceError::NothingMatches`] of a bounded source.
 pub fn list(settings: &FileSource) -> Result<Vec<String>, SourceError> {
-    let paths = glob::glob(&settings.path)
-        .map_err(|error| SourceError::Glob { path: settings.path.clone(), message: error.to_string() })?;
+    let paths = glob::glob(&settings.path).map_err(|error| SourceError::Glob {
+        path: settings.path.clone(),
+        message: error.to_string(),
+    })?;
     let mut names: Vec<String> = paths
         .filter_map(Result::ok)
         .filter(|path| path.is_file())
@@ -33,7 +35,9 @@ pub fn list(settings: &FileSource) -> Result<Vec<String>, SourceError> {
         .collect();
     names.sort();
     if names.is_empty() && !settings.watch {
-        return Err(SourceError::NothingMatches { path: settings.path.clone() });
+        return Err(SourceError::NothingMatches {
+            path: settings.path.clone(),
+        });
     }
     Ok(names)
 }
@@ -90,7 +94,9 @@ impl FileReader {
     ) -> Result<Self, SourceError> {
         let mut positions = BTreeMap::new();
         for (name, saved) in splits {
-            let position = saved.as_ref().map_or(Ok(Position::default()), |saved| parse(&name, saved))?;
+            let position = saved
+                .as_ref()
+                .map_or(Ok(Position::default()), |saved| parse(&name, saved))?;
             check_length(&name, position)?;
             positions.insert(name, position);
         }
@@ -131,7 +137,10 @@ impl FileReader {
             }
             let position = self.positions.get(&name).copied().unwrap_or_default();
             check_length(&name, position)?;
-            let io = |error| SourceError::Io { path: name.clone(), error };
+            let io = |error| SourceError::Io {
+                path: name.clone(),
+                error,
+            };
             let mut file = File::open(&name).map_err(io)?;
             file.seek(SeekFrom::Start(position.offset)).map_err(io)?;
             self.open = Some(OpenFile {
@@ -151,21 +160,31 @@ impl FileReader {
 fn parse(name: &str, saved: &serde_json::Value) -> Result<Position, SourceError> {
     match (saved["offset"].as_u64(), saved["line"].as_u64()) {
         (Some(offset), Some(line)) => Ok(Position { offset, line }),
-        _ => Err(SourceError::Position { split: name.to_owned(), position: saved.to_string(), connector: "file" }),
+        _ => Err(SourceError::Position {
+            split: name.to_owned(),
+            position: saved.to_string(),
+            connector: "file",
+        }),
     }
 }
 
 /// A file that has been read from must still be there, and as long (CONTRACT B1.5).
 fn check_length(name: &str, position: Position) -> Result<(), SourceError> {
     match std::fs::metadata(Path::new(name)) {
-        Ok(metadata) if metadata.len() < position.offset => {
-            Err(SourceError::Shrunk { path: name.to_owned(), offset: position.offset, len: metadata.len() })
-        }
+        Ok(metadata) if metadata.len() < position.offset => Err(SourceError::Shrunk {
+            path: name.to_owned(),
+            offset: position.offset,
+            len: metadata.len(),
+        }),
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(SourceError::Vanished { path: name.to_owned(), offset: position.offset })
-        }
-        Err(error) => Err(SourceError::Io { path: name.to_owned(), error }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(SourceError::Vanished {
+            path: name.to_owned(),
+            offset: position.offset,
+        }),
+        Err(error) => Err(SourceError::Io {
+            path: name.to_owned(),
+            error,
+        }),
     }
 }
 
@@ -217,7 +236,10 @@ impl OpenFile {
                 read => break read,
             }
         };
-        let read = read.map_err(|error| SourceError::Io { path: self.name.to_string(), error })?;
+        let read = read.map_err(|error| SourceError::Io {
+            path: self.name.to_string(),
+            error,
+        })?;
         self.buffer.truncate(old + read);
         self.at_end = read == 0;
         Ok(read > 0)
@@ -273,7 +295,12 @@ impl SourceReader for FileReader {
                 }
             }
             if !batch.is_empty() {
-                batch.origin = Some(Origin { split: name, first, last: position.line, exact: true });
+                batch.origin = Some(Origin {
+                    split: name,
+                    first,
+                    last: position.line,
+                    exact: true,
+                });
                 return Ok(Polled::Batch(batch));
             }
             if self.settings.watch && self.round.is_empty() {
@@ -297,7 +324,12 @@ mod tests {
     use std::time::Duration;
 
     fn settings(path: &str, watch: bool) -> FileSource {
-        FileSource { path: path.to_owned(), watch, poll: Duration::from_nanos(1), key: LineKey::None }
+        FileSource {
+            path: path.to_owned(),
+            watch,
+            poll: Duration::from_nanos(1),
+            key: LineKey::None,
+        }
     }
 
     fn reader(path: &str, watch: bool, saved: &[SplitState]) -> Result<FileReader, SourceError> {
@@ -365,7 +397,10 @@ mod tests {
         let saved = all.snapshot();
         std::fs::write(&path, "1\n").expect("write");
         let shrunk = reader(&path, false, &saved).expect_err("shrunk").to_string();
-        assert!(shrunk.contains("has shrunk: it was read to byte 4, and has 2 bytes"), "{shrunk}");
+        assert!(
+            shrunk.contains("has shrunk: it was read to byte 4, and has 2 bytes"),
+            "{shrunk}"
+        );
         let vanished = FileReader::new(
             settings("x", false),
             0,
@@ -374,6 +409,9 @@ mod tests {
             Arc::default(),
         );
         let vanished = vanished.expect_err("vanished").to_string();
-        assert!(vanished.starts_with("nowhere.txt has vanished: it was read to byte 4"), "{vanished}");
+        assert!(
+            vanished.starts_with("nowhere.txt has vanished: it was read to byte 4"),
+            "{vanished}"
+        );
     }
 }

@@ -59,14 +59,25 @@ impl GeneratorReader {
         let total = u64::from(settings.splits.max(1));
         let mut own = vec![];
         for (name, saved) in splits {
-            let wrong = |position: String| SourceError::Position { split: name.clone(), position, connector: "generator" };
+            let wrong = |position: String| SourceError::Position {
+                split: name.clone(),
+                position,
+                connector: "generator",
+            };
             let number: u32 = name.parse().map_err(|_| wrong("its name".to_owned()))?;
             let offset = match &saved {
                 None => 0,
                 Some(saved) => saved["offset"].as_u64().ok_or_else(|| wrong(saved.to_string()))?,
             };
-            let rows = settings.rows.map_or(u64::MAX, |rows| rows / total + u64::from(u64::from(number) < rows % total));
-            own.push(Split { number, name: name.as_str().into(), offset, rows });
+            let rows = settings.rows.map_or(u64::MAX, |rows| {
+                rows / total + u64::from(u64::from(number) < rows % total)
+            });
+            own.push(Split {
+                number,
+                name: name.as_str().into(),
+                offset,
+                rows,
+            });
         }
         let maker = |field: &GeneratorField| FieldMaker {
             zipf: match field.values {
@@ -77,7 +88,14 @@ impl GeneratorReader {
         };
         let fields: Vec<FieldMaker> = settings.fields.iter().map(maker).collect();
         let raw = settings.value_is_raw();
-        Ok(Self { settings, fields, splits: own, next: 0, scratch: vec![], raw })
+        Ok(Self {
+            settings,
+            fields,
+            splits: own,
+            next: 0,
+            scratch: vec![],
+            raw,
+        })
     }
 
     fn make(&mut self, at: usize, count: usize) -> Batch {
@@ -87,7 +105,9 @@ impl GeneratorReader {
         for offset in first..first + count as u64 {
             let base = mix(self.settings.seed ^ mix(u64::from(split.number) ^ mix(offset)));
             let sequence = |start: u64| {
-                start.wrapping_add(offset.wrapping_mul(u64::from(self.settings.splits))).wrapping_add(split.number.into())
+                start
+                    .wrapping_add(offset.wrapping_mul(u64::from(self.settings.splits)))
+                    .wrapping_add(split.number.into())
             };
             for (i, maker) in self.fields.iter().enumerate() {
                 let stream = base ^ (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -104,7 +124,12 @@ impl GeneratorReader {
             batch.values.ends.push(batch.values.data.len() as u32);
         }
         split.offset += count as u64;
-        batch.origin = Some(Origin { split: split.name.clone(), first, last: split.offset - 1, exact: true });
+        batch.origin = Some(Origin {
+            split: split.name.clone(),
+            first,
+            last: split.offset - 1,
+            exact: true,
+        });
         batch
     }
 }
@@ -184,7 +209,11 @@ const fn mix(mut z: u64) -> u64 {
 #[inline]
 fn below(stream: u64, most: u64) -> u64 {
     let random = mix(stream);
-    if most == u64::MAX { random } else { ((u128::from(random) * (u128::from(most) + 1)) >> 64) as u64 }
+    if most == u64::MAX {
+        random
+    } else {
+        ((u128::from(random) * (u128::from(most) + 1)) >> 64) as u64
+    }
 }
 
 /// Zipf by rejection-inversion (Hörmann and Derflinger, 1996).
@@ -225,11 +254,19 @@ impl Zipf {
 }
 
 fn h(x: f64, s: f64) -> f64 {
-    if (s - 1.0).abs() < 1e-9 { x.ln() } else { (x.powf(1.0 - s) - 1.0) / (1.0 - s) }
+    if (s - 1.0).abs() < 1e-9 {
+        x.ln()
+    } else {
+        (x.powf(1.0 - s) - 1.0) / (1.0 - s)
+    }
 }
 
 fn h_inverse(u: f64, s: f64) -> f64 {
-    if (s - 1.0).abs() < 1e-9 { u.exp() } else { (1.0 + u * (1.0 - s)).powf(1.0 / (1.0 - s)) }
+    if (s - 1.0).abs() < 1e-9 {
+        u.exp()
+    } else {
+        (1.0 + u * (1.0 - s)).powf(1.0 / (1.0 - s))
+    }
 }
 
 impl SourceReader for GeneratorReader {
@@ -262,7 +299,11 @@ mod tests {
     use super::*;
 
     fn settings() -> GeneratorSource {
-        let field = |name: &str, ty, values| GeneratorField { name: name.into(), ty, values };
+        let field = |name: &str, ty, values| GeneratorField {
+            name: name.into(),
+            ty,
+            values,
+        };
         GeneratorSource {
             seed: 7,
             splits: 3,
@@ -278,8 +319,12 @@ mod tests {
     fn all(settings: &GeneratorSource, step: usize, owners: u32) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut records = vec![];
         for owner in 0..owners {
-            let splits =
-                list(settings).into_iter().skip(owner as usize).step_by(owners as usize).map(|s| (s, None)).collect();
+            let splits = list(settings)
+                .into_iter()
+                .skip(owner as usize)
+                .step_by(owners as usize)
+                .map(|s| (s, None))
+                .collect();
             let mut reader = GeneratorReader::new(settings.clone(), splits).expect("reader");
             while let Ok(Polled::Batch(batch)) = reader.poll(step, 0) {
                 records.extend((0..batch.len()).map(|i| (batch.key(i).to_vec(), batch.values.get(i).to_vec())));
@@ -309,7 +354,11 @@ mod tests {
                 records.extend(batch.values.iter().map(<[u8]>::to_vec));
             }
         }
-        let saved = reader.snapshot().into_iter().map(|s| (s.split, Some(s.position))).collect();
+        let saved = reader
+            .snapshot()
+            .into_iter()
+            .map(|s| (s.split, Some(s.position)))
+            .collect();
         let mut again = GeneratorReader::new(settings.clone(), saved).expect("reader");
         while let Ok(Polled::Batch(batch)) = again.poll(9, 0) {
             records.extend(batch.values.iter().map(<[u8]>::to_vec));
@@ -339,6 +388,9 @@ mod tests {
             letters(n, &mut out);
             String::from_utf8(out).expect("letters")
         };
-        assert_eq!([0, 25, 26, 703].map(text), ["a", "z", "ba", "bbb"].map(str::to_owned).map(|s| s));
+        assert_eq!(
+            [0, 25, 26, 703].map(text),
+            ["a", "z", "ba", "bbb"].map(str::to_owned).map(|s| s)
+        );
     }
 }

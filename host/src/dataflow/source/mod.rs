@@ -71,7 +71,9 @@ pub enum SourceError {
         error: std::io::Error,
     },
     /// A file that had been read from is gone.
-    #[error("{path} has vanished: it was read to byte {offset}; put it back, or drop the source's state with --drop-state")]
+    #[error(
+        "{path} has vanished: it was read to byte {offset}; put it back, or drop the source's state with --drop-state"
+    )]
     Vanished {
         /// The file.
         path: String,
@@ -79,7 +81,9 @@ pub enum SourceError {
         offset: u64,
     },
     /// A file is shorter than what was read of it.
-    #[error("{path} has shrunk: it was read to byte {offset}, and has {len} bytes; put the old content back, or drop the source's state with --drop-state")]
+    #[error(
+        "{path} has shrunk: it was read to byte {offset}, and has {len} bytes; put the old content back, or drop the source's state with --drop-state"
+    )]
     Shrunk {
         /// The file.
         path: String,

@@ -18,7 +18,10 @@ impl Rate {
     /// `per_second` of one subtask.
     #[must_use]
     pub fn new(per_second: f64, now_ns: u64) -> Self {
-        Self { interval_ns: 1e9 / per_second.max(1e-6), next_ns: now_ns as f64 }
+        Self {
+            interval_ns: 1e9 / per_second.max(1e-6),
+            next_ns: now_ns as f64,
+        }
     }
 
     /// How many records are due; none: ask again at the time returned.

@@ -6,10 +6,10 @@ use super::{Background, Controller, totals};
 use crate::checkpoint::round::Acknowledged;
 use crate::checkpoint::store::{StoreAs, Stored, random, store};
 use crate::dataflow::control::{Control, locked};
-use regraft_model::snapshot::SnapshotKind;
 use crate::savepoint::metadata::{Owner, Trigger};
 use crate::savepoint::publish::remove_partial;
 use crate::storage::{Storage, StoreError, paths};
+use regraft_model::snapshot::SnapshotKind;
 
 /// A commit is tried this often before the job fails.
 const COMMIT_ATTEMPTS: u32 = 5;
@@ -42,7 +42,9 @@ impl Controller {
         let facts = self.p.facts.clone();
         let done = self.background.0.clone();
         tokio::spawn(async move {
-            let stored = store(round, &facts, &target, how).await.map_err(|error| error.to_string());
+            let stored = store(round, &facts, &target, how)
+                .await
+                .map_err(|error| error.to_string());
             let _ = done.send(Background::Stored(id, stored));
         });
     }
@@ -53,7 +55,11 @@ impl Controller {
             Background::Stored(id, Err(error)) => self.abort_round(id, &error),
             Background::Committed(id, Ok(())) => self.completed(id),
             Background::Committed(id, Err(error)) => {
-                let path = self.active.as_ref().and_then(|active| active.report.as_ref()).map(|r| r.path.clone());
+                let path = self
+                    .active
+                    .as_ref()
+                    .and_then(|active| active.report.as_ref())
+                    .map(|r| r.path.clone());
                 let message = format!(
                     "checkpoint {id} is complete at {}, but its output could not be committed: {error}",
                     path.unwrap_or_default()
@@ -65,17 +71,17 @@ impl Controller {
 
     async fn stored(&mut self, id: CheckpointId, stored: Stored) {
         let now = self.now_ns();
-        let Some(active) = self.active.as_mut().filter(|active| active.id == id) else { return };
+        let Some(active) = self.active.as_mut().filter(|active| active.id == id) else {
+            return;
+        };
         if let (Some(report), Some(target)) = (&mut active.report, &active.target) {
             report.path = target.url();
             report.bytes = stored.bytes;
             report.duration_ms = (now - active.started_ns) / 1_000_000;
         }
         let (kind, swaps) = (active.request.kind, active.request.swap.is_some());
-        if swaps {
-            if let Err(error) = self.flip_version().await {
-                return self.abort_round(id, &error.to_string());
-            }
+        if swaps && let Err(error) = self.flip_version().await {
+            return self.abort_round(id, &error.to_string());
         }
         locked(&self.p.shared.state).sink_totals = totals(&stored.sink_states);
         if !kind.commits() {
@@ -92,7 +98,9 @@ impl Controller {
             let mut result = Ok(());
             for attempt in 0..COMMIT_ATTEMPTS {
                 result = commits.iter().try_for_each(|(uid, committer, handles)| {
-                    committer.commit(handles).map_err(|error| format!("sink \"{uid}\": {error}"))
+                    committer
+                        .commit(handles)
+                        .map_err(|error| format!("sink \"{uid}\": {error}"))
                 });
                 if result.is_ok() {
                     break;
@@ -105,8 +113,12 @@ impl Controller {
 
     /// The durable record that the job now runs other modules (CONTRACT B3.2): created, never overwritten.
     async fn flip_version(&mut self) -> Result<(), StoreError> {
-        let Some(active) = self.active.as_mut() else { return Ok(()) };
-        let Some(swap) = &active.request.swap else { return Ok(()) };
+        let Some(active) = self.active.as_mut() else {
+            return Ok(());
+        };
+        let Some(swap) = &active.request.swap else {
+            return Ok(());
+        };
         let version = regraft_model::id::JobVersion(self.p.facts.version.0 + 1);
         let modules: serde_json::Map<String, serde_json::Value> = self
             .p
@@ -130,7 +142,9 @@ impl Controller {
         state.version = version;
         state.modules.clone_from(&self.p.facts.modules);
         for (uid, module) in &state.modules.clone() {
-            state.descriptions.insert(uid.clone(), module.description().clone().into());
+            state
+                .descriptions
+                .insert(uid.clone(), module.description().clone().into());
         }
         Ok(())
     }

@@ -21,11 +21,12 @@ impl Controller {
             Some(Ending::Fail) => JobStatus::Failed,
             Some(Ending::Finish) | None => JobStatus::Finished,
         };
-        // A savepoint may name pending parts; they are removed only where none does.
-        if !self.savepoint_names_pending || status == JobStatus::Finished {
-            for committer in self.p.committers.values() {
-                committer.clean();
+        for committer in self.p.committers.values() {
+            // A savepoint may name pending parts, and so may the checkpoints that a failed job leaves.
+            if status == JobStatus::Canceled && !self.savepoint_names_pending {
+                committer.abort();
             }
+            committer.clean();
         }
         // As in Flink: a failed job's checkpoints stay, those of one that ended otherwise go.
         if status != JobStatus::Failed {

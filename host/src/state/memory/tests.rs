@@ -56,7 +56,16 @@ fn run(backend: &mut MemoryBackend, model: &mut Model, states: usize, call: &Cal
     }
     model.retain(|_, entry| !entry.is_empty());
     let schemas = vec![1; states];
-    backend.apply(&keys, &cells, Writes { cells: &written, values: &values, cleared: &cleared, schemas: &schemas });
+    backend.apply(
+        &keys,
+        &cells,
+        Writes {
+            cells: &written,
+            values: &values,
+            cleared: &cleared,
+            schemas: &schemas,
+        },
+    );
 }
 
 fn collect(rows: &[KeyedRows]) -> Model {
@@ -70,14 +79,20 @@ fn collect(rows: &[KeyedRows]) -> Model {
                 .filter(|(_, column)| column.schemas[i] != 0)
                 .map(|(s, column)| (s, column.values.get(i).to_vec()))
                 .collect();
-            assert!(model.insert(rows.keys.get(i).to_vec(), entry).is_none(), "a key came twice");
+            assert!(
+                model.insert(rows.keys.get(i).to_vec(), entry).is_none(),
+                "a key came twice"
+            );
         }
     }
     model
 }
 
 fn calls(states: usize) -> impl Strategy<Value = Vec<Call>> {
-    let value = prop_oneof![prop::collection::vec(any::<u8>(), 0..6), prop::collection::vec(any::<u8>(), 40..90)];
+    let value = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..6),
+        prop::collection::vec(any::<u8>(), 40..90)
+    ];
     let op = prop::option::of(prop::option::weighted(0.7, value));
     let call = prop::collection::btree_map(any::<u8>(), prop::collection::vec(op, states), 1..40);
     prop::collection::vec(call, 1..24)
@@ -126,7 +141,10 @@ fn check(states: usize, calls: &[Call], mark_at: usize, sweeps: usize) {
         again.load(rows).expect("in range");
     }
     again.begin_snapshot();
-    assert_eq!(collect(&std::iter::from_fn(|| again.next_snapshot_rows()).collect::<Vec<_>>()), model);
+    assert_eq!(
+        collect(&std::iter::from_fn(|| again.next_snapshot_rows()).collect::<Vec<_>>()),
+        model
+    );
 }
 
 proptest! {

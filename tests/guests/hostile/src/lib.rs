@@ -1,4 +1,5 @@
-//! A guest that does what its config says: a JSON string, as `"trap"`. It stands on the generated bindings alone, so
+//! A guest that does what its config says: a JSON string, as `"trap"`, or the last string in a table, as
+//! `{"do":"trap"}`, which is what a job file can say. It stands on the generated bindings alone, so
 //! that it can answer what the SDK never would.
 //!
 //! It declares one state that travels (`count`, u64), one that does not (`log`, bytes), one output, one timer.
@@ -45,7 +46,7 @@ impl Guest for Hostile {
             let message = info.payload_as_str().unwrap_or("a panic without a message");
             host::panicked(message, file, line, column, ROW.with_borrow(|row| *row));
         }));
-        let behaviour = host::config().trim_matches('"').to_owned();
+        let behaviour = host::config().rsplit('"').nth(1).unwrap_or_default().to_owned();
         if behaviour == "refuse" {
             return Err(Failure {
                 row: None,
