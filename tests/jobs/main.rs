@@ -1,4 +1,17 @@
 //! Whole scenarios of running jobs: savepoints, restores, rescaling, upgrades, forks.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[path = "../support/mod.rs"]
 mod support;
+
+mod setup;
+
+mod endings;
+mod forks;
+mod handbook;
+mod moved;
+mod random;
+mod rescale;
+mod upgrades;
+mod verbs;

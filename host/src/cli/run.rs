@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use regraft_model::error_kind::ErrorKind;
+use regraft_model::id::JobId;
 use regraft_model::time::SystemClock;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +27,7 @@ use crate::graph::job_graph::{JobGraph, NodeKind, SinkConnector};
 use crate::jobs::handle::{JobHandle, JobView};
 use crate::jobs::start::{HostContext, NewJob, RestoreFrom, start};
 use crate::jobs::status::JobStatus;
+use crate::savepoint::load::Savepoint;
 use crate::savepoint::restore::RestoreOptions;
 use regraft_model::snapshot::SnapshotKind;
 
@@ -52,12 +54,16 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     warnings
         .iter()
         .for_each(|warning| log::line(&format!("warning: {warning}")));
-    warn_without_checkpoints(&graph);
     let engine = engine(data_dir)?;
     let (build_graph, build_engine) = (graph.clone(), engine.clone());
     let modules = tokio::task::spawn_blocking(move || build_and_load(&build_graph, &build_engine)).await;
     let modules = modules.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
-    let (others_graph, dir, allowed) = (graph.clone(), data_dir.to_owned(), Allowed::from(args));
+    let mut allowed = Allowed::from(args);
+    if let Some(location) = &args.restore.from_savepoint {
+        // What is wrong with it is told when it is read in earnest.
+        allowed.origin = Savepoint::open(location).await.ok().map(|savepoint| savepoint.metadata.job_id);
+    }
+    let (others_graph, dir) = (graph.clone(), data_dir.to_owned());
     let others = tokio::task::spawn_blocking(move || refuse_collisions(&others_graph, &dir, &allowed)).await;
     others.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
     let context = HostContext {
@@ -233,23 +239,12 @@ fn finished_json(
     })
 }
 
-/// Output that only becomes visible at the end is said so (CONTRACT A3).
-fn warn_without_checkpoints(graph: &JobGraph) {
-    let transactional = graph
-        .nodes
-        .iter()
-        .any(|node| matches!(&node.kind, NodeKind::Sink(sink) if matches!(sink.connector, SinkConnector::File(_))));
-    if graph.checkpoint.interval.is_none() && transactional {
-        log::line(
-            "warning: checkpoint.interval is \"off\": the output of file sinks becomes visible only when the job ends",
-        );
-    }
-}
-
 /// What may collide with other jobs.
 struct Allowed {
     same_name: bool,
     shared_output: bool,
+    /// The job whose savepoint is restored.
+    origin: Option<JobId>,
 }
 
 impl From<&RunArgs> for Allowed {
@@ -257,6 +252,7 @@ impl From<&RunArgs> for Allowed {
         Self {
             same_name: args.allow_same_name,
             shared_output: args.allow_shared_output,
+            origin: None,
         }
     }
 }
@@ -269,6 +265,11 @@ fn refuse_collisions(graph: &JobGraph, data_dir: &Path, allowed: &Allowed) -> Re
     let running = running.iter().filter(|job| !job.summary.status.is_terminal());
     for job in running {
         let (id, name) = (job.summary.job_id, &job.summary.name);
+        if allowed.origin == Some(id) {
+            log::line(&format!(
+                "warning: job \"{name}\" ({id}), whose savepoint this is, still runs; as in Flink, should it fail it may fall back behind the savepoint and read again what this job has from it"
+            ));
+        }
         if *name == graph.name && !allowed.same_name {
             let message = format!(
                 "a job named \"{name}\" is running already ({id}); stop it, give this one another name with --name, or allow it with --allow-same-name"

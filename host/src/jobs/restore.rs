@@ -47,6 +47,7 @@ pub fn retargeted_sinks(graph: &JobGraph, savepoint: &Savepoint) -> Vec<Operator
         let saved = savepoint.metadata.operators.iter().find(|entry| entry.uid == *uid);
         saved.is_some_and(|entry| {
             entry.kind == EntryKind::Sink
+                && entry.is_stateful()
                 && entry
                     .sink
                     .as_ref()

@@ -272,10 +272,9 @@ async fn read_savepoint(
         &options,
     )
     .map_err(|refusal| {
-        let message = format!("cannot restore job {} from {}:\n{refusal}", graph.name, savepoint.url());
         JobError {
             path: Some(savepoint.url()),
-            ..JobError::failed(message)
+            ..JobError::failed(refusal.to_string())
         }
     })?;
     plan.dropped.retain(|dropped| !retargeted.contains(&dropped.uid));

@@ -1,0 +1,242 @@
+//! Components to run, jobs around them, and what a message is compared with.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use crate::support::{Ran, World, root};
+
+/// What the hostile guest declares with everything left out that this host does not run yet.
+pub const KEYED: &str = concat!(
+    r#"{"wit":"0.1.0","sdk":"none","key":{"name":"key","type":"string"},"#,
+    r#""states":[{"name":"count","kind":"value","schema":"u64","travels":true}],"#,
+    r#""inputs":[{"name":"in","key":null,"value":"bytes"}],"outputs":[{"name":"out","key":null,"value":"bytes"}]}"#
+);
+
+/// As [`KEYED`], and without a state: it takes any input.
+pub const PLAIN: &str = concat!(
+    r#"{"wit":"0.1.0","sdk":"none","key":null,"states":[],"#,
+    r#""inputs":[{"name":"in","key":null,"value":"bytes"}],"outputs":[{"name":"out","key":null,"value":"bytes"}]}"#
+);
+
+/// A job file that reads `in/*.txt` into the operator `bad`, at the module `bad.wasm`, and writes to `out`. `settings` are
+/// lines of the operator.
+pub fn job_around(settings: &str) -> String {
+    format!(
+        r#"name = "j"
+[[source]]
+uid = "lines"
+connector = "file"
+path = "in/*.txt"
+key = "line"
+[[operator]]
+uid = "bad"
+module = "bad.wasm"
+{settings}
+[[sink]]
+uid = "out"
+connector = "file"
+path = "out"
+inputs = ["bad"]
+"#
+    )
+}
+
+/// A job of one source and one sink, which print what they read.
+pub const COPY: &str = r#"name = "copy"
+[[source]]
+uid = "lines"
+connector = "file"
+path = "in/*"
+[[sink]]
+uid = "out"
+connector = "print"
+inputs = ["lines"]
+"#;
+
+/// Builds guest crates, by directories relative to the repository, and answers their components.
+fn build(crates: &[&str]) -> Vec<PathBuf> {
+    let mut text = "name = \"b\"\n[[source]]\nuid = \"lines\"\nconnector = \"file\"\npath = \"x\"\n".to_owned();
+    for (i, dir) in crates.iter().enumerate() {
+        let dir = root().join(dir);
+        text += &format!("[[operator]]\nuid = \"o{i}\"\ncrate = {:?}\ninputs = [\"lines\"]\n", dir.display().to_string());
+    }
+    text += "[[sink]]\nuid = \"out\"\nconnector = \"blackhole\"\ninputs = [\"lines\"]\n";
+    let world = World::new();
+    world.write("job.toml", &text);
+    let built = world.run(&["build", "--json"]).exits(0).json();
+    let components = built["components"].as_array().expect("components");
+    components.iter().map(|built| PathBuf::from(built["component"].as_str().expect("a path"))).collect()
+}
+
+/// The components of the word count example, and the hostile guest's.
+pub struct Components {
+    pub split: PathBuf,
+    pub count: PathBuf,
+    pub hostile: PathBuf,
+}
+
+/// Built once.
+pub fn components() -> &'static Components {
+    static BUILT: OnceLock<Components> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let built = build(&["examples/word-count/split", "examples/word-count/count", "tests/guests/hostile"]);
+        let [split, count, hostile] = built.try_into().expect("three components");
+        Components { split, count, hostile }
+    })
+}
+
+/// The hostile guest's component, declaring something else.
+pub fn hostile(describe: &str) -> Vec<u8> {
+    let component = std::fs::read(&components().hostile).expect("built");
+    let mut component = without_section(component);
+    let (from, to) = ("{\"wit\":\"0.1.0\",\"sdk\":\"none\"", "\"schema\":\"bytes\"}]}");
+    let start = find(&component, from.as_bytes()).expect("its description");
+    let end = start + find(&component[start..], to.as_bytes()).expect("the end of it") + to.len();
+    let padded = format!("{describe:width$}", width = end - start);
+    assert_eq!(padded.len(), end - start, "a description that is not longer");
+    component[start..end].copy_from_slice(padded.as_bytes());
+    component
+}
+
+/// A component without the description that `regraft build` has put at its end, which would be another one.
+fn without_section(mut component: Vec<u8>) -> Vec<u8> {
+    let name = b"\x10regraft:describe";
+    let at = (0..component.len()).rev().find(|at| component[*at..].starts_with(name)).expect("a section");
+    // Before the name stand the section's id, which is 0, and its length in LEB128.
+    let mut len = component.len() - at;
+    let mut digits = 1;
+    while len >= 0x80 {
+        len >>= 7;
+        digits += 1;
+    }
+    assert_eq!(component[at - digits - 1], 0, "the section's id");
+    component.truncate(at - digits - 1);
+    component
+}
+
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
+}
+
+/// A world in which `bad.wasm` is the hostile guest, declared as said, and `in/a.txt` has the lines `a`, `bad`, `c`.
+pub fn hostile_world(describe: &str, settings: &str) -> World {
+    let world = World::new();
+    std::fs::write(world.path().join("bad.wasm"), hostile(describe)).expect("written");
+    world.write("in/a.txt", "a\nbad\nc\n");
+    world.write("job.toml", &job_around(settings));
+    world
+}
+
+/// A world with the word count of `in/*`, whose modules are the example's, at parallelism 1.
+pub fn words_world() -> World {
+    let world = World::new();
+    let Components { split, count, .. } = components();
+    let text = format!(
+        r#"name = "words"
+[[source]]
+uid = "lines"
+connector = "file"
+path = "in/*"
+[[operator]]
+uid = "split"
+module = {split:?}
+inputs = ["lines"]
+[[operator]]
+uid = "count"
+module = {count:?}
+inputs = [{{ from = "split", by = "key" }}]
+config = {{ emit = "final" }}
+[[sink]]
+uid = "out"
+connector = "file"
+path = "out"
+format = "tsv"
+inputs = ["count"]
+"#
+    );
+    world.write("job.toml", &text);
+    world
+}
+
+/// A text with this machine's paths and this run's ids taken out: `DIR` the working directory, `ROOT` the repository,
+/// `JOB` a JobID.
+pub fn plain(world: &World, text: &str) -> String {
+    let text = text.replace(&world.path().display().to_string(), "DIR").replace(&root().display().to_string(), "ROOT");
+    let mut out = String::new();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let hex = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+        if hex == 32 {
+            out.push_str("JOB");
+            rest = &rest[hex..];
+        } else {
+            let taken = hex.max(rest.chars().next().map_or(0, char::len_utf8));
+            out.push_str(&rest[..taken]);
+            rest = &rest[taken..];
+        }
+    }
+    out
+}
+
+/// The message of a failure, from stderr: all after `error: `, which is the last thing that is printed.
+#[track_caller]
+pub fn message(world: &World, ran: &Ran) -> String {
+    let stderr = plain(world, &ran.stderr);
+    let at = stderr.find("error: ").filter(|at| *at == 0 || stderr[..*at].ends_with('\n'));
+    let at = at.unwrap_or_else(|| panic!("no error in:\n{stderr}"));
+    stderr[at + "error: ".len()..].trim_end().to_owned()
+}
+
+/// What a failed command must say.
+pub struct Expected<'a> {
+    pub status: i32,
+    pub kind: &'a str,
+    pub message: &'a str,
+    pub uid: Option<&'a str>,
+    pub path: Option<&'a str>,
+}
+
+/// Runs a command without and with `--json`: the whole message, nothing but the error's object on stdout, one status.
+#[track_caller]
+pub fn refused(world: &World, args: &[&str], expected: &Expected<'_>) {
+    let ran = world.run(args).exits(expected.status);
+    assert_eq!(message(world, &ran), expected.message);
+    assert_eq!(ran.stdout, "");
+    let with_json: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
+    let ran = world.run(&with_json).exits(expected.status);
+    assert_eq!(message(world, &ran), expected.message);
+    let path = ran.json()["error"]["path"].as_str().map(|path| plain(world, path));
+    let mut error = ran.json();
+    error["error"]["path"] = path.into();
+    let text = error["error"]["message"].as_str().map(|text| plain(world, text));
+    error["error"]["message"] = text.into();
+    let Expected { kind, message, uid, path, .. } = expected;
+    assert_eq!(error, json!({ "error": { "kind": kind, "message": message, "uid": uid, "path": path } }));
+}
+
+/// Names of all files below a directory, sorted; none where it is not there.
+pub fn files(dir: &Path) -> Vec<String> {
+    let mut found = vec![];
+    let mut left = vec![dir.to_owned()];
+    while let Some(next) = left.pop() {
+        let Ok(entries) = std::fs::read_dir(&next) else { continue };
+        for path in entries.map(|entry| entry.expect("entry").path()) {
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                found.push(path.strip_prefix(dir).expect("below").display().to_string());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The keys of a JSON object, sorted.
+pub fn keys(value: &Value) -> Vec<String> {
+    let mut keys: Vec<String> = value.as_object().expect("an object").keys().cloned().collect();
+    keys.sort();
+    keys
+}

@@ -1,0 +1,146 @@
+//! Modules that are none, and modules that do not fit: refused before anything runs.
+
+use crate::fixtures::{Expected, KEYED, PLAIN, components, files, hostile, hostile_world, job_around, refused};
+use crate::support::World;
+
+const BY_KEY: &str = "inputs = [{ from = \"lines\", by = \"key\" }]";
+
+/// Checks what `bad.wasm` of these bytes is refused with, by `run`.
+#[track_caller]
+fn check(module: &[u8], message: &str) {
+    let world = World::new();
+    std::fs::write(world.path().join("bad.wasm"), module).expect("written");
+    world.write("in/a.txt", "a\n");
+    world.write("job.toml", &job_around(BY_KEY));
+    let path = Some("DIR/bad.wasm");
+    refused(&world, &["run", "job.toml"], &Expected { status: 2, kind: "usage", message, uid: Some("bad"), path });
+    assert_eq!(files(world.path()), ["bad.wasm", "in/a.txt", "job.toml"]);
+}
+
+/// Checks what a job is refused with whose modules do not fit.
+#[track_caller]
+fn unfit(world: &World, uid: Option<&str>, message: &str) {
+    refused(world, &["run", "job.toml"], &Expected { status: 2, kind: "usage", message, uid, path: None });
+    assert!(!world.path().join("out").exists() && !world.path().join("data/run").exists());
+}
+
+#[test]
+fn a_text_file() {
+    check(b"#!/bin/sh\nexit 0\n", "");
+}
+
+#[test]
+fn an_empty_file() {
+    check(b"", "");
+}
+
+#[test]
+fn a_core_module() {
+    check(b"\0asm\x01\0\0\0", "");
+}
+
+#[test]
+fn a_component_of_another_world() {
+    check(OTHER_WORLD, "");
+}
+
+/// `(component (instance) (export "wasi:cli/run@0.2.0" (instance 0)))`.
+const OTHER_WORLD: &[u8] = b"\0asm\x0d\0\x01\0\x05\x03\x01\x01\0\x0b\x18\x01\0\x12wasi:cli/run@0.2.0\x05\0\0";
+
+#[test]
+fn a_component_of_another_version() {
+    let newer = replaced(hostile(KEYED), "@0.1.0", "@0.9.0");
+    check(&newer, "");
+}
+
+fn replaced(mut bytes: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    for at in 0..bytes.len() - from.len() {
+        if bytes[at..].starts_with(from.as_bytes()) {
+            bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        }
+    }
+    bytes
+}
+
+#[test]
+fn a_component_that_was_cut_short() {
+    let whole = std::fs::read(&components().count).expect("built");
+    check(&whole[..whole.len() / 2], "");
+}
+
+#[test]
+fn no_such_file() {
+    let world = World::new();
+    world.write("job.toml", &job_around(BY_KEY));
+    let message = "";
+    let path = Some("DIR/bad.wasm");
+    refused(&world, &["run", "job.toml"], &Expected { status: 2, kind: "usage", message, uid: Some("bad"), path });
+}
+
+#[test]
+fn no_such_crate() {
+    let world = World::new();
+    world.write("job.toml", &job_around(BY_KEY).replace("module = \"bad.wasm\"", "crate = \"bad\""));
+    let expected =
+        Expected { status: 2, kind: "usage", message: "", uid: Some("bad"), path: Some("DIR/bad") };
+    refused(&world, &["run", "job.toml"], &expected);
+}
+
+#[test]
+fn keyed_state_without_keys() {
+    let world = hostile_world(KEYED, "inputs = [\"lines\"]");
+    unfit(&world, Some("bad"), "");
+}
+
+#[test]
+fn by_key_from_a_source_without_one() {
+    let world = hostile_world(KEYED, BY_KEY);
+    world.write("job.toml", &job_around(BY_KEY).replace("key = \"line\"\n", ""));
+    unfit(&world, Some("bad"), "");
+}
+
+#[test]
+fn ports_that_do_not_agree() {
+    let record = KEYED.replace(r#""value":"bytes"}],"out"#, r#""value":{"record":{"name":"Row","fields":[{"name":"n","type":"u64"}]}}}],"out"#);
+    let world = hostile_world(&record, BY_KEY);
+    unfit(&world, Some("bad"), "");
+}
+
+#[test]
+fn keys_that_do_not_agree() {
+    let numbers = KEYED.replace(r#""type":"string""#, r#""type":"u64""#);
+    let world = hostile_world(&numbers, BY_KEY);
+    unfit(&world, Some("bad"), "");
+}
+
+#[test]
+fn a_port_that_is_not_there() {
+    let world = hostile_world(KEYED, BY_KEY);
+    let job = job_around(BY_KEY).replace("inputs = [\"bad\"]", "inputs = [{ from = \"bad\", port = \"late\" }]");
+    world.write("job.toml", &job);
+    unfit(&world, Some("out"), "");
+}
+
+#[test]
+fn more_inputs_than_ports() {
+    let world = hostile_world(PLAIN, "inputs = [\"lines\", \"lines\"]");
+    unfit(&world, Some("bad"), "");
+}
+
+#[test]
+fn records_written_as_lines() {
+    let record = PLAIN.replace(r#""value":"bytes"}]}"#, r#""value":{"record":{"name":"Row","fields":[{"name":"n","type":"u64"}]}}}]}"#);
+    let world = hostile_world(&record, "inputs = [\"lines\"]");
+    unfit(&world, Some("out"), "");
+}
+
+#[test]
+fn what_this_host_does_not_run_yet() {
+    let world = World::new();
+    let whole = std::fs::read(&components().hostile).expect("built");
+    std::fs::write(world.path().join("bad.wasm"), whole).expect("written");
+    world.write("in/a.txt", "a\n");
+    world.write("job.toml", &job_around(BY_KEY).replace("key = \"line\"\n", "").replace(", by = \"key\"", ""));
+    unfit(&world, Some("bad"), "");
+}

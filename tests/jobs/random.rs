@@ -1,0 +1,229 @@
+//! Snapshots at random moments of a job in this process, restored at random parallelism, until the job ends: nothing is
+//! lost, and nothing is doubled.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use regraft::graph::Overrides;
+use regraft::jobs::deploy::Modules;
+use regraft::jobs::handle::{JobError, JobHandle, SnapshotReport, SnapshotRequest};
+use regraft::jobs::start::{HostContext, NewJob, RestoreFrom, start};
+use regraft::jobs::status::JobStatus;
+use regraft::savepoint::restore::RestoreOptions;
+use regraft::savepoint::rows::Layout;
+use regraft::upgrade::run::upgrade;
+use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
+use regraft_guest_runtime::module::GuestModule;
+use regraft_model::id::OperatorUid;
+use regraft_model::snapshot::SnapshotKind;
+use regraft_model::time::SystemClock;
+
+use crate::setup::{BLACKHOLE, FILE_SINK, component, graph, made_up_job};
+use crate::support::committed;
+
+const ROWS: u64 = 24_000;
+const KEYS: u64 = 300;
+const RATE: u64 = 300_000;
+/// Snapshots that some run is restored from, in all.
+const RESTORES_MIN: u32 = 100;
+
+/// Repeatable random numbers: SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) % n
+    }
+}
+
+/// What a job has written in the end.
+#[derive(PartialEq, Eq)]
+struct Output {
+    /// The committed lines of a file sink, without the column that only the second version has.
+    lines: Vec<String>,
+    /// A blackhole's records and checksum.
+    totals: Vec<(u64, u64)>,
+}
+
+#[derive(Default)]
+struct Tally {
+    restores: u32,
+    upgrades: u32,
+    too_late: u32,
+}
+
+struct Lab {
+    host: HostContext,
+    versions: [GuestModule; 2],
+}
+
+/// A job as one seed plays it.
+struct Play<'a> {
+    lab: &'a Lab,
+    dir: PathBuf,
+    emit: &'static str,
+    sink: &'static str,
+}
+
+impl Play<'_> {
+    async fn run(&self, rate: u64, interval: &str, p: u64, version: usize, from: Option<String>) -> JobHandle {
+        let text = made_up_job("random", ROWS, KEYS, rate, self.emit, self.sink);
+        let set = vec![format!("checkpoint.interval={interval}")];
+        let graph = graph(&text, &self.dir, &Overrides { parallelism: Some(p), set, ..Overrides::default() });
+        let modules = Modules::from([(uid("count"), self.lab.versions[version].clone())]);
+        let restore = from.map(|location| RestoreFrom {
+            location,
+            options: RestoreOptions::default(),
+            allow_later_output: false,
+        });
+        let job = NewJob { graph, modules, restore, savepoint_at_end: None };
+        start(&self.lab.host, job).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn snapshot(&self, job: &JobHandle, kind: SnapshotKind, layout: Layout) -> Result<SnapshotReport, JobError> {
+        let savepoint_dir = Some(self.dir.join("savepoints").to_string_lossy().into_owned());
+        job.snapshot(SnapshotRequest { kind, savepoint_dir, layout, drain: false, swap: None, reply: None }).await
+    }
+
+    fn output(&self, job: &JobHandle) -> Output {
+        let columns = |line: String| line.splitn(3, '\t').take(2).collect::<Vec<_>>().join("\t");
+        let mut lines: Vec<String> = committed(&self.dir.join("out")).into_iter().map(columns).collect();
+        lines.sort();
+        let state = job.shared.state.lock().expect("not poisoned");
+        Output { lines, totals: state.sink_totals.values().copied().collect() }
+    }
+
+    /// Runs the job to its end without a break.
+    async fn uninterrupted(&self) -> Output {
+        let job = self.run(100_000_000, "off", 1, 0, None).await;
+        ended(&job).await;
+        self.output(&job)
+    }
+
+    /// Runs the job with snapshots at random moments.
+    async fn interrupted(&self, random: &mut Random, tally: &mut Tally) -> Output {
+        let (mut from, mut version, mut read) = (None, 0, 0);
+        loop {
+            let with_checkpoints = random.below(2) == 0;
+            let interval = if with_checkpoints { "3ms" } else { "off" };
+            let p = 1 + random.below(8);
+            let job = self.run(RATE, interval, p, version, from.clone()).await;
+            // Now and then the moment is near the end of input, or beyond it.
+            read += random.below(ROWS / 2);
+            reach(&job, read.min(ROWS + random.below(200) - 100)).await;
+            if random.below(3) == 0 {
+                version = 1 - version;
+                let modules = Modules::from([(uid("count"), self.lab.versions[version].clone())]);
+                match upgrade(&job, modules, Instant::now()).await {
+                    Ok(_) => tally.upgrades += 1,
+                    Err(error) => assert!(error.message.contains("ending") || job.status().is_terminal(), "{error}"),
+                }
+            }
+            let layout = if random.below(4) == 0 { Layout::Native } else { Layout::Canonical };
+            // What comes after an intermediate savepoint must not be committed where the restored run commits it again.
+            let intermediate = !with_checkpoints && random.below(2) == 0;
+            let kind = if intermediate { SnapshotKind::Savepoint } else { SnapshotKind::Stop };
+            match self.snapshot(&job, kind, layout).await {
+                Ok(report) => {
+                    if intermediate {
+                        reach(&job, read + random.below(1000)).await;
+                        job.cancel();
+                    }
+                    job.done().await;
+                    if intermediate && job.status() == JobStatus::Finished {
+                        tally.too_late += 1;
+                        return self.output(&job);
+                    }
+                    let expected = if intermediate { JobStatus::Canceled } else { JobStatus::Finished };
+                    assert_eq!(job.status(), expected);
+                    tally.restores += 1;
+                    from = Some(report.path);
+                }
+                Err(error) => {
+                    ended(&job).await;
+                    assert!(error.message.contains("end"), "{error}");
+                    tally.too_late += 1;
+                    return self.output(&job);
+                }
+            }
+        }
+    }
+}
+
+/// Waits until a run has read so many records, those before its savepoint included, or has ended.
+async fn reach(job: &JobHandle, records: u64) {
+    let before = job.shared.restored_from.as_ref().map_or(0, |_| 0);
+    while job.shared.view().records_in + before < records && !job.status().is_terminal() {
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+}
+
+async fn ended(job: &JobHandle) {
+    job.done().await;
+    let failure = job.shared.view().failure;
+    assert_eq!(job.status(), JobStatus::Finished, "{}", failure.unwrap_or_default());
+}
+
+fn uid(text: &str) -> OperatorUid {
+    OperatorUid::new(text).expect("uid")
+}
+
+fn lab(dir: &Path) -> Lab {
+    let engine = GuestEngine::new(&EngineSettings { cache_dir: None }).expect("an engine");
+    let load = |guest| engine.load(std::fs::read(component(guest)).expect("built")).expect("a component").module;
+    let host = HostContext { clock: Arc::new(SystemClock::default()), checkpoint_dir: dir.join("checkpoints") };
+    Lab { host, versions: [load("count"), load("count-v2")] }
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_at_random_moments() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    runtime.block_on(async {
+        let lab = lab(dir.path());
+        let play = |name: String, emit, sink| Play { lab: &lab, dir: dir.path().join(name), emit, sink };
+        let mut tally = Tally::default();
+        let mut expected = vec![];
+        let kinds = [("update", FILE_SINK), ("final", FILE_SINK), ("update", BLACKHOLE), ("final", BLACKHOLE)];
+        for (emit, sink) in kinds {
+            expected.push(play(format!("whole-{}", expected.len()), emit, sink).uninterrupted().await);
+        }
+        assert_eq!(expected[0].lines.len() as u64, ROWS);
+        assert_eq!(expected[1].lines.len() as u64, KEYS);
+        let mut seed = 0;
+        while tally.restores < RESTORES_MIN {
+            // A blackhole's checksum is of whole records, which an upgrade changes: only files are compared over one.
+            let kind = (seed % 4) as usize;
+            let (emit, sink) = kinds[kind];
+            println!("seed {seed}: emit {emit}, {}", sink.lines().next().unwrap_or_default());
+            let play = play(format!("seed-{seed}"), emit, sink);
+            let found = play.interrupted(&mut Random(seed), &mut tally).await;
+            if kind < 2 {
+                let wrong: Vec<_> = differing(&expected[kind].lines, &found.lines).into_iter().take(10).collect();
+                assert!(wrong.is_empty(), "seed {seed}: expected and found differ: {wrong:?}");
+            }
+            if sink == BLACKHOLE {
+                assert_eq!(found.totals[0].0, expected[kind].totals[0].0, "seed {seed}: records");
+            }
+            let _ = std::fs::remove_dir_all(&play.dir);
+            seed += 1;
+        }
+        println!(
+            "{seed} seeds, {} restores, {} upgrades, {} snapshots too late",
+            tally.restores, tally.upgrades, tally.too_late
+        );
+    });
+}
+
+/// Lines that are not equally often in both; both are sorted.
+fn differing(expected: &[String], found: &[String]) -> Vec<String> {
+    let mut counts = std::collections::BTreeMap::<&String, i64>::new();
+    expected.iter().for_each(|line| *counts.entry(line).or_default() -= 1);
+    found.iter().for_each(|line| *counts.entry(line).or_default() += 1);
+    counts.into_iter().filter(|(_, n)| *n != 0).map(|(line, n)| format!("{line:?} {n:+}")).collect()
+}
