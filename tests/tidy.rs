@@ -45,7 +45,11 @@ fn files(extensions: &[&str]) -> Files {
             if path.is_dir() {
                 walk(root, &path, extensions, found);
             } else if extension.is_some_and(|extension| extensions.contains(&extension)) {
-                let relative = path.strip_prefix(root).expect("it is below the root").to_str().expect("UTF-8");
+                let relative = path
+                    .strip_prefix(root)
+                    .expect("it is below the root")
+                    .to_str()
+                    .expect("UTF-8");
                 let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{relative}: {error}"));
                 found.insert(relative.replace('\\', "/"), text);
             }
@@ -66,12 +70,19 @@ fn read(path: &str) -> String {
 
 #[track_caller]
 fn none(problems: &[String]) {
-    assert!(problems.is_empty(), "{} problem(s):\n{}", problems.len(), problems.join("\n"));
+    assert!(
+        problems.is_empty(),
+        "{} problem(s):\n{}",
+        problems.len(),
+        problems.join("\n")
+    );
 }
 
 /// Whether the whole file is there for tests or measurements.
 fn is_test(path: &str) -> bool {
-    let test_dir = path.split('/').any(|part| part == "tests" || part == "benches" || part == "fuzz");
+    let test_dir = path
+        .split('/')
+        .any(|part| part == "tests" || part == "benches" || part == "fuzz");
     test_dir || path.ends_with("/tests.rs") || path.ends_with("/test_data.rs")
 }
 
@@ -140,11 +151,8 @@ fn declared(text: &str) -> Vec<&str> {
     let mut cfg_test = false;
     for line in text.lines() {
         let words = line.strip_prefix("pub ").unwrap_or(line);
-        if let Some(module) = words.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) {
-            if !cfg_test {
-                modules.push(module);
-            }
-        }
+        let module = words.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'));
+        modules.extend(module.filter(|_| !cfg_test));
         cfg_test = line.trim_end() == "#[cfg(test)]";
     }
     modules
@@ -152,23 +160,33 @@ fn declared(text: &str) -> Vec<&str> {
 
 /// The order of modules that ARCHITECTURE.md states: for each directory of sources its modules.
 fn stated_orders(architecture: &str) -> Vec<(&str, Vec<&str>)> {
-    let block = architecture.split("```module-order\n").nth(1).and_then(|rest| rest.split("```").next());
+    let block = architecture
+        .split("```module-order\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
     let lines = block.unwrap_or_default().lines();
-    lines.filter_map(|line| line.split_once(':')).map(|(dir, names)| (dir.trim(), names.split_whitespace().collect())).collect()
+    lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(dir, names)| (dir.trim(), names.split_whitespace().collect()))
+        .collect()
 }
 
 fn check_orders(architecture: &str, lib: impl Fn(&str) -> String) -> Vec<String> {
     let mut problems = vec![];
     for dir in ["host/model/src", "host/guest-runtime/src", "host/src"] {
         let Some((_, stated)) = stated_orders(architecture).into_iter().find(|(of, _)| *of == dir) else {
-            problems.push(format!("ARCHITECTURE.md: its block `module-order` has no line for {dir}"));
+            problems.push(format!(
+                "ARCHITECTURE.md: its block `module-order` has no line for {dir}"
+            ));
             continue;
         };
         let lib = lib(dir);
         let found = declared(&lib);
         if stated != found {
             let (stated, found) = (stated.join(" "), found.join(" "));
-            problems.push(format!("ARCHITECTURE.md states for {dir}\n  {stated}\nand lib.rs declares\n  {found}"));
+            problems.push(format!(
+                "ARCHITECTURE.md states for {dir}\n  {stated}\nand lib.rs declares\n  {found}"
+            ));
         }
     }
     problems
@@ -176,7 +194,9 @@ fn check_orders(architecture: &str, lib: impl Fn(&str) -> String) -> Vec<String>
 
 #[test]
 fn the_stated_module_order_is_that_of_the_code() {
-    none(&check_orders(&read("ARCHITECTURE.md"), |dir| read(&format!("{dir}/lib.rs"))));
+    none(&check_orders(&read("ARCHITECTURE.md"), |dir| {
+        read(&format!("{dir}/lib.rs"))
+    }));
     let wrong = "```module-order\nhost/model/src: a b\nhost/guest-runtime/src: a\nhost/src: b\n```\n";
     let lib = "pub mod b;\nmod a;\n#[cfg(test)]\nmod tests;\n".to_owned();
     assert_eq!(check_orders(wrong, |_| lib.clone()).len(), 3);
@@ -207,12 +227,21 @@ fn imports<'a>(dir: &str, path: &str, code: &'a str) -> Vec<(usize, &'a str)> {
 fn check_imports(dir: &str, order: &[&str], sources: &Files) -> Vec<String> {
     let place = |module: &str| order.iter().position(|known| *known == module);
     let mut problems = vec![];
-    for (path, text) in sources.iter().filter(|(path, _)| path.starts_with(&format!("{dir}/")) && !is_test(path)) {
-        let first = path[dir.len() + 1..].split('/').next().unwrap_or_default().trim_end_matches(".rs");
+    for (path, text) in sources
+        .iter()
+        .filter(|(path, _)| path.starts_with(&format!("{dir}/")) && !is_test(path))
+    {
+        let first = path[dir.len() + 1..]
+            .split('/')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches(".rs");
         let Some(own) = place(first) else { continue };
         for (line, module) in imports(dir, path, without_tests(text)) {
             if place(module).is_some_and(|of| of > own) {
-                problems.push(format!("{path}:{line}: {first} uses {module}, which is declared below it in {dir}/lib.rs"));
+                problems.push(format!(
+                    "{path}:{line}: {first} uses {module}, which is declared below it in {dir}/lib.rs"
+                ));
             }
         }
     }
@@ -234,15 +263,26 @@ fn modules_use_only_those_declared_above_them() {
     assert_eq!(check("x/src/low/a.rs", "fn f() { crate::high::g() }\n"), 1);
     assert_eq!(check("x/src/low/a.rs", "use super::super::high;\n"), 1);
     assert_eq!(check("x/src/low/mod.rs", "use super::high;\n"), 1);
-    assert_eq!(check("x/src/low/a.rs", "use crate::{\n    low::B,\n    high::{A, C},\n};\n"), 1);
+    assert_eq!(
+        check("x/src/low/a.rs", "use crate::{\n    low::B,\n    high::{A, C},\n};\n"),
+        1
+    );
     assert_eq!(check("x/src/high.rs", "use crate::low::A;\n"), 0);
     assert_eq!(check("x/src/low/a.rs", "use super::high;\n"), 0, "a module of its own");
-    assert_eq!(check("x/src/low.rs", "/// As [`crate::high`].\n#[cfg(test)]\nmod tests {\n    use crate::high;\n}\n"), 0);
+    assert_eq!(
+        check(
+            "x/src/low.rs",
+            "/// As [`crate::high`].\n#[cfg(test)]\nmod tests {\n    use crate::high;\n}\n"
+        ),
+        0
+    );
 }
 
 fn check_module_docs(sources: &Files) -> Vec<String> {
     let without = sources.iter().filter(|(_, text)| !text.starts_with("//!"));
-    without.map(|(path, _)| format!("{path}: does not begin with //!, which says why the file exists")).collect()
+    without
+        .map(|(path, _)| format!("{path}: does not begin with //!, which says why the file exists"))
+        .collect()
 }
 
 #[test]
@@ -256,22 +296,38 @@ fn every_source_file_says_why_it_exists() {
 /// Everything in backticks that is a path: has a slash, and nothing that no path of ours has.
 fn paths_in_backticks(text: &str) -> Vec<&str> {
     let plain = |word: &&str| {
-        word.contains('/') && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte))
+        word.contains('/')
+            && word
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte))
     };
     let lines = text.lines().filter(|line| !line.starts_with("```"));
-    lines.flat_map(|line| line.split('`').skip(1).step_by(2)).filter(plain).collect()
+    lines
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter(plain)
+        .collect()
 }
 
 fn check_paths(document: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
     let missing = paths_in_backticks(text).into_iter().filter(|path| !exists(path));
-    missing.map(|path| format!("{document}: names {path}, which does not exist")).collect()
+    missing
+        .map(|path| format!("{document}: names {path}, which does not exist"))
+        .collect()
 }
 
 #[test]
-fn every_path_that_architecture_names_exists() {
+fn every_path_that_architecture_and_design_notes_name_exists() {
+    let exists = |path: &str| root().join(path).exists();
     let text = read("ARCHITECTURE.md");
-    assert!(paths_in_backticks(&text).len() > 60, "only {} paths were found", paths_in_backticks(&text).len());
-    none(&check_paths("ARCHITECTURE.md", &text, |path| root().join(path).exists()));
+    let found = paths_in_backticks(&text).len();
+    assert!(found > 60, "only {found} paths were found");
+    none(&check_paths("ARCHITECTURE.md", &text, exists));
+    for (document, text) in files(&["md"])
+        .iter()
+        .filter(|(document, _)| document.starts_with("docs/design/"))
+    {
+        none(&check_paths(document, text, exists));
+    }
     assert_eq!(check_paths("A.md", "`a/b.rs` and `a/<n>/` and `c`", |_| false).len(), 1);
 }
 
@@ -279,14 +335,19 @@ fn every_path_that_architecture_names_exists() {
 fn link_targets(text: &str) -> Vec<&str> {
     let ends = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let files = ends.filter(|target| !target.contains("://") && !target.starts_with('#') && !target.contains(' '));
-    files.map(|target| target.split('#').next().unwrap_or_default()).collect()
+    files
+        .map(|target| target.split('#').next().unwrap_or_default())
+        .collect()
 }
 
 fn check_links(documents: &Files, exists: impl Fn(&Path) -> bool) -> Vec<String> {
     let mut problems = vec![];
     for (document, text) in documents {
         let dir = Path::new(document).parent().unwrap_or(Path::new(""));
-        for target in link_targets(text).into_iter().filter(|target| !exists(&dir.join(target))) {
+        for target in link_targets(text)
+            .into_iter()
+            .filter(|target| !exists(&dir.join(target)))
+        {
             problems.push(format!("{document}: links to {target}, which does not exist"));
         }
     }
@@ -297,13 +358,21 @@ fn check_links(documents: &Files, exists: impl Fn(&Path) -> bool) -> Vec<String>
 fn links_between_documents_lead_somewhere() {
     let documents = files(&["md"]);
     none(&check_links(&documents, |path| root().join(path).exists()));
-    assert_eq!(check_links(&sample("docs/a.md", "[b](b.md#c) [d](https://e.f)"), |_| false).len(), 1);
+    assert_eq!(
+        check_links(&sample("docs/a.md", "[b](b.md#c) [d](https://e.f)"), |_| false).len(),
+        1
+    );
 }
 
 fn check_index(index: &str, documents: &Files) -> Vec<String> {
     let linked = link_targets(index);
-    let ours = documents.keys().filter_map(|path| path.strip_prefix("docs/")).filter(|path| *path != "README.md");
-    ours.filter(|path| !linked.contains(path)).map(|path| format!("docs/README.md: does not list {path}")).collect()
+    let ours = documents
+        .keys()
+        .filter_map(|path| path.strip_prefix("docs/"))
+        .filter(|path| *path != "README.md");
+    ours.filter(|path| !linked.contains(path))
+        .map(|path| format!("docs/README.md: does not list {path}"))
+        .collect()
 }
 
 #[test]
@@ -316,7 +385,10 @@ fn check_homes(sources: &Files) -> Vec<String> {
     let mut problems = vec![];
     for (path, text) in sources.iter().filter(|(path, _)| !is_test(path)) {
         for (number, line) in without_tests(text).lines().map(without_comment).enumerate() {
-            for (name, homes) in HOMES.iter().filter(|(_, homes)| !homes.iter().any(|home| path.starts_with(home))) {
+            for (name, homes) in HOMES
+                .iter()
+                .filter(|(_, homes)| !homes.iter().any(|home| path.starts_with(home)))
+            {
                 let mut uses = after_word(line, name).filter(|rest| rest.starts_with("::") || rest.starts_with(';'));
                 if uses.next().is_some() {
                     let homes = homes.join(" or ");
@@ -335,16 +407,30 @@ fn every_heavy_crate_has_one_home() {
     for (name, homes) in HOMES {
         let used = |text: &String| text.contains(&format!("{name}::"));
         let at_home = |path: &String| homes.iter().any(|home| path.starts_with(home));
-        assert!(sources.iter().any(|(path, text)| at_home(path) && used(text)), "{name} is not used in its home");
-        let problems = check_homes(&sample("host/src/jobs/a.rs", &format!("use {name}::A;\n// {name}::B\n")));
+        assert!(
+            sources.iter().any(|(path, text)| at_home(path) && used(text)),
+            "{name} is not used in its home"
+        );
+        let problems = check_homes(&sample(
+            "host/src/jobs/a.rs",
+            &format!("use {name}::A;\n// {name}::B\n"),
+        ));
         assert_eq!(problems.len(), 1, "{problems:?}");
     }
 }
 
 fn check_sizes(sources: &Files) -> Vec<String> {
     let lines = |text: &str| without_tests(text).lines().count();
-    let long = sources.iter().filter(|(path, text)| !is_test(path) && lines(text) > LINES_MAX);
-    long.map(|(path, text)| format!("{path}: has {} lines without its tests, more than {LINES_MAX}", lines(text))).collect()
+    let long = sources
+        .iter()
+        .filter(|(path, text)| !is_test(path) && lines(text) > LINES_MAX);
+    long.map(|(path, text)| {
+        format!(
+            "{path}: has {} lines without its tests, more than {LINES_MAX}",
+            lines(text)
+        )
+    })
+    .collect()
 }
 
 #[test]
@@ -353,7 +439,13 @@ fn no_source_file_is_too_long() {
     let long = "x\n".repeat(LINES_MAX + 1);
     assert_eq!(check_sizes(&sample("host/src/a.rs", &long)).len(), 1);
     assert!(check_sizes(&sample("host/src/a/tests.rs", &long)).is_empty());
-    assert!(check_sizes(&sample("host/src/a.rs", &format!("#[cfg(test)]\nmod tests {{\n{long}}}\n"))).is_empty());
+    assert!(
+        check_sizes(&sample(
+            "host/src/a.rs",
+            &format!("#[cfg(test)]\nmod tests {{\n{long}}}\n")
+        ))
+        .is_empty()
+    );
 }
 
 fn check_machine_paths(documents: &Files) -> Vec<String> {
@@ -373,20 +465,33 @@ fn documents_do_not_mention_places_of_one_machine() {
     documents.insert(".ci/run".to_owned(), read(".ci/run"));
     none(&check_machine_paths(&documents));
     // Put together, so that no other tool that looks for such paths finds one here.
-    assert_eq!(check_machine_paths(&sample("a.md", &format!("see {}x", MACHINE_PATHS[0]))).len(), 1);
+    assert_eq!(
+        check_machine_paths(&sample("a.md", &format!("see {}x", MACHINE_PATHS[0]))).len(),
+        1
+    );
 }
 
 /// The text of each block of a Markdown document that begins with exactly this fence.
 fn blocks<'a>(text: &'a str, info: &str) -> Vec<&'a str> {
     let fence = format!("```{info}\n");
-    let starts = text.match_indices(&fence).filter(|(at, _)| *at == 0 || text.as_bytes()[at - 1] == b'\n');
-    starts.filter_map(|(at, _)| text[at + fence.len()..].split("```").next()).collect()
+    let starts = text
+        .match_indices(&fence)
+        .filter(|(at, _)| *at == 0 || text.as_bytes()[at - 1] == b'\n');
+    starts
+        .filter_map(|(at, _)| text[at + fence.len()..].split("```").next())
+        .collect()
 }
 
 #[test]
 fn the_readme_has_the_two_commands_that_ci_runs() {
     let readme = read("README.md");
     let blocks = blocks(&readme, "sh");
-    assert_eq!(blocks.first(), Some(&"cargo run --release -- run examples/word-count/job.toml\n"));
-    assert!(blocks.contains(&"cargo test\n"), "the README no longer says how to run the tests");
+    assert_eq!(
+        blocks.first(),
+        Some(&"cargo run --release -- run examples/word-count/job.toml\n")
+    );
+    assert!(
+        blocks.contains(&"cargo test\n"),
+        "the README no longer says how to run the tests"
+    );
 }

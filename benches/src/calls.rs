@@ -67,7 +67,7 @@ fn pass(node: &mut OperatorNode, batches: &[Batch]) -> Result<f64, Failure> {
         let batch = batch.clone();
         records += batch.len();
         let start = Instant::now();
-        node.process(0, batch, false, &mut out)
+        node.process(0, batch, false, false, &mut out)
             .map_err(|failure| failure.to_string())?;
         ns += start.elapsed().as_nanos();
     }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel as events_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use regraft::dataflow::chain::{Chain, ChainedKind, ChainedNode, SinkNode};
-use regraft::dataflow::control::{Control, Event, EventSink, Mailbox, NodeCounters, SinkSnapshot, SubtaskId};
+use regraft::dataflow::control::{Control, Event, EventSink, Mailbox, NodeCounters, SubtaskId};
 use regraft::dataflow::element::PreparedOperator;
 use regraft::dataflow::exchange::channel::channel;
 use regraft::dataflow::exchange::gate::Gate;
@@ -14,7 +14,7 @@ use regraft::dataflow::exchange::partitioner::OutputEdge;
 use regraft::dataflow::executor::Threads;
 use regraft::dataflow::operator::node::{NodeParts, OperatorNode};
 use regraft::dataflow::sink::blackhole::{self, BlackholeWriter};
-use regraft::dataflow::sink::{SinkError, SinkWriter};
+use regraft::dataflow::sink::{SinkError, SinkSnapshot, SinkWriter};
 use regraft::dataflow::source::SourceReader;
 use regraft::dataflow::subtask::{Head, SourceHead, Subtask};
 use regraft::graph::job_graph::Partitioning;

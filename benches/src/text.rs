@@ -72,7 +72,7 @@ fn write(path: &Path, bytes: u64, seed: u64, zipf: &Zipf, vocabulary: &[Vec<u8>]
     Ok(words)
 }
 
-/// Words of 2 to 6 letters, 4 on average: with the space 5 bytes, as in FACTS' text of 200 million words in 1 GB.
+/// Words of 2 to 6 letters, 4 on average: with the space 5 bytes, so 200 million words make 1 GB.
 fn vocabulary() -> Vec<Vec<u8>> {
     let mut known = HashSet::with_capacity(WORDS);
     let mut words = Vec::with_capacity(WORDS);

@@ -68,7 +68,12 @@ impl OpenContext<'_> {
     /// When the config does not fit `T`; the message says where and why.
     pub fn config<T: DeserializeOwned>(&self) -> Result<T> {
         let config = if self.config.is_empty() { "null" } else { self.config };
-        serde_json::from_str(config).map_err(|error| format!("config {}: {error}", shortened(config)).into())
+        serde_json::from_str(config).map_err(|error| {
+            let error = error.to_string();
+            // The job file is TOML: places in the JSON made of it say nothing to its author.
+            let what = error.rfind(" at line ").map_or(error.as_str(), |at| &error[..at]);
+            format!("config {}: {what}", shortened(config)).into()
+        })
     }
 
     /// The operator's `config` of the job file, or the type's default where there is none.

@@ -4,7 +4,6 @@
 
 use crate::context::{Clock, Port, Random};
 use crate::key::{FromKey, ToKey};
-use crate::operator::Operator;
 use crate::schema::{Field, State, Type, write_list, write_string};
 use crate::state::{Call, StateColumn, ValueState};
 use crate::value::{FromValue, PortValue, ValueType};
@@ -14,7 +13,7 @@ use std::sync::Arc;
 /// The version of the WIT package that this SDK was made for.
 pub(crate) const WIT_VERSION: &str = "0.1.0";
 
-/// Collects states, ports and wishes of an operator. Given to [`Operator::declare`].
+/// Collects states, ports and wishes of an operator. Given to [`crate::Operator::declare`].
 ///
 /// # Panics
 ///
@@ -115,12 +114,12 @@ impl Declare {
         self.outputs.len() as u32 - 1
     }
 
-    /// Asks for [`Operator::finish`] and [`Operator::finish_all`] at the end of all inputs.
+    /// Asks for [`crate::Operator::finish`] and [`crate::Operator::finish_all`] at the end of all inputs.
     pub fn on_finish(&mut self) {
         self.on_finish = true;
     }
 
-    /// Asks for [`Operator::on_watermark`].
+    /// Asks for [`crate::Operator::on_watermark`].
     pub fn on_watermark(&mut self) {
         self.on_watermark = true;
     }
@@ -137,9 +136,9 @@ impl Declare {
         Random(())
     }
 
-    /// The canonical JSON of `describe`, for an operator of type `O` that has declared itself here.
-    pub(crate) fn to_json<O: Operator>(&self) -> String {
-        let reads_key = <O::Key<'static> as FromKey<'static>>::READS;
+    /// The canonical JSON of `describe`, for an operator with keys `K` and values `V` that has declared itself here.
+    pub(crate) fn to_json<K: FromKey<'static>, V: FromValue<'static>>(&self) -> String {
+        let reads_key = K::READS;
         assert!(
             reads_key || self.states.is_empty(),
             "the operator declares state `{}`, which is kept by key, but its `Key` is `()`",
@@ -147,9 +146,9 @@ impl Declare {
         );
         let key = reads_key.then(|| {
             let name = self.key_name.clone().unwrap_or_else(|| "key".into());
-            key_field(name, <O::Key<'static> as FromKey<'static>>::key_type())
+            key_field(name, K::key_type())
         });
-        let value = <O::In<'static> as FromValue<'static>>::value_type();
+        let value = V::value_type();
         let input = self.input_name.as_deref().unwrap_or("in");
         self.write_json(key.as_ref(), input, value.as_ref())
     }

@@ -151,7 +151,7 @@ macro_rules! operator {
                 }
             }
 
-            $crate::bindings::export!(Component with_types_in $crate::bindings);
+    $crate::bindings::export!(Component with_types_in $crate::bindings);
         };
 
         // Says early, and on every target, when the type is no operator.

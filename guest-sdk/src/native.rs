@@ -26,7 +26,7 @@ pub use crate::bindings::regraft::operator::types::{
 pub fn describe<O: Operator>() -> String {
     let mut declare = Declare::default();
     let _operator = O::declare(&mut declare);
-    declare.to_json::<O>()
+    declare.to_json::<O::Key<'static>, O::In<'static>>()
 }
 
 /// An instance of an operator, opened. `Send` where the operator is.

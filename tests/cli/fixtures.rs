@@ -60,14 +60,20 @@ fn build(crates: &[&str]) -> Vec<PathBuf> {
     let mut text = "name = \"b\"\n[[source]]\nuid = \"lines\"\nconnector = \"file\"\npath = \"x\"\n".to_owned();
     for (i, dir) in crates.iter().enumerate() {
         let dir = root().join(dir);
-        text += &format!("[[operator]]\nuid = \"o{i}\"\ncrate = {:?}\ninputs = [\"lines\"]\n", dir.display().to_string());
+        text += &format!(
+            "[[operator]]\nuid = \"o{i}\"\ncrate = {:?}\ninputs = [\"lines\"]\n",
+            dir.display().to_string()
+        );
     }
     text += "[[sink]]\nuid = \"out\"\nconnector = \"blackhole\"\ninputs = [\"lines\"]\n";
     let world = World::new();
     world.write("job.toml", &text);
     let built = world.run(&["build", "--json"]).exits(0).json();
     let components = built["components"].as_array().expect("components");
-    components.iter().map(|built| PathBuf::from(built["component"].as_str().expect("a path"))).collect()
+    components
+        .iter()
+        .map(|built| PathBuf::from(built["component"].as_str().expect("a path")))
+        .collect()
 }
 
 /// The components of the word count example, and the hostile guest's.
@@ -81,7 +87,11 @@ pub struct Components {
 pub fn components() -> &'static Components {
     static BUILT: OnceLock<Components> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let built = build(&["examples/word-count/split", "examples/word-count/count", "tests/guests/hostile"]);
+        let built = build(&[
+            "examples/word-count/split",
+            "examples/word-count/count",
+            "tests/guests/hostile",
+        ]);
         let [split, count, hostile] = built.try_into().expect("three components");
         Components { split, count, hostile }
     })
@@ -100,19 +110,21 @@ pub fn hostile(describe: &str) -> Vec<u8> {
     component
 }
 
-/// A component without the description that `regraft build` has put at its end, which would be another one.
+/// A component without the description that `regraft build` puts first, which would be another one.
 fn without_section(mut component: Vec<u8>) -> Vec<u8> {
-    let name = b"\x10regraft:describe";
-    let at = (0..component.len()).rev().find(|at| component[*at..].starts_with(name)).expect("a section");
-    // Before the name stand the section's id, which is 0, and its length in LEB128.
-    let mut len = component.len() - at;
-    let mut digits = 1;
-    while len >= 0x80 {
-        len >>= 7;
-        digits += 1;
-    }
-    assert_eq!(component[at - digits - 1], 0, "the section's id");
-    component.truncate(at - digits - 1);
+    // Eight bytes of preamble; the section's id, 0; its length in LEB128; its content.
+    assert_eq!(component[8], 0, "a custom section");
+    let digits = 1 + component[9..].iter().take_while(|byte| **byte >= 0x80).count();
+    let length = &component[9..9 + digits];
+    let length = length
+        .iter()
+        .rev()
+        .fold(0, |length, digit| length << 7 | usize::from(digit & 0x7f));
+    assert!(
+        component[9 + digits..].starts_with(b"\x10regraft:describe"),
+        "the description's section"
+    );
+    component.drain(8..9 + digits + length);
     component
 }
 
@@ -161,15 +173,17 @@ inputs = ["count"]
 }
 
 /// A text with this machine's paths and this run's ids taken out: `DIR` the working directory, `ROOT` the repository,
-/// `JOB` a JobID.
+/// `JOB` a JobID, `SHA256` a digest.
 pub fn plain(world: &World, text: &str) -> String {
-    let text = text.replace(&world.path().display().to_string(), "DIR").replace(&root().display().to_string(), "ROOT");
+    let text = text
+        .replace(&world.path().display().to_string(), "DIR")
+        .replace(&root().display().to_string(), "ROOT");
     let mut out = String::new();
     let mut rest = text.as_str();
     while !rest.is_empty() {
         let hex = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
-        if hex == 32 {
-            out.push_str("JOB");
+        if hex == 32 || hex == 64 {
+            out.push_str(if hex == 32 { "JOB" } else { "SHA256" });
             rest = &rest[hex..];
         } else {
             let taken = hex.max(rest.chars().next().map_or(0, char::len_utf8));
@@ -184,7 +198,9 @@ pub fn plain(world: &World, text: &str) -> String {
 #[track_caller]
 pub fn message(world: &World, ran: &Ran) -> String {
     let stderr = plain(world, &ran.stderr);
-    let at = stderr.find("error: ").filter(|at| *at == 0 || stderr[..*at].ends_with('\n'));
+    let at = stderr
+        .find("error: ")
+        .filter(|at| *at == 0 || stderr[..*at].ends_with('\n'));
     let at = at.unwrap_or_else(|| panic!("no error in:\n{stderr}"));
     stderr[at + "error: ".len()..].trim_end().to_owned()
 }
@@ -212,8 +228,17 @@ pub fn refused(world: &World, args: &[&str], expected: &Expected<'_>) {
     error["error"]["path"] = path.into();
     let text = error["error"]["message"].as_str().map(|text| plain(world, text));
     error["error"]["message"] = text.into();
-    let Expected { kind, message, uid, path, .. } = expected;
-    assert_eq!(error, json!({ "error": { "kind": kind, "message": message, "uid": uid, "path": path } }));
+    let Expected {
+        kind,
+        message,
+        uid,
+        path,
+        ..
+    } = expected;
+    assert_eq!(
+        error,
+        json!({ "error": { "kind": kind, "message": message, "uid": uid, "path": path } })
+    );
 }
 
 /// Names of all files below a directory, sorted; none where it is not there.
@@ -221,7 +246,9 @@ pub fn files(dir: &Path) -> Vec<String> {
     let mut found = vec![];
     let mut left = vec![dir.to_owned()];
     while let Some(next) = left.pop() {
-        let Ok(entries) = std::fs::read_dir(&next) else { continue };
+        let Ok(entries) = std::fs::read_dir(&next) else {
+            continue;
+        };
         for path in entries.map(|entry| entry.expect("entry").path()) {
             if path.is_dir() {
                 left.push(path);

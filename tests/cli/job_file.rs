@@ -13,7 +13,13 @@ fn check(job: &str, uid: Option<&str>, message: &str) {
 fn check_args(job: &str, args: &[&str], uid: Option<&str>, message: &str) {
     let world = World::new();
     world.write("job.toml", job);
-    let expected = Expected { status: 2, kind: "usage", message, uid, path: None };
+    let expected = Expected {
+        status: 2,
+        kind: "usage",
+        message,
+        uid,
+        path: None,
+    };
     for verb in ["validate", "run"] {
         let mut all = vec![verb, "job.toml"];
         all.extend_from_slice(args);
@@ -39,11 +45,7 @@ inputs = ["count"]
 
 #[test]
 fn malformed_toml() {
-    check(
-        "name = \"j\"\nparallelism = \n[[source]\n",
-        None,
-        "",
-    );
+    check("name = \"j\"\nparallelism = \n[[source]\n", None, "");
 }
 
 #[test]
@@ -53,7 +55,10 @@ fn unknown_key() {
 
 #[test]
 fn several_problems_at_once() {
-    let job = GOOD.replace("name = \"j\"", "colour = 1").replace("\"print\"", "\"prnt\"").replace("module = \"count.wasm\"\n", "");
+    let job = GOOD
+        .replace("name = \"j\"", "colour = 1")
+        .replace("\"print\"", "\"prnt\"")
+        .replace("module = \"count.wasm\"\n", "");
     check(&job, None, "");
 }
 
@@ -69,13 +74,19 @@ fn missing_uid() {
 
 #[test]
 fn unknown_input() {
-    check(&GOOD.replace("inputs = [\"count\"]", "inputs = [\"cuont\"]"), Some("out"), "");
+    check(
+        &GOOD.replace("inputs = [\"count\"]", "inputs = [\"cuont\"]"),
+        Some("out"),
+        "",
+    );
 }
 
 #[test]
 fn cycle() {
     let two = "[[operator]]\nuid = \"again\"\nmodule = \"m\"\ninputs = [\"count\"]\n[[sink]]";
-    let job = GOOD.replace("[[sink]]", two).replace("from = \"lines\"", "from = \"again\"");
+    let job = GOOD
+        .replace("[[sink]]", two)
+        .replace("from = \"lines\"", "from = \"again\"");
     check(&job, Some("count"), "");
 }
 
@@ -91,21 +102,40 @@ fn parallelism_above_max() {
 #[test]
 fn settings_that_are_not_implemented_yet() {
     let more = "name = \"j\"\n[checkpoint]\nunaligned = true\n[state]\nbackend = \"disk\"";
-    let job = GOOD.replace("name = \"j\"", more).replace("uid = \"count\"", "uid = \"count\"\non-trap = \"dead-letter\"");
+    let job = GOOD
+        .replace("name = \"j\"", more)
+        .replace("uid = \"count\"", "uid = \"count\"\non-trap = \"dead-letter\"");
     check(&job, None, "");
 }
 
 #[test]
 fn a_setting_that_is_not_there() {
-    check_args(GOOD, &["--set", "coutn.parallelism=2", "--set", "lines.pth=x"], None, "");
+    check_args(
+        GOOD,
+        &["--set", "coutn.parallelism=2", "--set", "lines.pth=x"],
+        None,
+        "",
+    );
 }
 
 #[test]
 fn no_job_file() {
     let world = World::new();
     let message = "cannot read job.toml: No such file or directory (os error 2)";
-    let expected = Expected { status: 2, kind: "usage", message, uid: None, path: Some("job.toml") };
-    for args in [&["run"][..], &["run", "job.toml"], &["validate"], &["graph"], &["build"]] {
+    let expected = Expected {
+        status: 2,
+        kind: "usage",
+        message,
+        uid: None,
+        path: Some("job.toml"),
+    };
+    for args in [
+        &["run"][..],
+        &["run", "job.toml"],
+        &["validate"],
+        &["graph"],
+        &["build"],
+    ] {
         refused(&world, args, &expected);
     }
 }

@@ -5,7 +5,11 @@
 //! - [`job_file`], [`modules`], [`inputs`], [`guests`]: each thing that can be wrong, with the whole message.
 //! - [`new`], [`build`], [`usage`], [`announce`]: the verbs, the help, and the files that hosts leave.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test that cannot be set up has failed"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -13,14 +13,34 @@ fn check(module: &[u8], message: &str) {
     world.write("in/a.txt", "a\n");
     world.write("job.toml", &job_around(BY_KEY));
     let path = Some("DIR/bad.wasm");
-    refused(&world, &["run", "job.toml"], &Expected { status: 2, kind: "usage", message, uid: Some("bad"), path });
+    refused(
+        &world,
+        &["run", "job.toml"],
+        &Expected {
+            status: 2,
+            kind: "usage",
+            message,
+            uid: Some("bad"),
+            path,
+        },
+    );
     assert_eq!(files(world.path()), ["bad.wasm", "in/a.txt", "job.toml"]);
 }
 
 /// Checks what a job is refused with whose modules do not fit.
 #[track_caller]
 fn unfit(world: &World, uid: Option<&str>, message: &str) {
-    refused(world, &["run", "job.toml"], &Expected { status: 2, kind: "usage", message, uid, path: None });
+    refused(
+        world,
+        &["run", "job.toml"],
+        &Expected {
+            status: 2,
+            kind: "usage",
+            message,
+            uid,
+            path: None,
+        },
+    );
     assert!(!world.path().join("out").exists() && !world.path().join("data/run").exists());
 }
 
@@ -75,15 +95,33 @@ fn no_such_file() {
     world.write("job.toml", &job_around(BY_KEY));
     let message = "";
     let path = Some("DIR/bad.wasm");
-    refused(&world, &["run", "job.toml"], &Expected { status: 2, kind: "usage", message, uid: Some("bad"), path });
+    refused(
+        &world,
+        &["run", "job.toml"],
+        &Expected {
+            status: 2,
+            kind: "usage",
+            message,
+            uid: Some("bad"),
+            path,
+        },
+    );
 }
 
 #[test]
 fn no_such_crate() {
     let world = World::new();
-    world.write("job.toml", &job_around(BY_KEY).replace("module = \"bad.wasm\"", "crate = \"bad\""));
-    let expected =
-        Expected { status: 2, kind: "usage", message: "", uid: Some("bad"), path: Some("DIR/bad") };
+    world.write(
+        "job.toml",
+        &job_around(BY_KEY).replace("module = \"bad.wasm\"", "crate = \"bad\""),
+    );
+    let expected = Expected {
+        status: 2,
+        kind: "usage",
+        message: "",
+        uid: Some("bad"),
+        path: Some("DIR/bad"),
+    };
     refused(&world, &["run", "job.toml"], &expected);
 }
 
@@ -102,7 +140,10 @@ fn by_key_from_a_source_without_one() {
 
 #[test]
 fn ports_that_do_not_agree() {
-    let record = KEYED.replace(r#""value":"bytes"}],"out"#, r#""value":{"record":{"name":"Row","fields":[{"name":"n","type":"u64"}]}}}],"out"#);
+    let record = KEYED.replace(
+        r#""value":"bytes"}],"out"#,
+        r#""value":{"record":{"name":"Row","fields":[{"name":"n","type":"u64"}]}}}],"out"#,
+    );
     let world = hostile_world(&record, BY_KEY);
     unfit(&world, Some("bad"), "");
 }
@@ -130,7 +171,10 @@ fn more_inputs_than_ports() {
 
 #[test]
 fn records_written_as_lines() {
-    let record = PLAIN.replace(r#""value":"bytes"}]}"#, r#""value":{"record":{"name":"Row","fields":[{"name":"n","type":"u64"}]}}}]}"#);
+    let record = PLAIN.replace(
+        r#""value":"bytes"}]}"#,
+        r#""value":{"record":{"name":"Row","fields":[{"name":"n","type":"u64"}]}}}]}"#,
+    );
     let world = hostile_world(&record, "inputs = [\"lines\"]");
     unfit(&world, Some("out"), "");
 }
@@ -141,6 +185,11 @@ fn what_this_host_does_not_run_yet() {
     let whole = std::fs::read(&components().hostile).expect("built");
     std::fs::write(world.path().join("bad.wasm"), whole).expect("written");
     world.write("in/a.txt", "a\n");
-    world.write("job.toml", &job_around(BY_KEY).replace("key = \"line\"\n", "").replace(", by = \"key\"", ""));
+    world.write(
+        "job.toml",
+        &job_around(BY_KEY)
+            .replace("key = \"line\"\n", "")
+            .replace(", by = \"key\"", ""),
+    );
     unfit(&world, Some("bad"), "");
 }

@@ -1,1 +1,116 @@
-//! output
+//! stdout carries results and nothing else.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::fixtures::{COPY, keys, plain};
+use crate::support::World;
+
+fn copy(lines: &[&str], parallelism: u32, connector: &str) -> World {
+    let world = World::new();
+    let job = COPY.replace(
+        "name = \"copy\"",
+        &format!("name = \"copy\"\nparallelism = {parallelism}"),
+    );
+    world.write("job.toml", &job.replace("\"print\"", &format!("\"{connector}\"")));
+    for (i, lines) in lines.iter().enumerate() {
+        world.write(&format!("in/{i}"), lines);
+    }
+    world
+}
+
+#[test]
+fn print_at_parallelism_one() {
+    let world = copy(&["a\nb c\n", "d"], 1, "print");
+    assert_eq!(world.run(&["run"]).exits(0).stdout, "a\nb c\nd\n");
+}
+
+#[test]
+fn print_at_a_higher_parallelism_names_the_subtask() {
+    // Files are dealt out in order, one each.
+    let world = copy(&["a\nb\n", "c\n", "d\n"], 3, "print");
+    let ran = world.run(&["run"]).exits(0);
+    let mut lines: Vec<&str> = ran.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["1> a", "1> b", "2> c", "3> d"]);
+}
+
+#[test]
+fn blackhole_says_how_many_and_which() {
+    let lines: Vec<String> = (0..1000).map(|i| format!("line {i}")).collect();
+    let sum = lines
+        .iter()
+        .fold(0u64, |sum, line| sum.wrapping_add(xxh3_64(line.as_bytes())));
+    let expected = format!("blackhole out: records=1000 checksum={sum:016x}\n");
+    for parallelism in [1, 3] {
+        let (head, tail) = lines.split_at(300);
+        let world = copy(&[&head.join("\n"), &tail.join("\n"), ""], parallelism, "blackhole");
+        assert_eq!(
+            world.run(&["run"]).exits(0).stdout,
+            expected,
+            "parallelism {parallelism}"
+        );
+    }
+}
+
+#[test]
+fn blackhole_of_nothing() {
+    let world = copy(&[""], 1, "blackhole");
+    assert_eq!(
+        world.run(&["run"]).exits(0).stdout,
+        "blackhole out: records=0 checksum=0000000000000000\n"
+    );
+}
+
+#[test]
+fn json_of_a_run() {
+    let world = copy(&["a\nb\n"], 1, "blackhole");
+    let ran = world.run(&["run", "--json"]).exits(0);
+    let json = ran.json();
+    assert_eq!(
+        keys(&json),
+        [
+            "blackholes",
+            "dead_letters",
+            "duration_ms",
+            "job_id",
+            "name",
+            "records_in",
+            "records_out",
+            "savepoint",
+            "status"
+        ]
+    );
+    let sum = xxh3_64(b"a").wrapping_add(xxh3_64(b"b"));
+    assert_eq!(json["blackholes"]["out"]["records"], 2);
+    assert_eq!(json["blackholes"]["out"]["checksum"], format!("{sum:016x}"));
+    assert_eq!(
+        (json["name"].as_str(), json["status"].as_str()),
+        (Some("copy"), Some("FINISHED"))
+    );
+    assert_eq!(
+        (json["records_in"].as_u64(), json["records_out"].as_u64()),
+        (Some(2), Some(2))
+    );
+    assert_eq!(
+        (json["dead_letters"].as_u64(), json["savepoint"].is_null()),
+        (Some(0), true)
+    );
+    assert_eq!(
+        json["job_id"].as_str().map(|id| plain(&world, id)).as_deref(),
+        Some("JOB")
+    );
+}
+
+#[test]
+fn json_of_a_run_that_prints() {
+    let world = copy(&["a\nb\n"], 1, "print");
+    let ran = world.run(&["run", "--json"]).exits(0);
+    assert_eq!(ran.json()["status"], "FINISHED", "{}", ran.stdout);
+}
+
+#[test]
+fn a_finished_run_says_so_on_stderr() {
+    let world = copy(&["a\nb\n"], 1, "blackhole");
+    let ran = world.run(&["run"]).exits(0);
+    assert_eq!(plain(&world, &ran.stderr), "");
+}

@@ -1,1 +1,151 @@
-//! usage
+//! The help, the version, spellings from elsewhere, and verbs that are not there yet.
+
+use crate::fixtures::{COPY, Expected, refused};
+use crate::support::World;
+
+#[test]
+fn version() {
+    let ran = World::new().run(&["--version"]).exits(0);
+    assert_eq!(
+        (ran.stdout.as_str(), ran.stderr.as_str()),
+        (concat!("regraft ", env!("CARGO_PKG_VERSION"), "\n"), "")
+    );
+}
+
+const EXIT_STATUS: &str = "\
+Exit status:
+    0  done
+    1  the operation failed: missing input, refused restore, corrupt file, job FAILED or CANCELED
+    2  usage: arguments, job file, module, or no such job
+  130  interrupted; nothing was saved
+";
+
+#[test]
+fn every_help_lists_the_exit_statuses() {
+    let world = World::new();
+    let verbs = [
+        "new",
+        "build",
+        "run",
+        "list",
+        "info",
+        "savepoint",
+        "stop",
+        "cancel",
+        "upgrade",
+        "inspect",
+        "graph",
+        "validate",
+        "state",
+    ];
+    let help = world.run(&["--help"]).exits(0);
+    assert!(help.stdout.ends_with(EXIT_STATUS), "{}", help.stdout);
+    for verb in verbs {
+        assert!(
+            help.stdout.lines().any(|line| line.trim_start().starts_with(verb)),
+            "{verb} is in the help"
+        );
+        let help = world.run(&[verb, "--help"]).exits(0);
+        assert!(help.stdout.ends_with(EXIT_STATUS), "{verb}: {}", help.stdout);
+        assert_eq!(help.stderr, "");
+    }
+}
+
+#[track_caller]
+fn usage(args: &[&str], message: &str) {
+    let world = World::new();
+    refused(
+        &world,
+        args,
+        &Expected {
+            status: 2,
+            kind: "usage",
+            message,
+            uid: None,
+            path: None,
+        },
+    );
+    assert_eq!(crate::fixtures::files(world.path()), [""; 0]);
+}
+
+#[test]
+fn no_verb() {
+    let ran = World::new().run(&[]).exits(2);
+    eprintln!("{}", ran.stderr);
+    assert_eq!(ran.stdout, "");
+}
+
+#[test]
+fn a_verb_that_is_none() {
+    usage(&["rum"], "");
+}
+
+#[test]
+fn a_flag_that_is_none() {
+    usage(&["run", "--paralelism", "2"], "");
+}
+
+#[test]
+fn verbs_that_are_not_there_yet() {
+    usage(&["serve"], "");
+    usage(&["fork", "a", "--name", "b"], "");
+    usage(&["run", "-d", "job.toml"], "");
+    usage(&["run", "job.toml", "--detached"], "");
+    usage(&["state", "export", "x"], "");
+}
+
+#[test]
+fn no_such_job() {
+    for args in [
+        &["info", "x"][..],
+        &["savepoint", "x"],
+        &["stop", "x"],
+        &["cancel", "x"],
+    ] {
+        let message = "there is no job \"x\"; expected an id, a unique prefix of one, or a name; no job is running";
+        usage(args, message);
+    }
+}
+
+#[test]
+fn habits_of_others() {
+    let world = World::new();
+    world.write("job.toml", COPY);
+    world.write("in/a", "a\n");
+    let ran = world
+        .run(&["run", "-restoreMode", "NO_CLAIM", "-p", "1", "job.toml"])
+        .exits(0);
+    assert_eq!(ran.stdout, "a\n");
+    let ran = world.run(&["run", "-claimMode", "LEGACY", "job.toml"]).exits(0);
+    eprintln!("{}", ran.stderr);
+    // The flag's value is optional, and the job is not it.
+    let message = "there is no job \"JOB\"; expected an id, a unique prefix of one, or a name; no job is running";
+    refused(
+        &world,
+        &["cancel", "-s", "JOB"],
+        &Expected {
+            status: 2,
+            kind: "usage",
+            message,
+            uid: None,
+            path: None,
+        },
+    );
+    refused(
+        &world,
+        &["cancel", "-s", "dir", "JOB"],
+        &Expected {
+            status: 2,
+            kind: "usage",
+            message,
+            uid: None,
+            path: None,
+        },
+    );
+}
+
+#[test]
+fn claim() {
+    usage(&["run", "--claim-mode", "claim"], "");
+    usage(&["run", "--claim-mode", "x"], "");
+}

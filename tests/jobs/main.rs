@@ -1,6 +1,10 @@
 //! Whole scenarios of running jobs: savepoints, restores, rescaling, upgrades, forks.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

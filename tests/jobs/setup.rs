@@ -30,17 +30,29 @@ pub fn component(guest: &str) -> &'static Path {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let world = World::new();
-        let mut job = "name = \"guests\"\n[[source]]\nuid = \"lines\"\nconnector = \"file\"\npath = \"in\"\n".to_owned();
+        let mut job =
+            "name = \"guests\"\n[[source]]\nuid = \"lines\"\nconnector = \"file\"\npath = \"in\"\n".to_owned();
         for (uid, dir) in GUESTS {
             let dir = root().join(dir);
-            let _ = write!(job, "[[operator]]\nuid = {uid:?}\ncrate = {dir:?}\ninputs = [{{ from = \"lines\", by = \"key\" }}]\n");
+            let _ = write!(
+                job,
+                "[[operator]]\nuid = {uid:?}\ncrate = {dir:?}\ninputs = [{{ from = \"lines\", by = \"key\" }}]\n"
+            );
         }
         let all: Vec<&str> = GUESTS.iter().map(|(uid, _)| *uid).collect();
-        let _ = write!(job, "[[sink]]\nuid = \"out\"\nconnector = \"blackhole\"\ninputs = {all:?}\n");
+        let _ = write!(
+            job,
+            "[[sink]]\nuid = \"out\"\nconnector = \"blackhole\"\ninputs = {all:?}\n"
+        );
         world.write("job.toml", &job);
         let answer = world.run(&["build", "job.toml", "--json"]).exits(0).json();
         let component = |c: &Value| (text(&c["uid"]), PathBuf::from(text(&c["component"])));
-        answer["components"].as_array().expect("components").iter().map(component).collect()
+        answer["components"]
+            .as_array()
+            .expect("components")
+            .iter()
+            .map(component)
+            .collect()
     });
     &built[guest]
 }
@@ -82,7 +94,11 @@ format = "tsv"
 
 /// Made-up words, each drawn from `keys`: events → count → out. Endless where `rows` is 0.
 pub fn made_up_job(name: &str, rows: u64, keys: u64, rate: u64, emit: &str, sink: &str) -> String {
-    let rows = if rows == 0 { String::new() } else { format!("rows = {rows}\n") };
+    let rows = if rows == 0 {
+        String::new()
+    } else {
+        format!("rows = {rows}\n")
+    };
     format!(
         r#"name = "{name}"
 [checkpoint]
@@ -116,7 +132,9 @@ pub const BLACKHOLE: &str = "connector = \"blackhole\"";
 
 /// Reads a job's text as the program does; relative paths are below `dir`.
 pub fn graph(text: &str, dir: &Path, overrides: &Overrides) -> JobGraph {
-    parse_job(text, "job.toml", dir, overrides).unwrap_or_else(|error| panic!("{error}")).0
+    parse_job(text, "job.toml", dir, overrides)
+        .unwrap_or_else(|error| panic!("{error}"))
+        .0
 }
 
 /// What counting made-up words must give when every split has been read up to the given offset: made by hand.
@@ -125,20 +143,33 @@ pub fn counted_by_hand(graph: &JobGraph, splits: &Value) -> BTreeMap<String, u64
         NodeKind::Source(source) => Some(&source.connector),
         _ => None,
     });
-    let Some(SourceConnector::Generator(settings)) = source else { panic!("no generator") };
+    let Some(SourceConnector::Generator(settings)) = source else {
+        panic!("no generator")
+    };
     let offsets: BTreeMap<String, u64> = splits
         .as_array()
         .expect("splits")
         .iter()
-        .map(|split| (text(&split["split"]), split["position"]["offset"].as_u64().expect("offset")))
+        .map(|split| {
+            (
+                text(&split["split"]),
+                split["position"]["offset"].as_u64().expect("offset"),
+            )
+        })
         .collect();
-    assert_eq!(offsets.keys().cloned().collect::<Vec<_>>(), list(settings), "every split is there, once");
+    assert_eq!(
+        offsets.keys().cloned().collect::<Vec<_>>(),
+        list(settings),
+        "every split is there, once"
+    );
     let mut counts = BTreeMap::new();
     for (split, offset) in offsets {
         let mut reader = GeneratorReader::new(settings.clone(), vec![(split, None)]).expect("reader");
         let mut left = usize::try_from(offset).expect("few");
         while left > 0 {
-            let Ok(Polled::Batch(batch)) = reader.poll(left.min(1000), 0) else { panic!("it has so many") };
+            let Ok(Polled::Batch(batch)) = reader.poll(left.min(1000), 0) else {
+                panic!("it has so many")
+            };
             left -= batch.len();
             for row in 0..batch.len() {
                 let word = std::str::from_utf8(batch.key(row)).expect("a word");
@@ -149,22 +180,40 @@ pub fn counted_by_hand(graph: &JobGraph, splits: &Value) -> BTreeMap<String, u64
     counts
 }
 
-/// The rows of a state, read from a savepoint's Parquet files by their column names: key and value.
-pub fn rows(savepoint: &Value, uid: &str, key: &str, value: &str) -> BTreeMap<String, u64> {
+/// The rows of all states of a uid, read from a savepoint's Parquet files: columns by name.
+pub fn parquet_rows(savepoint: &Value, uid: &str) -> Vec<BTreeMap<String, Field>> {
     let dir = local(&text(&savepoint["path"]));
-    let operators = savepoint["operators"].as_array().expect("operators");
-    let operator = operators.iter().find(|operator| operator["uid"] == uid).expect("the uid has state");
-    let mut rows = BTreeMap::new();
-    for file in operator["states"].as_array().expect("states").iter().flat_map(|s| s["files"].as_array().expect("files")) {
-        let reader = SerializedFileReader::new(File::open(dir.join(text(file))).expect("file")).expect("Parquet");
-        for row in reader.get_row_iter(None).expect("rows") {
-            let row = row.expect("row");
-            let column = |name: &str| row.get_column_iter().find(|(n, _)| *n == name).expect("column").1.clone();
-            let (Field::Str(key), Field::ULong(value)) = (column(key), column(value)) else { panic!("types: {row}") };
-            assert!(rows.insert(key, value).is_none(), "a key is in one file, once");
+    let mut rows = vec![];
+    for state in shown(savepoint, uid)["states"].as_array().expect("states") {
+        for file in state["files"].as_array().expect("files") {
+            let file = File::open(dir.join(text(file))).expect("file");
+            let reader = SerializedFileReader::new(file).expect("Parquet");
+            let columns =
+                |row: parquet::record::Row| row.get_column_iter().map(|(n, f)| (n.clone(), f.clone())).collect();
+            rows.extend(
+                reader
+                    .get_row_iter(None)
+                    .expect("rows")
+                    .map(|row| columns(row.expect("row"))),
+            );
         }
     }
     rows
+}
+
+/// The state of `count`: columns `word` and `count`.
+pub fn counts(savepoint: &Value) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for row in parquet_rows(savepoint, "count") {
+        let (Field::Str(word), Field::ULong(count)) = (&row["word"], &row["count"]) else {
+            panic!("types: {row:?}")
+        };
+        assert!(
+            counts.insert(word.clone(), *count).is_none(),
+            "a key is in one file, once"
+        );
+    }
+    counts
 }
 
 /// `word<TAB>count`, as the sink writes it.
@@ -194,7 +243,10 @@ pub fn show(world: &World, savepoint: &str) -> Value {
 #[track_caller]
 pub fn shown<'a>(savepoint: &'a Value, uid: &str) -> &'a Value {
     let operators = savepoint["operators"].as_array().expect("operators");
-    operators.iter().find(|operator| operator["uid"] == uid).unwrap_or_else(|| panic!("no {uid} in {savepoint}"))
+    operators
+        .iter()
+        .find(|operator| operator["uid"] == uid)
+        .unwrap_or_else(|| panic!("no {uid} in {savepoint}"))
 }
 
 /// Takes a savepoint; gives its URL.
@@ -223,5 +275,9 @@ pub fn wait_for_out(world: &World, job: &Attached, records: u64) {
 
 /// The line of a blackhole sink on stdout.
 pub fn blackhole(ran: &Ran) -> String {
-    ran.stdout.lines().find(|line| line.starts_with("blackhole ")).unwrap_or_else(|| panic!("no line: {ran:?}")).to_owned()
+    ran.stdout
+        .lines()
+        .find(|line| line.starts_with("blackhole "))
+        .unwrap_or_else(|| panic!("no line: {ran:?}"))
+        .to_owned()
 }

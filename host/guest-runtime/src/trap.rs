@@ -182,6 +182,17 @@ pub(crate) fn classify(error: &wasmtime::Error, data: &GuestData, rows: u32) -> 
             (None, _) => TrapCause::Trap(error.root_cause().to_string()),
         }
     };
+    if let TrapCause::OutOfMemory { .. } = cause
+        && let Some(own) = frames.iter().position(|frame| frame.file.as_deref().is_some_and(|file| library(file).is_none()))
+    {
+        // What the allocator does about it is of no interest.
+        frames.drain(..own);
+    }
+    for frame in &mut frames {
+        if let Some(short) = frame.file.as_deref().and_then(library) {
+            frame.file = Some(short.to_owned());
+        }
+    }
     GuestError::Trapped {
         cause,
         backtrace: frames,
@@ -246,6 +257,13 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<Frame> {
 
 fn demangled(name: &str) -> String {
     format!("{:#}", rustc_demangle::demangle(name))
+}
+
+/// A file of Rust's own library without the directory that it was compiled in: `core/src/hint.rs`.
+fn library(file: &str) -> Option<&str> {
+    let (_, inner) = file.split_once("/library/")?;
+    let is_library = ["alloc/src/", "core/src/", "std/src/"].iter().any(|part| inner.starts_with(part));
+    is_library.then_some(inner)
 }
 
 fn is_panic_machinery(function: &str) -> bool {

@@ -1,6 +1,6 @@
 //! Checkpoint rounds as a pure state machine: facts in, decisions out. The workflow around it does the I/O.
 //!
-//! One round at a time (CONTRACT B3.1). A round is: triggered at the sources, acknowledged by every subtask, then stored,
+//! One round at a time. A round is: triggered at the sources, acknowledged by every subtask, then stored,
 //! then committed. A subtask whose inputs have all ended gets no barrier from them, so it is triggered directly.
 
 use std::collections::BTreeSet;
@@ -176,6 +176,7 @@ mod tests {
             keyed: vec![],
             sink: None,
             watermark: 0,
+            finished: false,
             align_ns: 0,
             sync_ns: 0,
             swap_ns: 0,

@@ -14,7 +14,7 @@ use super::output::Output;
 use crate::api::client::{Client, FoundJob};
 use crate::api::types::{JobList, SavepointRequest, UpgradeRequest};
 use crate::build::{GuestCrate, StderrReport, Tools, build_guests, component_paths, guest_crates};
-use crate::graph::job_graph::Artifact;
+use crate::graph::job_graph::{Artifact, JobGraph};
 use crate::graph::{Overrides, parse_module};
 use crate::jobs::handle::{JobError, JobView, SnapshotReport};
 
@@ -241,8 +241,8 @@ pub fn upgrade(args: &UpgradeArgs, data_dir: &Path, output: Output) -> Result<()
         )));
     }
     let Asked { client, job } = find(&args.job, data_dir)?;
-    let components = new_components(args, data_dir)?;
     let running = client.info(&job)?;
+    let components = new_components(args, &running, data_dir)?;
     let mut modules = BTreeMap::new();
     for (uid, path) in components {
         let bytes = std::fs::read(&path).map_err(|error| Failure {
@@ -281,13 +281,40 @@ pub fn upgrade(args: &UpgradeArgs, data_dir: &Path, output: Output) -> Result<()
     Ok(())
 }
 
+/// An upgrade changes modules and nothing else, today: whatever else differs in the new job file is told, not ignored.
+fn refuse_other_changes(graph: &JobGraph, running: &JobView) -> Result<(), Failure> {
+    let is_module = |key: &str| key.ends_with(".crate") || key.ends_with(".module");
+    let keys = graph.settings.keys().chain(running.settings.keys());
+    let keys: std::collections::BTreeSet<&String> = keys.filter(|key| !is_module(key)).collect();
+    let mut changes = vec![];
+    for key in keys {
+        let new = graph.settings.get(key).map_or("(not set)", |setting| &setting.value);
+        let old = running.settings.get(key).map_or("(not set)", |setting| &setting.value);
+        if new != old {
+            changes.push(format!("  {key}: the job runs with {old}, the file has {new}"));
+        }
+    }
+    if changes.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "an upgrade changes modules only, for now, and the new job file differs in more:\n{}\nPut these back, or stop the job and start the new one from its savepoint with run -s",
+        changes.join("\n")
+    )))
+}
+
 /// The component files of an upgrade; guest crates are built.
-fn new_components(args: &UpgradeArgs, data_dir: &Path) -> Result<BTreeMap<OperatorUid, PathBuf>, Failure> {
+fn new_components(
+    args: &UpgradeArgs,
+    running: &JobView,
+    data_dir: &Path,
+) -> Result<BTreeMap<OperatorUid, PathBuf>, Failure> {
     let engine = build::engine(data_dir)?;
     let (tools, progress) = (Tools::from_env(), StderrReport::new());
     if let Some(new_job) = &args.new_job {
         let overrides = Overrides::from_process(data_dir)?;
         let (graph, _) = crate::graph::load_job(new_job, &overrides)?;
+        refuse_other_changes(&graph, running)?;
         let built = build_guests(&guest_crates(&graph), &tools, &engine, &progress)?;
         return Ok(component_paths(&graph, &built));
     }

@@ -23,6 +23,7 @@ use crate::api::host::Host;
 use crate::api::routes::Server;
 use crate::api::types::SavepointRequest;
 use crate::dataflow::control::locked;
+use crate::dataflow::sink::print::leave_stdout;
 use crate::graph::job_graph::{JobGraph, NodeKind, SinkConnector};
 use crate::jobs::handle::{JobHandle, JobView};
 use crate::jobs::start::{HostContext, NewJob, RestoreFrom, start};
@@ -50,6 +51,9 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     if let Some(warning) = args.restore.claim_mode.warning() {
         log::line(&format!("warning: {warning}"));
     }
+    if output.json {
+        leave_stdout();
+    }
     let (graph, warnings) = args.job.load(data_dir, &args.arguments)?;
     warnings
         .iter()
@@ -61,7 +65,10 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     let mut allowed = Allowed::from(args);
     if let Some(location) = &args.restore.from_savepoint {
         // What is wrong with it is told when it is read in earnest.
-        allowed.origin = Savepoint::open(location).await.ok().map(|savepoint| savepoint.metadata.job_id);
+        allowed.origin = Savepoint::open(location)
+            .await
+            .ok()
+            .map(|savepoint| savepoint.metadata.job_id);
     }
     let (others_graph, dir) = (graph.clone(), data_dir.to_owned());
     let others = tokio::task::spawn_blocking(move || refuse_collisions(&others_graph, &dir, &allowed)).await;
@@ -257,7 +264,7 @@ impl From<&RunArgs> for Allowed {
     }
 }
 
-/// A job of the same name, or one that writes to the same directory, runs already (CONTRACT A3).
+/// A job of the same name, or one that writes to the same directory, runs already.
 fn refuse_collisions(graph: &JobGraph, data_dir: &Path, allowed: &Allowed) -> Result<(), Failure> {
     let client = Client::new(None, data_dir);
     // A host that has just ended, and one that does not answer, write nothing.

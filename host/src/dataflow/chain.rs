@@ -97,16 +97,24 @@ impl Chain {
             self.emit(0, batch);
             return Ok(());
         }
-        self.push_at(0, input, batch)
+        self.push_at(0, input, batch, false)
     }
 
-    fn push_at(&mut self, at: usize, input: u32, batch: Batch) -> Result<(), SubtaskFailure> {
+    /// Pushes a batch in from the gate whose key column is distinct.
+    ///
+    /// # Errors
+    /// [`SubtaskFailure`] of the node that failed.
+    pub fn push_grouped(&mut self, input: u32, batch: Batch) -> Result<(), SubtaskFailure> {
+        self.push_at(0, input, batch, true)
+    }
+
+    fn push_at(&mut self, at: usize, input: u32, batch: Batch, grouped: bool) -> Result<(), SubtaskFailure> {
         let keys_needed = self.keys_needed_after(at);
         match &mut self.nodes[at].kind {
             ChainedKind::Sink(sink) => sink.write(&batch),
             ChainedKind::Operator(node) => {
                 let mut out = vec![];
-                node.process(input, batch, keys_needed, &mut out)?;
+                node.process(input, batch, grouped, keys_needed, &mut out)?;
                 self.route(at, out)
             }
         }
@@ -116,7 +124,7 @@ impl Chain {
     fn route(&mut self, at: usize, outputs: Vec<(u32, Batch)>) -> Result<(), SubtaskFailure> {
         for (port, batch) in outputs {
             match self.nodes.get(at + 1) {
-                Some(next) if next.port == port => self.push_at(at + 1, 0, batch)?,
+                Some(next) if next.port == port => self.push_at(at + 1, 0, batch, false)?,
                 // A port that nothing reads.
                 Some(_) => {}
                 None => self.emit(port, batch),

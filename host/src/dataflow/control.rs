@@ -9,6 +9,7 @@ use regraft_model::id::{CheckpointId, OperatorUid};
 
 use super::element::CheckpointBarrier;
 use super::failure::SubtaskFailure;
+use super::sink::SinkSnapshot;
 use super::source::SplitState;
 use crate::state::rows::KeyedRows;
 
@@ -73,21 +74,14 @@ pub struct SubtaskSnapshot {
     pub sink: Option<(OperatorUid, SinkSnapshot)>,
     /// The watermark of each operator.
     pub watermark: i64,
+    /// Whether all its inputs had ended, and `finish` had run.
+    pub finished: bool,
     /// From the first barrier of the round to the last, nanoseconds.
     pub align_ns: u64,
     /// What processing waited for, nanoseconds.
     pub sync_ns: u64,
     /// What replacing modules took, nanoseconds.
     pub swap_ns: u64,
-}
-
-/// What a sink saved for one barrier.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct SinkSnapshot {
-    /// Output that is prepared and not yet committed.
-    pub handles: Vec<serde_json::Value>,
-    /// What the sink itself must remember; null: nothing.
-    pub state: serde_json::Value,
 }
 
 /// How long a swapped operator gave no output.

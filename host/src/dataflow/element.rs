@@ -16,6 +16,8 @@ use super::operator::Operator;
 pub enum Element {
     /// Records, in order.
     Batch(Batch),
+    /// Records, in order, whose key column is distinct: what every edge by key sends.
+    Grouped(Batch),
     /// No event time at or below it is still to come.
     Watermark(EventTime),
     /// The marker of one checkpoint: what came before it is in the snapshot, what comes after it is not.

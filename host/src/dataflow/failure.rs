@@ -56,6 +56,19 @@ pub struct Record {
     pub of: usize,
 }
 
+/// Where a guest was when it failed, one function a line, innermost first; nothing where that is not known.
+#[derive(Debug)]
+pub struct Backtrace<'a>(pub &'a GuestError);
+
+impl fmt::Display for Backtrace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, frame) in self.0.backtrace().iter().enumerate() {
+            write!(f, "\n  {} {frame}", if i == 0 { "at" } else { "by" })?;
+        }
+        Ok(())
+    }
+}
+
 /// Longer keys and values are cut to this many bytes.
 const SHOWN_BYTES_MAX: usize = 200;
 
@@ -112,19 +125,18 @@ impl fmt::Display for Record {
 
 impl fmt::Display for SubtaskFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "operator \"{}\", subtask {}, failed in {}: {}",
-            self.uid, self.subtask, self.doing, self.cause
-        )?;
+        let kind = match &self.cause {
+            Cause::Source(_) => "source",
+            Cause::Sink(_) => "sink",
+            Cause::Guest(_) | Cause::Bug(_) | Cause::Panic(_) => "operator",
+        };
+        let Self { uid, subtask, doing, cause, .. } = self;
+        write!(f, "{kind} \"{uid}\", subtask {subtask}, failed in {doing}: {cause}")?;
         if let Some(record) = &self.record {
             write!(f, "\n  record: {record}")?;
         }
         if let Cause::Guest(error) = &self.cause {
-            for (i, frame) in error.backtrace().iter().enumerate() {
-                write!(f, "\n  {} {frame}", if i == 0 { "at" } else { "by" })?;
-            }
-            write!(f, "\n  policy: on-trap = \"fail\": the job fails")?;
+            write!(f, "{}\n  policy: on-trap = \"fail\": the job fails", Backtrace(error))?;
         }
         Ok(())
     }

@@ -253,6 +253,7 @@ impl Subtask {
         };
         match gate.poll() {
             Delivered::Batch(input, batch) => self.chain.push(input, batch)?,
+            Delivered::Grouped(input, batch) => self.chain.push_grouped(input, batch)?,
             Delivered::Watermark(watermark) => {
                 self.watermark = watermark;
                 self.chain.watermark(watermark);
@@ -323,6 +324,7 @@ impl Subtask {
             keyed,
             sink: prepared,
             watermark: self.watermark,
+            finished: self.stage == Stage::Ended,
             align_ns,
             sync_ns: end - start,
             swap_ns: if barrier.swaps.is_some() { end - before_swap } else { 0 },

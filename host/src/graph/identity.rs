@@ -1,4 +1,4 @@
-//! What makes a source or sink the same one: its connector and the settings that are *identity* (CONTRACT A4).
+//! What makes a source or sink the same one: its connector and the settings that are *identity*.
 
 use serde_json::{Value, json};
 

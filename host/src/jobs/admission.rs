@@ -20,6 +20,8 @@ pub type Descriptions = HashMap<OperatorUid, Arc<Description>>;
 pub struct Refused {
     /// Each: what, on which uid; expected; found; remedy.
     pub problems: Vec<String>,
+    /// The node that all of them are about, where it is one.
+    pub uid: Option<OperatorUid>,
 }
 
 /// What an edge carries.
@@ -138,10 +140,12 @@ fn operator_shape(from: &Node, descriptions: &Descriptions, input: &Input) -> Re
 /// [`Refused`] with every problem.
 pub fn check(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), Refused> {
     let mut problems = vec![];
+    let mut blamed = vec![];
     for node in &graph.nodes {
+        let before = problems.len();
         if let Some(description) = descriptions.get(&node.uid) {
             unsupported(&node.uid, description, &mut problems);
-            keyed_inputs(node, description, &mut problems);
+            keyed_inputs(graph, node, description, &mut problems);
         }
         for (at, input) in node.inputs.iter().enumerate() {
             match edge_shape(graph, descriptions, input) {
@@ -149,19 +153,26 @@ pub fn check(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), Refuse
                 Err(problem) => problems.push(format!("input {at} of \"{}\": {problem}", node.uid)),
             }
         }
+        if problems.len() > before {
+            blamed.push(&node.uid);
+        }
     }
     if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(Refused { problems })
+        return Ok(());
     }
+    let uid = if let [uid] = blamed[..] {
+        Some(uid.clone())
+    } else {
+        None
+    };
+    Err(Refused { problems, uid })
 }
 
 /// What a component may declare, and this host does not do yet.
 fn unsupported(uid: &OperatorUid, description: &Description, problems: &mut Vec<String>) {
     let mut refuse = |what: String| {
         problems.push(format!(
-            "operator \"{uid}\": its module declares {what}, which is not implemented yet"
+            "operator \"{uid}\": its module declares {what}, which is not implemented yet; deploy one without it"
         ));
     };
     for state in &description.states {
@@ -201,14 +212,15 @@ fn unsupported(uid: &OperatorUid, description: &Description, problems: &mut Vec<
     }
 }
 
-fn keyed_inputs(node: &Node, description: &Description, problems: &mut Vec<String>) {
+fn keyed_inputs(graph: &JobGraph, node: &Node, description: &Description, problems: &mut Vec<String>) {
     if !description.is_keyed() {
         return;
     }
-    for (at, input) in node.inputs.iter().enumerate() {
+    for input in &node.inputs {
         if input.by != Partitioning::Key {
+            let from = &graph.nodes[input.from].uid;
             problems.push(format!(
-                "operator \"{}\" has keyed state, so every input must come by key; input {at} does not: write inputs = [{{ from = \"…\", by = \"key\" }}]",
+                "operator \"{}\" has keyed state, so every input must come by key; the one from \"{from}\" does not: write inputs = [{{ from = \"{from}\", by = \"key\" }}]",
                 node.uid
             ));
         }

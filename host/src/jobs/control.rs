@@ -311,7 +311,11 @@ impl Controller {
             kind: request.kind,
             swaps,
         });
-        self.gaps.clear();
+        if request.swap.is_some() {
+            // An upgrade that still waits for its gaps is reported with those it has.
+            self.report_upgrade();
+            self.gaps.clear();
+        }
         self.active = Some(Active {
             id: begun.id,
             request,

@@ -17,6 +17,7 @@ use super::guest_log::GuestLog;
 use crate::dataflow::chain::{Chain, ChainedKind, ChainedNode, SinkNode};
 use crate::dataflow::control::{EventSink, Mailbox, NodeCounters, SubtaskId};
 use crate::dataflow::element::PreparedOperator;
+use crate::dataflow::failure::Backtrace;
 use crate::dataflow::exchange::channel::{Receiver, Sender, channel};
 use crate::dataflow::exchange::gate::Gate;
 use crate::dataflow::exchange::partitioner::OutputEdge;
@@ -61,6 +62,8 @@ pub struct RestoredState {
     pub sinks: HashMap<OperatorUid, serde_json::Value>,
     /// Where each uid's watermark stood.
     pub watermarks: HashMap<OperatorUid, i64>,
+    /// Operators whose `finish` has run: what they emitted then is output already.
+    pub finished: HashSet<OperatorUid>,
 }
 
 /// What identifies a deployment.
@@ -94,7 +97,7 @@ pub struct Deployed {
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
     /// A component does not start.
-    #[error("operator \"{uid}\", subtask {subtask}, failed in open: {error}")]
+    #[error("operator \"{uid}\", subtask {subtask}, failed in open: {error}{}", Backtrace(.error))]
     Open {
         /// The operator.
         uid: OperatorUid,
@@ -319,7 +322,7 @@ fn wire(
 
 type Readers = std::collections::VecDeque<(Box<dyn SourceReader>, f64)>;
 
-/// A reader per subtask, each with its share of the rate. Splits are dealt out in sorted order (CONTRACT B3.7).
+/// A reader per subtask, each with its share of the rate. Splits are dealt out in sorted order.
 fn open_source(node: &Node, source: &Source, restored: &mut RestoredState) -> Result<Readers, DeployError> {
     let failed = |error| DeployError::Source {
         uid: node.uid.clone(),
@@ -398,7 +401,9 @@ fn chained(
                 watermark,
                 seed,
             };
-            ChainedKind::Operator(Box::new(OperatorNode::new(parts)))
+            let mut operator = OperatorNode::new(parts);
+            operator.set_finished(restored.finished.contains(&node.uid));
+            ChainedKind::Operator(Box::new(operator))
         }
         NodeKind::Sink(sink) => {
             let saved = restored.sinks.get(&node.uid).cloned().unwrap_or_default();

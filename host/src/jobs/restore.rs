@@ -82,6 +82,9 @@ pub async fn load(savepoint: &Savepoint, plan: &RestorePlan) -> Result<Loaded, M
     for operator in &plan.operators {
         let uid = &operator.uid;
         loaded.state.watermarks.insert(uid.clone(), operator.watermark);
+        if operator.finished {
+            loaded.state.finished.insert(uid.clone());
+        }
         for (subtask, part) in operator.subtasks.iter().enumerate() {
             if operator.kind == EntryKind::Source {
                 let splits = part.splits.iter();

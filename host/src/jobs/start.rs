@@ -75,7 +75,10 @@ pub async fn start(host: &HostContext, job: NewJob) -> Result<JobHandle, JobErro
         .iter()
         .map(|(uid, module)| (uid.clone(), Arc::new(module.description().clone())))
         .collect();
-    admission::check(&graph, &descriptions).map_err(|refused| JobError::usage(refused.to_string()))?;
+    admission::check(&graph, &descriptions).map_err(|refused| JobError {
+        uid: refused.uid.as_ref().map(ToString::to_string),
+        ..JobError::usage(refused.to_string())
+    })?;
     let job_id = JobId::from_bits(random());
     let restored = match restore {
         Some(from) => Some(read_savepoint(&graph, &descriptions, &from, job_id).await?),
@@ -271,11 +274,9 @@ async fn read_savepoint(
         &restore::new_job(graph, descriptions),
         &options,
     )
-    .map_err(|refusal| {
-        JobError {
-            path: Some(savepoint.url()),
-            ..JobError::failed(refusal.to_string())
-        }
+    .map_err(|refusal| JobError {
+        path: Some(savepoint.url()),
+        ..JobError::failed(refusal.to_string())
     })?;
     plan.dropped.retain(|dropped| !retargeted.contains(&dropped.uid));
     if !from.allow_later_output {
@@ -320,7 +321,7 @@ async fn read_savepoint(
     })
 }
 
-/// Output that the savepoint's run wrote after it (CONTRACT A3).
+/// Output that the savepoint's run wrote after it.
 fn refuse_later_output(graph: &JobGraph, savepoint: &Savepoint) -> Result<(), JobError> {
     let metadata = &savepoint.metadata;
     for node in &graph.nodes {
@@ -347,7 +348,7 @@ fn refuse_later_output(graph: &JobGraph, savepoint: &Savepoint) -> Result<(), Jo
     Ok(())
 }
 
-/// Rename what is pending, accept what is already final, refuse what is neither (CONTRACT B1.3).
+/// Rename what is pending, accept what is already final, refuse what is neither.
 async fn commit_pending(graph: &JobGraph, savepoint: &Savepoint, loaded: &Loaded) -> Result<(), JobError> {
     for (uid, handles) in &loaded.pending {
         let Some(NodeKind::Sink(sink)) = graph.node(uid.as_str()).map(|node| &node.kind) else {

@@ -209,6 +209,9 @@ pub struct OperatorEntry {
     /// The watermark of each subtask, in order; empty: none is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub watermarks: Vec<i64>,
+    /// Whether all inputs had ended and `finish` had run: it does not run again unless more records come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finished: bool,
 }
 
 /// One state of a uid.

@@ -133,6 +133,7 @@ pub(super) fn entry(name: &str, kind: EntryKind, parallelism: u32) -> OperatorEn
         source: None,
         sink: None,
         watermarks: vec![],
+        finished: false,
     }
 }
 

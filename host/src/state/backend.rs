@@ -36,7 +36,7 @@ pub struct Writes<'a> {
 /// A broken rule inside the host: never the user's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
-    /// A key reached a subtask that does not own its key group (CONTRACT B9 of misplacement).
+    /// A key reached a subtask that does not own its key group.
     #[error(
         "operator \"{uid}\": a key of key group {group} reached a subtask that owns {}..={}; this is a bug in Regraft, please report it",
         range.first, range.last

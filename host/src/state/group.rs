@@ -2,12 +2,13 @@
 
 use regraft_model::batch::{Batch, Keys};
 
+use super::short::{equal, push};
+
 /// Finds distinct keys; keeps its tables from batch to batch.
 #[derive(Debug, Default)]
 pub struct Grouper {
-    /// Open addressing: (stamp of the batch, position of the distinct key).
+    /// Open addressing: hash and position, from 1, of a distinct key; position 0 is free.
     table: Vec<(u32, u32)>,
-    stamp: u32,
     /// Distinct position of each entry of the batch's key column.
     distinct_of: Vec<u32>,
 }
@@ -23,18 +24,10 @@ impl Grouper {
 
     fn distinct(&mut self, keys: &Keys, records: usize) -> Keys {
         let entries = keys.column.len();
-        let size = (entries * 2).next_power_of_two().max(16);
-        if self.table.len() < size {
-            self.table.clear();
-            self.table.resize(size, (0, 0));
-            self.stamp = 0;
-        }
-        self.stamp = self.stamp.wrapping_add(1);
-        if self.stamp == 0 {
-            self.table.fill((0, 0));
-            self.stamp = 1;
-        }
-        let mask = self.table.len() - 1;
+        // At most three quarters full; mostly far less, since keys repeat.
+        let mask = (entries * 4 / 3 + 1).next_power_of_two().max(16) - 1;
+        self.table.clear();
+        self.table.resize(mask + 1, (0, 0));
         let mut out = Keys::default();
         out.column.data.reserve(keys.column.data.len());
         out.column.ends.reserve(entries);
@@ -45,16 +38,16 @@ impl Grouper {
             let (key, hash) = (keys.column.get(entry), keys.hashes[entry]);
             let mut at = (hash.wrapping_mul(0x9e37_79b1) >> 4) as usize & mask;
             let position = loop {
-                let (stamp, position) = self.table[at];
-                if stamp != self.stamp {
+                let (known, next) = self.table[at];
+                if next == 0 {
                     let position = out.hashes.len() as u32;
-                    self.table[at] = (self.stamp, position);
-                    out.column.push(key);
+                    self.table[at] = (hash, position + 1);
+                    push(&mut out.column, key);
                     out.hashes.push(hash);
                     break position;
                 }
-                if out.hashes[position as usize] == hash && out.column.get(position as usize) == key {
-                    break position;
+                if known == hash && equal(out.column.get(next as usize - 1), key) {
+                    break next - 1;
                 }
                 at = (at + 1) & mask;
             };

@@ -7,12 +7,14 @@ use regraft_model::batch::Keys;
 use regraft_model::id::OperatorUid;
 use regraft_model::key_group::{KeyGroup, KeyGroupRange, hash32, key_group};
 
+use super::arena::Arena;
 use super::backend::{BackendError, Cells, StateBackend, Writes};
 use super::rows::{KeyedRows, StateColumn};
+use super::short;
 use super::table::{Mark, Table, copy_values, push_value, value_in};
 
 /// How many keys ahead the tables are prefetched.
-const PREFETCH_AHEAD: usize = 12;
+const PREFETCH_AHEAD: usize = 24;
 
 /// No slot: the key has no entry.
 const NOWHERE: u32 = u32::MAX;
@@ -55,13 +57,14 @@ impl MemoryBackend {
     /// An empty backend for the key groups of one subtask.
     #[must_use]
     pub fn new(uid: OperatorUid, range: KeyGroupRange, max_parallelism: u32) -> Self {
+        let arena = Arena::default();
         Self {
             uid,
             range,
             max_parallelism,
             names: vec![],
             bound: vec![],
-            tables: (0..range.count()).map(|_| Table::default()).collect(),
+            tables: (0..range.count()).map(|_| Table::new(arena.clone())).collect(),
             generation: 1,
             snapshot: None,
             blob: vec![],
@@ -92,39 +95,79 @@ impl MemoryBackend {
         }
     }
 
-    /// Finds every key; a place is table × 2³² + slot.
-    fn find_places(&self, keys: &Keys, places: &mut Vec<u64>) -> Result<(), BackendError> {
+    /// Finds every key and tells `each` its table and slot; a place is table × 2³² + slot.
+    #[inline]
+    fn find_places(
+        &self,
+        keys: &Keys,
+        places: &mut Vec<u64>,
+        mut each: impl FnMut(&Table, u32),
+    ) -> Result<(), BackendError> {
         places.clear();
         places.reserve(keys.column.len());
-        for hash in keys.hashes.iter().take(PREFETCH_AHEAD) {
-            self.tables[self.position(*hash)?].prefetch(*hash);
+        for &hash in &keys.hashes {
+            places.push((self.position(hash)? as u64) << 32);
+        }
+        let prefetch = |place: u64, hash: u32| self.tables[split(place).0].prefetch(hash);
+        for (&place, &hash) in places.iter().zip(&keys.hashes).take(PREFETCH_AHEAD) {
+            prefetch(place, hash);
         }
         for (i, &hash) in keys.hashes.iter().enumerate() {
-            if let Some(&ahead) = keys.hashes.get(i + PREFETCH_AHEAD) {
-                self.tables[self.position(ahead)?].prefetch(ahead);
+            if let (Some(&place), Some(&hash)) = (places.get(i + PREFETCH_AHEAD), keys.hashes.get(i + PREFETCH_AHEAD)) {
+                prefetch(place, hash);
             }
-            let table = self.position(hash)?;
-            let slot = self.tables[table].find(hash, keys.column.get(i)).unwrap_or(NOWHERE);
-            places.push((table as u64) << 32 | u64::from(slot));
+            let table = &self.tables[split(places[i]).0];
+            let slot = table.find(hash, keys.column.get(i)).unwrap_or(NOWHERE);
+            places[i] |= u64::from(slot);
+            each(table, slot);
         }
         Ok(())
+    }
+
+    /// The cell of a state in a slot.
+    #[inline]
+    fn push_cell(cells: &mut Cells, table: &Table, slot: u32, state: u16) {
+        let found = if slot == NOWHERE {
+            None
+        } else {
+            value_in(table.blob(slot), state)
+        };
+        let (schema, value) = found.unwrap_or((0, &[]));
+        short::push(&mut cells.values, value);
+        cells.schemas.push(schema);
     }
 
     /// One state: a written cell is the whole blob.
     fn apply_single(&mut self, keys: &Keys, cells: &Cells, writes: Writes<'_>) {
         let (state, schema) = (self.bound[0], writes.schemas[0]);
         let mut blob = std::mem::take(&mut self.blob);
-        for insert in [false, true] {
+        let mut inserts = 0;
+        // Updates first, since inserting may move entries.
+        for (i, &key) in writes.cells.iter().enumerate() {
+            if let Some(&ahead) = writes.cells.get(i + PREFETCH_AHEAD) {
+                let (table, slot) = split(cells.places[ahead as usize]);
+                self.tables[table].prefetch_slot(slot);
+            }
+            let (table, slot) = split(cells.places[key as usize]);
+            if slot == NOWHERE {
+                inserts += 1;
+                continue;
+            }
+            blob.clear();
+            if self.names.len() > 1 {
+                copy_values(self.tables[table].blob(slot), &mut blob, |other| other != state);
+            }
+            push_value(&mut blob, state, schema, writes.values.get(i));
+            let mark = self.mark(table);
+            self.tables[table].update(slot, &blob, mark);
+        }
+        if inserts > 0 {
             for (i, &key) in writes.cells.iter().enumerate() {
-                let key = key as usize;
-                let (table, slot) = split(cells.places[key]);
-                if (slot == NOWHERE) == insert {
+                let (table, slot) = split(cells.places[key as usize]);
+                if slot == NOWHERE {
                     blob.clear();
-                    if slot != NOWHERE && self.names.len() > 1 {
-                        copy_values(self.tables[table].blob(slot), &mut blob, |other| other != state);
-                    }
                     push_value(&mut blob, state, schema, writes.values.get(i));
-                    self.put(table, slot, keys, key, &blob);
+                    self.put(table, slot, keys, key as usize, &blob);
                 }
             }
         }
@@ -236,22 +279,24 @@ impl StateBackend for MemoryBackend {
     }
 
     fn resolve(&mut self, keys: &Keys, cells: &mut Cells) -> Result<(), BackendError> {
-        self.find_places(keys, &mut cells.places)?;
+        let mut places = std::mem::take(&mut cells.places);
         cells.values.clear();
         cells.schemas.clear();
-        for &state in &self.bound {
-            for &place in &cells.places {
-                let (table, slot) = split(place);
-                let found = if slot == NOWHERE {
-                    None
-                } else {
-                    value_in(self.tables[table].blob(slot), state)
-                };
-                let (schema, value) = found.unwrap_or((0, &[]));
-                cells.values.push(value);
-                cells.schemas.push(schema);
+        if let [state] = self.bound[..] {
+            // The slot is at hand when it has been found.
+            self.find_places(keys, &mut places, |table, slot| {
+                Self::push_cell(cells, table, slot, state)
+            })?;
+        } else {
+            self.find_places(keys, &mut places, |_, _| {})?;
+            for &state in &self.bound {
+                for &place in &places {
+                    let (table, slot) = split(place);
+                    Self::push_cell(cells, &self.tables[table], slot, state);
+                }
             }
         }
+        cells.places = places;
         Ok(())
     }
 

@@ -6,6 +6,12 @@
 //! Each slot carries the generation of its last write; generation 0 is an empty slot. A snapshot flips the generation, and
 //! the first write to an older entry saves the old blob (the mark of design note 0003).
 
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use super::arena::{Arena, Block};
+use super::short::{append, copy, equal};
+
 /// Bytes of key and blob that fit into a slot.
 const INLINE: usize = 48;
 
@@ -22,6 +28,10 @@ struct Slot {
     data: [u8; INLINE],
 }
 
+/// log2 of a slot's size.
+const SLOT_BITS: u32 = size_of::<Slot>().trailing_zeros();
+
+/// All bytes of an empty slot are 0, as a new block's are.
 const EMPTY: Slot = Slot {
     hash: 0,
     generation: 0,
@@ -29,6 +39,49 @@ const EMPTY: Slot = Slot {
     blob_len: 0,
     data: [0; INLINE],
 };
+
+/// The slots of a table, in a block of an arena; none at first.
+#[derive(Debug)]
+struct Slots {
+    block: Option<Block>,
+    len: usize,
+}
+
+impl Slots {
+    /// 2^bits empty slots.
+    fn new(arena: &Arena, bits: u32) -> Self {
+        Self {
+            block: Some(arena.block(bits + SLOT_BITS)),
+            len: 1 << bits,
+        }
+    }
+
+    #[inline]
+    fn start(&self) -> NonNull<Slot> {
+        self.block
+            .as_ref()
+            .map_or(NonNull::dangling(), |block| block.start().cast())
+    }
+}
+
+impl Deref for Slots {
+    type Target = [Slot];
+
+    #[inline]
+    fn deref(&self) -> &[Slot] {
+        // SAFETY: the block has room for `len` slots, is aligned to 64 bytes, as a slot is, and was all zeros at first,
+        // which are empty slots; it is owned, so the borrow of `self` is one of it.
+        unsafe { NonNull::slice_from_raw_parts(self.start(), self.len).as_ref() }
+    }
+}
+
+impl DerefMut for Slots {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [Slot] {
+        // SAFETY: as above.
+        unsafe { NonNull::slice_from_raw_parts(self.start(), self.len).as_mut() }
+    }
+}
 
 /// An entry saved before its first write after a mark.
 #[derive(Debug)]
@@ -40,7 +93,8 @@ struct Saved {
 /// The entries of one key group.
 #[derive(Debug)]
 pub struct Table {
-    slots: Box<[Slot]>,
+    slots: Slots,
+    arena: Arena,
     /// log2 of the number of slots.
     bits: u32,
     len: usize,
@@ -59,10 +113,14 @@ pub struct Mark {
     pub sweeping: bool,
 }
 
-impl Default for Table {
-    fn default() -> Self {
+impl Table {
+    /// An empty table, whose slots will be in the arena.
+    #[must_use]
+    pub const fn new(arena: Arena) -> Self {
+        let slots = Slots { block: None, len: 0 };
         Self {
-            slots: Box::new([]),
+            slots,
+            arena,
             bits: 0,
             len: 0,
             spilled: vec![],
@@ -70,9 +128,7 @@ impl Default for Table {
             saved: vec![],
         }
     }
-}
 
-impl Table {
     /// The number of entries.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -94,19 +150,24 @@ impl Table {
     /// Asks the processor for the cache line where `hash` would be.
     #[inline]
     pub fn prefetch(&self, hash: u32) {
-        if self.bits == 0 {
-            return;
+        if self.bits != 0 {
+            self.prefetch_slot(self.home(hash) as u32);
         }
+    }
+
+    /// Asks the processor for a slot's cache line.
+    #[inline]
+    pub fn prefetch_slot(&self, slot: u32) {
         #[cfg(target_arch = "x86_64")]
-        {
-            let slot = &raw const self.slots[self.home(hash)];
+        if let Some(slot) = self.slots.get(slot as usize) {
+            let slot = &raw const *slot;
             // SAFETY: a prefetch reads nothing that the program can see; the address is that of a live slot.
             unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(slot.cast::<i8>()) };
         }
     }
 
     /// The slot of a key.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, hash: u32, key: &[u8]) -> Option<u32> {
         if self.bits == 0 {
             return None;
@@ -118,7 +179,7 @@ impl Table {
             if slot.generation == 0 {
                 return None;
             }
-            if slot.hash == hash && self.key_of(slot) == key {
+            if slot.hash == hash && equal(self.key_of(slot), key) {
                 return Some(at as u32);
             }
             at = (at + 1) & mask;
@@ -156,6 +217,7 @@ impl Table {
     }
 
     /// Keeps the entry as it was at the mark, if it is older than that.
+    #[inline]
     fn save(&mut self, at: usize, mark: Mark) {
         let slot = &self.slots[at];
         if mark.sweeping && slot.generation < mark.generation {
@@ -178,6 +240,7 @@ impl Table {
     }
 
     /// Replaces the blob of an entry.
+    #[inline]
     pub fn update(&mut self, slot: u32, blob: &[u8], mark: Mark) {
         let at = slot as usize;
         self.save(at, mark);
@@ -186,7 +249,7 @@ impl Table {
         let (old, new) = (key_len + slot.blob_len as usize, key_len + blob.len());
         slot.generation = mark.generation;
         if old <= INLINE && new <= INLINE {
-            slot.data[key_len..new].copy_from_slice(blob);
+            copy(&mut slot.data[key_len..], blob);
             slot.blob_len = blob.len() as u32;
             return;
         }
@@ -237,10 +300,10 @@ impl Table {
 
     fn grow(&mut self) {
         let bits = if self.bits == 0 { 3 } else { self.bits + 1 };
-        let old = std::mem::replace(&mut self.slots, vec![EMPTY; 1 << bits].into_boxed_slice());
+        let old = std::mem::replace(&mut self.slots, Slots::new(&self.arena, bits));
         self.bits = bits;
         let mask = self.slots.len() - 1;
-        for slot in old {
+        for &slot in &*old {
             if slot.generation != 0 {
                 let mut at = self.home(slot.hash);
                 while self.slots[at].generation != 0 {
@@ -285,7 +348,7 @@ impl Table {
 
     /// Calls `each` with every key and blob as they were at the mark, and forgets what was saved for it.
     pub fn sweep(&mut self, generation: u32, mut each: impl FnMut(&[u8], &[u8])) {
-        for slot in &self.slots {
+        for slot in &*self.slots {
             if slot.generation != 0 && slot.generation < generation {
                 let (key, blob) = self.bytes_of(slot).split_at(slot.key_len as usize);
                 each(key, blob);
@@ -319,10 +382,9 @@ pub fn value_in(blob: &[u8], state: u16) -> Option<(u16, &[u8])> {
 /// Appends a value to a blob under construction.
 #[inline]
 pub fn push_value(blob: &mut Vec<u8>, state: u16, schema: u16, value: &[u8]) {
-    blob.extend_from_slice(&state.to_le_bytes());
-    blob.extend_from_slice(&schema.to_le_bytes());
-    blob.extend_from_slice(&(value.len() as u32).to_le_bytes());
-    blob.extend_from_slice(value);
+    let head = u64::from(state) | u64::from(schema) << 16 | (value.len() as u64) << 32;
+    append(blob, &head.to_le_bytes());
+    append(blob, value);
 }
 
 /// Appends to `out` the values of `blob` whose states `keep` accepts.

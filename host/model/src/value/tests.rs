@@ -1,3 +1,5 @@
+//! Values of arbitrary types, there and back; and beside bincode itself.
+
 use super::*;
 use crate::schema::{EnumType, Variant};
 use proptest::prelude::*;

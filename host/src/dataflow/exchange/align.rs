@@ -1,7 +1,7 @@
 //! Barrier alignment over the inputs of one subtask, as a pure state machine.
 //!
-//! A channel that has delivered the barrier of the round waits until all others have; an ended channel counts as aligned
-//! (CONTRACT B1.5). A barrier of a later round gives the earlier one up: its source never saw it.
+//! A channel that has delivered the barrier of the round waits until all others have; an ended channel counts as aligned.
+//! A barrier of a later round gives the earlier one up: its source never saw it.
 
 use regraft_model::id::CheckpointId;
 

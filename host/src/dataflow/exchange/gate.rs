@@ -38,6 +38,8 @@ struct Channel {
 pub enum Delivered {
     /// Records of one input.
     Batch(u32, Batch),
+    /// Records of one input whose key column is distinct.
+    Grouped(u32, Batch),
     /// The least watermark of all inputs has advanced.
     Watermark(EventTime),
     /// The first barrier of a round has come: alignment begins.
@@ -100,6 +102,7 @@ impl Gate {
     fn take(&mut self, at: usize, element: Element) -> Delivered {
         match element {
             Element::Batch(batch) => Delivered::Batch(self.channels[at].input, batch),
+            Element::Grouped(batch) => Delivered::Grouped(self.channels[at].input, batch),
             Element::Watermark(watermark) => {
                 self.channels[at].watermark = watermark;
                 self.advance()

@@ -10,6 +10,7 @@ use regraft_model::time::NO_TIMESTAMP;
 use super::super::element::Element;
 use super::channel::Sender;
 use crate::graph::job_graph::Partitioning;
+use crate::state::group::Grouper;
 
 /// A buffer with this many records is sent.
 const BATCH_RECORDS: usize = 2048;
@@ -35,6 +36,8 @@ struct Target {
     sender: Sender,
     buffer: Batch,
     pending: VecDeque<Element>,
+    /// Of an edge by key. Here rather than at the consumer, which has more to do than most producers.
+    grouper: Option<Grouper>,
 }
 
 impl OutputEdge {
@@ -46,6 +49,7 @@ impl OutputEdge {
             sender,
             buffer: Batch::default(),
             pending: VecDeque::new(),
+            grouper: (by == Partitioning::Key).then(Grouper::default),
         };
         Self {
             port,
@@ -166,7 +170,7 @@ impl OutputEdge {
 impl Target {
     fn append(&mut self, batch: Batch) {
         if self.buffer.is_empty() && batch.len() >= BATCH_RECORDS / 2 {
-            self.pending.push_back(Element::Batch(batch));
+            self.ready(batch);
         } else {
             self.buffer.append(batch);
             self.send_if_full();
@@ -181,7 +185,20 @@ impl Target {
 
     fn flush(&mut self) {
         if !self.buffer.is_empty() {
-            self.pending.push_back(Element::Batch(std::mem::take(&mut self.buffer)));
+            let batch = std::mem::take(&mut self.buffer);
+            self.ready(batch);
         }
+    }
+
+    /// Makes a batch ready to go.
+    fn ready(&mut self, mut batch: Batch) {
+        let element = match &mut self.grouper {
+            Some(grouper) if !batch.keys.is_none() => {
+                grouper.group(&mut batch);
+                Element::Grouped(batch)
+            }
+            _ => Element::Batch(batch),
+        };
+        self.pending.push_back(element);
     }
 }

@@ -37,6 +37,7 @@ pub struct OperatorNode {
     seed: u64,
     calls: u64,
     watermark: i64,
+    finished: bool,
     parked: Option<(CheckpointId, PreparedOperator)>,
     silence: Silence,
 }
@@ -115,6 +116,7 @@ impl OperatorNode {
             seed: parts.seed,
             calls: 0,
             watermark: parts.watermark,
+            finished: false,
             parked: None,
             silence: Silence::default(),
         };
@@ -136,6 +138,11 @@ impl OperatorNode {
     /// Its watermark advances.
     pub const fn set_watermark(&mut self, watermark: i64) {
         self.watermark = watermark;
+    }
+
+    /// `finish` has run before the savepoint it starts from: its output is there, unless more records come.
+    pub const fn set_finished(&mut self, finished: bool) {
+        self.finished = finished;
     }
 
     fn bind(&mut self) {
@@ -198,7 +205,7 @@ impl OperatorNode {
         }
     }
 
-    /// Processes one batch; the outputs go to `out`, one batch per output and port.
+    /// Processes one batch; the outputs go to `out`, one batch per output and port. `grouped`: its key column is distinct.
     ///
     /// # Errors
     /// [`SubtaskFailure`] with the record at fault.
@@ -206,11 +213,13 @@ impl OperatorNode {
         &mut self,
         input: u32,
         mut batch: Batch,
+        grouped: bool,
         keys_needed: bool,
         out: &mut Vec<(u32, Batch)>,
     ) -> Result<(), SubtaskFailure> {
+        self.finished = false;
         let header = self.header();
-        if !batch.keys.is_none() {
+        if !grouped && !batch.keys.is_none() {
             self.grouper.group(&mut batch);
         }
         if let Some(backend) = &mut self.backend
@@ -250,7 +259,7 @@ impl OperatorNode {
     /// [`SubtaskFailure`].
     pub fn finish(&mut self, keys_needed: bool, out: &mut Vec<(u32, Batch)>) -> Result<(), SubtaskFailure> {
         self.watermark = MAX_WATERMARK;
-        if !self.description.finish {
+        if !self.description.finish || self.finished {
             return Ok(());
         }
         let groups = self.backend.as_ref().map_or(0, |backend| backend.range().count());

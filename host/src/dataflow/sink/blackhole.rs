@@ -7,8 +7,7 @@ use regraft_model::id::CheckpointId;
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{SinkError, SinkWriter};
-use crate::dataflow::control::SinkSnapshot;
+use super::{SinkError, SinkSnapshot, SinkWriter};
 
 /// Counts the records of one subtask.
 #[derive(Debug, Default)]

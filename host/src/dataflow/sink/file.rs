@@ -1,4 +1,4 @@
-//! Parts in a directory (CONTRACT A4): pending in `PATH/.pending/<JobID>/`, renamed on commit to
+//! Parts in a directory: pending in `PATH/.pending/<JobID>/`, renamed on commit to
 //! `PATH/part-<uid>-<subtask>-<first 6 of JobID>-<checkpoint>-<n>.<ext>`. What stands in PATH already is kept.
 
 use std::fs::{self, File};
@@ -11,8 +11,7 @@ use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid}
 use serde::{Deserialize, Serialize};
 
 use super::format::Formatter;
-use super::{SinkCommitter, SinkError, SinkWriter};
-use crate::dataflow::control::SinkSnapshot;
+use super::{SinkCommitter, SinkError, SinkSnapshot, SinkWriter};
 use crate::graph::job_graph::FileSink;
 
 /// Bytes collected before they go to the file.

@@ -1,7 +1,7 @@
 //! Sinks: where records go out, in transactions cut at barriers.
 //!
 //! The two halves of two-phase commit: a [`SinkWriter`] in the subtask begins, writes and prepares; a [`SinkCommitter`] at
-//! the coordinator commits what was prepared once the snapshot that names it is durable (CONTRACT B1). A handle names one
+//! the coordinator commits what was prepared once the snapshot that names it is durable. A handle names one
 //! prepared piece of output; it is in every snapshot until it is committed, and committing it twice is harmless.
 //!
 //! - [`format`]: a record as text.
@@ -16,7 +16,14 @@ use regraft_model::batch::Batch;
 use regraft_model::describe::PortValue;
 use regraft_model::id::CheckpointId;
 
-use super::control::SinkSnapshot;
+/// What a sink saved for one barrier.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SinkSnapshot {
+    /// Output that is prepared and not yet committed.
+    pub handles: Vec<serde_json::Value>,
+    /// What the sink itself must remember; null: nothing.
+    pub state: serde_json::Value,
+}
 
 /// Writes the records of one subtask.
 pub trait SinkWriter: Send {

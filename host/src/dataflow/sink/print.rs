@@ -2,15 +2,23 @@
 //! so a replay prints it again: at least once.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use regraft_model::batch::Batch;
 use regraft_model::describe::PortValue;
 use regraft_model::id::CheckpointId;
 
 use super::format::Formatter;
-use super::{SinkCommitter, SinkError, SinkWriter};
-use crate::dataflow::control::SinkSnapshot;
+use super::{SinkCommitter, SinkError, SinkSnapshot, SinkWriter};
 use crate::graph::job_graph::TextFormat;
+
+/// Whether stdout is for something else. Stdout is the process's, and so is this.
+static TO_STDERR: AtomicBool = AtomicBool::new(false);
+
+/// From now on the lines of all print sinks go to stderr: stdout is left to one JSON object.
+pub fn leave_stdout() {
+    TO_STDERR.store(true, Ordering::Relaxed);
+}
 
 /// Prints the records of one subtask.
 #[derive(Debug)]
@@ -55,11 +63,15 @@ impl SinkWriter for PrintWriter {
             text.extend_from_slice(self.prefix.as_bytes());
             self.formatter.append(value, &mut text)?;
         }
-        let mut stdout = std::io::stdout().lock();
-        let written = stdout.write_all(&text).and_then(|()| stdout.flush());
+        let (written, path) = if TO_STDERR.load(Ordering::Relaxed) {
+            (std::io::stderr().lock().write_all(&text), "stderr")
+        } else {
+            let mut stdout = std::io::stdout().lock();
+            (stdout.write_all(&text).and_then(|()| stdout.flush()), "stdout")
+        };
         written.map_err(|error| SinkError::Io {
             doing: "write to",
-            path: "stdout".to_owned(),
+            path: path.to_owned(),
             error,
         })
     }

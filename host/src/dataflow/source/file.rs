@@ -1,4 +1,4 @@
-//! Lines of files. A split is one file; its position is a byte offset and a line number (CONTRACT A4).
+//! Lines of files. A split is one file; its position is a byte offset and a line number.
 
 use std::collections::BTreeMap;
 use std::collections::HashSet;
@@ -168,7 +168,7 @@ fn parse(name: &str, saved: &serde_json::Value) -> Result<Position, SourceError>
     }
 }
 
-/// A file that has been read from must still be there, and as long (CONTRACT B1.5).
+/// A file that has been read from must still be there, and as long.
 fn check_length(name: &str, position: Position) -> Result<(), SourceError> {
     match std::fs::metadata(Path::new(name)) {
         Ok(metadata) if metadata.len() < position.offset => Err(SourceError::Shrunk {

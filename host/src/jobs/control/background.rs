@@ -111,7 +111,7 @@ impl Controller {
         });
     }
 
-    /// The durable record that the job now runs other modules (CONTRACT B3.2): created, never overwritten.
+    /// The durable record that the job now runs other modules: created, never overwritten.
     async fn flip_version(&mut self) -> Result<(), StoreError> {
         let Some(active) = self.active.as_mut() else {
             return Ok(());

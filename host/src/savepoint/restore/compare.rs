@@ -300,6 +300,7 @@ fn restored_operator(node: &NewNode, entry: &OperatorEntry, kept: Kept<'_>, max_
         uid: node.uid.clone(),
         kind: node.kind,
         watermark: entry.watermarks.iter().copied().min().unwrap_or(NO_TIMESTAMP),
+        finished: entry.finished,
         subtasks: assign::subtasks(node, entry, &kept.states, max_parallelism),
         new_states: declared
             .filter(|state| !is_saved(&state.name))

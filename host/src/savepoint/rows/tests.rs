@@ -4,6 +4,8 @@ use bytes::Bytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
 use proptest::prelude::*;
+use regraft_model::batch::BytesColumn;
+use regraft_model::key_group::KeyGroup;
 use regraft_model::key_group::{hash32, key_group};
 use regraft_model::schema::{EnumType, StructType, Variant};
 use regraft_model::value::{Value, encode, encode_key};

@@ -1,3 +1,5 @@
+//! The backend beside a plain map: arbitrary calls, with a snapshot marked and swept in between.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

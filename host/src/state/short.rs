@@ -1,0 +1,131 @@
+//! Short byte strings, compared and copied in words: most keys and values have a few bytes, and a call into the C library
+//! costs more than the work itself.
+
+use regraft_model::batch::BytesColumn;
+
+/// Appends an item to a column.
+#[inline]
+pub fn push(column: &mut BytesColumn, item: &[u8]) {
+    append(&mut column.data, item);
+    column.ends.push(column.data.len() as u32);
+}
+
+/// Appends bytes.
+#[inline]
+pub fn append(to: &mut Vec<u8>, bytes: &[u8]) {
+    let len = bytes.len();
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>())
+        && len <= 16
+    {
+        // The two may overlap: what is written twice is the same.
+        let mut block = [0; 16];
+        block[..8].copy_from_slice(first);
+        block[len - 8..len].copy_from_slice(last);
+        append_block(to, block, len);
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>())
+        && len <= 8
+    {
+        let low = u64::from(u32::from_le_bytes(*first));
+        let high = u64::from(u32::from_le_bytes(*last)) << ((len - 4) * 8);
+        append_word(to, low | high, len);
+    } else if let [a, .., c] = bytes
+        && len < 4
+    {
+        let middle = u64::from(bytes[len / 2]) << (len / 2 * 8);
+        append_word(to, u64::from(*a) | middle | u64::from(*c) << ((len - 1) * 8), len);
+    } else {
+        to.extend_from_slice(bytes);
+    }
+}
+
+#[inline]
+fn append_word(to: &mut Vec<u8>, word: u64, len: usize) {
+    to.reserve(8);
+    let end = to.len();
+    // SAFETY: there is room for 8 bytes beyond the end, and the first `len` of them, at most 8, become the vector's.
+    unsafe {
+        to.as_mut_ptr()
+            .add(end)
+            .cast::<[u8; 8]>()
+            .write_unaligned(word.to_le_bytes());
+        to.set_len(end + len.min(8));
+    }
+}
+
+#[inline]
+fn append_block(to: &mut Vec<u8>, block: [u8; 16], len: usize) {
+    to.reserve(16);
+    let end = to.len();
+    // SAFETY: there is room for 16 bytes beyond the end, and the first `len` of them, at most 16, become the vector's.
+    unsafe {
+        to.as_mut_ptr().add(end).cast::<[u8; 16]>().write_unaligned(block);
+        to.set_len(end + len.min(16));
+    }
+}
+
+/// Copies all of `from` to the beginning of `to`, which is at least as long.
+#[inline]
+pub fn copy(to: &mut [u8], from: &[u8]) {
+    let to = &mut to[..from.len()];
+    let at = from.len();
+    if at > 32 {
+        to.copy_from_slice(from);
+    } else if let (Some(first), Some(last)) = (from.first_chunk::<16>(), from.last_chunk::<16>()) {
+        to[..16].copy_from_slice(first);
+        to[at - 16..].copy_from_slice(last);
+    } else if let (Some(first), Some(last)) = (from.first_chunk::<8>(), from.last_chunk::<8>()) {
+        to[..8].copy_from_slice(first);
+        to[at - 8..].copy_from_slice(last);
+    } else {
+        to.copy_from_slice(from);
+    }
+}
+
+/// Whether both are the same.
+#[inline]
+#[must_use]
+pub fn equal(a: &[u8], b: &[u8]) -> bool {
+    let len = a.len();
+    if len != b.len() {
+        return false;
+    }
+    let word = |bytes: &[u8], at: usize| bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+    let half = |bytes: &[u8], at: usize| bytes[at..].first_chunk().map_or(0, |half| u32::from_le_bytes(*half));
+    match len {
+        8..=16 => word(a, 0) == word(b, 0) && word(a, len - 8) == word(b, len - 8),
+        4..8 => half(a, 0) == half(b, 0) && half(a, len - 4) == half(b, len - 4),
+        0..4 => a.iter().zip(b).all(|(a, b)| a == b),
+        _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_is_appended_whole() {
+        let source: Vec<u8> = (1..=60).collect();
+        for len in 0..source.len() {
+            let mut to = vec![9];
+            append(&mut to, &source[..len]);
+            assert_eq!((to[0], &to[1..]), (9, &source[..len]));
+            let mut to = vec![0; len + 1];
+            copy(&mut to, &source[..len]);
+            assert_eq!((&to[..len], to[len]), (&source[..len], 0));
+        }
+    }
+
+    #[test]
+    fn every_difference_is_seen() {
+        for len in 0..40 {
+            let a = vec![7; len];
+            assert!(equal(&a, &a.clone()) && !equal(&a, &vec![7; len + 1]));
+            for at in 0..len {
+                let mut b = a.clone();
+                b[at] = 8;
+                assert!(!equal(&a, &b), "{len} bytes, byte {at}");
+            }
+        }
+    }
+}
