@@ -4,6 +4,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel as events_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use regraft::dataflow::chain::{Chain, ChainedKind, ChainedNode, SinkNode};
 use regraft::dataflow::control::{Control, Event, EventSink, Mailbox, NodeCounters, SubtaskId};
@@ -15,7 +16,7 @@ use regraft::dataflow::executor::Threads;
 use regraft::dataflow::operator::node::{NodeParts, OperatorNode};
 use regraft::dataflow::sink::blackhole::{self, BlackholeWriter};
 use regraft::dataflow::sink::{SinkError, SinkSnapshot, SinkWriter};
-use regraft::dataflow::source::SourceReader;
+use regraft::dataflow::source::{Polled, SourceError, SourceReader, SplitState};
 use regraft::dataflow::subtask::{Head, SourceHead, Subtask};
 use regraft::graph::job_graph::Partitioning;
 use regraft::state::backend::StateBackend;
@@ -27,6 +28,7 @@ use regraft_model::key_group::{MAX_PARALLELISM_DEFAULT, range_of};
 use regraft_model::time::{Clock, NO_TIMESTAMP, SystemClock};
 
 use crate::Failure;
+use crate::usage::{Busiest, Teller};
 
 /// What came out: records, and the sum of their values' hashes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,16 +77,16 @@ pub(crate) fn node(name: &str, prepared: PreparedOperator, keyed: bool) -> Resul
 }
 
 impl Pipeline {
-    /// Runs to the end of input.
-    pub(crate) fn run(self) -> Result<Totals, Failure> {
+    /// Runs to the end of input. Returns also the CPU time of the busier thread.
+    pub(crate) fn run(self) -> Result<(Totals, Duration), Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let (send, events) = events_channel();
         let sink: EventSink = Arc::new(move |event| {
             // Nobody listens any more once the run is over.
             let _ = send.send(event);
         });
-        let totals = Arc::new(Mutex::new(Totals::default()));
-        let subtasks = self.wire(&clock, &sink, &totals)?;
+        let (totals, busiest) = (Arc::new(Mutex::new(Totals::default())), Busiest::default());
+        let subtasks = self.wire(&clock, &sink, &totals, &busiest)?;
         let mailboxes: Vec<Arc<Mailbox>> = subtasks.iter().map(Subtask::mailbox).collect();
         let threads = Threads::start(subtasks, &clock, &sink, &Arc::new(AtomicBool::new(false)))?;
         let ended = wait(&events, mailboxes.len());
@@ -94,7 +96,7 @@ impl Pipeline {
         threads.join();
         ended?;
         let totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(*totals)
+        Ok((*totals, busiest.get()))
     }
 
     fn wire(
@@ -102,6 +104,7 @@ impl Pipeline {
         clock: &Arc<dyn Clock>,
         events: &EventSink,
         totals: &Arc<Mutex<Totals>>,
+        busiest: &Busiest,
     ) -> Result<Vec<Subtask>, Failure> {
         let (first, second) = (Arc::<Mailbox>::default(), Arc::<Mailbox>::default());
         let (sender, receiver) = channel(first.clone(), second.clone());
@@ -116,7 +119,10 @@ impl Pipeline {
         }
         let source = SourceHead {
             uid: OperatorUid::new("source")?,
-            reader: self.reader,
+            reader: Box::new(Reader {
+                inner: self.reader,
+                _teller: busiest.teller(),
+            }),
             rate: None,
             counters: Arc::default(),
             hold_at_end: false,
@@ -126,7 +132,7 @@ impl Pipeline {
             Subtask::new(id, head, chain, mailbox, events.clone(), clock.clone(), NO_TIMESTAMP)
         };
         let gate = Gate::new(vec![(0, receiver)], NO_TIMESTAMP);
-        let keyed = vec![operator(node("keyed", self.keyed, true)?), self::sink(totals)?];
+        let keyed = vec![operator(node("keyed", self.keyed, true)?), self::sink(totals, busiest)?];
         Ok(vec![
             subtask(0, Head::Source(source), nodes, vec![edge], first),
             subtask(1, Head::Gate(gate), keyed, vec![], second),
@@ -147,10 +153,11 @@ fn wait(events: &Receiver<Event>, subtasks: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-fn sink(totals: &Arc<Mutex<Totals>>) -> Result<ChainedNode, Failure> {
+fn sink(totals: &Arc<Mutex<Totals>>, busiest: &Busiest) -> Result<ChainedNode, Failure> {
     let writer = Blackhole {
         inner: BlackholeWriter::new(&serde_json::Value::Null),
         totals: totals.clone(),
+        _teller: busiest.teller(),
     };
     let sink = SinkNode {
         uid: OperatorUid::new("sink")?,
@@ -166,10 +173,27 @@ fn sink(totals: &Arc<Mutex<Totals>>) -> Result<ChainedNode, Failure> {
     })
 }
 
+/// A reader whose thread tells its CPU time when it goes.
+struct Reader {
+    inner: Box<dyn SourceReader>,
+    _teller: Teller,
+}
+
+impl SourceReader for Reader {
+    fn poll(&mut self, records_max: usize, now_ns: u64) -> Result<Polled, SourceError> {
+        self.inner.poll(records_max, now_ns)
+    }
+
+    fn snapshot(&self) -> Vec<SplitState> {
+        self.inner.snapshot()
+    }
+}
+
 /// The host's blackhole, which tells its totals when it goes.
 struct Blackhole {
     inner: BlackholeWriter,
     totals: Arc<Mutex<Totals>>,
+    _teller: Teller,
 }
 
 impl Drop for Blackhole {

@@ -46,23 +46,22 @@ impl Spread {
 /// Throughput and CPU time of every contender.
 pub(crate) fn table(measured: &[Measured]) -> String {
     let mut text = String::from(
-        "| workload | contender | M records/s: median (min to max) | CPU s | CPU ns per record |\n|---|---|---|---|---|\n",
+        "| workload | contender | M records/s: median (min to max) | CPU s | CPU ns per record | of it, busiest thread |\n\
+         |---|---|---|---|---|---|\n",
     );
     for workload in measured {
         for (contender, runs) in &workload.runs {
-            let rate = Spread::of(
-                runs.iter()
-                    .map(|run| workload.records as f64 / run.wall.as_secs_f64() / 1e6),
-            );
-            let cpu = Spread::of(runs.iter().map(|run| run.cpu.as_secs_f64()));
-            let per_record = cpu.median * 1e9 / workload.records as f64;
-            let contender = words(*contender);
-            let row = (&workload.name, rate.text(2), cpu.text(2));
+            let spread = |each: &dyn Fn(&Run) -> f64| Spread::of(runs.iter().map(each));
+            let records = workload.records as f64;
+            let rate = spread(&|run| records / run.wall.as_secs_f64() / 1e6).text(2);
+            let cpu = spread(&|run| run.cpu.as_secs_f64()).text(2);
+            let all = spread(&|run| run.cpu.as_secs_f64() * 1e9 / records).median;
+            let busiest = spread(&|run| run.busiest.as_secs_f64() * 1e9 / records).median;
+            let (name, contender) = (&workload.name, words(*contender));
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "| {} | {contender} | {} | {} | {per_record:.0} |",
-                row.0, row.1, row.2
+                "| {name} | {contender} | {rate} | {cpu} | {all:.0} | {busiest:.0} |"
             );
         }
     }
@@ -72,8 +71,14 @@ pub(crate) fn table(measured: &[Measured]) -> String {
 /// The ratios between contenders, round by round: noise that lasts longer than a round does not change them.
 pub(crate) fn ratios(measured: &[Measured]) -> String {
     let mut text = String::from(
-        "| ratio of throughput | by wall clock: median (min to max) | by CPU time, all threads |\n|---|---|---|\n",
+        "| ratio of throughput: median (min to max) | by wall clock | by CPU time, busiest thread | by CPU time, all threads |\n\
+         |---|---|---|---|\n",
     );
+    let pairs = [
+        (Contender::Wasm, Contender::Native),
+        (Contender::Wasm, Contender::Loop),
+        (Contender::Native, Contender::Loop),
+    ];
     for workload in measured {
         let runs = |wanted| {
             workload
@@ -82,23 +87,18 @@ pub(crate) fn ratios(measured: &[Measured]) -> String {
                 .find(|(contender, _)| *contender == wanted)
                 .map(|(_, runs)| runs)
         };
-        for (of, to) in [
-            (Contender::Wasm, Contender::Native),
-            (Contender::Wasm, Contender::Loop),
-            (Contender::Native, Contender::Loop),
-        ] {
+        for (of, to) in pairs {
             let (Some(a), Some(b)) = (runs(of), runs(to)) else {
                 continue;
             };
             let ratio = |by: fn(&Run) -> f64| Spread::of(a.iter().zip(b).map(|(a, b)| by(b) / by(a))).text(2);
-            let (wall, cpu) = (ratio(|run| run.wall.as_secs_f64()), ratio(|run| run.cpu.as_secs_f64()));
-            let _ = writeln!(
-                text,
-                "| {}: {} / {} | {wall} | {cpu} |",
-                workload.name,
-                words(of),
-                words(to)
+            let wall = ratio(|run| run.wall.as_secs_f64());
+            let (busiest, all) = (
+                ratio(|run| run.busiest.as_secs_f64()),
+                ratio(|run| run.cpu.as_secs_f64()),
             );
+            let (name, of, to) = (&workload.name, words(of), words(to));
+            let _ = writeln!(text, "| {name}: {of} / {to} | {wall} | {busiest} | {all} |");
         }
     }
     text

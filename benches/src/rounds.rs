@@ -26,6 +26,8 @@ pub(crate) struct Run {
     pub(crate) wall: Duration,
     /// CPU time of all threads.
     pub(crate) cpu: Duration,
+    /// CPU time of the busiest thread: what the run would take were there a free core for every thread.
+    pub(crate) busiest: Duration,
 }
 
 /// What a workload took.
@@ -44,7 +46,7 @@ pub(crate) fn words(settings: &Settings, guests: &Guests) -> Result<Measured, Fa
     let texts = text::make(&settings.dir, settings.size, settings.files)?;
     let name = format!("W1, {} M words", texts.words / 1_000_000);
     measure(settings, name, texts.words, |contender| match kind(contender) {
-        None => hand::words(&texts.files),
+        None => Ok((hand::words(&texts.files)?, None)),
         Some(kind) => {
             let source = FileSource {
                 path: texts.glob.clone(),
@@ -59,12 +61,11 @@ pub(crate) fn words(settings: &Settings, guests: &Guests) -> Result<Measured, Fa
                 .collect();
             let known = Arc::new(names.iter().cloned().collect());
             let splits = names.into_iter().map(|name| (name, None)).collect();
-            Pipeline {
+            run(Pipeline {
                 reader: Box::new(FileReader::new(source, 0, 1, splits, known)?),
                 stateless: Some(guests.open(Op::Split, kind, "null")?),
                 keyed: guests.open(Op::CountWords, kind, FINAL)?,
-            }
-            .run()
+            })
         }
     })
 }
@@ -85,8 +86,8 @@ pub(crate) fn records(settings: &Settings, guests: &Guests) -> Result<Measured, 
     };
     let name = format!("W2, {} M {how} records, {keys} keys", rows / 1_000_000);
     measure(settings, name, rows, |contender| match kind(contender) {
-        None if settings.pregenerated => hand::batches(&batches),
-        None => hand::records(rows, keys),
+        None if settings.pregenerated => Ok((hand::batches(&batches)?, None)),
+        None => Ok((hand::records(rows, keys)?, None)),
         Some(kind) => {
             let reader: Box<dyn SourceReader> = if settings.pregenerated {
                 Box::new(Replay {
@@ -96,14 +97,21 @@ pub(crate) fn records(settings: &Settings, guests: &Guests) -> Result<Measured, 
             } else {
                 Box::new(records::reader(rows, keys)?)
             };
-            Pipeline {
+            run(Pipeline {
                 reader,
                 stateless: None,
                 keyed: guests.open(Op::CountRecords, kind, FINAL)?,
-            }
-            .run()
+            })
         }
     })
+}
+
+/// What a run found, and the CPU time of its busiest thread where it had several.
+type Found = (Totals, Option<Duration>);
+
+fn run(pipeline: Pipeline) -> Result<Found, Failure> {
+    let (totals, busiest) = pipeline.run()?;
+    Ok((totals, Some(busiest)))
 }
 
 const fn kind(contender: Contender) -> Option<Kind> {
@@ -118,7 +126,7 @@ fn measure(
     settings: &Settings,
     name: String,
     records: u64,
-    mut run: impl FnMut(Contender) -> Result<Totals, Failure>,
+    mut run: impl FnMut(Contender) -> Result<Found, Failure>,
 ) -> Result<Measured, Failure> {
     let mut runs: Vec<(Contender, Vec<Run>)> = settings.contenders().into_iter().map(|c| (c, vec![])).collect();
     let mut expected = None;
@@ -126,11 +134,10 @@ fn measure(
         for (contender, runs) in &mut runs {
             eprint!("{name}: round {round} of {}, {contender:?} … ", settings.rounds);
             let (start, cpu) = (Instant::now(), usage::cpu());
-            let totals = run(*contender)?;
-            let measured = Run {
-                wall: start.elapsed(),
-                cpu: usage::cpu() - cpu,
-            };
+            let (totals, busiest) = run(*contender)?;
+            let (wall, cpu) = (start.elapsed(), usage::cpu() - cpu);
+            let busiest = busiest.unwrap_or(cpu);
+            let measured = Run { wall, cpu, busiest };
             eprintln!("{:.2} s", measured.wall.as_secs_f64());
             runs.push(measured);
             let expected = *expected.get_or_insert(totals);

@@ -1,17 +1,44 @@
-//! CPU time of the process: user and system, all threads.
+//! CPU time: of the process, and of a thread.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// CPU time so far.
+/// CPU time of all threads so far, user and system.
 pub(crate) fn cpu() -> Duration {
-    // SAFETY: `rusage` is numbers only, so all zeros is one; and the call writes nothing else.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
-        usage
-    };
-    let time = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
-    };
-    time(usage.ru_utime) + time(usage.ru_stime)
+    read(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn read(clock: libc::clockid_t) -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes the time, and nothing else.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The CPU time of the busiest of some threads.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Busiest(Arc<Mutex<Duration>>);
+
+impl Busiest {
+    /// Of those that have told so far.
+    pub(crate) fn get(&self) -> Duration {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be kept by a thread of its own until that ends.
+    pub(crate) fn teller(&self) -> Teller {
+        Teller(self.clone())
+    }
+}
+
+/// Tells the CPU time of the thread that drops it.
+#[derive(Debug)]
+pub(crate) struct Teller(Busiest);
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        let own = read(libc::CLOCK_THREAD_CPUTIME_ID);
+        let mut busiest = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *busiest = own.max(*busiest);
+    }
 }

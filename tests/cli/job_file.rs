@@ -45,31 +45,56 @@ inputs = ["count"]
 
 #[test]
 fn malformed_toml() {
-    check("name = \"j\"\nparallelism = \n[[source]\n", None, "");
+    check(
+        "name = \"j\"\nparallelism = \n[[source]\n",
+        None,
+        "job.toml:2: not TOML: string values must be quoted, expected literal string\njob.toml:3: not TOML: unclosed array table, expected `]`",
+    );
 }
 
 #[test]
 fn unknown_key() {
-    check(&GOOD.replace("path = ", "pth = "), Some("lines"), "");
+    check(
+        &GOOD.replace("path = ", "pth = "),
+        Some("lines"),
+        "job.toml:2: source \"lines\": has no path; add path = \"input/*.txt\"\njob.toml:5: source \"lines\": unknown key \"pth\"; did you mean \"path\"?",
+    );
 }
 
 #[test]
 fn several_problems_at_once() {
     let job = GOOD
         .replace("name = \"j\"", "colour = 1")
-        .replace("\"print\"", "\"prnt\"")
-        .replace("module = \"count.wasm\"\n", "");
-    check(&job, None, "");
+        .replace("\"print\"", "\"prnt\"");
+    let job = job.replace("module = \"count.wasm\"\n", "");
+    let problems = [
+        "job.toml:1: the job has no name; add name = \"my-job\"",
+        "job.toml:1: unknown key \"colour\"; expected \"name\", \"max-parallelism\", \"parallelism\", \"source\", \
+         \"operator\", \"sink\", \"checkpoint\", \"savepoint\", \"state\" or \"restart\"",
+        "job.toml:6: operator \"count\": has no module and no crate; add module = \"FILE.wasm\" or crate = \"DIRECTORY\"",
+        "job.toml:11: sink \"out\": connector: expected \"file\", \"print\" or \"blackhole\", found \"prnt\"; write \
+         connector = \"file\"",
+    ];
+    check(&job, None, &problems.join("\n"));
 }
 
 #[test]
 fn duplicate_uid() {
-    check(&GOOD.replace("uid = \"out\"", "uid = \"lines\""), Some("lines"), "");
+    check(
+        &GOOD.replace("uid = \"out\"", "uid = \"lines\""),
+        Some("lines"),
+        "job.toml:11: sink \"lines\": the uid is taken by the source at job.toml:3; every source, operator and sink needs its own",
+    );
 }
 
 #[test]
 fn missing_uid() {
-    check(&GOOD.replace("uid = \"out\"\n", ""), None, "");
+    let job = GOOD.replace("uid = \"out\"\n", "");
+    check(
+        &job,
+        None,
+        "job.toml:10: sink #1 (connector print) has no uid; add uid = \"…\"",
+    );
 }
 
 #[test]
@@ -77,7 +102,7 @@ fn unknown_input() {
     check(
         &GOOD.replace("inputs = [\"count\"]", "inputs = [\"cuont\"]"),
         Some("out"),
-        "",
+        "job.toml:13: sink \"out\": inputs: nothing has the uid \"cuont\"; did you mean \"count\"?",
     );
 }
 
@@ -87,16 +112,33 @@ fn cycle() {
     let job = GOOD
         .replace("[[sink]]", two)
         .replace("from = \"lines\"", "from = \"again\"");
-    check(&job, Some("count"), "");
+    check(
+        &job,
+        Some("count"),
+        "job.toml:6: the inputs go in a circle: count -> again -> count; a job graph has none, remove one of these inputs",
+    );
 }
 
 #[test]
 fn parallelism_above_max() {
     let job = GOOD.replace("name = \"j\"", "name = \"j\"\nmax-parallelism = 4\nparallelism = 5");
-    check(&job, None, "");
+    check(
+        &job,
+        None,
+        "job.toml:3: parallelism: expected an integer from 1 to 4 (max-parallelism), found 5; write parallelism = 4",
+    );
     let job = GOOD.replace("uid = \"count\"", "uid = \"count\"\nparallelism = 129");
-    check(&job, Some("count"), "");
-    check_args(GOOD, &["-p", "200"], None, "");
+    check(
+        &job,
+        Some("count"),
+        "job.toml:8: operator \"count\": parallelism: expected an integer from 1 to 128 (max-parallelism), found 129; write parallelism = 128",
+    );
+    check_args(
+        GOOD,
+        &["-p", "200"],
+        None,
+        "-p 200: parallelism: expected an integer from 1 to 128 (max-parallelism), found 200; write parallelism = 128",
+    );
 }
 
 #[test]
@@ -105,7 +147,11 @@ fn settings_that_are_not_implemented_yet() {
     let job = GOOD
         .replace("name = \"j\"", more)
         .replace("uid = \"count\"", "uid = \"count\"\non-trap = \"dead-letter\"");
-    check(&job, None, "");
+    check(
+        &job,
+        None,
+        "job.toml:3: [checkpoint]: unaligned = true is not implemented yet; remove it or set it to its default (false)\njob.toml:5: [state]: backend = \"disk\" is not implemented yet; remove it or set it to its default (\"memory\")\njob.toml:12: operator \"count\": on-trap = \"dead-letter\" is not implemented yet; remove it or set it to its default (\"fail\")",
+    );
 }
 
 #[test]
@@ -114,7 +160,7 @@ fn a_setting_that_is_not_there() {
         GOOD,
         &["--set", "coutn.parallelism=2", "--set", "lines.pth=x"],
         None,
-        "",
+        "--set coutn.parallelism=2: nothing in the job has the uid \"coutn\"; did you mean \"count\"?\n--set lines.pth=x: source \"lines\": unknown key \"pth\"; did you mean \"path\"?",
     );
 }
 

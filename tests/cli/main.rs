@@ -3,7 +3,7 @@
 //! - [`fixtures`]: the jobs, components and comparisons that the others share.
 //! - [`words`], [`text`], [`output`]: what a job reads and prints.
 //! - [`job_file`], [`modules`], [`inputs`], [`guests`]: each thing that can be wrong, with the whole message.
-//! - [`new`], [`build`], [`usage`], [`announce`]: the verbs, the help, and the files that hosts leave.
+//! - [`new`], [`build`], [`usage`], [`announce`], [`interrupt`]: the verbs, the help, the files that hosts leave, Ctrl-C.
 
 #![allow(
     clippy::expect_used,
@@ -19,6 +19,7 @@ mod build;
 mod fixtures;
 mod guests;
 mod inputs;
+mod interrupt;
 mod job_file;
 mod modules;
 mod new;

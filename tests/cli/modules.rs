@@ -46,22 +46,34 @@ fn unfit(world: &World, uid: Option<&str>, message: &str) {
 
 #[test]
 fn a_text_file() {
-    check(b"#!/bin/sh\nexit 0\n", "");
+    check(
+        b"#!/bin/sh\nexit 0\n",
+        "operator \"bad\": DIR/bad.wasm: not a WebAssembly file: expected it to begin with \\0asm, found #!/bin/s",
+    );
 }
 
 #[test]
 fn an_empty_file() {
-    check(b"", "");
+    check(
+        b"",
+        "operator \"bad\": DIR/bad.wasm: not a WebAssembly file: expected it to begin with \\0asm, found an empty file",
+    );
 }
 
 #[test]
 fn a_core_module() {
-    check(b"\0asm\x01\0\0\0", "");
+    check(
+        b"\0asm\x01\0\0\0",
+        "operator \"bad\": DIR/bad.wasm: a core WebAssembly module, not a component; build it with `regraft build`",
+    );
 }
 
 #[test]
 fn a_component_of_another_world() {
-    check(OTHER_WORLD, "");
+    check(
+        OTHER_WORLD,
+        "operator \"bad\": DIR/bad.wasm: not an operator of Regraft: expected the export `regraft:operator/guest@0.1.0`, found `wasi:cli/run@0.2.0`",
+    );
 }
 
 /// `(component (instance) (export "wasi:cli/run@0.2.0" (instance 0)))`.
@@ -70,7 +82,10 @@ const OTHER_WORLD: &[u8] = b"\0asm\x0d\0\x01\0\x05\x03\x01\x01\0\x0b\x18\x01\0\x
 #[test]
 fn a_component_of_another_version() {
     let newer = replaced(hostile(KEYED), "@0.1.0", "@0.9.0");
-    check(&newer, "");
+    check(
+        &newer,
+        "operator \"bad\": DIR/bad.wasm: built for version 0.9.0 of the package regraft:operator, this host offers 0.1.0; build it again with the SDK of this version",
+    );
 }
 
 fn replaced(mut bytes: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
@@ -86,14 +101,17 @@ fn replaced(mut bytes: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
 #[test]
 fn a_component_that_was_cut_short() {
     let whole = std::fs::read(&components().count).expect("built");
-    check(&whole[..whole.len() / 2], "");
+    check(
+        &whole[..whole.len() / 2],
+        "operator \"bad\": DIR/bad.wasm: it was changed after it was built: its section `regraft:describe` is of a file with the digest SHA256, found SHA256; build it again with `regraft build`",
+    );
 }
 
 #[test]
 fn no_such_file() {
     let world = World::new();
     world.write("job.toml", &job_around(BY_KEY));
-    let message = "";
+    let message = "operator \"bad\": cannot read the module DIR/bad.wasm: No such file or directory (os error 2); expected a component file, as `regraft build` makes it";
     let path = Some("DIR/bad.wasm");
     refused(
         &world,
@@ -118,7 +136,7 @@ fn no_such_crate() {
     let expected = Expected {
         status: 2,
         kind: "usage",
-        message: "",
+        message: "cannot build operator \"bad\": DIR/bad has no Cargo.toml; expected the directory of a guest crate",
         uid: Some("bad"),
         path: Some("DIR/bad"),
     };
@@ -128,14 +146,19 @@ fn no_such_crate() {
 #[test]
 fn keyed_state_without_keys() {
     let world = hostile_world(KEYED, "inputs = [\"lines\"]");
-    unfit(&world, Some("bad"), "");
+    unfit(
+        &world,
+        Some("bad"),
+        "operator \"bad\" has keyed state, so every input must come by key; the one from \"lines\" does not: write inputs = [{ from = \"lines\", by = \"key\" }]",
+    );
 }
 
 #[test]
 fn by_key_from_a_source_without_one() {
     let world = hostile_world(KEYED, BY_KEY);
     world.write("job.toml", &job_around(BY_KEY).replace("key = \"line\"\n", ""));
-    unfit(&world, Some("bad"), "");
+    let message = "input 0 of \"bad\" comes by key, but records of source \"lines\" have none: give the source a `key`";
+    unfit(&world, Some("bad"), message);
 }
 
 #[test]
@@ -145,14 +168,22 @@ fn ports_that_do_not_agree() {
         r#""value":{"record":{"name":"Row","fields":[{"name":"n","type":"u64"}]}}}],"out"#,
     );
     let world = hostile_world(&record, BY_KEY);
-    unfit(&world, Some("bad"), "");
+    unfit(
+        &world,
+        Some("bad"),
+        "operator \"bad\" reads Row {n: u64} from \"lines\", which emits text; deploy modules whose ports agree",
+    );
 }
 
 #[test]
 fn keys_that_do_not_agree() {
     let numbers = KEYED.replace(r#""type":"string""#, r#""type":"u64""#);
     let world = hostile_world(&numbers, BY_KEY);
-    unfit(&world, Some("bad"), "");
+    unfit(
+        &world,
+        Some("bad"),
+        "operator \"bad\" is keyed by key u64, but \"lines\" emits the key line string; deploy modules whose keys agree",
+    );
 }
 
 #[test]
@@ -160,13 +191,26 @@ fn a_port_that_is_not_there() {
     let world = hostile_world(KEYED, BY_KEY);
     let job = job_around(BY_KEY).replace("inputs = [\"bad\"]", "inputs = [{ from = \"bad\", port = \"late\" }]");
     world.write("job.toml", &job);
-    unfit(&world, Some("out"), "");
+    unfit(
+        &world,
+        Some("out"),
+        "input 0 of \"out\": operator \"bad\" has no output port \"late\"; it declares: out",
+    );
 }
 
 #[test]
 fn more_inputs_than_ports() {
-    let world = hostile_world(PLAIN, "inputs = [\"lines\", \"lines\"]");
-    unfit(&world, Some("bad"), "");
+    // One declared port stands for any number of inputs; two are two.
+    let two = PLAIN.replace(
+        r#"[{"name":"in","key":null,"value":"bytes"}]"#,
+        r#"[{"name":"a","key":null,"value":"bytes"},{"name":"b","key":null,"value":"bytes"}]"#,
+    );
+    let world = hostile_world(&two, "inputs = [\"lines\", \"lines\", \"lines\"]");
+    unfit(
+        &world,
+        Some("bad"),
+        "operator \"bad\" takes 2 inputs, and the job gives it 3",
+    );
 }
 
 #[test]
@@ -176,7 +220,11 @@ fn records_written_as_lines() {
         r#""value":{"record":{"name":"Row","fields":[{"name":"n","type":"u64"}]}}}]}"#,
     );
     let world = hostile_world(&record, "inputs = [\"lines\"]");
-    unfit(&world, Some("out"), "");
+    unfit(
+        &world,
+        Some("out"),
+        "sink \"out\": format \"lines\" writes raw text, but its input is Row {n: u64}; use \"tsv\", \"csv\" or \"json\"",
+    );
 }
 
 #[test]
@@ -187,9 +235,19 @@ fn what_this_host_does_not_run_yet() {
     world.write("in/a.txt", "a\n");
     world.write(
         "job.toml",
-        &job_around(BY_KEY)
-            .replace("key = \"line\"\n", "")
-            .replace(", by = \"key\"", ""),
+        &job_around("inputs = [\"lines\"]").replace("key = \"line\"\n", ""),
     );
-    unfit(&world, Some("bad"), "");
+    let declares = |what: &str| {
+        format!("operator \"bad\": its module declares {what}, which is not implemented yet; deploy one without it\n")
+    };
+    let message = [
+        declares("state \"log\" that does not travel with the batch"),
+        declares("timer \"gap\""),
+        declares("operator state \"seen\""),
+        declares("on-watermark calls"),
+        "operator \"bad\" has keyed state, so every input must come by key; the one from \"lines\" does not: write \
+         inputs = [{ from = \"lines\", by = \"key\" }]"
+            .to_owned(),
+    ];
+    unfit(&world, Some("bad"), &message.concat());
 }

@@ -1,1 +1,196 @@
-//! new
+//! What a stranger does who has this program and Rust: `new`, `run`, `build`, a mistake, and what they are told.
+
+use crate::fixtures::{Expected, files, message, plain, refused};
+use crate::support::World;
+
+/// A directory outside the repository. Only crates that are on this machine are used.
+fn stranger() -> World {
+    World::new()
+}
+
+#[test]
+fn a_new_job_runs_and_a_mistake_in_it_is_told() {
+    let world = stranger();
+    let made = world.run(&["new", "hello"]).exits(0);
+    assert_eq!(
+        made.stdout,
+        "Made hello in hello:\n  job.toml\n  README.md\n  .gitignore\n  Cargo.toml\n  split/Cargo.toml\n  split/src/lib.rs\n  \
+         count/Cargo.toml\n  count/src/lib.rs\n  input/sample.txt\nRun it with:\n  cd hello && regraft run job.toml\n"
+    );
+    let hello = world.path().join("hello");
+    let in_hello = |args: &[&str]| {
+        let mut command = world.command(args);
+        command
+            .current_dir(&hello)
+            .env("CARGO_NET_OFFLINE", "true")
+            .env_remove("CARGO_TARGET_DIR");
+        crate::support::Ran::from(command.output().expect("runs"))
+    };
+    let job = std::fs::read_to_string(hello.join("job.toml")).expect("a job file");
+    assert!(
+        job.contains("[savepoint]\ndir = \"savepoints\"") && job.contains("interval = \"10s\""),
+        "{job}"
+    );
+
+    let ran = in_hello(&["run", "job.toml"]).exits(0);
+    assert_eq!(ran.stdout, "");
+    let log = plain(&world, &ran.stderr);
+    for line in [
+        "building split (DIR/hello/split)\n",
+        "built split in ",
+        "building count (DIR/hello/count)\n",
+        "compiled count (",
+    ] {
+        assert!(log.contains(line), "no {line:?} in:\n{log}");
+    }
+    let sample = std::fs::read_to_string(hello.join("input/sample.txt")).expect("a sample");
+    let expected = crate::words::counted(&[sample]);
+    assert!(expected.len() > 5, "{expected:?}");
+    assert_eq!(crate::support::committed(&hello.join("out")), expected);
+
+    // Nothing is left to do.
+    let again = in_hello(&["build"]).exits(0);
+    assert_eq!(again.stderr, "");
+    let lines: Vec<String> = again.stdout.lines().map(|line| plain(&world, line)).collect();
+    let begins = |line: &str, uid: &str| line.starts_with(&format!("{uid}: DIR/hello/target/regraft/{uid}.wasm ("));
+    assert!(
+        lines.len() == 2 && begins(&lines[0], "split") && begins(&lines[1], "count"),
+        "{lines:?}"
+    );
+    let json = in_hello(&["build", "--json"]).exits(0).json();
+    let built: Vec<_> = json["components"]
+        .as_array()
+        .expect("components")
+        .iter()
+        .map(|c| c["built"].as_bool())
+        .collect();
+    assert_eq!(built, [Some(false), Some(false)]);
+    let rerun = in_hello(&["run", "job.toml", "--set", "out.path=again"]).exits(0);
+    assert!(
+        !rerun.stderr.contains("buil") && !rerun.stderr.contains("compiled"),
+        "{}",
+        rerun.stderr
+    );
+    assert_eq!(crate::support::committed(&hello.join("again")), expected);
+
+    a_panic_in_it(&world, &in_hello);
+    a_compile_error_in_it(&world, &in_hello);
+}
+
+type InHello<'a> = &'a dyn Fn(&[&str]) -> crate::support::Ran;
+
+fn edit(world: &World, file: &str, from: &str, to: &str) {
+    let path = world.path().join("hello").join(file);
+    let text = std::fs::read_to_string(&path).expect("read");
+    assert!(text.contains(from), "{from:?} in {text}");
+    std::fs::write(&path, text.replacen(from, to, 1)).expect("written");
+}
+
+fn a_panic_in_it(world: &World, in_hello: InHello<'_>) {
+    edit(
+        world,
+        "count/src/lib.rs",
+        "        let count = self.count.update(",
+        "        assert!(word != \"wrong\", \"a word that I cannot count\");\n        let count = self.count.update(",
+    );
+    std::fs::write(world.path().join("hello/input/sample.txt"), "this is wrong\n").expect("written");
+    let ran = in_hello(&["run", "job.toml", "-p", "1", "--set", "out.path=third"]).exits(1);
+    let source = std::fs::read_to_string(world.path().join("hello/count/src/lib.rs")).expect("read");
+    let line = 1 + source
+        .lines()
+        .position(|line| line.contains("cannot count"))
+        .expect("the assertion");
+    let text = message(world, &ran);
+    let expected = format!(
+        "job hello (JOB) FAILED: operator \"count\", subtask 0, failed in process: the module panicked at \
+         count/src/lib.rs:{line}:9, in row 2: a word that I cannot count\n  record: key \"wrong\", value \"\", from \
+         DIR/hello/input/sample.txt:1\n  at process (DIR/hello/count/src/lib.rs:{line})\n  by "
+    );
+    assert!(text.starts_with(&expected), "{text}\nexpected:\n{expected}");
+    assert!(
+        text.ends_with("\n  policy: on-trap = \"fail\": the job fails"),
+        "{text}"
+    );
+    assert_eq!(crate::support::committed(&world.path().join("hello/third")), [""; 0]);
+}
+
+fn a_compile_error_in_it(world: &World, in_hello: InHello<'_>) {
+    edit(
+        world,
+        "count/src/lib.rs",
+        "let count = self",
+        "let count: String = self",
+    );
+    let ran = in_hello(&["build", "--json"]).exits(2);
+    let text = message(world, &ran);
+    let first = "cannot build operator \"count\" from DIR/hello/count:\nerror[E0308]: mismatched types\n";
+    assert!(
+        text.starts_with(first) && text.contains("--> count/src/lib.rs:"),
+        "{text}"
+    );
+    let error = &ran.json()["error"];
+    assert_eq!(
+        (error["kind"].as_str(), error["uid"].as_str()),
+        (Some("usage"), Some("count"))
+    );
+    assert_eq!(
+        error["path"].as_str().map(|path| plain(world, path)).as_deref(),
+        Some("DIR/hello/count")
+    );
+}
+
+#[test]
+fn what_is_there_is_not_overwritten() {
+    let world = stranger();
+    world.run(&["new", "hello"]).exits(0);
+    let before = files(&world.path().join("hello"));
+    let message = "cannot make a job in hello: it is there already; choose another name, or remove it";
+    refused(
+        &world,
+        &["new", "hello"],
+        &Expected {
+            status: 2,
+            kind: "usage",
+            message,
+            uid: None,
+            path: Some("hello"),
+        },
+    );
+    assert_eq!(files(&world.path().join("hello")), before);
+}
+
+#[test]
+fn a_name_that_is_none() {
+    let world = stranger();
+    let message = "cannot make a job called \"a b\": expected letters, digits, '.', '_' and '-', beginning with a letter or digit";
+    refused(
+        &world,
+        &["new", "a b"],
+        &Expected {
+            status: 2,
+            kind: "usage",
+            message,
+            uid: None,
+            path: None,
+        },
+    );
+    assert_eq!(files(world.path()), [""; 0]);
+}
+
+#[test]
+fn new_as_json() {
+    let world = stranger();
+    let json = world.run(&["new", "in/there", "--json"]).exits(0).json();
+    assert_eq!(
+        (json["name"].as_str(), json["dir"].as_str()),
+        (Some("there"), Some("in/there"))
+    );
+    let mut listed: Vec<_> = json["files"]
+        .as_array()
+        .expect("files")
+        .iter()
+        .filter_map(|f| f.as_str())
+        .collect();
+    listed.sort_unstable();
+    assert_eq!(files(&world.path().join("in/there")), listed);
+}

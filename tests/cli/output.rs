@@ -102,15 +102,44 @@ fn json_of_a_run() {
 }
 
 #[test]
-fn json_of_a_run_that_prints() {
+fn json_leaves_stdout_to_one_object() {
     let world = copy(&["a\nb\n"], 1, "print");
     let ran = world.run(&["run", "--json"]).exits(0);
     assert_eq!(ran.json()["status"], "FINISHED", "{}", ran.stdout);
+    // What a print sink prints goes elsewhere, and is not lost.
+    assert!(ran.stderr.contains("a\nb\n"), "{}", ran.stderr);
 }
 
 #[test]
-fn a_finished_run_says_so_on_stderr() {
+fn what_happens_is_told_on_stderr() {
     let world = copy(&["a\nb\n"], 1, "blackhole");
     let ran = world.run(&["run"]).exits(0);
-    assert_eq!(plain(&world, &ran.stderr), "");
+    let log = plain(&world, &ran.stderr);
+    for line in [
+        " Job copy (JOB) listens on http://127.0.0.1:",
+        " Job copy (JOB) switched from state CREATED to RUNNING.",
+        " Triggering checkpoint 1 (type=CHECKPOINT) @ ",
+        " Completed checkpoint 1 for job JOB (",
+        " Job copy (JOB) switched from state RUNNING to FINISHED.",
+        "Job copy (JOB) finished: 2 records in, 2 out, in ",
+    ] {
+        assert!(log.contains(line), "no {line:?} in:\n{log}");
+    }
+}
+
+#[test]
+fn a_failure_is_told_once_and_its_first_line_in_the_log() {
+    let world = crate::fixtures::hostile_world(
+        crate::fixtures::PLAIN,
+        "inputs = [\"lines\"]\nconfig = { do = \"panic\" }",
+    );
+    let ran = world.run(&["run"]).exits(1);
+    assert_eq!(ran.stderr.matches("\n  record: ").count(), 1, "{}", ran.stderr);
+    assert_eq!(
+        ran.stderr.matches("failed in process: the module panicked at ").count(),
+        2,
+        "{}",
+        ran.stderr
+    );
+    assert!(plain(&world, &ran.stderr).contains("ERROR Job JOB failed: operator \"bad\", subtask 0, failed in "));
 }

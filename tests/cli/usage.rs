@@ -71,27 +71,52 @@ fn usage(args: &[&str], message: &str) {
 #[test]
 fn no_verb() {
     let ran = World::new().run(&[]).exits(2);
-    eprintln!("{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("Usage: regraft [OPTIONS] <COMMAND>") && ran.stderr.contains("  run "),
+        "{}",
+        ran.stderr
+    );
     assert_eq!(ran.stdout, "");
 }
 
 #[test]
 fn a_verb_that_is_none() {
-    usage(&["rum"], "");
+    usage(
+        &["rum"],
+        "unrecognized subcommand 'rum'\n\n  tip: a similar subcommand exists: 'run'\n\nUsage: regraft [OPTIONS] <COMMAND>\n\nFor more information, try '--help'.",
+    );
 }
 
 #[test]
 fn a_flag_that_is_none() {
-    usage(&["run", "--paralelism", "2"], "");
+    usage(
+        &["run", "--paralelism", "2"],
+        "unexpected argument '--paralelism' found\n\n  tip: a similar argument exists: '--parallelism'\n  tip: to pass '--paralelism' as a value, use '-- --paralelism'\n\nUsage: regraft run --parallelism <N> [JOB.toml] [-- <ARGS>...]\n\nFor more information, try '--help'.",
+    );
 }
 
 #[test]
 fn verbs_that_are_not_there_yet() {
-    usage(&["serve"], "");
-    usage(&["fork", "a", "--name", "b"], "");
-    usage(&["run", "-d", "job.toml"], "");
-    usage(&["run", "job.toml", "--detached"], "");
-    usage(&["state", "export", "x"], "");
+    usage(
+        &["serve"],
+        "regraft serve is not implemented yet; `regraft run` answers the same requests on a loopback port while its job runs",
+    );
+    usage(
+        &["fork", "a", "--name", "b"],
+        "regraft fork is not implemented yet; take a savepoint and write `regraft run -s SAVEPOINT JOB.toml --name NEW-NAME --set SINK.path=DIR`",
+    );
+    usage(
+        &["run", "-d", "job.toml"],
+        "run -d is not implemented yet; leave it out, and let your shell run the job in the background",
+    );
+    usage(
+        &["run", "job.toml", "--detached"],
+        "run --detached is not implemented yet; leave it out, and let your shell run the job in the background",
+    );
+    usage(
+        &["state", "export", "x"],
+        "regraft state export is not implemented yet; a savepoint's state is Parquet, which any tool opens: PATH/operators/*.parquet",
+    );
 }
 
 #[test]
@@ -117,7 +142,8 @@ fn habits_of_others() {
         .exits(0);
     assert_eq!(ran.stdout, "a\n");
     let ran = world.run(&["run", "-claimMode", "LEGACY", "job.toml"]).exits(0);
-    eprintln!("{}", ran.stderr);
+    let warning = "warning: claim mode legacy is deprecated and taken as no-claim; write --claim-mode no-claim\n";
+    assert!(ran.stderr.starts_with(warning), "{}", ran.stderr);
     // The flag's value is optional, and the job is not it.
     let message = "there is no job \"JOB\"; expected an id, a unique prefix of one, or a name; no job is running";
     refused(
@@ -146,6 +172,12 @@ fn habits_of_others() {
 
 #[test]
 fn claim() {
-    usage(&["run", "--claim-mode", "claim"], "");
-    usage(&["run", "--claim-mode", "x"], "");
+    usage(
+        &["run", "--claim-mode", "claim"],
+        "invalid value 'claim' for '--claim-mode <MODE>': claim is not implemented yet; use no-claim: the savepoint stays yours, and you may remove it after the job's first checkpoint\n\nFor more information, try '--help'.",
+    );
+    usage(
+        &["run", "--claim-mode", "x"],
+        "invalid value 'x' for '--claim-mode <MODE>': expected no-claim\n\nFor more information, try '--help'.",
+    );
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::support::{World, committed, root};
 
 /// What `tr | sort | uniq -c` would count.
-fn counted(texts: &[String]) -> Vec<String> {
+pub fn counted(texts: &[String]) -> Vec<String> {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for word in texts
         .iter()

@@ -75,7 +75,10 @@ fn list_and_info_tell_what_runs() {
     // Each setting with where it came from.
     assert_eq!(view["settings"]["checkpoint.interval"]["value"], "\"off\"");
     assert_eq!(view["settings"]["checkpoint.interval"]["origin"], "job file");
-    assert_eq!(view["settings"]["parallelism"], json!({ "value": "2", "origin": "-p" }));
+    assert_eq!(
+        view["settings"]["parallelism"],
+        json!({ "value": "2", "origin": "command line" })
+    );
 
     // The announcement is there while the job runs, and gone behind it.
     let announced = world.path().join("data/run").join(format!("{id}.json"));

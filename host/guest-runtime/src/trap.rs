@@ -183,7 +183,9 @@ pub(crate) fn classify(error: &wasmtime::Error, data: &GuestData, rows: u32) -> 
         }
     };
     if let TrapCause::OutOfMemory { .. } = cause
-        && let Some(own) = frames.iter().position(|frame| frame.file.as_deref().is_some_and(|file| library(file).is_none()))
+        && let Some(own) = frames
+            .iter()
+            .position(|frame| frame.file.as_deref().is_some_and(|file| library(file).is_none()))
     {
         // What the allocator does about it is of no interest.
         frames.drain(..own);
@@ -262,7 +264,9 @@ fn demangled(name: &str) -> String {
 /// A file of Rust's own library without the directory that it was compiled in: `core/src/hint.rs`.
 fn library(file: &str) -> Option<&str> {
     let (_, inner) = file.split_once("/library/")?;
-    let is_library = ["alloc/src/", "core/src/", "std/src/"].iter().any(|part| inner.starts_with(part));
+    let is_library = ["alloc/src/", "core/src/", "std/src/"]
+        .iter()
+        .any(|part| inner.starts_with(part));
     is_library.then_some(inner)
 }
 

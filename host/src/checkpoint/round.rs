@@ -176,7 +176,7 @@ mod tests {
             keyed: vec![],
             sink: None,
             watermark: 0,
-            finished: false,
+            finished: vec![],
             align_ns: 0,
             sync_ns: 0,
             swap_ns: 0,

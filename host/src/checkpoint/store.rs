@@ -110,7 +110,8 @@ pub async fn store(
         for (uid, groups) in part.keyed {
             if let (Some(entry), Some(module)) = (entries.get_mut(&uid), facts.modules.get(&uid)) {
                 let range = range_of(part.subtask.index, entry.parallelism, facts.graph.max_parallelism);
-                entry.finished = part.finished && (entry.watermarks.is_empty() || entry.finished);
+                let finished = part.finished.contains(&uid);
+                entry.finished = finished && (entry.watermarks.is_empty() || entry.finished);
                 entry.watermarks.push(part.watermark);
                 let rows = SubtaskRows {
                     uid,

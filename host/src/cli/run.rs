@@ -106,6 +106,9 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
 /// Serves the API, shows progress and waits for the end or for Ctrl-C.
 async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path) -> Result<Interrupted, Failure> {
     let io = |error: std::io::Error| Failure::new(ErrorKind::Failed, format!("cannot serve the API: {error}"));
+    // Before anybody is told that the job runs: from then on Ctrl-C must mean what it says.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
     let server = Server::start(host.clone(), 0).await.map_err(io)?;
     let announced = Announcement {
         job_id: job.job_id(),
@@ -127,8 +130,6 @@ async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path) -> Result<In
         server.address
     );
     let progress = Progress::start(job.clone());
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
     let mut outcome = Interrupted::No;
     tokio::select! {
         () = job.done() => {}

@@ -74,8 +74,8 @@ pub struct SubtaskSnapshot {
     pub sink: Option<(OperatorUid, SinkSnapshot)>,
     /// The watermark of each operator.
     pub watermark: i64,
-    /// Whether all its inputs had ended, and `finish` had run.
-    pub finished: bool,
+    /// Operators whose `finish` had run, and no record had come since.
+    pub finished: Vec<OperatorUid>,
     /// From the first barrier of the round to the last, nanoseconds.
     pub align_ns: u64,
     /// What processing waited for, nanoseconds.

@@ -130,7 +130,13 @@ impl fmt::Display for SubtaskFailure {
             Cause::Sink(_) => "sink",
             Cause::Guest(_) | Cause::Bug(_) | Cause::Panic(_) => "operator",
         };
-        let Self { uid, subtask, doing, cause, .. } = self;
+        let Self {
+            uid,
+            subtask,
+            doing,
+            cause,
+            ..
+        } = self;
         write!(f, "{kind} \"{uid}\", subtask {subtask}, failed in {doing}: {cause}")?;
         if let Some(record) = &self.record {
             write!(f, "\n  record: {record}")?;

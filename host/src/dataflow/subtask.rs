@@ -291,9 +291,12 @@ impl Subtask {
             Head::Source(source) => Some((source.uid.clone(), source.reader.snapshot())),
             Head::Gate(_) => None,
         };
-        let mut keyed = vec![];
+        let (mut keyed, mut finished) = (vec![], vec![]);
         for node in self.chain.operators() {
             let uid = node.uid().clone();
+            if node.is_finished() {
+                finished.push(uid.clone());
+            }
             if let Some(backend) = node.backend() {
                 backend.begin_snapshot();
                 keyed.push((uid, vec![]));
@@ -324,7 +327,7 @@ impl Subtask {
             keyed,
             sink: prepared,
             watermark: self.watermark,
-            finished: self.stage == Stage::Ended,
+            finished,
             align_ns,
             sync_ns: end - start,
             swap_ns: if barrier.swaps.is_some() { end - before_swap } else { 0 },

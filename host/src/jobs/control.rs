@@ -159,7 +159,8 @@ impl Controller {
 
     fn next_deadline_ns(&self) -> u64 {
         let mut at = self.now_ns() + 1_000_000_000;
-        if let (Some(interval), None) = (self.p.facts.graph.checkpoint.interval, &self.active) {
+        let periodic = self.running() && self.active.is_none() && !self.p.rounds.all_ended();
+        if let (Some(interval), true) = (self.p.facts.graph.checkpoint.interval, periodic) {
             at = at.min(self.last_start_ns + interval.as_nanos() as u64);
         }
         if let Some(round) = self.p.rounds.active() {
@@ -379,7 +380,9 @@ impl Controller {
         if self.ending == Some(Ending::Fail) {
             return;
         }
-        tracing::error!("Job {} failed: {message}", self.p.shared.job_id);
+        // All of it is shown where the run ends; the log says when.
+        let first = message.lines().next().unwrap_or_default();
+        tracing::error!("Job {} failed: {first}", self.p.shared.job_id);
         {
             let mut state = locked(&self.p.shared.state);
             state.failure = Some(message);

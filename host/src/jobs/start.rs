@@ -236,7 +236,11 @@ fn deploy_error(error: &DeployError) -> JobError {
     let message = error.to_string();
     match error {
         DeployError::Open { uid, .. } => JobError::failed(message).on(uid),
-        DeployError::Source { uid, .. } | DeployError::Sink { uid, .. } => JobError::failed(message).on(uid),
+        DeployError::Source { uid, error } => JobError {
+            path: error.path().map(str::to_owned),
+            ..JobError::failed(message).on(uid)
+        },
+        DeployError::Sink { uid, .. } => JobError::failed(message).on(uid),
         DeployError::Bug(_) => JobError {
             kind: ErrorKind::Bug,
             ..JobError::failed(message)

@@ -13,53 +13,30 @@ pub fn push(column: &mut BytesColumn, item: &[u8]) {
 /// Appends bytes.
 #[inline]
 pub fn append(to: &mut Vec<u8>, bytes: &[u8]) {
-    let len = bytes.len();
-    if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>())
-        && len <= 16
-    {
-        // The two may overlap: what is written twice is the same.
-        let mut block = [0; 16];
-        block[..8].copy_from_slice(first);
-        block[len - 8..len].copy_from_slice(last);
-        append_block(to, block, len);
-    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>())
-        && len <= 8
-    {
-        let low = u64::from(u32::from_le_bytes(*first));
-        let high = u64::from(u32::from_le_bytes(*last)) << ((len - 4) * 8);
-        append_word(to, low | high, len);
-    } else if let [a, .., c] = bytes
-        && len < 4
-    {
-        let middle = u64::from(bytes[len / 2]) << (len / 2 * 8);
-        append_word(to, u64::from(*a) | middle | u64::from(*c) << ((len - 1) * 8), len);
-    } else {
-        to.extend_from_slice(bytes);
+    match bytes.len() {
+        8..=16 => append_ends::<8>(to, bytes),
+        4..8 => append_ends::<4>(to, bytes),
+        2..4 => append_ends::<2>(to, bytes),
+        1 => to.push(bytes[0]),
+        _ => to.extend_from_slice(bytes),
     }
 }
 
-#[inline]
-fn append_word(to: &mut Vec<u8>, word: u64, len: usize) {
-    to.reserve(8);
-    let end = to.len();
-    // SAFETY: there is room for 8 bytes beyond the end, and the first `len` of them, at most 8, become the vector's.
+/// Appends between `N` and 2 × `N` bytes: the first and the last `N`, which may overlap.
+#[inline(always)]
+fn append_ends<const N: usize>(to: &mut Vec<u8>, bytes: &[u8]) {
+    let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) else {
+        return;
+    };
+    let (end, len) = (to.len(), bytes.len());
+    to.reserve(len);
+    // SAFETY: there is room for `len` bytes beyond the end, and `len` is at least `N`. The two chunks are all of the
+    // bytes, since `len` is at most 2 × `N`; so all bytes are written that become the vector's.
     unsafe {
-        to.as_mut_ptr()
-            .add(end)
-            .cast::<[u8; 8]>()
-            .write_unaligned(word.to_le_bytes());
-        to.set_len(end + len.min(8));
-    }
-}
-
-#[inline]
-fn append_block(to: &mut Vec<u8>, block: [u8; 16], len: usize) {
-    to.reserve(16);
-    let end = to.len();
-    // SAFETY: there is room for 16 bytes beyond the end, and the first `len` of them, at most 16, become the vector's.
-    unsafe {
-        to.as_mut_ptr().add(end).cast::<[u8; 16]>().write_unaligned(block);
-        to.set_len(end + len.min(16));
+        let start = to.as_mut_ptr().add(end);
+        start.cast::<[u8; N]>().write_unaligned(*first);
+        start.add(len - N).cast::<[u8; N]>().write_unaligned(*last);
+        to.set_len(end + len);
     }
 }
 

@@ -31,10 +31,6 @@ struct Channel {
 
 /// What the gate delivers.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "batches are what it is for, and boxing one would allocate for each"
-)]
 pub enum Delivered {
     /// Records of one input.
     Batch(u32, Batch),

@@ -145,6 +145,12 @@ impl OperatorNode {
         self.finished = finished;
     }
 
+    /// Whether `finish` has run, and no record has come since.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.finished
+    }
+
     fn bind(&mut self) {
         let names: Vec<String> = self.description.states.iter().map(|state| state.name.clone()).collect();
         self.schemas = vec![1; names.len()];
@@ -259,9 +265,10 @@ impl OperatorNode {
     /// [`SubtaskFailure`].
     pub fn finish(&mut self, keys_needed: bool, out: &mut Vec<(u32, Batch)>) -> Result<(), SubtaskFailure> {
         self.watermark = MAX_WATERMARK;
-        if !self.description.finish || self.finished {
+        if self.finished || !self.description.finish {
             return Ok(());
         }
+        self.finished = true;
         let groups = self.backend.as_ref().map_or(0, |backend| backend.range().count());
         for group in 0..groups {
             let keys = self

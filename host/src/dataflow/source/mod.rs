@@ -103,3 +103,18 @@ pub enum SourceError {
         connector: &'static str,
     },
 }
+
+impl SourceError {
+    /// The file or glob it is about.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::NothingMatches { path }
+            | Self::Glob { path, .. }
+            | Self::Io { path, .. }
+            | Self::Vanished { path, .. }
+            | Self::Shrunk { path, .. } => Some(path),
+            Self::Position { .. } => None,
+        }
+    }
+}
