@@ -47,7 +47,7 @@ pub(crate) fn table(settings: &Settings, guests: &Guests) -> Result<String, Fail
                     }
                 }
             }
-            let [wasm, native] = times.map(|times| Spread::of(times));
+            let [wasm, native] = times.map(Spread::of);
             let ratio = native.median / wasm.median;
             let _ = writeln!(
                 text,

@@ -117,7 +117,7 @@ impl Zipf {
     }
 
     fn rank(&self, random: u64) -> usize {
-        let at = ((random >> 32) * self.alias.len() as u64 >> 32) as usize;
+        let at = (((random >> 32) * self.alias.len() as u64) >> 32) as usize;
         let (stays, other) = self.alias[at];
         if (random as u32) <= stays { at } else { other as usize }
     }

@@ -149,7 +149,7 @@ impl Play<'_> {
                 let modules = Modules::from([(uid("count"), self.lab.versions[version].clone())]);
                 match upgrade(&job, modules, Instant::now()).await {
                     Ok(_) => tally.upgrades += 1,
-                    Err(error) => assert!(error.message.contains("end"), "{error}"),
+                    Err(error) => assert_too_late(&error),
                 }
             }
             let layout = if random.below(4) == 0 {

@@ -10,13 +10,15 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 /// How long anything is waited for. Far more than it takes: machines that run tests are busy.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a command may run that builds guests, maybe all of their dependencies.
+const RUN_PATIENCE: Duration = Duration::from_secs(600);
 
 /// The root of the repository.
 pub fn root() -> PathBuf {
@@ -105,9 +107,25 @@ impl World {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command to its end; one that has none (a job that should have been refused) is killed at last.
     pub fn run(&self, args: &[&str]) -> Ran {
-        Ran::from(self.command(args).output().expect("the program runs"))
+        let mut command = self.command(args);
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let pid = child.id().to_string();
+        let (done, ended) = mpsc::channel::<()>();
+        let watch = std::thread::spawn(move || {
+            if ended.recv_timeout(RUN_PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-s", "KILL", &pid]).status();
+            }
+        });
+        let output = child.wait_with_output().expect("it ends");
+        drop(done);
+        watch.join().expect("no panic");
+        Ran::from(output)
     }
 
     /// Starts an attached job and waits until it runs.

@@ -283,6 +283,10 @@ fn trap() {
     #[cfg(target_arch = "wasm32")]
     core::arch::wasm32::unreachable();
     #[cfg(not(target_arch = "wasm32"))]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "in a guest this is a trap, which is what is tested"
+    )]
     std::process::abort();
 }
 
