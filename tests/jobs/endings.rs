@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::setup::{
-    FILE_SINK, counted_by_hand, counts, graph, info, local, made_up_job, show, shown, stop, text, tsv, wait_for_out,
-    words_job,
+    BLACKHOLE, FILE_SINK, counted_by_hand, counts, graph, info, local, made_up_job, show, shown, stop, text, tsv,
+    wait_for_out, words_job,
 };
 use crate::support::{Attached, World, wait_until};
 
@@ -199,6 +199,23 @@ fn cancel_ends_at_once_and_commits_nothing() {
     );
     let gone = world.run(&["cancel", &id]).exits(2);
     assert!(gone.stderr.contains("no job is running"), "{}", gone.stderr);
+}
+
+/// A checkpoint that is being stored when the job is cancelled must not be written behind the cleaning up.
+#[test]
+fn cancel_in_the_middle_of_a_checkpoint_leaves_nothing() {
+    let world = World::new();
+    let job = made_up_job("busy", 0, 100_000, 200_000, "update", BLACKHOLE);
+    world.write("job.toml", &job.replace("interval = \"off\"", "interval = \"1ms\""));
+    for _ in 0..8 {
+        let mut job = world.start(&["job.toml"]);
+        job.wait_for_log("Completed checkpoint 3 ");
+        world.run(&["cancel", &job.job_id]).exits(0);
+        let id = job.job_id.clone();
+        job.end().exits(1);
+        let left = world.path().join("data/checkpoints").join(id);
+        assert!(!left.exists(), "{} is left behind", left.display());
+    }
 }
 
 #[test]

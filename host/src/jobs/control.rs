@@ -52,7 +52,8 @@ pub(super) struct Parts {
 
 /// What ran beside the loop.
 enum Background {
-    Stored(CheckpointId, Result<Stored, String>),
+    /// The round, whether it is a savepoint of the user's, and how it went.
+    Stored(CheckpointId, bool, Result<Stored, String>),
     Committed(CheckpointId, Result<(), String>),
 }
 
@@ -77,6 +78,8 @@ enum Ending {
 pub(super) struct Controller {
     p: Parts,
     background: (mpsc::UnboundedSender<Background>, mpsc::UnboundedReceiver<Background>),
+    /// Tasks beside the loop that have not reported yet.
+    in_background: usize,
     active: Option<Active>,
     waiting: VecDeque<SnapshotRequest>,
     /// A drain that has begun: what to take when all has ended.
@@ -100,6 +103,7 @@ impl Controller {
         Self {
             p: parts,
             background: mpsc::unbounded_channel(),
+            in_background: 0,
             active: None,
             waiting: VecDeque::new(),
             after_end: None,

@@ -41,18 +41,22 @@ impl Controller {
         // The version that goes on behind an upgrade's barrier is not yet that of the state before it.
         let facts = self.p.facts.clone();
         let done = self.background.0.clone();
+        self.in_background += 1;
         tokio::spawn(async move {
             let stored = store(round, &facts, &target, how)
                 .await
                 .map_err(|error| error.to_string());
-            let _ = done.send(Background::Stored(id, stored));
+            let _ = done.send(Background::Stored(id, user, stored));
         });
     }
 
     pub(super) async fn background_done(&mut self, done: Background) {
+        self.in_background -= 1;
         match done {
-            Background::Stored(id, Ok(stored)) => self.stored(id, stored).await,
-            Background::Stored(id, Err(error)) => self.abort_round(id, &error),
+            // The job ended meanwhile: nothing is committed any more, but what the savepoint names stays.
+            Background::Stored(_, user, Ok(_)) if !self.running() => self.savepoint_names_pending |= user,
+            Background::Stored(id, _, Ok(stored)) => self.stored(id, stored).await,
+            Background::Stored(id, _, Err(error)) => self.abort_round(id, &error),
             Background::Committed(id, Ok(())) => self.completed(id),
             Background::Committed(id, Err(error)) => {
                 let path = self
@@ -94,6 +98,7 @@ impl Controller {
             .filter_map(|(uid, handles)| Some((uid.clone(), self.p.committers.get(&uid)?.clone(), handles)))
             .collect();
         let done = self.background.0.clone();
+        self.in_background += 1;
         tokio::task::spawn_blocking(move || {
             let mut result = Ok(());
             for attempt in 0..COMMIT_ATTEMPTS {

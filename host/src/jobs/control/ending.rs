@@ -16,6 +16,13 @@ impl Controller {
         let threads = std::mem::replace(&mut self.p.threads, crate::dataflow::executor::Threads::none());
         // They have told that they are done: this does not wait.
         let _ = tokio::task::spawn_blocking(move || threads.join()).await;
+        // A round that is still being stored or committed must not write behind what is cleaned up here.
+        while self.in_background > 0 {
+            let Some(done) = self.background.1.recv().await else {
+                break;
+            };
+            self.background_done(done).await;
+        }
         let status = match self.ending {
             Some(Ending::Cancel) => JobStatus::Canceled,
             Some(Ending::Fail) => JobStatus::Failed,
