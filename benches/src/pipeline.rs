@@ -12,7 +12,7 @@ use regraft::dataflow::element::PreparedOperator;
 use regraft::dataflow::exchange::channel::channel;
 use regraft::dataflow::exchange::gate::Gate;
 use regraft::dataflow::exchange::partitioner::OutputEdge;
-use regraft::dataflow::executor::Threads;
+use regraft::dataflow::executor::{Executor, Threads};
 use regraft::dataflow::operator::node::{NodeParts, OperatorNode};
 use regraft::dataflow::sink::blackhole::{self, BlackholeWriter};
 use regraft::dataflow::sink::{SinkError, SinkSnapshot, SinkWriter};
@@ -88,7 +88,7 @@ impl Pipeline {
         let (totals, busiest) = (Arc::new(Mutex::new(Totals::default())), Busiest::default());
         let subtasks = self.wire(&clock, &sink, &totals, &busiest)?;
         let mailboxes: Vec<Arc<Mailbox>> = subtasks.iter().map(Subtask::mailbox).collect();
-        let threads = Threads::start(subtasks, &clock, &sink, &Arc::new(AtomicBool::new(false)))?;
+        let threads = Threads.start(subtasks, &clock, &sink, &Arc::new(AtomicBool::new(false)))?;
         let ended = wait(&events, mailboxes.len());
         for mailbox in mailboxes {
             mailbox.send(Control::Terminate);

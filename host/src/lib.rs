@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 pub mod data_dir;
+pub mod environment;
 pub mod graph;
 pub mod build;
 pub mod scaffold;

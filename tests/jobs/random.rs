@@ -5,20 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use regraft::dataflow::executor::Threads;
+use regraft::dataflow::operator::{Modules, OperatorModule};
+use regraft::environment::real::RealEnvironment;
 use regraft::graph::Overrides;
-use regraft::jobs::deploy::Modules;
 use regraft::jobs::handle::{JobError, JobHandle, SnapshotReport, SnapshotRequest};
 use regraft::jobs::start::{HostContext, NewJob, RestoreFrom, start};
 use regraft::jobs::status::JobStatus;
 use regraft::savepoint::load::Savepoint;
 use regraft::savepoint::restore::RestoreOptions;
 use regraft::savepoint::rows::Layout;
+use regraft::storage::LocalStores;
 use regraft::upgrade::run::upgrade;
 use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
 use regraft_guest_runtime::module::GuestModule;
 use regraft_model::id::OperatorUid;
 use regraft_model::snapshot::SnapshotKind;
-use regraft_model::time::SystemClock;
 
 use crate::setup::{BLACKHOLE, FILE_SINK, component, graph, made_up_job};
 use crate::support::committed;
@@ -84,7 +86,10 @@ impl Play<'_> {
                 ..Overrides::default()
             },
         );
-        let modules = Modules::from([(uid("count"), self.lab.versions[version].clone())]);
+        let modules = Modules::from([(
+            uid("count"),
+            Arc::new(self.lab.versions[version].clone()) as Arc<dyn OperatorModule>,
+        )]);
         let restore = from.map(|location| RestoreFrom {
             location,
             options: RestoreOptions::default(),
@@ -146,7 +151,10 @@ impl Play<'_> {
             reach(&job, wanted.min(ROWS - read - random.below(100).min(ROWS - read))).await;
             if self.sink == FILE_SINK && random.below(3) == 0 {
                 version = 1 - version;
-                let modules = Modules::from([(uid("count"), self.lab.versions[version].clone())]);
+                let modules = Modules::from([(
+                    uid("count"),
+                    Arc::new(self.lab.versions[version].clone()) as Arc<dyn OperatorModule>,
+                )]);
                 match upgrade(&job, modules, Instant::now()).await {
                     Ok(_) => tally.upgrades += 1,
                     Err(error) => assert_too_late(&error),
@@ -198,7 +206,7 @@ impl Play<'_> {
 
 /// How many records had been read when a snapshot was taken.
 async fn offsets(savepoint: &str) -> u64 {
-    let savepoint = Savepoint::open(savepoint).await.expect("a savepoint");
+    let savepoint = Savepoint::open(&LocalStores, savepoint).await.expect("a savepoint");
     let sources = savepoint
         .metadata
         .operators
@@ -244,7 +252,9 @@ fn lab(dir: &Path) -> Lab {
             .module
     };
     let host = HostContext {
-        clock: Arc::new(SystemClock::default()),
+        environment: Arc::new(RealEnvironment::default()),
+        stores: Arc::new(LocalStores),
+        executor: Arc::new(Threads),
         checkpoint_dir: dir.join("checkpoints"),
     };
     Lab {

@@ -1,16 +1,16 @@
 //! The jobs of this process, and what can be asked of them.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use regraft_guest_runtime::engine::GuestEngine;
 use regraft_guest_runtime::module::GuestModule;
 
 use super::types::{SavepointRequest, UpgradeRequest};
-use crate::checkpoint::store::random;
 use crate::dataflow::control::locked;
-use crate::jobs::deploy::Modules;
+use crate::dataflow::operator::Modules;
+use crate::environment::real::random;
 use crate::jobs::handle::{JobError, JobHandle, SnapshotReport, SnapshotRequest};
 use crate::jobs::status::JobStatus;
 use crate::savepoint::rows::Layout;
@@ -145,7 +145,7 @@ impl Host {
                 return Err(JobError::usage(format!("no module {digest} has been uploaded")).on(&uid));
             };
             took += upload.took;
-            modules.insert(uid, upload.module.clone());
+            modules.insert(uid, Arc::new(upload.module.clone()));
         }
         let now = Instant::now();
         upgrade(job, modules, now.checked_sub(took).unwrap_or(now)).await

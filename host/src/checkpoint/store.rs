@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use regraft_guest_runtime::module::GuestModule;
 use regraft_model::describe::{Description, StateDescription, WIT_VERSION};
 use regraft_model::id::{AttemptId, JobId, JobVersion, OperatorUid, SubtaskIndex};
 use regraft_model::key_group::{KeyGroupRange, range_of};
 
 use super::round::Acknowledged;
 use crate::dataflow::control::SubtaskSnapshot;
+use crate::dataflow::operator::Modules;
+use crate::environment::{Environment, run_blocking};
 use crate::graph::identity;
 use crate::graph::job_graph::{JobGraph, Node, NodeKind};
 use crate::savepoint::metadata::{
@@ -36,7 +37,7 @@ pub struct JobFacts {
     /// What it was restored from.
     pub lineage: Vec<Ancestor>,
     /// The component of each operator.
-    pub modules: std::collections::HashMap<OperatorUid, GuestModule>,
+    pub modules: Modules,
 }
 
 /// How a snapshot is to be stored.
@@ -92,6 +93,7 @@ pub enum StoreFailure {
 /// # Errors
 /// [`StoreFailure`]; then there is no `_metadata`, and the caller removes what is there.
 pub async fn store(
+    environment: &dyn Environment,
     round: Acknowledged,
     facts: &JobFacts,
     storage: &Storage,
@@ -119,7 +121,7 @@ pub async fn store(
                     range,
                     groups: groups.into(),
                 };
-                store_keyed(rows, module.description(), entry, storage, how.layout).await?;
+                store_keyed(environment, rows, module.description(), entry, storage, how.layout).await?;
             }
         }
     }
@@ -205,6 +207,7 @@ struct SubtaskRows {
 
 /// One file per state that has entries; encoding computes, so it runs beside the I/O threads.
 async fn store_keyed(
+    environment: &dyn Environment,
     rows: SubtaskRows,
     description: &Description,
     entry: &mut OperatorEntry,
@@ -216,7 +219,7 @@ async fn store_keyed(
     };
     for (at, state) in description.states.iter().enumerate() {
         let (groups, of, key) = (rows.groups.clone(), state.clone(), key.clone());
-        let encoded = tokio::task::spawn_blocking(move || encode(&groups, at, &of, &key, layout)).await;
+        let encoded = run_blocking(environment, move || encode(&groups, at, &of, &key, layout)).await;
         let encoded = encoded.map_err(|error| StoreFailure::Encode(error.to_string()))?;
         let encoded = encoded.map_err(|error| StoreFailure::Rows {
             uid: rows.uid.clone(),
@@ -230,7 +233,12 @@ async fn store_keyed(
             saved.empty.push(rows.range);
             continue;
         }
-        let path = paths::state_file(&rows.uid, rows.subtask, random(), StateFileName::State(&state.name));
+        let path = paths::state_file(
+            &rows.uid,
+            rows.subtask,
+            environment.random(),
+            StateFileName::State(&state.name),
+        );
         let schema = if layout == Layout::Canonical { 1 } else { 0 };
         saved
             .files
@@ -276,7 +284,7 @@ async fn store_modules(facts: &JobFacts, storage: &Storage) -> Result<Vec<Module
 /// What is known of a node before its state is.
 fn entry(node: &Node, facts: &JobFacts) -> OperatorEntry {
     let module = facts.modules.get(&node.uid);
-    let description = module.map(GuestModule::description);
+    let description = module.map(|module| module.description());
     let (source, sink) = match &node.kind {
         NodeKind::Source(source) => {
             let (connector, identity) = identity::of_source(&source.connector);
@@ -371,17 +379,4 @@ pub fn add_up(states: &[serde_json::Value]) -> serde_json::Value {
     }
     let (records, checksum) = blackhole::totals(states);
     blackhole::state(records, checksum)
-}
-
-/// Random bits for names of files and jobs.
-#[must_use]
-pub fn random() -> u128 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let half = || u128::from(RandomState::new().build_hasher().finish());
-    let time = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos());
-    let mixed = [half() << 64 | half(), half() << 64 | half()].map(|bits| bits.wrapping_add(time));
-    let low = xxhash_rust::xxh3::xxh3_64(&mixed[0].to_le_bytes());
-    u128::from(xxhash_rust::xxh3::xxh3_64(&mixed[1].to_le_bytes())) << 64 | u128::from(low)
 }

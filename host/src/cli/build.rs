@@ -13,9 +13,10 @@ use super::failure::Failure;
 use super::log;
 use super::output::Output;
 use crate::build::{StderrReport, Tools, build_guests, component_paths, guest_crates};
+use crate::dataflow::operator::Modules;
 use crate::graph::job_graph::JobGraph;
 use crate::graph::render;
-use crate::jobs::deploy::Modules;
+
 use crate::scaffold;
 
 /// The engine, with its cache of compiled components in the data directory.
@@ -78,7 +79,7 @@ pub fn build_and_load(graph: &JobGraph, engine: &GuestEngine) -> Result<Modules,
     let mut modules: Modules = HashMap::new();
     for (uid, path) in component_paths(graph, &built) {
         let module = load_module(engine, uid.as_str(), &path)?;
-        modules.insert(uid, module);
+        modules.insert(uid, std::sync::Arc::new(module));
     }
     Ok(modules)
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::JobId;
-use regraft_model::time::SystemClock;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -23,13 +22,16 @@ use crate::api::host::Host;
 use crate::api::routes::Server;
 use crate::api::types::SavepointRequest;
 use crate::dataflow::control::locked;
+use crate::dataflow::executor::Threads;
 use crate::dataflow::sink::print::leave_stdout;
+use crate::environment::real::RealEnvironment;
 use crate::graph::job_graph::{JobGraph, NodeKind, SinkConnector};
 use crate::jobs::handle::{JobHandle, JobView};
 use crate::jobs::start::{HostContext, NewJob, RestoreFrom, start};
 use crate::jobs::status::JobStatus;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::restore::RestoreOptions;
+use crate::storage::LocalStores;
 use regraft_model::snapshot::SnapshotKind;
 
 /// How an attached run was interrupted.
@@ -65,7 +67,7 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     let mut allowed = Allowed::from(args);
     if let Some(location) = &args.restore.from_savepoint {
         // What is wrong with it is told when it is read in earnest.
-        allowed.origin = Savepoint::open(location)
+        allowed.origin = Savepoint::open(&LocalStores, location)
             .await
             .ok()
             .map(|savepoint| savepoint.metadata.job_id);
@@ -74,7 +76,9 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     let others = tokio::task::spawn_blocking(move || refuse_collisions(&others_graph, &dir, &allowed)).await;
     others.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
     let context = HostContext {
-        clock: Arc::new(SystemClock::default()),
+        environment: Arc::new(RealEnvironment::default()),
+        stores: Arc::new(LocalStores),
+        executor: Arc::new(Threads),
         checkpoint_dir: data_dir.join("checkpoints"),
     };
     let restore = args.restore.from_savepoint.as_ref().map(|location| RestoreFrom {

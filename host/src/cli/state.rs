@@ -8,6 +8,7 @@ use super::output::Output;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::MetadataError;
 use crate::savepoint::{show, verify};
+use crate::storage::LocalStores;
 
 /// `regraft state …`.
 ///
@@ -62,8 +63,10 @@ pub async fn state(args: &StateArgs, output: Output) -> Result<(), Failure> {
 }
 
 async fn open(path: &str) -> Result<Savepoint, Failure> {
-    Savepoint::open(path).await.map_err(|error: MetadataError| Failure {
-        path: Some(path.to_owned()),
-        ..Failure::new(error.kind(), error.to_string())
-    })
+    Savepoint::open(&LocalStores, path)
+        .await
+        .map_err(|error: MetadataError| Failure {
+            path: Some(path.to_owned()),
+            ..Failure::new(error.kind(), error.to_string())
+        })
 }

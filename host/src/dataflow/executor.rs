@@ -14,23 +14,43 @@ use super::subtask::{Step, Subtask};
 /// A subtask is stepped at least this often, in case a wake-up rule was missed.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
-/// The threads of a job's subtasks.
-#[derive(Debug)]
-pub struct Threads {
-    handles: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Threads {
-    /// Starts a thread for each subtask. `cancelled` ends them all between two steps.
+/// Runs the subtasks of a job.
+pub trait Executor: Send + Sync {
+    /// Starts all subtasks. `cancelled` ends each of them between two steps. Each tells [`Event::Finished`] or
+    /// [`Event::Failed`] as the last thing it does.
     ///
     /// # Errors
     /// The system's, where it gives no thread.
-    pub fn start(
+    fn start(
+        &self,
         subtasks: Vec<Subtask>,
         clock: &Arc<dyn Clock>,
         events: &EventSink,
         cancelled: &Arc<AtomicBool>,
-    ) -> std::io::Result<Self> {
+    ) -> std::io::Result<Box<dyn Running>>;
+}
+
+/// Subtasks that were started.
+pub trait Running: Send {
+    /// Waits until all have ended. May block.
+    fn join(self: Box<Self>);
+}
+
+/// A thread for each subtask.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Threads;
+
+#[derive(Debug)]
+struct RunningThreads(Vec<std::thread::JoinHandle<()>>);
+
+impl Executor for Threads {
+    fn start(
+        &self,
+        subtasks: Vec<Subtask>,
+        clock: &Arc<dyn Clock>,
+        events: &EventSink,
+        cancelled: &Arc<AtomicBool>,
+    ) -> std::io::Result<Box<dyn Running>> {
         let mut handles = Vec::with_capacity(subtasks.len());
         for mut subtask in subtasks {
             let (clock, events, cancelled) = (clock.clone(), events.clone(), cancelled.clone());
@@ -38,18 +58,13 @@ impl Threads {
             let thread = std::thread::Builder::new().name(name);
             handles.push(thread.spawn(move || run(subtask, &*clock, &events, &cancelled))?);
         }
-        Ok(Self { handles })
+        Ok(Box::new(RunningThreads(handles)))
     }
+}
 
-    /// No threads.
-    #[must_use]
-    pub const fn none() -> Self {
-        Self { handles: vec![] }
-    }
-
-    /// Waits until all have ended.
-    pub fn join(self) {
-        for handle in self.handles {
+impl Running for RunningThreads {
+    fn join(self: Box<Self>) {
+        for handle in self.0 {
             // A panic has been caught and told inside.
             let _ = handle.join();
         }

@@ -18,11 +18,12 @@ use crate::checkpoint::round::{Acknowledged, Rounds};
 use crate::checkpoint::store::{JobFacts, Stored};
 use crate::dataflow::control::{Control, Event, Mailbox, SubtaskId, SwapGap, locked};
 use crate::dataflow::element::CheckpointBarrier;
-use crate::dataflow::executor::Threads;
+use crate::dataflow::executor::Running;
 use crate::dataflow::failure::SubtaskFailure;
 use crate::dataflow::sink::{SinkCommitter, blackhole};
+use crate::environment::Environment;
 use crate::savepoint::rows::Layout;
-use crate::storage::Storage;
+use crate::storage::{Storage, Stores};
 use regraft_model::snapshot::SnapshotKind;
 
 mod background;
@@ -35,6 +36,8 @@ const GAP_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Parts {
     pub shared: Arc<JobShared>,
     pub clock: Arc<dyn Clock>,
+    pub environment: Arc<dyn Environment>,
+    pub stores: Arc<dyn Stores>,
     pub facts: JobFacts,
     pub rounds: Rounds,
     pub mailboxes: BTreeMap<SubtaskId, Arc<Mailbox>>,
@@ -44,7 +47,7 @@ pub(super) struct Parts {
     pub events: mpsc::UnboundedReceiver<Event>,
     pub commands: mpsc::UnboundedReceiver<Command>,
     pub cancelled: Arc<AtomicBool>,
-    pub threads: Threads,
+    pub running: Option<Box<dyn Running>>,
     pub done: watch::Sender<bool>,
     /// `--savepoint-at-end`: taken when all sources are exhausted.
     pub savepoint_at_end: Option<SnapshotRequest>,
@@ -123,11 +126,13 @@ impl Controller {
         self.set_status(JobStatus::Running);
         while self.gone.len() < self.p.mailboxes.len() {
             let wait = Duration::from_nanos(self.next_deadline_ns().saturating_sub(self.now_ns()));
+            let woken = self.p.environment.sleep(wait);
             tokio::select! {
+                biased;
                 Some(event) = self.p.events.recv() => self.event(event),
                 Some(command) = self.p.commands.recv() => self.command(command),
                 Some(done) = self.background.1.recv() => self.background_done(done).await,
-                () = tokio::time::sleep(wait) => {}
+                () = woken => {}
             }
             self.tick();
         }

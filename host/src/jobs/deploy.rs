@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use regraft_guest_runtime::events::GuestEvents;
 use regraft_guest_runtime::instance::InstanceSettings;
-use regraft_guest_runtime::module::GuestModule;
 use regraft_guest_runtime::trap::GuestError;
 use regraft_model::describe::PortValue;
 use regraft_model::id::{AttemptId, JobId, JobVersion, OperatorUid};
@@ -22,6 +21,7 @@ use crate::dataflow::exchange::gate::Gate;
 use crate::dataflow::exchange::partitioner::OutputEdge;
 use crate::dataflow::failure::Backtrace;
 use crate::dataflow::operator::node::{NodeParts, OperatorNode, open_context};
+use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::dataflow::sink::blackhole::BlackholeWriter;
 use crate::dataflow::sink::file::{FileSinkCommitter, FileSinkContext, FileSinkWriter};
 use crate::dataflow::sink::print::{NoCommitter, PrintWriter};
@@ -31,6 +31,7 @@ use crate::dataflow::source::generator::GeneratorReader;
 use crate::dataflow::source::rate::Rate;
 use crate::dataflow::source::{SourceError, SourceReader, SplitState, file, generator};
 use crate::dataflow::subtask::{Head, SourceHead, Subtask};
+use crate::environment::files::FileSystem;
 use crate::graph::chaining;
 use crate::graph::job_graph::{
     JobGraph, Node, NodeKind, Operator, Partitioning, SinkConnector, Source, SourceConnector,
@@ -38,9 +39,6 @@ use crate::graph::job_graph::{
 use crate::state::backend::{BackendError, StateBackend};
 use crate::state::memory::MemoryBackend;
 use crate::state::rows::KeyedRows;
-
-/// The component of each operator.
-pub type Modules = HashMap<OperatorUid, GuestModule>;
 
 /// Rows of one state for one subtask.
 #[derive(Debug)]
@@ -136,6 +134,8 @@ pub struct DeployContext<'a> {
     pub identity: Identity,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The files of sinks.
+    pub files: Arc<dyn FileSystem>,
     /// Takes the subtasks' events.
     pub events: EventSink,
     /// The components.
@@ -154,7 +154,7 @@ pub fn open_operator(
     graph: &JobGraph,
     node: &Node,
     operator: &Operator,
-    module: &GuestModule,
+    module: &dyn OperatorModule,
     subtask: u32,
     watermark: i64,
 ) -> Result<PreparedOperator, DeployError> {
@@ -182,7 +182,7 @@ pub fn open_operator(
     );
     instance.open(&context).map_err(failed)?;
     Ok(PreparedOperator {
-        operator: Box::new(instance),
+        operator: instance,
         description,
     })
 }
@@ -219,9 +219,10 @@ pub fn deploy(
         let counters = (0..node.parallelism).map(|_| Arc::default()).collect();
         deployed.counters.insert(node.uid.clone(), counters);
         if let NodeKind::Sink(sink) = &node.kind {
-            deployed
-                .committers
-                .insert(node.uid.clone(), committer(&sink.connector, context.identity.job_id));
+            deployed.committers.insert(
+                node.uid.clone(),
+                committer(&context.files, &sink.connector, context.identity.job_id),
+            );
         }
     }
     let mut wiring = wire(graph, &chains, context.descriptions, &deployed.mailboxes)?;
@@ -388,7 +389,7 @@ fn chained(
             let watermark = restored.watermarks.get(&node.uid).copied().unwrap_or(NO_TIMESTAMP);
             let module = context.modules.get(&node.uid);
             let module = module.ok_or_else(|| DeployError::Shape(format!("\"{}\" has no module", node.uid)))?;
-            let prepared = open_operator(graph, node, operator, module, subtask, watermark)?;
+            let prepared = open_operator(graph, node, operator, &**module, subtask, watermark)?;
             let backend = backend(graph, node, subtask, restored)?;
             let seed = u64::from(subtask) ^ xxhash_rust::xxh3::xxh3_64(node.uid.as_str().as_bytes());
             let parts = NodeParts {
@@ -464,6 +465,7 @@ fn open_sink(
     } = context.identity;
     let mut writer: Box<dyn SinkWriter> = match connector {
         SinkConnector::File(settings) => {
+            let files = context.files.clone();
             let context = FileSinkContext {
                 job_id,
                 uid: node.uid.clone(),
@@ -471,7 +473,7 @@ fn open_sink(
                 attempt,
                 version,
             };
-            Box::new(FileSinkWriter::new(settings.clone(), context, input)?)
+            Box::new(FileSinkWriter::new(files, settings.clone(), context, input)?)
         }
         SinkConnector::Print => Box::new(PrintWriter::new(subtask, node.parallelism, input)?),
         // Totals are sums: all of what was saved goes to one subtask.
@@ -484,9 +486,10 @@ fn open_sink(
 
 /// What commits the output of a connector.
 #[must_use]
-pub fn committer(connector: &SinkConnector, job_id: JobId) -> Arc<dyn SinkCommitter> {
+pub fn committer(files: &Arc<dyn FileSystem>, connector: &SinkConnector, job_id: JobId) -> Arc<dyn SinkCommitter> {
     match connector {
         SinkConnector::File(settings) => Arc::new(FileSinkCommitter {
+            files: files.clone(),
             path: settings.path.clone(),
             job_id,
         }),

@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admission::Descriptions;
-use super::deploy::Modules;
 use super::status::JobStatus;
 use crate::dataflow::control::{NodeCounters, SwapGap, locked};
 use crate::dataflow::element::SwapSet;
+use crate::dataflow::operator::Modules;
+use crate::environment::Environment;
 use crate::graph::job_graph::{EffectiveSetting, JobGraph, NodeKind, SinkConnector};
 use crate::savepoint::rows::Layout;
 use regraft_model::snapshot::SnapshotKind;
@@ -369,10 +370,11 @@ fn target(kind: &NodeKind) -> Option<String> {
 }
 
 /// A running job.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct JobHandle {
     /// What it shares.
     pub shared: Arc<JobShared>,
+    pub(super) environment: Arc<dyn Environment>,
     pub(super) commands: mpsc::UnboundedSender<Command>,
     pub(super) done: watch::Receiver<bool>,
 }
@@ -382,6 +384,12 @@ impl JobHandle {
     #[must_use]
     pub fn job_id(&self) -> JobId {
         self.shared.job_id
+    }
+
+    /// The machine it runs on.
+    #[must_use]
+    pub fn environment(&self) -> &Arc<dyn Environment> {
+        &self.environment
     }
 
     /// Its stage.

@@ -6,6 +6,7 @@ use regraft_model::id::OperatorUid;
 
 use super::deploy::{RestoredRows, RestoredState};
 use crate::dataflow::source::SplitState;
+use crate::environment::{Environment, run_blocking};
 use crate::graph::identity;
 use crate::graph::job_graph::{JobGraph, NodeKind};
 use crate::jobs::admission::Descriptions;
@@ -77,7 +78,11 @@ pub struct Loaded {
 ///
 /// # Errors
 /// [`MetadataError`] with the file's path.
-pub async fn load(savepoint: &Savepoint, plan: &RestorePlan) -> Result<Loaded, MetadataError> {
+pub async fn load(
+    environment: &dyn Environment,
+    savepoint: &Savepoint,
+    plan: &RestorePlan,
+) -> Result<Loaded, MetadataError> {
     let mut loaded = Loaded::default();
     for operator in &plan.operators {
         let uid = &operator.uid;
@@ -105,7 +110,7 @@ pub async fn load(savepoint: &Savepoint, plan: &RestorePlan) -> Result<Loaded, M
                 };
                 let bytes = savepoint.read_file(&read.file).await?;
                 let (of, state, file) = (savepoint.clone(), state.clone(), read.file.clone());
-                let decode = tokio::task::spawn_blocking(move || of.decode_rows(&state, &file, range, bytes));
+                let decode = run_blocking(environment, move || of.decode_rows(&state, &file, range, bytes));
                 let rows = decode.await.unwrap_or_else(|error| {
                     Err(MetadataError::Malformed {
                         path: read.file.path.clone(),

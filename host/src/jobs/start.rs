@@ -6,33 +6,39 @@ use std::sync::{Arc, Mutex};
 
 use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion};
-use regraft_model::time::Clock;
 use tokio::sync::{mpsc, watch};
 
 use super::admission::{self, Descriptions};
 use super::control::{Controller, Parts};
-use super::deploy::{DeployContext, DeployError, Deployed, Identity, Modules, committer, deploy};
+use super::deploy::{DeployContext, DeployError, Deployed, Identity, committer, deploy};
 use super::handle::{JobError, JobHandle, JobShared, JobState, SnapshotRequest};
 use super::restore::{self, Loaded};
 use super::status::JobStatus;
 use crate::checkpoint::round::Rounds;
-use crate::checkpoint::store::{JobFacts, random};
+use crate::checkpoint::store::JobFacts;
 use crate::dataflow::control::EventSink;
-use crate::dataflow::executor::Threads;
+use crate::dataflow::executor::Executor;
+use crate::dataflow::operator::Modules;
 use crate::dataflow::sink::file::later_parts;
+use crate::environment::files::FileSystem;
+use crate::environment::{Environment, run_blocking};
 use crate::graph::job_graph::{JobGraph, NodeKind, SinkConnector};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::Ancestor;
 use crate::savepoint::restore::{RestoreOptions, plan_restore};
 use crate::savepoint::rows::Layout;
-use crate::storage::Storage;
+use crate::storage::{Storage, Stores};
 use regraft_model::snapshot::SnapshotKind;
 
 /// What a host lends every job.
 #[derive(Clone)]
 pub struct HostContext {
-    /// The time.
-    pub clock: Arc<dyn Clock>,
+    /// The machine.
+    pub environment: Arc<dyn Environment>,
+    /// Where objects are.
+    pub stores: Arc<dyn Stores>,
+    /// What runs subtasks.
+    pub executor: Arc<dyn Executor>,
     /// Where checkpoints go by default.
     pub checkpoint_dir: PathBuf,
 }
@@ -79,9 +85,9 @@ pub async fn start(host: &HostContext, job: NewJob) -> Result<JobHandle, JobErro
         uid: refused.uid.as_ref().map(ToString::to_string),
         ..JobError::usage(refused.to_string())
     })?;
-    let job_id = JobId::from_bits(random());
+    let job_id = JobId::from_bits(host.environment.random());
     let restored = match restore {
-        Some(from) => Some(read_savepoint(&graph, &descriptions, &from, job_id).await?),
+        Some(from) => Some(read_savepoint(host, &graph, &descriptions, &from, job_id).await?),
         None => None,
     };
     let (loaded, lineage, next, from) = match restored {
@@ -100,7 +106,10 @@ pub async fn start(host: &HostContext, job: NewJob) -> Result<JobHandle, JobErro
     };
     let checkpoint_dir = graph.checkpoint.dir.clone();
     let checkpoint_dir = checkpoint_dir.unwrap_or_else(|| host.checkpoint_dir.to_string_lossy().into_owned());
-    let checkpoints = Storage::open(&checkpoint_dir).map_err(|error| JobError::failed(error.to_string()))?;
+    let checkpoints = host
+        .stores
+        .open(&checkpoint_dir)
+        .map_err(|error| JobError::failed(error.to_string()))?;
     let graph = Arc::new(graph);
     let (event_sender, events) = mpsc::unbounded_channel();
     let sink: EventSink = Arc::new(move |event| {
@@ -113,16 +122,16 @@ pub async fn start(host: &HostContext, job: NewJob) -> Result<JobHandle, JobErro
         modules: modules.clone(),
         descriptions: descriptions.clone(),
     };
-    let (clock, events_to) = (host.clock.clone(), sink.clone());
-    let deployed =
-        tokio::task::spawn_blocking(move || plan.deploy(loaded, identity, clock, events_to, hold_at_end)).await;
+    let (environment, events_to) = (host.environment.clone(), sink.clone());
+    let deploying = move || plan.deploy(loaded, identity, &*environment, events_to, hold_at_end);
+    let deployed = run_blocking(&*host.environment, deploying).await;
     let deployed = deployed
         .map_err(|error| JobError::failed(error.to_string()))?
         .map_err(|error| deploy_error(&error))?;
     let shared = Arc::new(JobShared {
         job_id,
         graph: graph.clone(),
-        started_at: host.clock.now_ms(),
+        started_at: host.environment.clock().now_ms(),
         restored_from: from,
         counters: deployed.counters.clone(),
         state: Mutex::new(JobState {
@@ -176,13 +185,18 @@ fn launch(
 ) -> Result<JobHandle, JobError> {
     let cancelled = Arc::new(AtomicBool::new(false));
     let rounds = Rounds::new(deployed.mailboxes.keys().copied().collect(), deployed.sources, next);
-    let threads = Threads::start(deployed.subtasks, &host.clock, &sink, &cancelled)
+    let clock = host.environment.clock();
+    let running = host
+        .executor
+        .start(deployed.subtasks, &clock, &sink, &cancelled)
         .map_err(|error| JobError::failed(format!("cannot start a thread: {error}")))?;
     let (commands, receiver) = mpsc::unbounded_channel();
     let (done, is_done) = watch::channel(false);
     let controller = Controller::new(Parts {
         shared: shared.clone(),
-        clock: host.clock.clone(),
+        clock,
+        environment: host.environment.clone(),
+        stores: host.stores.clone(),
         facts,
         rounds,
         mailboxes: deployed.mailboxes,
@@ -192,12 +206,13 @@ fn launch(
         events,
         commands: receiver,
         cancelled,
-        threads,
+        running: Some(running),
         done,
         savepoint_at_end,
     });
-    tokio::spawn(controller.run());
+    host.environment.spawn(Box::pin(controller.run()));
     Ok(JobHandle {
+        environment: host.environment.clone(),
         shared,
         commands,
         done: is_done,
@@ -215,13 +230,14 @@ impl DeployPlan {
         &self,
         mut loaded: Loaded,
         identity: Identity,
-        clock: Arc<dyn Clock>,
+        environment: &dyn Environment,
         events: EventSink,
         hold_at_end: bool,
     ) -> Result<Deployed, DeployError> {
         let context = DeployContext {
             identity,
-            clock,
+            clock: environment.clock(),
+            files: environment.files(),
             events,
             modules: &self.modules,
             descriptions: &self.descriptions,
@@ -257,6 +273,7 @@ struct Restored {
 }
 
 async fn read_savepoint(
+    host: &HostContext,
     graph: &JobGraph,
     descriptions: &Descriptions,
     from: &RestoreFrom,
@@ -267,7 +284,7 @@ async fn read_savepoint(
         kind: error.kind(),
         ..JobError::failed(error.to_string())
     };
-    let savepoint = Savepoint::open(&from.location).await.map_err(damaged)?;
+    let savepoint = Savepoint::open(&*host.stores, &from.location).await.map_err(damaged)?;
     let metadata = &savepoint.metadata;
     let mut options = from.options.clone();
     let retargeted = restore::retargeted_sinks(graph, &savepoint);
@@ -284,7 +301,7 @@ async fn read_savepoint(
     })?;
     plan.dropped.retain(|dropped| !retargeted.contains(&dropped.uid));
     if !from.allow_later_output {
-        refuse_later_output(graph, &savepoint)?;
+        refuse_later_output(&*host.environment.files(), graph, &savepoint)?;
     }
     tracing::info!(
         "Starting job {} ({job_id}) from savepoint {} (NO_CLAIM)",
@@ -307,8 +324,10 @@ async fn read_savepoint(
     for uid in &retargeted {
         tracing::info!("Sink \"{uid}\" writes to another target than in the savepoint: it starts anew there.");
     }
-    let loaded = restore::load(&savepoint, &plan).await.map_err(damaged)?;
-    commit_pending(graph, &savepoint, &loaded).await?;
+    let loaded = restore::load(&*host.environment, &savepoint, &plan)
+        .await
+        .map_err(damaged)?;
+    commit_pending(&*host.environment, graph, &savepoint, &loaded).await?;
     tracing::info!("Reset the checkpoint ID of job {job_id} to {}.", plan.next_checkpoint);
     let ancestor = Ancestor {
         job_id: metadata.job_id,
@@ -326,14 +345,14 @@ async fn read_savepoint(
 }
 
 /// Output that the savepoint's run wrote after it.
-fn refuse_later_output(graph: &JobGraph, savepoint: &Savepoint) -> Result<(), JobError> {
+fn refuse_later_output(files: &dyn FileSystem, graph: &JobGraph, savepoint: &Savepoint) -> Result<(), JobError> {
     let metadata = &savepoint.metadata;
     for node in &graph.nodes {
         let NodeKind::Sink(sink) = &node.kind else { continue };
         let SinkConnector::File(file) = &sink.connector else {
             continue;
         };
-        let parts = later_parts(&file.path, &node.uid, metadata.job_id, metadata.checkpoint_id);
+        let parts = later_parts(files, &file.path, &node.uid, metadata.job_id, metadata.checkpoint_id);
         if let Some(first) = parts.first() {
             let message = format!(
                 "sink \"{}\": {} holds {} part(s) of a later state than checkpoint {} of the savepoint, {first} the first of them: restoring would write their records again. Remove them, write elsewhere (--set {}.path=…), or allow it with --allow-later-output",
@@ -353,14 +372,21 @@ fn refuse_later_output(graph: &JobGraph, savepoint: &Savepoint) -> Result<(), Jo
 }
 
 /// Rename what is pending, accept what is already final, refuse what is neither.
-async fn commit_pending(graph: &JobGraph, savepoint: &Savepoint, loaded: &Loaded) -> Result<(), JobError> {
+async fn commit_pending(
+    environment: &dyn Environment,
+    graph: &JobGraph,
+    savepoint: &Savepoint,
+    loaded: &Loaded,
+) -> Result<(), JobError> {
     for (uid, handles) in &loaded.pending {
         let Some(NodeKind::Sink(sink)) = graph.node(uid.as_str()).map(|node| &node.kind) else {
             continue;
         };
-        let committer = committer(&sink.connector, savepoint.metadata.job_id);
+        let committer = committer(&environment.files(), &sink.connector, savepoint.metadata.job_id);
         let (handles, uid) = (handles.clone(), uid.clone());
-        let committed = tokio::task::spawn_blocking(move || committer.commit(&handles).map(|()| committer.clean()));
+        let committed = run_blocking(environment, move || {
+            committer.commit(&handles).map(|()| committer.clean())
+        });
         let committed = committed.await.map_err(|error| JobError::failed(error.to_string()))?;
         committed.map_err(|error| JobError::failed(format!("sink \"{uid}\": {error}")).on(&uid))?;
     }

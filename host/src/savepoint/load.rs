@@ -5,7 +5,7 @@ use regraft_model::key_group::KeyGroupRange;
 
 use crate::savepoint::metadata::{Metadata, MetadataError, ModuleFile, StateEntry, StateFile, checksum};
 use crate::savepoint::rows::{KeyedRows, StateFileSpec, read_state_file};
-use crate::storage::{Storage, StoreError, paths};
+use crate::storage::{Storage, StoreError, Stores, paths};
 
 /// A complete savepoint or checkpoint, wherever it is now.
 #[derive(Debug, Clone)]
@@ -21,8 +21,8 @@ impl Savepoint {
     ///
     /// # Errors
     /// [`MetadataError`]; [`MetadataError::Missing`] where there is none.
-    pub async fn open(location: &str) -> Result<Self, MetadataError> {
-        let storage = Storage::open(location)?;
+    pub async fn open(stores: &dyn Stores, location: &str) -> Result<Self, MetadataError> {
+        let storage = stores.open(location)?;
         match storage.parent() {
             Some(directory) if storage.name() == paths::METADATA => Self::load(directory).await,
             _ => Self::load(storage).await,

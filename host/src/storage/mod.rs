@@ -9,7 +9,7 @@ mod location;
 mod error;
 
 pub use error::StoreError;
-pub use object::Storage;
+pub use object::{LocalStores, Storage, Stores};
 
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,25 @@ pub struct StoredObject {
     pub bytes: u64,
 }
 
+/// Opens locations by what users write. A simulation has its own, whose store fails.
+pub trait Stores: Send + Sync {
+    /// A location. Nothing is read or made.
+    ///
+    /// # Errors
+    /// [`StoreError::UnsupportedScheme`], [`StoreError::InvalidLocation`].
+    fn open(&self, location: &str) -> Result<Storage, StoreError>;
+}
+
+/// What [`Storage::open`] knows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalStores;
+
+impl Stores for LocalStores {
+    fn open(&self, location: &str) -> Result<Storage, StoreError> {
+        Storage::open(location)
+    }
+}
+
 impl Storage {
     /// Opens a plain path (absolute or relative) or a `file:///` URL. Nothing is read or made.
     ///

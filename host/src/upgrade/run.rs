@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::compat;
 use crate::dataflow::control::locked;
 use crate::dataflow::element::{PreparedOperator, SwapSet};
+use crate::dataflow::operator::Modules;
+use crate::environment::run_blocking;
 use crate::graph::job_graph::{JobGraph, NodeKind, Partitioning};
 use crate::jobs::admission::{self, Descriptions, edge_shape};
-use crate::jobs::deploy::{Modules, open_operator};
+use crate::jobs::deploy::open_operator;
 use crate::jobs::handle::{JobError, JobHandle, SnapshotRequest, SwapRequest};
 use crate::savepoint::rows::Layout;
 use regraft_model::snapshot::SnapshotKind;
@@ -106,8 +108,9 @@ pub async fn upgrade(job: &JobHandle, modules: Modules, loading: Instant) -> Res
         })
         .collect();
     let (prepared_graph, prepared_modules) = (graph.clone(), modules.clone());
-    let prepared = tokio::task::spawn_blocking(move || prepare(&prepared_graph, &prepared_modules, &descriptions));
-    let set = prepared.await.map_err(|error| JobError::failed(error.to_string()))??;
+    let preparing = move || prepare(&prepared_graph, &prepared_modules, &descriptions);
+    let prepared = run_blocking(&**job.environment(), preparing).await;
+    let set = prepared.map_err(|error| JobError::failed(error.to_string()))??;
     let prepare_ms = loading.elapsed().as_secs_f64() * 1e3;
     let report = job
         .snapshot(SnapshotRequest {
@@ -190,7 +193,7 @@ fn prepare(graph: &JobGraph, modules: &Modules, descriptions: &Descriptions) -> 
                 graph,
                 node,
                 operator,
-                module,
+                &**module,
                 subtask,
                 regraft_model::time::NO_TIMESTAMP,
             );

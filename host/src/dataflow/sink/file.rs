@@ -1,9 +1,8 @@
 //! Parts in a directory: pending in `PATH/.pending/<JobID>/`, renamed on commit to
 //! `PATH/part-<uid>-<subtask>-<first 6 of JobID>-<checkpoint>-<n>.<ext>`. What stands in PATH already is kept.
 
-use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use regraft_model::batch::Batch;
 use regraft_model::describe::PortValue;
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::Formatter;
 use super::{SinkCommitter, SinkError, SinkSnapshot, SinkWriter};
+use crate::environment::files::{FileSystem, WriteFile};
 use crate::graph::job_graph::FileSink;
 
 /// Bytes collected before they go to the file.
@@ -52,11 +52,12 @@ impl Part {
 /// Writes the parts of one subtask.
 #[derive(Debug)]
 pub struct FileSinkWriter {
+    files: Arc<dyn FileSystem>,
     settings: FileSink,
     context: FileSinkContext,
     formatter: Formatter,
     buffer: Vec<u8>,
-    open: Option<(File, String)>,
+    open: Option<(Box<dyn WriteFile>, String)>,
     /// Number of the next pending file of this attempt.
     next: u64,
     prepared: Vec<(CheckpointId, Part)>,
@@ -67,9 +68,15 @@ impl FileSinkWriter {
     ///
     /// # Errors
     /// [`SinkError::Format`] where the format cannot show them.
-    pub fn new(settings: FileSink, context: FileSinkContext, input: &PortValue) -> Result<Self, SinkError> {
+    pub fn new(
+        files: Arc<dyn FileSystem>,
+        settings: FileSink,
+        context: FileSinkContext,
+        input: &PortValue,
+    ) -> Result<Self, SinkError> {
         let formatter = Formatter::new(settings.format, input)?;
         Ok(Self {
+            files,
             settings,
             context,
             formatter,
@@ -84,10 +91,12 @@ impl FileSinkWriter {
         format!(".pending/{}", self.context.job_id)
     }
 
-    fn open(&mut self) -> Result<&mut File, SinkError> {
+    fn open(&mut self) -> Result<&mut dyn WriteFile, SinkError> {
         if self.open.is_none() {
             let dir = self.settings.path.join(self.pending_dir());
-            fs::create_dir_all(&dir).map_err(|error| io("create directory", &dir, error))?;
+            self.files
+                .create_dir_all(&dir)
+                .map_err(|error| io("create directory", &dir, error))?;
             let FileSinkContext {
                 uid,
                 subtask,
@@ -103,11 +112,11 @@ impl FileSinkWriter {
             );
             self.next += 1;
             let path = self.settings.path.join(&name);
-            let file = File::create(&path).map_err(|error| io("create", &path, error))?;
+            let file = self.files.create(&path).map_err(|error| io("create", &path, error))?;
             self.open = Some((file, name));
         }
         match &mut self.open {
-            Some((file, _)) => Ok(file),
+            Some((file, _)) => Ok(&mut **file),
             None => unreachable!("opened above"),
         }
     }
@@ -136,10 +145,8 @@ fn io(doing: &'static str, path: &Path, error: std::io::Error) -> SinkError {
 }
 
 /// Makes renames and new files in a directory durable.
-fn sync_dir(path: &Path) -> Result<(), SinkError> {
-    File::open(path)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|error| io("sync directory", path, error))
+fn sync_dir(files: &dyn FileSystem, path: &Path) -> Result<(), SinkError> {
+    files.sync_dir(path).map_err(|error| io("sync directory", path, error))
 }
 
 impl SinkWriter for FileSinkWriter {
@@ -159,10 +166,10 @@ impl SinkWriter for FileSinkWriter {
 
     fn prepare(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
         self.flush()?;
-        if let Some((file, pending)) = self.open.take() {
+        if let Some((mut file, pending)) = self.open.take() {
             let path = self.settings.path.join(&pending);
             file.sync_all().map_err(|error| io("sync", &path, error))?;
-            sync_dir(&self.settings.path.join(self.pending_dir()))?;
+            sync_dir(&*self.files, &self.settings.path.join(self.pending_dir()))?;
             let FileSinkContext {
                 uid, subtask, job_id, ..
             } = &self.context;
@@ -185,7 +192,7 @@ impl SinkWriter for FileSinkWriter {
         self.buffer.clear();
         if let Some((_, pending)) = self.open.take() {
             // What cannot be removed is left as a file that nothing will ever commit.
-            let _ = fs::remove_file(self.settings.path.join(pending));
+            let _ = self.files.remove_file(&self.settings.path.join(pending));
         }
     }
 
@@ -198,6 +205,8 @@ impl SinkWriter for FileSinkWriter {
 /// Renames prepared parts.
 #[derive(Debug)]
 pub struct FileSinkCommitter {
+    /// Where it is.
+    pub files: Arc<dyn FileSystem>,
     /// The sink's directory.
     pub path: PathBuf,
     /// Whose pending parts may be cleaned.
@@ -210,10 +219,10 @@ impl SinkCommitter for FileSinkCommitter {
         for handle in handles {
             let part = Part::parse(handle)?;
             let (pending, committed) = (self.path.join(&part.pending), self.path.join(&part.committed));
-            match fs::rename(&pending, &committed) {
+            match self.files.rename(&pending, &committed) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    if !committed.exists() {
+                    if !self.files.exists(&committed) {
                         lost.push(committed.display().to_string());
                     }
                 }
@@ -226,30 +235,38 @@ impl SinkCommitter for FileSinkCommitter {
         if handles.is_empty() {
             Ok(())
         } else {
-            sync_dir(&self.path)
+            sync_dir(&*self.files, &self.path)
         }
     }
 
     fn abort(&self) {
         // What cannot be removed is never committed by anything.
-        let _ = fs::remove_dir_all(self.path.join(".pending").join(self.job_id.to_string()));
+        let _ = self
+            .files
+            .remove_dir_all(&self.path.join(".pending").join(self.job_id.to_string()));
     }
 
     fn clean(&self) {
         // Only empty directories go: a savepoint may still name what is pending.
         let pending = self.path.join(".pending");
-        let _ = fs::remove_dir(pending.join(self.job_id.to_string()));
-        let _ = fs::remove_dir(pending);
+        let _ = self.files.remove_dir(&pending.join(self.job_id.to_string()));
+        let _ = self.files.remove_dir(&pending);
     }
 }
 
 /// Committed parts in a directory that are of a later state of the given job than a snapshot.
 #[must_use]
-pub fn later_parts(path: &Path, uid: &OperatorUid, job_id: JobId, checkpoint: CheckpointId) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(path) else { return vec![] };
+pub fn later_parts(
+    files: &dyn FileSystem,
+    path: &Path,
+    uid: &OperatorUid,
+    job_id: JobId,
+    checkpoint: CheckpointId,
+) -> Vec<String> {
+    let Ok(names) = files.list(path) else { return vec![] };
     let prefix = format!("part-{uid}-");
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+    let mut names: Vec<String> = names
+        .into_iter()
         .filter(|name| {
             let Some(rest) = name.strip_prefix(&prefix) else {
                 return false;
@@ -265,7 +282,10 @@ pub fn later_parts(path: &Path, uid: &OperatorUid, job_id: JobId, checkpoint: Ch
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::environment::files::LocalFiles;
     use crate::graph::job_graph::TextFormat;
 
     fn writer(path: &Path) -> FileSinkWriter {
@@ -280,7 +300,7 @@ mod tests {
             attempt: AttemptId(1),
             version: JobVersion(1),
         };
-        FileSinkWriter::new(settings, context, &PortValue::Text).expect("text")
+        FileSinkWriter::new(Arc::new(LocalFiles), settings, context, &PortValue::Text).expect("text")
     }
 
     fn line(text: &str) -> Batch {
@@ -304,6 +324,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let mut writer = writer(dir.path());
         let committer = FileSinkCommitter {
+            files: writer.files.clone(),
             path: dir.path().into(),
             job_id: writer.context.job_id,
         };
@@ -323,7 +344,13 @@ mod tests {
         assert!(writer.prepare(CheckpointId(5)).expect("prepare").handles.is_empty());
         committer.clean();
         assert!(!dir.path().join(".pending").exists());
-        let later = later_parts(dir.path(), &writer.context.uid, writer.context.job_id, CheckpointId(3));
+        let later = later_parts(
+            &LocalFiles,
+            dir.path(),
+            &writer.context.uid,
+            writer.context.job_id,
+            CheckpointId(3),
+        );
         assert_eq!(later, ["part-out-1-abcdef-4-0.txt"]);
         fs::remove_file(dir.path().join("part-out-1-abcdef-4-0.txt")).expect("remove");
         let lost = committer.commit(&checkpoint.handles).expect_err("lost").to_string();

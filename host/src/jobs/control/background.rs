@@ -1,11 +1,16 @@
 //! What runs beside the control loop: storing a round, then committing it.
 
-use regraft_model::id::CheckpointId;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regraft_model::id::{CheckpointId, OperatorUid};
 
 use super::{Background, Controller, totals};
 use crate::checkpoint::round::Acknowledged;
-use crate::checkpoint::store::{StoreAs, Stored, random, store};
+use crate::checkpoint::store::{StoreAs, Stored, store};
 use crate::dataflow::control::{Control, locked};
+use crate::dataflow::sink::SinkCommitter;
+use crate::environment::{Environment, run_blocking};
 use crate::savepoint::metadata::{Owner, Trigger};
 use crate::savepoint::publish::remove_partial;
 use crate::storage::{Storage, StoreError, paths};
@@ -21,8 +26,8 @@ impl Controller {
         let Some(active) = self.active.as_mut() else { return };
         let target = match &active.request.savepoint_dir {
             Some(dir) => {
-                let name = paths::savepoint(self.p.shared.job_id, random() as u64);
-                Storage::open(dir).and_then(|dir| dir.child(&name))
+                let name = paths::savepoint(self.p.shared.job_id, self.p.environment.random() as u64);
+                self.p.stores.open(dir).and_then(|dir| dir.child(&name))
             }
             None => self.p.checkpoints.child(&paths::checkpoint(self.p.shared.job_id, id)),
         };
@@ -42,12 +47,13 @@ impl Controller {
         let facts = self.p.facts.clone();
         let done = self.background.0.clone();
         self.in_background += 1;
-        tokio::spawn(async move {
-            let stored = store(round, &facts, &target, how)
+        let environment = self.p.environment.clone();
+        self.p.environment.spawn(Box::pin(async move {
+            let stored = store(&*environment, round, &facts, &target, how)
                 .await
                 .map_err(|error| error.to_string());
             let _ = done.send(Background::Stored(id, user, stored));
-        });
+        }));
     }
 
     pub(super) async fn background_done(&mut self, done: Background) {
@@ -99,21 +105,11 @@ impl Controller {
             .collect();
         let done = self.background.0.clone();
         self.in_background += 1;
-        tokio::task::spawn_blocking(move || {
-            let mut result = Ok(());
-            for attempt in 0..COMMIT_ATTEMPTS {
-                result = commits.iter().try_for_each(|(uid, committer, handles)| {
-                    committer
-                        .commit(handles)
-                        .map_err(|error| format!("sink \"{uid}\": {error}"))
-                });
-                if result.is_ok() {
-                    break;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(50 << attempt));
-            }
+        let environment = self.p.environment.clone();
+        self.p.environment.spawn(Box::pin(async move {
+            let result = commit_all(&*environment, Arc::new(commits)).await;
             let _ = done.send(Background::Committed(id, result));
-        });
+        }));
     }
 
     /// The durable record that the job now runs other modules: created, never overwritten.
@@ -157,27 +153,51 @@ impl Controller {
     /// The newest checkpoint takes the place of the one before it, which goes.
     pub(super) fn replace_checkpoint(&mut self, new: Option<Storage>) {
         if let Some(old) = std::mem::replace(&mut self.last_checkpoint, new) {
-            tokio::spawn(async move {
+            self.p.environment.spawn(Box::pin(async move {
                 if let Err(error) = old.delete_prefix("").await {
                     tracing::warn!("an old checkpoint could not be removed: {error}");
                 }
-            });
+            }));
         }
     }
 
     /// Removes what a given-up round has written.
     pub(super) fn remove_partial(&self, storage: Storage) {
-        tokio::spawn(async move {
+        self.p.environment.spawn(Box::pin(async move {
             if let Err(error) = remove_partial(&storage).await {
                 tracing::warn!("files of a failed checkpoint could not be removed: {error}");
             }
-        });
+        }));
     }
 
     /// Messages that are no longer of use.
     pub(super) fn terminate(&self) {
         self.broadcast(&Control::Terminate);
     }
+}
+
+type Commits = Vec<(OperatorUid, Arc<dyn SinkCommitter>, Vec<serde_json::Value>)>;
+
+/// Commits what every sink has prepared; tried again a few times where that fails.
+async fn commit_all(environment: &dyn Environment, commits: Arc<Commits>) -> Result<(), String> {
+    let mut result = Ok(());
+    for attempt in 0..COMMIT_ATTEMPTS {
+        let all = commits.clone();
+        let commit = move || {
+            all.iter().try_for_each(|(uid, committer, handles)| {
+                let committed = committer.commit(handles);
+                committed.map_err(|error| format!("sink \"{uid}\": {error}"))
+            })
+        };
+        result = run_blocking(environment, commit)
+            .await
+            .unwrap_or_else(|panicked| Err(panicked.to_string()));
+        if result.is_ok() {
+            break;
+        }
+        environment.sleep(Duration::from_millis(50 << attempt)).await;
+    }
+    result
 }
 
 const fn trigger(kind: SnapshotKind) -> Trigger {

@@ -1,6 +1,7 @@
 //! The end of a job: threads joined, what is pending cleaned, checkpoints kept or removed, and at last the status.
 
 use super::{Controller, Ending, reply};
+use crate::environment::run_blocking;
 use crate::jobs::handle::JobError;
 use crate::jobs::status::JobStatus;
 
@@ -13,9 +14,10 @@ impl Controller {
             let message = format!("job {} has ended: nothing more can be saved", self.p.shared.job_id);
             reply(&mut request, Err(JobError::failed(message)));
         }
-        let threads = std::mem::replace(&mut self.p.threads, crate::dataflow::executor::Threads::none());
-        // They have told that they are done: this does not wait.
-        let _ = tokio::task::spawn_blocking(move || threads.join()).await;
+        if let Some(running) = self.p.running.take() {
+            // They have told that they are done: this does not wait.
+            let _ = run_blocking(&*self.p.environment, move || running.join()).await;
+        }
         // A round that is still being stored or committed must not write behind what is cleaned up here.
         while self.in_background > 0 {
             let Some(done) = self.background.1.recv().await else {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::test_data;
+use crate::storage::LocalStores;
 
 #[tokio::test]
 async fn metadata_comes_last_and_a_lost_answer_is_no_error() {
@@ -70,7 +71,7 @@ async fn a_moved_savepoint_is_opened_by_directory_file_and_url() {
         format!("{}/_metadata", moved.display()),
         to.url(),
     ] {
-        let opened = Savepoint::open(&location).await.expect("moved");
+        let opened = Savepoint::open(&LocalStores, &location).await.expect("moved");
         assert_eq!(opened.metadata, from.metadata);
         assert_eq!(opened.url(), to.url());
         let state = &opened.metadata.operators[2].states[0];
@@ -87,7 +88,7 @@ async fn a_moved_savepoint_is_opened_by_directory_file_and_url() {
     std::fs::remove_file(moved.join("mine.txt")).expect("remove");
     dispose(&to).await.expect("again");
     assert!(!moved.exists());
-    let error = Savepoint::open(&to.url()).await.expect_err("gone");
+    let error = Savepoint::open(&LocalStores, &to.url()).await.expect_err("gone");
     assert_eq!(
         error.to_string(),
         format!(

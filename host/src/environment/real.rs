@@ -1,0 +1,65 @@
+//! This machine: tokio's tasks, the system's clock, its files. To be used within a tokio runtime.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use regraft_model::time::{Clock, SystemClock};
+
+use super::files::{FileSystem, LocalFiles};
+use super::{Environment, Task};
+
+/// This machine.
+pub struct RealEnvironment {
+    clock: Arc<SystemClock>,
+}
+
+impl Default for RealEnvironment {
+    fn default() -> Self {
+        let clock = Arc::new(SystemClock::default());
+        Self { clock }
+    }
+}
+
+impl Environment for RealEnvironment {
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
+    }
+
+    fn random(&self) -> u128 {
+        random()
+    }
+
+    fn spawn(&self, task: Task) {
+        tokio::spawn(task);
+    }
+
+    fn sleep(&self, duration: Duration) -> Task {
+        Box::pin(tokio::time::sleep(duration))
+    }
+
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> Task {
+        let done = tokio::task::spawn_blocking(work);
+        Box::pin(async move {
+            if let Err(error) = done.await {
+                tracing::error!("work of the host ended early: {error}");
+            }
+        })
+    }
+
+    fn files(&self) -> Arc<dyn FileSystem> {
+        Arc::new(LocalFiles)
+    }
+}
+
+/// Random bits, where no environment is at hand.
+#[must_use]
+pub fn random() -> u128 {
+    let half = || u128::from(RandomState::new().build_hasher().finish());
+    let time = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos());
+    let mixed = [half() << 64 | half(), half() << 64 | half()].map(|bits| bits.wrapping_add(time));
+    let low = xxhash_rust::xxh3::xxh3_64(&mixed[0].to_le_bytes());
+    u128::from(xxhash_rust::xxh3::xxh3_64(&mixed[1].to_le_bytes())) << 64 | u128::from(low)
+}
