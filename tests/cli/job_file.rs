@@ -146,11 +146,35 @@ fn settings_that_are_not_implemented_yet() {
     let more = "name = \"j\"\n[checkpoint]\nunaligned = true\n[state]\nbackend = \"disk\"";
     let job = GOOD
         .replace("name = \"j\"", more)
+        .replace("uid = \"count\"", "uid = \"count\"\nimports = [\"wasi:clocks\"]");
+    check(
+        &job,
+        None,
+        "job.toml:3: [checkpoint]: unaligned = true is not implemented yet; remove it or set it to its default (false)\njob.toml:5: [state]: backend = \"disk\" is not implemented yet; remove it or set it to its default (\"memory\")\njob.toml:12: operator \"count\": imports = [\"wasi:clocks\"] is not implemented yet; remove it or set it to its default ([])",
+    );
+}
+
+#[test]
+fn settings_of_failures() {
+    let more = "name = \"j\"\n[checkpoint]\nretain = 0\non-cancel = \"keep\"\n[restart]\nstrategy = \"fixed-delay\"\ndelai = \"1s\"";
+    let job = GOOD
+        .replace("name = \"j\"", more)
         .replace("uid = \"count\"", "uid = \"count\"\non-trap = \"dead-letter\"");
     check(
         &job,
         None,
-        "job.toml:3: [checkpoint]: unaligned = true is not implemented yet; remove it or set it to its default (false)\njob.toml:5: [state]: backend = \"disk\" is not implemented yet; remove it or set it to its default (\"memory\")\njob.toml:12: operator \"count\": on-trap = \"dead-letter\" is not implemented yet; remove it or set it to its default (\"fail\")",
+        "job.toml:3: [checkpoint]: retain: expected an integer from 1 to 4294967295, found 0; write retain = 1\njob.toml:4: [checkpoint]: on-cancel: expected \"delete\" or \"retain\", found \"keep\"; write on-cancel = \"delete\"\njob.toml:7: [restart]: unknown key \"delai\"; did you mean \"delay\"?\njob.toml:14: operator \"count\": on-trap = \"dead-letter\" needs to know where dead letters go; add dead-letter = { connector = \"file\", path = \"rejects\" }",
+    );
+    check_args(
+        GOOD,
+        &[
+            "--set",
+            "lines.watermark.idlenes=1s",
+            "--set",
+            "restart.jitter-factor=2",
+        ],
+        None,
+        "--set restart.jitter-factor=2: [restart]: jitter-factor: expected a number from 0 to 1, found 2; write jitter-factor = 0.1\n--set lines.watermark.idlenes=1s: source \"lines\": watermark: unknown key \"idlenes\"; did you mean \"idleness\"?",
     );
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use regraft_model::id::OperatorUid;
+
 use super::job_graph::{CheckpointSettings, Input, Node, NodeKind, Partitioning, SinkConnector};
-use super::nodes::{Draft, InputDraft};
+use super::nodes::{Draft, InputDraft, WatermarkDraft};
 use super::problem::{Findings, Place};
 use super::suggest::{nearest, one_of};
 
@@ -231,6 +233,60 @@ fn name_cycle(drafts: &[Draft], inputs: &[Vec<Input>], left: &[usize], findings:
     }
 }
 
+/// Hands the strategies of sources without event times to the operators that read them directly and have none. Gives
+/// source and operator of each that was handed on.
+pub(crate) fn hand_on_watermarks(drafts: &mut [Draft], findings: &mut Findings) -> Vec<[OperatorUid; 2]> {
+    let mut handed: Vec<[OperatorUid; 2]> = Vec::new();
+    for at in 0..drafts.len() {
+        let Some((source, draft)) = without_event_times(drafts, at) else {
+            continue;
+        };
+        let readers: Vec<&mut Draft> = drafts
+            .iter_mut()
+            .filter(|reader| reader.kind_word == "operator")
+            .filter(|reader| reader.inputs.iter().any(|input| input.from == source.as_str()))
+            .collect();
+        if readers.is_empty() {
+            let message = format!(
+                "source \"{source}\": watermark has no effect: its records have no event time, and no operator reads them; remove it"
+            );
+            findings.warning(&draft.place, Some(source.as_str()), message);
+        }
+        for reader in readers {
+            let Some(uid) = reader.uid.clone() else { continue };
+            let first = handed.iter().find(|[_, to]| *to == uid).map(|[from, _]| from);
+            match (&reader.watermark, first) {
+                (None, _) => {
+                    reader.watermark = Some(WatermarkDraft {
+                        place: draft.place.clone(),
+                        strategy: draft.strategy.clone(),
+                    });
+                    handed.push([source.clone(), uid]);
+                }
+                (Some(own), Some(first)) if own.strategy != draft.strategy => {
+                    let message = format!(
+                        "{}: takes its watermark from \"{first}\" and from \"{source}\", and they differ; give it its own, watermark = {{ max-out-of-orderness = \"5s\" }}",
+                        reader.title
+                    );
+                    findings.problem(&reader.place, Some(uid.as_str()), message);
+                }
+                _ => {}
+            }
+        }
+    }
+    handed
+}
+
+/// Takes the strategy out of a source that does not know the times of its records.
+fn without_event_times(drafts: &mut [Draft], at: usize) -> Option<(OperatorUid, WatermarkDraft)> {
+    let draft = drafts.get_mut(at)?;
+    let uid = draft.uid.clone()?;
+    if draft.kind_word == "source" && draft.watermark.as_ref()?.strategy.timestamp.is_none() {
+        return Some((uid, draft.watermark.take()?));
+    }
+    None
+}
+
 fn arrange(drafts: Vec<Draft>, inputs: Vec<Vec<Input>>, order: &[usize], parallelism: &[u32]) -> Vec<Node> {
     let position: BTreeMap<usize, usize> = order.iter().enumerate().map(|(to, from)| (*from, to)).collect();
     let mut nodes: Vec<Option<Node>> = drafts
@@ -251,6 +307,7 @@ fn arrange(drafts: Vec<Draft>, inputs: Vec<Vec<Input>>, order: &[usize], paralle
                 uid: draft.uid?,
                 parallelism: *parallelism,
                 inputs,
+                watermark: draft.watermark.map(|draft| draft.strategy),
                 kind: draft.kind?,
             })
         })
@@ -260,14 +317,21 @@ fn arrange(drafts: Vec<Draft>, inputs: Vec<Vec<Input>>, order: &[usize], paralle
 
 /// Without checkpoints, a file sink's parts are committed only at the end.
 pub(crate) fn warn_interval_off(nodes: &[Node], checkpoint: &CheckpointSettings, top: &Place, findings: &mut Findings) {
-    let files = nodes
-        .iter()
-        .filter(|node| matches!(&node.kind, NodeKind::Sink(sink) if matches!(sink.connector, SinkConnector::File(_))));
-    if checkpoint.interval.is_none() {
-        for node in files {
+    if checkpoint.interval.is_some() {
+        return;
+    }
+    for node in nodes {
+        let (what, connector) = match &node.kind {
+            NodeKind::Sink(sink) => (format!("sink \"{}\"", node.uid), Some(&sink.connector)),
+            NodeKind::Operator(operator) => (
+                format!("operator \"{}\": dead-letter", node.uid),
+                operator.dead_letter.as_ref().map(|letters| &letters.connector),
+            ),
+            NodeKind::Source(_) => continue,
+        };
+        if let Some(SinkConnector::File(_)) = connector {
             let message = format!(
-                "sink \"{}\": checkpoint.interval is \"off\", so its output becomes visible only when the job ends; set checkpoint.interval = \"10s\"",
-                node.uid
+                "{what}: checkpoint.interval is \"off\", so its output becomes visible only when the job ends; set checkpoint.interval = \"10s\""
             );
             findings.warning(top, Some(node.uid.as_str()), message);
         }

@@ -1,10 +1,10 @@
 //! The settings of the built-in connectors.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::generator;
-use super::job_graph::{FileSink, FileSource, LineKey, SinkConnector, Source, SourceConnector, TextFormat};
+use super::job_graph::{DeadLetter, FileSink, FileSource, LineKey, SinkConnector, Source, SourceConnector, TextFormat};
 use super::problem::Place;
 use super::reader::{PathError, Reader, local_path};
 use super::suggest::one_of;
@@ -14,6 +14,8 @@ use super::tree::Value;
 const SOURCES: [&str; 2] = ["file", "generator"];
 /// The sink connectors, by name.
 const SINKS: [&str; 3] = ["file", "print", "blackhole"];
+/// The settings of an operator's dead letters, for messages.
+pub(crate) const DEAD_LETTER_EXAMPLE: &str = "{ connector = \"file\", path = \"rejects\" }";
 /// How often a watching file source looks for more.
 const POLL_DEFAULT: Duration = Duration::from_secs(1);
 
@@ -24,7 +26,6 @@ pub(crate) fn source(reader: &mut Reader<'_>) -> Option<Source> {
         return None;
     };
     let rate = reader.integer("rate", 1, u64::MAX, 1000);
-    reader.only_default("watermark", "", "a table", |value| matches!(value, Value::Table(_)));
     let connector = match connector {
         "file" => file_source(reader).map(SourceConnector::File),
         _ => generator::read(reader).map(SourceConnector::Generator),
@@ -46,6 +47,35 @@ pub(crate) fn sink(reader: &mut Reader<'_>) -> Option<SinkConnector> {
         "print" => Some(SinkConnector::Print),
         _ => Some(SinkConnector::Blackhole),
     }
+}
+
+/// `dead-letter` of an operator.
+pub(crate) fn dead_letter(reader: &mut Reader<'_>) -> Option<DeadLetter> {
+    let (table, place) = reader.table("dead-letter", DEAD_LETTER_EXAMPLE)?;
+    let mut reader = reader.nested(table, place, "dead-letter");
+    let letters = dead_letter_settings(&mut reader);
+    reader.finish();
+    letters
+}
+
+fn dead_letter_settings(reader: &mut Reader<'_>) -> Option<DeadLetter> {
+    let Some(connector) = connector(reader, &SINKS) else {
+        reader.allow_any_key();
+        return None;
+    };
+    let budget = reader.integer("budget", 1, u64::MAX, 1000);
+    let connector = match connector {
+        "file" => {
+            let path = sink_path(reader, "rejects");
+            // A dead letter has columns of its own, some of which may be missing.
+            reader.choice("format", &["json"]);
+            let format = TextFormat::Json;
+            SinkConnector::File(FileSink { path: path?, format })
+        }
+        "print" => SinkConnector::Print,
+        _ => SinkConnector::Blackhole,
+    };
+    Some(DeadLetter { connector, budget })
 }
 
 fn connector(reader: &mut Reader<'_>, names: &[&'static str]) -> Option<&'static str> {
@@ -130,8 +160,13 @@ fn glob_path(reader: &mut Reader<'_>, text: &str, place: &Place) -> Option<Strin
     }
 }
 
+fn sink_path(reader: &mut Reader<'_>, example: &str) -> Option<PathBuf> {
+    let (text, place) = required_text(reader, "path", example)?;
+    reader.local_path("path", text, place)
+}
+
 fn file_sink(reader: &mut Reader<'_>) -> Option<FileSink> {
-    let path = required_text(reader, "path", "out").and_then(|(text, place)| reader.local_path("path", text, place));
+    let path = sink_path(reader, "out");
     let format = match reader.choice("format", &["lines", "tsv", "csv", "json"]) {
         "tsv" => TextFormat::Tsv,
         "csv" => TextFormat::Csv,

@@ -18,6 +18,8 @@ pub struct JobGraph {
     pub max_parallelism: u32,
     /// Periodic checkpoints.
     pub checkpoint: CheckpointSettings,
+    /// What follows a failure that a restart may get over.
+    pub restart: RestartStrategy,
     /// Where savepoints go when the command names no directory: a path or an object store's URL.
     pub savepoint_dir: Option<String>,
     /// Sources, operators and sinks, every one after all of its inputs.
@@ -41,15 +43,76 @@ pub struct EffectiveSetting {
     pub origin: String,
 }
 
-/// `[checkpoint]`, as far as it is in effect.
+/// `[checkpoint]`. Barriers are always aligned where records are not to be seen twice: `unaligned` is not there yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointSettings {
     /// From one start to the next; none: no periodic checkpoints.
     pub interval: Option<Duration>,
+    /// Whether a record may count twice after a restart.
+    pub mode: CheckpointMode,
+    /// From the end of one checkpoint to the start of the next, at least.
+    pub min_pause: Duration,
     /// A round that takes longer is given up.
     pub timeout: Duration,
+    /// How many checkpoints in a row may fail; one more fails the job over.
+    pub tolerable_failures: u32,
+    /// How many checkpoints may be under way at once; at least 1.
+    pub max_concurrent: u32,
+    /// How many of the newest completed checkpoints are kept; at least 1.
+    pub retain: u32,
+    /// What happens to them when the job is cancelled.
+    pub on_cancel: OnCancel,
     /// Where checkpoints go; none: the host's data directory.
     pub dir: Option<String>,
+}
+
+/// What a restart from a checkpoint does to records that were read behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckpointMode {
+    /// Barriers are aligned: each record counts once.
+    ExactlyOnce,
+    /// Barriers hold nothing back: a record may count twice after a restart.
+    AtLeastOnce,
+}
+
+/// What happens to the checkpoints of a job that is cancelled. Those of a job that failed are always kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnCancel {
+    /// They are deleted.
+    Delete,
+    /// They stay.
+    Retain,
+}
+
+/// `[restart]`, with Flink's strategies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RestartStrategy {
+    /// The first failure fails the job.
+    None,
+    /// The same wait before each restart.
+    FixedDelay {
+        /// How many restarts in all; one failure more fails the job.
+        attempts: u32,
+        /// The wait.
+        delay: Duration,
+    },
+    /// A wait that grows with each failure, until the job has run for a while.
+    ExponentialDelay {
+        /// The first wait; above zero.
+        initial_backoff: Duration,
+        /// The longest wait; at least the first one.
+        max_backoff: Duration,
+        /// What the wait grows by; at least 1.
+        backoff_multiplier: f64,
+        /// After so long without a failure, the wait is the first one again; above zero.
+        reset_backoff_threshold: Duration,
+        /// How much of the wait is random, up and down; 0 to 1.
+        jitter_factor: f64,
+        /// How many restarts until the wait is reset; one failure more fails the job; none: any number.
+        attempts: Option<u32>,
+    },
 }
 
 /// A source, operator or sink.
@@ -61,8 +124,22 @@ pub struct Node {
     pub parallelism: u32,
     /// Where its records come from; none for a source.
     pub inputs: Vec<Input>,
+    /// How it makes watermarks from the event times of the records that it emits; none: it makes none. What a source
+    /// without event times was given has been handed to the operators that read it.
+    pub watermark: Option<WatermarkStrategy>,
     /// What it is.
     pub kind: NodeKind,
+}
+
+/// `watermark` of a source or an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatermarkStrategy {
+    /// How far behind the greatest event time so far a record may come.
+    pub max_out_of_orderness: Duration,
+    /// Without records for so long, it is idle and holds nobody back; above zero; none: never.
+    pub idleness: Option<Duration>,
+    /// Position of the generator's field that is a record's event time, in milliseconds; only of a generator.
+    pub timestamp: Option<usize>,
 }
 
 /// One edge into a node.
@@ -226,6 +303,31 @@ pub struct Operator {
     pub memory_max: u64,
     /// Greatest time one call computes.
     pub time_per_batch_max: Duration,
+    /// What follows a record whose call traps or goes beyond a limit.
+    pub on_trap: Policy,
+    /// What follows a record whose call ends with an error that the guest declared.
+    pub on_failure: Policy,
+    /// Where such records go; there where one of the policies needs it.
+    pub dead_letter: Option<DeadLetter>,
+}
+
+/// What follows a record that an operator cannot process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// The job fails.
+    Fail,
+    /// The record goes to the dead letters, and the job goes on.
+    DeadLetter,
+}
+
+/// `dead-letter` of an operator: an output for the records that it cannot process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it writes.
+    pub connector: SinkConnector,
+    /// How many dead letters the operator may have, all its subtasks together; one more fails the job; none: any number.
+    pub budget: Option<u64>,
 }
 
 /// Where an operator's component comes from.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::job_graph::CheckpointSettings;
+use super::job_graph::{CheckpointMode, CheckpointSettings, OnCancel, RestartStrategy};
 use super::problem::Place;
 use super::reader::{Job, Reader};
 use super::suggest::one_of;
@@ -39,18 +39,21 @@ pub(crate) fn checkpoint(job: &mut Job, root: &Table, top: &Place) -> Checkpoint
     with_table(job, root, top, "checkpoint", |reader| {
         let settings = CheckpointSettings {
             interval: interval(reader),
+            mode: match reader.choice("mode", &["exactly-once", "at-least-once"]) {
+                "at-least-once" => CheckpointMode::AtLeastOnce,
+                _ => CheckpointMode::ExactlyOnce,
+            },
+            min_pause: reader.duration("min-pause", Duration::ZERO, false),
             timeout: reader.duration("timeout", TIMEOUT_DEFAULT, true),
+            tolerable_failures: reader.count("tolerable-failures", 0, 0),
+            max_concurrent: reader.count("max-concurrent", 1, 1),
+            retain: reader.count("retain", 1, 1),
+            on_cancel: match reader.choice("on-cancel", &["delete", "retain"]) {
+                "retain" => OnCancel::Retain,
+                _ => OnCancel::Delete,
+            },
             dir: reader.directory("dir", "checkpoints"),
         };
-        only_words(reader, "mode", &["exactly-once", "at-least-once"]);
-        only_words(reader, "on-cancel", &["delete", "retain"]);
-        let is_duration = |value: &Value| matches!(value, Value::Text(text) if units::duration(text).is_some());
-        reader.only_default("min-pause", "\"0s\"", "a duration", is_duration);
-        let count = |value: &Value| matches!(value, Value::Int(0..=0xffff_ffff));
-        let positive = |value: &Value| matches!(value, Value::Int(1..=0xffff_ffff));
-        reader.only_default("tolerable-failures", "0", "an integer of at least 0", count);
-        reader.only_default("max-concurrent", "1", "an integer of at least 1", positive);
-        reader.only_default("retain", "1", "an integer of at least 1", positive);
         reader.only_default("unaligned", "false", "true or false", |value| {
             matches!(value, Value::Bool(_))
         });
@@ -82,12 +85,82 @@ pub(crate) fn savepoint(job: &mut Job, root: &Table, top: &Place) -> Option<Stri
     })
 }
 
-/// `[state]` and `[restart]`, of which only the defaults are implemented.
-pub(crate) fn state_and_restart(job: &mut Job, root: &Table, top: &Place) {
+/// `[state]`, of which only the default is implemented.
+pub(crate) fn state(job: &mut Job, root: &Table, top: &Place) {
     with_table(job, root, top, "state", |reader| {
-        only_words(reader, "backend", &["memory", "disk"])
+        only_words(reader, "backend", &["memory", "disk"]);
     });
+}
+
+/// The strategies, and the keys of each.
+const STRATEGIES: [(&str, &[&str]); 3] = [
+    (
+        "exponential-delay",
+        &[
+            "initial-backoff",
+            "max-backoff",
+            "backoff-multiplier",
+            "reset-backoff-threshold",
+            "jitter-factor",
+            "attempts-before-reset-backoff",
+        ],
+    ),
+    ("fixed-delay", &["attempts", "delay"]),
+    ("none", &[]),
+];
+
+/// `[restart]`. As in Flink, a job without periodic checkpoints is not restarted unless it says so: all of its output
+/// would have to be made again.
+pub(crate) fn restart(job: &mut Job, root: &Table, top: &Place, interval: Option<Duration>) -> RestartStrategy {
     with_table(job, root, top, "restart", |reader| {
-        only_words(reader, "strategy", &["exponential-delay", "fixed-delay", "none"]);
-    });
+        let named = reader.raw("strategy").is_some();
+        let strategy = if named || interval.is_some() {
+            reader.choice("strategy", &STRATEGIES.map(|(word, _)| word))
+        } else {
+            reader.record("strategy", "\"none\"".to_owned(), None);
+            "none"
+        };
+        let idle = STRATEGIES.iter().filter(|(word, _)| *word != strategy);
+        for (other, keys) in idle {
+            for key in *keys {
+                if let Some(at) = reader.raw(key) {
+                    let message = format!(
+                        "{key} has no effect with strategy = \"{strategy}\"; remove it, or write strategy = \"{other}\""
+                    );
+                    reader.warning_at(&at.place, &message);
+                }
+            }
+        }
+        match strategy {
+            "exponential-delay" => exponential_delay(reader),
+            "fixed-delay" => RestartStrategy::FixedDelay {
+                attempts: reader.count("attempts", 0, 1),
+                delay: reader.duration("delay", Duration::from_secs(1), false),
+            },
+            _ => RestartStrategy::None,
+        }
+    })
+}
+
+fn exponential_delay(reader: &mut Reader<'_>) -> RestartStrategy {
+    let initial_backoff = reader.duration("initial-backoff", Duration::from_secs(1), true);
+    let max_backoff = reader.duration("max-backoff", Duration::from_secs(60), true);
+    if max_backoff < initial_backoff {
+        let at = reader.raw("max-backoff").or_else(|| reader.raw("initial-backoff"));
+        let message = format!(
+            "max-backoff ({}) is less than initial-backoff ({}); make it at least that",
+            units::show_duration(max_backoff),
+            units::show_duration(initial_backoff)
+        );
+        let place = at.map_or(reader.place, |at| &at.place);
+        reader.problem_at(place, &message);
+    }
+    RestartStrategy::ExponentialDelay {
+        initial_backoff,
+        max_backoff,
+        backoff_multiplier: reader.number("backoff-multiplier", 1.0, f64::MAX, 1.5),
+        reset_backoff_threshold: reader.duration("reset-backoff-threshold", Duration::from_secs(3600), true),
+        jitter_factor: reader.number("jitter-factor", 0.0, 1.0, 0.1),
+        attempts: reader.integer32("attempts-before-reset-backoff", 1, u32::MAX, 10),
+    }
 }

@@ -8,9 +8,9 @@
 //! - [`problem`]: what is wrong, and where.
 //! - [`suggest`], [`units`]: near misses; durations and sizes.
 //! - `tree`, [`settings`]: files and arguments as layers of one tree.
-//! - `reader`, `job_tables`, `generator`, `connectors`, `nodes`: the tree, table by table.
+//! - `reader`, `job_tables`, `generator`, `connectors`, `watermark`, `nodes`: the tree, table by table.
 //! - `check`, [`parse`]: how they fit together; the way in.
-//! - [`chaining`], [`render`]: which operators share a subtask; the graph for people.
+//! - [`chaining`], [`regions`], [`render`]: what shares a subtask; what restarts together; the graph for people.
 
 pub mod job_graph;
 pub mod identity;
@@ -23,10 +23,12 @@ mod reader;
 mod job_tables;
 mod generator;
 mod connectors;
+mod watermark;
 mod nodes;
 mod check;
 pub mod parse;
 pub mod chaining;
+pub mod regions;
 pub mod render;
 
 pub use parse::{load_job, parse_job};

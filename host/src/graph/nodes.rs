@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use regraft_model::id::OperatorUid;
 
-use super::connectors;
-use super::job_graph::{Artifact, NodeKind, Operator, Partitioning, Sink};
+use super::connectors::{self, DEAD_LETTER_EXAMPLE};
+use super::job_graph::{Artifact, NodeKind, Operator, Partitioning, Policy, Sink, WatermarkStrategy};
 use super::problem::Place;
 use super::reader::{Job, Reader};
 use super::settings::NODES;
-use super::suggest::one_of;
-use super::tree::{Located, Table, Value};
+use super::tree::{Located, Table, Value, text_to_toml};
 use super::units;
+use super::watermark::{self, EventTimes};
 
 /// What a guest's linear memory may grow to, where the job file is silent.
 const MEMORY_DEFAULT: u64 = 256 << 20;
@@ -31,7 +31,15 @@ pub(crate) struct Draft {
     pub(crate) uid_place: Place,
     pub(crate) parallelism: Option<(u32, Place)>,
     pub(crate) inputs: Vec<InputDraft>,
+    pub(crate) watermark: Option<WatermarkDraft>,
     pub(crate) kind: Option<NodeKind>,
+}
+
+/// A watermark strategy and where it stands.
+#[derive(Debug)]
+pub(crate) struct WatermarkDraft {
+    pub(crate) place: Place,
+    pub(crate) strategy: WatermarkStrategy,
 }
 
 /// One input as written.
@@ -93,6 +101,7 @@ fn node(job: &mut Job, word: &'static str, number: usize, table: &Table, place: 
         .parallelism(max)
         .and_then(|value| Some((value, table.get("parallelism")?.place.clone())));
     let mut inputs = Vec::new();
+    let mut strategy = None;
     let kind = match word {
         "source" => {
             if let Some(at) = table.get("inputs") {
@@ -102,10 +111,14 @@ fn node(job: &mut Job, word: &'static str, number: usize, table: &Table, place: 
                     "a source has no inputs; remove the key, or make it an [[operator]]",
                 );
             }
-            connectors::source(&mut reader).map(NodeKind::Source)
+            let source = connectors::source(&mut reader);
+            let connector = source.as_ref().map(|source| &source.connector);
+            strategy = watermark::read(&mut reader, EventTimes::Source(connector));
+            source.map(NodeKind::Source)
         }
         "operator" => {
             inputs = read_inputs(&mut reader);
+            strategy = watermark::read(&mut reader, EventTimes::Guest);
             operator(&mut reader).map(NodeKind::Operator)
         }
         _ => {
@@ -122,6 +135,10 @@ fn node(job: &mut Job, word: &'static str, number: usize, table: &Table, place: 
         uid_place,
         parallelism,
         inputs,
+        watermark: strategy.and_then(|strategy| {
+            let place = table.get("watermark")?.place.clone();
+            Some(WatermarkDraft { place, strategy })
+        }),
         kind,
     }
 }
@@ -218,11 +235,9 @@ fn operator(reader: &mut Reader<'_>) -> Option<Operator> {
     let artifact = artifact(reader);
     let config = config(reader);
     let (memory_max, time_per_batch_max) = limits(reader);
-    let words = ["fail", "dead-letter"];
-    let known = |value: &Value| matches!(value, Value::Text(text) if words.contains(&text.as_str()));
-    reader.only_default("on-trap", "\"fail\"", &one_of(&words), known);
-    let table = |value: &Value| matches!(value, Value::Table(_));
-    reader.only_default("dead-letter", "", "a table", table);
+    let (on_trap, on_failure) = policies(reader);
+    let dead_letter = connectors::dead_letter(reader);
+    check_policies(reader, [("on-trap", on_trap), ("on-failure", on_failure)]);
     let list = |value: &Value| matches!(value, Value::List(_));
     reader.only_default("imports", "[]", "an array of strings", list);
     Some(Operator {
@@ -230,7 +245,52 @@ fn operator(reader: &mut Reader<'_>) -> Option<Operator> {
         config: config?,
         memory_max,
         time_per_batch_max,
+        on_trap,
+        on_failure,
+        dead_letter,
     })
+}
+
+/// `on-trap`, and `on-failure`, which is the same where it is not there.
+fn policies(reader: &mut Reader<'_>) -> (Policy, Policy) {
+    let policy = |word| match word {
+        "dead-letter" => Policy::DeadLetter,
+        _ => Policy::Fail,
+    };
+    let words = ["fail", "dead-letter"];
+    let on_trap = reader.choice("on-trap", &words);
+    let on_failure = if reader.raw("on-failure").is_some() {
+        reader.choice("on-failure", &words)
+    } else {
+        let at = reader.raw("on-trap").map(|at| &at.place);
+        reader.record("on-failure", text_to_toml(on_trap), at);
+        on_trap
+    };
+    (policy(on_trap), policy(on_failure))
+}
+
+/// Policies and `dead-letter` need each other.
+fn check_policies(reader: &mut Reader<'_>, policies: [(&'static str, Policy); 2]) {
+    let mut needing = policies
+        .iter()
+        .filter(|(_, policy)| *policy == Policy::DeadLetter)
+        .filter_map(|(key, _)| Some((key, reader.raw(key)?)));
+    let first = needing.next();
+    drop(needing);
+    match (first, reader.raw("dead-letter")) {
+        (Some((key, at)), None) => {
+            let message = format!(
+                "{key} = \"dead-letter\" needs to know where dead letters go; add dead-letter = {DEAD_LETTER_EXAMPLE}"
+            );
+            reader.problem_at(&at.place, &message);
+        }
+        (None, Some(at)) => {
+            let message =
+                "dead-letter has no effect while on-trap and on-failure are \"fail\"; add on-trap = \"dead-letter\"";
+            reader.warning_at(&at.place, message);
+        }
+        _ => {}
+    }
 }
 
 fn artifact(reader: &mut Reader<'_>) -> Option<Artifact> {

@@ -71,14 +71,24 @@ pub fn parse_job(
     let (name, max_parallelism, parallelism) = scalars(&mut job, &root, &top);
     let checkpoint = job_tables::checkpoint(&mut job, &root, &top);
     let savepoint_dir = job_tables::savepoint(&mut job, &root, &top);
-    job_tables::state_and_restart(&mut job, &root, &top);
-    let drafts = nodes::read(&mut job, &root, max_parallelism);
+    job_tables::state(&mut job, &root, &top);
+    let restart = job_tables::restart(&mut job, &root, &top, checkpoint.interval);
+    let mut drafts = nodes::read(&mut job, &root, max_parallelism);
     for draft in &drafts {
         if let (Some(uid), None) = (&draft.uid, &draft.parallelism) {
             let value = job.settings.get("parallelism").cloned();
             job.settings
                 .extend(value.map(|value| (format!("{uid}.parallelism"), value)));
         }
+    }
+    for [source, operator] in check::hand_on_watermarks(&mut drafts, &mut job.findings) {
+        let prefix = format!("{source}.watermark.");
+        let handed = job.settings.iter().filter_map(|(key, setting)| {
+            let key = key.strip_prefix(&prefix)?;
+            Some((format!("{operator}.watermark.{key}"), setting.clone()))
+        });
+        let handed: Vec<_> = handed.collect();
+        job.settings.extend(handed);
     }
     let defaults = Defaults {
         parallelism,
@@ -94,6 +104,7 @@ pub fn parse_job(
         parallelism,
         max_parallelism,
         checkpoint,
+        restart,
         savepoint_dir,
         nodes,
         arguments: overrides.arguments.clone(),

@@ -100,6 +100,12 @@ impl<'a> Reader<'a> {
         self.job.findings.problem(place, self.uid, message);
     }
 
+    /// Says what its author should know.
+    pub(crate) fn warning_at(&mut self, place: &Place, message: &str) {
+        let message = format!("{}: {message}", self.title);
+        self.job.findings.warning(place, self.uid, message);
+    }
+
     /// `key: expected …, found …; write …`.
     pub(crate) fn expected(&mut self, at: &Located, key: &str, expected: &str, example: &str) {
         let message = format!(
@@ -160,6 +166,54 @@ impl<'a> Reader<'a> {
             format!("an integer from {min} to {max}")
         };
         self.expected(at, key, &bounds, &format!("{key} = {example}"));
+        None
+    }
+
+    /// An integer within bounds, or what it is by default.
+    pub(crate) fn count(&mut self, key: &'static str, min: u32, default: u32) -> u32 {
+        if self.raw(key).is_none() {
+            self.record(key, default.to_string(), None);
+        }
+        self.integer32(key, min, u32::MAX, default).unwrap_or(default)
+    }
+
+    /// A number within bounds, or what it is by default.
+    pub(crate) fn number(&mut self, key: &'static str, min: f64, max: f64, default: f64) -> f64 {
+        let Some(at) = self.raw(key) else {
+            self.record(key, Value::Float(default).to_toml(), None);
+            return default;
+        };
+        let value = match at.value {
+            Value::Float(value) => Some(value),
+            Value::Int(value) => i32::try_from(value).ok().map(f64::from),
+            _ => None,
+        };
+        if let Some(value) = value.filter(|value| value.is_finite() && (min..=max).contains(value)) {
+            self.record_raw(key, at);
+            return value;
+        }
+        let bounds = if max == f64::MAX {
+            format!("a number of at least {min}")
+        } else {
+            format!("a number from {min} to {max}")
+        };
+        self.expected(at, key, &bounds, &format!("{key} = {default}"));
+        default
+    }
+
+    /// A duration above zero, which may be left out.
+    pub(crate) fn optional_duration(&mut self, key: &'static str, example: Duration) -> Option<Duration> {
+        self.raw(key)?;
+        Some(self.duration(key, example, true))
+    }
+
+    /// A table, which may be left out.
+    pub(crate) fn table(&mut self, key: &'static str, example: &str) -> Option<(&'a Table, &'a Place)> {
+        let at = self.raw(key)?;
+        if let Value::Table(table) = &at.value {
+            return Some((table, &at.place));
+        }
+        self.expected(at, key, "a table", &format!("{key} = {example}"));
         None
     }
 
@@ -245,15 +299,10 @@ impl<'a> Reader<'a> {
         valid: impl Fn(&Value) -> bool,
     ) {
         let Some(at) = self.raw(key) else {
-            if !default.is_empty() {
-                self.record(key, default.to_owned(), None);
-            }
+            self.record(key, default.to_owned(), None);
             return;
         };
-        let value = at.value.to_toml();
-        let is_zero =
-            |text: &Value| matches!(text, Value::Text(text) if units::duration(text).is_some_and(|d| d.is_zero()));
-        if value == default || (default == "\"0s\"" && is_zero(&at.value)) {
+        if at.value.to_toml() == default {
             self.record_raw(key, at);
         } else if valid(&at.value) {
             self.problem_at(&at.place, &not_yet(&format!("{key} = {}", found(&at.value)), default));
@@ -313,10 +362,7 @@ impl<'a> Reader<'a> {
 }
 
 /// `… is not implemented yet; remove it or set it to its default (…)`.
-pub(crate) fn not_yet(what: &str, default: &str) -> String {
-    if default.is_empty() {
-        return format!("{what} is not implemented yet; remove it");
-    }
+fn not_yet(what: &str, default: &str) -> String {
     format!("{what} is not implemented yet; remove it or set it to its default ({default})")
 }
 

@@ -110,10 +110,10 @@ pub(crate) const SCALARS: [&str; 3] = ["name", "parallelism", "max-parallelism"]
 /// Top-level keys of a job file that hold its sources, operators and sinks.
 pub(crate) const NODES: [&str; 3] = ["source", "operator", "sink"];
 /// Keys that every connector has, so that they outlive a change of connector.
-const COMMON: [&str; 6] = ["uid", "connector", "inputs", "parallelism", "rate", "key"];
+const COMMON: [&str; 7] = ["uid", "connector", "inputs", "parallelism", "rate", "key", "watermark"];
 
 /// Other spellings of settings: dotted paths from the root, and ours.
-const ALIASES: [(&str, &str); 13] = [
+const ALIASES: [(&str, &str); 23] = [
     ("state.savepoints.dir", "savepoint.dir"),
     ("execution.checkpointing.savepoint-dir", "savepoint.dir"),
     ("state.checkpoints.dir", "checkpoint.dir"),
@@ -133,6 +133,34 @@ const ALIASES: [(&str, &str); 13] = [
         "checkpoint.max-concurrent",
     ),
     ("execution.checkpointing.unaligned", "checkpoint.unaligned"),
+    (
+        "execution.checkpointing.externalized-checkpoint-retention",
+        "checkpoint.on-cancel",
+    ),
+    ("restart-strategy.type", "restart.strategy"),
+    ("restart-strategy.fixed-delay.attempts", "restart.attempts"),
+    ("restart-strategy.fixed-delay.delay", "restart.delay"),
+    (
+        "restart-strategy.exponential-delay.initial-backoff",
+        "restart.initial-backoff",
+    ),
+    ("restart-strategy.exponential-delay.max-backoff", "restart.max-backoff"),
+    (
+        "restart-strategy.exponential-delay.backoff-multiplier",
+        "restart.backoff-multiplier",
+    ),
+    (
+        "restart-strategy.exponential-delay.reset-backoff-threshold",
+        "restart.reset-backoff-threshold",
+    ),
+    (
+        "restart-strategy.exponential-delay.jitter-factor",
+        "restart.jitter-factor",
+    ),
+    (
+        "restart-strategy.exponential-delay.attempts-before-reset-backoff",
+        "restart.attempts-before-reset-backoff",
+    ),
 ];
 
 /// Settings that people may bring along and that have no meaning here.
@@ -265,7 +293,7 @@ fn command_line(root: &mut Table, overrides: &Overrides, findings: &mut Findings
 /// One setting by its dotted path: a table of the job file, or a uid and its key.
 fn apply_set(root: &mut Table, parts: Vec<String>, value: Located, findings: &mut Findings) {
     let first = parts.first().map(String::as_str).unwrap_or_default();
-    let flink = ["execution", "s3"].contains(&first);
+    let flink = ["execution", "restart-strategy", "s3"].contains(&first);
     if flink || SCALARS.contains(&first) || RESERVED_UIDS.contains(&first) {
         let mut layer = Table::new();
         set_path(&mut layer, &parts, value, findings);

@@ -10,6 +10,9 @@ use super::job_graph::{
 };
 use super::*;
 
+mod policies;
+mod watermarks;
+
 const GOOD: &str = r#"name = "word-count"
 parallelism = 2
 
@@ -503,56 +506,35 @@ fn parallelism() {
 fn settings_that_come_later() {
     refused_around(
         r#"[checkpoint]
-mode = "at-least-once"
-min-pause = "1s"
-tolerable-failures = 3
-max-concurrent = 2
-retain = 3
-on-cancel = "retain"
 unaligned = true
 dir = "s3://bucket/x"
 [state]
 backend = "disk"
-[restart]
-strategy = "none"
 [[operator]]
 uid = "o"
 module = "m"
 inputs = ["src"]
-on-trap = "dead-letter"
-dead-letter = { connector = "file" }
 imports = ["wasi:clocks"]
 [[source]]
 uid = "t"
 connector = "file"
 path = "s3://bucket/in"
-watermark = { max-out-of-orderness = "5s" }
 compression = "gzip"
 format = "json""#,
         &[
-            "job.toml:3: [checkpoint]: mode = \"at-least-once\" is not implemented yet; remove it or set it to its default (\"exactly-once\")",
-            "job.toml:4: [checkpoint]: min-pause = \"1s\" is not implemented yet; remove it or set it to its default (\"0s\")",
-            "job.toml:5: [checkpoint]: tolerable-failures = 3 is not implemented yet; remove it or set it to its default (0)",
-            "job.toml:6: [checkpoint]: max-concurrent = 2 is not implemented yet; remove it or set it to its default (1)",
-            "job.toml:7: [checkpoint]: retain = 3 is not implemented yet; remove it or set it to its default (1)",
-            "job.toml:8: [checkpoint]: on-cancel = \"retain\" is not implemented yet; remove it or set it to its default (\"delete\")",
-            "job.toml:9: [checkpoint]: unaligned = true is not implemented yet; remove it or set it to its default (false)",
-            "job.toml:10: [checkpoint]: dir = \"s3://bucket/x\" is not implemented yet; remove it or set it to a local path",
-            "job.toml:12: [state]: backend = \"disk\" is not implemented yet; remove it or set it to its default (\"memory\")",
-            "job.toml:14: [restart]: strategy = \"none\" is not implemented yet; remove it or set it to its default (\"exponential-delay\")",
-            "job.toml:19: operator \"o\": on-trap = \"dead-letter\" is not implemented yet; remove it or set it to its default (\"fail\")",
-            "job.toml:20: operator \"o\": dead-letter = { connector = \"file\" } is not implemented yet; remove it",
-            "job.toml:21: operator \"o\": imports = [\"wasi:clocks\"] is not implemented yet; remove it or set it to its default ([])",
-            "job.toml:25: source \"t\": path = \"s3://bucket/in\" is not implemented yet; remove it or set it to a local path",
-            "job.toml:26: source \"t\": watermark = { max-out-of-orderness = \"5s\" } is not implemented yet; remove it",
-            "job.toml:27: source \"t\": compression = \"gzip\" is not implemented yet; remove it or set it to its default (\"none\")",
-            "job.toml:28: source \"t\": format = \"json\" is not implemented yet; remove it or set it to its default (\"lines\")",
+            "job.toml:3: [checkpoint]: unaligned = true is not implemented yet; remove it or set it to its default (false)",
+            "job.toml:4: [checkpoint]: dir = \"s3://bucket/x\" is not implemented yet; remove it or set it to a local path",
+            "job.toml:6: [state]: backend = \"disk\" is not implemented yet; remove it or set it to its default (\"memory\")",
+            "job.toml:11: operator \"o\": imports = [\"wasi:clocks\"] is not implemented yet; remove it or set it to its default ([])",
+            "job.toml:15: source \"t\": path = \"s3://bucket/in\" is not implemented yet; remove it or set it to a local path",
+            "job.toml:16: source \"t\": compression = \"gzip\" is not implemented yet; remove it or set it to its default (\"none\")",
+            "job.toml:17: source \"t\": format = \"json\" is not implemented yet; remove it or set it to its default (\"lines\")",
         ],
     );
     // The defaults themselves may be written.
     good(
         &around(
-            "[checkpoint]\nmode = \"exactly-once\"\nmin-pause = \"0ms\"\ntolerable-failures = 0\nmax-concurrent = 1\nretain = 1\non-cancel = \"delete\"\nunaligned = false\n[state]\nbackend = \"memory\"\n[restart]\nstrategy = \"exponential-delay\"\n[[operator]]\nuid = \"o\"\nmodule = \"m\"\ninputs = [\"src\"]\non-trap = \"fail\"\nimports = []",
+            "[checkpoint]\nunaligned = false\n[state]\nbackend = \"memory\"\n[[operator]]\nuid = \"o\"\nmodule = \"m\"\ninputs = [\"src\"]\nimports = []",
         ),
         &overrides(),
     );
@@ -714,7 +696,7 @@ fn the_command_line_has_the_same_errors() {
             "--set count.uid=z: a uid is what state is bound to and cannot be set here; change the job file",
             "--set checkpoint.interval=x: [checkpoint]: interval: expected a duration above zero, or \"off\", found \"x\"; write interval = \"10s\"",
             "--set checkpoint.intervl=3s: [checkpoint]: unknown key \"intervl\"; did you mean \"interval\"?",
-            "--set count.pth=x: operator \"count\": unknown key \"pth\"; expected \"uid\", \"parallelism\", \"inputs\", \"module\", \"crate\", \"config\", \"limits\", \"on-trap\", \"dead-letter\" or \"imports\"",
+            "--set count.pth=x: operator \"count\": unknown key \"pth\"; expected \"uid\", \"parallelism\", \"inputs\", \"watermark\", \"module\", \"crate\", \"config\", \"limits\", \"on-trap\", \"on-failure\", \"dead-letter\" or \"imports\"",
         ],
     );
 }
@@ -765,12 +747,49 @@ chain 2 x 2
   n2 -->|\"forward\"| n3
 "
     );
+    assert_eq!(regions::regions(&graph), [[0, 1, 2, 3]]);
     // A second reader, a second input and another parallelism each break a chain.
     let broken = around(
         "[[operator]]\nuid = \"a\"\nmodule = \"m\"\ninputs = [\"src\"]\n[[operator]]\nuid = \"b\"\nmodule = \"m\"\ninputs = [\"a\", \"src\"]\n[[operator]]\nuid = \"c\"\nmodule = \"m\"\nparallelism = 2\ninputs = [\"b\"]",
     );
     let graph = good(&broken, &overrides());
     assert!(chaining::chains(&graph).iter().all(|chain| chain.nodes.len() == 1));
+}
+
+#[test]
+fn what_records_connect_is_one_region() {
+    let node = |word: &str, uid: &str, settings: &str| format!("[[{word}]]\nuid = \"{uid}\"\n{settings}\n");
+    let source = |uid: &str| node("source", uid, "connector = \"file\"\npath = \"a\"");
+    let sink = |uid: &str, inputs: &str| node("sink", uid, &format!("connector = \"print\"\ninputs = {inputs}"));
+    let operator = |uid: &str, inputs: &str| node("operator", uid, &format!("module = \"m\"\ninputs = {inputs}"));
+    let regions = |nodes: &[String]| {
+        let graph = good(&format!("name = \"j\"\n{}", nodes.concat()), &overrides());
+        let uids = |region: &Vec<usize>| region.iter().map(|idx| graph.nodes[*idx].uid.to_string()).collect();
+        let named: Vec<Vec<String>> = regions::regions(&graph).iter().map(uids).collect();
+        let all: usize = named.iter().map(Vec::len).sum();
+        assert_eq!(all, graph.nodes.len(), "each node is in one region");
+        named
+    };
+    let [a, b, c] = ["a", "b", "c"].map(source);
+    let apart = [a.clone(), b.clone(), sink("x", "[\"a\"]"), sink("y", "[\"b\"]")];
+    assert_eq!(regions(&apart), [["a", "x"], ["b", "y"]]);
+    // Two that met late are one, and so is what each of them was connected with before.
+    let joined = [
+        a.clone(),
+        b.clone(),
+        c.clone(),
+        sink("x", "[\"a\"]"),
+        sink("y", "[\"b\"]"),
+        sink("z", "[\"c\"]"),
+        operator("join", "[\"c\", \"a\"]"),
+        sink("out", "[\"join\"]"),
+    ];
+    assert_eq!(
+        regions(&joined),
+        [vec!["a", "c", "join", "x", "z", "out"], vec!["b", "y"]]
+    );
+    let chained = [a, b, c, sink("x", "[\"b\", \"c\"]"), sink("y", "[\"a\", \"c\"]")];
+    assert_eq!(regions(&chained), [["a", "b", "c", "x", "y"]]);
 }
 
 /// Pieces that reach deep into the reader more often than characters do.
@@ -788,6 +807,12 @@ fn pieces() -> impl Strategy<Value = String> {
         "fields",
         "limits",
         "config",
+        "watermark",
+        "dead-letter",
+        "on-trap",
+        "[restart]\n",
+        "strategy",
+        "{ connector = \"file\", path = \"p\" }",
         "path",
         "key",
         " = ",
