@@ -77,6 +77,11 @@ impl<O: Operator + Send> HostOperator for NativeOperator<O> {
             .map(outcome)
             .map_err(failed)
     }
+
+    fn reset(&mut self) -> Result<(), GuestError> {
+        self.instance = None;
+        Ok(())
+    }
 }
 
 fn failed(failure: native::Failure) -> GuestError {

@@ -174,12 +174,14 @@ mod tests {
             id,
             source: None,
             keyed: vec![],
-            sink: None,
+            operator: vec![],
+            sinks: vec![],
             watermark: 0,
             finished: vec![],
             align_ns: 0,
             sync_ns: 0,
             swap_ns: 0,
+            async_ns: 0,
         }
     }
 

@@ -8,7 +8,7 @@ use regraft_model::id::{AttemptId, JobId, JobVersion, OperatorUid, SubtaskIndex}
 use regraft_model::key_group::{KeyGroupRange, range_of};
 
 use super::round::Acknowledged;
-use crate::dataflow::control::SubtaskSnapshot;
+use crate::dataflow::control::{KeyedSnapshot, SubtaskSnapshot};
 use crate::dataflow::operator::Modules;
 use crate::environment::{Environment, run_blocking};
 use crate::graph::identity;
@@ -109,7 +109,7 @@ pub async fn store(
     let (checkpoint_id, triggered_at_ms, kind) = (round.id, round.triggered_ms, round.kind);
     for mut part in round.snapshots {
         collect_ends(&mut part, &mut entries, &mut handles, &mut sink_states);
-        for (uid, groups) in part.keyed {
+        for KeyedSnapshot { uid, rows: groups, .. } in part.keyed {
             if let (Some(entry), Some(module)) = (entries.get_mut(&uid), facts.modules.get(&uid)) {
                 let range = range_of(part.subtask.index, entry.parallelism, facts.graph.max_parallelism);
                 let finished = part.finished.contains(&uid);
@@ -189,7 +189,7 @@ fn collect_ends(
         source.splits.extend(splits.into_iter().map(split));
         source.splits.sort_by(|a, b| a.split.cmp(&b.split));
     }
-    if let Some((uid, snapshot)) = part.sink.take() {
+    for (uid, snapshot) in std::mem::take(&mut part.sinks) {
         if let Some(sink) = entries.get_mut(&uid).and_then(|entry| entry.sink.as_mut()) {
             sink.handles.extend(snapshot.handles.iter().cloned());
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use regraft_guest_runtime::call::OperatorState;
 use regraft_model::id::{CheckpointId, OperatorUid};
 
 use super::element::CheckpointBarrier;
@@ -68,10 +69,12 @@ pub struct SubtaskSnapshot {
     pub id: CheckpointId,
     /// Positions of its source's splits.
     pub source: Option<(OperatorUid, Vec<SplitState>)>,
-    /// Keyed state of its operators, group by group.
-    pub keyed: Vec<(OperatorUid, Vec<KeyedRows>)>,
-    /// Its sink's uncommitted output and own state.
-    pub sink: Option<(OperatorUid, SinkSnapshot)>,
+    /// Keyed state of its operators.
+    pub keyed: Vec<KeyedSnapshot>,
+    /// Operator state and private state of those operators that have some.
+    pub operator: Vec<(OperatorUid, Vec<OperatorState>)>,
+    /// Uncommitted output and own state: of its sink, and of its operators' dead letters under the operators' uids.
+    pub sinks: Vec<(OperatorUid, SinkSnapshot)>,
     /// The watermark of each operator.
     pub watermark: i64,
     /// Operators whose `finish` had run, and no record had come since.
@@ -82,6 +85,19 @@ pub struct SubtaskSnapshot {
     pub sync_ns: u64,
     /// What replacing modules took, nanoseconds.
     pub swap_ns: u64,
+    /// From the barrier until the last row was written out, nanoseconds; records were processed meanwhile.
+    pub async_ns: u64,
+}
+
+/// The keyed state of one operator in one subtask, as it was at a barrier.
+#[derive(Debug)]
+pub struct KeyedSnapshot {
+    /// The operator.
+    pub uid: OperatorUid,
+    /// The completed round that the rows are the changes since; none: they are all there is.
+    pub base: Option<CheckpointId>,
+    /// Its rows, group by group.
+    pub rows: Vec<KeyedRows>,
 }
 
 /// How long a swapped operator gave no output.

@@ -35,6 +35,11 @@ pub struct CheckpointBarrier {
     pub kind: SnapshotKind,
     /// The modules to swap in behind it.
     pub swaps: Option<SwapSet>,
+    /// The completed round that state is to be the changes since, where its backend can tell; none: all of it.
+    pub base: Option<CheckpointId>,
+    /// Whether a channel that has delivered it waits for the others. If not, records behind it may be in the snapshot,
+    /// and come again after a recovery: at least once.
+    pub aligned: bool,
 }
 
 /// What changes at a barrier.

@@ -25,6 +25,23 @@ pub struct SubtaskFailure {
     pub cause: Cause,
 }
 
+impl SubtaskFailure {
+    /// Whether the same again may go well: a restart from the last checkpoint is worth it.
+    ///
+    /// It is not where the same input gives the same failure (a guest that fails on a record, state that does not
+    /// decode), where input or output has vanished, and where a rule of the host is broken.
+    #[must_use]
+    pub const fn restartable(&self) -> bool {
+        match &self.cause {
+            Cause::Guest(error) => matches!(error, GuestError::Engine { .. }),
+            Cause::Source(error) => matches!(error, SourceError::Io { .. }),
+            Cause::Sink(error) => matches!(error, SinkError::Io { .. }),
+            Cause::Bug(_) => false,
+            Cause::Panic(_) => true,
+        }
+    }
+}
+
 /// What went wrong below.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {

@@ -8,7 +8,7 @@ use regraft_model::id::{CheckpointId, OperatorUid};
 use regraft_model::time::Clock;
 
 use super::chain::Chain;
-use super::control::{Control, Event, EventSink, Mailbox, NodeCounters, SubtaskId, SubtaskSnapshot};
+use super::control::{Control, Event, EventSink, KeyedSnapshot, Mailbox, NodeCounters, SubtaskId, SubtaskSnapshot};
 use super::element::{CheckpointBarrier, Element};
 use super::exchange::gate::{Delivered, Gate};
 use super::failure::SubtaskFailure;
@@ -78,6 +78,8 @@ pub struct Subtask {
     last_round: CheckpointId,
     aligning_since: Option<u64>,
     snapshot: Option<Box<SubtaskSnapshot>>,
+    /// When its sweep began, monotonic nanoseconds.
+    swept_since: u64,
 }
 
 impl Subtask {
@@ -104,6 +106,7 @@ impl Subtask {
             last_round: CheckpointId(0),
             aligning_since: None,
             snapshot: None,
+            swept_since: 0,
         }
     }
 
@@ -291,25 +294,30 @@ impl Subtask {
             Head::Source(source) => Some((source.uid.clone(), source.reader.snapshot())),
             Head::Gate(_) => None,
         };
-        let (mut keyed, mut finished) = (vec![], vec![]);
+        let (mut keyed, mut operator, mut finished) = (vec![], vec![], vec![]);
         for node in self.chain.operators() {
             let uid = node.uid().clone();
             if node.is_finished() {
                 finished.push(uid.clone());
             }
+            let states = node.snapshot(barrier.id)?;
+            if !states.is_empty() {
+                operator.push((uid.clone(), states));
+            }
             if let Some(backend) = node.backend() {
                 backend.begin_snapshot();
-                keyed.push((uid, vec![]));
+                let (base, rows) = (None, vec![]);
+                keyed.push(KeyedSnapshot { uid, base, rows });
             }
         }
-        let mut prepared = None;
+        let mut sinks = vec![];
         if let Some(sink) = self.chain.sink() {
             let snapshot = sink
                 .writer
                 .prepare(barrier.id)
                 .map_err(|error| sink.failed("prepare", error))?;
             sink.writer.begin().map_err(|error| sink.failed("begin", error))?;
-            prepared = Some((sink.uid.clone(), snapshot));
+            sinks.push((sink.uid.clone(), snapshot));
         }
         let before_swap = self.clock.monotonic_ns();
         self.chain.swap(self.id.index, barrier)?;
@@ -325,13 +333,16 @@ impl Subtask {
             id: barrier.id,
             source,
             keyed,
-            sink: prepared,
+            operator,
+            sinks,
             watermark: self.watermark,
             finished,
             align_ns,
             sync_ns: end - start,
             swap_ns: if barrier.swaps.is_some() { end - before_swap } else { 0 },
+            async_ns: 0,
         }));
+        self.swept_since = end;
         Ok(())
     }
 
@@ -343,13 +354,14 @@ impl Subtask {
         for node in self.chain.operators() {
             let Some(backend) = node.backend() else { continue };
             if let Some(rows) = backend.next_snapshot_rows() {
-                if let Some((_, all)) = snapshot.keyed.iter_mut().find(|(uid, _)| uid == node.uid()) {
-                    all.push(rows);
+                if let Some(keyed) = snapshot.keyed.iter_mut().find(|keyed| keyed.uid == *node.uid()) {
+                    keyed.rows.push(rows);
                 }
                 return true;
             }
         }
-        if let Some(snapshot) = self.snapshot.take() {
+        if let Some(mut snapshot) = self.snapshot.take() {
+            snapshot.async_ns = self.clock.monotonic_ns() - self.swept_since;
             (self.events)(Event::Snapshot(snapshot));
         }
         true

@@ -320,6 +320,8 @@ impl Controller {
             id: begun.id,
             kind: request.kind,
             swaps,
+            base: None,
+            aligned: true,
         });
         if request.swap.is_some() {
             // An upgrade that still waits for its gaps is reported with those it has.
@@ -345,6 +347,8 @@ impl Controller {
                 id,
                 kind: active.request.kind,
                 swaps: None,
+                base: None,
+                aligned: true,
             });
             self.p.mailboxes[&subtask].send(Control::Trigger(barrier));
         }

@@ -1,11 +1,15 @@
 //! A component as an operator: the guest runtime's instance behind the dataflow's contract.
 
-use regraft_guest_runtime::call::{BatchView, Header, KeyedView, OpenContext, Outcome};
+use std::sync::Arc;
+
+use regraft_guest_runtime::call::{BatchView, Header, KeyedView, OpenContext, OperatorState, Outcome, TimerView};
 use regraft_guest_runtime::describe::ModuleDigest;
 use regraft_guest_runtime::instance::{GuestInstance, InstanceSettings};
 use regraft_guest_runtime::module::GuestModule;
+use regraft_guest_runtime::state_access::StateAccess;
 use regraft_guest_runtime::trap::GuestError;
 use regraft_model::describe::Description;
+use regraft_model::id::CheckpointId;
 
 use super::{Operator, OperatorModule};
 
@@ -20,6 +24,35 @@ impl Operator for GuestInstance {
 
     fn finish(&mut self, header: Header, keyed: KeyedView<'_>, last: bool) -> Result<Outcome, GuestError> {
         Self::finish(self, header, keyed, last)
+    }
+
+    fn on_timers(
+        &mut self,
+        header: Header,
+        timers: TimerView<'_>,
+        keyed: KeyedView<'_>,
+    ) -> Result<Outcome, GuestError> {
+        Self::on_timers(self, header, timers, keyed)
+    }
+
+    fn on_watermark(&mut self, header: Header) -> Result<Outcome, GuestError> {
+        Self::on_watermark(self, header)
+    }
+
+    fn snapshot(&mut self, checkpoint_id: CheckpointId) -> Result<Vec<OperatorState>, GuestError> {
+        Self::snapshot(self, checkpoint_id.0)
+    }
+
+    fn restore(&mut self, states: &[OperatorState]) -> Result<(), GuestError> {
+        Self::restore(self, states)
+    }
+
+    fn set_state(&mut self, access: Option<Arc<dyn StateAccess>>) {
+        Self::set_state(self, access);
+    }
+
+    fn reset(&mut self) -> Result<(), GuestError> {
+        Self::reset(self)
     }
 }
 

@@ -10,12 +10,13 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use regraft_guest_runtime::call::{BatchView, Header, KeyedView, OpenContext, Outcome};
+use regraft_guest_runtime::call::{BatchView, Header, KeyedView, OpenContext, OperatorState, Outcome, TimerView};
 use regraft_guest_runtime::describe::ModuleDigest;
 use regraft_guest_runtime::instance::InstanceSettings;
+use regraft_guest_runtime::state_access::StateAccess;
 use regraft_guest_runtime::trap::GuestError;
 use regraft_model::describe::Description;
-use regraft_model::id::OperatorUid;
+use regraft_model::id::{CheckpointId, OperatorUid};
 
 /// One subtask's instance of an operator: a component, or the same logic compiled natively.
 ///
@@ -33,11 +34,72 @@ pub trait Operator: Send + Debug {
     /// [`GuestError`]; then nothing of the call is kept.
     fn process(&mut self, header: Header, batch: BatchView<'_>, keyed: KeyedView<'_>) -> Result<Outcome, GuestError>;
 
-    /// The end of all inputs: some of the keys, and at last one call without keys.
+    /// Fires timers that are due, at most one of a key. Called only where timers are declared.
+    ///
+    /// # Errors
+    /// [`GuestError`]; then nothing of the call is kept.
+    fn on_timers(
+        &mut self,
+        header: Header,
+        timers: TimerView<'_>,
+        keyed: KeyedView<'_>,
+    ) -> Result<Outcome, GuestError> {
+        let _ = (header, timers, keyed);
+        Err(undeclared("on-timers"))
+    }
+
+    /// The watermark has advanced to `header.watermark`. Called only where declared.
+    ///
+    /// # Errors
+    /// [`GuestError`]; then nothing of the call is kept.
+    fn on_watermark(&mut self, header: Header) -> Result<Outcome, GuestError> {
+        let _ = header;
+        Err(undeclared("on-watermark"))
+    }
+
+    /// The end of all inputs: some of the keys, and at last one call without keys. Called only where declared.
     ///
     /// # Errors
     /// [`GuestError`].
     fn finish(&mut self, header: Header, keyed: KeyedView<'_>, last: bool) -> Result<Outcome, GuestError>;
+
+    /// The operator state and private state of the instance; none for one that keeps nothing between calls.
+    ///
+    /// # Errors
+    /// [`GuestError`] fails the job.
+    fn snapshot(&mut self, checkpoint_id: CheckpointId) -> Result<Vec<OperatorState>, GuestError> {
+        let _ = checkpoint_id;
+        Ok(vec![])
+    }
+
+    /// Gives operator state back, after `open`. Called only where there is some.
+    ///
+    /// # Errors
+    /// [`GuestError`] fails the job.
+    fn restore(&mut self, states: &[OperatorState]) -> Result<(), GuestError> {
+        let _ = states;
+        Err(undeclared("restore"))
+    }
+
+    /// What calls read keyed state from that does not travel with the batch; without it there is none to read.
+    fn set_state(&mut self, access: Option<Arc<dyn StateAccess>>) {
+        let _ = access;
+    }
+
+    /// Drops everything that the instance has and starts it anew: it needs `open` again, and `restore` where there is
+    /// operator state. What `set_state` gave stays.
+    ///
+    /// # Errors
+    /// [`GuestError`] where the guest's own initialisation fails.
+    fn reset(&mut self) -> Result<(), GuestError>;
+}
+
+/// An operator was called for something that it does not have: a mistake in the host, or in a native operator.
+fn undeclared(doing: &'static str) -> GuestError {
+    GuestError::Engine {
+        doing,
+        message: "the operator does not implement it".to_owned(),
+    }
 }
 
 /// What instances of an operator are made of: a loaded component, or the same logic compiled natively.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use regraft_guest_runtime::call::{BatchView, Header, KeyedView, OpenContext, Outcome, Output};
+use regraft_guest_runtime::call::{BatchView, Header, KeyedView, OpenContext, OperatorState, Outcome, Output};
 use regraft_model::batch::{Batch, BytesColumn, Keys};
 use regraft_model::describe::Description;
 use regraft_model::id::{CheckpointId, OperatorUid};
@@ -257,6 +257,18 @@ impl OperatorNode {
         self.apply(&batch.keys, &outcome);
         self.take_outputs(outcome, &batch, keys_needed, out);
         Ok(())
+    }
+
+    /// The operator state and private state of its instance; none where it keeps nothing between calls.
+    ///
+    /// # Errors
+    /// [`SubtaskFailure`].
+    pub fn snapshot(&mut self, id: CheckpointId) -> Result<Vec<OperatorState>, SubtaskFailure> {
+        if self.description.operator_states.is_empty() && !self.description.private_state {
+            return Ok(vec![]);
+        }
+        let states = self.operator.snapshot(id);
+        states.map_err(|error| self.failed("snapshot", None, error))
     }
 
     /// Hands over all keys, and then the end.
