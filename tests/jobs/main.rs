@@ -13,6 +13,7 @@ mod setup;
 
 mod endings;
 mod forks;
+mod golden;
 mod handbook;
 mod moved;
 mod random;
