@@ -56,7 +56,9 @@ impl Executor for Threads {
             let (clock, events, cancelled) = (clock.clone(), events.clone(), cancelled.clone());
             let name = format!("{}#{}", subtask.uid(), subtask.id().index);
             let thread = std::thread::Builder::new().name(name);
-            handles.push(thread.spawn(move || run(subtask, &*clock, &events, &cancelled))?);
+            // What a subtask logs is of the job that it was started for.
+            let span = tracing::Span::current();
+            handles.push(thread.spawn(move || span.in_scope(|| run(subtask, &*clock, &events, &cancelled)))?);
         }
         Ok(Box::new(RunningThreads(handles)))
     }

@@ -1,10 +1,13 @@
 //! This machine: tokio's tasks, the system's clock, its files. To be used within a tokio runtime.
+//!
+//! Tasks and work are in the tracing span of whoever handed them over, so that what they log is known to be of that job.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use regraft_model::time::{Clock, SystemClock};
+use tracing::{Instrument as _, Span};
 
 use super::files::{FileSystem, LocalFiles};
 use super::{Environment, Task};
@@ -31,7 +34,7 @@ impl Environment for RealEnvironment {
     }
 
     fn spawn(&self, task: Task) {
-        tokio::spawn(task);
+        tokio::spawn(task.instrument(Span::current()));
     }
 
     fn sleep(&self, duration: Duration) -> Task {
@@ -39,7 +42,8 @@ impl Environment for RealEnvironment {
     }
 
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> Task {
-        let done = tokio::task::spawn_blocking(work);
+        let span = Span::current();
+        let done = tokio::task::spawn_blocking(move || span.in_scope(work));
         Box::pin(async move {
             if let Err(error) = done.await {
                 tracing::error!("work of the host ended early: {error}");

@@ -27,18 +27,29 @@ impl JobStatus {
         matches!(self, Self::Failed | Self::Canceled | Self::Finished | Self::Suspended)
     }
 
+    /// Whether nothing follows in any process: a suspended job is brought back by the next one (Flink: globally terminal).
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        self.is_terminal() && !matches!(self, Self::Suspended)
+    }
+
     /// Whether `next` may follow.
     #[must_use]
     pub const fn may_become(self, next: Self) -> bool {
         match self {
-            Self::Created => matches!(next, Self::Running | Self::Failing | Self::Cancelling),
+            Self::Created => matches!(next, Self::Running | Self::Failing | Self::Cancelling | Self::Suspended),
             Self::Running => {
                 matches!(
                     next,
                     Self::Failing | Self::Cancelling | Self::Finished | Self::Restarting | Self::Suspended
                 )
             }
-            Self::Restarting => matches!(next, Self::Created | Self::Running | Self::Failing | Self::Cancelling),
+            Self::Restarting => {
+                matches!(
+                    next,
+                    Self::Created | Self::Running | Self::Failing | Self::Cancelling | Self::Suspended
+                )
+            }
             Self::Failing => matches!(next, Self::Failed | Self::Restarting),
             Self::Cancelling => matches!(next, Self::Canceled | Self::Failing),
             Self::Failed | Self::Canceled | Self::Finished | Self::Suspended => false,
