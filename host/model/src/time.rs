@@ -13,6 +13,27 @@ pub const NO_TIMESTAMP: EventTime = i64::MIN;
 /// The watermark after the last record of a bounded input.
 pub const MAX_WATERMARK: EventTime = i64::MAX;
 
+/// Which time a timer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TimeDomain {
+    /// The watermark.
+    Event,
+    /// The clock.
+    Processing,
+}
+
+impl TimeDomain {
+    /// By the word of a declaration, `event` or `processing`.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        match word {
+            "event" => Some(Self::Event),
+            "processing" => Some(Self::Processing),
+            _ => None,
+        }
+    }
+}
+
 /// Where the dataflow reads the time.
 pub trait Clock: Send + Sync {
     /// Milliseconds since the Unix epoch.

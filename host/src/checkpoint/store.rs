@@ -19,7 +19,7 @@ use crate::savepoint::metadata::{
 };
 use crate::savepoint::publish::{publish, write_module, write_state_file};
 use crate::savepoint::rows::{EncodedStateFile, Layout, RowsError, StateFileSpec, StateFileWriter};
-use crate::state::rows::KeyedRows;
+use crate::state::rows::{RowsOf, StateRows};
 use crate::storage::paths::StateFileName;
 use crate::storage::{Storage, StoreError, paths};
 
@@ -202,7 +202,7 @@ struct SubtaskRows {
     uid: OperatorUid,
     subtask: SubtaskIndex,
     range: KeyGroupRange,
-    groups: Arc<[KeyedRows]>,
+    groups: Arc<[StateRows]>,
 }
 
 /// One file per state that has entries; encoding computes, so it runs beside the I/O threads.
@@ -248,7 +248,7 @@ async fn store_keyed(
 }
 
 fn encode(
-    groups: &[KeyedRows],
+    groups: &[StateRows],
     at: usize,
     state: &StateDescription,
     key: &regraft_model::schema::Field,
@@ -262,8 +262,9 @@ fn encode(
         schema: 1,
     };
     let mut writer = StateFileWriter::new(&spec)?;
-    for rows in groups {
-        writer.write_group(rows, at)?;
+    let of = RowsOf::State(at as u16);
+    for rows in groups.iter().filter(|rows| rows.of == of) {
+        writer.write_group(rows)?;
     }
     writer.finish()
 }

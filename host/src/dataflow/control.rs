@@ -12,7 +12,7 @@ use super::element::CheckpointBarrier;
 use super::failure::SubtaskFailure;
 use super::sink::SinkSnapshot;
 use super::source::SplitState;
-use crate::state::rows::KeyedRows;
+use crate::state::rows::StateRows;
 
 /// Which subtask: chain number and index in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,7 +97,7 @@ pub struct KeyedSnapshot {
     /// The completed round that the rows are the changes since; none: they are all there is.
     pub base: Option<CheckpointId>,
     /// Its rows, group by group.
-    pub rows: Vec<KeyedRows>,
+    pub rows: Vec<StateRows>,
 }
 
 /// How long a swapped operator gave no output.

@@ -305,8 +305,8 @@ impl Subtask {
                 operator.push((uid.clone(), states));
             }
             if let Some(backend) = node.backend() {
-                backend.begin_snapshot();
-                let (base, rows) = (None, vec![]);
+                let base = backend.begin_snapshot(barrier.id, None);
+                let rows = vec![];
                 keyed.push(KeyedSnapshot { uid, base, rows });
             }
         }
@@ -355,7 +355,7 @@ impl Subtask {
             let Some(backend) = node.backend() else { continue };
             if let Some(rows) = backend.next_snapshot_rows() {
                 if let Some(keyed) = snapshot.keyed.iter_mut().find(|keyed| keyed.uid == *node.uid()) {
-                    keyed.rows.push(rows);
+                    keyed.rows.extend(rows);
                 }
                 return true;
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use regraft_guest_runtime::events::GuestEvents;
 use regraft_guest_runtime::instance::InstanceSettings;
 use regraft_guest_runtime::trap::GuestError;
-use regraft_model::describe::PortValue;
+use regraft_model::describe::{Description, PortValue};
 use regraft_model::id::{AttemptId, JobId, JobVersion, OperatorUid};
 use regraft_model::key_group::range_of;
 use regraft_model::time::{Clock, NO_TIMESTAMP};
@@ -36,17 +36,17 @@ use crate::graph::chaining;
 use crate::graph::job_graph::{
     JobGraph, Node, NodeKind, Operator, Partitioning, SinkConnector, Source, SourceConnector,
 };
-use crate::state::backend::{BackendError, StateBackend};
+use crate::state::backend::{BackendError, StateBackend, bindings};
 use crate::state::memory::MemoryBackend;
-use crate::state::rows::KeyedRows;
+use crate::state::rows::{RowsOf, StateRows};
 
-/// Rows of one state for one subtask.
+/// Rows of one state, or of timers, for one subtask.
 #[derive(Debug)]
 pub struct RestoredRows {
-    /// The state's name.
+    /// The state's name: it says which of the operator's states they are of.
     pub state: String,
-    /// Its rows; each has one state column.
-    pub rows: Vec<KeyedRows>,
+    /// Its rows.
+    pub rows: Vec<StateRows>,
 }
 
 /// What a job starts with.
@@ -390,7 +390,7 @@ fn chained(
             let module = context.modules.get(&node.uid);
             let module = module.ok_or_else(|| DeployError::Shape(format!("\"{}\" has no module", node.uid)))?;
             let prepared = open_operator(graph, node, operator, &**module, subtask, watermark)?;
-            let backend = backend(graph, node, subtask, restored)?;
+            let backend = backend(graph, node, subtask, &prepared.description, restored)?;
             let seed = u64::from(subtask) ^ xxhash_rust::xxh3::xxh3_64(node.uid.as_str().as_bytes());
             let parts = NodeParts {
                 uid: node.uid.clone(),
@@ -434,6 +434,7 @@ fn backend(
     graph: &JobGraph,
     node: &Node,
     subtask: u32,
+    description: &Description,
     restored: &mut RestoredState,
 ) -> Result<Option<Box<dyn StateBackend>>, DeployError> {
     if !node.inputs.iter().all(|input| input.by == Partitioning::Key) {
@@ -441,12 +442,19 @@ fn backend(
     }
     let range = range_of(subtask, node.parallelism, graph.max_parallelism);
     let mut backend = MemoryBackend::new(node.uid.clone(), range, graph.max_parallelism);
+    let (states, timers) = bindings(description);
+    backend.bind(&states, &timers);
     for restored in restored.keyed.remove(&(node.uid.clone(), subtask)).unwrap_or_default() {
-        backend.bind(&[restored.state]);
-        for rows in &restored.rows {
-            backend.load(rows)?;
+        let position = states.iter().position(|state| state.name == restored.state);
+        for mut rows in restored.rows {
+            if let RowsOf::State(_) = rows.of {
+                let missing = || DeployError::Shape(format!("\"{}\" has no state \"{}\"", node.uid, restored.state));
+                rows.of = RowsOf::State(position.ok_or_else(missing)? as u16);
+            }
+            backend.load(&rows)?;
         }
     }
+    backend.loaded(None);
     Ok(Some(Box::new(backend)))
 }
 

@@ -117,7 +117,7 @@ pub async fn load(
                         reason: error.to_string(),
                     })
                 })?;
-                loaded.keys += rows.iter().map(|rows| rows.keys.len() as u64).sum::<u64>();
+                loaded.keys += rows.iter().map(|rows| rows.len() as u64).sum::<u64>();
                 let restored = RestoredRows {
                     state: read.state.clone(),
                     rows,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use regraft_model::key_group::KeyGroupRange;
 
 use crate::savepoint::metadata::{Metadata, MetadataError, ModuleFile, StateEntry, StateFile, checksum};
-use crate::savepoint::rows::{KeyedRows, StateFileSpec, read_state_file};
+use crate::savepoint::rows::{StateFileSpec, StateRows, read_state_file};
 use crate::storage::{Storage, StoreError, Stores, paths};
 
 /// A complete savepoint or checkpoint, wherever it is now.
@@ -75,7 +75,7 @@ impl Savepoint {
         state: &StateEntry,
         file: &StateFile,
         range: KeyGroupRange,
-    ) -> Result<Vec<KeyedRows>, MetadataError> {
+    ) -> Result<Vec<StateRows>, MetadataError> {
         let bytes = self.read_file(file).await?;
         self.decode_rows(state, file, range, bytes)
     }
@@ -90,7 +90,7 @@ impl Savepoint {
         file: &StateFile,
         range: KeyGroupRange,
         bytes: Bytes,
-    ) -> Result<Vec<KeyedRows>, MetadataError> {
+    ) -> Result<Vec<StateRows>, MetadataError> {
         let spec = StateFileSpec {
             layout: self.metadata.format,
             state: &state.name,

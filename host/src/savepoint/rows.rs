@@ -9,7 +9,7 @@ use regraft_model::schema::{Field, Type};
 use regraft_model::value::ValueError;
 use serde::{Deserialize, Serialize};
 
-pub use crate::state::rows::{KeyedRows, StateColumn};
+pub use crate::state::rows::{RowsOf, StateRows};
 
 mod columns;
 mod cells;

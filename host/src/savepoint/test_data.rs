@@ -1,7 +1,6 @@
 //! A small savepoint for tests: source `lines`, stateful operator `count` at parallelism 2, sink `out`.
 
 use bytes::Bytes;
-use regraft_model::batch::BytesColumn;
 use regraft_model::describe::{Description, StateDescription, StateKind, WIT_VERSION};
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid, SubtaskIndex};
 use regraft_model::key_group::{hash32, key_group, range_of};
@@ -14,7 +13,7 @@ use super::metadata::{
     SourceEntry, SplitEntry, StateEntry, StateFile, Trigger,
 };
 use super::publish;
-use super::rows::{KeyedRows, Layout, StateColumn, StateFileSpec, StateFileWriter};
+use super::rows::{Layout, RowsOf, StateFileSpec, StateFileWriter, StateRows};
 use crate::storage::{Storage, paths};
 
 pub(super) fn uid(text: &str) -> OperatorUid {
@@ -62,20 +61,16 @@ pub(super) fn description() -> Description {
 }
 
 /// Words `w0`, `w1`, … in the key groups of a subtask, each counted as often as its number.
-pub(super) fn rows(words: u8, subtask: u32) -> Vec<KeyedRows> {
+pub(super) fn rows(words: u8, subtask: u32) -> Vec<StateRows> {
     let range = range_of(subtask, 2, 128);
     let group_rows = |group| {
-        let mut rows = KeyedRows {
-            group,
-            keys: BytesColumn::default(),
-            states: vec![StateColumn::default()],
-        };
+        let mut rows = StateRows::new(group, RowsOf::State(0));
         for i in 0..words {
             let word = format!("w{i}");
             if key_group(hash32(word.as_bytes()), 128) == group {
                 rows.keys.push(word.as_bytes());
-                rows.states[0].values.push(&[i]);
-                rows.states[0].schemas.push(1);
+                rows.values.push(&[i]);
+                rows.schemas.push(1);
             }
         }
         rows
@@ -83,7 +78,7 @@ pub(super) fn rows(words: u8, subtask: u32) -> Vec<KeyedRows> {
     range
         .iter()
         .map(group_rows)
-        .filter(|rows| !rows.keys.is_empty())
+        .filter(|rows: &StateRows| !rows.is_empty())
         .collect()
 }
 
@@ -98,7 +93,7 @@ async fn state_file(storage: &Storage, subtask: u32) -> StateFile {
     };
     let mut writer = StateFileWriter::new(&spec).expect("schema");
     for rows in rows(200, subtask) {
-        writer.write_group(&rows, 0).expect("rows");
+        writer.write_group(&rows).expect("rows");
     }
     let name = paths::StateFileName::State("count");
     let path = paths::state_file(&uid("count"), SubtaskIndex(subtask), u128::from(subtask), name);

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{MetadataError, StateEntry, StateFile};
-use crate::savepoint::rows::KeyedRows;
+use crate::savepoint::rows::StateRows;
 
 /// What was checked and what was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -102,7 +102,7 @@ async fn check_state_file(
 }
 
 /// The first thing that is wrong with the rows of a key group.
-fn check_group(state: &StateEntry, rows: &KeyedRows, max_parallelism: u32) -> Option<String> {
+fn check_group(state: &StateEntry, rows: &StateRows, max_parallelism: u32) -> Option<String> {
     let group = rows.group;
     let mut previous: Option<&[u8]> = None;
     for key in rows.keys.iter() {
@@ -125,7 +125,7 @@ fn check_group(state: &StateEntry, rows: &KeyedRows, max_parallelism: u32) -> Op
         previous = Some(key);
     }
     let greatest = state.schemas.len();
-    let mut numbers = rows.states.iter().flat_map(|cells| &cells.schemas);
+    let mut numbers = rows.schemas.iter();
     numbers.find(|number| usize::from(**number) > greatest).map(|number| {
         format!(
             "a value of key group {} has schema {number}, there are {greatest}",

@@ -3,13 +3,16 @@
 //! A snapshot is a mark, not a copy: `begin_snapshot` flips the generation, and key groups are swept one at a time by the
 //! owning thread, between batches. Design note 0003 has the reasons and the measurements.
 
+use std::sync::Arc;
+
+use regraft_guest_runtime::state_access::StateAccess;
 use regraft_model::batch::Keys;
-use regraft_model::id::OperatorUid;
+use regraft_model::id::{CheckpointId, OperatorUid};
 use regraft_model::key_group::{KeyGroup, KeyGroupRange, hash32, key_group};
 
 use super::arena::Arena;
-use super::backend::{BackendError, Cells, StateBackend, Writes};
-use super::rows::{KeyedRows, StateColumn};
+use super::backend::{BackendError, BoundState, BoundTimer, Cells, DueTimers, StateBackend, TimeDomain, Writes};
+use super::rows::{RowsOf, StateRows};
 use super::short;
 use super::table::{Mark, Table, copy_values, push_value, value_in};
 
@@ -267,9 +270,9 @@ const fn split(place: u64) -> (usize, u32) {
 }
 
 impl StateBackend for MemoryBackend {
-    fn bind(&mut self, states: &[String]) {
+    fn bind(&mut self, states: &[BoundState], _timers: &[BoundTimer]) {
         self.bound.clear();
-        for name in states {
+        for BoundState { name, .. } in states {
             let number = self.names.iter().position(|known| known == name).unwrap_or_else(|| {
                 self.names.push(name.clone());
                 self.names.len() - 1
@@ -278,7 +281,7 @@ impl StateBackend for MemoryBackend {
         }
     }
 
-    fn resolve(&mut self, keys: &Keys, cells: &mut Cells) -> Result<(), BackendError> {
+    fn resolve(&mut self, keys: &Keys, _now: i64, cells: &mut Cells) -> Result<(), BackendError> {
         let mut places = std::mem::take(&mut cells.places);
         cells.values.clear();
         cells.schemas.clear();
@@ -300,7 +303,7 @@ impl StateBackend for MemoryBackend {
         Ok(())
     }
 
-    fn apply(&mut self, keys: &Keys, cells: &Cells, writes: Writes<'_>) {
+    fn apply(&mut self, keys: &Keys, cells: &Cells, _now: i64, writes: Writes<'_>) {
         match self.bound.len() {
             0 => {}
             1 => self.apply_single(keys, cells, writes),
@@ -327,48 +330,60 @@ impl StateBackend for MemoryBackend {
         keys
     }
 
-    fn load(&mut self, rows: &KeyedRows) -> Result<(), BackendError> {
+    fn access(&self) -> Option<Arc<dyn StateAccess>> {
+        None
+    }
+
+    fn due_timers(&mut self, _domain: TimeDomain, _up_to: i64, _max: usize) -> Option<DueTimers> {
+        None
+    }
+
+    fn fired(&mut self, _due: &DueTimers) {}
+
+    fn next_timer(&self, _domain: TimeDomain) -> Option<i64> {
+        None
+    }
+
+    fn load(&mut self, rows: &StateRows) -> Result<(), BackendError> {
+        let RowsOf::State(state) = rows.of else { return Ok(()) };
+        let number = self.bound[usize::from(state)];
         let mut blob = Vec::new();
-        for i in 0..rows.keys.len() {
+        for i in 0..rows.len() {
             let key = rows.keys.get(i);
             let hash = hash32(key);
             let table = self.position(hash)?;
             blob.clear();
-            for (state, column) in self.bound.iter().zip(&rows.states) {
-                if column.schemas[i] != 0 {
-                    push_value(&mut blob, *state, column.schemas[i], column.values.get(i));
-                }
+            let slot = self.tables[table].find(hash, key);
+            if let Some(slot) = slot {
+                copy_values(self.tables[table].blob(slot), &mut blob, |n| n != number);
             }
-            if blob.is_empty() {
-                continue;
+            if rows.schemas[i] != 0 {
+                push_value(&mut blob, number, rows.schemas[i], rows.values.get(i));
             }
-            match self.tables[table].find(hash, key) {
-                // States of one key come from several files.
-                Some(slot) => {
-                    let mut whole = Vec::new();
-                    copy_values(self.tables[table].blob(slot), &mut whole, |n| {
-                        value_in(&blob, n).is_none()
-                    });
-                    whole.extend_from_slice(&blob);
-                    let mark = self.mark(table);
-                    self.tables[table].update(slot, &whole, mark);
-                }
+            let mark = self.mark(table);
+            match slot {
+                Some(_) if blob.is_empty() => self.tables[table].remove(hash, key, mark),
+                Some(slot) => self.tables[table].update(slot, &blob, mark),
+                None if blob.is_empty() => {}
                 None => self.tables[table].insert(hash, key, &blob, self.generation),
             }
         }
         Ok(())
     }
 
-    fn begin_snapshot(&mut self) {
+    fn loaded(&mut self, _round: Option<CheckpointId>) {}
+
+    fn begin_snapshot(&mut self, _round: CheckpointId, _base: Option<CheckpointId>) -> Option<CheckpointId> {
         debug_assert!(self.snapshot.is_none(), "a snapshot is under way");
         self.generation += 1;
         self.snapshot = Some(Sweep {
             bound: self.bound.clone(),
             next: 0,
         });
+        None
     }
 
-    fn next_snapshot_rows(&mut self) -> Option<KeyedRows> {
+    fn next_snapshot_rows(&mut self) -> Option<Vec<StateRows>> {
         loop {
             let sweep = self.snapshot.as_mut()?;
             let position = sweep.next;
@@ -378,24 +393,31 @@ impl StateBackend for MemoryBackend {
             }
             sweep.next += 1;
             let group = KeyGroup(self.range.first + position as u16);
-            let mut rows = KeyedRows {
-                group,
-                keys: Default::default(),
-                states: sweep.bound.iter().map(|_| StateColumn::default()).collect(),
-            };
+            let empty = |state| StateRows::new(group, RowsOf::State(state as u16));
+            let mut all: Vec<StateRows> = (0..sweep.bound.len()).map(empty).collect();
             let bound = &sweep.bound;
             self.tables[position].sweep(self.generation, |key, blob| {
-                rows.keys.push(key);
-                for (state, column) in bound.iter().zip(&mut rows.states) {
-                    let (schema, value) = value_in(blob, *state).unwrap_or((0, &[]));
-                    column.values.push(value);
-                    column.schemas.push(schema);
+                for (state, rows) in bound.iter().zip(&mut all) {
+                    if let Some((schema, value)) = value_in(blob, *state) {
+                        rows.keys.push(key);
+                        rows.values.push(value);
+                        rows.schemas.push(schema);
+                    }
                 }
             });
-            if !rows.keys.is_empty() {
-                return Some(rows);
+            all.retain(|rows| !rows.is_empty());
+            if !all.is_empty() {
+                return Some(all);
             }
         }
+    }
+
+    fn completed(&mut self, _round: CheckpointId) {}
+
+    fn aborted(&mut self, _round: CheckpointId) {}
+
+    fn can_base(&self, _round: CheckpointId) -> bool {
+        false
     }
 }
 

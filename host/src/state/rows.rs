@@ -1,24 +1,117 @@
-//! Entries of one key group on their way to or from a file: columns, as everywhere.
+//! Rows of keyed state on their way to or from a file: columns, as everywhere.
 
 use regraft_model::batch::BytesColumn;
 use regraft_model::key_group::KeyGroup;
 
-/// All entries of one key group of one operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyedRows {
-    /// The key group.
-    pub group: KeyGroup,
-    /// The keys, distinct, in no particular order.
-    pub keys: BytesColumn,
-    /// One for each of the operator's states, each as long as `keys`.
-    pub states: Vec<StateColumn>,
+/// What rows are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RowsOf {
+    /// A state, by its position among those bound: at the mark for a snapshot, now for `load`.
+    State(u16),
+    /// Pending timers.
+    Timers,
 }
 
-/// The values of one state.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StateColumn {
-    /// Encoded values; empty where the key has none.
+/// The schema number of a removed row.
+pub const REMOVED: u16 = 0;
+
+/// The expiry of a value that does not expire.
+pub const NEVER: i64 = i64::MAX;
+
+/// Rows of one key group and one state, or its timers, in no particular order. All columns have the same length but for
+/// the two noted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateRows {
+    /// The key group.
+    pub group: KeyGroup,
+    /// What they are of.
+    pub of: RowsOf,
+    /// The keys. Together with the entry key, each is there once.
+    pub keys: BytesColumn,
+    /// Map: the encoded map key. List: the index as a `u64`, big-endian. Timers: see [`timer_entry`]. Value, reducing and
+    /// aggregating: none at all.
+    pub entry_keys: BytesColumn,
+    /// Encoded values; empty for timers and where removed.
     pub values: BytesColumn,
-    /// The number of the schema each was written by; 0 where the key has no value.
+    /// The number of the schema each was written by; [`REMOVED`] only in increments. Timers: 1.
     pub schemas: Vec<u16>,
+    /// When each expires, in milliseconds since the Unix epoch, or [`NEVER`]; none at all where nothing expires.
+    pub expires: Vec<i64>,
+}
+
+impl StateRows {
+    /// No rows yet.
+    #[must_use]
+    pub fn new(group: KeyGroup, of: RowsOf) -> Self {
+        Self {
+            group,
+            of,
+            keys: BytesColumn::default(),
+            entry_keys: BytesColumn::default(),
+            values: BytesColumn::default(),
+            schemas: vec![],
+            expires: vec![],
+        }
+    }
+
+    /// The number of rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.schemas.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.schemas.is_empty()
+    }
+
+    /// The entry key of row `i`; none for the kinds without.
+    #[must_use]
+    pub fn entry_key(&self, i: usize) -> Option<&[u8]> {
+        (!self.entry_keys.is_empty()).then(|| self.entry_keys.get(i))
+    }
+
+    /// When row `i` expires.
+    #[must_use]
+    pub fn expires_at(&self, i: usize) -> i64 {
+        self.expires.get(i).copied().unwrap_or(NEVER)
+    }
+}
+
+/// The entry key of a timer: its time with the sign bit flipped, big-endian, so that bytes are in order of time; then its
+/// name.
+pub fn timer_entry(time: i64, name: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(time as u64 ^ (1 << 63)).to_be_bytes());
+    out.extend_from_slice(name.as_bytes());
+}
+
+/// Time and name of a timer's entry key; none where it is not one.
+#[must_use]
+pub fn split_timer_entry(entry: &[u8]) -> Option<(i64, &str)> {
+    let (time, name) = entry.split_first_chunk()?;
+    let time = u64::from_be_bytes(*time) ^ (1 << 63);
+    Some((time as i64, std::str::from_utf8(name).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_sort_by_time_and_come_back() {
+        let times = [i64::MIN, -2, -1, 0, 1, 250, i64::MAX];
+        let entry = |time, name| {
+            let mut out = vec![];
+            timer_entry(time, name, &mut out);
+            out
+        };
+        let entries: Vec<_> = times.iter().map(|time| entry(*time, "gap")).collect();
+        assert!(entries.is_sorted());
+        for (time, bytes) in times.iter().zip(&entries) {
+            assert_eq!(split_timer_entry(bytes), Some((*time, "gap")));
+        }
+        assert_eq!(split_timer_entry(&entries[0][..7]), None);
+        assert!(entry(1, "a") < entry(1, "b") && entry(1, "b") < entry(2, "a"));
+    }
 }

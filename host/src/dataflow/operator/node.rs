@@ -13,7 +13,7 @@ use super::Operator;
 use crate::dataflow::control::{NodeCounters, SwapGap};
 use crate::dataflow::element::PreparedOperator;
 use crate::dataflow::failure::{Cause, Record, SubtaskFailure};
-use crate::state::backend::{Cells, StateBackend, Writes};
+use crate::state::backend::{Cells, StateBackend, TimerOps, Writes, bindings};
 use crate::state::group::Grouper;
 
 /// Keys handed over in one `finish` call.
@@ -152,10 +152,10 @@ impl OperatorNode {
     }
 
     fn bind(&mut self) {
-        let names: Vec<String> = self.description.states.iter().map(|state| state.name.clone()).collect();
-        self.schemas = vec![1; names.len()];
+        let (states, timers) = bindings(&self.description);
+        self.schemas = vec![1; states.len()];
         if let Some(backend) = &mut self.backend {
-            backend.bind(&names);
+            backend.bind(&states, &timers);
         }
     }
 
@@ -229,7 +229,7 @@ impl OperatorNode {
             self.grouper.group(&mut batch);
         }
         if let Some(backend) = &mut self.backend
-            && let Err(error) = backend.resolve(&batch.keys, &mut self.cells)
+            && let Err(error) = backend.resolve(&batch.keys, header.now, &mut self.cells)
         {
             return Err(self.failed("process", None, error));
         }
@@ -254,7 +254,7 @@ impl OperatorNode {
             Err(error) => return Err(self.failed("process", Some(&batch), error)),
         };
         NodeCounters::add(&self.counters.records_in, batch.len() as u64);
-        self.apply(&batch.keys, &outcome);
+        self.apply(&batch.keys, header.now, &outcome);
         self.take_outputs(outcome, &batch, keys_needed, out);
         Ok(())
     }
@@ -310,7 +310,7 @@ impl OperatorNode {
     ) -> Result<(), SubtaskFailure> {
         let header = self.header();
         if let Some(backend) = &mut self.backend
-            && let Err(error) = backend.resolve(&keys, &mut self.cells)
+            && let Err(error) = backend.resolve(&keys, header.now, &mut self.cells)
         {
             return Err(self.failed("finish", None, error));
         }
@@ -319,7 +319,7 @@ impl OperatorNode {
             .operator
             .finish(header, keyed, last)
             .map_err(|error| self.failed("finish", None, error))?;
-        self.apply(&keys, &outcome);
+        self.apply(&keys, header.now, &outcome);
         // A row of `finish` is a key: its parents' keys are the keys, and there are no values to take over.
         let rows = Batch {
             keys,
@@ -329,17 +329,22 @@ impl OperatorNode {
         Ok(())
     }
 
-    fn apply(&mut self, keys: &Keys, outcome: &Outcome) {
+    fn apply(&mut self, keys: &Keys, now: i64, outcome: &Outcome) {
         if let Some(backend) = &mut self.backend {
-            if !outcome.cells.is_empty() || !outcome.cleared.is_empty() {
-                let writes = Writes {
-                    cells: &outcome.cells,
-                    values: &outcome.cell_values,
-                    cleared: &outcome.cleared,
-                    schemas: &self.schemas,
-                };
-                backend.apply(keys, &self.cells, writes);
-            }
+            let writes = Writes {
+                cells: &outcome.cells,
+                values: &outcome.cell_values,
+                cleared: &outcome.cleared,
+                entries: outcome.entries.as_ref(),
+                timers: TimerOps {
+                    ops: &outcome.timer_ops,
+                    keys: &outcome.timer_keys,
+                    ids: &outcome.timer_ids,
+                    times: &outcome.timer_times,
+                },
+                schemas: &self.schemas,
+            };
+            backend.apply(keys, &self.cells, now, writes);
             self.counters
                 .keys
                 .store(backend.len() as u64, std::sync::atomic::Ordering::Relaxed);

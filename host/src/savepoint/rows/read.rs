@@ -8,15 +8,15 @@ use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
-use regraft_model::batch::BytesColumn;
 use regraft_model::key_group::{KeyGroup, KeyGroupRange};
 use regraft_model::value::{Integers, ValueError};
 
 use super::cells::{CellError, ReadCells, ReadValues, push_bytes};
 use super::columns::{ColumnPlan, Columns, EXACT, KEY, KEY_GROUP, SCHEMA, VALUE, schema_of};
-use super::{GroupExtent, KeyedRows, Layout, RowsError, StateColumn, StateFileSpec};
+use super::{GroupExtent, Layout, RowsError, RowsOf, StateFileSpec, StateRows};
 
-/// Reads the rows of the key groups in `range`: one [`KeyedRows`] with one state for each key group that has any, ascending.
+/// Reads the rows of the key groups in `range`: one [`StateRows`] for each key group that has any, ascending. They are said
+/// to be of state 0: only the caller knows which one it is.
 ///
 /// # Errors
 /// [`RowsError::Parquet`], [`RowsError::Column`] where the file is not what `spec` and `groups` say;
@@ -26,7 +26,7 @@ pub fn read_state_file(
     spec: &StateFileSpec<'_>,
     range: KeyGroupRange,
     groups: &[GroupExtent],
-) -> Result<Vec<KeyedRows>, RowsError> {
+) -> Result<Vec<StateRows>, RowsError> {
     // `parquet` panics on some damaged pages. A checksum is checked before, but whoever made the file may have made that too.
     match catch_unwind(AssertUnwindSafe(|| read_rows(bytes, spec, range, groups))) {
         Ok(read) => read,
@@ -39,7 +39,7 @@ fn read_rows(
     spec: &StateFileSpec<'_>,
     range: KeyGroupRange,
     groups: &[GroupExtent],
-) -> Result<Vec<KeyedRows>, RowsError> {
+) -> Result<Vec<StateRows>, RowsError> {
     let size = bytes.len();
     let file = SerializedFileReader::new(bytes)?;
     check_columns(&file, spec)?;
@@ -163,7 +163,7 @@ fn read_key_groups(
 struct Output<'a> {
     spec: &'a StateFileSpec<'a>,
     range: KeyGroupRange,
-    groups: Vec<KeyedRows>,
+    groups: Vec<StateRows>,
 }
 
 impl Output<'_> {
@@ -231,22 +231,16 @@ impl Output<'_> {
 
     fn push(&mut self, group: u16, key: &[u8], value: &[u8], schema: u16) -> Result<(), RowsError> {
         if self.groups.last().is_none_or(|rows| rows.group.0 != group) {
-            self.groups.push(KeyedRows {
-                group: KeyGroup(group),
-                keys: BytesColumn::default(),
-                states: vec![StateColumn::default()],
-            });
+            self.groups.push(StateRows::new(KeyGroup(group), RowsOf::State(0)));
         }
-        if let Some(KeyedRows { keys, states, .. }) = self.groups.last_mut()
-            && let [cells] = states.as_mut_slice()
-        {
-            let pushed = push_bytes(keys, key).and_then(|()| push_bytes(&mut cells.values, value));
+        if let Some(rows) = self.groups.last_mut() {
+            let pushed = push_bytes(&mut rows.keys, key).and_then(|()| push_bytes(&mut rows.values, value));
             if matches!(pushed, Err(CellError::TooLarge)) {
                 return Err(self.wrong(format!(
                     "key group {group} has more than 4 GiB. Use a greater max parallelism."
                 )));
             }
-            cells.schemas.push(schema);
+            rows.schemas.push(schema);
         }
         Ok(())
     }

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
 use proptest::prelude::*;
-use regraft_model::batch::BytesColumn;
 use regraft_model::key_group::KeyGroup;
 use regraft_model::key_group::{hash32, key_group};
 use regraft_model::schema::{EnumType, StructType, Variant};
@@ -32,41 +31,34 @@ fn spec<'a>(layout: Layout, key: &'a Field, value: &'a Type) -> StateFileSpec<'a
 }
 
 /// Rows by key group, as a state backend would give them.
-fn grouped(rows: &[(Vec<u8>, Vec<u8>)], max_parallelism: u32) -> Vec<KeyedRows> {
-    let mut groups: std::collections::BTreeMap<u16, KeyedRows> = std::collections::BTreeMap::new();
+fn grouped(rows: &[(Vec<u8>, Vec<u8>)], max_parallelism: u32) -> Vec<StateRows> {
+    let mut groups: std::collections::BTreeMap<u16, StateRows> = std::collections::BTreeMap::new();
     for (key, value) in rows {
         let group = key_group(hash32(key), max_parallelism);
-        let rows = groups.entry(group.0).or_insert_with(|| KeyedRows {
-            group,
-            keys: BytesColumn::default(),
-            states: vec![StateColumn::default()],
-        });
+        let rows = groups
+            .entry(group.0)
+            .or_insert_with(|| StateRows::new(group, RowsOf::State(0)));
         rows.keys.push(key);
-        rows.states[0].values.push(value);
-        rows.states[0].schemas.push(1);
+        rows.values.push(value);
+        rows.schemas.push(1);
     }
     groups.into_values().collect()
 }
 
-fn write(spec: &StateFileSpec<'_>, groups: &[KeyedRows]) -> EncodedStateFile {
+fn write(spec: &StateFileSpec<'_>, groups: &[StateRows]) -> EncodedStateFile {
     let mut writer = StateFileWriter::new(spec).expect("schema");
     for rows in groups {
-        writer.write_group(rows, 0).expect("rows of their types");
+        writer.write_group(rows).expect("rows of their types");
     }
     writer.finish().expect("in memory")
 }
 
-fn all(groups: &[KeyedRows]) -> Vec<(u16, Vec<u8>, Vec<u8>, u16)> {
+fn all(groups: &[StateRows]) -> Vec<(u16, Vec<u8>, Vec<u8>, u16)> {
     let mut rows = Vec::new();
     for group in groups {
-        for i in 0..group.keys.len() {
-            let cells = &group.states[0];
-            rows.push((
-                group.group.0,
-                group.keys.get(i).to_vec(),
-                cells.values.get(i).to_vec(),
-                cells.schemas[i],
-            ));
+        for i in 0..group.len() {
+            let (key, value) = (group.keys.get(i).to_vec(), group.values.get(i).to_vec());
+            rows.push((group.group.0, key, value, group.schemas[i]));
         }
     }
     rows
@@ -213,7 +205,7 @@ proptest! {
         let canonical = spec(Layout::Canonical, &key, &value);
         bytes.retain(|(k, v)| {
             let mut writer = StateFileWriter::new(&canonical).expect("schema");
-            let written = grouped(&[(k.clone(), v.clone())], 128).iter().try_for_each(|g| writer.write_group(g, 0));
+            let written = grouped(&[(k.clone(), v.clone())], 128).iter().try_for_each(|g| writer.write_group(g));
             !matches!(written, Err(RowsError::InexactKey { .. }))
         });
         check(&canonical, &bytes);
@@ -309,15 +301,15 @@ fn absent_cells_and_other_schemas_are_left_out() {
         ],
         1,
     );
-    groups[0].states[0].schemas = vec![0, 1];
+    groups[0].schemas = vec![0, 1];
     let spec1 = spec(Layout::Canonical, &key, &Type::U8);
     assert_eq!(write(&spec1, &groups).entries, 1);
-    groups[0].states[0].schemas = vec![2, 1];
+    groups[0].schemas = vec![2, 1];
     assert_eq!(write(&spec1, &groups).entries, 1);
     let native = spec(Layout::Native, &key, &Type::U8);
     let file = write(&native, &groups);
     let read = read_state_file(file.bytes, &native, EVERYTHING, &file.groups).expect("just written");
-    assert_eq!(read[0].states[0].schemas, [2, 1]);
+    assert_eq!(read[0].schemas, [2, 1]);
 }
 
 #[test]
@@ -325,15 +317,11 @@ fn row_groups_end_at_key_groups_and_large_groups_are_cut() {
     let key = field("k", Type::U64);
     let spec = spec(Layout::Canonical, &key, &Type::U64);
     let group = |group: u16, rows: u64| {
-        let mut keyed = KeyedRows {
-            group: KeyGroup(group),
-            keys: BytesColumn::default(),
-            states: vec![StateColumn::default()],
-        };
+        let mut keyed = StateRows::new(KeyGroup(group), RowsOf::State(0));
         for i in 0..rows {
             keyed.keys.push(&i.to_be_bytes());
-            keyed.states[0].values.push(&[1]);
-            keyed.states[0].schemas.push(1);
+            keyed.values.push(&[1]);
+            keyed.schemas.push(1);
         }
         keyed
     };
@@ -357,7 +345,7 @@ fn errors_say_state_group_and_type() {
     let text = |rows: &[(Vec<u8>, Vec<u8>)]| {
         let mut writer = StateFileWriter::new(&spec).expect("schema");
         writer
-            .write_group(&grouped(rows, 128)[0], 0)
+            .write_group(&grouped(rows, 128)[0])
             .expect_err("wrong rows")
             .to_string()
     };

@@ -15,7 +15,7 @@ use regraft_model::value::{Decoder, Integers, Scalar, ValueError};
 use super::cells::{CellError, ColumnCells, push_bytes};
 use super::chunks::{write_bytes, write_cells, write_ints};
 use super::columns::{Columns, Form, KEY_GROUP, SCHEMA, schema_of};
-use super::{GroupExtent, KeyedRows, Layout, RowsError, StateColumn, StateFileSpec};
+use super::{GroupExtent, Layout, RowsError, StateFileSpec, StateRows};
 
 /// A row group is closed at the end of the first key group that brings it to this.
 const ROW_GROUP_ROWS: usize = 65_536;
@@ -126,34 +126,30 @@ impl StateFileWriter {
         })
     }
 
-    /// Adds the rows of a key group; those without a value in state `state_index` are left out.
+    /// Adds the rows of a key group. Canonical: those of another schema are left out.
     ///
     /// # Errors
     /// [`RowsError::Order`] where the group is not after the last one or the columns differ in length;
     /// [`RowsError::Key`], [`RowsError::Value`], [`RowsError::InexactKey`] where bytes are not of their type.
-    pub fn write_group(&mut self, rows: &KeyedRows, state_index: usize) -> Result<(), RowsError> {
+    pub fn write_group(&mut self, rows: &StateRows) -> Result<(), RowsError> {
         let group = rows.group.0;
         let wrong = |reason: String| RowsError::Order {
             state: self.state.clone(),
             reason,
         };
-        let cells = rows
-            .states
-            .get(state_index)
-            .ok_or_else(|| wrong(format!("the rows have no state {state_index}")))?;
-        if cells.schemas.len() != rows.keys.len() || cells.values.len() != rows.keys.len() {
-            let (keys, values) = (rows.keys.len(), cells.values.len().min(cells.schemas.len()));
+        if rows.len() != rows.keys.len() || rows.values.len() != rows.keys.len() {
+            let (keys, values) = (rows.keys.len(), rows.values.len().min(rows.len()));
             return Err(wrong(format!("key group {group} has {keys} keys and {values} values")));
         }
         if let Some(last) = self.last_group.filter(|last| *last >= group) {
             return Err(wrong(format!("key group {group} comes after key group {last}")));
         }
         self.last_group = Some(group);
-        self.sort(&rows.keys, cells);
+        self.sort(rows);
         let order = std::mem::take(&mut self.order);
         for &(_, row) in &order {
             let row = row as usize;
-            self.write_row(group, rows.keys.get(row), cells.values.get(row), cells.schemas[row])?;
+            self.write_row(group, rows.keys.get(row), rows.values.get(row), rows.schemas[row])?;
         }
         self.order = order;
         if self.rows.key_groups.len() >= ROW_GROUP_ROWS {
@@ -163,10 +159,11 @@ impl StateFileWriter {
     }
 
     /// Finds the rows that have a value, in order of their keys. Most comparisons end at the first eight bytes.
-    fn sort(&mut self, keys: &BytesColumn, cells: &StateColumn) {
+    fn sort(&mut self, rows: &StateRows) {
         let canonical = matches!(self.rows.body, Body::Canonical { .. });
+        let keys = &rows.keys;
         self.order.clear();
-        for (row, &schema) in cells.schemas.iter().enumerate() {
+        for (row, &schema) in rows.schemas.iter().enumerate() {
             if schema != 0 && (!canonical || schema == self.schema) {
                 self.order.push((head(keys.get(row)), row as u32));
             }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use regraft_model::batch::BytesColumn;
+use regraft_model::describe::StateKind;
 use regraft_model::key_group::range_of;
 
+use super::super::backend::TimerOps;
 use super::*;
 
 type Model = BTreeMap<Vec<u8>, BTreeMap<usize, Vec<u8>>>;
@@ -28,7 +30,7 @@ fn run(backend: &mut MemoryBackend, model: &mut Model, states: usize, call: &Cal
     }
     keys.ensure_hashes();
     let mut cells = Cells::default();
-    backend.resolve(&keys, &mut cells).expect("in range");
+    backend.resolve(&keys, 0, &mut cells).expect("in range");
     for (k, key) in call.keys().enumerate() {
         for s in 0..states {
             let cell = s * call.len() + k;
@@ -61,33 +63,48 @@ fn run(backend: &mut MemoryBackend, model: &mut Model, states: usize, call: &Cal
     backend.apply(
         &keys,
         &cells,
+        0,
         Writes {
             cells: &written,
             values: &values,
             cleared: &cleared,
+            entries: None,
+            timers: TimerOps::default(),
             schemas: &schemas,
         },
     );
 }
 
-fn collect(rows: &[KeyedRows]) -> Model {
+fn collect(rows: &[StateRows]) -> Model {
     let mut model = Model::new();
     for rows in rows {
-        for i in 0..rows.keys.len() {
-            let entry: BTreeMap<usize, Vec<u8>> = rows
-                .states
-                .iter()
-                .enumerate()
-                .filter(|(_, column)| column.schemas[i] != 0)
-                .map(|(s, column)| (s, column.values.get(i).to_vec()))
-                .collect();
-            assert!(
-                model.insert(rows.keys.get(i).to_vec(), entry).is_none(),
-                "a key came twice"
-            );
+        let RowsOf::State(state) = rows.of else {
+            panic!("timers")
+        };
+        for i in 0..rows.len() {
+            let entry = model.entry(rows.keys.get(i).to_vec()).or_default();
+            let old = entry.insert(usize::from(state), rows.values.get(i).to_vec());
+            assert!(old.is_none(), "a key came twice");
         }
     }
     model
+}
+
+/// Value states that travel.
+fn bound(names: &[&str]) -> Vec<BoundState> {
+    let state = |name: &&str| BoundState {
+        name: (*name).to_owned(),
+        kind: StateKind::Value,
+        travels: true,
+        ttl_ms: None,
+    };
+    names.iter().map(state).collect()
+}
+
+/// Marks the state and sweeps all of it.
+fn all_rows(backend: &mut MemoryBackend) -> Vec<StateRows> {
+    assert_eq!(backend.begin_snapshot(CheckpointId(9), None), None);
+    std::iter::from_fn(|| backend.next_snapshot_rows()).flatten().collect()
 }
 
 fn calls(states: usize) -> impl Strategy<Value = Vec<Call>> {
@@ -103,7 +120,7 @@ fn calls(states: usize) -> impl Strategy<Value = Vec<Call>> {
 fn backend(states: usize) -> MemoryBackend {
     let uid = OperatorUid::new("count").expect("uid");
     let mut backend = MemoryBackend::new(uid, range_of(0, 1, 16), 16);
-    backend.bind(&(0..states).map(|s| format!("s{s}")).collect::<Vec<_>>());
+    backend.bind(&bound(&["s0", "s1", "s2"][..states]), &[]);
     backend
 }
 
@@ -113,21 +130,21 @@ fn check(states: usize, calls: &[Call], mark_at: usize, sweeps: usize) {
     let (mut at_mark, mut swept, mut open) = (None, vec![], false);
     for (i, call) in calls.iter().enumerate() {
         if i == mark_at {
-            backend.begin_snapshot();
+            assert_eq!(backend.begin_snapshot(CheckpointId(1), None), None);
             at_mark = Some(model.clone());
             open = true;
         }
         run(&mut backend, &mut model, states, call);
         for _ in 0..if open { sweeps } else { 0 } {
             match backend.next_snapshot_rows() {
-                Some(rows) => swept.push(rows),
+                Some(rows) => swept.extend(rows),
                 None => open = false,
             }
         }
     }
     while open {
         match backend.next_snapshot_rows() {
-            Some(rows) => swept.push(rows),
+            Some(rows) => swept.extend(rows),
             None => open = false,
         }
     }
@@ -135,18 +152,13 @@ fn check(states: usize, calls: &[Call], mark_at: usize, sweeps: usize) {
         assert_eq!(collect(&swept), expected);
     }
     assert_eq!(backend.len(), model.len());
-    backend.begin_snapshot();
-    let rows: Vec<_> = std::iter::from_fn(|| backend.next_snapshot_rows()).collect();
+    let rows = all_rows(&mut backend);
     assert_eq!(collect(&rows), model);
     let mut again = self::backend(states);
     for rows in &rows {
         again.load(rows).expect("in range");
     }
-    again.begin_snapshot();
-    assert_eq!(
-        collect(&std::iter::from_fn(|| again.next_snapshot_rows()).collect::<Vec<_>>()),
-        model
-    );
+    assert_eq!(collect(&all_rows(&mut again)), model);
 }
 
 proptest! {
@@ -165,11 +177,11 @@ proptest! {
 fn a_key_of_another_subtask_is_a_bug_report() {
     let uid = OperatorUid::new("count").expect("uid");
     let mut backend = MemoryBackend::new(uid, range_of(0, 2, 128), 128);
-    backend.bind(&["count".to_owned()]);
+    backend.bind(&bound(&["count"]), &[]);
     let mut keys = Keys::default();
     keys.column.push(b"a"); // key group 88, of 64..=127
     keys.ensure_hashes();
-    let error = backend.resolve(&keys, &mut Cells::default()).expect_err("not here");
+    let error = backend.resolve(&keys, 0, &mut Cells::default()).expect_err("not here");
     assert_eq!(
         error.to_string(),
         "operator \"count\": a key of key group 88 reached a subtask that owns 0..=63; \
@@ -183,12 +195,12 @@ fn states_bound_later_start_empty_and_keep_the_others() {
     let mut model = Model::new();
     let call = Call::from([(1, vec![Some(Some(vec![9]))])]);
     run(&mut backend, &mut model, 1, &call);
-    backend.bind(&["new".to_owned(), "s0".to_owned()]);
+    backend.bind(&bound(&["new", "s0"]), &[]);
     let mut keys = Keys::default();
     keys.column.push(&key_bytes(1));
     keys.ensure_hashes();
     let mut cells = Cells::default();
-    backend.resolve(&keys, &mut cells).expect("in range");
+    backend.resolve(&keys, 0, &mut cells).expect("in range");
     assert_eq!(cells.schemas, [0, 1]);
     assert_eq!(cells.values.get(1), [9]);
 }
