@@ -1,6 +1,5 @@
 //! The jobs of this process, and what can be asked of them.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -137,7 +136,7 @@ impl Host {
     /// # Errors
     /// [`JobError`]; the job goes on as it was.
     pub async fn upgrade(&self, job: &JobHandle, request: UpgradeRequest) -> Result<UpgradeReport, JobError> {
-        let mut modules: Modules = HashMap::new();
+        let mut modules = Modules::new();
         let mut took = Duration::ZERO;
         for (uid, digest) in request.modules {
             let uploads = locked(&self.uploads);

@@ -1,6 +1,5 @@
 //! `new`, `build`, `validate`, `graph`, `inspect`: jobs and modules that do not run.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
@@ -76,7 +75,7 @@ pub fn load_module(
 pub fn build_and_load(graph: &JobGraph, engine: &GuestEngine) -> Result<Modules, Failure> {
     let crates = guest_crates(graph);
     let built = build_guests(&crates, &Tools::from_env(), engine, &StderrReport::new())?;
-    let mut modules: Modules = HashMap::new();
+    let mut modules = Modules::new();
     for (uid, path) in component_paths(graph, &built) {
         let module = load_module(engine, uid.as_str(), &path)?;
         modules.insert(uid, std::sync::Arc::new(module));

@@ -129,6 +129,11 @@ impl Wake {
         self.changed.notify_one();
     }
 
+    /// Whether it has been woken since this was last asked or waited for: for an executor that never waits.
+    pub fn take(&self) -> bool {
+        std::mem::take(&mut *locked(&self.raised))
+    }
+
     /// Waits until woken, at most `limit`.
     pub fn wait(&self, limit: Duration) {
         let mut raised = locked(&self.raised);

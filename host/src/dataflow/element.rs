@@ -1,6 +1,6 @@
 //! What flows between subtasks. Control is in-band: an element never overtakes another of its channel.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use regraft_model::batch::Batch;
@@ -46,9 +46,9 @@ pub struct CheckpointBarrier {
 #[derive(Debug, Default)]
 pub struct SwapSet {
     /// For each changed uid an opened instance per subtask, to be taken once.
-    pub operators: HashMap<OperatorUid, Vec<Mutex<Option<PreparedOperator>>>>,
+    pub operators: BTreeMap<OperatorUid, Vec<Mutex<Option<PreparedOperator>>>>,
     /// The new input of each sink that reads from a changed operator.
-    pub sink_inputs: HashMap<OperatorUid, PortValue>,
+    pub sink_inputs: BTreeMap<OperatorUid, PortValue>,
 }
 
 /// An opened operator, ready to take over.

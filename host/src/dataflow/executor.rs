@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use regraft_model::time::Clock;
 
-use super::control::{Event, EventSink};
+use super::control::{Event, EventSink, Mailbox, SubtaskId};
 use super::failure::{Cause, SubtaskFailure};
 use super::subtask::{Step, Subtask};
 
@@ -36,6 +36,89 @@ pub trait Running: Send {
     fn join(self: Box<Self>);
 }
 
+/// A subtask with what drives it: one turn is one step.
+pub struct Driven {
+    subtask: Subtask,
+    events: EventSink,
+    cancelled: Arc<AtomicBool>,
+}
+
+/// What a turn did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Something: take another one.
+    Again,
+    /// Nothing: take another one when the mailbox wakes, or at this monotonic time in nanoseconds.
+    Wait(Option<u64>),
+    /// The subtask has ended and has told so.
+    Over,
+}
+
+impl Driven {
+    /// A subtask that has not run yet.
+    #[must_use]
+    pub fn new(subtask: Subtask, events: &EventSink, cancelled: &Arc<AtomicBool>) -> Self {
+        Self {
+            subtask,
+            events: events.clone(),
+            cancelled: cancelled.clone(),
+        }
+    }
+
+    /// Which subtask it is.
+    #[must_use]
+    pub const fn id(&self) -> SubtaskId {
+        self.subtask.id()
+    }
+
+    /// What wakes it.
+    #[must_use]
+    pub fn mailbox(&self) -> Arc<Mailbox> {
+        self.subtask.mailbox()
+    }
+
+    /// Whether it is to end at its next turn.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Takes one step, and tells its end. A panic of the host is a failure of the subtask. Not to be called again after
+    /// [`Turn::Over`].
+    pub fn turn(&mut self) -> Turn {
+        if self.is_cancelled() {
+            self.subtask.cancel();
+            (self.events)(Event::Finished(self.id()));
+            return Turn::Over;
+        }
+        let subtask = &mut self.subtask;
+        let step = catch_unwind(AssertUnwindSafe(|| subtask.step())).unwrap_or_else(|panic| {
+            let message = panic.downcast_ref::<String>().cloned();
+            let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            Err(SubtaskFailure {
+                uid: self.subtask.uid(),
+                subtask: self.subtask.id().index,
+                doing: "step",
+                record: None,
+                cause: Cause::Panic(message.unwrap_or_else(|| "no message".to_owned())),
+            })
+        });
+        match step {
+            Ok(Step::Progress) => Turn::Again,
+            Ok(Step::Idle(until)) => Turn::Wait(until),
+            Ok(Step::Finished) => {
+                (self.events)(Event::Finished(self.id()));
+                Turn::Over
+            }
+            Err(failure) => {
+                self.subtask.cancel();
+                (self.events)(Event::Failed(Box::new(failure)));
+                Turn::Over
+            }
+        }
+    }
+}
+
 /// A thread for each subtask.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Threads;
@@ -53,12 +136,12 @@ impl Executor for Threads {
     ) -> std::io::Result<Box<dyn Running>> {
         let mut handles = Vec::with_capacity(subtasks.len());
         for mut subtask in subtasks {
-            let (clock, events, cancelled) = (clock.clone(), events.clone(), cancelled.clone());
             let name = format!("{}#{}", subtask.uid(), subtask.id().index);
+            let (driven, clock) = (Driven::new(subtask, events, cancelled), clock.clone());
             let thread = std::thread::Builder::new().name(name);
             // What a subtask logs is of the job that it was started for.
             let span = tracing::Span::current();
-            handles.push(thread.spawn(move || span.in_scope(|| run(subtask, &*clock, &events, &cancelled)))?);
+            handles.push(thread.spawn(move || span.in_scope(|| run(driven, &*clock)))?);
         }
         Ok(Box::new(RunningThreads(handles)))
     }
@@ -73,43 +156,19 @@ impl Running for RunningThreads {
     }
 }
 
-fn run(mut subtask: Subtask, clock: &dyn Clock, events: &EventSink, cancelled: &AtomicBool) {
-    let (id, mailbox) = (subtask.id(), subtask.mailbox());
+fn run(mut driven: Driven, clock: &dyn Clock) {
+    let mailbox = driven.mailbox();
     loop {
-        if cancelled.load(Ordering::Relaxed) {
-            subtask.cancel();
-            events(Event::Finished(id));
-            return;
-        }
-        let step = catch_unwind(AssertUnwindSafe(|| subtask.step())).unwrap_or_else(|panic| {
-            let message = panic.downcast_ref::<String>().cloned();
-            let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-            Err(SubtaskFailure {
-                uid: subtask.uid(),
-                subtask: id.index,
-                doing: "step",
-                record: None,
-                cause: Cause::Panic(message.unwrap_or_else(|| "no message".to_owned())),
-            })
-        });
-        match step {
-            Ok(Step::Progress) => {}
-            Ok(Step::Idle(until)) => {
+        match driven.turn() {
+            Turn::Again => {}
+            Turn::Wait(until) => {
                 let now = clock.monotonic_ns();
                 let limit = until.map_or(WAIT_MAX, |at| {
                     Duration::from_nanos(at.saturating_sub(now)).min(WAIT_MAX)
                 });
                 mailbox.wake.wait(limit);
             }
-            Ok(Step::Finished) => {
-                events(Event::Finished(id));
-                return;
-            }
-            Err(failure) => {
-                subtask.cancel();
-                events(Event::Failed(Box::new(failure)));
-                return;
-            }
+            Turn::Over => return,
         }
     }
 }

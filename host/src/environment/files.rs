@@ -31,7 +31,7 @@ pub trait FileSystem: Send + Sync + Debug {
     /// Makes an empty file, or empties the one that is there.
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
 
-    /// Makes a directory and those above it, where they are not there.
+    /// Makes a directory and those above it, where they are not there. The names it made are durable when it returns.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
     /// Makes the names in a directory durable.
@@ -76,7 +76,15 @@ impl FileSystem for LocalFiles {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        let is_new = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+        let made: Vec<&Path> = path.ancestors().take_while(is_new).collect();
+        fs::create_dir_all(path)?;
+        for dir in made {
+            if let Some(above) = dir.parent().filter(|above| !above.as_os_str().is_empty()) {
+                self.sync_dir(above)?;
+            }
+        }
+        Ok(())
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! Whether the components of a job fit it and each other, before anything runs. All problems are told at once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use regraft_model::describe::{Description, PortValue, StateKind};
@@ -12,7 +12,7 @@ use crate::graph::job_graph::{
 };
 
 /// What each operator's component declares.
-pub type Descriptions = HashMap<OperatorUid, Arc<Description>>;
+pub type Descriptions = BTreeMap<OperatorUid, Arc<Description>>;
 
 /// Why a job is not deployed: usage, since job file or module must change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

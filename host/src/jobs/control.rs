@@ -3,7 +3,7 @@
 //! The loop decides nothing about rounds itself (`checkpoint::round` does) and does no I/O inline: storing and committing
 //! run beside it and report back, so that a slow store never delays the dataflow.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub(super) struct Parts {
     pub rounds: Rounds,
     pub mailboxes: BTreeMap<SubtaskId, Arc<Mailbox>>,
     pub chains: Vec<Vec<OperatorUid>>,
-    pub committers: HashMap<OperatorUid, Arc<dyn SinkCommitter>>,
+    pub committers: BTreeMap<OperatorUid, Arc<dyn SinkCommitter>>,
     pub checkpoints: Storage,
     pub events: mpsc::UnboundedReceiver<Event>,
     pub commands: mpsc::UnboundedReceiver<Command>,

@@ -86,7 +86,7 @@ pub struct Deployed {
     /// The uids of each chain.
     pub chains: Vec<Vec<OperatorUid>>,
     /// What commits each sink's output.
-    pub committers: HashMap<OperatorUid, Arc<dyn SinkCommitter>>,
+    pub committers: BTreeMap<OperatorUid, Arc<dyn SinkCommitter>>,
     /// What each node counts, subtask by subtask.
     pub counters: BTreeMap<OperatorUid, Vec<Arc<NodeCounters>>>,
 }
@@ -205,7 +205,7 @@ pub fn deploy(
             .iter()
             .map(|c| c.nodes.iter().map(|n| graph.nodes[*n].uid.clone()).collect())
             .collect(),
-        committers: HashMap::new(),
+        committers: BTreeMap::new(),
         counters: BTreeMap::new(),
     };
     for (c, chain) in chains.iter().enumerate() {

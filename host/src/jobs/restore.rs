@@ -1,6 +1,6 @@
 //! A savepoint becomes what a new job starts with: each subtask's rows, each source's splits, each sink's pending output.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use regraft_model::id::OperatorUid;
 
@@ -69,7 +69,7 @@ pub struct Loaded {
     /// What subtasks start with.
     pub state: RestoredState,
     /// What each sink has to commit before the job starts.
-    pub pending: HashMap<OperatorUid, Vec<serde_json::Value>>,
+    pub pending: BTreeMap<OperatorUid, Vec<serde_json::Value>>,
     /// Keys read.
     pub keys: u64,
 }

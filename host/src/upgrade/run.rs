@@ -1,7 +1,7 @@
 //! One upgrade: prepare beside the running job, swap at one barrier, report. Whatever is wrong before the barrier, the job
 //! never notices.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -216,8 +216,8 @@ fn sink_inputs(
     graph: &JobGraph,
     modules: &Modules,
     descriptions: &Descriptions,
-) -> HashMap<OperatorUid, regraft_model::describe::PortValue> {
-    let mut inputs = HashMap::new();
+) -> BTreeMap<OperatorUid, regraft_model::describe::PortValue> {
+    let mut inputs = BTreeMap::new();
     for node in graph.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Sink(_))) {
         for input in node
             .inputs

@@ -6,7 +6,7 @@
 pub mod guest;
 pub mod node;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -120,5 +120,5 @@ pub trait OperatorModule: Send + Sync + Debug {
     fn instantiate(&self, settings: &InstanceSettings) -> Result<Box<dyn Operator>, GuestError>;
 }
 
-/// The module of each operator.
-pub type Modules = HashMap<OperatorUid, Arc<dyn OperatorModule>>;
+/// The module of each operator, in order: everything that goes through them does so in the same order in every run.
+pub type Modules = BTreeMap<OperatorUid, Arc<dyn OperatorModule>>;
