@@ -5,6 +5,7 @@
 //!
 //! - [`call`]: the plain types of a call, for components and native operators alike.
 //! - [`check`]: checks everything that an operator answered.
+//! - [`isolate`]: what to run again after a call failed.
 //! - [`events`]: log lines and measurements, as the host takes them.
 //! - [`state_access`]: how a call reads keyed state that does not travel with the batch.
 //! - [`module_error`]: why a file is refused.
@@ -36,6 +37,7 @@
 
 pub mod call;
 pub mod check;
+pub mod isolate;
 pub mod events;
 pub mod state_access;
 pub mod module_error;

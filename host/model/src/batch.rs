@@ -4,9 +4,9 @@
 //! same key share it, and carry their hash once it has been computed.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use crate::key_group::hash32;
+use crate::origin::Origin;
 use crate::time::{EventTime, NO_TIMESTAMP};
 
 /// A column of byte strings: all bytes, and the end offset of each item.
@@ -148,45 +148,6 @@ impl Keys {
     }
 }
 
-/// Where the records of a batch came from: for messages about a record, not for recovery.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// The source's split.
-    pub split: Arc<str>,
-    /// The position (line or row number) of the first record.
-    pub first: u64,
-    /// The position of the last record.
-    pub last: u64,
-    /// Whether row `i` is exactly position `first + i`.
-    pub exact: bool,
-}
-
-impl Origin {
-    /// The origin of records that came from both.
-    #[must_use]
-    pub fn merge(a: Option<&Self>, b: Option<&Self>) -> Option<Self> {
-        match (a, b) {
-            (Some(a), Some(b)) if a.split == b.split => Some(Self {
-                split: a.split.clone(),
-                first: a.first.min(b.first),
-                last: a.last.max(b.last),
-                exact: false,
-            }),
-            _ => None,
-        }
-    }
-
-    /// As part of a sentence, for one row or for the whole batch.
-    #[must_use]
-    pub fn text(&self, row: Option<u32>) -> String {
-        match row {
-            Some(row) if self.exact => format!("{}:{}", self.split, self.first + u64::from(row)),
-            _ if self.first == self.last => format!("{}:{}", self.split, self.first),
-            _ => format!("{}:{}-{}", self.split, self.first, self.last),
-        }
-    }
-}
-
 /// Records in order, as columns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -246,6 +207,7 @@ impl Batch {
                 + self.keys.index.len()
                 + self.values.ends.len())
             + 8 * self.timestamps.len()
+            + self.origin.as_ref().map_or(0, Origin::bytes)
     }
 
     /// Appends the records of another batch. Both must have keys, or neither.
@@ -254,8 +216,8 @@ impl Batch {
             *self = other;
             return;
         }
-        self.origin = Origin::merge(self.origin.as_ref(), other.origin.as_ref());
         let own = self.len();
+        self.origin = Origin::joined(self.origin.take(), own, other.origin.as_ref(), other.len());
         if !self.timestamps.is_empty() || !other.timestamps.is_empty() {
             self.timestamps.resize(own, NO_TIMESTAMP);
             if other.timestamps.is_empty() {
@@ -304,13 +266,7 @@ impl Batch {
                 }
             }
         }
-        part.origin = self.origin.clone().map(|mut origin| {
-            if origin.exact {
-                origin.first += range.start as u64;
-                origin.last = origin.first + (range.len() as u64).saturating_sub(1);
-            }
-            origin
-        });
+        part.origin = self.origin.as_ref().map(|origin| origin.slice(range));
         part
     }
 }

@@ -10,6 +10,7 @@
 //! - [`schema`]: types of state values and ports, their digest, and whether one reads the other.
 //! - [`value`]: a value of such a type, decoded and encoded without the guest.
 //! - [`describe`]: what a component declares.
+//! - [`origin`]: where the records of a batch came from.
 //! - [`batch`]: records as columns.
 
 #![warn(missing_docs)]
@@ -22,4 +23,5 @@ pub mod snapshot;
 pub mod schema;
 pub mod value;
 pub mod describe;
+pub mod origin;
 pub mod batch;

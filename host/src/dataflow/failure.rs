@@ -120,7 +120,10 @@ impl Record {
             .filter(|row| (*row as usize) < batch.len())
             .or((batch.len() == 1).then_some(0));
         Self {
-            position: batch.origin.as_ref().map(|origin| origin.text(row)),
+            position: batch.origin.as_ref().and_then(|origin| match row {
+                Some(row) => origin.text(row),
+                None => origin.text_of_all(batch.len()),
+            }),
             content: row.map(|row| (shown(batch.key(row as usize)), shown(batch.values.get(row as usize)))),
             of: batch.len(),
         }

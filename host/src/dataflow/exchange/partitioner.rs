@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 
-use regraft_model::batch::{Batch, Origin};
+use regraft_model::batch::Batch;
 use regraft_model::key_group::{key_group, subtask_of};
+use regraft_model::origin::Origin;
 use regraft_model::time::NO_TIMESTAMP;
 
 use super::super::element::Element;
@@ -29,6 +30,10 @@ pub struct OutputEdge {
     next: usize,
     /// Target of each entry of the key column, reused.
     target_of: Vec<u32>,
+    /// How many records each target's buffer had before the present batch, reused.
+    counts: Vec<usize>,
+    /// Origins of the targets' buffers while they are filled, reused.
+    origins: Vec<Option<Origin>>,
 }
 
 #[derive(Debug)]
@@ -58,6 +63,8 @@ impl OutputEdge {
             targets: targets.into_iter().map(target).collect(),
             next,
             target_of: vec![],
+            counts: vec![],
+            origins: vec![],
         }
     }
 
@@ -99,6 +106,9 @@ impl OutputEdge {
                 .iter()
                 .map(|hash| subtask_of(key_group(*hash, max), parallelism, max)),
         );
+        self.counts.clear();
+        self.counts
+            .extend(self.targets.iter().map(|target| target.buffer.len()));
         for i in 0..batch.len() {
             let entry = batch.keys.at(i);
             let target = &mut self.targets[self.target_of[entry] as usize];
@@ -116,17 +126,28 @@ impl OutputEdge {
             if !batch.timestamps.is_empty() || !buffer.timestamps.is_empty() {
                 buffer.timestamps.push(batch.timestamp(i));
             }
-            if buffer.values.is_empty() {
-                buffer.origin = batch.origin.clone().map(|origin| Origin { exact: false, ..origin });
-            }
             buffer.values.push(batch.values.get(i));
         }
+        self.scatter_origin(batch);
         for target in &mut self.targets {
-            let buffer = &mut target.buffer;
-            if buffer.origin != batch.origin && !buffer.is_empty() {
-                buffer.origin = Origin::merge(buffer.origin.as_ref(), batch.origin.as_ref());
-            }
             target.send_if_full();
+        }
+    }
+
+    /// The source position of each record, which has just gone to its target's buffer.
+    fn scatter_origin(&mut self, batch: &Batch) {
+        let targets = &self.targets;
+        if batch.origin.is_none() && targets.iter().all(|target| target.buffer.origin.is_none()) {
+            return;
+        }
+        let target_of = |row| self.target_of[batch.keys.at(row)] as usize;
+        self.origins.clear();
+        self.origins
+            .extend(self.targets.iter_mut().map(|target| target.buffer.origin.take()));
+        let origin = batch.origin.as_ref();
+        Origin::deal(origin, batch.len(), &mut self.origins, &self.counts, target_of);
+        for (target, origin) in self.targets.iter_mut().zip(&mut self.origins) {
+            target.buffer.origin = origin.take();
         }
     }
 

@@ -465,10 +465,11 @@ fn output_batch(output: Output, rows: &Batch, keys_needed: bool) -> Batch {
     } else {
         parents.iter().map(|parent| rows.timestamp(*parent as usize)).collect()
     };
-    let origin = rows.origin.clone().map(|mut origin| {
-        origin.exact &= whole;
-        origin
-    });
+    let origin = match &rows.origin {
+        Some(origin) if whole => Some(origin.clone()),
+        Some(origin) if !parents.is_empty() => Some(origin.select(&parents)),
+        _ => None,
+    };
     Batch {
         keys,
         values,

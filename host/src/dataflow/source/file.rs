@@ -7,7 +7,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use regraft_model::batch::{Batch, Origin};
+use regraft_model::batch::Batch;
+use regraft_model::origin::Origin;
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -295,12 +296,7 @@ impl SourceReader for FileReader {
                 }
             }
             if !batch.is_empty() {
-                batch.origin = Some(Origin {
-                    split: name,
-                    first,
-                    last: position.line,
-                    exact: true,
-                });
+                batch.origin = Some(Origin::sequence(name, first));
                 return Ok(Polled::Batch(batch));
             }
             if self.settings.watch && self.round.is_empty() {

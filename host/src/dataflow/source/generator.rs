@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use regraft_model::batch::{Batch, Origin};
+use regraft_model::batch::Batch;
+use regraft_model::origin::Origin;
 use regraft_model::schema::Type;
 use regraft_model::value::{Value, encode};
 use serde_json::json;
@@ -124,12 +125,7 @@ impl GeneratorReader {
             batch.values.ends.push(batch.values.data.len() as u32);
         }
         split.offset += count as u64;
-        batch.origin = Some(Origin {
-            split: split.name.clone(),
-            first,
-            last: split.offset - 1,
-            exact: true,
-        });
+        batch.origin = Some(Origin::sequence(split.name.clone(), first));
         batch
     }
 }

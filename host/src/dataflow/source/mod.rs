@@ -23,6 +23,7 @@ pub struct SplitState {
 }
 
 /// What a poll gave.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and it is not kept")]
 #[derive(Debug)]
 pub enum Polled {
     /// Records of one split, in order.

@@ -1,0 +1,347 @@
+//! Where the records of a batch came from: for messages about a record, not for recovery.
+//!
+//! Positions are kept by columns: runs of records that came from one split, and, where a run is not one position after the
+//! other, an offset per record. So a record keeps its position through operators and exchanges, for 4 bytes.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Records next to each other that came from one split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Run {
+    /// The first row.
+    start: u32,
+    /// The source's split; none where it is not known.
+    split: Option<Arc<str>>,
+    /// The position (line or row number) that offsets count from.
+    first: u64,
+}
+
+/// Where each record of a batch came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// In order of rows; the first one starts at row 0.
+    runs: Vec<Run>,
+    /// For each row its distance from its run's `first`; empty: rows of a run follow one another.
+    offsets: Vec<u32>,
+}
+
+impl Origin {
+    /// Records that follow one another in a split: row `i` is position `first + i`.
+    #[must_use]
+    pub fn sequence(split: Arc<str>, first: u64) -> Self {
+        let split = Some(split);
+        Self {
+            runs: vec![Run { start: 0, split, first }],
+            offsets: vec![],
+        }
+    }
+
+    fn unknown() -> Self {
+        Self {
+            runs: vec![Run {
+                start: 0,
+                split: None,
+                first: 0,
+            }],
+            offsets: vec![],
+        }
+    }
+
+    /// Number of the run that a row is in.
+    fn run_of(&self, row: u32) -> usize {
+        self.runs.partition_point(|run| run.start <= row).saturating_sub(1)
+    }
+
+    fn offset(&self, row: u32, run: &Run) -> u32 {
+        match self.offsets.get(row as usize) {
+            Some(offset) => *offset,
+            None => row - run.start,
+        }
+    }
+
+    /// Split and position of a row, where they are known.
+    #[must_use]
+    pub fn position(&self, row: u32) -> Option<(&Arc<str>, u64)> {
+        let run = self.runs.get(self.run_of(row))?;
+        let split = run.split.as_ref()?;
+        Some((split, run.first + u64::from(self.offset(row, run))))
+    }
+
+    /// As part of a sentence: `SPLIT:POSITION`.
+    #[must_use]
+    pub fn text(&self, row: u32) -> Option<String> {
+        self.position(row)
+            .map(|(split, position)| format!("{split}:{position}"))
+    }
+
+    /// As part of a sentence, for all of some rows: the least and the greatest position, where they are of one split.
+    #[must_use]
+    pub fn text_of_all(&self, rows: usize) -> Option<String> {
+        let (split, mut least) = self.position(0)?;
+        let mut greatest = least;
+        for row in 1..rows as u32 {
+            let (other, position) = self.position(row)?;
+            if other != split {
+                return None;
+            }
+            least = least.min(position);
+            greatest = greatest.max(position);
+        }
+        Some(if least == greatest {
+            format!("{split}:{least}")
+        } else {
+            format!("{split}:{least}-{greatest}")
+        })
+    }
+
+    /// About how many bytes it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.runs.len() * size_of::<Run>() + self.offsets.len() * size_of::<u32>()
+    }
+
+    /// The runs, each with its rows, of a batch of so many.
+    fn segments(&self, rows: usize) -> impl Iterator<Item = (&Run, Range<usize>)> {
+        let ends = self.runs.iter().skip(1).map(|run| run.start as usize).chain([rows]);
+        self.runs
+            .iter()
+            .zip(ends)
+            .map(|(run, end)| (run, run.start as usize..end))
+    }
+
+    /// The origin of records made of these rows: record `i` of row `parents[i]`.
+    #[must_use]
+    pub fn select(&self, parents: &[u32]) -> Self {
+        if let [run] = &self.runs[..] {
+            let offsets = if self.offsets.is_empty() {
+                parents.to_vec()
+            } else {
+                parents.iter().map(|row| self.offsets[*row as usize]).collect()
+            };
+            return Self {
+                runs: vec![run.clone()],
+                offsets,
+            };
+        }
+        let mut selected = Self::default();
+        selected.offsets.reserve(parents.len());
+        let (mut at, mut rows) = (usize::MAX, 0..0);
+        for (i, &row) in parents.iter().enumerate() {
+            if !rows.contains(&row) {
+                at = self.run_of(row);
+                rows = self.runs[at].start..self.runs.get(at + 1).map_or(u32::MAX, |next| next.start);
+                selected.runs.push(Run {
+                    start: i as u32,
+                    ..self.runs[at].clone()
+                });
+            }
+            selected.offsets.push(self.offset(row, &self.runs[at]));
+        }
+        selected
+    }
+
+    /// The origin of the rows `range`.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        let rows: Vec<u32> = (range.start as u32..range.end as u32).collect();
+        self.select(&rows)
+    }
+
+    /// Every row with its offset, from now on.
+    fn spell_out(&mut self, rows: usize) {
+        if self.offsets.is_empty() {
+            let mut offsets = Vec::with_capacity(rows);
+            for (_, range) in self.segments(rows) {
+                offsets.extend(0..range.len() as u32);
+            }
+            self.offsets = offsets;
+        }
+    }
+
+    /// Records of `split` are to follow after `rows` of them. Returns what is to be added to their distance from `first`.
+    fn begin_run(&mut self, rows: usize, split: Option<&Arc<str>>, first: u64) -> u32 {
+        let same = |run: &&Run| match (&run.split, split) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+            (None, None) => true,
+            _ => false,
+        };
+        // A source's batch is far shorter than 2³¹ records, so that a distance below that leaves room for it.
+        let delta = |run: &Run| {
+            let delta = first.checked_sub(run.first).and_then(|delta| u32::try_from(delta).ok());
+            delta.filter(|delta| *delta < 1 << 31)
+        };
+        if let Some(delta) = self.runs.last().filter(same).and_then(delta) {
+            return delta;
+        }
+        let start = rows as u32;
+        self.runs.pop_if(|run| run.start == start);
+        let split = split.cloned();
+        self.runs.push(Run { start, split, first });
+        0
+    }
+
+    /// The origin of `own` records followed by `others`; none where nothing is known of any.
+    #[must_use]
+    pub fn joined(a: Option<Self>, own: usize, b: Option<&Self>, others: usize) -> Option<Self> {
+        if a.is_none() && b.is_none() {
+            return None;
+        }
+        let mut joined = a.unwrap_or_else(Self::unknown);
+        let unknown;
+        let b = match b {
+            Some(b) => b,
+            None => {
+                unknown = Self::unknown();
+                &unknown
+            }
+        };
+        let goes_on = |last: &Run, next: &Run| {
+            last.split == next.split && last.first + (own as u64 - u64::from(last.start)) == next.first
+        };
+        let both_in_order = joined.offsets.is_empty() && b.offsets.is_empty();
+        if let ([.., last], [next], true) = (&joined.runs[..], &b.runs[..], both_in_order) {
+            if next.split.is_some() && !goes_on(last, next) {
+                joined.runs.push(Run {
+                    start: own as u32,
+                    ..next.clone()
+                });
+            } else if next.split.is_none() && last.split.is_some() {
+                joined.begin_run(own, None, 0);
+            }
+            return Some(joined);
+        }
+        joined.spell_out(own);
+        joined.offsets.reserve(others);
+        for (run, rows) in b.segments(others) {
+            let delta = joined.begin_run(own + rows.start, run.split.as_ref(), run.first);
+            if b.offsets.is_empty() {
+                joined.offsets.extend((0..rows.len() as u32).map(|i| i + delta));
+            } else {
+                joined
+                    .offsets
+                    .extend(b.offsets[rows].iter().map(|offset| offset + delta));
+            }
+        }
+        Some(joined)
+    }
+
+    /// Deals the rows of a batch out to several origins: `to` says for each row which, and `counts` how many records each of
+    /// them has already.
+    pub fn deal(
+        origin: Option<&Self>,
+        rows: usize,
+        targets: &mut [Option<Self>],
+        counts: &[usize],
+        to: impl Fn(usize) -> usize,
+    ) {
+        let unknown;
+        let origin = match origin {
+            Some(origin) => origin,
+            None if targets.iter().all(Option::is_none) => return,
+            None => {
+                unknown = Self::unknown();
+                &unknown
+            }
+        };
+        for (target, count) in targets.iter_mut().zip(counts) {
+            if target.is_none() && *count > 0 {
+                *target = Some(Self::unknown());
+            }
+            target.get_or_insert_default().spell_out(*count);
+        }
+        let mut deltas = vec![0u32; targets.len()];
+        for (run, range) in origin.segments(rows) {
+            for (target, delta) in targets.iter_mut().zip(&mut deltas) {
+                if let Some(target) = target {
+                    *delta = target.begin_run(target.offsets.len(), run.split.as_ref(), run.first);
+                }
+            }
+            for row in range {
+                let target = to(row);
+                let offset = origin.offset(row as u32, run) + deltas[target];
+                if let Some(target) = &mut targets[target] {
+                    target.offsets.push(offset);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A split and a position of each row, the plain way.
+    type Positions = Vec<Option<(String, u64)>>;
+
+    fn positions(origin: Option<&Origin>, rows: usize) -> Positions {
+        let of = |row| origin.and_then(|origin| origin.position(row as u32));
+        (0..rows)
+            .map(|row| of(row).map(|(split, at)| (split.to_string(), at)))
+            .collect()
+    }
+
+    /// A batch's origin: runs of rows in sequence, some of unknown origin.
+    fn arb_origin() -> impl Strategy<Value = (Option<Origin>, Positions)> {
+        let run = (prop::option::of(0u8..3), 0u64..50, 1usize..6);
+        prop::collection::vec(run, 0..5).prop_map(|runs| {
+            let (mut origin, mut expected) = (None, Positions::new());
+            for (split, first, rows) in runs {
+                let split = split.map(|split| format!("split-{split}"));
+                let next = split.as_deref().map(|split| Origin::sequence(split.into(), first));
+                origin = Origin::joined(origin, expected.len(), next.as_ref(), rows);
+                expected.extend((0..rows as u64).map(|i| split.clone().map(|split| (split, first + i))));
+            }
+            (origin, expected)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_keeps_its_position(
+            a in arb_origin(), b in arb_origin(),
+            picks in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+            to in prop::collection::vec(0usize..3, 60),
+        ) {
+            let ((a, expected_a), (b, expected_b)) = (a, b);
+            prop_assert_eq!(positions(a.as_ref(), expected_a.len()), expected_a.clone());
+            let mut expected = expected_a.clone();
+            expected.extend(expected_b.clone());
+            let joined = Origin::joined(a.clone(), expected_a.len(), b.as_ref(), expected_b.len());
+            prop_assert_eq!(positions(joined.as_ref(), expected.len()), expected.clone());
+            if let Some(joined) = joined.as_ref().filter(|_| !expected.is_empty()) {
+                let parents: Vec<u32> = picks.iter().map(|pick| pick.index(expected.len()) as u32).collect();
+                let selected = joined.select(&parents);
+                let of_parents: Positions = parents.iter().map(|row| expected[*row as usize].clone()).collect();
+                prop_assert_eq!(positions(Some(&selected), parents.len()), of_parents);
+            }
+
+            // Twice over, the second time behind what is there already.
+            let (mut targets, mut dealt) = (vec![None, None, None], vec![Positions::new(); 3]);
+            for _ in 0..2 {
+                let counts: Vec<usize> = dealt.iter().map(Vec::len).collect();
+                Origin::deal(joined.as_ref(), expected.len(), &mut targets, &counts, |row| to[row]);
+                for (row, position) in expected.iter().enumerate() {
+                    dealt[to[row]].push(position.clone());
+                }
+            }
+            for (target, expected) in targets.iter().zip(&dealt) {
+                prop_assert_eq!(&positions(target.as_ref(), expected.len()), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn positions_as_text() {
+        let mut origin = Origin::sequence("in/a.txt".into(), 7);
+        assert_eq!(origin.text(2).as_deref(), Some("in/a.txt:9"));
+        assert_eq!(origin.text_of_all(3).as_deref(), Some("in/a.txt:7-9"));
+        assert_eq!(origin.text_of_all(1).as_deref(), Some("in/a.txt:7"));
+        let next = Origin::sequence("in/b.txt".into(), 1);
+        origin = Origin::joined(Some(origin), 3, Some(&next), 1).expect("known");
+        assert_eq!(origin.text(3).as_deref(), Some("in/b.txt:1"));
+        assert_eq!(origin.text_of_all(4), None);
+    }
+}
