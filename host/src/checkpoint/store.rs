@@ -325,6 +325,8 @@ fn entry(node: &Node, facts: &JobFacts) -> OperatorEntry {
         key_digest: description
             .and_then(|description| description.key.as_ref())
             .map(|key| key.ty.digest().to_string()),
+        map_key: state.map_key.clone(),
+        timers: vec![],
         files: vec![],
         empty: vec![],
     };
@@ -341,6 +343,7 @@ fn entry(node: &Node, facts: &JobFacts) -> OperatorEntry {
         sink,
         watermarks: vec![],
         finished: false,
+        subtasks: vec![],
     }
 }
 

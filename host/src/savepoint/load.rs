@@ -1,10 +1,11 @@
-//! From what a user gave with `-s` to a savepoint that can be read. Every file's size and checksum are checked as it is read.
+//! From what a user gave with `-s` to a savepoint that can be read. Whatever is read of a file is checked: its size and checksum,
+//! or those of the parts that are wanted.
 
 use bytes::Bytes;
 use regraft_model::key_group::KeyGroupRange;
 
 use crate::savepoint::metadata::{Metadata, MetadataError, ModuleFile, StateEntry, StateFile, checksum};
-use crate::savepoint::rows::{StateFileSpec, StateRows, read_state_file};
+use crate::savepoint::rows::{FileParts, Place, StateFileSpec, StateRows, read_state_file};
 use crate::storage::{Storage, StoreError, Stores, paths};
 
 /// A complete savepoint or checkpoint, wherever it is now.
@@ -50,12 +51,87 @@ impl Savepoint {
         self.storage.url()
     }
 
+    /// The URL of a file that `_metadata` names.
+    #[must_use]
+    pub fn url_of(&self, path: &str) -> String {
+        match self.locate(path) {
+            Ok((storage, name)) => storage.url_of(name),
+            Err(_) => self.storage.url_of(path),
+        }
+    }
+
+    /// Where a file is that `_metadata` names: in its directory, or in the one that checkpoints of a job share.
+    fn locate<'a>(&self, path: &'a str) -> Result<(Storage, &'a str), StoreError> {
+        let Some(name) = paths::in_shared(path) else {
+            return Ok((self.storage.clone(), path));
+        };
+        let job = self.storage.parent().ok_or_else(|| StoreError::InvalidLocation {
+            location: self.storage.url(),
+            reason: format!("its _metadata refers to {path}"),
+        })?;
+        Ok((job.child(paths::SHARED_DIR)?, name))
+    }
+
     /// Reads a state file.
     ///
     /// # Errors
-    /// [`MetadataError::FileMissing`], [`MetadataError::FileSize`], [`MetadataError::Damaged`].
+    /// [`MetadataError::FileMissing`], [`MetadataError::SharedMissing`], [`MetadataError::FileSize`],
+    /// [`MetadataError::Damaged`].
     pub async fn read_file(&self, file: &StateFile) -> Result<Bytes, MetadataError> {
         self.read(&file.path, file.bytes, &file.checksum).await
+    }
+
+    /// Reads what of a state file is needed for some key groups; all of it where its parts are not known.
+    ///
+    /// # Errors
+    /// As [`Savepoint::read_file`].
+    pub async fn read_parts(&self, file: &StateFile, range: KeyGroupRange) -> Result<FileParts, MetadataError> {
+        let Some(footer) = &file.footer else {
+            return Ok(self.read_file(file).await?.into());
+        };
+        let wanted = file
+            .groups
+            .iter()
+            .filter(|extent| extent.range().intersect(range).is_some());
+        let places: Vec<&Place> = wanted
+            .filter_map(|extent| extent.place.as_ref())
+            .chain([footer])
+            .collect();
+        let (storage, name) = self.locate(&file.path)?;
+        let path = storage.url_of(name);
+        let ranges: Vec<_> = places.iter().map(|place| place.range()).collect();
+        let read = match storage.read_ranges(name, &ranges).await {
+            Ok(read) => read,
+            Err(error) => return Err(self.read_error(&file.path, file.bytes, error).await),
+        };
+        let mut parts = vec![];
+        for (place, bytes) in places.into_iter().zip(read) {
+            check_bytes(&path, &bytes, place.bytes, &place.checksum)?;
+            parts.push((place.offset, bytes));
+        }
+        Ok(FileParts::new(file.bytes, parts))
+    }
+
+    /// What is wrong with a file that could not be read.
+    async fn read_error(&self, path: &str, size: u64, error: StoreError) -> MetadataError {
+        if let StoreError::NotFound { path: url } = error {
+            return match paths::in_shared(path) {
+                Some(_) => MetadataError::SharedMissing { path: url },
+                None => MetadataError::FileMissing { path: url },
+            };
+        }
+        let found = match self.locate(path) {
+            Ok((storage, name)) => storage.size(name).await.ok().flatten(),
+            Err(_) => None,
+        };
+        match found.filter(|found| *found != size) {
+            Some(found) => MetadataError::FileSize {
+                path: self.url_of(path),
+                expected: size,
+                found,
+            },
+            None => error.into(),
+        }
     }
 
     /// Reads a component.
@@ -76,11 +152,11 @@ impl Savepoint {
         file: &StateFile,
         range: KeyGroupRange,
     ) -> Result<Vec<StateRows>, MetadataError> {
-        let bytes = self.read_file(file).await?;
-        self.decode_rows(state, file, range, bytes)
+        let parts = self.read_parts(file, range).await?;
+        self.decode_rows(state, file, range, parts)
     }
 
-    /// Decodes the rows of some key groups from a state file's bytes, which were read before.
+    /// Decodes the rows of some key groups from what was read of a state file.
     ///
     /// # Errors
     /// [`MetadataError::Rows`].
@@ -89,7 +165,7 @@ impl Savepoint {
         state: &StateEntry,
         file: &StateFile,
         range: KeyGroupRange,
-        bytes: Bytes,
+        parts: impl Into<FileParts>,
     ) -> Result<Vec<StateRows>, MetadataError> {
         let spec = StateFileSpec {
             layout: self.metadata.format,
@@ -98,34 +174,38 @@ impl Savepoint {
             value: state.schema_of(file),
             schema: file.schema,
         };
-        read_state_file(bytes, &spec, range, &file.groups).map_err(|source| MetadataError::Rows {
-            path: self.storage.url_of(&file.path),
+        read_state_file(parts, &spec, range, &file.groups).map_err(|source| MetadataError::Rows {
+            path: self.url_of(&file.path),
             source: Box::new(source),
         })
     }
 
-    async fn read(&self, name: &str, size: u64, expected: &str) -> Result<Bytes, MetadataError> {
-        let bytes = match self.storage.read(name).await {
+    async fn read(&self, path: &str, size: u64, expected: &str) -> Result<Bytes, MetadataError> {
+        let (storage, name) = self.locate(path)?;
+        let bytes = match storage.read(name).await {
             Ok(bytes) => bytes,
-            Err(StoreError::NotFound { path }) => return Err(MetadataError::FileMissing { path }),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(self.read_error(path, size, error).await),
         };
-        let path = self.storage.url_of(name);
-        if bytes.len() as u64 != size {
-            return Err(MetadataError::FileSize {
-                path,
-                expected: size,
-                found: bytes.len() as u64,
-            });
-        }
-        let found = checksum(&bytes);
-        if found != expected {
-            return Err(MetadataError::Damaged {
-                path,
-                expected: expected.to_owned(),
-                found,
-            });
-        }
+        check_bytes(&storage.url_of(name), &bytes, size, expected)?;
         Ok(bytes)
     }
+}
+
+fn check_bytes(path: &str, bytes: &Bytes, size: u64, expected: &str) -> Result<(), MetadataError> {
+    if bytes.len() as u64 != size {
+        return Err(MetadataError::FileSize {
+            path: path.to_owned(),
+            expected: size,
+            found: bytes.len() as u64,
+        });
+    }
+    let found = checksum(bytes);
+    if found != expected {
+        return Err(MetadataError::Damaged {
+            path: path.to_owned(),
+            expected: expected.to_owned(),
+            found,
+        });
+    }
+    Ok(())
 }

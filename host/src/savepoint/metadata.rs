@@ -10,13 +10,14 @@ use regraft_model::schema::{Field, Type};
 pub use regraft_model::snapshot::SnapshotKind;
 use serde::{Deserialize, Serialize};
 
-use crate::savepoint::rows::{GroupExtent, Layout};
+use crate::savepoint::rows::{GroupExtent, Layout, Place};
 
 mod check;
 mod envelope;
 mod error;
 
-pub use envelope::{FORMAT_VERSION, checksum};
+pub use crate::savepoint::rows::checksum;
+pub use envelope::FORMAT_VERSION;
 pub use error::MetadataError;
 
 #[cfg(test)]
@@ -212,6 +213,25 @@ pub struct OperatorEntry {
     /// Whether all inputs had ended and `finish` had run: it does not run again unless more records come.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finished: bool,
+    /// What each subtask did for this snapshot, in order; empty: not recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subtasks: Vec<SubtaskRecord>,
+}
+
+/// What one subtask of a uid did for a snapshot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubtaskRecord {
+    /// The size of the state files that were written for this snapshot.
+    pub written_bytes: u64,
+    /// The size of all its state files.
+    pub state_bytes: u64,
+    /// From the first barrier to the last, in microseconds. The times are those of all operators of its chain together.
+    pub align_us: u64,
+    /// What processing waited for.
+    pub sync_us: u64,
+    /// From the barrier until the last row was written out; records were processed meanwhile.
+    pub async_us: u64,
 }
 
 /// One state of a uid.
@@ -234,7 +254,13 @@ pub struct StateEntry {
     /// The digest of the key's type, 16 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_digest: Option<String>,
-    /// Where the entries are.
+    /// The type of a map's keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_key: Option<Type>,
+    /// Timers: the names that its rows have, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timers: Vec<String>,
+    /// Where the entries are. Of one subtask, rows of later files replace those of earlier ones.
     pub files: Vec<StateFile>,
     /// Key groups of subtasks that had no entry, and so no file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -280,7 +306,7 @@ impl From<StateKind> for SavedStateKind {
     }
 }
 
-/// One file of a state.
+/// One file of a state. Its path is relative to the savepoint; that of a checkpoint may be in `../shared/`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StateFile {
@@ -300,6 +326,12 @@ pub struct StateFile {
     pub bytes: u64,
     /// XXH3-64, 16 hex digits.
     pub checksum: String,
+    /// All behind its row groups, which is read together with any of them; none: the file can only be read as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footer: Option<Place>,
+    /// Whether it holds changes only: its rows replace those of the files before it, and a row with schema 0 removes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub increment: bool,
 }
 
 /// Where a source stands.
@@ -399,10 +431,16 @@ impl OperatorEntry {
 }
 
 impl StateEntry {
-    /// How many rows.
+    /// How many rows its files have. With [`increments`](Self::has_increments), at least as many as there are entries.
     #[must_use]
     pub fn entries(&self) -> u64 {
         self.files.iter().map(|file| file.entries).sum()
+    }
+
+    /// Whether some of its files hold changes only.
+    #[must_use]
+    pub fn has_increments(&self) -> bool {
+        self.files.iter().any(|file| file.increment)
     }
 
     /// The size of its files.

@@ -22,7 +22,12 @@ pub async fn write_state_file(
     schema: u16,
     key_groups: KeyGroupRange,
 ) -> Result<StateFile, StoreError> {
-    let EncodedStateFile { bytes, groups, entries } = file;
+    let EncodedStateFile {
+        bytes,
+        groups,
+        footer,
+        entries,
+    } = file;
     let (size, checksum) = (bytes.len() as u64, checksum(&bytes));
     storage.put(&path, bytes).await?;
     Ok(StateFile {
@@ -34,6 +39,8 @@ pub async fn write_state_file(
         entries,
         bytes: size,
         checksum,
+        footer: Some(footer),
+        increment: false,
     })
 }
 

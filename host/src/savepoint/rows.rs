@@ -4,6 +4,8 @@
 //! of each value's schema. Both are ordered by key group and then by key, and row groups are cut at key-group bounds, so that
 //! a restore reads only the key groups it needs. What is read back are the very bytes that were written.
 
+use std::ops::Range;
+
 use regraft_model::key_group::KeyGroupRange;
 use regraft_model::schema::{Field, Type};
 use regraft_model::value::ValueError;
@@ -14,9 +16,11 @@ pub use crate::state::rows::{RowsOf, StateRows};
 mod columns;
 mod cells;
 mod chunks;
+mod parts;
 mod write;
 mod read;
 
+pub use parts::FileParts;
 pub use read::read_state_file;
 pub use write::{EncodedStateFile, StateFileWriter};
 
@@ -57,8 +61,34 @@ pub struct StateFileSpec<'a> {
     pub schema: u16,
 }
 
+/// A part of a file that can be read and checked alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// Where it begins.
+    pub offset: u64,
+    /// How long it is.
+    pub bytes: u64,
+    /// Of its bytes, as [`checksum`] makes it.
+    pub checksum: String,
+}
+
+impl Place {
+    /// From its first byte to its last.
+    #[must_use]
+    pub const fn range(&self) -> Range<u64> {
+        self.offset..self.offset.saturating_add(self.bytes)
+    }
+}
+
+/// XXH3-64 as 16 hex digits: how the content of every file of a savepoint is recorded.
+#[must_use]
+pub fn checksum(bytes: &[u8]) -> String {
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(bytes))
+}
+
 /// Key groups that stand together in one row group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupExtent {
     /// The first key group with rows in it.
@@ -69,6 +99,9 @@ pub struct GroupExtent {
     pub row_group: u32,
     /// How many rows.
     pub rows: u64,
+    /// Where the row group is in the file; none: the file can only be read as a whole (format version 1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
 }
 
 impl GroupExtent {

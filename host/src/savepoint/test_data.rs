@@ -129,6 +129,7 @@ pub(super) fn entry(name: &str, kind: EntryKind, parallelism: u32) -> OperatorEn
         sink: None,
         watermarks: vec![],
         finished: false,
+        subtasks: vec![],
     }
 }
 
@@ -143,6 +144,8 @@ pub(super) fn state_entry(name: &str, schema: Type, files: Vec<StateFile>) -> St
         schema,
         key_digest: Some(key.ty.digest().to_string()),
         key: Some(key),
+        map_key: None,
+        timers: vec![],
         files,
         empty: vec![],
     }

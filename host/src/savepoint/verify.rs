@@ -8,7 +8,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::savepoint::load::Savepoint;
-use crate::savepoint::metadata::{MetadataError, StateEntry, StateFile};
+use crate::savepoint::metadata::{MetadataError, StateEntry, StateFile, checksum};
 use crate::savepoint::rows::StateRows;
 
 /// What was checked and what was found.
@@ -48,7 +48,7 @@ pub async fn verify(savepoint: &Savepoint, mut progress: impl FnMut(usize)) -> V
                 let problem = |message| VerifyProblem {
                     uid: Some(entry.uid.clone()),
                     state: Some(state.name.clone()),
-                    path: savepoint.storage.url_of(&file.path),
+                    path: savepoint.url_of(&file.path),
                     message,
                 };
                 match check_state_file(savepoint, state, file).await {
@@ -65,7 +65,7 @@ pub async fn verify(savepoint: &Savepoint, mut progress: impl FnMut(usize)) -> V
     for module in &savepoint.metadata.modules {
         report.files += 1;
         report.bytes += module.bytes;
-        let path = savepoint.storage.url_of(&module.path);
+        let path = savepoint.url_of(&module.path);
         let message = match savepoint.read_module(module).await {
             Ok(bytes) => {
                 let found = sha256(&bytes);
@@ -93,9 +93,24 @@ async fn check_state_file(
     state: &StateEntry,
     file: &StateFile,
 ) -> Result<Vec<String>, MetadataError> {
-    let path = savepoint.storage.url_of(&file.path);
+    let path = savepoint.url_of(&file.path);
     let mut problems = Vec::new();
-    for rows in savepoint.read_rows(state, file, file.key_groups).await? {
+    let bytes = savepoint.read_file(file).await?;
+    for place in file
+        .groups
+        .iter()
+        .filter_map(|extent| extent.place.as_ref())
+        .chain(&file.footer)
+    {
+        let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(bytes.len());
+        if checksum(&bytes[at(place.offset)..at(place.range().end)]) != place.checksum {
+            problems.push(format!(
+                "{path}: the checksum of its part at {} is another",
+                place.offset
+            ));
+        }
+    }
+    for rows in savepoint.decode_rows(state, file, file.key_groups, bytes)? {
         problems.extend(check_group(state, &rows, savepoint.metadata.max_parallelism).map(|p| format!("{path}: {p}")));
     }
     Ok(problems)

@@ -97,6 +97,53 @@ impl StoreError {
         }
     }
 
+    /// Whether the same operation may go well a little later: a store that does not answer, answers with an error of its own,
+    /// or a device that fails. What has to be changed by somebody first is not.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        let Self::Failed { source, .. } = self else {
+            return false;
+        };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<object_store::Error>()
+                && !matches!(
+                    error,
+                    object_store::Error::Generic { .. } | object_store::Error::JoinError { .. }
+                )
+            {
+                return false;
+            }
+            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            if matches!(
+                kind,
+                Some(
+                    io::ErrorKind::NotADirectory
+                        | io::ErrorKind::IsADirectory
+                        | io::ErrorKind::InvalidInput
+                        | io::ErrorKind::InvalidFilename
+                        | io::ErrorKind::FileTooLarge
+                        | io::ErrorKind::Unsupported
+                )
+            ) {
+                return false;
+            }
+            cause = error.source();
+        }
+        true
+    }
+
+    /// The same error, saying how often the operation was tried.
+    #[must_use]
+    pub(super) fn after(mut self, attempts: u32) -> Self {
+        if let Self::Failed { message, .. } = &mut self
+            && attempts > 1
+        {
+            *message = format!("{message} (tried {attempts} times)");
+        }
+        self
+    }
+
     /// From what `object_store` said; `bytes` is what was to be written.
     pub(crate) fn from_object_store(
         source: object_store::Error,

@@ -5,6 +5,7 @@
 
 pub mod paths;
 pub mod object;
+pub mod retry;
 mod location;
 mod error;
 

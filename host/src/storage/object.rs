@@ -2,6 +2,7 @@
 //!
 //! A name is relative to the location, with `/` between its parts. Writes are whole objects: a reader sees all of it or none.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -166,6 +167,15 @@ impl Storage {
             .map_err(error)
     }
 
+    /// Reads parts of an object, each as long as it was asked for.
+    ///
+    /// # Errors
+    /// As [`Storage::read`]; also where the object is too short.
+    pub async fn read_ranges(&self, name: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
+        let error = |e| StoreError::from_object_store(e, "read", self.url_of(name), 0);
+        self.store.get_ranges(&self.path(name)?, ranges).await.map_err(error)
+    }
+
     /// Writes an object, over one that is there. When it returns, the object is durable.
     ///
     /// # Errors
@@ -280,6 +290,19 @@ impl Storage {
         }
     }
 
+    /// Removes what killed writers have left half-written at the location and below. To be called where nobody writes.
+    ///
+    /// # Errors
+    /// As the file system says.
+    pub async fn delete_half_written(&self) -> Result<(), StoreError> {
+        let Some(dir) = self.local_dir() else { return Ok(()) };
+        let error = |e| StoreError::from_io(e, "delete", self.url());
+        match tokio::task::spawn_blocking(move || remove_staged(&dir)).await {
+            Ok(removed) => removed.map_err(error),
+            Err(e) => Err(error(e.into())),
+        }
+    }
+
     /// Removes the location's own directory where it is empty. Stores without directories have nothing to do.
     ///
     /// # Errors
@@ -353,6 +376,27 @@ impl Storage {
         let rest = path.as_ref().strip_prefix(self.base.as_ref())?;
         Some(rest.strip_prefix('/').unwrap_or(rest).to_owned())
     }
+}
+
+/// Removes files that `object_store` was writing: `<name>#<number>`. It lists no such file, and gives none of them to readers.
+fn remove_staged(dir: &std::path::Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| Some(name.rsplit_once('#')?.1));
+        let staged = number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()));
+        match entry.file_type()? {
+            kind if kind.is_dir() => remove_staged(&entry.path())?,
+            kind if kind.is_file() && staged => std::fs::remove_file(entry.path())?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn none_if_absent(error: StoreError) -> Result<Vec<StoredObject>, StoreError> {

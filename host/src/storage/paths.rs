@@ -13,6 +13,9 @@ pub const OPERATORS: &str = "operators";
 /// Where components are, within a savepoint or checkpoint.
 pub const MODULES: &str = "modules";
 
+/// What several checkpoints of a job refer to, as seen from one of them.
+const SHARED: &str = "../shared/";
+
 /// What a state file holds, as it stands in its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StateFileName<'a> {
@@ -50,17 +53,62 @@ pub fn module(sha256: &str) -> String {
     format!("{MODULES}/{sha256}.wasm")
 }
 
+/// `../shared/<sha256>.wasm`: a component that checkpoints share.
+#[must_use]
+pub fn shared_module(sha256: &str) -> String {
+    format!("{SHARED}{sha256}.wasm")
+}
+
+/// `../shared/<name>` for the state file that would be `operators/<name>`.
+#[must_use]
+pub fn to_shared(state_file: &str) -> String {
+    format!(
+        "{SHARED}{}",
+        state_file.trim_start_matches(OPERATORS).trim_start_matches('/')
+    )
+}
+
+/// The name within the shared directory, where a path is in it.
+#[must_use]
+pub fn in_shared(path: &str) -> Option<&str> {
+    path.strip_prefix(SHARED)
+}
+
+/// Whether a name in the shared directory is one that is made here: a component, or a state file with its UUID.
+#[must_use]
+pub fn is_shared_name(name: &str) -> bool {
+    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if let Some(sha256) = name.strip_suffix(".wasm") {
+        return sha256.len() == 64 && hex(sha256);
+    }
+    let Some((stem, what)) = name.strip_suffix(".parquet").and_then(|name| name.split_once('.')) else {
+        return false;
+    };
+    let Some((subtask, uuid)) = stem.len().checked_sub(37).and_then(|at| stem.split_at_checked(at)) else {
+        return false;
+    };
+    let number = subtask.rsplit_once('-').map(|(_, number)| number);
+    let groups: Vec<usize> = uuid.split('-').map(str::len).collect();
+    !what.is_empty()
+        && groups == [0, 8, 4, 4, 4, 12]
+        && hex(&uuid.replace('-', ""))
+        && number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// `<JobID>/chk-<n>`, within the checkpoint directory.
 #[must_use]
 pub fn checkpoint(job: JobId, checkpoint: CheckpointId) -> String {
     format!("{job}/chk-{checkpoint}")
 }
 
-/// `<JobID>/shared`: what several checkpoints of a job refer to.
+/// `chk-<n>`, within the directory of its job.
 #[must_use]
-pub fn shared(job: JobId) -> String {
-    format!("{job}/shared")
+pub fn checkpoint_name(checkpoint: CheckpointId) -> String {
+    format!("chk-{checkpoint}")
 }
+
+/// The directory, within that of a job, of what several of its checkpoints refer to.
+pub const SHARED_DIR: &str = "shared";
 
 /// `<JobID>/taskowned`: what subtasks own.
 #[must_use]
@@ -120,7 +168,7 @@ mod tests {
             checkpoint(job, CheckpointId(42)),
             "a1b2c3d4e5f60718293a4b5c6d7e8f90/chk-42"
         );
-        assert_eq!(shared(job), "a1b2c3d4e5f60718293a4b5c6d7e8f90/shared");
+        assert_eq!(checkpoint_name(CheckpointId(42)), "chk-42");
         assert_eq!(taskowned(job), "a1b2c3d4e5f60718293a4b5c6d7e8f90/taskowned");
         assert_eq!(module("00ff"), "modules/00ff.wasm");
         let name = |what| state_file(&uid, SubtaskIndex(3), u128::MAX, what);
@@ -137,6 +185,32 @@ mod tests {
         );
         assert_eq!(name(StateFileName::Timers), format!("{stem}.timers.parquet"));
         assert_eq!(name(StateFileName::Operator), format!("{stem}.operator.parquet"));
+    }
+
+    #[test]
+    fn shared_files_are_recognised() {
+        let uid = OperatorUid::new("count-by-word").expect("uid");
+        let file = state_file(&uid, SubtaskIndex(12), 7, StateFileName::OlderSchema("a.b", 2));
+        let shared = to_shared(&file);
+        assert_eq!(
+            shared,
+            "../shared/count-by-word-12-00000000-0000-4000-8000-000000000007.a~2eb.v2.parquet"
+        );
+        let name = in_shared(&shared).expect("it is");
+        assert!(is_shared_name(name) && in_shared(&file).is_none());
+        let module = shared_module(&"0f".repeat(32));
+        assert!(in_shared(&module).is_some_and(is_shared_name), "{module}");
+        for other in [
+            "notes.parquet",
+            "x-00000000-0000-4000-8000-000000000007.s.parquet",
+            "x-1-00000000-0000-4000-8000-000000000007.parquet",
+            "x-1-00000000-0000-4000-8000-00000000000g.s.parquet",
+            "x-1-00000000-0000-4000-8000-000000000007.s.csv",
+            "0f.wasm",
+            "",
+        ] {
+            assert!(!is_shared_name(other), "{other}");
+        }
     }
 
     #[test]

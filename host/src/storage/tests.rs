@@ -42,6 +42,12 @@ async fn conformance(storage: &Storage) {
     assert_eq!(child.read("copy").await.expect("read"), "four");
     assert!(storage.child("../x").is_err() && storage.read("/x").await.is_err() && storage.read("a//b").await.is_err());
 
+    let parts = child.read_ranges("copy", &[1..3, 0..4, 3..4]).await.expect("read");
+    assert_eq!(parts, ["ou", "four", "r"]);
+    assert!(child.read_ranges("copy", &[0..1, 9..12]).await.is_err(), "it is too short");
+    let absent = child.read_ranges("nothing", &[0..1, 1..2]).await.expect_err("not there");
+    assert!(absent.is_not_found(), "{absent}");
+
     storage.delete_prefix("a").await.expect("delete");
     assert_eq!(names(storage.list("").await.expect("list")), ["d"]);
     storage.delete("d").await.expect("delete");
@@ -76,6 +82,14 @@ async fn half_written_files_are_deleted_too() {
     std::fs::write(dir.path().join("sp/x.parquet#1"), "half").expect("write");
     storage.delete_prefix("sp").await.expect("delete");
     assert!(!dir.path().join("sp").exists());
+    storage.delete_half_written().await.expect("nothing there");
+    std::fs::create_dir_all(dir.path().join("job/shared")).expect("dir");
+    for name in ["job/shared/x.parquet#12", "job/y#1", "job/kept#x", "job/kept"] {
+        std::fs::write(dir.path().join(name), "half").expect("write");
+    }
+    storage.delete_half_written().await.expect("delete");
+    let left = |name: &str| dir.path().join(name).exists();
+    assert!(!left("job/shared/x.parquet#12") && !left("job/y#1") && left("job/kept#x") && left("job/kept"));
 }
 
 #[test]

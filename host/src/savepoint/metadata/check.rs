@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 
 use regraft_model::key_group::{KeyGroupRange, MAX_PARALLELISM_MAX};
 
-use super::{Metadata, ModuleFile, OperatorEntry, StateEntry, StateFile};
+use super::{Metadata, ModuleFile, OperatorEntry, Owner, SavedStateKind, StateEntry, StateFile};
 use crate::storage::paths;
 
 impl Metadata {
     /// All that contradicts itself; empty for a sound one.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        let mut found = Problems::default();
+        let mut found = Problems {
+            shares: self.owner == Owner::Host,
+            ..Problems::default()
+        };
         if self.max_parallelism == 0 || self.max_parallelism > MAX_PARALLELISM_MAX {
             found.add(format!(
                 "max_parallelism is {}, expected 1 to {MAX_PARALLELISM_MAX}",
@@ -61,6 +64,8 @@ impl Metadata {
 struct Problems {
     list: Vec<String>,
     paths: BTreeSet<String>,
+    /// Whether its files may be shared with others: those of a checkpoint, never those of a savepoint.
+    shares: bool,
 }
 
 impl Problems {
@@ -69,8 +74,19 @@ impl Problems {
     }
 
     fn path(&mut self, path: &str) {
-        let inside = !path.is_empty() && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        if !inside || path.contains(['\\', '\0']) {
+        let own = match paths::in_shared(path) {
+            Some(name) if !self.shares || name.contains('/') => {
+                self.add(format!("path {path:?} is outside: a savepoint holds all of its files"));
+                return;
+            }
+            shared => shared.unwrap_or(path),
+        };
+        self.inside(path, own);
+    }
+
+    fn inside(&mut self, path: &str, own: &str) {
+        let inside = !own.is_empty() && own.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        if !inside || own.contains(['\\', '\0']) {
             self.add(format!("path {path:?} is not a relative path inside"));
         } else if path == paths::METADATA {
             self.add(format!("path {path:?} is _metadata itself"));
@@ -90,7 +106,7 @@ impl Problems {
         self.hex("a module's sha256", &module.sha256, 64);
         self.hex(&format!("the checksum of {}", module.path), &module.checksum, 16);
         self.path(&module.path);
-        if module.path != paths::module(&module.sha256) {
+        if ![paths::module(&module.sha256), paths::shared_module(&module.sha256)].contains(&module.path) {
             self.add(format!("module {} is at {:?}", module.sha256, module.path));
         }
     }
@@ -120,6 +136,13 @@ impl Problems {
                 self.list.push(format!("{uid}: split {:?} is there twice", split.split));
             }
         }
+        if !entry.subtasks.is_empty() && entry.subtasks.len() != entry.parallelism as usize {
+            let found = entry.subtasks.len();
+            self.add(format!(
+                "{uid}: records of {found} subtasks, there are {}",
+                entry.parallelism
+            ));
+        }
         let mut names = BTreeSet::new();
         for state in &entry.states {
             if !names.insert((&state.name, state.kind.is_keyed())) {
@@ -147,6 +170,13 @@ impl Problems {
         if state.key_digest != state.key.as_ref().map(|key| key.ty.digest().to_string()) {
             self.add(format!("{at}: the key's digest is not its type's"));
         }
+        if (state.kind == SavedStateKind::Map) != state.map_key.is_some() {
+            let with = if state.map_key.is_some() { "with" } else { "without" };
+            self.add(format!("{at}: {} state {with} a map key", state.kind));
+        }
+        if state.kind != SavedStateKind::Timers && !state.timers.is_empty() {
+            self.add(format!("{at}: {} state with names of timers", state.kind));
+        }
         for file in &state.files {
             self.file(&at, entry, state, file, max_parallelism);
         }
@@ -158,6 +188,12 @@ impl Problems {
     fn file(&mut self, at: &str, entry: &OperatorEntry, state: &StateEntry, file: &StateFile, max_parallelism: u32) {
         self.path(&file.path);
         self.hex(&format!("the checksum of {}", file.path), &file.checksum, 16);
+        if file.increment && !(state.kind.is_keyed() && self.shares && file.schema == 0) {
+            self.add(format!(
+                "{at}: {} is an increment, which only keyed state of a checkpoint has",
+                file.path
+            ));
+        }
         if file.subtask.0 >= entry.parallelism {
             self.add(format!("{at}: subtask {} of {}", file.subtask, entry.parallelism));
         }
@@ -184,6 +220,7 @@ impl Problems {
             next = (next.0 + 1, extent.last_group);
             rows = rows.saturating_add(extent.rows);
         }
+        self.places(at, file);
         if rows != file.entries {
             self.add(format!(
                 "{at}: {} has {} entries, its row groups {rows}",
@@ -191,6 +228,30 @@ impl Problems {
             ));
         }
         self.range(at, file.key_groups, max_parallelism);
+    }
+
+    /// Parts of a file follow each other, and the footer is its end.
+    fn places(&mut self, at: &str, file: &StateFile) {
+        let row_groups = file.groups.iter().map(|extent| extent.place.as_ref());
+        let mut end = 0;
+        for place in row_groups.chain([file.footer.as_ref()]) {
+            match place {
+                None if file.footer.is_none() => {}
+                Some(place) if file.footer.is_some() && place.offset >= end => {
+                    self.hex(&format!("the checksum of a part of {}", file.path), &place.checksum, 16);
+                    end = place.range().end;
+                    continue;
+                }
+                _ => self.add(format!("{at}: {}: its parts are out of place", file.path)),
+            }
+            return;
+        }
+        if end != file.bytes {
+            self.add(format!(
+                "{at}: {} has {} bytes, its parts end at {end}",
+                file.path, file.bytes
+            ));
+        }
     }
 
     fn range(&mut self, at: &str, range: KeyGroupRange, max_parallelism: u32) {
@@ -231,16 +292,16 @@ impl Problems {
                 max_parallelism - 1
             ));
         }
-        let mut schemas = BTreeSet::new();
-        for file in state
-            .files
-            .iter()
-            .filter(|file| !schemas.insert((file.subtask, file.schema)))
-        {
-            self.list.push(format!(
-                "{at}: subtask {} has two files of schema {}",
-                file.subtask, file.schema
-            ));
+        let (mut schemas, mut changed) = (BTreeSet::new(), BTreeSet::new());
+        for file in &state.files {
+            let (subtask, schema) = (file.subtask, file.schema);
+            if file.increment {
+                changed.insert(subtask);
+            } else if !schemas.insert((subtask, schema)) {
+                self.add(format!("{at}: subtask {subtask} has two files of schema {schema}"));
+            } else if changed.contains(&subtask) {
+                self.add(format!("{at}: {} stands behind changes to it", file.path));
+            }
         }
     }
 }

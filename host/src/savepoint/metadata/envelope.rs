@@ -1,24 +1,16 @@
-//! The envelope of `_metadata`: `{"format_version":1,"checksum":"<16 hex>","payload":{…}}` and a line feed.
+//! The envelope of `_metadata`: `{"format_version":2,"checksum":"<16 hex>","payload":{…}}` and a line feed.
 //!
 //! The checksum is over the payload's text as it stands there, so the envelope's own text is fixed to the byte.
 
-use xxhash_rust::xxh3::xxh3_64;
+use super::{Metadata, MetadataError, checksum};
 
-use super::{Metadata, MetadataError};
-
-/// The newest format that this host writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format that this host writes, and the newest one that it reads; it reads those before it too.
+pub const FORMAT_VERSION: u32 = 2;
 
 const VERSION: &[u8] = b"{\"format_version\":";
 const CHECKSUM: &[u8] = b",\"checksum\":\"";
 const PAYLOAD: &[u8] = b"\",\"payload\":";
 const END: &[u8] = b"}\n";
-
-/// XXH3-64 as 16 hex digits: how the content of every file of a savepoint is recorded.
-#[must_use]
-pub fn checksum(bytes: &[u8]) -> String {
-    format!("{:016x}", xxh3_64(bytes))
-}
 
 impl Metadata {
     /// The text of `_metadata`.

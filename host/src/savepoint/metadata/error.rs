@@ -66,6 +66,14 @@ pub enum MetadataError {
         /// The file.
         path: String,
     },
+    /// A file that a checkpoint shares with others is missing.
+    #[error(
+        "{path} is missing, but the checkpoint's _metadata refers to it. A checkpoint shares files with others of its job and cannot be moved alone: restore it from where it was written, or take a savepoint, which can be moved."
+    )]
+    SharedMissing {
+        /// The file.
+        path: String,
+    },
     /// A file that it refers to has another size.
     #[error("{path} is damaged: expected {expected} bytes, found {found}. Use another copy of it.")]
     FileSize {

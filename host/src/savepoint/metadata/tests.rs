@@ -4,6 +4,7 @@ use regraft_model::key_group::KeyGroupRange;
 
 use super::*;
 use crate::savepoint::test_data;
+use crate::storage::paths;
 
 async fn sample() -> Metadata {
     test_data::write_files(&test_data::storage()).await
@@ -18,7 +19,7 @@ async fn text_round_trips_and_is_plain_json() {
         metadata
     );
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(json["format_version"], 1);
+    assert_eq!(json["format_version"], 2);
     assert_eq!(json["payload"]["format"], "canonical");
     assert_eq!(json["payload"]["kind"], "savepoint");
     assert_eq!(json["payload"]["operators"][2]["states"][0]["schema"], "u64");
@@ -52,8 +53,8 @@ async fn errors_in_full() {
             .to_string()
     };
     assert_eq!(
-        error(&text.replacen(":1,", ":2,", 1)),
-        "file:///s/_metadata has format version 2; this host reads 1 to 1. Use a newer Regraft."
+        error(&text.replacen(":2,", ":3,", 1)),
+        "file:///s/_metadata has format version 3; this host reads 1 to 2. Use a newer Regraft."
     );
     assert_eq!(
         error("<html>"),
@@ -132,6 +133,19 @@ async fn contradictions_are_found_all_at_once() {
     check(&["graph: split reads count, which does not stand before it"], |m| {
         m.graph[1].inputs[0].from = test_data::uid("count");
     });
+    check(&["count: records of 1 subtasks, there are 2"], |m| {
+        m.operators[2].subtasks = vec![SubtaskRecord::default()];
+    });
+    check(
+        &[
+            "count/count: value state with a map key",
+            "count/count: value state with names of timers",
+        ],
+        |m| {
+            m.operators[2].states[0].map_key = Some(Type::U8);
+            m.operators[2].states[0].timers = vec!["gap".into()];
+        },
+    );
     let sha256 = "0".repeat(64);
     let mut metadata = sound.clone();
     metadata.operators[2].module = Some(sha256.clone());
@@ -139,4 +153,75 @@ async fn contradictions_are_found_all_at_once() {
         metadata.problems(),
         [format!("count: module {sha256} is not among the modules")]
     );
+}
+
+#[tokio::test]
+async fn only_a_checkpoint_shares_files_and_has_increments() {
+    let mut sound = sample().await;
+    sound.owner = Owner::Host;
+    let state = &mut sound.operators[2].states[0];
+    for file in &mut state.files {
+        file.schema = 0;
+        file.path = paths::to_shared(&file.path);
+    }
+    let mut change = state.files[0].clone();
+    (change.path, change.increment) = ("../shared/change.parquet".into(), true);
+    state.files.insert(1, change);
+    assert_eq!(sound.problems(), [""; 0]);
+    let path = sound.operators[2].states[0].files[0].path.clone();
+
+    let check = |expected: &[&str], change: &dyn Fn(&mut Metadata)| {
+        let mut metadata = sound.clone();
+        change(&mut metadata);
+        assert_eq!(metadata.problems(), expected);
+    };
+    let moved = "path \"../shared/x/y\" is outside: a savepoint holds all of its files";
+    check(&[moved], &|m| {
+        m.operators[2].states[0].files[0].path = "../shared/x/y".into()
+    });
+    check(&["path \"../shared/..\" is not a relative path inside"], &|m| {
+        m.operators[2].states[0].files[0].path = "../shared/..".into();
+    });
+    let behind = format!("count/count: {path} stands behind changes to it");
+    check(&[&behind], &|m| m.operators[2].states[0].files.swap(0, 1));
+    check(&["count/count: subtask 0 has two files of schema 0"], &|m| {
+        m.operators[2].states[0].files[1].increment = false
+    });
+    let parts = format!("count/count: {path}: its parts are out of place");
+    check(&[&parts], &|m| m.operators[2].states[0].files[0].groups[0].place = None);
+    check(&[&parts], &|m| m.operators[2].states[0].files[0].footer = None);
+    let size = sound.operators[2].states[0].files[0].bytes;
+    check(
+        &[&format!(
+            "count/count: {path} has {} bytes, its parts end at {size}",
+            size + 1
+        )],
+        &|m| {
+            m.operators[2].states[0].files[0].bytes += 1;
+        },
+    );
+
+    let mut user = sound.clone();
+    user.owner = Owner::User;
+    let problems = user.problems();
+    assert_eq!(problems.len(), 4, "{problems:?}");
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.ends_with("is an increment, which only keyed state of a checkpoint has"))
+    );
+    assert_eq!(
+        problems.iter().filter(|problem| problem.contains("is outside")).count(),
+        3
+    );
+}
+
+/// What the reader before this one wrote is read (`tests/golden/savepoint/` has whole savepoints of it).
+#[tokio::test]
+async fn the_version_before_is_read() {
+    let text = sample().await.to_text("p").expect("sound");
+    let before = text.replacen("\"format_version\":2", "\"format_version\":1", 1);
+    assert!(Metadata::from_text(before.as_bytes(), "p").is_ok());
+    let never = text.replacen("\"format_version\":2", "\"format_version\":0", 1);
+    assert!(Metadata::from_text(never.as_bytes(), "p").is_err());
 }

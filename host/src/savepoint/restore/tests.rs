@@ -93,6 +93,7 @@ fn written_by(p: u32, max: u32) -> StateEntry {
             last_group: range.last,
             row_group: 0,
             rows: 1,
+            place: None,
         };
         StateFile {
             path: format!("operators/{subtask}"),
@@ -103,6 +104,8 @@ fn written_by(p: u32, max: u32) -> StateEntry {
             entries: 1,
             bytes: 1,
             checksum: "0".repeat(16),
+            footer: None,
+            increment: false,
         }
     });
     test_data::state_entry("count", Type::U64, files.collect())

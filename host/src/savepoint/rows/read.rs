@@ -2,46 +2,46 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use bytes::Bytes;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, RowGroupReader};
+use parquet::file::reader::{FileReader, Length as _, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
 use regraft_model::key_group::{KeyGroup, KeyGroupRange};
 use regraft_model::value::{Integers, ValueError};
 
 use super::cells::{CellError, ReadCells, ReadValues, push_bytes};
 use super::columns::{ColumnPlan, Columns, EXACT, KEY, KEY_GROUP, SCHEMA, VALUE, schema_of};
-use super::{GroupExtent, Layout, RowsError, RowsOf, StateFileSpec, StateRows};
+use super::{FileParts, GroupExtent, Layout, RowsError, RowsOf, StateFileSpec, StateRows};
 
-/// Reads the rows of the key groups in `range`: one [`StateRows`] for each key group that has any, ascending. They are said
+/// Reads the rows of the key groups in `range` from a file of which at least the footer and their row groups are there: one [`StateRows`] for each key group that has any, ascending. They are said
 /// to be of state 0: only the caller knows which one it is.
 ///
 /// # Errors
 /// [`RowsError::Parquet`], [`RowsError::Column`] where the file is not what `spec` and `groups` say;
 /// [`RowsError::Key`], [`RowsError::Value`] where a cell is not of its type; [`RowsError::Order`].
 pub fn read_state_file(
-    bytes: Bytes,
+    file: impl Into<FileParts>,
     spec: &StateFileSpec<'_>,
     range: KeyGroupRange,
     groups: &[GroupExtent],
 ) -> Result<Vec<StateRows>, RowsError> {
+    let file = file.into();
     // `parquet` panics on some damaged pages. A checksum is checked before, but whoever made the file may have made that too.
-    match catch_unwind(AssertUnwindSafe(|| read_rows(bytes, spec, range, groups))) {
+    match catch_unwind(AssertUnwindSafe(|| read_rows(file, spec, range, groups))) {
         Ok(read) => read,
         Err(_) => Err(ParquetError::General("its pages are damaged".to_owned()).into()),
     }
 }
 
 fn read_rows(
-    bytes: Bytes,
+    parts: FileParts,
     spec: &StateFileSpec<'_>,
     range: KeyGroupRange,
     groups: &[GroupExtent],
 ) -> Result<Vec<StateRows>, RowsError> {
-    let size = bytes.len();
-    let file = SerializedFileReader::new(bytes)?;
+    let size = usize::try_from(parts.len()).unwrap_or(usize::MAX);
+    let file = SerializedFileReader::new(parts)?;
     check_columns(&file, spec)?;
     check_places(&file, size)?;
     if file.num_row_groups() != groups.len() {
@@ -70,7 +70,7 @@ fn read_rows(
             });
         }
         let count = usize::try_from(found).unwrap_or(0);
-        let key_groups = read_key_groups(row_group.as_ref(), count, *extent, spec)?;
+        let key_groups = read_key_groups(row_group.as_ref(), count, extent, spec)?;
         match spec.layout {
             Layout::Canonical => rows.canonical(row_group.as_ref(), &key_groups)?,
             Layout::Native => rows.native(row_group.as_ref(), &key_groups)?,
@@ -80,7 +80,7 @@ fn read_rows(
 }
 
 /// Checks that the file has every column by name, with its type. Columns that are not ours are let be.
-fn check_columns(file: &SerializedFileReader<Bytes>, spec: &StateFileSpec<'_>) -> Result<(), RowsError> {
+fn check_columns(file: &SerializedFileReader<FileParts>, spec: &StateFileSpec<'_>) -> Result<(), RowsError> {
     let found = file.metadata().file_metadata().schema_descr();
     for expected in schema_of(spec)?.get_fields() {
         let is = found
@@ -104,7 +104,7 @@ fn check_columns(file: &SerializedFileReader<Bytes>, spec: &StateFileSpec<'_>) -
 }
 
 /// Checks that every column chunk lies in the file: `parquet` panics on negative offsets.
-fn check_places(file: &SerializedFileReader<Bytes>, size: usize) -> Result<(), RowsError> {
+fn check_places(file: &SerializedFileReader<FileParts>, size: usize) -> Result<(), RowsError> {
     for row_group in file.metadata().row_groups() {
         for column in row_group.columns() {
             let start = column
@@ -130,7 +130,7 @@ fn check_places(file: &SerializedFileReader<Bytes>, size: usize) -> Result<(), R
 fn read_key_groups(
     row_group: &dyn RowGroupReader,
     count: usize,
-    extent: GroupExtent,
+    extent: &GroupExtent,
     spec: &StateFileSpec<'_>,
 ) -> Result<Vec<u16>, RowsError> {
     let cells = read_column(row_group, KEY_GROUP, count)?;

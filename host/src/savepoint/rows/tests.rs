@@ -5,7 +5,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
 use proptest::prelude::*;
 use regraft_model::key_group::KeyGroup;
-use regraft_model::key_group::{hash32, key_group};
+use regraft_model::key_group::{hash32, key_group, range_of};
 use regraft_model::schema::{EnumType, StructType, Variant};
 use regraft_model::value::{Value, encode, encode_key};
 
@@ -332,10 +332,56 @@ fn row_groups_end_at_key_groups_and_large_groups_are_cut() {
         .iter()
         .map(|e| (e.first_group, e.last_group, e.row_group, e.rows))
         .collect();
-    assert_eq!(extents, [(1, 2, 0, 80_000), (5, 5, 1, 262_144), (5, 6, 2, 37_857)]);
+    assert_eq!(
+        extents,
+        [
+            (1, 1, 0, 40_000),
+            (2, 2, 1, 40_000),
+            (5, 5, 2, 262_144),
+            (5, 5, 3, 37_856),
+            (6, 6, 4, 1)
+        ]
+    );
     let read = read_state_file(file.bytes, &spec, KeyGroupRange { first: 5, last: 5 }, &file.groups).expect("read");
     assert_eq!(read.len(), 1);
     assert_eq!(read[0].keys.len(), 300_000);
+}
+
+#[test]
+fn a_share_of_the_key_groups_is_read_from_little_more_than_its_share_of_the_file() {
+    let key = field("k", Type::U64);
+    let spec = spec(Layout::Native, &key, &Type::U64);
+    let rows: Vec<_> = (0..400_000u64).map(|i| (i.to_le_bytes().to_vec(), vec![7])).collect();
+    let file = write(&spec, &grouped(&rows, 128));
+    let whole = read_state_file(file.bytes.clone(), &spec, EVERYTHING, &file.groups).expect("just written");
+    for parallelism in [1, 2, 3, 4, 5, 8] {
+        let mut read = vec![];
+        for range in (0..parallelism).map(|index| range_of(index, parallelism, 128)) {
+            let wanted = file
+                .groups
+                .iter()
+                .filter(|extent| extent.range().intersect(range).is_some());
+            let places = wanted.filter_map(|extent| extent.place.as_ref()).chain([&file.footer]);
+            let parts: Vec<_> = places
+                .map(|place| {
+                    let bytes = file.bytes.slice(place.offset as usize..place.range().end as usize);
+                    assert_eq!(checksum(&bytes), place.checksum);
+                    (place.offset, bytes)
+                })
+                .collect();
+            let bytes: usize = parts.iter().map(|(_, bytes)| bytes.len()).sum();
+            let share = file.bytes.len() as f64 * f64::from(range.count() as u32) / 128.0;
+            assert!(
+                (bytes as f64) < 1.1 * share + 10_000.0,
+                "{parallelism}: {bytes} for {share}"
+            );
+            let parts = FileParts::new(file.bytes.len() as u64, parts);
+            read.extend(read_state_file(parts.clone(), &spec, range, &file.groups).expect("its own"));
+            let other = read_state_file(parts, &spec, EVERYTHING, &file.groups);
+            assert_eq!(other.is_ok(), parallelism == 1, "only its own");
+        }
+        assert_eq!(all(&read), all(&whole));
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Rows → a state file. Key groups come in ascending order; rows within one are ordered here.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,12 +16,20 @@ use regraft_model::value::{Decoder, Integers, Scalar, ValueError};
 use super::cells::{CellError, ColumnCells, push_bytes};
 use super::chunks::{write_bytes, write_cells, write_ints};
 use super::columns::{Columns, Form, KEY_GROUP, SCHEMA, schema_of};
-use super::{GroupExtent, Layout, RowsError, StateFileSpec, StateRows};
+use super::{GroupExtent, Layout, Place, RowsError, StateFileSpec, StateRows, checksum};
 
-/// A row group is closed at the end of the first key group that brings it to this.
-const ROW_GROUP_ROWS: usize = 65_536;
+/// A row group is closed at the end of the first key group that brings it to this: a restore reads whole row groups, and
+/// should read little beside its own key groups.
+const ROW_GROUP_ROWS: usize = 4_096;
+/// Likewise for the bytes of keys and values.
+const ROW_GROUP_BYTES: usize = 1 << 20;
+/// It is closed too before key groups whose number is a multiple of this, where it has [`ROW_GROUP_ROWS_MIN`] rows: subtasks
+/// own whole blocks of key groups at the parallelisms that are powers of two.
+const KEY_GROUP_BLOCK: u16 = 16;
+/// See [`KEY_GROUP_BLOCK`].
+const ROW_GROUP_ROWS_MIN: usize = 1_024;
 /// One key group larger than this is cut, so that memory stays bounded.
-const ROW_GROUP_ROWS_MAX: usize = 4 * ROW_GROUP_ROWS;
+const ROW_GROUP_ROWS_MAX: usize = 262_144;
 /// Likewise for the bytes of keys and values.
 const ROW_GROUP_BYTES_MAX: usize = 256 << 20;
 
@@ -31,6 +40,8 @@ pub struct EncodedStateFile {
     pub bytes: Bytes,
     /// Where each key group is; empty: there are no rows.
     pub groups: Vec<GroupExtent>,
+    /// All behind the row groups: what has to be read beside those that are wanted.
+    pub footer: Place,
     /// How many rows.
     pub entries: u64,
 }
@@ -145,6 +156,11 @@ impl StateFileWriter {
             return Err(wrong(format!("key group {group} comes after key group {last}")));
         }
         self.last_group = Some(group);
+        let block = |group: u16| group / KEY_GROUP_BLOCK;
+        let pending = self.pending.as_ref().map(|extent| block(extent.last_group));
+        if pending.is_some_and(|last| last < block(group)) && self.rows.key_groups.len() >= ROW_GROUP_ROWS_MIN {
+            self.flush()?;
+        }
         self.sort(rows);
         let order = std::mem::take(&mut self.order);
         for &(_, row) in &order {
@@ -152,7 +168,7 @@ impl StateFileWriter {
             self.write_row(group, rows.keys.get(row), rows.values.get(row), rows.schemas[row])?;
         }
         self.order = order;
-        if self.rows.key_groups.len() >= ROW_GROUP_ROWS {
+        if self.rows.key_groups.len() >= ROW_GROUP_ROWS || self.pending_bytes >= ROW_GROUP_BYTES {
             self.flush()?;
         }
         Ok(())
@@ -185,6 +201,7 @@ impl StateFileWriter {
             last_group: group,
             row_group: self.groups.len() as u32,
             rows: 0,
+            place: None,
         });
         extent.last_group = group;
         extent.rows += 1;
@@ -245,9 +262,10 @@ impl StateFileWriter {
 
     /// Writes the row group that has been filled.
     fn flush(&mut self) -> Result<(), RowsError> {
-        let Some(extent) = self.pending.take() else {
+        let Some(mut extent) = self.pending.take() else {
             return Ok(());
         };
+        let offset = self.file.bytes_written() as u64;
         let mut row_group = self.file.next_row_group()?;
         write_ints(&mut row_group, &mut self.rows.key_groups)?;
         match &mut self.rows.body {
@@ -273,6 +291,11 @@ impl StateFileWriter {
             }
         }
         row_group.close()?;
+        extent.place = Some(Place {
+            offset,
+            bytes: self.file.bytes_written() as u64 - offset,
+            checksum: String::new(),
+        });
         self.groups.push(extent);
         self.pending_bytes = 0;
         Ok(())
@@ -284,12 +307,29 @@ impl StateFileWriter {
     /// [`RowsError::Parquet`].
     pub fn finish(mut self) -> Result<EncodedStateFile, RowsError> {
         self.flush()?;
+        let bytes: Bytes = self.file.into_inner()?.into();
+        let (mut groups, mut end) = (self.groups, 0);
+        for place in groups.iter_mut().filter_map(|extent| extent.place.as_mut()) {
+            end = place.range().end;
+            place.checksum = checksum_of(&bytes, place.range());
+        }
+        let footer = Place {
+            offset: end,
+            bytes: bytes.len() as u64 - end,
+            checksum: checksum_of(&bytes, end..bytes.len() as u64),
+        };
         Ok(EncodedStateFile {
-            bytes: self.file.into_inner()?.into(),
-            groups: self.groups,
+            bytes,
+            groups,
+            footer,
             entries: self.entries,
         })
     }
+}
+
+fn checksum_of(bytes: &Bytes, range: Range<u64>) -> String {
+    let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(bytes.len());
+    checksum(&bytes[at(range.start)..at(range.end)])
 }
 
 fn properties(spec: &StateFileSpec<'_>) -> Result<WriterProperties, RowsError> {

@@ -1,0 +1,256 @@
+//! Which checkpoints and shared files of a job stay, and which may be deleted. Pure: what was done is told, what is to be done
+//! is asked.
+//!
+//! A shared file stays as long as a retained checkpoint refers to it or somebody claims it: a round that is based on it, a
+//! merge that reads or has written it. What nobody refers to is deleted, and nothing that was not told is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use regraft_model::id::CheckpointId;
+
+/// Names of shared files.
+pub type Names = BTreeSet<String>;
+
+/// Who needs files that no retained checkpoint refers to, or might soon not refer to any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    /// A round from its trigger until it is complete or given up.
+    Round(CheckpointId),
+    /// The merge of that number, until its result is in a complete checkpoint or dropped.
+    Merge(u64),
+    /// The components that the job runs.
+    Modules,
+}
+
+/// The completed checkpoints of a job, and the files they share.
+#[derive(Debug)]
+pub struct Ledger {
+    retain: usize,
+    completed: BTreeMap<CheckpointId, Names>,
+    /// Those that are to go, or have gone only in part.
+    retired: BTreeSet<CheckpointId>,
+    claims: BTreeMap<Claim, Names>,
+    /// Every shared file that may be there.
+    files: Names,
+}
+
+/// What is to be deleted: `_metadata` of the checkpoints first, then the rest of them, then the files.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Retired {
+    /// Whole checkpoints.
+    pub checkpoints: Vec<CheckpointId>,
+    /// Shared files.
+    pub files: Vec<String>,
+}
+
+impl Ledger {
+    /// Nothing is there. `retain`: how many completed checkpoints stay, at least one.
+    #[must_use]
+    pub fn new(retain: u32) -> Self {
+        Self {
+            retain: (retain as usize).max(1),
+            completed: BTreeMap::new(),
+            retired: BTreeSet::new(),
+            claims: BTreeMap::new(),
+            files: Names::new(),
+        }
+    }
+
+    /// A shared file was found, or is about to be written: from now on it may be there.
+    pub fn may_exist(&mut self, file: &str) {
+        self.files.insert(file.to_owned());
+    }
+
+    /// Somebody needs these files beside those claimed before.
+    pub fn claim(&mut self, claim: Claim, files: impl IntoIterator<Item = String>) {
+        self.claims.entry(claim).or_default().extend(files);
+    }
+
+    /// Nobody needs them for that any more.
+    pub fn release(&mut self, claim: Claim) {
+        self.claims.remove(&claim);
+    }
+
+    /// A checkpoint is complete, and refers to these files.
+    pub fn completed(&mut self, id: CheckpointId, files: Names) {
+        self.files.extend(files.iter().cloned());
+        self.completed.insert(id, files);
+    }
+
+    /// A checkpoint is not to be believed, or only a part of it is there: it goes.
+    pub fn discard(&mut self, id: CheckpointId) {
+        self.completed.remove(&id);
+        self.retired.insert(id);
+    }
+
+    /// The numbers of the completed checkpoints that stay, in order.
+    pub fn retained(&self) -> impl DoubleEndedIterator<Item = CheckpointId> {
+        self.completed.keys().copied()
+    }
+
+    /// Retires all but the newest checkpoints, and says what is to be deleted. What was not said to be [`gone`](Self::gone) is
+    /// said again.
+    pub fn retire(&mut self) -> Retired {
+        while self.completed.len() > self.retain
+            && let Some((oldest, _)) = self.completed.pop_first()
+        {
+            self.retired.insert(oldest);
+        }
+        let needed: BTreeSet<&String> = self.completed.values().chain(self.claims.values()).flatten().collect();
+        let unneeded = self.files.iter().filter(|file| !needed.contains(file));
+        Retired {
+            checkpoints: self.retired.iter().copied().collect(),
+            files: unneeded.cloned().collect(),
+        }
+    }
+
+    /// A checkpoint has been deleted as a whole.
+    pub fn gone(&mut self, id: CheckpointId) {
+        self.retired.remove(&id);
+    }
+
+    /// A shared file has been deleted.
+    pub fn file_gone(&mut self, file: &str) {
+        self.files.remove(file);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn names(files: &[u8]) -> Names {
+        files.iter().map(|file| format!("f{file}")).collect()
+    }
+
+    fn ids(retired: &Retired) -> Vec<u64> {
+        retired.checkpoints.iter().map(|id| id.0).collect()
+    }
+
+    #[test]
+    fn a_file_goes_with_the_last_checkpoint_that_refers_to_it() {
+        let mut ledger = Ledger::new(2);
+        ledger.completed(CheckpointId(1), names(&[1]));
+        ledger.completed(CheckpointId(2), names(&[1, 2]));
+        assert_eq!(ledger.retire(), Retired::default());
+        ledger.completed(CheckpointId(3), names(&[2, 3]));
+        let retired = ledger.retire();
+        assert_eq!((ids(&retired), retired.files), (vec![1], vec![]), "2 refers to file 1");
+        ledger.gone(CheckpointId(1));
+        ledger.completed(CheckpointId(4), names(&[3]));
+        let retired = ledger.retire();
+        assert_eq!((ids(&retired), &*retired.files), (vec![2], &["f1".to_owned()][..]));
+        // A delete that failed is asked for again.
+        assert_eq!(ledger.retire(), retired);
+        ledger.gone(CheckpointId(2));
+        ledger.file_gone("f1");
+        assert_eq!(ledger.retire(), Retired::default());
+        assert_eq!(
+            ledger.retained().collect::<Vec<_>>(),
+            [CheckpointId(3), CheckpointId(4)]
+        );
+    }
+
+    #[test]
+    fn what_is_claimed_stays() {
+        let mut ledger = Ledger::new(1);
+        ledger.completed(CheckpointId(1), names(&[1, 2]));
+        ledger.claim(Claim::Round(CheckpointId(3)), names(&[1, 2]));
+        ledger.claim(Claim::Merge(7), names(&[2]));
+        ledger.may_exist("f9");
+        ledger.completed(CheckpointId(2), names(&[5]));
+        assert_eq!(ledger.retire().files, ["f9"], "written by nobody who still claims it");
+        ledger.release(Claim::Round(CheckpointId(3)));
+        assert_eq!(ledger.retire().files, ["f1", "f9"]);
+        ledger.release(Claim::Merge(7));
+        assert_eq!(ledger.retire().files, ["f1", "f2", "f9"]);
+    }
+
+    #[test]
+    fn a_late_checkpoint_does_not_take_the_place_of_a_newer_one() {
+        let mut ledger = Ledger::new(1);
+        ledger.completed(CheckpointId(5), names(&[5]));
+        ledger.completed(CheckpointId(4), names(&[4]));
+        let retired = ledger.retire();
+        assert_eq!((ids(&retired), &*retired.files), (vec![4], &["f4".to_owned()][..]));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Complete(Vec<u8>),
+        Claim(u8, Vec<u8>),
+        Release(u8),
+        /// Deletes so many of the things that are to be deleted, then stops: a crash, or a store that fails.
+        Delete(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let files = || prop::collection::vec(0u8..12, 0..5);
+        let step = prop_oneof![
+            files().prop_map(Step::Complete),
+            (0u8..3, files()).prop_map(|(claim, files)| Step::Claim(claim, files)),
+            (0u8..3).prop_map(Step::Release),
+            (0usize..8).prop_map(Step::Delete),
+        ];
+        prop::collection::vec(step, 1..60)
+    }
+
+    proptest! {
+        /// What a retained checkpoint or a claim needs is never deleted; when all deletes go well, nothing else is left.
+        #[test]
+        fn needed_files_stay_and_the_others_go(retain in 1u32..4, steps in steps()) {
+            let mut ledger = Ledger::new(retain);
+            let mut checkpoints: BTreeMap<u64, Names> = BTreeMap::new();
+            let mut claims: BTreeMap<u8, Names> = BTreeMap::new();
+            let mut disk = Names::new();
+            let mut next = 1;
+            for step in steps.into_iter().chain([Step::Delete(usize::MAX)]) {
+                match step {
+                    Step::Complete(files) => {
+                        // Of what is gone nobody knows the name any more.
+                        let files = names(&files);
+                        disk.extend(files.iter().cloned());
+                        ledger.completed(CheckpointId(next), files.clone());
+                        checkpoints.insert(next, files);
+                        next += 1;
+                    }
+                    Step::Claim(claim, files) => {
+                        let files: Names = names(&files).intersection(&disk).cloned().collect();
+                        ledger.claim(Claim::Merge(claim.into()), files.clone());
+                        claims.entry(claim).or_default().extend(files);
+                    }
+                    Step::Release(claim) => {
+                        ledger.release(Claim::Merge(claim.into()));
+                        claims.remove(&claim);
+                    }
+                    Step::Delete(most) => {
+                        let retired = ledger.retire();
+                        let kept: Vec<u64> = checkpoints.keys().rev().take(retain as usize).copied().collect();
+                        for id in retired.checkpoints.iter().take(most) {
+                            prop_assert!(!kept.contains(&id.0));
+                            checkpoints.remove(&id.0);
+                            ledger.gone(*id);
+                        }
+                        for file in retired.files.iter().take(most.saturating_sub(retired.checkpoints.len())) {
+                            disk.remove(file);
+                            ledger.file_gone(file);
+                        }
+                        let needed: Names = checkpoints
+                            .iter()
+                            .filter(|(id, _)| kept.contains(id))
+                            .flat_map(|(_, files)| files)
+                            .chain(claims.values().flatten())
+                            .cloned()
+                            .collect();
+                        prop_assert!(needed.is_subset(&disk), "{needed:?} of {disk:?}");
+                        if most == usize::MAX {
+                            prop_assert_eq!(&needed, &disk);
+                            prop_assert!(checkpoints.len() <= retain as usize);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
