@@ -482,6 +482,49 @@ fn blocks<'a>(text: &'a str, info: &str) -> Vec<&'a str> {
         .collect()
 }
 
+/// Code without indentation, empty lines and the marks of a doc comment.
+fn plain_code(code: &str) -> String {
+    let lines = code.lines().map(|line| {
+        let line = line.trim_start();
+        let line = line
+            .strip_prefix("//!")
+            .or_else(|| line.strip_prefix("///"))
+            .unwrap_or(line);
+        line.trim()
+    });
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    lines.join("\n") + "\n"
+}
+
+fn check_shown_code(document: &str, text: &str, sources: &Files) -> Vec<String> {
+    let sources: Vec<String> = sources.values().map(|source| plain_code(source)).collect();
+    let shown = blocks(text, "rust").into_iter().map(plain_code);
+    let unknown = shown.filter(|code| !sources.iter().any(|source| source.contains(code)));
+    unknown
+        .map(|code| {
+            let first = code.lines().next().unwrap_or_default();
+            format!("{document}: the code that begins with `{first}` stands in no file that is compiled")
+        })
+        .collect()
+}
+
+#[test]
+fn code_that_the_guide_shows_is_compiled() {
+    let mut sources = files(&["rs"]);
+    sources.retain(|path, _| path.starts_with("guest-sdk/") || path.starts_with("examples/"));
+    let text = read("docs/guide/writing-operators.md");
+    assert!(blocks(&text, "rust").len() > 5, "the guide has no code");
+    none(&check_shown_code("docs/guide/writing-operators.md", &text, &sources));
+    let sample = sample(
+        "a.rs",
+        "mod m {\n    fn f() {\n        g();\n    }\n}\n/// let x = 1;\n",
+    );
+    let check = |code: &str| check_shown_code("a.md", &format!("```rust\n{code}```\n"), &sample).len();
+    assert_eq!(check("fn f() {\n    g();\n}\nlet y = 2;\n"), 1);
+    assert_eq!(check("fn f() {\n\n    g();\n}\n"), 0);
+    assert_eq!(check("let x = 1;\n"), 0);
+}
+
 #[test]
 fn the_readme_has_the_two_commands_that_ci_runs() {
     let readme = read("README.md");

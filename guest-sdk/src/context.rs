@@ -52,7 +52,12 @@ pub struct Clock(pub(crate) ());
 #[derive(Clone, Copy)]
 pub struct Random(pub(crate) ());
 
-/// What [`Operator::open`](crate::Operator::open) is given.
+/// A timer of the operator, made by [`Declare::timer`](crate::Declare::timer) and
+/// [`Declare::processing_timer`](crate::Declare::processing_timer). Compare it to know which one fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Timer(pub(crate) u32);
+
+/// What [`Operator::open`](crate::Operator::open) and [`Operator::restored`](crate::Operator::restored) are given.
 pub struct OpenContext<'a> {
     pub(crate) context: &'a types::OpenContext,
     pub(crate) config: &'a str,
@@ -151,11 +156,15 @@ impl<'a> Rows<'a> {
         timestamps: &[],
     };
 
-    fn key(&self, row: u32) -> &'a [u8] {
-        let key = self
-            .key_index
+    /// The number of a row's key.
+    pub(crate) fn key_number(&self, row: u32) -> usize {
+        self.key_index
             .get(row as usize)
-            .map_or(row as usize, |key| *key as usize);
+            .map_or(row as usize, |key| *key as usize)
+    }
+
+    fn key(&self, row: u32) -> &'a [u8] {
+        let key = self.key_number(row);
         if key < self.key_ends.len() {
             item(self.key_data, self.key_ends, key)
         } else {
@@ -314,9 +323,21 @@ pub(crate) struct Inherits {
     pub(crate) timestamps: bool,
 }
 
-/// The call that an operator's method runs in: time, and the outputs.
+/// Timer operations of a call, in order.
+#[derive(Default)]
+pub(crate) struct TimerOps {
+    pub(crate) ops: Vec<u8>,
+    pub(crate) keys: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
+    pub(crate) times: Vec<i64>,
+}
+
+const REGISTER: u8 = 0;
+const DELETE: u8 = 1;
+
+/// The call that an operator's method runs in: time, the outputs, and timers.
 ///
-/// "The row" below is the record being processed; in `finish` it is the key.
+/// "The row" below is the record being processed; in `on_timer` it is the timer, in `finish` the key.
 pub struct Ctx<'a> {
     pub(crate) header: types::Header,
     pub(crate) input: u32,
@@ -325,10 +346,12 @@ pub struct Ctx<'a> {
     pub(crate) inherits: Inherits,
     pub(crate) rows: Rows<'a>,
     pub(crate) outputs: Vec<Output>,
+    pub(crate) timers: TimerOps,
 }
 
 impl Ctx<'_> {
-    /// The row's event time in milliseconds since the Unix epoch; [`NO_TIMESTAMP`] where it has none.
+    /// The row's event time in milliseconds since the Unix epoch; [`NO_TIMESTAMP`] where it has none. That of an
+    /// event-time timer is its time; a processing-time timer has none.
     #[inline]
     pub fn timestamp(&self) -> i64 {
         self.rows.timestamp(self.row)
@@ -366,6 +389,41 @@ impl Ctx<'_> {
     #[inline]
     pub fn input(&self) -> u32 {
         self.input
+    }
+
+    /// Lets `timer` fire for the key at hand, once the operator's watermark (or, for a processing-time timer, the clock)
+    /// has reached `time`, in milliseconds. It is one timer however often it is set for the same time; if that time has
+    /// come already, it fires as soon as this call is over.
+    ///
+    /// # Panics
+    ///
+    /// Where no key is at hand: in `on_watermark` and `finish_all`.
+    #[inline]
+    pub fn at(&mut self, timer: Timer, time: i64) {
+        self.add_timer(REGISTER, timer, time);
+    }
+
+    /// Takes back what [`at`](Self::at) has set for the key at hand, the timer and the time. Nothing where it was not
+    /// set, or has fired.
+    ///
+    /// # Panics
+    ///
+    /// As [`at`](Self::at).
+    #[inline]
+    pub fn cancel(&mut self, timer: Timer, time: i64) {
+        self.add_timer(DELETE, timer, time);
+    }
+
+    fn add_timer(&mut self, op: u8, timer: Timer, time: i64) {
+        let key = self.rows.key_number(self.row);
+        assert!(
+            key < self.rows.key_ends.len(),
+            "a timer was set or cancelled where no key is at hand: it can be in `process`, `on_timer` and `finish` only"
+        );
+        self.timers.ops.push(op);
+        self.timers.keys.push(key as u32);
+        self.timers.ids.push(timer.0);
+        self.timers.times.push(time);
     }
 
     /// Emits `value` with the row's key and timestamp.
@@ -418,6 +476,22 @@ impl Ctx<'_> {
     ) -> Result<()> {
         self.outputs[port.index as usize].inherit_timestamps(&self.rows);
         self.emit(port, value)?;
+        self.outputs[port.index as usize].timestamps.push(timestamp);
+        Ok(())
+    }
+
+    /// Emits `value` with a key of its own, at another event time (in milliseconds).
+    ///
+    /// # Errors
+    ///
+    /// As [`emit_keyed`](Self::emit_keyed).
+    pub fn emit_keyed_at<V, K>(&mut self, port: Port<V, K>, key: &K, timestamp: i64, value: &V) -> Result<()>
+    where
+        V: PortValue + ?Sized,
+        K: ToKey + ?Sized,
+    {
+        self.outputs[port.index as usize].inherit_timestamps(&self.rows);
+        self.emit_keyed(port, key, value)?;
         self.outputs[port.index as usize].timestamps.push(timestamp);
         Ok(())
     }

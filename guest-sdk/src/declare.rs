@@ -1,46 +1,66 @@
-//! What an operator says of itself, collected by its `declare` and written as the JSON of `describe`.
+//! What an operator says of itself, collected by its `declare`.
 //!
 //! Declaring is pure: it sees neither config nor arguments, so that a component can be asked what it is at any time.
 
-use crate::context::{Clock, Port, Random};
-use crate::key::{FromKey, ToKey};
-use crate::schema::{Field, State, Type, write_list, write_string};
-use crate::state::{Call, StateColumn, ValueState};
-use crate::value::{FromValue, PortValue, ValueType};
+mod json;
+
+use crate::context::{Clock, Port, Random, Timer};
+use crate::key::ToKey;
+use crate::operator_state::{BroadcastState, OperatorColumn, OperatorList};
+use crate::schema::{Field, State, Type};
+use crate::state::{
+    Aggregate, AggregatingState, Call, ListState, MapKey, MapState, ReducingState, StateColumn, StateInfo, ValueState,
+};
+use crate::value::{PortValue, ValueType};
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
-/// The version of the WIT package that this SDK was made for.
-pub(crate) const WIT_VERSION: &str = "0.1.0";
+/// The name by which private state is kept, as one item of an operator state that is a list.
+pub(crate) const PRIVATE_STATE: &str = "private";
 
-/// Collects states, ports and wishes of an operator. Given to [`crate::Operator::declare`].
+/// Collects states, timers, ports and wishes of an operator. Given to [`crate::Operator::declare`].
 ///
 /// # Panics
 ///
-/// Names must be unique among states and among outputs: a second one of the same name is a mistake in the operator,
-/// which panics with a message that says so.
+/// Names must be unique among states, operator states, timers and outputs: a second one of the same name is a mistake
+/// in the operator, which panics with a message that says so.
 #[derive(Default)]
 pub struct Declare {
     pub(crate) call: Arc<Call>,
-    pub(crate) key_name: Option<String>,
-    pub(crate) input_name: Option<String>,
+    key_name: Option<String>,
+    input_name: Option<String>,
     pub(crate) states: Vec<DeclaredState>,
+    pub(crate) operator_states: Vec<DeclaredOperatorState>,
+    pub(crate) timers: Vec<DeclaredTimer>,
     pub(crate) outputs: Vec<DeclaredOutput>,
-    pub(crate) on_finish: bool,
-    pub(crate) on_watermark: bool,
-    pub(crate) reads_clock: bool,
-    pub(crate) reads_random: bool,
+    on_finish: bool,
+    on_watermark: bool,
+    pub(crate) private_state: bool,
+    pub(crate) prefetch: bool,
+    reads_clock: bool,
+    reads_random: bool,
 }
 
 pub(crate) struct DeclaredState {
-    pub(crate) name: String,
-    pub(crate) schema: String,
     version: Option<u32>,
     pub(crate) column: Arc<dyn StateColumn>,
 }
 
-pub(crate) struct DeclaredOutput {
+pub(crate) struct DeclaredOperatorState {
     pub(crate) name: String,
+    kind: &'static str,
+    schema: String,
+    /// None for private state.
+    pub(crate) column: Option<Arc<dyn OperatorColumn>>,
+}
+
+pub(crate) struct DeclaredTimer {
+    name: String,
+    pub(crate) event_time: bool,
+}
+
+pub(crate) struct DeclaredOutput {
+    name: String,
     key: Option<Field>,
     value: ValueType,
 }
@@ -51,7 +71,8 @@ impl Declare {
         self.key_name = Some(name.into());
     }
 
-    /// Names the input port. Default: `in`.
+    /// Names the input port. Default: `in`. Inputs of an enum that derives [`Inputs`](crate::Inputs) are named by their
+    /// variants.
     pub fn input(&mut self, name: &str) {
         self.input_name = Some(name.into());
     }
@@ -59,24 +80,65 @@ impl Declare {
     /// A keyed state of one value per key.
     ///
     /// It travels with the batch: it is decoded when first touched, and encoded once at the end of the call if it was
-    /// written.
+    /// written. Options follow: `d.value("profile").far().ttl(DAY)`.
     pub fn value<T>(&mut self, name: &str) -> ValueState<T>
     where
         T: State + Serialize + DeserializeOwned + Send + 'static,
     {
+        let state = ValueState::new(self.state_info(name, "value", T::schema()));
+        self.add_state(state.column());
+        state
+    }
+
+    /// A keyed state of a list per key, which does not travel: appending reads nothing.
+    pub fn list<T>(&mut self, name: &str) -> ListState<T>
+    where
+        T: State + Serialize + DeserializeOwned + 'static,
+    {
+        let state = ListState::new(self.state_info(name, "list", T::schema()));
+        self.add_state(state.column());
+        state
+    }
+
+    /// A keyed state of a map per key, which does not travel: entries are read when they are touched.
+    pub fn map<K, V>(&mut self, name: &str) -> MapState<K, V>
+    where
+        K: MapKey,
+        V: State + Serialize + DeserializeOwned + Send + 'static,
+    {
+        let state = MapState::new(self.state_info(name, "map", V::schema()));
+        self.add_state(state.column());
+        state
+    }
+
+    /// A keyed state of one value per key, into which values of the same type are folded by `reduce`:
+    /// `d.reducing("highest", |a: &mut u64, b| *a = (*a).max(b))`.
+    pub fn reducing<T>(&mut self, name: &str, reduce: fn(&mut T, T)) -> ReducingState<T>
+    where
+        T: State + Serialize + DeserializeOwned + Send + 'static,
+    {
+        let state = ReducingState::new(self.state_info(name, "reducing", T::schema()), reduce);
+        self.add_state(state.column());
+        state
+    }
+
+    /// A keyed state of one [`Aggregate`] per key.
+    pub fn aggregating<A: Aggregate>(&mut self, name: &str) -> AggregatingState<A> {
+        let state = AggregatingState::new(self.state_info(name, "aggregating", A::schema()));
+        self.add_state(state.column());
+        state
+    }
+
+    fn state_info(&self, name: &str, kind: &'static str, schema: Type) -> StateInfo {
         assert!(
-            self.states.iter().all(|state| state.name != name),
+            self.states.iter().all(|state| state.column.info().name != name),
             "state `{name}` is declared twice"
         );
-        let state = ValueState::new(name, self.states.len(), self.call.clone());
-        let (schema, column) = (T::schema().to_json(), state.column());
-        self.states.push(DeclaredState {
-            name: name.into(),
-            schema,
-            version: None,
-            column,
-        });
-        state
+        StateInfo::new(self.call.clone(), name, self.states.len(), kind, schema.to_json())
+    }
+
+    fn add_state(&mut self, column: Arc<dyn StateColumn>) {
+        self.states.push(DeclaredState { version: None, column });
     }
 
     /// Gives a declared state a version number, which is shown to people and compared by nobody.
@@ -85,10 +147,93 @@ impl Declare {
     ///
     /// When there is no state of this name.
     pub fn state_version(&mut self, name: &str, version: u32) {
-        match self.states.iter_mut().find(|state| state.name == name) {
+        match self.states.iter_mut().find(|state| state.column.info().name == name) {
             Some(state) => state.version = Some(version),
             None => panic!("state `{name}` is not declared"),
         }
+    }
+
+    /// Operator state that is a list of items, which the instances share out evenly when their number changes.
+    pub fn list_state<T>(&mut self, name: &str) -> OperatorList<T>
+    where
+        T: State + Serialize + DeserializeOwned + Send + 'static,
+    {
+        let state = OperatorList::new(self.call.clone(), name);
+        self.add_operator_state(name, "list", T::schema(), Some(state.column()));
+        state
+    }
+
+    /// Operator state that is a list of items, of which each instance gets all items of all after a restore. It keeps its
+    /// own in [`Operator::restored`](crate::Operator::restored).
+    pub fn union_state<T>(&mut self, name: &str) -> OperatorList<T>
+    where
+        T: State + Serialize + DeserializeOwned + Send + 'static,
+    {
+        let state = OperatorList::new(self.call.clone(), name);
+        self.add_operator_state(name, "union", T::schema(), Some(state.column()));
+        state
+    }
+
+    /// Operator state that is a table which all instances have alike, filled from an input that comes `by = "broadcast"`.
+    pub fn broadcast_state<K, V>(&mut self, name: &str) -> BroadcastState<K, V>
+    where
+        K: State + Serialize + DeserializeOwned + Ord + Clone + Send + 'static,
+        V: State + Serialize + DeserializeOwned + Send + 'static,
+    {
+        let state = BroadcastState::new(self.call.clone(), name);
+        self.add_operator_state(name, "broadcast", <(K, V)>::schema(), Some(state.column()));
+        state
+    }
+
+    /// The operator keeps something in itself between calls, which [`Operator::snapshot_private`](crate::Operator) saves
+    /// and `restore_private` takes back. The host then does not replace the instance between calls, and cannot take a
+    /// record that traps out of its batch: the job goes back to its last checkpoint instead. Handles are better.
+    ///
+    /// It is kept as an operator state by the name `private`.
+    pub fn private_state(&mut self) {
+        self.private_state = true;
+        self.add_operator_state(PRIVATE_STATE, "list", <[u8]>::schema(), None);
+    }
+
+    fn add_operator_state(
+        &mut self,
+        name: &str,
+        kind: &'static str,
+        schema: Type,
+        column: Option<Arc<dyn OperatorColumn>>,
+    ) {
+        assert!(
+            self.operator_states.iter().all(|state| state.name != name),
+            "operator state `{name}` is declared twice"
+        );
+        self.operator_states.push(DeclaredOperatorState {
+            name: name.into(),
+            kind,
+            schema: schema.to_json(),
+            column,
+        });
+    }
+
+    /// A timer by event time: it fires when the operator's watermark has reached the time that it was set for.
+    pub fn timer(&mut self, name: &str) -> Timer {
+        self.add_timer(name, true)
+    }
+
+    /// A timer by processing time: it fires when the clock has reached the time that it was set for.
+    pub fn processing_timer(&mut self, name: &str) -> Timer {
+        self.add_timer(name, false)
+    }
+
+    fn add_timer(&mut self, name: &str, event_time: bool) -> Timer {
+        assert!(
+            self.timers.iter().all(|timer| timer.name != name),
+            "timer `{name}` is declared twice"
+        );
+        self.timers.push(DeclaredTimer {
+            name: name.into(),
+            event_time,
+        });
+        Timer(self.timers.len() as u32 - 1)
     }
 
     /// An output whose records keep the key of the record they come from. `V` is `str`, `[u8]` or a record struct.
@@ -98,7 +243,7 @@ impl Declare {
 
     /// An output whose records get a key of their own: of type `K`, in a column named `key`.
     pub fn output_keyed<K: ToKey + ?Sized, V: PortValue + ?Sized>(&mut self, name: &str, key: &str) -> Port<V, K> {
-        Port::new(self.add_output(name, Some(key_field(key.into(), K::key_type())), V::value_type()))
+        Port::new(self.add_output(name, Some(Field::plain(key.into(), K::key_type())), V::value_type()))
     }
 
     fn add_output(&mut self, name: &str, key: Option<Field>, value: ValueType) -> u32 {
@@ -124,6 +269,11 @@ impl Declare {
         self.on_watermark = true;
     }
 
+    /// Asks for [`crate::Operator::prefetch`]: each record is then decoded twice.
+    pub fn prefetch(&mut self) {
+        self.prefetch = true;
+    }
+
     /// The right to read the processing time: [`Ctx::now`](crate::Ctx::now).
     pub fn clock(&mut self) -> Clock {
         self.reads_clock = true;
@@ -135,105 +285,4 @@ impl Declare {
         self.reads_random = true;
         Random(())
     }
-
-    /// The canonical JSON of `describe`, for an operator with keys `K` and values `V` that has declared itself here.
-    pub(crate) fn to_json<K: FromKey<'static>, V: FromValue<'static>>(&self) -> String {
-        let reads_key = K::READS;
-        assert!(
-            reads_key || self.states.is_empty(),
-            "the operator declares state `{}`, which is kept by key, but its `Key` is `()`",
-            self.states.first().map_or("", |state| &state.name)
-        );
-        let key = reads_key.then(|| {
-            let name = self.key_name.clone().unwrap_or_else(|| "key".into());
-            key_field(name, K::key_type())
-        });
-        let value = V::value_type();
-        let input = self.input_name.as_deref().unwrap_or("in");
-        self.write_json(key.as_ref(), input, value.as_ref())
-    }
-
-    fn write_json(&self, key: Option<&Field>, input: &str, input_value: Option<&ValueType>) -> String {
-        let mut json = String::with_capacity(512);
-        json.push_str("{\"wit\":");
-        write_string(WIT_VERSION, &mut json);
-        json.push_str(concat!(",\"sdk\":\"regraft-sdk ", env!("CARGO_PKG_VERSION"), "\""));
-        if let Some(key) = key {
-            json.push_str(",\"key\":");
-            key.write_json(&mut json);
-        }
-        if !self.states.is_empty() {
-            json.push_str(",\"states\":");
-            write_list(&self.states, &mut json, DeclaredState::write_json);
-        }
-        if let Some(value) = input_value {
-            json.push_str(",\"inputs\":[");
-            write_port(input, key, value, &mut json);
-            json.push(']');
-        }
-        if !self.outputs.is_empty() {
-            json.push_str(",\"outputs\":");
-            write_list(&self.outputs, &mut json, |output, to| {
-                write_port(&output.name, output.key.as_ref().or(key), &output.value, to);
-            });
-        }
-        let wishes = [
-            ("on_watermark", self.on_watermark),
-            ("finish", self.on_finish),
-            ("reads_clock", self.reads_clock),
-            ("reads_random", self.reads_random),
-        ];
-        for (name, _) in wishes.iter().filter(|(_, wished)| *wished) {
-            json.push_str(",\"");
-            json.push_str(name);
-            json.push_str("\":true");
-        }
-        json.push('}');
-        json
-    }
-}
-
-impl DeclaredState {
-    fn write_json(&self, to: &mut String) {
-        to.push_str("{\"name\":");
-        write_string(&self.name, to);
-        to.push_str(",\"kind\":\"value\",\"schema\":");
-        to.push_str(&self.schema);
-        to.push_str(",\"travels\":true");
-        if let Some(version) = self.version {
-            to.push_str(",\"version\":");
-            to.push_str(&version.to_string());
-        }
-        to.push('}');
-    }
-}
-
-fn key_field(name: String, ty: Type) -> Field {
-    Field {
-        name,
-        ty,
-        aliases: Vec::new(),
-        default: false,
-    }
-}
-
-fn write_port(name: &str, key: Option<&Field>, value: &ValueType, to: &mut String) {
-    to.push_str("{\"name\":");
-    write_string(name, to);
-    to.push_str(",\"key\":");
-    match key {
-        Some(key) => key.write_json(to),
-        None => to.push_str("null"),
-    }
-    to.push_str(",\"value\":");
-    match value {
-        ValueType::Text => to.push_str("\"text\""),
-        ValueType::Bytes => to.push_str("\"bytes\""),
-        ValueType::Record(record) => {
-            to.push_str("{\"record\":");
-            record.write_json(to);
-            to.push('}');
-        }
-    }
-    to.push('}');
 }

@@ -49,9 +49,9 @@ impl<O: Operator> Slot<O> {
         self.instance()?.process(records, state)
     }
 
-    /// The export `on-timers`: nothing that this SDK can declare leads to it.
-    pub fn on_timers(&self, _: TimerBatch, _: Keyed) -> Result<Outcome, Failure> {
-        refuse("the operator declares no timers")
+    /// The export `on-timers`.
+    pub fn on_timers(&self, timers: TimerBatch, state: Keyed) -> Result<Outcome, Failure> {
+        self.instance()?.on_timers(timers, state)
     }
 
     /// The export `on-watermark`.
@@ -64,17 +64,14 @@ impl<O: Operator> Slot<O> {
         self.instance()?.finish(header, state, last)
     }
 
-    /// The export `snapshot`: all state is the host's.
+    /// The export `snapshot`: keyed state is the host's, so this is operator state and private state.
     pub fn snapshot(&self, _: u64) -> Result<Vec<OperatorState>, Failure> {
-        Ok(Vec::new())
+        self.instance()?.snapshot()
     }
 
     /// The export `restore`.
     pub fn restore(&self, states: Vec<OperatorState>) -> Result<(), Failure> {
-        match states.first() {
-            None => Ok(()),
-            Some(state) => refuse(&format!("the operator declares no operator state `{}`", state.name)),
-        }
+        self.instance()?.restore(&states)
     }
 
     /// The export `migrate`.

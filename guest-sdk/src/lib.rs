@@ -50,7 +50,8 @@
 //!
 //! - `bindings`: the generated records, hidden; [`error`]: what an operator fails with.
 //! - `bytes`: appending to columns, [`codec`]: bincode's only home, [`schema`]: what types look like from outside.
-//! - [`key`], [`value`]: what records are read and written as; [`state`]: handles; [`host`]: log and metrics.
+//! - [`key`], [`value`]: what records are read and written as; [`state`], [`operator_state`]: handles; [`host`]: log and
+//!   metrics.
 //! - [`context`]: time and outputs of a call; [`declare`]: what an operator says of itself; [`operator`]: the trait.
 //! - [`native`]: one instance, driven by the boundary's records; `export`: the same behind a component's exports.
 //! - [`testing`]: runs an operator in a unit test, as the host would.
@@ -69,6 +70,7 @@ pub mod schema;
 pub mod key;
 pub mod value;
 pub mod state;
+pub mod operator_state;
 pub mod host;
 pub mod context;
 pub mod declare;
@@ -81,16 +83,18 @@ pub mod export;
 pub mod testing;
 
 pub use bytes::Writer;
-pub use context::{Clock, Ctx, Emitter, NO_TIMESTAMP, OpenContext, Port, Random};
+pub use context::{Clock, Ctx, Emitter, NO_TIMESTAMP, OpenContext, Port, Random, Timer};
 pub use declare::Declare;
 pub use error::{Error, Result};
 pub use host::{log, metrics};
 pub use key::Compound;
 pub use operator::Operator;
+pub use operator_state::{BroadcastState, OperatorList};
+pub use regraft_sdk_derive::Inputs;
 pub use regraft_sdk_derive::State;
 pub use regraft_sdk_derive::State as Record;
 pub use schema::{Record, State};
-pub use state::ValueState;
+pub use state::{Aggregate, AggregatingState, ListState, MapKey, MapState, ReducingState, ValueState};
 pub use value::{Any, Bytes, Text, Typed};
 
 /// Exports an operator from its component. Once in a crate; natively it defines nothing.

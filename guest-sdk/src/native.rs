@@ -3,20 +3,26 @@
 //! This is all of the SDK's work between the export and the operator's methods, so it is the same on wasm and natively:
 //! `operator!` puts the exports on it, the test harness and benchmarks use it directly.
 
+mod core;
+
 use crate::bindings::regraft::operator::types;
 use crate::bytes::item;
-use crate::context::{Ctx, Inherits, OpenContext, Output, Rows, Sizes};
+use crate::context::{Ctx, Inherits, OpenContext, Rows, Timer};
 use crate::declare::Declare;
 use crate::error::Error;
 use crate::key::FromKey;
 use crate::operator::Operator;
-use crate::state::{Call, CellWrites, StateColumn};
 use crate::value::FromValue;
-use std::sync::Arc;
+use core::Core;
 
+#[cfg(not(target_family = "wasm"))]
+pub use crate::bindings::regraft::operator::state::{Entries, Values};
 pub use crate::bindings::regraft::operator::types::{
-    Batch, Failure, Header, Keyed, OpenContext as OpenRecord, Outcome, Output as OutputRecord,
+    Batch, EntryWrites, Failure, Header, Keyed, OpenContext as OpenRecord, OperatorState, Outcome,
+    Output as OutputRecord, TimerBatch,
 };
+#[cfg(not(target_family = "wasm"))]
+pub use crate::state::StateReads;
 
 /// The JSON of `describe` for an operator (`docs/formats/describe.md`).
 ///
@@ -31,18 +37,29 @@ pub fn describe<O: Operator>() -> String {
 
 /// An instance of an operator, opened. `Send` where the operator is.
 ///
-/// Calls are one at a time, on any thread. After a failed call the instance can go on; its effects are dropped.
+/// Calls are one at a time, on any thread. After a failed call the instance can go on; its effects are dropped, also
+/// those on operator state. Private state is the exception: what a failed call did to it is not undone.
 pub struct Instance<O: Operator> {
     operator: O,
     core: Core,
+    opened: Opened,
 }
 
-/// What an instance has beside the operator, whatever its type.
-struct Core {
-    call: Arc<Call>,
-    names: Vec<String>,
-    columns: Vec<Arc<dyn StateColumn>>,
-    sizes: Vec<Sizes>,
+/// What an instance was opened with.
+struct Opened {
+    context: OpenRecord,
+    config: String,
+    arguments: Vec<String>,
+}
+
+impl Opened {
+    fn context(&self) -> OpenContext<'_> {
+        OpenContext {
+            context: &self.context,
+            config: &self.config,
+            arguments: &self.arguments,
+        }
+    }
 }
 
 impl<O: Operator> Instance<O> {
@@ -54,23 +71,24 @@ impl<O: Operator> Instance<O> {
     pub fn open(context: &OpenRecord, config: &str, arguments: &[String]) -> Result<Self, Failure> {
         let mut declare = Declare::default();
         let mut operator = O::declare(&mut declare);
-        operator
-            .open(&mut OpenContext {
-                context,
-                config,
-                arguments,
-            })
-            .map_err(|error| Failure {
-                row: None,
-                message: error.to_string(),
-            })?;
-        let core = Core {
-            call: declare.call,
-            names: declare.states.iter().map(|state| state.name.clone()).collect(),
-            columns: declare.states.into_iter().map(|state| state.column).collect(),
-            sizes: vec![Sizes::default(); declare.outputs.len()],
+        let opened = Opened {
+            context: context.clone(),
+            config: config.into(),
+            arguments: arguments.to_vec(),
         };
-        Ok(Instance { operator, core })
+        operator.open(&mut opened.context()).map_err(whole)?;
+        Ok(Instance {
+            operator,
+            core: Core::new(declare),
+            opened,
+        })
+    }
+
+    /// Sets what state that does not travel is read from: natively only, in place of the imports.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn set_state(&mut self, reads: Option<std::sync::Arc<dyn StateReads>>) {
+        // SAFETY: no operator code runs: the instance is borrowed mutably, and not in `run_rows` or `run_once`.
+        unsafe { self.core.call.set_reads(reads) };
     }
 
     /// Processes one batch.
@@ -98,7 +116,9 @@ impl<O: Operator> Instance<O> {
         let reads_key = <O::Key<'static> as FromKey<'static>>::READS;
         check_columns(&rows, reads_key)?;
         check_keys::<O>(&rows)?;
-        <O::In<'_> as FromValue<'_>>::check(rows.value_data, rows.value_ends).map_err(at_row)?;
+        let input = records.input;
+        check_input::<O>(input)?;
+        <O::In<'_> as FromValue<'_>>::check(input, rows.value_data, rows.value_ends).map_err(at_row)?;
 
         self.core.begin(key_ends.len(), (cell_data, cell_ends, cell_schemas))?;
         let inherits = Inherits {
@@ -106,23 +126,78 @@ impl<O: Operator> Instance<O> {
             values: true,
             timestamps: true,
         };
-        let mut cx = self.core.context(records.header, records.input, rows, inherits);
-        let result = self.run_rows(&mut cx, records.value_ends.len(), |operator, cx, row| {
-            let row = row as usize;
-            let key = if reads_key {
-                item(&key_data, &key_ends, records.key_index[row] as usize)
-            } else {
-                &[]
-            };
-            let value = item(&records.value_data, &records.value_ends, row);
-            // SAFETY: both columns have been checked above.
-            let (key, value) = unsafe {
-                (
-                    <O::Key<'_> as FromKey<'_>>::read(key)?,
-                    <O::In<'_> as FromValue<'_>>::read(value)?,
-                )
-            };
+        let mut cx = self.core.context(records.header, input, rows, inherits);
+        // The record of a row. A closure cannot return what borrows from its surroundings by two ways, hence a macro.
+        macro_rules! record {
+            ($row:expr) => {{
+                let row = $row as usize;
+                let key = if reads_key {
+                    item(&key_data, &key_ends, records.key_index[row] as usize)
+                } else {
+                    &[]
+                };
+                let value = item(&records.value_data, &records.value_ends, row);
+                // SAFETY: both columns have been checked above.
+                unsafe {
+                    (
+                        <O::Key<'_> as FromKey<'_>>::read(key)?,
+                        <O::In<'_> as FromValue<'_>>::read(input, value)?,
+                    )
+                }
+            }};
+        }
+        let count = records.value_ends.len();
+        if self.core.prefetch {
+            let result = self.run_rows(&mut cx, count, |operator, _, row| {
+                let (key, value) = record!(row);
+                operator.prefetch(key, value)
+            });
+            if result.is_err() {
+                return self.core.end(cx, result);
+            }
+        }
+        let result = self.run_rows(&mut cx, count, |operator, cx, row| {
+            let (key, value) = record!(row);
             operator.process(key, value, cx)
+        });
+        self.core.end(cx, result)
+    }
+
+    /// Fires timers that are due, at most one of a key.
+    ///
+    /// # Errors
+    ///
+    /// As [`process`](Self::process), where a row is a timer.
+    pub fn on_timers(&mut self, timers: TimerBatch, state: Keyed) -> Result<Outcome, Failure> {
+        let Keyed {
+            key_data,
+            key_ends,
+            cell_data,
+            cell_ends,
+            cell_schemas,
+        } = state;
+        let timestamps = self.core.timestamps(&timers)?;
+        let rows = Rows {
+            key_index: &timers.key_index,
+            key_data: &key_data,
+            key_ends: &key_ends,
+            timestamps: &timestamps,
+            ..Rows::NONE
+        };
+        check_keys::<O>(&rows)?;
+        self.core.begin(key_ends.len(), (cell_data, cell_ends, cell_schemas))?;
+        let inherits = Inherits {
+            keys: true,
+            values: false,
+            timestamps: false,
+        };
+        let mut cx = self.core.context(timers.header, 0, rows, inherits);
+        let result = self.run_rows(&mut cx, timers.times.len(), |operator, cx, row| {
+            let at = row as usize;
+            let key = item(&key_data, &key_ends, timers.key_index[at] as usize);
+            // SAFETY: the column has been checked above.
+            let key = unsafe { <O::Key<'_> as FromKey<'_>>::read(key)? };
+            operator.on_timer(key, Timer(timers.timer_ids[at]), timers.times[at], cx)
         });
         self.core.end(cx, result)
     }
@@ -187,6 +262,41 @@ impl<O: Operator> Instance<O> {
         self.core.end(cx, result)
     }
 
+    /// The operator state and the private state of the instance.
+    ///
+    /// # Errors
+    ///
+    /// When an item cannot be encoded, and what the operator's `snapshot_private` fails with.
+    pub fn snapshot(&mut self) -> Result<Vec<OperatorState>, Failure> {
+        let private = match self.core.private_state {
+            true => Some(self.operator.snapshot_private().map_err(whole)?),
+            false => None,
+        };
+        self.core.save(private.as_deref()).map_err(whole)
+    }
+
+    /// Takes operator state back, in place of what there is, and tells the operator.
+    ///
+    /// # Errors
+    ///
+    /// When a state is not declared, when an item cannot be decoded, and what the operator's `restore_private` and
+    /// `restored` fail with.
+    pub fn restore(&mut self, states: &[OperatorState]) -> Result<(), Failure> {
+        let private = self.core.load(states).map_err(whole)?;
+        let result = {
+            let _running = self.core.call.run();
+            self.core.call.set_key(usize::MAX);
+            let operator = &mut self.operator;
+            match private {
+                Some(parts) => operator.restore_private(parts),
+                None => Ok(()),
+            }
+            .and_then(|()| operator.restored(&mut self.opened.context()))
+        };
+        self.core.end_operator_states(result.is_ok());
+        result.map_err(whole)
+    }
+
     /// Runs `each` for rows `0..count`, with the row's key at hand.
     #[inline(always)]
     fn run_rows<'a>(
@@ -228,81 +338,15 @@ impl<O: Operator> Instance<O> {
         let _running = self.core.call.run();
         self.core.call.set_key(usize::MAX);
         cx.row = 0;
-        once(&mut self.operator, cx).map_err(|error| Failure {
-            row: None,
-            message: error.to_string(),
-        })
+        once(&mut self.operator, cx).map_err(whole)
     }
 }
 
-impl Core {
-    /// Takes over a call's cells. To be followed by `end`.
-    fn begin(&mut self, keys: usize, cells: (Vec<u8>, Vec<u32>, Vec<u16>)) -> Result<(), Failure> {
-        // SAFETY: no operator code runs: the instance is borrowed mutably, and not in `run_rows` or `run_once`.
-        unsafe { self.call.begin(keys, cells, &self.names) }.map_err(|message| Failure { row: None, message })?;
-        for column in &self.columns {
-            // SAFETY: as above.
-            unsafe { column.begin(keys) };
-        }
-        Ok(())
-    }
-
-    fn context<'a>(&self, header: Header, input: u32, rows: Rows<'a>, inherits: Inherits) -> Ctx<'a> {
-        let outputs = self.sizes.iter().map(|sizes| Output::with_sizes(*sizes)).collect();
-        Ctx {
-            header,
-            input,
-            row: 0,
-            draws: 0,
-            inherits,
-            rows,
-            outputs,
-        }
-    }
-
-    /// Ends a call: all its effects, or the failure.
-    fn end(&mut self, mut cx: Ctx<'_>, result: Result<(), Failure>) -> Result<Outcome, Failure> {
-        current_row::clear();
-        let mut writes = CellWrites::default();
-        let mut broken = None;
-        for column in &self.columns {
-            let to = (result.is_ok() && broken.is_none()).then_some(&mut writes);
-            // SAFETY: no operator code runs, as in `begin`.
-            if let Err(message) = unsafe { column.end(to) } {
-                broken = Some(message);
-            }
-        }
-        // SAFETY: as above.
-        let unreadable = unsafe { self.call.end() };
-        if let Some(message) = unreadable {
-            return Err(Failure { row: None, message });
-        }
-        result?;
-        if writes.data.len() > u32::MAX as usize {
-            broken = Some("the call wrote more than 4 GiB of state".into());
-        }
-        if let Some(message) = broken.or_else(|| cx.finish_outputs().err()) {
-            return Err(Failure { row: None, message });
-        }
-        for (sizes, output) in self.sizes.iter_mut().zip(&cx.outputs) {
-            *sizes = output.sizes();
-        }
-        let rows = cx.inherits.keys;
-        let outputs = cx.outputs.into_iter().enumerate();
-        Ok(Outcome {
-            outputs: outputs
-                .filter_map(|(port, output)| output.into_columns(port, rows))
-                .collect(),
-            cells: writes.cells,
-            cell_data: writes.data,
-            cell_ends: writes.ends,
-            cleared: writes.cleared,
-            entries: None,
-            timer_ops: Vec::new(),
-            timer_keys: Vec::new(),
-            timer_ids: Vec::new(),
-            timer_times: Vec::new(),
-        })
+/// A failure that is no row's.
+fn whole(error: Error) -> Failure {
+    Failure {
+        row: None,
+        message: error.to_string(),
     }
 }
 
@@ -310,6 +354,17 @@ fn at_row((row, message): (usize, String)) -> Failure {
     Failure {
         row: Some(row as u32),
         message,
+    }
+}
+
+/// Looks at whether the operator has such an input.
+fn check_input<O: Operator>(input: u32) -> Result<(), Failure> {
+    match <O::In<'static> as FromValue<'static>>::INPUTS {
+        Some(inputs) if input >= inputs => Err(Failure {
+            row: None,
+            message: format!("records came by input {input}, and the operator has {inputs} inputs"),
+        }),
+        _ => Ok(()),
     }
 }
 

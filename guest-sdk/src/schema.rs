@@ -181,6 +181,16 @@ impl Struct {
 }
 
 impl Field {
+    /// A field by one name, which must be there.
+    pub(crate) fn plain(name: String, ty: Type) -> Self {
+        Field {
+            name,
+            ty,
+            aliases: Vec::new(),
+            default: false,
+        }
+    }
+
     pub(crate) fn write_json(&self, to: &mut String) {
         to.push_str("{\"name\":");
         write_string(&self.name, to);

@@ -18,25 +18,79 @@ pub enum ValueType {
     Record(Struct),
 }
 
-/// What an operator may read the values of its input as: [`Text`], [`Bytes`], [`Typed`] or [`Any`].
+/// What an operator may read the values of its inputs as: [`Text`], [`Bytes`], [`Typed`] or [`Any`], whatever the input;
+/// or, for several inputs of different types, an enum of these with `#[derive(Inputs)]`.
 ///
-/// Sealed in effect: the library implements it.
+/// ```
+/// # use regraft_sdk::{Inputs, Text, Any};
+/// #[derive(Inputs)]
+/// enum In<'a> {
+///     Orders(Text<'a>), // the first of the job file's `inputs`, named `orders`
+///     #[input(name = "table")]
+///     Users(Any<'a>),
+/// }
+/// ```
+///
+/// ```compile_fail
+/// # use regraft_sdk::{Inputs, Text, Any};
+/// #[derive(Inputs)]
+/// enum In<'a> {
+///     Orders(Text<'a>, Any<'a>), // refused: an input has one value
+/// }
+/// ```
+///
+/// Sealed in effect: the library and its derive macro implement it.
 pub trait FromValue<'a>: Sized {
-    /// `None`: anything will do, and nothing is declared.
+    /// The number of inputs that are told apart. `None`: all inputs are alike.
     #[doc(hidden)]
-    fn value_type() -> Option<ValueType>;
+    const INPUTS: Option<u32> = None;
+
+    /// Name and type of each input that is declared. No name: [`Declare::input`](crate::Declare::input) gives it.
+    #[doc(hidden)]
+    fn inputs() -> Vec<DeclaredInput>;
 
     /// Looks at a whole column of values at once. The error names the first bad row.
     #[doc(hidden)]
-    fn check(data: &[u8], ends: &[u32]) -> Result<(), (usize, String)>;
+    fn check(input: u32, data: &[u8], ends: &[u32]) -> Result<(), (usize, String)>;
 
     /// Reads one value.
     ///
     /// # Safety
     ///
-    /// `bytes` must be an item of a column that `check` has passed.
+    /// `bytes` must be an item of a column that `check` has passed for this input.
     #[doc(hidden)]
-    unsafe fn read(bytes: &'a [u8]) -> Result<Self>;
+    unsafe fn read(input: u32, bytes: &'a [u8]) -> Result<Self>;
+}
+
+/// What is declared of an input.
+#[doc(hidden)]
+#[derive(Clone, Debug)]
+pub struct DeclaredInput {
+    /// `None`: to be given a name.
+    pub name: Option<&'static str>,
+    /// What its values are.
+    pub value: ValueType,
+}
+
+impl DeclaredInput {
+    /// An input without a name.
+    fn of(value: ValueType) -> Vec<Self> {
+        vec![DeclaredInput { name: None, value }]
+    }
+
+    /// An input of an enum, for the derived code. A type that takes anything takes bytes.
+    #[must_use]
+    pub fn variant<'a, V: FromValue<'a>>(name: &'static str) -> Self {
+        assert!(
+            V::INPUTS.is_none(),
+            "input `{name}` is itself several inputs: all must be variants of one enum"
+        );
+        let value = V::inputs().pop().map_or(ValueType::Bytes, |declared| declared.value);
+        DeclaredInput {
+            name: Some(name),
+            value,
+        }
+    }
 }
 
 /// What an output port may carry: `str` (raw text), `[u8]` (raw bytes), or a record with named columns, that is any
@@ -99,57 +153,57 @@ impl<T> Deref for Typed<T> {
 }
 
 impl<'a> FromValue<'a> for Text<'a> {
-    fn value_type() -> Option<ValueType> {
-        Some(ValueType::Text)
+    fn inputs() -> Vec<DeclaredInput> {
+        DeclaredInput::of(ValueType::Text)
     }
-    fn check(data: &[u8], ends: &[u32]) -> Result<(), (usize, String)> {
+    fn check(_: u32, data: &[u8], ends: &[u32]) -> Result<(), (usize, String)> {
         match first_not_utf8(data, ends) {
             None => Ok(()),
             Some(row) => Err((row, "the value is not UTF-8".into())),
         }
     }
     #[inline(always)]
-    unsafe fn read(bytes: &'a [u8]) -> Result<Self> {
+    unsafe fn read(_: u32, bytes: &'a [u8]) -> Result<Self> {
         // SAFETY: `check` has found every item of the column to be UTF-8.
         Ok(Text(unsafe { std::str::from_utf8_unchecked(bytes) }))
     }
 }
 
 impl<'a> FromValue<'a> for Bytes<'a> {
-    fn value_type() -> Option<ValueType> {
-        Some(ValueType::Bytes)
+    fn inputs() -> Vec<DeclaredInput> {
+        DeclaredInput::of(ValueType::Bytes)
     }
-    fn check(_: &[u8], _: &[u32]) -> Result<(), (usize, String)> {
+    fn check(_: u32, _: &[u8], _: &[u32]) -> Result<(), (usize, String)> {
         Ok(())
     }
     #[inline(always)]
-    unsafe fn read(bytes: &'a [u8]) -> Result<Self> {
+    unsafe fn read(_: u32, bytes: &'a [u8]) -> Result<Self> {
         Ok(Bytes(bytes))
     }
 }
 
 impl<'a> FromValue<'a> for Any<'a> {
-    fn value_type() -> Option<ValueType> {
-        None
+    fn inputs() -> Vec<DeclaredInput> {
+        Vec::new()
     }
-    fn check(_: &[u8], _: &[u32]) -> Result<(), (usize, String)> {
+    fn check(_: u32, _: &[u8], _: &[u32]) -> Result<(), (usize, String)> {
         Ok(())
     }
     #[inline(always)]
-    unsafe fn read(bytes: &'a [u8]) -> Result<Self> {
+    unsafe fn read(_: u32, bytes: &'a [u8]) -> Result<Self> {
         Ok(Any(bytes))
     }
 }
 
 impl<'a, T: Record + Deserialize<'a>> FromValue<'a> for Typed<T> {
-    fn value_type() -> Option<ValueType> {
-        Some(record_type::<T>())
+    fn inputs() -> Vec<DeclaredInput> {
+        DeclaredInput::of(record_type::<T>())
     }
-    fn check(_: &[u8], _: &[u32]) -> Result<(), (usize, String)> {
+    fn check(_: u32, _: &[u8], _: &[u32]) -> Result<(), (usize, String)> {
         Ok(())
     }
     #[inline(always)]
-    unsafe fn read(bytes: &'a [u8]) -> Result<Self> {
+    unsafe fn read(_: u32, bytes: &'a [u8]) -> Result<Self> {
         match codec::decode(bytes) {
             Ok(record) => Ok(Typed(record)),
             Err(error) => Err(not_a_record(error)),

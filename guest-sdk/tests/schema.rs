@@ -144,9 +144,10 @@ fn outputs_inherit_what_they_do_not_say() {
     let tick = harness.watermark(50).unwrap();
     assert_eq!((tick[0].text().unwrap(), tick[0].timestamp), ("tick", 50));
     let end = harness.finish().unwrap();
+    assert_eq!((end[0].text().unwrap(), end[0].timestamp), ("tick", i64::MAX));
     assert_eq!(
-        (end.len(), end[0].text().unwrap(), end[0].key.as_slice()),
-        (1, "end", &1u64.to_le_bytes()[..])
+        (end.len(), end[1].text().unwrap(), end[1].key.as_slice()),
+        (2, "end", &1u64.to_le_bytes()[..])
     );
 }
 

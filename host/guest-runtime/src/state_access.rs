@@ -38,9 +38,11 @@ pub trait StateAccess: Send + Sync {
     /// Values of a map state, one for each pair of a key and a map key. Both have the same length.
     fn map_get_many(&self, state: u32, keys: &[u32], entry_keys: &BytesColumn) -> Result<Values, String>;
 
-    /// Entries of one key's map after `after` (from the start where there is none), until about `limit_bytes` bytes.
+    /// Entries of one key's map after `after` (from the start where there is none), until `limit_bytes` bytes are reached:
+    /// at least one, where there is any.
     fn map_scan(&self, state: u32, key: u32, after: Option<&[u8]>, limit_bytes: u32) -> Result<Entries, String>;
 
-    /// Items of one key's list from index `first`, until about `limit_bytes` bytes.
+    /// Items of one key's list from index `first` of those that have not expired, until `limit_bytes` bytes of values are
+    /// reached: at least one, where there is any. An answer of fewer bytes is the last.
     fn list_scan(&self, state: u32, key: u32, first: u32, limit_bytes: u32) -> Result<Values, String>;
 }

@@ -1,0 +1,207 @@
+//! What an instance has beside the operator, whatever its type: one copy of this code in a component.
+
+use crate::bindings::regraft::operator::types::{Failure, Header, OperatorState, Outcome, TimerBatch};
+use crate::context::{Ctx, Inherits, NO_TIMESTAMP, Output, Rows, Sizes, TimerOps};
+use crate::declare::{Declare, PRIVATE_STATE};
+use crate::error::Error;
+use crate::operator_state::{Items, OperatorColumn};
+use crate::state::{Call, StateColumn, Writes};
+use std::sync::Arc;
+
+/// What an instance has beside the operator.
+pub(super) struct Core {
+    pub(super) call: Arc<Call>,
+    /// The names of the states that travel.
+    names: Vec<String>,
+    columns: Vec<Arc<dyn StateColumn>>,
+    /// None for private state.
+    operator_states: Vec<(String, Option<Arc<dyn OperatorColumn>>)>,
+    /// For each timer whether it goes by event time.
+    timers: Vec<bool>,
+    sizes: Vec<Sizes>,
+    pub(super) private_state: bool,
+    pub(super) prefetch: bool,
+}
+
+impl Core {
+    pub(super) fn new(declare: Declare) -> Self {
+        let columns: Vec<_> = declare.states.into_iter().map(|state| state.column).collect();
+        let travelling = columns.iter().filter(|column| column.info().travels());
+        let mut names = Vec::new();
+        for (place, column) in travelling.enumerate() {
+            column.info().set_place(place);
+            names.push(column.info().name.clone());
+        }
+        let operator_states = declare.operator_states.into_iter();
+        Core {
+            call: declare.call,
+            names,
+            columns,
+            operator_states: operator_states.map(|state| (state.name, state.column)).collect(),
+            timers: declare.timers.iter().map(|timer| timer.event_time).collect(),
+            sizes: vec![Sizes::default(); declare.outputs.len()],
+            private_state: declare.private_state,
+            prefetch: declare.prefetch,
+        }
+    }
+
+    /// Takes over a call's cells. To be followed by `end`.
+    pub(super) fn begin(&mut self, keys: usize, cells: (Vec<u8>, Vec<u32>, Vec<u16>)) -> Result<(), Failure> {
+        // SAFETY: no operator code runs: the instance is borrowed mutably, and not in `run_rows` or `run_once`.
+        unsafe { self.call.begin(keys, cells, &self.names) }.map_err(failure)?;
+        for column in &self.columns {
+            // SAFETY: as above.
+            unsafe { column.begin(keys) };
+        }
+        Ok(())
+    }
+
+    pub(super) fn context<'a>(&self, header: Header, input: u32, rows: Rows<'a>, inherits: Inherits) -> Ctx<'a> {
+        let outputs = self.sizes.iter().map(|sizes| Output::with_sizes(*sizes)).collect();
+        Ctx {
+            header,
+            input,
+            row: 0,
+            draws: 0,
+            inherits,
+            rows,
+            outputs,
+            timers: TimerOps::default(),
+        }
+    }
+
+    /// Looks at whether the columns of timers fit each other, and gives the timestamps that their rows have: an
+    /// event-time timer has its own time.
+    pub(super) fn timestamps(&self, timers: &TimerBatch) -> Result<Vec<i64>, Failure> {
+        let count = timers.times.len();
+        if timers.key_index.len() != count || timers.timer_ids.len() != count {
+            return Err(failure(format!(
+                "the call has {count} times of timers, {} keys and {} numbers of timers",
+                timers.key_index.len(),
+                timers.timer_ids.len()
+            )));
+        }
+        let rows = timers.timer_ids.iter().zip(&timers.times);
+        rows.map(|(id, time)| match self.timers.get(*id as usize) {
+            Some(true) => Ok(*time),
+            Some(false) => Ok(NO_TIMESTAMP),
+            None => Err(failure(format!(
+                "timer number {id} fires, and the operator declares {} timers",
+                self.timers.len()
+            ))),
+        })
+        .collect()
+    }
+
+    /// Ends a call: all its effects, or the failure.
+    pub(super) fn end(&mut self, cx: Ctx<'_>, result: Result<(), Failure>) -> Result<Outcome, Failure> {
+        super::current_row::clear();
+        let outcome = self.effects(cx, result);
+        self.end_operator_states(outcome.is_ok());
+        outcome
+    }
+
+    fn effects(&mut self, mut cx: Ctx<'_>, result: Result<(), Failure>) -> Result<Outcome, Failure> {
+        let mut writes = Writes::default();
+        let mut broken = None;
+        for column in &self.columns {
+            let to = (result.is_ok() && broken.is_none()).then_some(&mut writes);
+            // SAFETY: no operator code runs, as in `begin`.
+            if let Err(message) = unsafe { column.end(to) } {
+                broken = Some(message);
+            }
+        }
+        // SAFETY: as above.
+        let unreadable = unsafe { self.call.end() };
+        if let Some(message) = unreadable {
+            return Err(failure(message));
+        }
+        result?;
+        if writes.data.len() > u32::MAX as usize || writes.entries.too_large() {
+            broken = Some("the call wrote more than 4 GiB of state".into());
+        }
+        if let Some(message) = broken.or_else(|| cx.finish_outputs().err()) {
+            return Err(failure(message));
+        }
+        for (sizes, output) in self.sizes.iter_mut().zip(&cx.outputs) {
+            *sizes = output.sizes();
+        }
+        let rows = cx.inherits.keys;
+        let outputs = cx.outputs.into_iter().enumerate();
+        Ok(Outcome {
+            outputs: outputs
+                .filter_map(|(port, output)| output.into_columns(port, rows))
+                .collect(),
+            cells: writes.cells,
+            cell_data: writes.data,
+            cell_ends: writes.ends,
+            cleared: writes.cleared,
+            entries: writes.entries.into_record(),
+            timer_ops: cx.timers.ops,
+            timer_keys: cx.timers.keys,
+            timer_ids: cx.timers.ids,
+            timer_times: cx.timers.times,
+        })
+    }
+
+    /// What a call changed in operator state stays, or is undone.
+    pub(super) fn end_operator_states(&self, keep: bool) {
+        for column in self.operator_states.iter().filter_map(|(_, column)| column.as_ref()) {
+            // SAFETY: no operator code runs, as in `begin`.
+            unsafe { column.end(keep) };
+        }
+    }
+
+    /// All operator state, and the private state.
+    pub(super) fn save(&self, private: Option<&[u8]>) -> Result<Vec<OperatorState>, Error> {
+        let mut states = Vec::new();
+        for (name, column) in &self.operator_states {
+            let items = match (column, private) {
+                // SAFETY: no operator code runs, as in `begin`.
+                (Some(column), _) => unsafe { column.save() },
+                (None, Some(bytes)) => {
+                    let mut items = Items::default();
+                    items.push(bytes).map(|()| items)
+                }
+                (None, None) => Ok(Items::default()),
+            };
+            let Items { data, ends } = items.map_err(|error| format!("operator state `{name}`: {error}"))?;
+            states.push(OperatorState {
+                name: name.clone(),
+                item_data: data,
+                item_ends: ends,
+            });
+        }
+        Ok(states)
+    }
+
+    /// Takes operator state back, and returns the parts of private state where there is any declared.
+    pub(super) fn load(&self, states: &[OperatorState]) -> Result<Option<Vec<Vec<u8>>>, Error> {
+        for state in states {
+            if self.operator_states.iter().all(|(name, _)| *name != state.name) {
+                return Err(format!("the operator declares no operator state `{}`", state.name).into());
+            }
+        }
+        let mut private = None;
+        for (name, column) in &self.operator_states {
+            let mut items = Items::default();
+            for state in states.iter().filter(|state| state.name == *name) {
+                let before = items.data.len() as u32;
+                items.data.extend_from_slice(&state.item_data);
+                items.ends.extend(state.item_ends.iter().map(|end| before + end));
+            }
+            let broken = |error| Error::from(format!("operator state `{name}`: an item is broken: {error}"));
+            match column {
+                // SAFETY: no operator code runs, as in `begin`.
+                Some(column) => unsafe { column.load(&items) }.map_err(broken)?,
+                None => private = Some(items.decoded().collect::<Result<_, _>>().map_err(broken)?),
+            }
+        }
+        debug_assert_eq!(private.is_some(), self.private_state, "it is kept as `{PRIVATE_STATE}`");
+        Ok(private)
+    }
+}
+
+fn failure(message: String) -> Failure {
+    Failure { row: None, message }
+}

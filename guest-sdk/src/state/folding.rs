@@ -1,0 +1,178 @@
+//! Keyed state that is folded into: to the host these are values, of kinds of their own.
+
+use super::column::{StateColumn, StateInfo};
+use super::value::{Slot, ValueState};
+use crate::schema::State;
+use serde::{Serialize, de::DeserializeOwned};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A keyed state of one value per key, into which values of the same type are folded. Made by
+/// [`Declare::reducing`](crate::Declare::reducing).
+///
+/// # Panics
+///
+/// As [`ValueState`].
+pub struct ReducingState<T> {
+    value: ValueState<T>,
+    reduce: fn(&mut T, T),
+}
+
+impl<T> ReducingState<T>
+where
+    T: State + Serialize + DeserializeOwned + Send + 'static,
+{
+    pub(crate) fn new(info: StateInfo, reduce: fn(&mut T, T)) -> Self {
+        ReducingState {
+            value: ValueState::new(info),
+            reduce,
+        }
+    }
+
+    pub(crate) fn column(&self) -> Arc<dyn StateColumn> {
+        self.value.column()
+    }
+
+    /// As [`ValueState::far`].
+    pub fn far(self) -> Self {
+        let value = self.value.far();
+        ReducingState { value, ..self }
+    }
+
+    /// As [`ValueState::ttl`].
+    ///
+    /// # Panics
+    ///
+    /// When it is shorter than a millisecond.
+    pub fn ttl(self, ttl: Duration) -> Self {
+        let value = self.value.ttl(ttl);
+        ReducingState { value, ..self }
+    }
+
+    /// Folds a value in. The first one of a key becomes the state's value.
+    #[inline]
+    pub fn add(&mut self, value: T) {
+        let slot = self.value.slot();
+        if slot.get().is_some() {
+            (self.reduce)(slot.change(|| unreachable!("the slot has a value")), value);
+        } else {
+            *slot = Slot::Dirty(value);
+        }
+    }
+
+    /// What was folded together, copied. `None` where nothing was.
+    #[inline]
+    pub fn get(&mut self) -> Option<T>
+    where
+        T: Clone,
+    {
+        self.value.get()
+    }
+
+    /// Looks at what was folded together, without copying it.
+    #[inline]
+    pub fn read<R>(&mut self, look: impl FnOnce(Option<&T>) -> R) -> R {
+        self.value.read(look)
+    }
+
+    /// Removes what was folded together, and returns it.
+    #[inline]
+    pub fn remove(&mut self) -> Option<T> {
+        self.value.remove()
+    }
+
+    /// Removes what was folded together, without looking at it.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.value.clear();
+    }
+}
+
+/// How an [`AggregatingState`] folds values of one type into another, and what comes of it.
+///
+/// ```
+/// # use regraft_sdk::{Aggregate, State};
+/// # use serde::{Serialize, Deserialize};
+/// #[derive(State, Serialize, Deserialize, Default)]
+/// struct Mean { sum: f64, count: u64 }
+///
+/// impl Aggregate for Mean {
+///     type In = f64;
+///     type Out = f64;
+///     fn add(&mut self, value: f64) {
+///         self.sum += value;
+///         self.count += 1;
+///     }
+///     fn result(&self) -> f64 {
+///         self.sum / self.count as f64
+///     }
+/// }
+/// ```
+pub trait Aggregate: State + Serialize + DeserializeOwned + Default + Send + 'static {
+    /// What is folded in.
+    type In;
+
+    /// What comes of it.
+    type Out;
+
+    /// Folds a value in.
+    fn add(&mut self, value: Self::In);
+
+    /// What has come of it so far.
+    fn result(&self) -> Self::Out;
+}
+
+/// A keyed state of one [`Aggregate`] per key. Made by [`Declare::aggregating`](crate::Declare::aggregating).
+///
+/// # Panics
+///
+/// As [`ValueState`].
+pub struct AggregatingState<A>(ValueState<A>);
+
+impl<A: Aggregate> AggregatingState<A> {
+    pub(crate) fn new(info: StateInfo) -> Self {
+        AggregatingState(ValueState::new(info))
+    }
+
+    pub(crate) fn column(&self) -> Arc<dyn StateColumn> {
+        self.0.column()
+    }
+
+    /// As [`ValueState::far`].
+    pub fn far(self) -> Self {
+        AggregatingState(self.0.far())
+    }
+
+    /// As [`ValueState::ttl`].
+    ///
+    /// # Panics
+    ///
+    /// When it is shorter than a millisecond.
+    pub fn ttl(self, ttl: Duration) -> Self {
+        AggregatingState(self.0.ttl(ttl))
+    }
+
+    /// Folds a value in, into the type's default where there is nothing yet.
+    #[inline]
+    pub fn add(&mut self, value: A::In) {
+        self.0.update(|aggregate| aggregate.add(value));
+    }
+
+    /// What has come of it so far. `None` where nothing was folded in.
+    #[inline]
+    pub fn get(&mut self) -> Option<A::Out> {
+        self.0.read(|aggregate| aggregate.map(A::result))
+    }
+
+    /// Removes the aggregate, and returns what has come of it.
+    #[inline]
+    pub fn remove(&mut self) -> Option<A::Out> {
+        self.0.remove().map(|aggregate| aggregate.result())
+    }
+
+    /// Removes the aggregate, without looking at it.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
