@@ -1,0 +1,235 @@
+//! What must hold: of every `_metadata` as soon as it is there, of what users can see, and of what is left behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use regraft::environment::files::FileSystem;
+use regraft::environment::{Environment, Task};
+use regraft::graph::job_graph::JobGraph;
+use regraft::jobs::admission::Descriptions;
+use regraft::jobs::restore::{self, Loaded};
+use regraft::savepoint::load::Savepoint;
+use regraft::savepoint::restore::{RestoreOptions, plan_restore};
+use regraft::state::rows::REMOVED;
+use regraft::storage::Stores as _;
+use regraft_model::schema::Type;
+use regraft_model::snapshot::SnapshotKind;
+use regraft_model::time::Clock;
+use regraft_model::value::{Value, decode};
+
+use crate::disk::Disk;
+use crate::machine::SimClock;
+use crate::model::{Lines, Model, Offsets, difference};
+use crate::store::{Objects, SimStore};
+use crate::world::{OUT, World};
+
+/// A machine that does at once what it is asked, for those who only look.
+#[derive(Default)]
+struct Bystander(Arc<SimClock>);
+
+impl Environment for Bystander {
+    fn clock(&self) -> Arc<dyn Clock> {
+        self.0.clone()
+    }
+
+    fn random(&self) -> u128 {
+        0
+    }
+
+    fn spawn(&self, _: Task) {}
+
+    fn sleep(&self, _: std::time::Duration) -> Task {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> Task {
+        work();
+        Box::pin(std::future::ready(()))
+    }
+
+    fn files(&self) -> Arc<dyn FileSystem> {
+        Arc::new(regraft::environment::files::LocalFiles)
+    }
+}
+
+/// The result of a future that never waits.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => panic!("a bystander had to wait"),
+    }
+}
+
+/// Everything that checks look at.
+pub struct Scene<'a> {
+    pub world: &'a World,
+    pub model: &'a Model,
+    pub disk: &'a Disk,
+    pub objects: &'a Arc<Objects>,
+}
+
+/// The lines that users see in the directory of each sink.
+pub fn visible(disk: &Disk) -> BTreeMap<String, BTreeMap<String, Vec<u8>>> {
+    let mut sinks: BTreeMap<String, BTreeMap<String, Vec<u8>>> = BTreeMap::new();
+    for (path, content) in disk.files() {
+        let Ok(inner) = path.strip_prefix(OUT) else { continue };
+        let mut parts = inner.iter().map(|part| part.to_string_lossy().into_owned());
+        if let (Some(sink), Some(name), None) = (parts.next(), parts.next(), parts.next()) {
+            sinks.entry(sink).or_default().insert(name, content);
+        }
+    }
+    sinks
+}
+
+fn lines<'a>(files: impl IntoIterator<Item = &'a Vec<u8>>) -> Result<Lines, String> {
+    let mut lines = Lines::new();
+    for content in files {
+        let Some(whole) = content.strip_suffix(b"\n") else {
+            let shown = String::from_utf8_lossy(content);
+            return Err(format!("a part does not end with a line: {shown:?}"));
+        };
+        for line in whole.split(|byte| *byte == b'\n') {
+            *lines.entry(line.to_vec()).or_default() += 1;
+        }
+    }
+    Ok(lines)
+}
+
+impl Scene<'_> {
+    fn open(&self, path: &str) -> Result<Savepoint, String> {
+        let store = SimStore {
+            objects: self.objects.clone(),
+            of: None,
+        };
+        let storage = store.open(path).map_err(|error| error.to_string())?;
+        at_once(Savepoint::load(storage)).map_err(|error| error.to_string())
+    }
+
+    /// How far the sources had been read in a snapshot, and which operators had been told that all has ended.
+    pub fn position(&self, path: &str) -> Result<(Offsets, BTreeSet<String>), String> {
+        let savepoint = self.open(path)?;
+        Ok((offsets(&savepoint), finished(&savepoint)))
+    }
+
+    /// What users see is exactly what there should be when so much has been read.
+    pub fn output(&self, read: &Offsets, finished: &dyn Fn(&str) -> bool) -> Result<(), String> {
+        let expected = self.model.expect(self.world, read, finished);
+        let visible = visible(self.disk);
+        for (sink, expected) in &expected.lines {
+            let found = lines(visible.get(sink).into_iter().flatten().map(|(_, content)| content))?;
+            if let Some(difference) = difference(expected, &found) {
+                return Err(format!("output of sink \"{sink}\": {difference}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A snapshot restores, holds the state that it should, and together with what is visible all output until then.
+    pub fn snapshot(&self, path: &str, graph: &JobGraph, descriptions: &Descriptions) -> Result<SnapshotKind, String> {
+        let savepoint = self.open(path)?;
+        let loaded = restored(&savepoint, graph, descriptions)?;
+        let finished = finished(&savepoint);
+        let expected = self
+            .model
+            .expect(self.world, &offsets(&savepoint), &|uid| finished.contains(uid));
+        for (uid, expected) in &expected.counts {
+            let found = counts(&loaded, uid)?;
+            if found != *expected {
+                return Err(format!("state of \"{uid}\": {}", differing(expected, &found)));
+            }
+        }
+        let visible = visible(self.disk);
+        let files = self.disk.files();
+        for (sink, expected) in &expected.lines {
+            let mut parts = visible.get(sink).cloned().unwrap_or_default();
+            let entry = savepoint
+                .metadata
+                .operators
+                .iter()
+                .find(|entry| entry.uid.as_str() == sink);
+            let handles = entry.and_then(|entry| entry.sink.as_ref()).map(|sink| &sink.handles);
+            for handle in handles.into_iter().flatten() {
+                let text = |key: &str| handle[key].as_str().unwrap_or_default().to_owned();
+                let pending = Path::new(OUT).join(sink).join(text("pending"));
+                match files.get(&pending) {
+                    Some(content) => {
+                        parts.insert(text("final"), content.clone());
+                    }
+                    None if parts.contains_key(&text("final")) => {}
+                    None => return Err(format!("it names output that is neither pending nor there: {handle}")),
+                }
+            }
+            if let Some(difference) = difference(expected, &lines(parts.values())?) {
+                return Err(format!("output of sink \"{sink}\" up to it: {difference}"));
+            }
+        }
+        Ok(savepoint.metadata.kind)
+    }
+}
+
+fn restored(savepoint: &Savepoint, graph: &JobGraph, descriptions: &Descriptions) -> Result<Loaded, String> {
+    let job = restore::new_job(graph, descriptions);
+    let plan = plan_restore(&savepoint.url(), &savepoint.metadata, &job, &RestoreOptions::default());
+    let plan = plan.map_err(|refusal| refusal.to_string())?;
+    at_once(restore::load(&Bystander::default(), savepoint, &plan)).map_err(|error| error.to_string())
+}
+
+fn finished(savepoint: &Savepoint) -> BTreeSet<String> {
+    let entries = savepoint.metadata.operators.iter().filter(|entry| entry.finished);
+    entries.map(|entry| entry.uid.to_string()).collect()
+}
+
+fn offsets(savepoint: &Savepoint) -> Offsets {
+    let entries = savepoint.metadata.operators.iter();
+    let sources = entries.filter_map(|entry| Some((entry.uid.to_string(), entry.source.as_ref()?)));
+    let splits = |source: &regraft::savepoint::metadata::SourceEntry| {
+        let offset = |position: &serde_json::Value| position["offset"].as_u64().unwrap_or(0);
+        source
+            .splits
+            .iter()
+            .map(|split| (split.split.clone(), offset(&split.position)))
+            .collect()
+    };
+    sources.map(|(uid, source)| (uid, splits(source))).collect()
+}
+
+type Counts = BTreeMap<Vec<u8>, u64>;
+
+/// The counts of an operator, of all its subtasks together: later rows replace earlier ones.
+fn counts(loaded: &Loaded, uid: &str) -> Result<Counts, String> {
+    let mut counts = Counts::new();
+    for ((of, _), restored) in &loaded.state.keyed {
+        if of.as_str() != uid {
+            continue;
+        }
+        for rows in restored.iter().flat_map(|restored| &restored.rows) {
+            for (row, schema) in rows.schemas.iter().enumerate() {
+                let key = rows.keys.get(row).to_vec();
+                if *schema == REMOVED {
+                    counts.remove(&key);
+                    continue;
+                }
+                match decode(&Type::U64, rows.values.get(row)) {
+                    Ok(Value::Unsigned(count)) => counts.insert(key, count),
+                    other => return Err(format!("state of \"{uid}\": {other:?} is no count")),
+                };
+            }
+        }
+    }
+    Ok(counts)
+}
+
+fn differing(expected: &Counts, found: &Counts) -> String {
+    let keys = expected
+        .keys()
+        .chain(found.keys().filter(|key| !expected.contains_key(*key)));
+    let differing = keys.filter(|key| expected.get(*key) != found.get(*key));
+    let shown = differing.take(5).map(|key| {
+        let text = String::from_utf8_lossy(key);
+        format!("{text:?} is {:?}, expected {:?}", found.get(key), expected.get(key))
+    });
+    shown.collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,397 @@
+//! The file system of sinks, with what it forgets.
+//!
+//! A file's content is durable up to its last sync; a name is durable once its directory was synced. When the power goes,
+//! each change of a name that is not durable is kept or lost by chance (a rename as a whole), and the end of each file
+//! that was not synced is cut anywhere. A sync that fails loses what it was to save, for good: later ones say nothing.
+
+use std::collections::BTreeMap;
+use std::io::{Error, ErrorKind, Result};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use regraft::environment::files::{FileSystem, WriteFile};
+
+use crate::fate::{Fate, Place, Verdict};
+use crate::machine::Machine;
+use crate::random::Random;
+
+#[derive(Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    durable: usize,
+    /// A sync has failed: what is not durable never will be.
+    lost: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Node {
+    Dir,
+    File(usize),
+}
+
+/// A change of names that is not durable yet.
+#[derive(Debug, Clone)]
+enum Change {
+    Link(PathBuf, Node),
+    Unlink(PathBuf),
+    Rename(PathBuf, PathBuf, Node),
+}
+
+impl Change {
+    fn touches(&self, dir: &Path) -> bool {
+        let within = |path: &Path| path.parent() == Some(dir);
+        match self {
+            Self::Link(path, _) | Self::Unlink(path) => within(path),
+            Self::Rename(from, to, _) => within(from) || within(to),
+        }
+    }
+
+    fn apply(&self, names: &mut BTreeMap<PathBuf, Node>) {
+        match self {
+            Self::Link(path, node) => {
+                names.insert(path.clone(), *node);
+            }
+            // A directory goes only when it is empty, there as well.
+            Self::Unlink(path) if !names.keys().any(|name| name.parent() == Some(path)) => {
+                names.remove(path);
+            }
+            Self::Unlink(_) => {}
+            Self::Rename(from, to, node) => {
+                names.remove(from);
+                names.insert(to.clone(), *node);
+            }
+        }
+    }
+
+    /// Whether a later durable change of the same name leaves nothing of this one to be done.
+    fn is_superseded_by(&self, later: &Self) -> bool {
+        let names = |change: &Self| match change {
+            Self::Link(path, _) | Self::Unlink(path) => [path.clone(), path.clone()],
+            Self::Rename(from, to, _) => [from.clone(), to.clone()],
+        };
+        let (own, theirs) = (names(self), names(later));
+        own.iter().all(|name| theirs.contains(name))
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    contents: Vec<Content>,
+    names: BTreeMap<PathBuf, Node>,
+    durable: BTreeMap<PathBuf, Node>,
+    changes: Vec<Change>,
+    random: Random,
+}
+
+/// The disk: it outlives processes.
+#[derive(Debug)]
+pub struct Disk(Mutex<Inner>);
+
+impl Disk {
+    pub fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Inner {
+            contents: vec![],
+            names: BTreeMap::from([(PathBuf::from("/"), Node::Dir)]),
+            durable: BTreeMap::from([(PathBuf::from("/"), Node::Dir)]),
+            changes: vec![],
+            random: Random::of(seed, "disk"),
+        })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The power goes: only what is durable is there again, and by chance some of the rest.
+    pub fn lose_power(&self) {
+        let mut inner = self.inner();
+        let Inner {
+            contents,
+            names,
+            durable,
+            changes,
+            random,
+        } = &mut *inner;
+        let kept = *random.pick(&[0, 50, 100]);
+        for change in changes.drain(..) {
+            if random.percent(kept) {
+                change.apply(durable);
+            }
+        }
+        names.clone_from(durable);
+        for content in contents {
+            let unsynced = content.bytes.len() - content.durable;
+            if unsynced > 0 {
+                let kept = if content.lost {
+                    0
+                } else {
+                    random.below(unsynced as u64 + 1) as usize
+                };
+                content.bytes.truncate(content.durable + kept);
+                content.durable = content.bytes.len();
+            }
+        }
+    }
+
+    /// All files with their contents, by path.
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let inner = self.inner();
+        let content = |(path, node): (&PathBuf, &Node)| match node {
+            Node::File(at) => Some((path.clone(), inner.contents[*at].bytes.clone())),
+            Node::Dir => None,
+        };
+        inner.names.iter().filter_map(content).collect()
+    }
+
+    /// Removes a file, as the user does.
+    pub fn remove(&self, path: &Path) {
+        let mut inner = self.inner();
+        inner.names.remove(path);
+        inner.durable.remove(path);
+        inner
+            .changes
+            .retain(|change| !change.touches(path.parent().unwrap_or(path)));
+    }
+}
+
+/// The disk as one process sees it.
+#[derive(Debug, Clone)]
+pub struct Files {
+    pub disk: Arc<Disk>,
+    pub fate: Fate,
+    pub machine: MachineRef,
+    pub process: u64,
+}
+
+/// The machine, which has nothing to show.
+#[derive(Clone)]
+pub struct MachineRef(pub Arc<Machine>);
+
+impl std::fmt::Debug for MachineRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Machine")
+    }
+}
+
+fn broken() -> Error {
+    Error::other("input/output error (simulated)")
+}
+
+impl Files {
+    /// Does something, or not, as fate will have it.
+    fn ask<T>(&self, place: Place, path: &Path, work: impl FnOnce(&mut Inner) -> Result<T>) -> Result<T> {
+        let dead = || Error::other("the process is dead");
+        if !self.machine.0.is_alive(self.process) {
+            return Err(dead());
+        }
+        let writes = matches!(place, Place::MakeFile | Place::MakeDir | Place::Write);
+        match self.fate.visit(place, writes, &path.to_string_lossy()) {
+            Verdict::Go => work(&mut self.disk.inner()),
+            Verdict::Fail => Err(broken()),
+            Verdict::FailAfter => {
+                work(&mut self.disk.inner())?;
+                Err(broken())
+            }
+            Verdict::NoSpace => Err(Error::from(ErrorKind::StorageFull)),
+            Verdict::Crash => Err(dead()),
+            Verdict::CrashAfter => {
+                let _ = work(&mut self.disk.inner());
+                self.machine.0.kill();
+                Err(dead())
+            }
+        }
+    }
+}
+
+fn absent() -> Error {
+    Error::from(ErrorKind::NotFound)
+}
+
+impl Inner {
+    fn needs_dir(&self, path: &Path) -> Result<()> {
+        match path.parent().and_then(|dir| self.names.get(dir)) {
+            Some(Node::Dir) => Ok(()),
+            Some(Node::File(_)) => Err(Error::from(ErrorKind::NotADirectory)),
+            None => Err(absent()),
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.names);
+        self.changes.push(change);
+    }
+
+    fn children(&self, path: &Path) -> Vec<PathBuf> {
+        self.names
+            .keys()
+            .filter(|name| name.parent() == Some(path))
+            .cloned()
+            .collect()
+    }
+
+    fn remove(&mut self, path: &Path) -> Result<()> {
+        match self.names.get(path) {
+            None => Err(absent()),
+            Some(Node::Dir) if !self.children(path).is_empty() => Err(Error::from(ErrorKind::DirectoryNotEmpty)),
+            Some(_) => {
+                self.change(Change::Unlink(path.to_owned()));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl FileSystem for Files {
+    fn create(&self, path: &Path) -> Result<Box<dyn WriteFile>> {
+        let at = self.ask(Place::MakeFile, path, |inner| {
+            inner.needs_dir(path)?;
+            inner.contents.push(Content::default());
+            let at = inner.contents.len() - 1;
+            inner.change(Change::Link(path.to_owned(), Node::File(at)));
+            Ok(at)
+        })?;
+        Ok(Box::new(OpenFile {
+            files: self.clone(),
+            at,
+            path: path.to_owned(),
+        }))
+    }
+
+    /// As the contract says, the names are durable.
+    fn create_dir_all(&self, path: &Path) -> Result<()> {
+        if self.disk.inner().names.get(path) == Some(&Node::Dir) {
+            return Ok(());
+        }
+        self.ask(Place::MakeDir, path, |inner| {
+            let above: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
+            for dir in above.into_iter().rev() {
+                match inner.names.get(&dir) {
+                    Some(Node::Dir) => {}
+                    Some(Node::File(_)) => return Err(Error::from(ErrorKind::NotADirectory)),
+                    None => {
+                        inner.names.insert(dir.clone(), Node::Dir);
+                        inner.durable.insert(dir, Node::Dir);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn sync_dir(&self, path: &Path) -> Result<()> {
+        self.ask(Place::SyncDir, path, |inner| {
+            if inner.names.get(path) != Some(&Node::Dir) {
+                return Err(absent());
+            }
+            // A name within a directory that is gone for good is gone for good too.
+            let gone = |change: &Change| match change {
+                Change::Unlink(name) if change.touches(path) => Some(name.clone()),
+                _ => None,
+            };
+            let gone: Vec<PathBuf> = inner.changes.iter().filter_map(gone).collect();
+            let is_now = |change: &Change| change.touches(path) || gone.iter().any(|dir| change.touches(dir));
+            let (now, later): (Vec<Change>, Vec<Change>) =
+                std::mem::take(&mut inner.changes).into_iter().partition(is_now);
+            now.iter().for_each(|change| change.apply(&mut inner.durable));
+            let stays = |change: &Change| !now.iter().any(|done| change.is_superseded_by(done));
+            inner.changes = later.into_iter().filter(stays).collect();
+            Ok(())
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.ask(Place::Rename, from, |inner| {
+            let node = *inner.names.get(from).ok_or_else(absent)?;
+            inner.needs_dir(to)?;
+            inner.change(Change::Rename(from.to_owned(), to.to_owned(), node));
+            Ok(())
+        })
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<()> {
+        self.ask(Place::Remove, path, |inner| inner.remove(path))
+    }
+
+    fn remove_dir(&self, path: &Path) -> Result<()> {
+        self.ask(Place::Remove, path, |inner| inner.remove(path))
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> Result<()> {
+        let mut below: Vec<PathBuf> = {
+            let inner = self.disk.inner();
+            inner
+                .names
+                .keys()
+                .filter(|name| name.starts_with(path))
+                .cloned()
+                .collect()
+        };
+        if below.is_empty() {
+            return Err(absent());
+        }
+        // Deepest first, else in no particular order.
+        self.disk.inner().random.shuffle(&mut below);
+        below.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+        below
+            .iter()
+            .try_for_each(|path| self.ask(Place::Remove, path, |inner| inner.remove(path)))
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.disk.inner().names.contains_key(path)
+    }
+
+    fn list(&self, path: &Path) -> Result<Vec<String>> {
+        self.ask(Place::ListDir, path, |inner| {
+            if inner.names.get(path) != Some(&Node::Dir) {
+                return Err(absent());
+            }
+            let name = |path: PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let mut names: Vec<String> = inner.children(path).into_iter().filter_map(name).collect();
+            inner.random.shuffle(&mut names);
+            Ok(names)
+        })
+    }
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    files: Files,
+    at: usize,
+    path: PathBuf,
+}
+
+impl WriteFile for OpenFile {
+    fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
+        let at = self.at;
+        let written = self.files.ask(Place::Write, &self.path, |inner| {
+            inner.contents[at].bytes.extend_from_slice(bytes);
+            Ok(())
+        });
+        if written
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::StorageFull)
+        {
+            // As much as there was room for.
+            let mut inner = self.files.disk.inner();
+            let some = inner.random.below(bytes.len() as u64 + 1) as usize;
+            inner.contents[at].bytes.extend_from_slice(&bytes[..some]);
+        }
+        written
+    }
+
+    fn sync_all(&mut self) -> Result<()> {
+        let at = self.at;
+        let synced = self.files.ask(Place::Sync, &self.path, |inner| {
+            let content = &mut inner.contents[at];
+            if !content.lost {
+                content.durable = content.bytes.len();
+            }
+            Ok(())
+        });
+        if synced.is_err() && self.files.machine.0.is_alive(self.files.process) {
+            self.files.disk.inner().contents[at].lost = true;
+        }
+        synced
+    }
+}

@@ -1,0 +1,251 @@
+//! Operators compiled natively, as modules of the simulated jobs: what they emit and keep is easy to say for a model.
+//!
+//! A module's file is its text, so that what a store keeps of it is enough to load it again.
+
+use std::sync::Arc;
+
+use regraft::dataflow::operator::{Operator, OperatorModule};
+use regraft_guest_runtime::call::{BatchView, Header, KeyedView, OpenContext, Outcome, Output};
+use regraft_guest_runtime::describe::ModuleDigest;
+use regraft_guest_runtime::instance::InstanceSettings;
+use regraft_guest_runtime::trap::{GuestError, TrapCause};
+use regraft_model::describe::{Description, Port, PortValue, StateDescription, StateKind, WIT_VERSION};
+use regraft_model::schema::{Field, Type};
+use regraft_model::value::{Value, decode, encode};
+
+use crate::fate::{Fate, Place, Verdict};
+
+/// What an operator does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logic {
+    /// Emits the words of a line, each under itself as the key.
+    Split,
+    /// Counts records by key, and emits `key n` for each record.
+    Count,
+    /// Counts records by key, and emits `key n` for each key at the end.
+    Final,
+    /// Emits each record under the first letter of its key.
+    Initial,
+}
+
+const LOGICS: [(Logic, &str); 4] = [
+    (Logic::Split, "split"),
+    (Logic::Count, "count"),
+    (Logic::Final, "final"),
+    (Logic::Initial, "initial"),
+];
+
+/// The words of a line: `a` and `b` part them, and two letters are enough for a word.
+pub fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let words = line.split(|byte| matches!(byte, b'a' | b'b'));
+    words
+        .filter(|word| !word.is_empty())
+        .map(|word| &word[..word.len().min(2)])
+}
+
+/// A module: a logic, in a version that changes nothing but the module's digest.
+#[derive(Debug)]
+pub struct Native {
+    logic: Logic,
+    bytes: Vec<u8>,
+    description: Description,
+    fate: Fate,
+}
+
+impl Native {
+    pub fn module(logic: Logic, version: u32, fate: &Fate) -> Arc<dyn OperatorModule> {
+        let name = LOGICS.iter().find(|(of, _)| *of == logic).map_or("", |(_, name)| name);
+        Arc::new(Self {
+            logic,
+            bytes: format!("{name} {version}").into_bytes(),
+            description: describe(logic),
+            fate: fate.clone(),
+        })
+    }
+}
+
+fn describe(logic: Logic) -> Description {
+    let key = |name: &str| Field {
+        name: name.to_owned(),
+        ty: Type::String,
+        aliases: vec![],
+        default: false,
+    };
+    let port = |name: &str, key: Option<Field>| Port {
+        name: name.to_owned(),
+        key,
+        value: PortValue::Text,
+    };
+    let counts = matches!(logic, Logic::Count | Logic::Final);
+    let count = StateDescription {
+        name: "count".to_owned(),
+        kind: StateKind::Value,
+        schema: Type::U64,
+        map_key: None,
+        travels: true,
+        ttl_ms: None,
+        version: None,
+    };
+    Description {
+        wit: WIT_VERSION.to_owned(),
+        sdk: String::new(),
+        key: counts.then(|| key("word")),
+        states: if counts { vec![count] } else { vec![] },
+        inputs: vec![port("in", None)],
+        outputs: vec![port(
+            "out",
+            (logic == Logic::Split || logic == Logic::Initial).then(|| key("word")),
+        )],
+        timers: vec![],
+        on_watermark: false,
+        finish: logic == Logic::Final,
+        private_state: false,
+        operator_states: vec![],
+        reads_clock: false,
+        reads_random: false,
+    }
+}
+
+impl OperatorModule for Native {
+    fn digest(&self) -> ModuleDigest {
+        ModuleDigest::of(&self.bytes)
+    }
+
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn instantiate(&self, _: &InstanceSettings) -> Result<Box<dyn Operator>, GuestError> {
+        Ok(Box::new(Instance {
+            logic: self.logic,
+            fate: self.fate.clone(),
+            poisoned: false,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Instance {
+    logic: Logic,
+    fate: Fate,
+    poisoned: bool,
+}
+
+/// The counts that travel with a call.
+fn counts(keyed: &KeyedView<'_>) -> Vec<u64> {
+    let mut start = 0;
+    let mut counts = vec![];
+    for (end, schema) in keyed.cell_ends.iter().zip(keyed.cell_schemas) {
+        let bytes = &keyed.cell_data[start as usize..*end as usize];
+        start = *end;
+        counts.push(match (schema, decode(&Type::U64, bytes)) {
+            (0, _) => 0,
+            (_, Ok(Value::Unsigned(count))) => count,
+            (_, other) => panic!("a count that was never written: {other:?}"),
+        });
+    }
+    counts
+}
+
+fn item<'a>(data: &'a [u8], ends: &[u32], at: usize) -> &'a [u8] {
+    let start = if at == 0 { 0 } else { ends[at - 1] as usize };
+    &data[start..ends[at] as usize]
+}
+
+/// `key n`.
+pub fn counted(key: &[u8], count: u64) -> Vec<u8> {
+    [key, b" ", count.to_string().as_bytes()].concat()
+}
+
+fn write(outcome: &mut Outcome, cell: usize, count: u64) {
+    let mut bytes = vec![];
+    encode(&Type::U64, &Value::Unsigned(count), &mut bytes).unwrap_or_else(|error| panic!("{error}"));
+    outcome.cells.push(cell as u32);
+    outcome.cell_values.push(&bytes);
+}
+
+impl Instance {
+    fn call(&mut self) -> Result<(), GuestError> {
+        if self.poisoned {
+            return Err(GuestError::Poisoned);
+        }
+        if self.fate.visit(Place::Call, false, "") == Verdict::Fail {
+            self.poisoned = true;
+            return Err(GuestError::Trapped {
+                cause: TrapCause::Trap("simulated".to_owned()),
+                backtrace: vec![],
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Operator for Instance {
+    fn open(&mut self, _: &OpenContext) -> Result<(), GuestError> {
+        Ok(())
+    }
+
+    fn process(&mut self, _: Header, batch: BatchView<'_>, keyed: KeyedView<'_>) -> Result<Outcome, GuestError> {
+        self.call()?;
+        let mut outcome = Outcome::default();
+        let mut out = Output::default();
+        let mut state = counts(&keyed);
+        let mut written = vec![false; state.len()];
+        for row in 0..batch.rows() {
+            let value = item(batch.value_data, batch.value_ends, row);
+            let at = batch.key_index.get(row).map(|at| *at as usize);
+            let key = at.map_or(&[][..], |at| item(keyed.key_data, keyed.key_ends, at));
+            match (self.logic, at) {
+                (Logic::Split, _) => {
+                    for word in words(value) {
+                        out.parents.push(row as u32);
+                        out.keys.push(word);
+                        out.values.push(word);
+                    }
+                }
+                (Logic::Initial, _) => {
+                    out.parents.push(row as u32);
+                    out.keys.push(&key[..key.len().min(1)]);
+                    out.values.push(value);
+                }
+                (Logic::Count | Logic::Final, Some(at)) => {
+                    state[at] += 1;
+                    written[at] = true;
+                    if self.logic == Logic::Count {
+                        out.parents.push(row as u32);
+                        out.values.push(&counted(key, state[at]));
+                    }
+                }
+                (Logic::Count | Logic::Final, None) => panic!("a keyed operator was given a record without a key"),
+            }
+        }
+        for (cell, count) in state.into_iter().enumerate().filter(|(cell, _)| written[*cell]) {
+            write(&mut outcome, cell, count);
+        }
+        outcome.outputs.push(out);
+        Ok(outcome)
+    }
+
+    fn finish(&mut self, _: Header, keyed: KeyedView<'_>, _: bool) -> Result<Outcome, GuestError> {
+        self.call()?;
+        let mut out = Output::default();
+        for (at, count) in counts(&keyed).into_iter().enumerate() {
+            out.parents.push(at as u32);
+            out.values
+                .push(&counted(item(keyed.key_data, keyed.key_ends, at), count));
+        }
+        Ok(Outcome {
+            outputs: vec![out],
+            ..Outcome::default()
+        })
+    }
+
+    fn reset(&mut self) -> Result<(), GuestError> {
+        self.poisoned = false;
+        Ok(())
+    }
+}

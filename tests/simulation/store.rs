@@ -1,0 +1,313 @@
+//! The object store of checkpoints and savepoints: slow, and faulty where fate says so.
+//!
+//! A put is seen whole or not at all, and is durable when it is answered, as the contract of the store says. Its answer
+//! may be lost. A request goes on when who asked no longer listens, but not when the host has died.
+//! Deletions are durable with the next put only: when the power goes, the last of them may be undone.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use regraft::environment::Environment as _;
+use regraft::storage::{Storage, StoreError, Stores};
+
+use crate::fate::{Fate, Place, Verdict};
+use crate::machine::Process;
+use crate::random::Random;
+
+#[derive(Debug)]
+struct Inner {
+    objects: BTreeMap<String, Bytes>,
+    /// Deleted since the last put, in order.
+    deleted: Vec<(String, Bytes)>,
+    random: Random,
+    /// Names of all `_metadata` since this was last asked.
+    published: Vec<String>,
+}
+
+/// The objects: they outlive processes.
+#[derive(Debug)]
+pub struct Objects(Mutex<Inner>);
+
+impl Objects {
+    pub fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Inner {
+            objects: BTreeMap::new(),
+            deleted: vec![],
+            random: Random::of(seed, "store"),
+            published: vec![],
+        })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The power goes: some of the last deletions did not happen.
+    pub fn lose_power(&self) {
+        let mut inner = self.inner();
+        let mut deleted = std::mem::take(&mut inner.deleted);
+        let durable = inner.random.below(deleted.len() as u64 + 1) as usize;
+        for (name, bytes) in deleted.drain(durable..) {
+            inner.objects.entry(name).or_insert(bytes);
+        }
+    }
+
+    /// All names, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.inner().objects.keys().cloned().collect()
+    }
+
+    /// Each `_metadata` that was put since this was last asked.
+    pub fn take_published(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner().published)
+    }
+}
+
+/// The store as a process sees it; with no process, as a bystander does: without delays and faults.
+#[derive(Clone)]
+pub struct SimStore {
+    pub objects: Arc<Objects>,
+    pub of: Option<(Process, Fate)>,
+}
+
+impl fmt::Debug for SimStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimStore")
+    }
+}
+
+impl fmt::Display for SimStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimStore")
+    }
+}
+
+impl Stores for SimStore {
+    fn open(&self, location: &str) -> std::result::Result<Storage, StoreError> {
+        let base = location.strip_prefix("store:///").unwrap_or(location);
+        Storage::with_store(Arc::new(self.clone()), base.trim_matches('/'))
+    }
+}
+
+fn failed(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::Generic {
+        store: "simulation",
+        source: source.into(),
+    }
+}
+
+impl SimStore {
+    /// Does something, or not, as fate will have it.
+    async fn ask<T: Send + 'static>(
+        &self,
+        place: Place,
+        path: &Path,
+        work: impl FnOnce(&mut Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let Some((process, fate)) = self.of.clone() else {
+            return work(&mut self.objects.inner());
+        };
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let (objects, own, path) = (self.objects.clone(), process.clone(), path.clone());
+        process.spawn(Box::pin(async move {
+            let (before, after) = delays(&mut objects.inner().random);
+            own.sleep(before).await;
+            let writes = matches!(place, Place::Put | Place::PutMetadata | Place::Create);
+            let result = match fate.visit(place, writes, path.as_ref()) {
+                Verdict::Go => work(&mut objects.inner()),
+                Verdict::Fail => Err(failed("the store does not answer (simulated)")),
+                Verdict::FailAfter => {
+                    let _ = work(&mut objects.inner());
+                    Err(failed("the answer of the store was lost (simulated)"))
+                }
+                Verdict::NoSpace => Err(failed(std::io::Error::from(std::io::ErrorKind::StorageFull))),
+                Verdict::Crash => return,
+                Verdict::CrashAfter => {
+                    let _ = work(&mut objects.inner());
+                    own.machine.kill();
+                    return;
+                }
+            };
+            own.sleep(after).await;
+            let _ = answer.send(result);
+        }));
+        match answered.await {
+            Ok(result) => result,
+            // The process is dead: nobody is there any more to read an answer.
+            Err(_) => futures::future::pending().await,
+        }
+    }
+}
+
+/// How long a request takes before and after it is done: mostly short, now and then very long.
+fn delays(random: &mut Random) -> (Duration, Duration) {
+    let mut delay = || {
+        let us = match random.below(100) {
+            0 => random.range(1_000_000, 20_000_000),
+            1..=4 => random.range(20_000, 500_000),
+            _ => random.range(100, 5_000),
+        };
+        Duration::from_micros(us)
+    };
+    (delay(), delay())
+}
+
+fn meta(name: &str, bytes: &Bytes) -> ObjectMeta {
+    ObjectMeta {
+        location: Path::from(name),
+        last_modified: Default::default(),
+        size: bytes.len() as u64,
+        e_tag: None,
+        version: None,
+    }
+}
+
+fn not_found(name: &str) -> Error {
+    Error::NotFound {
+        path: name.to_owned(),
+        source: "there is no such object".into(),
+    }
+}
+
+fn unsupported(what: &str) -> Error {
+    failed(format!("the simulated store has no {what}"))
+}
+
+fn under<'a>(objects: &'a BTreeMap<String, Bytes>, prefix: &str) -> Vec<(&'a String, &'a Bytes)> {
+    let below = |name: &str| prefix.is_empty() || name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+    objects.iter().filter(|(name, _)| below(name)).collect()
+}
+
+#[async_trait]
+impl ObjectStore for SimStore {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let (name, bytes) = (location.to_string(), Bytes::from(payload));
+        let create = matches!(options.mode, PutMode::Create);
+        let place = match location.filename() {
+            Some("_metadata") => Place::PutMetadata,
+            _ if create => Place::Create,
+            _ => Place::Put,
+        };
+        let put = move |inner: &mut Inner| {
+            if create && inner.objects.contains_key(&name) {
+                let source = "the object is there".into();
+                return Err(Error::AlreadyExists { path: name, source });
+            }
+            inner.deleted.clear();
+            if place == Place::PutMetadata {
+                inner.published.push(name.clone());
+            }
+            inner.objects.insert(name, bytes);
+            Ok(PutResult {
+                e_tag: None,
+                version: None,
+                extensions: Default::default(),
+            })
+        };
+        self.ask(place, location, put).await
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(unsupported("multipart uploads"))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let name = location.to_string();
+        let get = move |inner: &mut Inner| {
+            let bytes = inner.objects.get(&name).cloned().ok_or_else(|| not_found(&name))?;
+            let meta = meta(&name, &bytes);
+            let range = match &options.range {
+                None => 0..meta.size,
+                Some(range) => range.as_range(meta.size).map_err(failed)?,
+            };
+            let part = bytes.slice(range.start as usize..range.end as usize);
+            Ok((meta, range, part))
+        };
+        let (meta, range, part) = self.ask(Place::Get, location, get).await?;
+        Ok(GetResult {
+            payload: GetResultPayload::Stream(stream::once(async move { Ok(part) }).boxed()),
+            meta,
+            range,
+            attributes: Default::default(),
+            extensions: Default::default(),
+        })
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let store = self.clone();
+        locations
+            .then(move |location| {
+                let store = store.clone();
+                async move {
+                    let location = location?;
+                    let name = location.to_string();
+                    let delete = move |inner: &mut Inner| match inner.objects.remove(&name) {
+                        Some(bytes) => {
+                            inner.deleted.push((name, bytes));
+                            Ok(())
+                        }
+                        None => Err(not_found(&name)),
+                    };
+                    store.ask(Place::Delete, &location, delete).await?;
+                    Ok(location)
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (store, prefix) = (self.clone(), prefix.cloned().unwrap_or_default());
+        let found = async move {
+            let at = prefix.clone();
+            let list = move |inner: &mut Inner| {
+                let found = under(&inner.objects, at.as_ref());
+                let mut metas: Vec<ObjectMeta> = found.into_iter().map(|(name, bytes)| meta(name, bytes)).collect();
+                inner.random.shuffle(&mut metas);
+                Ok(metas)
+            };
+            match store.ask(Place::List, &prefix, list).await {
+                Ok(metas) => metas.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            }
+        };
+        stream::once(found).flat_map(stream::iter).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let prefix = prefix.cloned().unwrap_or_default();
+        let at = prefix.clone();
+        let list = move |inner: &mut Inner| {
+            let (mut objects, mut dirs) = (vec![], std::collections::BTreeSet::new());
+            for (name, bytes) in under(&inner.objects, at.as_ref()) {
+                let rest = name[at.as_ref().len()..].trim_start_matches('/');
+                match rest.split_once('/') {
+                    None => objects.push(meta(name, bytes)),
+                    Some((dir, _)) => {
+                        dirs.insert(name[..name.len() - rest.len() + dir.len()].to_owned());
+                    }
+                }
+            }
+            inner.random.shuffle(&mut objects);
+            Ok(ListResult {
+                common_prefixes: dirs.into_iter().map(Path::from).collect(),
+                objects,
+                extensions: Default::default(),
+            })
+        };
+        self.ask(Place::List, &prefix, list).await
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        Err(unsupported("copies"))
+    }
+}

@@ -1,0 +1,212 @@
+//! The job of a seed: its graph, its input and its settings, as a job file.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use regraft::graph::job_graph::{JobGraph, NodeKind};
+use regraft::graph::{Overrides, parse_job};
+
+use crate::guests::Logic;
+use crate::random::Random;
+
+/// Where the sinks of every simulated job write.
+pub const OUT: &str = "/out";
+
+/// What a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Lines without a key.
+    Lines,
+    /// Lines with a key.
+    Keyed,
+    Operator(Logic),
+    Sink,
+}
+
+/// A node; its position is its identity.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub uid: &'static str,
+    pub kind: Kind,
+    /// Positions of those that it reads, and whether by key.
+    pub inputs: Vec<(usize, bool)>,
+}
+
+/// A job without its parallelism, which changes while it lives.
+#[derive(Debug)]
+pub struct World {
+    pub nodes: Vec<Node>,
+    pub max_parallelism: u64,
+    settings: String,
+    source: String,
+    rates: Vec<u64>,
+}
+
+/// Node by node: uid, kind, and the uids it reads; `*` before one: by key.
+type Shape = &'static [(&'static str, Kind, &'static [&'static str])];
+
+use Kind::{Keyed, Lines, Operator, Sink};
+use Logic::{Count, Final, Initial, Split};
+
+const SHAPES: [Shape; 8] = [
+    &[("lines", Lines, &[]), ("out", Sink, &["lines"])],
+    &[
+        ("pairs", Keyed, &[]),
+        ("count", Operator(Count), &["*pairs"]),
+        ("out", Sink, &["count"]),
+    ],
+    &[
+        ("lines", Lines, &[]),
+        ("split", Operator(Split), &["lines"]),
+        ("count", Operator(Count), &["*split"]),
+        ("out", Sink, &["count"]),
+    ],
+    &[
+        ("lines", Lines, &[]),
+        ("split", Operator(Split), &["lines"]),
+        ("final", Operator(Final), &["*split"]),
+        ("out", Sink, &["final"]),
+    ],
+    &[
+        ("pairs", Keyed, &[]),
+        ("count", Operator(Count), &["*pairs"]),
+        ("initial", Operator(Initial), &["count"]),
+        ("final", Operator(Final), &["*initial"]),
+        ("each", Sink, &["count"]),
+        ("all", Sink, &["final"]),
+    ],
+    &[
+        ("left", Lines, &[]),
+        ("right", Lines, &[]),
+        ("split", Operator(Split), &["left", "right"]),
+        ("count", Operator(Count), &["*split"]),
+        ("out", Sink, &["count", "left"]),
+    ],
+    &[
+        ("lines", Lines, &[]),
+        ("copy", Sink, &["lines"]),
+        ("pairs", Keyed, &[]),
+        ("count", Operator(Count), &["*pairs"]),
+        ("out", Sink, &["count"]),
+    ],
+    &[
+        ("pairs", Keyed, &[]),
+        ("count", Operator(Count), &["*pairs"]),
+        ("final", Operator(Final), &["*pairs", "*count"]),
+        ("out", Sink, &["final", "count"]),
+    ],
+];
+
+impl World {
+    pub fn draw(random: &mut Random) -> Self {
+        let shape = random.pick(&SHAPES);
+        let position = |uid: &str| shape.iter().position(|(of, ..)| *of == uid).unwrap_or(0);
+        let input = |from: &&str| match from.strip_prefix('*') {
+            Some(uid) => (position(uid), true),
+            None => (position(from), false),
+        };
+        let node = |(uid, kind, inputs): &(&'static str, Kind, &[&str])| Node {
+            uid,
+            kind: *kind,
+            inputs: inputs.iter().map(input).collect(),
+        };
+        let interval = *random.pick(&["3ms", "10ms", "30ms", "100ms", "400ms"]);
+        let timeout = *random.pick(&["200ms", "2s", "30s"]);
+        Self {
+            nodes: shape.iter().map(node).collect(),
+            max_parallelism: *random.pick(&[8, 16, 128]),
+            settings: format!("[checkpoint]\ninterval = \"{interval}\"\ntimeout = \"{timeout}\"\n"),
+            source: format!(
+                "seed = {}\nsplits = {}\nrows = {}\n",
+                random.below(1000),
+                random.range(1, 5),
+                random.range(0, 400)
+            ),
+            rates: vec![500, 2_000, 20_000],
+        }
+    }
+
+    /// Whether operators give something when all has ended.
+    pub fn has_end(&self) -> bool {
+        self.nodes.iter().any(|node| node.kind == Operator(Final))
+    }
+
+    /// A parallelism for each node.
+    pub fn parallelism(&self, random: &mut Random) -> Vec<u64> {
+        let most = *random.pick(&[1, 2, 3, 4]);
+        self.nodes.iter().map(|_| random.range(1, most)).collect()
+    }
+
+    /// The job file. How fast sources are is drawn anew each time.
+    pub fn text(&self, parallelism: &[u64], random: &mut Random) -> String {
+        let mut text = format!(
+            "name = \"simulated\"\nmax-parallelism = {}\n{}",
+            self.max_parallelism, self.settings
+        );
+        for (node, parallelism) in self.nodes.iter().zip(parallelism) {
+            let table = match node.kind {
+                Lines | Keyed => "source",
+                Operator(_) => "operator",
+                Sink => "sink",
+            };
+            let _ = writeln!(text, "[[{table}]]\nuid = {:?}\nparallelism = {parallelism}", node.uid);
+            let inputs: Vec<String> = node
+                .inputs
+                .iter()
+                .map(|(from, by_key)| {
+                    let by = if *by_key { ", by = \"key\"" } else { "" };
+                    format!("{{ from = {:?}{by} }}", self.nodes[*from].uid)
+                })
+                .collect();
+            if !inputs.is_empty() {
+                let _ = writeln!(text, "inputs = [{}]", inputs.join(", "));
+            }
+            let line = "{ name = \"line\", type = \"string\", len = 9 }";
+            let _ = match node.kind {
+                Lines | Keyed => {
+                    let key = if node.kind == Keyed { "key = \"word\"\n" } else { "" };
+                    let word = if node.kind == Keyed {
+                        "{ name = \"word\", type = \"string\", range = [0, 99] }, "
+                    } else {
+                        ""
+                    };
+                    let rate = random.pick(&self.rates);
+                    write!(
+                        text,
+                        "connector = \"generator\"\nrate = {rate}\n{}{key}fields = [{word}{line}]\n",
+                        self.source
+                    )
+                }
+                Operator(_) => writeln!(text, "module = \"native\""),
+                Sink => writeln!(
+                    text,
+                    "connector = \"file\"\npath = \"{OUT}/{}\"\nformat = \"lines\"",
+                    node.uid
+                ),
+            };
+        }
+        text
+    }
+}
+
+/// The graph of a job file.
+pub fn graph(text: &str) -> JobGraph {
+    match parse_job(text, "job.toml", Path::new("/"), &Overrides::default()) {
+        Ok((graph, _)) => graph,
+        Err(error) => panic!("{error}\n{text}"),
+    }
+}
+
+/// The settings of each generator of a graph.
+pub fn generators(graph: &JobGraph) -> BTreeMap<String, regraft::graph::job_graph::GeneratorSource> {
+    use regraft::graph::job_graph::SourceConnector::Generator;
+    let settings = |node: &regraft::graph::job_graph::Node| match &node.kind {
+        NodeKind::Source(source) => match &source.connector {
+            Generator(settings) => Some((node.uid.to_string(), settings.clone())),
+            _ => None,
+        },
+        _ => None,
+    };
+    graph.nodes.iter().filter_map(settings).collect()
+}
