@@ -5,3 +5,4 @@ mod support;
 mod calls;
 mod hostile;
 mod load;
+mod sdk;
