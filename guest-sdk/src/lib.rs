@@ -49,7 +49,8 @@
 //! above it:
 //!
 //! - `bindings`: the generated records, hidden; [`error`]: what an operator fails with.
-//! - `bytes`: appending to columns, [`codec`]: bincode's only home, [`schema`]: what types look like from outside.
+//! - `bytes`: appending to columns, [`codec`]: bincode's only home, `plain`: its bytes without it, [`schema`]: what types
+//!   look like from outside.
 //! - [`key`], [`value`]: what records are read and written as; [`state`], [`operator_state`]: handles; [`host`]: log and
 //!   metrics.
 //! - [`context`]: time and outputs of a call; [`declare`]: what an operator says of itself; [`operator`]: the trait.
@@ -66,6 +67,8 @@ pub mod bindings;
 pub mod error;
 mod bytes;
 pub mod codec;
+#[doc(hidden)]
+pub mod plain;
 pub mod schema;
 pub mod key;
 pub mod value;

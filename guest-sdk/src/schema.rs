@@ -3,6 +3,10 @@
 //! A schema is compared by the digest of its canonical JSON (`docs/formats/describe.md`), so what is written here is a
 //! format: object keys in that document's order, nothing where the default holds, no white space.
 
+use crate::codec;
+use crate::error::Error;
+use crate::plain::{self, Plain as _};
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Write as _;
@@ -133,6 +137,42 @@ pub trait State {
 
     /// The schema. The same at every call.
     fn schema() -> Type;
+
+    /// Reads a value in a shorter way than serde's, where there is one: `None` where there is none, or where the bytes
+    /// are not what they should be.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn read_plain(_bytes: &[u8]) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Writes a value in a shorter way than serde's, where there is one. False where there is none.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn write_plain(&self, _to: &mut Vec<u8>) -> bool {
+        false
+    }
+}
+
+/// Reads a value, which must take up all of `bytes`.
+#[inline(always)]
+pub(crate) fn decode<'a, T: State + Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Error> {
+    match T::read_plain(bytes) {
+        Some(value) => Ok(value),
+        None => codec::decode(bytes),
+    }
+}
+
+/// Appends a value.
+#[inline(always)]
+pub(crate) fn encode<T: State + Serialize + ?Sized>(value: &T, to: &mut Vec<u8>) -> Result<(), Error> {
+    if value.write_plain(to) {
+        return Ok(());
+    }
+    codec::encode(value, to)
 }
 
 /// A struct with named fields, which are the columns of a typed record. Implemented by `#[derive(State)]`, which goes
@@ -329,19 +369,34 @@ macro_rules! basic {
     )+)+};
 }
 
+macro_rules! plain {
+    ($($ty:ident)+) => {$(
+        impl State for $ty {
+            fn schema() -> Type {
+                Type::Basic(stringify!($ty))
+            }
+            #[inline(always)]
+            fn read_plain(bytes: &[u8]) -> Option<Self> {
+                plain::read(bytes, Self::read)
+            }
+            #[inline(always)]
+            fn write_plain(&self, to: &mut Vec<u8>) -> bool {
+                plain::write(to, 1, |room| self.write(room));
+                true
+            }
+        }
+    )+};
+}
+
+plain!(bool u8 u16 u32 u64 i8 i16 i32 i64 f32 f64);
+
 basic! {
     "unit": ();
-    "bool": bool;
-    "u8": u8, std::num::NonZeroU8;
-    "u16": u16, std::num::NonZeroU16;
-    "u32": u32, std::num::NonZeroU32;
-    "u64": u64, usize, std::num::NonZeroU64;
-    "i8": i8;
-    "i16": i16;
-    "i32": i32;
-    "i64": i64, isize;
-    "f32": f32;
-    "f64": f64;
+    "u8": std::num::NonZeroU8;
+    "u16": std::num::NonZeroU16;
+    "u32": std::num::NonZeroU32;
+    "u64": usize, std::num::NonZeroU64;
+    "i64": isize;
     "char": char;
     "string": str, String;
     "bytes": [u8];

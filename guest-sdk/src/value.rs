@@ -1,9 +1,8 @@
 //! Values of records: what an operator reads them as, and what an output port writes.
 
 use crate::bytes::{append, first_not_utf8};
-use crate::codec;
 use crate::error::{Error, Result};
-use crate::schema::{Record, State, Struct, Type};
+use crate::schema::{self, Record, State, Struct, Type};
 use serde::{Deserialize, Serialize};
 use std::ops::Deref;
 
@@ -204,7 +203,7 @@ impl<'a, T: Record + Deserialize<'a>> FromValue<'a> for Typed<T> {
     }
     #[inline(always)]
     unsafe fn read(_: u32, bytes: &'a [u8]) -> Result<Self> {
-        match codec::decode(bytes) {
+        match schema::decode(bytes) {
             Ok(record) => Ok(Typed(record)),
             Err(error) => Err(not_a_record(error)),
         }
@@ -244,7 +243,7 @@ impl<T: Record + Serialize> PortValue for T {
     }
     #[inline(always)]
     fn write(&self, to: &mut Vec<u8>) -> Result<()> {
-        codec::encode(self, to)
+        schema::encode(self, to)
     }
 }
 

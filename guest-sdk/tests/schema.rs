@@ -1,7 +1,7 @@
 //! Holds the derived schemas to the format document, and state handles to their promises.
 
 use regraft_sdk::testing::{Harness, Input, take_captured};
-use regraft_sdk::{Compound, Ctx, Declare, Operator, Port, Result, State, Text, ValueState, log, operator};
+use regraft_sdk::{Compound, Ctx, Declare, Operator, Port, Result, State, Text, ValueState, codec, log, operator};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -201,4 +201,95 @@ fn state_of_another_schema_is_never_guessed() {
 fn instances_go_between_threads() {
     fn is_send<T: Send>() {}
     is_send::<regraft_sdk::native::Instance<Many>>();
+}
+
+/// Nothing but numbers and truth values: such a type is read and written without serde.
+#[derive(State, Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+struct Numbers {
+    a: bool,
+    b: u8,
+    c: u16,
+    d: u32,
+    e: u64,
+    f: i8,
+    #[serde(default, rename = "gee")]
+    g: i16,
+    h: i32,
+    i: i64,
+    j: f32,
+    k: f64,
+}
+
+#[test]
+fn numbers_are_encoded_as_the_codec_does() {
+    fn check<T: State + Serialize + for<'a> Deserialize<'a> + PartialEq + std::fmt::Debug>(value: T) {
+        let (mut plain, mut by_codec) = (vec![7], vec![7]);
+        assert!(value.write_plain(&mut plain), "{value:?} has no shorter way");
+        codec::encode(&value, &mut by_codec).unwrap();
+        assert_eq!(plain, by_codec, "{value:?}");
+        let bytes = &plain[1..];
+        assert_eq!(T::read_plain(bytes).as_ref(), Some(&value));
+        // One byte less or more is no value, to either.
+        assert_eq!(T::read_plain(&bytes[..bytes.len() - 1]), None);
+        by_codec.push(0);
+        assert_eq!(T::read_plain(&by_codec[1..]), None);
+        assert!(codec::decode::<T>(&by_codec[1..]).is_err());
+    }
+    let mut x = 1u64;
+    for round in 0..20_000u64 {
+        x = x
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        // All lengths, and the edges between them.
+        let n = if round < 2_000 {
+            round.wrapping_sub(1_000)
+        } else {
+            ((x >> 3) ^ x.rotate_left(40)) >> (round % 64)
+        };
+        for n in [n, n.wrapping_neg(), (1u64 << (round % 64)).wrapping_sub(round & 3)] {
+            check(n);
+            check(n as u32);
+            check(n as u16);
+            check(n as u8);
+            check(n as i64);
+            check(n as i32);
+            check(n as i16);
+            check(n as i8);
+            check(n & 1 == 1);
+            check(n as f64 / 3.0);
+            check(n as f32 / 3.0);
+            check(Numbers {
+                a: n & 2 == 2,
+                b: n as u8,
+                c: (n >> 1) as u16,
+                d: (n >> 2) as u32,
+                e: n >> 3,
+                f: (n >> 4) as i8,
+                g: (n >> 5) as i16,
+                h: (n >> 6) as i32,
+                i: (n >> 7) as i64,
+                j: n as f32,
+                k: -(n as f64),
+            });
+        }
+    }
+    // What one refuses, so does the other: a number that is too large, a truth value that is none, an unknown length.
+    fn refused<T: State + Serialize + for<'a> Deserialize<'a> + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+        assert_eq!(T::read_plain(bytes), None);
+        assert!(codec::decode::<T>(bytes).is_err());
+    }
+    refused::<u16>(&[252, 0, 0, 1, 0]);
+    refused::<i32>(&[253, 1, 0, 0, 0, 1, 0, 0, 0]);
+    refused::<bool>(&[2]);
+    refused::<u64>(&[254, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    refused::<u64>(&[255]);
+    refused::<u8>(&[]);
+    // Longer than it need be: nobody writes it, and both read it.
+    for bytes in [&[251, 5, 0][..], &[252, 5, 0, 0, 0], &[253, 5, 0, 0, 0, 0, 0, 0, 0]] {
+        assert_eq!(
+            (u64::read_plain(bytes), codec::decode::<u64>(bytes).unwrap()),
+            (Some(5), 5)
+        );
+    }
+    assert_eq!(Numbers::read_plain(&[0; 11]), None);
 }

@@ -23,6 +23,7 @@ pub(crate) fn state(input: &DeriveInput) -> Result<TokenStream> {
         parameter.bounds.push(parse_quote!(::regraft_sdk::State));
     }
     let ident = &input.ident;
+    let plain = plain_methods(input)?;
     let (parameters, arguments, conditions) = generics.split_for_impl();
     let record = is_record.then(|| {
         quote! {
@@ -36,6 +37,7 @@ pub(crate) fn state(input: &DeriveInput) -> Result<TokenStream> {
             fn schema() -> ::regraft_sdk::schema::Type {
                 ::regraft_sdk::schema::nested(#name, || #schema)
             }
+            #plain
         }
         #record
     })
@@ -88,6 +90,55 @@ fn struct_schema(
         }
         Fields::Unit => Ok((quote!(<() as ::regraft_sdk::State>::schema()), false)),
     }
+}
+
+/// The shorter way of reading and writing (`regraft_sdk::plain`): for a struct whose fields are all numbers and truth
+/// values, encoded as they are.
+fn plain_methods(input: &DeriveInput) -> Result<Option<TokenStream>> {
+    const PLAIN: [&str; 11] = [
+        "bool", "u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f32", "f64",
+    ];
+    let Data::Struct(DataStruct {
+        fields: Fields::Named(fields),
+        ..
+    }) = &input.data
+    else {
+        return Ok(None);
+    };
+    let (mut idents, mut types) = (Vec::new(), Vec::new());
+    for field in &fields.named {
+        let item = Item::read(&field.attrs, false)?;
+        let is_plain = match &field.ty {
+            Type::Path(ty) => PLAIN.iter().any(|plain| ty.path.is_ident(plain)),
+            _ => false,
+        };
+        if item.skip || item.encoded_as.is_some() || !is_plain {
+            return Ok(None);
+        }
+        idents.extend(&field.ident);
+        types.push(&field.ty);
+    }
+    let count = types.len();
+    if count == 0 || !input.generics.params.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(quote! {
+        #[inline(always)]
+        fn read_plain(bytes: &[u8]) -> ::core::option::Option<Self> {
+            ::regraft_sdk::plain::read(bytes, |parts| {
+                ::core::option::Option::Some(Self {
+                    #(#idents: <#types as ::regraft_sdk::plain::Plain>::read(parts)?),*
+                })
+            })
+        }
+        #[inline(always)]
+        fn write_plain(&self, to: &mut ::std::vec::Vec<u8>) -> bool {
+            ::regraft_sdk::plain::write(to, #count, |room| {
+                #(::regraft_sdk::plain::Plain::write(self.#idents, room);)*
+            });
+            true
+        }
+    }))
 }
 
 fn enum_schema(data: &DataEnum, container: &Container, name: &str) -> Result<TokenStream> {

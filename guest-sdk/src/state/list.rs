@@ -4,9 +4,8 @@ use super::call::{other_schema, outside};
 use super::column::{Op, StateColumn, StateInfo, Writes};
 use super::reads;
 use crate::bytes::{append, item};
-use crate::codec;
 use crate::error::Error;
-use crate::schema::State;
+use crate::schema::{self, State};
 use serde::{Serialize, de::DeserializeOwned};
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
@@ -188,8 +187,8 @@ impl Known {
         &mut self.lists[key]
     }
 
-    fn push<T: Serialize>(&mut self, key: usize, item: &T) -> Result<(), Error> {
-        codec::encode(item, &mut self.data)?;
+    fn push<T: State + Serialize>(&mut self, key: usize, item: &T) -> Result<(), Error> {
+        schema::encode(item, &mut self.data)?;
         let number = self.ends.len() as u32;
         self.ends.push(self.data.len() as u32);
         self.next.push(NONE);
@@ -210,7 +209,7 @@ impl Known {
             .map(|at| item(&self.data, &self.ends, at as usize))
     }
 
-    fn walk<T: DeserializeOwned>(
+    fn walk<T: State + DeserializeOwned>(
         &self,
         info: &StateInfo,
         key: usize,
@@ -225,7 +224,7 @@ impl Known {
                 if page.schemas[at] != 1 {
                     return Err(other_schema(page.schemas[at]).into());
                 }
-                if !look(codec::decode(item(&page.data, &page.ends, at))?) {
+                if !look(schema::decode(item(&page.data, &page.ends, at))?) {
                     return Ok(());
                 }
             }
@@ -234,7 +233,7 @@ impl Known {
             more = !page.ends.is_empty() && page.data.len() >= page_bytes as usize;
         }
         for bytes in self.appended(list) {
-            if !look(codec::decode(bytes)?) {
+            if !look(schema::decode(bytes)?) {
                 break;
             }
         }

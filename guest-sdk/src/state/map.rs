@@ -6,10 +6,9 @@ use super::overlay::{Overlay, push_column};
 use super::reads;
 use super::value::{Slot, stored};
 use crate::bytes::item;
-use crate::codec;
 use crate::error::Error;
 use crate::key::{FromKey, ToKey};
-use crate::schema::State;
+use crate::schema::{self, State};
 use serde::{Serialize, de::DeserializeOwned};
 use std::borrow::Borrow;
 use std::cell::UnsafeCell;
@@ -290,7 +289,7 @@ impl<V> Maps<V> {
     }
 }
 
-impl<V: Serialize + DeserializeOwned> Known<V> {
+impl<V: State + Serialize + DeserializeOwned> Known<V> {
     /// Reads all entries that were asked for, at once.
     fn read_wanted(&mut self, info: &StateInfo) -> Result<(), String> {
         let mut wanted = std::mem::take(&mut self.wanted);
@@ -344,7 +343,10 @@ impl<V: Serialize + DeserializeOwned> Known<V> {
                     None if page.schemas[at] != 1 => {
                         return Err(super::call::other_schema(page.schemas[at]).into());
                     }
-                    None => look(entry_key, &codec::decode(item(&page.value_data, &page.value_ends, at))?)?,
+                    None => look(
+                        entry_key,
+                        &schema::decode(item(&page.value_data, &page.value_ends, at))?,
+                    )?,
                 };
                 if !goes_on {
                     return Ok(());
@@ -385,7 +387,7 @@ impl<V: Serialize + DeserializeOwned> Known<V> {
             let (key, entry_key) = (entry.key as usize, self.overlay.entry_key(entry));
             match &entry.slot {
                 Slot::Dirty(value) => {
-                    let write = |to: &mut Vec<u8>| codec::encode(value, to);
+                    let write = |to: &mut Vec<u8>| schema::encode(value, to);
                     writes.entries.push(Op::Put, info, key, entry_key, write)?;
                 }
                 Slot::Removed if !is_cleared(entry.key) => {

@@ -4,9 +4,8 @@ use super::call::outside;
 use super::column::{Op, StateColumn, StateInfo, Writes};
 use super::reads::{self, Values};
 use crate::bytes::item;
-use crate::codec;
 use crate::error::Error;
-use crate::schema::State;
+use crate::schema::{self, State};
 use serde::{Serialize, de::DeserializeOwned};
 use std::cell::UnsafeCell;
 use std::sync::{Arc, OnceLock};
@@ -26,9 +25,9 @@ impl<T> Slot<T> {
     /// The value as the host has it.
     pub(super) fn read(bytes: Option<&[u8]>, info: &StateInfo) -> Self
     where
-        T: DeserializeOwned,
+        T: State + DeserializeOwned,
     {
-        match bytes.map(codec::decode) {
+        match bytes.map(schema::decode) {
             None => Slot::Absent,
             Some(Ok(value)) => Slot::Clean(value),
             Some(Err(error)) => {
@@ -226,7 +225,7 @@ impl<T> Slots<T> {
     }
 }
 
-impl<T: DeserializeOwned> Slots<T> {
+impl<T: State + DeserializeOwned> Slots<T> {
     /// Decodes a value.
     fn load(&self, key: usize) -> Slot<T> {
         let bytes = if let Some(far) = self.far.get() {
@@ -248,7 +247,7 @@ impl<T: DeserializeOwned> Slots<T> {
             }
             item(&cells.data, &cells.ends, cell)
         };
-        match codec::decode(bytes) {
+        match schema::decode(bytes) {
             Ok(value) => Slot::Clean(value),
             Err(error) => self.broken(&error),
         }
@@ -296,7 +295,7 @@ where
     }
 }
 
-impl<T: Serialize> Slots<T> {
+impl<T: State + Serialize> Slots<T> {
     fn write_cells(&self, slots: &[Slot<T>], writes: &mut Writes) -> Result<(), String> {
         let schemas = &self.info.call.cells().schemas;
         let first = self.info.place() * slots.len();
@@ -304,7 +303,7 @@ impl<T: Serialize> Slots<T> {
             let cell = first + key;
             match slot {
                 Slot::Dirty(value) => {
-                    codec::encode(value, &mut writes.data)
+                    schema::encode(value, &mut writes.data)
                         .map_err(|error| format!("state `{}`: {error}", self.info.name))?;
                     writes.cells.push(cell as u32);
                     writes.ends.push(writes.data.len() as u32);
@@ -321,7 +320,7 @@ impl<T: Serialize> Slots<T> {
             let entries = &mut writes.entries;
             match slot {
                 Slot::Dirty(value) => {
-                    entries.push(Op::Put, &self.info, key, &[], |to| codec::encode(value, to))?;
+                    entries.push(Op::Put, &self.info, key, &[], |to| schema::encode(value, to))?;
                 }
                 Slot::Removed => entries.push_bare(Op::Clear, &self.info, key, &[])?,
                 Slot::Unread | Slot::Absent | Slot::Clean(_) => {}

@@ -378,6 +378,8 @@ impl<O: Operator> Harness<O> {
             for keys in all.chunks(1024) {
                 let parents: Vec<Input> = keys.iter().map(|key| Input::keyed(key, "")).collect();
                 emitted.extend(self.call(keys, &parents, |instance, keyed| instance.finish(header, keyed, false))?);
+                // What this has set fires, too.
+                emitted.extend(self.fire()?);
             }
         }
         emitted.extend(self.call(&[], &[], |instance, keyed| instance.finish(header, keyed, true))?);
@@ -393,23 +395,15 @@ impl<O: Operator> Harness<O> {
         self.open().map(|_| ())
     }
 
-    /// Fires all timers that are due, in order of time and key, at most one of a key in a call.
+    /// Fires all timers that are due, by event time and then by processing time: in order of time and key, at most one of
+    /// a key in a call.
     fn fire(&mut self) -> Result<Vec<Emitted>, Failure> {
         let mut emitted = Vec::new();
         for _ in 0..TIMER_CALLS_MAX {
-            let mut due: Vec<SetTimer> = Vec::new();
-            let mut keys = BTreeSet::new();
-            for timer in &self.timers {
-                let (_, event_time) = self.timer_names[timer.2 as usize];
-                let reached = if event_time {
-                    self.header.watermark
-                } else {
-                    self.header.now
-                };
-                if timer.0 <= reached && keys.insert(&timer.1) {
-                    due.push(timer.clone());
-                }
-            }
+            let due = match self.due(true, self.header.watermark) {
+                due if due.is_empty() => self.due(false, self.header.now),
+                due => due,
+            };
             if due.is_empty() {
                 return Ok(emitted);
             }
@@ -419,6 +413,17 @@ impl<O: Operator> Harness<O> {
             row: None,
             message: format!("more than {TIMER_CALLS_MAX} calls of timers: they set each other without end"),
         })
+    }
+
+    /// The first timers that are due, none behind a second one of a key.
+    fn due(&self, event_time: bool, reached: i64) -> Vec<SetTimer> {
+        let mut keys = BTreeSet::new();
+        let timers = self.timers.iter();
+        let timers = timers.filter(|(_, _, number)| self.timer_names[*number as usize].1 == event_time);
+        timers
+            .take_while(|(time, key, _)| *time <= reached && keys.insert(key))
+            .cloned()
+            .collect()
     }
 
     fn fire_these(&mut self, due: &[SetTimer]) -> Result<Vec<Emitted>, Failure> {
