@@ -9,7 +9,7 @@ use super::job_graph::{Artifact, NodeKind, Operator, Partitioning, Policy, Sink,
 use super::problem::Place;
 use super::reader::{Job, Reader};
 use super::settings::NODES;
-use super::tree::{Located, Table, Value, text_to_toml};
+use super::tree::{Located, Table, Value, key_to_toml, text_to_toml};
 use super::units;
 use super::watermark::{self, EventTimes};
 
@@ -186,7 +186,10 @@ fn read_inputs(reader: &mut Reader<'_>) -> Vec<InputDraft> {
         return Vec::new();
     };
     match &at.value {
-        Value::List(items) if !items.is_empty() => items.iter().filter_map(|item| input(reader, item)).collect(),
+        Value::List(items) if !items.is_empty() => {
+            reader.record("inputs", at.value.to_toml(), Some(&at.place));
+            items.iter().filter_map(|item| input(reader, item)).collect()
+        }
         _ => {
             reader.expected(at, "inputs", "an array with at least one input", INPUTS_EXAMPLE);
             Vec::new()
@@ -209,7 +212,9 @@ fn input(reader: &mut Reader<'_>, at: &Located) -> Option<InputDraft> {
             return None;
         }
     };
-    let mut reader = reader.nested(table, &at.place, "inputs");
+    // The array is recorded as a whole, so an input's own settings are not.
+    let title = format!("{}: inputs", reader.title);
+    let mut reader = Reader::new(reader.job, table, &at.place, title, None, reader.uid);
     let from = reader.text("from", "UID").map(|(from, _)| from);
     if from.is_none() && !table.contains_key("from") {
         reader.missing("from", "from = \"UID\"");
@@ -341,7 +346,7 @@ fn record_leaves(reader: &mut Reader<'_>, name: &str, at: &Located) {
     match &at.value {
         Value::Table(table) if !table.is_empty() => {
             for (key, value) in table {
-                record_leaves(reader, &format!("{name}.{key}"), value);
+                record_leaves(reader, &format!("{name}.{}", key_to_toml(key)), value);
             }
         }
         value => reader.record(name, value.to_toml(), Some(&at.place)),

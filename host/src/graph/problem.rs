@@ -45,12 +45,12 @@ impl fmt::Display for Place {
         match self {
             Self::JobFile { file, line } | Self::Config { file, line } => write!(f, "{file}:{line}"),
             Self::Environment(name) => f.write_str(name),
-            Self::CommandLine(argument) => f.write_str(argument),
+            Self::CommandLine(argument) => f.write_str(&on_one_line(argument)),
         }
     }
 }
 
-/// One thing that is wrong, or (as a [`Warning`]) doubtful.
+/// One thing that is wrong, or (as a [`Warning`]) doubtful. It is shown on one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Where.
@@ -112,6 +112,18 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
+/// A text without line ends and other control characters: what was typed comes in as it is, and problems are lines.
+fn on_one_line(text: &str) -> String {
+    let escaped = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
+    text.chars().map(escaped).collect()
+}
+
 /// Collects problems and warnings while a job is read.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
@@ -127,7 +139,7 @@ impl Findings {
         self.problems.push(Problem {
             place: place.clone(),
             uid: uid.map(str::to_owned),
-            message: message.into(),
+            message: on_one_line(&message.into()),
         });
     }
 
@@ -136,7 +148,7 @@ impl Findings {
         self.warnings.push(Problem {
             place: place.clone(),
             uid: uid.map(str::to_owned),
-            message: message.into(),
+            message: on_one_line(&message.into()),
         });
     }
 

@@ -248,10 +248,7 @@ fn check_entry(job: &Table, overrides: &Overrides, findings: &mut Findings) {
 fn command_line(root: &mut Table, overrides: &Overrides, findings: &mut Findings) {
     for text in &overrides.set {
         let place = Place::CommandLine(format!("--set {text}").into());
-        let parsed = text
-            .split_once('=')
-            .and_then(|(key, value)| Some((tree::parse_key(key.trim())?, value.trim())));
-        match parsed {
+        match key_and_value(text) {
             Some((parts, value)) => apply_set(root, parts, tree::parse_value(value, &place), findings),
             None => findings.problem(&place, None, "expected KEY=VALUE, for example count.parallelism=2"),
         }
@@ -288,6 +285,12 @@ fn command_line(root: &mut Table, overrides: &Overrides, findings: &mut Findings
         };
         apply_set(root, vec![module.uid.to_string(), key.to_owned()], value, findings);
     }
+}
+
+/// `KEY=VALUE`; a quoted part of the key may have some `=` of its own.
+fn key_and_value(text: &str) -> Option<(Vec<String>, &str)> {
+    let mut splits = text.match_indices('=').take(16).map(|(at, _)| text.split_at(at));
+    splits.find_map(|(key, value)| Some((tree::parse_key(key.trim())?, value.get(1..)?.trim())))
 }
 
 /// One setting by its dotted path: a table of the job file, or a uid and its key.

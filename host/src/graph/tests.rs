@@ -177,6 +177,47 @@ fn settings_say_what_set_them() {
 }
 
 #[test]
+fn settings_can_be_given_as_they_are_recorded() {
+    let config = r##"config = { "a b" = 1, "x=y" = { "#" = "z" } }"##;
+    let text = GOOD.replace("config = { min = 3 }", config);
+    let graph = good(&text, &overrides());
+    let value = |key: &str| graph.settings[key].value.as_str();
+    assert_eq!(value("split.inputs"), "[\"lines\"]");
+    assert_eq!(value("count.inputs"), "[{ by = \"key\", from = \"split\" }]");
+    assert_eq!(value("count.config.\"a b\""), "1");
+    let set = graph
+        .settings
+        .iter()
+        .map(|(key, setting)| format!("{key}={}", setting.value));
+    let set = Overrides {
+        set: set.collect(),
+        current_dir: PathBuf::from("/job"),
+        ..overrides()
+    };
+    let again = good(&text, &set);
+    assert!(again.settings.values().all(|setting| setting.origin == "command line"));
+    let essence = |graph: &JobGraph| format!("{:?}{:?}{:?}", graph.nodes, graph.checkpoint, graph.restart);
+    assert_eq!(essence(&again), essence(&graph));
+}
+
+#[test]
+fn a_problem_is_one_line_whatever_was_typed() {
+    let set = Overrides {
+        set: vec!["a\nb=3".into()],
+        ..overrides()
+    };
+    refused_with(
+        &around("\"x\\ny\" = 3\n[[operator]]\nuid = \"o\"\nmodule = \"m\"\ninputs = [\"\\n\"]"),
+        &set,
+        &[
+            "job.toml:2: unknown key \"x\\ny\"; expected \"name\", \"max-parallelism\", \"parallelism\", \"source\", \"operator\", \"sink\", \"checkpoint\", \"savepoint\", \"state\" or \"restart\"",
+            "job.toml:6: operator \"o\": inputs: nothing has the uid \"\\n\"; expected \"src\"",
+            "--set a\\nb=3: expected KEY=VALUE, for example count.parallelism=2",
+        ],
+    );
+}
+
+#[test]
 fn a_module_given_on_the_command_line_replaces_a_crate() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("count-v2")).unwrap();

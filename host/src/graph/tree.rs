@@ -101,7 +101,8 @@ pub(crate) fn text_to_toml(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-fn key_to_toml(key: &str) -> String {
+/// A key as TOML: quoted where it must be.
+pub(crate) fn key_to_toml(key: &str) -> String {
     let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if bare { key.to_owned() } else { text_to_toml(key) }
 }
@@ -148,7 +149,7 @@ pub(crate) fn parse_value(text: &str, place: &Place) -> Located {
 
 /// The parts of a dotted key, as TOML reads it.
 pub(crate) fn parse_key(key: &str) -> Option<Vec<String>> {
-    if too_deep(key).is_some() || key.contains(['\n', '\r', '=', '#', '[']) {
+    if too_deep(key).is_some() || key.contains(['\n', '\r']) {
         return None;
     }
     let text = format!("{key} = 0");
@@ -160,7 +161,8 @@ pub(crate) fn parse_key(key: &str) -> Option<Vec<String>> {
         parts.push(key.get_ref().to_string());
         match value.get_ref() {
             DeValue::Table(next) => table = next,
-            _ => return Some(parts),
+            // Had the key ended earlier, its value would not stand at the end.
+            _ => return (value.span().end == text.len()).then_some(parts),
         }
     }
 }

@@ -22,8 +22,27 @@ impl Metadata {
             ));
             return found.list;
         }
+        for (name, number, bits) in [
+            ("checkpoint_id", self.checkpoint_id.0, u64::BITS - 1),
+            ("attempt", self.attempt.0.into(), u32::BITS - 1),
+            ("job_version", self.job_version.0.into(), u32::BITS - 1),
+        ] {
+            if number >> bits != 0 {
+                found.add(format!(
+                    "{name} is {number}, expected less than 2^{bits}: it must go on from there"
+                ));
+            }
+        }
         if self.completed_at_ms < self.triggered_at_ms {
             found.add("it was completed before it was triggered".to_owned());
+        }
+        let states = || self.operators.iter().flat_map(|entry| &entry.states);
+        let sizes = self.files().map(|(_, bytes)| bytes);
+        let entries = states().flat_map(|state| &state.files).map(|file| file.entries);
+        for (what, overflows) in [("bytes", overflow(sizes)), ("entries", overflow(entries))] {
+            if overflows {
+                found.add(format!("the {what} of its files add up to more than 64 bits hold"));
+            }
         }
         for module in &self.modules {
             found.module(module);
@@ -58,6 +77,10 @@ impl Metadata {
         }
         found.list
     }
+}
+
+fn overflow(mut numbers: impl Iterator<Item = u64>) -> bool {
+    numbers.try_fold(0, u64::checked_add).is_none()
 }
 
 #[derive(Default)]

@@ -130,6 +130,19 @@ async fn contradictions_are_found_all_at_once() {
     check(&["lines: split \"a.txt\" is there twice"], |m| {
         m.operators[0].source.as_mut().expect("source").splits[0].split = "a.txt".into();
     });
+    check(
+        &[
+            "checkpoint_id is 18446744073709551615, expected less than 2^63: it must go on from there",
+            "attempt is 2147483648, expected less than 2^31: it must go on from there",
+        ],
+        |m| {
+            m.checkpoint_id.0 = u64::MAX;
+            m.attempt.0 = 1 << 31;
+        },
+    );
+    check(&["the bytes of its files add up to more than 64 bits hold"], |m| {
+        m.operators[2].states[0].files[1].bytes = u64::MAX;
+    });
     check(&["graph: split reads count, which does not stand before it"], |m| {
         m.graph[1].inputs[0].from = test_data::uid("count");
     });
