@@ -50,6 +50,8 @@ pub struct Settings {
 pub struct Summary {
     /// Inputs of the corpus.
     pub corpus: usize,
+    /// How many of those are accepted: where it is none, nothing behind the first checks is fuzzed.
+    pub sound: usize,
     /// Mutated inputs.
     pub iterations: u64,
     /// Magnitudes of counters seen; 0 without instrumentation.
@@ -165,23 +167,23 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Runs one input.
+/// Runs one input, and says whether the code under test accepted it.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn check(target: &Target, input: &[u8]) -> Result<(), Fault> {
+/// What is wrong with how that went.
+pub fn check(target: &Target, input: &[u8]) -> Result<bool, Fault> {
     keep_panics();
     let started = cpu_time();
     UNDER_TEST.set(true);
-    let (result, peak) = peak_of(|| catch_unwind(AssertUnwindSafe(|| (target.run)(input))).is_ok());
+    let (result, peak) = peak_of(|| catch_unwind(AssertUnwindSafe(|| (target.run)(input))).ok());
     UNDER_TEST.set(false);
     let time = cpu_time().saturating_sub(started);
     // A panic that the code under test caught itself is none.
     let panicked = PANICKED.take();
-    if !result {
+    let Some(is_accepted) = result else {
         let (place, message) = panicked.unwrap_or_default();
         return Err(Fault::Panic { place, message });
-    }
+    };
     let allowed = (target.memory_max)(input.len());
     if peak > allowed {
         return Err(Fault::Memory { peak, allowed });
@@ -189,7 +191,7 @@ pub fn check(target: &Target, input: &[u8]) -> Result<(), Fault> {
     if time > TIME_MAX {
         Err(Fault::Time(time))
     } else {
-        Ok(())
+        Ok(is_accepted)
     }
 }
 
@@ -252,12 +254,15 @@ pub fn fuzz(target: &Target, settings: &Settings) -> Result<Summary, Failure> {
     let mut coverage = Coverage::default();
     let started = Instant::now();
     let mut inputs = Vec::with_capacity(named.len());
+    let mut sound = 0;
     for (name, input) in named {
         running.note(&input).map_err(io)?;
         if guided {
             Coverage::clear();
         }
-        check(target, &input).map_err(|fault| found(target, settings, name, fault, input.clone(), false))?;
+        let checked = check(target, &input);
+        let is_accepted = checked.map_err(|fault| found(target, settings, name, fault, input.clone(), false))?;
+        sound += usize::from(is_accepted);
         if guided {
             coverage.add();
         }
@@ -293,6 +298,7 @@ pub fn fuzz(target: &Target, settings: &Settings) -> Result<Summary, Failure> {
     }
     Ok(Summary {
         corpus,
+        sound,
         iterations: done,
         features: coverage.features,
     })

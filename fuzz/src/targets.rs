@@ -5,14 +5,16 @@ use crate::random::Random;
 mod job_file;
 mod metadata;
 mod outcome;
+mod typed;
+mod state_file;
 
 /// One thing that is fuzzed.
 #[derive(Debug)]
 pub struct Target {
     /// What its corpus is called.
     pub name: &'static str,
-    /// Runs an input. Panics where a property does not hold.
-    pub run: fn(&[u8]),
+    /// Runs an input, and says whether it was accepted. Panics where a property does not hold.
+    pub run: fn(&[u8]) -> bool,
     /// Makes one change; the last one is another input of the corpus.
     pub mutate: fn(&mut Random, &mut Vec<u8>, &[u8]),
     /// Makes an input of nothing.
@@ -24,7 +26,13 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [&Target; 3] = [&job_file::TARGET, &metadata::TARGET, &outcome::TARGET];
+pub const TARGETS: [&Target; 5] = [
+    &job_file::TARGET,
+    &metadata::TARGET,
+    &outcome::TARGET,
+    &typed::TARGET,
+    &state_file::TARGET,
+];
 
 /// The target of a name.
 #[must_use]

@@ -25,7 +25,10 @@ fn bounded(name: &str, iterations: u64) {
     };
     println!("seed {seed}");
     match fuzz(target, &settings) {
-        Ok(summary) => assert!(summary.corpus > 0, "{name} has no corpus"),
+        Ok(summary) => assert!(
+            summary.sound > 2,
+            "{name}: hardly anything in the corpus is accepted: {summary:?}"
+        ),
         Err(failure) => panic!("{failure}"),
     }
 }
@@ -43,4 +46,14 @@ fn metadata() {
 #[test]
 fn outcome() {
     bounded("outcome", 50_000);
+}
+
+#[test]
+fn value() {
+    bounded("value", 50_000);
+}
+
+#[test]
+fn state_file() {
+    bounded("state-file", 10_000);
 }

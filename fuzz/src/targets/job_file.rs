@@ -195,16 +195,20 @@ fn read(data: &[u8]) -> Case {
     case
 }
 
-fn run(data: &[u8]) {
+fn run(data: &[u8]) -> bool {
     let case = read(data);
     match parse_job(&case.file, "job.toml", Path::new(DIR), &case.overrides) {
-        Err(error) => check_problems(&case, &error),
+        Err(error) => {
+            check_problems(&case, &error);
+            false
+        }
         Ok((graph, warnings)) => {
             for warning in warnings {
                 check_error(&warning.to_string(), "", 4000);
             }
             check_graph(&graph);
             check_settings(&case, &graph);
+            true
         }
     }
 }

@@ -44,8 +44,14 @@ async fn conformance(storage: &Storage) {
 
     let parts = child.read_ranges("copy", &[1..3, 0..4, 3..4]).await.expect("read");
     assert_eq!(parts, ["ou", "four", "r"]);
-    assert!(child.read_ranges("copy", &[0..1, 9..12]).await.is_err(), "it is too short");
-    let absent = child.read_ranges("nothing", &[0..1, 1..2]).await.expect_err("not there");
+    assert!(
+        child.read_ranges("copy", &[0..1, 9..12]).await.is_err(),
+        "it is too short"
+    );
+    let absent = child
+        .read_ranges("nothing", &[0..1, 1..2])
+        .await
+        .expect_err("not there");
     assert!(absent.is_not_found(), "{absent}");
 
     storage.delete_prefix("a").await.expect("delete");

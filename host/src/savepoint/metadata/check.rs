@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use regraft_model::key_group::{KeyGroupRange, MAX_PARALLELISM_MAX};
 
 use super::{Metadata, ModuleFile, OperatorEntry, Owner, SavedStateKind, StateEntry, StateFile};
+use crate::savepoint::rows::Layout;
 use crate::storage::paths;
 
 impl Metadata {
@@ -13,6 +14,7 @@ impl Metadata {
     pub fn problems(&self) -> Vec<String> {
         let mut found = Problems {
             shares: self.owner == Owner::Host,
+            canonical: self.format == Layout::Canonical,
             ..Problems::default()
         };
         if self.max_parallelism == 0 || self.max_parallelism > MAX_PARALLELISM_MAX {
@@ -89,6 +91,8 @@ struct Problems {
     paths: BTreeSet<String>,
     /// Whether its files may be shared with others: those of a checkpoint, never those of a savepoint.
     shares: bool,
+    /// Whether its files have typed columns, and so no numbers of schemas.
+    canonical: bool,
 }
 
 impl Problems {
@@ -227,6 +231,9 @@ impl Problems {
                 file.schema,
                 state.schemas.len()
             ));
+        }
+        if file.schema == 0 && self.canonical {
+            self.add(format!("{at}: {} says no schema, and its rows cannot", file.path));
         }
         let mut rows = 0u64;
         let mut next = (0, file.key_groups.first);

@@ -140,8 +140,14 @@ async fn contradictions_are_found_all_at_once() {
             m.attempt.0 = 1 << 31;
         },
     );
+    check(
+        &[
+            "count/count: operators/count-1-00000000-0000-4000-8000-000000000001.count.parquet says no schema, and its rows cannot",
+        ],
+        |m| m.operators[2].states[0].files[1].schema = 0,
+    );
     check(&["the bytes of its files add up to more than 64 bits hold"], |m| {
-        m.operators[2].states[0].files[1].bytes = u64::MAX;
+        m.modules[0].bytes = u64::MAX;
     });
     check(&["graph: split reads count, which does not stand before it"], |m| {
         m.graph[1].inputs[0].from = test_data::uid("count");
@@ -171,7 +177,7 @@ async fn contradictions_are_found_all_at_once() {
 #[tokio::test]
 async fn only_a_checkpoint_shares_files_and_has_increments() {
     let mut sound = sample().await;
-    sound.owner = Owner::Host;
+    (sound.owner, sound.format) = (Owner::Host, Layout::Native);
     let state = &mut sound.operators[2].states[0];
     for file in &mut state.files {
         file.schema = 0;
