@@ -17,6 +17,7 @@ mod golden;
 mod handbook;
 mod moved;
 mod random;
+mod recovery;
 mod rescale;
 mod upgrades;
 mod verbs;

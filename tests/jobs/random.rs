@@ -100,6 +100,7 @@ impl Play<'_> {
             modules,
             restore,
             savepoint_at_end: None,
+            job_id: None,
         };
         start(&self.lab.host, job)
             .await
@@ -256,6 +257,7 @@ fn lab(dir: &Path) -> Lab {
         stores: Arc::new(LocalStores),
         executor: Arc::new(Threads),
         checkpoint_dir: dir.join("checkpoints"),
+        recovers: false,
     };
     Lab {
         host,

@@ -302,6 +302,7 @@ impl Play {
             stores: Arc::new(store),
             executor: Arc::new(process.clone()),
             checkpoint_dir: CHECKPOINTS.into(),
+            recovers: false,
         };
         (process, host)
     }
@@ -371,6 +372,7 @@ impl Play {
                 From::Snapshot(location) => Some(restore(location)),
             },
             savepoint_at_end: None,
+            job_id: None,
         }
     }
 

@@ -1,36 +1,34 @@
 //! Checkpoint rounds as a pure state machine: facts in, decisions out. The workflow around it does the I/O.
 //!
-//! One round at a time. A round is: triggered at the sources, acknowledged by every subtask, then stored,
-//! then committed. A subtask whose inputs have all ended gets no barrier from them, so it is triggered directly.
+//! A round is: triggered at the sources, acknowledged by every subtask, then stored, then committed. This is about the
+//! time until it is acknowledged. A subtask whose inputs have all ended gets no barrier from them, so it is triggered
+//! directly. Several rounds may be under way; whether one may begin is decided where rounds are scheduled.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regraft_model::id::CheckpointId;
 
 use crate::dataflow::control::{SubtaskId, SubtaskSnapshot};
 use regraft_model::snapshot::SnapshotKind;
 
-/// The rounds of one attempt of a job.
+/// The rounds of a job, over all its attempts.
 #[derive(Debug)]
 pub struct Rounds {
     sources: BTreeSet<SubtaskId>,
     all: BTreeSet<SubtaskId>,
     ended: BTreeSet<SubtaskId>,
     next: CheckpointId,
-    active: Option<Round>,
+    active: BTreeMap<CheckpointId, Round>,
 }
 
-/// A round under way.
+/// A round that some subtask has not acknowledged.
 #[derive(Debug)]
-pub struct Round {
-    /// Its number.
-    pub id: CheckpointId,
-    /// What it is for.
-    pub kind: SnapshotKind,
+struct Round {
+    kind: SnapshotKind,
     /// Milliseconds since the Unix epoch.
-    pub triggered_ms: i64,
+    triggered_ms: i64,
     /// When it is given up, monotonic nanoseconds.
-    pub deadline_ns: u64,
+    deadline_ns: u64,
     missing: BTreeSet<SubtaskId>,
     snapshots: Vec<SubtaskSnapshot>,
 }
@@ -44,6 +42,8 @@ pub struct Acknowledged {
     pub kind: SnapshotKind,
     /// Milliseconds since the Unix epoch.
     pub triggered_ms: i64,
+    /// When it is given up, monotonic nanoseconds.
+    pub deadline_ns: u64,
     /// In order of subtask.
     pub snapshots: Vec<SubtaskSnapshot>,
 }
@@ -57,9 +57,9 @@ pub struct Begun {
     pub targets: Vec<SubtaskId>,
 }
 
-/// A round that ran out of time.
+/// A round that was given up before every subtask had acknowledged it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Expired {
+pub struct GivenUp {
     /// Its number.
     pub id: CheckpointId,
     /// Who had not acknowledged.
@@ -67,72 +67,82 @@ pub struct Expired {
 }
 
 impl Rounds {
-    /// No round yet; the first one gets the number `next`.
+    /// No round and no subtask yet; the first round gets the number `next`.
     #[must_use]
-    pub fn new(all: BTreeSet<SubtaskId>, sources: BTreeSet<SubtaskId>, next: CheckpointId) -> Self {
+    pub const fn new(next: CheckpointId) -> Self {
         Self {
-            sources,
-            all,
+            sources: BTreeSet::new(),
+            all: BTreeSet::new(),
             ended: BTreeSet::new(),
             next,
-            active: None,
+            active: BTreeMap::new(),
         }
     }
 
-    /// Begins a round, unless one is under way.
-    pub fn begin(&mut self, kind: SnapshotKind, now_ms: i64, deadline_ns: u64) -> Option<Begun> {
-        if self.active.is_some() {
-            return None;
+    /// Subtasks that run from now on, and those of them that have a source. They take part in rounds that begin later.
+    pub fn started(&mut self, subtasks: &[SubtaskId], sources: &BTreeSet<SubtaskId>) {
+        for subtask in subtasks {
+            self.all.insert(*subtask);
+            self.ended.remove(subtask);
         }
+        self.sources.extend(sources);
+    }
+
+    /// Begins a round.
+    pub fn begin(&mut self, kind: SnapshotKind, now_ms: i64, deadline_ns: u64) -> Begun {
         let id = self.next;
         self.next = id.next();
-        let missing = self.all.clone();
-        self.active = Some(Round {
-            id,
+        let round = Round {
             kind,
             triggered_ms: now_ms,
             deadline_ns,
-            missing,
+            missing: self.all.clone(),
             snapshots: vec![],
-        });
-        Some(Begun {
+        };
+        self.active.insert(id, round);
+        Begun {
             id,
             targets: self.sources.union(&self.ended).copied().collect(),
-        })
+        }
     }
 
-    /// The round under way.
+    /// The greatest number that a round has had.
     #[must_use]
-    pub const fn active(&self) -> Option<&Round> {
-        self.active.as_ref()
+    pub const fn last_id(&self) -> CheckpointId {
+        CheckpointId(self.next.0.saturating_sub(1))
+    }
+
+    /// Rounds from now on have numbers greater than this one.
+    pub fn skip_to(&mut self, id: CheckpointId) {
+        self.next = self.next.max(id.next());
     }
 
     /// A subtask's part has come. The round, when it was the last one.
     pub fn snapshot(&mut self, snapshot: SubtaskSnapshot) -> Option<Acknowledged> {
-        let round = self.active.as_mut().filter(|round| round.id == snapshot.id)?;
+        let id = snapshot.id;
+        let round = self.active.get_mut(&id)?;
         if round.missing.remove(&snapshot.subtask) {
             round.snapshots.push(snapshot);
         }
         if !round.missing.is_empty() {
             return None;
         }
-        let mut round = self.active.take()?;
+        let mut round = self.active.remove(&id)?;
         round.snapshots.sort_by_key(|snapshot| snapshot.subtask);
         Some(Acknowledged {
-            id: round.id,
+            id,
             kind: round.kind,
             triggered_ms: round.triggered_ms,
+            deadline_ns: round.deadline_ns,
             snapshots: round.snapshots,
         })
     }
 
-    /// The inputs of a subtask have ended. The round it must be triggered for directly, if it still owes one.
-    pub fn ended(&mut self, subtask: SubtaskId) -> Option<CheckpointId> {
+    /// The inputs of a subtask have ended. The rounds it must be triggered for directly, since it still owes them.
+    pub fn ended(&mut self, subtask: SubtaskId) -> Vec<CheckpointId> {
         self.ended.insert(subtask);
-        self.active
-            .as_ref()
-            .filter(|round| round.missing.contains(&subtask))
-            .map(|round| round.id)
+        let owed = self.active.iter().filter(|(_, round)| round.missing.contains(&subtask));
+        owed.map(|(id, _)| *id).collect()
     }
 
     /// Whether everything has ended.
@@ -141,22 +151,26 @@ impl Rounds {
         self.ended.len() == self.all.len()
     }
 
-    /// Gives the round under way up, for any reason.
-    pub fn abort(&mut self) -> Option<Expired> {
-        let round = self.active.take()?;
-        Some(Expired {
-            id: round.id,
+    /// Gives a round up, for any reason; none where every subtask had acknowledged it.
+    pub fn abort(&mut self, id: CheckpointId) -> Option<GivenUp> {
+        let round = self.active.remove(&id)?;
+        Some(GivenUp {
+            id,
             missing: round.missing.into_iter().collect(),
         })
     }
 
-    /// Gives the round under way up when its time is over.
-    pub fn expire(&mut self, now_ns: u64) -> Option<Expired> {
-        if self.active.as_ref().is_some_and(|round| now_ns >= round.deadline_ns) {
-            self.abort()
-        } else {
-            None
-        }
+    /// Gives up the rounds whose time is over.
+    pub fn expire(&mut self, now_ns: u64) -> Vec<GivenUp> {
+        let over = self.active.iter().filter(|(_, round)| now_ns >= round.deadline_ns);
+        let over: Vec<CheckpointId> = over.map(|(id, _)| *id).collect();
+        over.into_iter().filter_map(|id| self.abort(id)).collect()
+    }
+
+    /// When the next round is over, monotonic nanoseconds.
+    #[must_use]
+    pub fn next_deadline_ns(&self) -> Option<u64> {
+        self.active.values().map(|round| round.deadline_ns).min()
     }
 }
 
@@ -186,13 +200,15 @@ mod tests {
     }
 
     fn rounds() -> Rounds {
-        Rounds::new([0, 1].map(subtask).into(), [subtask(0)].into(), CheckpointId(8))
+        let mut rounds = Rounds::new(CheckpointId(8));
+        rounds.started(&[subtask(0), subtask(1)], &[subtask(0)].into());
+        rounds
     }
 
     #[test]
     fn a_round_is_complete_when_every_subtask_has_acknowledged() {
         let mut rounds = rounds();
-        let begun = rounds.begin(SnapshotKind::Checkpoint, 5, 100).expect("begun");
+        let begun = rounds.begin(SnapshotKind::Checkpoint, 5, 100);
         assert_eq!(
             begun,
             Begun {
@@ -200,7 +216,6 @@ mod tests {
                 targets: vec![subtask(0)]
             }
         );
-        assert_eq!(rounds.begin(SnapshotKind::Savepoint, 5, 100), None, "one at a time");
         assert!(rounds.snapshot(part(1, CheckpointId(8))).is_none());
         assert!(
             rounds.snapshot(part(1, CheckpointId(8))).is_none(),
@@ -215,27 +230,42 @@ mod tests {
             done.snapshots.iter().map(|s| s.subtask).collect::<Vec<_>>(),
             [subtask(0), subtask(1)]
         );
-        assert_eq!(
-            rounds.begin(SnapshotKind::Savepoint, 6, 100).map(|b| b.id),
-            Some(CheckpointId(9))
-        );
+        assert_eq!(rounds.begin(SnapshotKind::Savepoint, 6, 100).id, CheckpointId(9));
+    }
+
+    #[test]
+    fn rounds_overlap() {
+        let mut rounds = rounds();
+        let first = rounds.begin(SnapshotKind::Checkpoint, 5, 100).id;
+        let second = rounds.begin(SnapshotKind::Checkpoint, 6, 200).id;
+        assert!(rounds.snapshot(part(0, first)).is_none());
+        assert!(rounds.snapshot(part(0, second)).is_none());
+        assert_eq!(rounds.next_deadline_ns(), Some(100));
+        assert_eq!(rounds.snapshot(part(1, first)).map(|done| done.id), Some(first));
+        assert_eq!(rounds.next_deadline_ns(), Some(200));
+        assert_eq!(rounds.ended(subtask(1)), [second]);
+        assert_eq!(rounds.snapshot(part(1, second)).map(|done| done.id), Some(second));
     }
 
     #[test]
     fn who_has_ended_is_triggered_directly() {
         let mut rounds = rounds();
-        assert_eq!(rounds.ended(subtask(0)), None);
-        let begun = rounds.begin(SnapshotKind::Checkpoint, 5, 100).expect("begun");
+        assert_eq!(rounds.ended(subtask(0)), []);
+        let begun = rounds.begin(SnapshotKind::Checkpoint, 5, 100);
         assert_eq!(begun.targets, [subtask(0)]);
         assert_eq!(
             rounds.ended(subtask(1)),
-            Some(begun.id),
+            [begun.id],
             "it ended with the round under way"
         );
         assert!(rounds.all_ended());
-        rounds.abort();
-        let last = rounds.begin(SnapshotKind::EndOfInput, 6, 100).expect("begun");
+        rounds.abort(begun.id);
+        let last = rounds.begin(SnapshotKind::EndOfInput, 6, 100);
         assert_eq!(last.targets, [subtask(0), subtask(1)]);
+        // One that runs again has not ended.
+        rounds.started(&[subtask(1)], &BTreeSet::new());
+        assert!(!rounds.all_ended());
+        assert_eq!(rounds.begin(SnapshotKind::Checkpoint, 7, 100).targets, [subtask(0)]);
     }
 
     #[test]
@@ -243,14 +273,16 @@ mod tests {
         let mut rounds = rounds();
         rounds.begin(SnapshotKind::Checkpoint, 5, 100);
         rounds.snapshot(part(0, CheckpointId(8)));
-        assert_eq!(rounds.expire(99), None);
+        assert_eq!(rounds.expire(99), []);
         assert_eq!(
             rounds.expire(100),
-            Some(Expired {
+            [GivenUp {
                 id: CheckpointId(8),
                 missing: vec![subtask(1)]
-            })
+            }]
         );
         assert!(rounds.snapshot(part(1, CheckpointId(8))).is_none(), "too late");
+        rounds.skip_to(CheckpointId(20));
+        assert_eq!(rounds.begin(SnapshotKind::Checkpoint, 6, 100).id, CheckpointId(21));
     }
 }

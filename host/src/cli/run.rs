@@ -80,6 +80,7 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
         stores: Arc::new(LocalStores),
         executor: Arc::new(Threads),
         checkpoint_dir: data_dir.join("checkpoints"),
+        recovers: false,
     };
     let restore = args.restore.from_savepoint.as_ref().map(|location| RestoreFrom {
         location: location.clone(),
@@ -98,6 +99,7 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
             modules,
             restore,
             savepoint_at_end,
+            job_id: None,
         },
     )
     .await?;
@@ -185,7 +187,7 @@ fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Out
             for (uid, (records, checksum)) in &state.sink_totals {
                 output.line(&format!("blackhole {uid}: records={records} checksum={checksum:016x}"));
             }
-            let savepoint = state.final_savepoint.as_ref().map(|report| report.path.clone());
+            let savepoint = state.final_savepoint.clone();
             if output.json {
                 print(&finished_json(&view, duration_ms, savepoint.as_deref(), &state.sink_totals).to_string());
             } else if let (Some(path), Interrupted::No) = (&savepoint, interrupted) {

@@ -83,13 +83,10 @@ pub struct Deployed {
     pub mailboxes: BTreeMap<SubtaskId, Arc<Mailbox>>,
     /// Those at the head of which is a source.
     pub sources: BTreeSet<SubtaskId>,
-    /// The uids of each chain.
-    pub chains: Vec<Vec<OperatorUid>>,
-    /// What commits each sink's output.
-    pub committers: BTreeMap<OperatorUid, Arc<dyn SinkCommitter>>,
-    /// What each node counts, subtask by subtask.
-    pub counters: BTreeMap<OperatorUid, Vec<Arc<NodeCounters>>>,
 }
+
+/// What each node of a job counts, subtask by subtask.
+pub type Counters = BTreeMap<OperatorUid, Vec<Arc<NodeCounters>>>;
 
 /// Why a job cannot be deployed.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +141,8 @@ pub struct DeployContext<'a> {
     pub descriptions: &'a Descriptions,
     /// Whether sources wait at the end of input.
     pub hold_at_end: bool,
+    /// Where nodes count.
+    pub counters: &'a Counters,
 }
 
 /// Opens an instance of a component for one subtask.
@@ -187,52 +186,39 @@ pub fn open_operator(
     })
 }
 
-/// Builds all subtasks of a job.
+/// Builds the subtasks of some chains of a job, which are connected with no others. `wanted` are positions among the
+/// job's chains.
 ///
 /// # Errors
 /// [`DeployError`]; then nothing is left behind.
 pub fn deploy(
     graph: &JobGraph,
+    wanted: &[usize],
     restored: &mut RestoredState,
     context: &DeployContext<'_>,
 ) -> Result<Deployed, DeployError> {
     let chains = chaining::chains(graph);
+    let wanted = || chains.iter().enumerate().filter(|(c, _)| wanted.contains(c));
     let mut deployed = Deployed {
         subtasks: vec![],
         mailboxes: BTreeMap::new(),
         sources: BTreeSet::new(),
-        chains: chains
-            .iter()
-            .map(|c| c.nodes.iter().map(|n| graph.nodes[*n].uid.clone()).collect())
-            .collect(),
-        committers: BTreeMap::new(),
-        counters: BTreeMap::new(),
     };
-    for (c, chain) in chains.iter().enumerate() {
+    for (c, chain) in wanted() {
         for index in 0..chain.parallelism {
             deployed
                 .mailboxes
                 .insert(SubtaskId { chain: c as u32, index }, Arc::default());
         }
     }
-    for node in &graph.nodes {
-        let counters = (0..node.parallelism).map(|_| Arc::default()).collect();
-        deployed.counters.insert(node.uid.clone(), counters);
-        if let NodeKind::Sink(sink) = &node.kind {
-            deployed.committers.insert(
-                node.uid.clone(),
-                committer(&context.files, &sink.connector, context.identity.job_id),
-            );
-        }
-    }
     let mut wiring = wire(graph, &chains, context.descriptions, &deployed.mailboxes)?;
     let mut readers = HashMap::new();
-    for (c, chain) in chains.iter().enumerate() {
+    for (c, chain) in wanted() {
         if let NodeKind::Source(source) = &graph.nodes[chain.nodes[0]].kind {
             readers.insert(c, open_source(&graph.nodes[chain.nodes[0]], source, restored)?);
         }
     }
-    for (c, chain) in chains.iter().enumerate() {
+    for (c, chain) in wanted() {
         for index in 0..chain.parallelism {
             let id = SubtaskId { chain: c as u32, index };
             let first = &graph.nodes[chain.nodes[0]];
@@ -247,7 +233,7 @@ pub fn deploy(
                 let rate = source
                     .rate
                     .map(|rate| Rate::new(rate as f64 * share, context.clock.monotonic_ns()));
-                let counters = deployed.counters[&first.uid][index as usize].clone();
+                let counters = counters_of(context, first, index)?;
                 let uid = first.uid.clone();
                 let head = SourceHead {
                     uid,
@@ -262,7 +248,7 @@ pub fn deploy(
             };
             let mut nodes = vec![];
             for &at in rest {
-                let counters = deployed.counters[&graph.nodes[at].uid][index as usize].clone();
+                let counters = counters_of(context, &graph.nodes[at], index)?;
                 nodes.push(chained(graph, at, index, restored, context, counters)?);
             }
             let (mailbox, events) = (deployed.mailboxes[&id].clone(), context.events.clone());
@@ -281,6 +267,19 @@ pub fn deploy(
     Ok(deployed)
 }
 
+/// Counters of every node of a job.
+#[must_use]
+pub fn counters(graph: &JobGraph) -> Counters {
+    let of = |node: &Node| (0..node.parallelism).map(|_| Arc::default()).collect();
+    graph.nodes.iter().map(|node| (node.uid.clone(), of(node))).collect()
+}
+
+fn counters_of(context: &DeployContext<'_>, node: &Node, index: u32) -> Result<Arc<NodeCounters>, DeployError> {
+    let all = context.counters.get(&node.uid);
+    let counters = all.and_then(|all| all.get(index as usize)).cloned();
+    counters.ok_or_else(|| DeployError::Shape(format!("\"{}\" has no counters", node.uid)))
+}
+
 type Wiring = HashMap<SubtaskId, (Vec<(u32, Receiver)>, Vec<OutputEdge>)>;
 
 /// Makes the channels of every edge between chains.
@@ -292,7 +291,13 @@ fn wire(
 ) -> Result<Wiring, DeployError> {
     let chain_of = |node: usize| chains.iter().position(|chain| chain.nodes.contains(&node)).unwrap_or(0);
     let mut wiring = Wiring::new();
-    for (c, chain) in chains.iter().enumerate() {
+    let deployed = |c: usize| {
+        mailboxes.contains_key(&SubtaskId {
+            chain: c as u32,
+            index: 0,
+        })
+    };
+    for (c, chain) in chains.iter().enumerate().filter(|(c, _)| deployed(*c)) {
         for (number, input) in graph.nodes[chain.nodes[0]].inputs.iter().enumerate() {
             let shape = edge_shape(graph, descriptions, input).map_err(DeployError::Shape)?;
             let from = chain_of(input.from);
@@ -494,12 +499,18 @@ fn open_sink(
 
 /// What commits the output of a connector.
 #[must_use]
-pub fn committer(files: &Arc<dyn FileSystem>, connector: &SinkConnector, job_id: JobId) -> Arc<dyn SinkCommitter> {
+pub fn committer(
+    files: &Arc<dyn FileSystem>,
+    uid: &OperatorUid,
+    connector: &SinkConnector,
+    job_id: JobId,
+) -> Arc<dyn SinkCommitter> {
     match connector {
         SinkConnector::File(settings) => Arc::new(FileSinkCommitter {
             files: files.clone(),
             path: settings.path.clone(),
             job_id,
+            uid: uid.clone(),
         }),
         SinkConnector::Print | SinkConnector::Blackhole => Arc::new(NoCommitter),
     }

@@ -1,21 +1,18 @@
-//! How the rest of the host talks to a job: commands in, reports and a view of its state out.
+//! How the rest of the host talks to a job: commands in, reports out.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{CheckpointId, JobId, JobVersion, OperatorUid};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::admission::Descriptions;
 use super::status::JobStatus;
-use crate::dataflow::control::{NodeCounters, SwapGap, locked};
+pub use super::view::{EffectiveSettingView, JobShared, JobState, JobView, NodeView, RoundSummary};
+use crate::dataflow::control::{SwapGap, locked};
 use crate::dataflow::element::SwapSet;
 use crate::dataflow::operator::Modules;
 use crate::environment::Environment;
-use crate::graph::job_graph::{EffectiveSetting, JobGraph, NodeKind, SinkConnector};
 use crate::savepoint::rows::Layout;
 use regraft_model::snapshot::SnapshotKind;
 
@@ -26,6 +23,8 @@ pub enum Command {
     Snapshot(SnapshotRequest),
     /// End at once, with no snapshot.
     Cancel,
+    /// End at once and leave everything as it is: another process brings the job back.
+    Suspend,
 }
 
 /// A snapshot somebody asks for.
@@ -153,222 +152,6 @@ impl JobError {
     }
 }
 
-/// A completed checkpoint or savepoint, as it is shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RoundSummary {
-    /// The round.
-    pub checkpoint_id: CheckpointId,
-    /// What for.
-    pub kind: SnapshotKind,
-    /// When it was durable, milliseconds since the Unix epoch.
-    pub completed_at: i64,
-    /// Size of its files.
-    pub bytes: u64,
-    /// From trigger to durable.
-    pub duration_ms: u64,
-    /// The longest time processing waited, milliseconds.
-    pub sync_ms: f64,
-    /// The longest alignment, milliseconds.
-    pub align_ms: f64,
-    /// Where it is.
-    pub path: String,
-}
-
-/// What changes while a job runs.
-#[derive(Debug)]
-pub struct JobState {
-    /// Its stage.
-    pub status: JobStatus,
-    /// Which modules it runs.
-    pub version: JobVersion,
-    /// The modules.
-    pub modules: Modules,
-    /// What they declare.
-    pub descriptions: Descriptions,
-    /// The newest completed round.
-    pub last_round: Option<RoundSummary>,
-    /// Completed rounds in all.
-    pub rounds: u64,
-    /// Why it failed.
-    pub failure: Option<String>,
-    /// The uid that failed.
-    pub failed_uid: Option<String>,
-    /// Totals of each blackhole sink, from the last round: records and checksum.
-    pub sink_totals: BTreeMap<OperatorUid, (u64, u64)>,
-    /// The savepoint that ended it.
-    pub final_savepoint: Option<SnapshotReport>,
-}
-
-/// What a job shares with those who hold its handle.
-#[derive(Debug)]
-pub struct JobShared {
-    /// Its id.
-    pub job_id: JobId,
-    /// The graph it runs.
-    pub graph: Arc<JobGraph>,
-    /// When it started, milliseconds since the Unix epoch.
-    pub started_at: i64,
-    /// The savepoint it started from, as a URL.
-    pub restored_from: Option<String>,
-    /// What each node counts, subtask by subtask.
-    pub counters: BTreeMap<OperatorUid, Vec<Arc<NodeCounters>>>,
-    /// What changes.
-    pub state: Mutex<JobState>,
-}
-
-/// One node, as it is shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NodeView {
-    /// Its uid.
-    pub uid: OperatorUid,
-    /// `source`, `operator` or `sink`.
-    pub kind: String,
-    /// How many subtasks.
-    pub parallelism: u32,
-    /// The module's digest, first six digits.
-    pub module: Option<String>,
-    /// Names of its states.
-    pub states: Vec<String>,
-    /// The directory that a file sink writes to.
-    #[serde(default)]
-    pub target: Option<String>,
-    /// Records in.
-    pub records_in: u64,
-    /// Records out.
-    pub records_out: u64,
-    /// Keys held.
-    pub keys: u64,
-}
-
-/// A job, as it is shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct JobView {
-    /// Its id.
-    pub job_id: JobId,
-    /// Its name.
-    pub name: String,
-    /// Its stage.
-    pub status: JobStatus,
-    /// The default parallelism.
-    pub parallelism: u32,
-    /// Key groups.
-    pub max_parallelism: u32,
-    /// Milliseconds since the Unix epoch.
-    pub started_at: i64,
-    /// The savepoint it started from.
-    pub restored_from: Option<String>,
-    /// Which modules it runs.
-    pub version: JobVersion,
-    /// Records read by sources.
-    pub records_in: u64,
-    /// Records written by sinks.
-    pub records_out: u64,
-    /// The newest completed round.
-    pub last_checkpoint: Option<RoundSummary>,
-    /// Completed rounds in all.
-    pub checkpoints: u64,
-    /// Why it failed.
-    pub failure: Option<String>,
-    /// Its nodes.
-    pub operators: Vec<NodeView>,
-    /// Settings in effect.
-    pub settings: BTreeMap<String, EffectiveSettingView>,
-}
-
-/// A setting in effect.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EffectiveSettingView {
-    /// Its value, as TOML.
-    pub value: String,
-    /// Where it came from.
-    pub origin: String,
-}
-
-impl From<&EffectiveSetting> for EffectiveSettingView {
-    fn from(setting: &EffectiveSetting) -> Self {
-        Self {
-            value: setting.value.clone(),
-            origin: setting.origin.clone(),
-        }
-    }
-}
-
-impl JobShared {
-    /// Adds up a counter of a node's subtasks.
-    fn sum(&self, uid: &OperatorUid, of: impl Fn(&NodeCounters) -> u64) -> u64 {
-        self.counters
-            .get(uid)
-            .map_or(0, |all| all.iter().map(|counters| of(counters)).sum())
-    }
-
-    /// The job as it is now.
-    #[must_use]
-    pub fn view(&self) -> JobView {
-        let state = locked(&self.state);
-        let mut operators = vec![];
-        let (mut records_in, mut records_out) = (0, 0);
-        for node in &self.graph.nodes {
-            let uid = &node.uid;
-            let kind = match node.kind {
-                NodeKind::Source(_) => "source",
-                NodeKind::Operator(_) => "operator",
-                NodeKind::Sink(_) => "sink",
-            };
-            let view = NodeView {
-                uid: uid.clone(),
-                kind: kind.to_owned(),
-                parallelism: node.parallelism,
-                module: state.modules.get(uid).map(|module| module.digest().short()),
-                states: state.descriptions.get(uid).map_or_else(Vec::new, |description| {
-                    description.states.iter().map(|state| state.name.clone()).collect()
-                }),
-                target: target(&node.kind),
-                records_in: self.sum(uid, |c| c.records_in.load(Ordering::Relaxed)),
-                records_out: self.sum(uid, |c| c.records_out.load(Ordering::Relaxed)),
-                keys: self.sum(uid, |c| c.keys.load(Ordering::Relaxed)),
-            };
-            match node.kind {
-                NodeKind::Source(_) => records_in += view.records_in,
-                NodeKind::Sink(_) => records_out += view.records_out,
-                NodeKind::Operator(_) => {}
-            }
-            operators.push(view);
-        }
-        JobView {
-            job_id: self.job_id,
-            name: self.graph.name.clone(),
-            status: state.status,
-            parallelism: self.graph.parallelism,
-            max_parallelism: self.graph.max_parallelism,
-            started_at: self.started_at,
-            restored_from: self.restored_from.clone(),
-            version: state.version,
-            records_in,
-            records_out,
-            last_checkpoint: state.last_round.clone(),
-            checkpoints: state.rounds,
-            failure: state.failure.clone(),
-            operators,
-            settings: self
-                .graph
-                .settings
-                .iter()
-                .map(|(key, setting)| (key.clone(), setting.into()))
-                .collect(),
-        }
-    }
-}
-
-fn target(kind: &NodeKind) -> Option<String> {
-    match kind {
-        NodeKind::Sink(sink) => match &sink.connector {
-            SinkConnector::File(file) => Some(file.path.display().to_string()),
-            SinkConnector::Print | SinkConnector::Blackhole => None,
-        },
-        NodeKind::Source(_) | NodeKind::Operator(_) => None,
-    }
-}
-
 /// A running job.
 #[derive(Clone)]
 pub struct JobHandle {
@@ -421,6 +204,11 @@ impl JobHandle {
     /// Ends the job at once.
     pub fn cancel(&self) {
         let _ = self.commands.send(Command::Cancel);
+    }
+
+    /// Ends the job in this process, to be brought back by another: its checkpoints and its pending output stay.
+    pub fn suspend(&self) {
+        let _ = self.commands.send(Command::Suspend);
     }
 
     /// Waits until the job has ended.

@@ -1,47 +1,31 @@
 //! Starts a job: components checked against the graph, a savepoint read, subtasks made and set running.
 
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion};
 use tokio::sync::{mpsc, watch};
 
 use super::admission::{self, Descriptions};
+use super::attempt::{
+    Begin, Ready, beginning, commit_from, deploy_regions, descriptions, digests, from_origin, plan_origin,
+};
 use super::control::{Controller, Parts};
-use super::deploy::{DeployContext, DeployError, Deployed, Identity, committer, deploy};
-use super::handle::{JobError, JobHandle, JobShared, JobState, SnapshotRequest};
-use super::restore::{self, Loaded};
+use super::deploy::Identity;
+use super::handle::{JobError, JobHandle};
+use super::job::Job;
+pub use super::job::{HostContext, LoadModule};
+use super::records::{AttemptRecord, JobDirectory, JobRecord, Origin, RecordError, VersionRecord};
 use super::status::JobStatus;
-use crate::checkpoint::round::Rounds;
+use super::view::{JobShared, JobState};
 use crate::checkpoint::store::JobFacts;
-use crate::dataflow::control::EventSink;
-use crate::dataflow::executor::Executor;
+use crate::dataflow::control::Event;
 use crate::dataflow::operator::Modules;
 use crate::dataflow::sink::file::later_parts;
 use crate::environment::files::FileSystem;
-use crate::environment::{Environment, run_blocking};
 use crate::graph::job_graph::{JobGraph, NodeKind, SinkConnector};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::Ancestor;
-use crate::savepoint::restore::{RestoreOptions, plan_restore};
-use crate::savepoint::rows::Layout;
-use crate::storage::{Storage, Stores};
-use regraft_model::snapshot::SnapshotKind;
-
-/// What a host lends every job.
-#[derive(Clone)]
-pub struct HostContext {
-    /// The machine.
-    pub environment: Arc<dyn Environment>,
-    /// Where objects are.
-    pub stores: Arc<dyn Stores>,
-    /// What runs subtasks.
-    pub executor: Arc<dyn Executor>,
-    /// Where checkpoints go by default.
-    pub checkpoint_dir: PathBuf,
-}
+use crate::savepoint::restore::RestoreOptions;
 
 /// A job to start.
 pub struct NewJob {
@@ -53,6 +37,8 @@ pub struct NewJob {
     pub restore: Option<RestoreFrom>,
     /// Where to save it when all input is read, rather than to end it (`--savepoint-at-end`).
     pub savepoint_at_end: Option<String>,
+    /// Its id, where somebody has noted it already; none: a new one.
+    pub job_id: Option<JobId>,
 }
 
 /// A savepoint to start from.
@@ -70,242 +56,238 @@ pub struct RestoreFrom {
 ///
 /// # Errors
 /// [`JobError`], of kind usage where job file or modules must change; nothing has run then.
-pub async fn start(host: &HostContext, job: NewJob) -> Result<JobHandle, JobError> {
+pub async fn start(host: &HostContext, new: NewJob) -> Result<JobHandle, JobError> {
     let NewJob {
         graph,
         modules,
         restore,
         savepoint_at_end,
-    } = job;
-    let descriptions: Descriptions = modules
-        .iter()
-        .map(|(uid, module)| (uid.clone(), Arc::new(module.description().clone())))
-        .collect();
-    admission::check(&graph, &descriptions).map_err(|refused| JobError {
-        uid: refused.uid.as_ref().map(ToString::to_string),
-        ..JobError::usage(refused.to_string())
-    })?;
-    let job_id = JobId::from_bits(host.environment.random());
-    let restored = match restore {
-        Some(from) => Some(read_savepoint(host, &graph, &descriptions, &from, job_id).await?),
-        None => None,
+        job_id,
+    } = new;
+    let descriptions = descriptions(&modules);
+    admitted(&graph, &descriptions)?;
+    let job_id = job_id.unwrap_or_else(|| JobId::from_bits(host.environment.random()));
+    let (mut job, events) = assemble(host, job_id, graph)?;
+    job.hold_at_end = savepoint_at_end.is_some();
+    let job = Arc::new(job);
+    let (begin, origin) = match restore {
+        Some(from) => {
+            let (begin, origin) = read_savepoint(&job, &descriptions, &from).await?;
+            (begin, Some(origin))
+        }
+        None => (beginning(&job), None),
     };
-    let (loaded, lineage, next, from) = match restored {
-        Some(Restored {
-            loaded,
-            lineage,
-            next,
-            url,
-        }) => (loaded, lineage, next, Some(url)),
-        None => (Loaded::default(), vec![], CheckpointId(1), None),
-    };
+    let Begin {
+        loaded,
+        from,
+        pending,
+        writer,
+        next,
+        ..
+    } = begin;
     let identity = Identity {
         job_id,
         attempt: AttemptId(1),
         version: JobVersion(1),
     };
-    let checkpoint_dir = graph.checkpoint.dir.clone();
-    let checkpoint_dir = checkpoint_dir.unwrap_or_else(|| host.checkpoint_dir.to_string_lossy().into_owned());
-    let checkpoints = host
-        .stores
-        .open(&checkpoint_dir)
-        .map_err(|error| JobError::failed(error.to_string()))?;
-    let graph = Arc::new(graph);
-    let (event_sender, events) = mpsc::unbounded_channel();
-    let sink: EventSink = Arc::new(move |event| {
-        // After the control loop has ended nobody listens any more.
-        let _ = event_sender.send(event);
-    });
-    let hold_at_end = savepoint_at_end.is_some();
-    let plan = DeployPlan {
-        graph: graph.clone(),
-        modules: modules.clone(),
-        descriptions: descriptions.clone(),
+    let regions: Vec<usize> = (0..job.regions.len()).collect();
+    let deployed = deploy_regions(&job, &regions, loaded, identity, &modules, &descriptions).await;
+    let deployed = deployed.map_err(|error| error.error)?;
+    let last_id = CheckpointId(next.0 - 1);
+    let record = write_down(&job, origin, &modules, last_id).await;
+    let committed = match record {
+        Ok(record) => {
+            let committed = commit_from(&job, &pending, &from, writer).await;
+            committed.map(|()| record).map_err(|error| error.error)
+        }
+        Err(error) => Err(error),
     };
-    let (environment, events_to) = (host.environment.clone(), sink.clone());
-    let deploying = move || plan.deploy(loaded, identity, &*environment, events_to, hold_at_end);
-    let deployed = run_blocking(&*host.environment, deploying).await;
-    let deployed = deployed
-        .map_err(|error| JobError::failed(error.to_string()))?
-        .map_err(|error| deploy_error(&error))?;
-    let shared = Arc::new(JobShared {
-        job_id,
-        graph: graph.clone(),
-        started_at: host.environment.clock().now_ms(),
-        restored_from: from,
-        counters: deployed.counters.clone(),
+    let record = match committed {
+        Ok(record) => record,
+        Err(error) => {
+            // What is there of it is of no use to anybody.
+            let _ = job.directory.remove().await;
+            return Err(error);
+        }
+    };
+    let origin = record.origin.as_ref();
+    let ready = Ready {
+        attempt: identity.attempt,
+        version: identity.version,
+        modules,
+        restored: None,
+        from,
+        lineage: origin.map(|origin| origin.lineage.clone()).unwrap_or_default(),
+        last_id,
+        checkpoints: vec![],
+        savepoints: std::collections::BTreeSet::new(),
+        deployed,
+    };
+    Ok(launch(job, events, &record, ready, savepoint_at_end))
+}
+
+/// Whether components and graph fit.
+pub(super) fn admitted(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), JobError> {
+    admission::check(graph, descriptions).map_err(|refused| JobError {
+        uid: refused.uid.as_ref().map(ToString::to_string),
+        ..JobError::usage(refused.to_string())
+    })
+}
+
+pub(super) type Events = mpsc::UnboundedReceiver<(AttemptId, Event)>;
+
+/// A job with its directory, and where its subtasks' events come out.
+pub(super) fn assemble(host: &HostContext, job_id: JobId, graph: JobGraph) -> Result<(Job, Events), JobError> {
+    let failed = |error: crate::storage::StoreError| JobError::failed(error.to_string());
+    let checkpoints = host.stores.open(&host.checkpoint_dir_of(&graph)).map_err(failed)?;
+    let directory = JobDirectory::new(&checkpoints, job_id).map_err(failed)?;
+    let (tell, events) = mpsc::unbounded_channel();
+    Ok((Job::new(host, job_id, Arc::new(graph), directory, tell), events))
+}
+
+/// Sets a job running.
+pub(super) fn launch(
+    job: Arc<Job>,
+    events: Events,
+    record: &JobRecord,
+    ready: Ready,
+    savepoint_at_end: Option<String>,
+) -> JobHandle {
+    let shared = Arc::new(shared(&job, record, &ready));
+    let facts = JobFacts {
+        graph: job.graph.clone(),
+        job_id: job.job_id,
+        attempt: ready.attempt,
+        version: ready.version,
+        lineage: ready.lineage.clone(),
+        modules: ready.modules.clone(),
+    };
+    let (commands, receiver) = mpsc::unbounded_channel();
+    let (done, is_done) = watch::channel(false);
+    let environment = job.host.environment.clone();
+    let controller = Controller::new(Parts {
+        job,
+        shared: shared.clone(),
+        facts,
+        events,
+        commands: receiver,
+        done,
+        savepoint_at_end,
+    });
+    environment.spawn(Box::pin(controller.run(ready)));
+    JobHandle {
+        environment,
+        shared,
+        commands,
+        done: is_done,
+    }
+}
+
+fn shared(job: &Job, record: &JobRecord, ready: &Ready) -> JobShared {
+    JobShared {
+        job_id: job.job_id,
+        graph: job.graph.clone(),
+        started_at: record.started_at,
+        restored_from: record.origin.as_ref().map(|origin| origin.path.clone()),
+        counters: job.counters.clone(),
         state: Mutex::new(JobState {
             status: JobStatus::Created,
-            version: identity.version,
-            modules: modules.clone(),
-            descriptions,
+            version: ready.version,
+            modules: ready.modules.clone(),
+            descriptions: descriptions(&ready.modules),
             last_round: None,
             rounds: 0,
             failure: None,
             failed_uid: None,
             sink_totals: std::collections::BTreeMap::new(),
             final_savepoint: None,
+            attempt: ready.attempt,
+            restarts: 0,
+            last_failure: None,
+            recent: std::collections::VecDeque::new(),
         }),
-    });
-    let facts = JobFacts {
-        graph,
-        job_id,
-        attempt: identity.attempt,
-        version: identity.version,
-        lineage,
-        modules,
+    }
+}
+
+/// Makes the job durable: what it starts with, its modules, its first version, its first attempt.
+async fn write_down(
+    job: &Job,
+    origin: Option<Origin>,
+    modules: &Modules,
+    last_id: CheckpointId,
+) -> Result<JobRecord, JobError> {
+    let environment = &job.host.environment;
+    let now = environment.clock().now_ms();
+    let nonce = || format!("{:032x}", environment.random());
+    let record = JobRecord {
+        job_id: job.job_id,
+        name: job.graph.name.clone(),
+        started_at: now,
+        origin,
     };
-    let at_end = savepoint_at_end.map(|dir| SnapshotRequest {
-        kind: SnapshotKind::Stop,
-        savepoint_dir: Some(dir),
-        layout: Layout::Canonical,
-        drain: false,
-        swap: None,
-        reply: None,
-    });
-    let channels = (events, sink, checkpoints);
-    launch(host, shared, facts, deployed, next, channels, at_end)
-}
-
-type Channels = (
-    mpsc::UnboundedReceiver<crate::dataflow::control::Event>,
-    EventSink,
-    Storage,
-);
-
-/// Sets the threads and the control loop running.
-fn launch(
-    host: &HostContext,
-    shared: Arc<JobShared>,
-    facts: JobFacts,
-    deployed: Deployed,
-    next: CheckpointId,
-    (events, sink, checkpoints): Channels,
-    savepoint_at_end: Option<SnapshotRequest>,
-) -> Result<JobHandle, JobError> {
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let rounds = Rounds::new(deployed.mailboxes.keys().copied().collect(), deployed.sources, next);
-    let clock = host.environment.clock();
-    let running = host
-        .executor
-        .start(deployed.subtasks, &clock, &sink, &cancelled)
-        .map_err(|error| JobError::failed(format!("cannot start a thread: {error}")))?;
-    let (commands, receiver) = mpsc::unbounded_channel();
-    let (done, is_done) = watch::channel(false);
-    let controller = Controller::new(Parts {
-        shared: shared.clone(),
-        clock,
-        environment: host.environment.clone(),
-        stores: host.stores.clone(),
-        facts,
-        rounds,
-        mailboxes: deployed.mailboxes,
-        chains: deployed.chains,
-        committers: deployed.committers,
-        checkpoints,
-        events,
-        commands: receiver,
-        cancelled,
-        running: Some(running),
-        done,
-        savepoint_at_end,
-    });
-    host.environment.spawn(Box::pin(controller.run()));
-    Ok(JobHandle {
-        environment: host.environment.clone(),
-        shared,
-        commands,
-        done: is_done,
-    })
-}
-
-struct DeployPlan {
-    graph: Arc<JobGraph>,
-    modules: Modules,
-    descriptions: Descriptions,
-}
-
-impl DeployPlan {
-    fn deploy(
-        &self,
-        mut loaded: Loaded,
-        identity: Identity,
-        environment: &dyn Environment,
-        events: EventSink,
-        hold_at_end: bool,
-    ) -> Result<Deployed, DeployError> {
-        let context = DeployContext {
-            identity,
-            clock: environment.clock(),
-            files: environment.files(),
-            events,
-            modules: &self.modules,
-            descriptions: &self.descriptions,
-            hold_at_end,
-        };
-        deploy(&self.graph, &mut loaded.state, &context)
-    }
-}
-
-/// A component that does not open is the job's configuration; a missing file is a failed operation.
-fn deploy_error(error: &DeployError) -> JobError {
-    let message = error.to_string();
-    match error {
-        DeployError::Open { uid, .. } => JobError::failed(message).on(uid),
-        DeployError::Source { uid, error } => JobError {
-            path: error.path().map(str::to_owned),
-            ..JobError::failed(message).on(uid)
-        },
-        DeployError::Sink { uid, .. } => JobError::failed(message).on(uid),
-        DeployError::Bug(_) => JobError {
-            kind: ErrorKind::Bug,
-            ..JobError::failed(message)
-        },
-        DeployError::Shape(_) => JobError::usage(message),
-    }
-}
-
-struct Restored {
-    loaded: Loaded,
-    lineage: Vec<Ancestor>,
-    next: CheckpointId,
-    url: String,
+    let version = VersionRecord {
+        version: JobVersion(1),
+        checkpoint_id: None,
+        modules: digests(modules),
+        nonce: nonce(),
+    };
+    let attempt = AttemptRecord {
+        attempt: AttemptId(1),
+        restored: None,
+        last_id,
+        started_at: now,
+        nonce: nonce(),
+    };
+    let written = async {
+        // What a start has left that was killed before the first attempt was written down.
+        if job.directory.newest_attempt().await?.is_none() {
+            job.directory.remove().await?;
+        }
+        job.directory.write_job(&record).await?;
+        job.directory.keep_modules(modules).await?;
+        job.directory.create_version(&version).await?;
+        job.directory.create_attempt(&attempt).await
+    };
+    written.await.map_err(|error: RecordError| JobError {
+        path: Some(error.path().to_owned()),
+        ..JobError::failed(format!("the checkpoint directory cannot be used: {error}"))
+    })?;
+    Ok(record)
 }
 
 async fn read_savepoint(
-    host: &HostContext,
-    graph: &JobGraph,
+    job: &Arc<Job>,
     descriptions: &Descriptions,
     from: &RestoreFrom,
-    job_id: JobId,
-) -> Result<Restored, JobError> {
-    let damaged = |error: crate::savepoint::metadata::MetadataError| JobError {
+) -> Result<(Begin, Origin), JobError> {
+    let host = &job.host;
+    let opened = Savepoint::open(&*host.stores, &from.location).await;
+    let savepoint = opened.map_err(|error| JobError {
         path: Some(from.location.clone()),
         kind: error.kind(),
         ..JobError::failed(error.to_string())
-    };
-    let savepoint = Savepoint::open(&*host.stores, &from.location).await.map_err(damaged)?;
-    let metadata = &savepoint.metadata;
-    let mut options = from.options.clone();
-    let retargeted = restore::retargeted_sinks(graph, &savepoint);
-    options.drop_state.extend(retargeted.iter().map(ToString::to_string));
-    let mut plan = plan_restore(
-        &savepoint.url(),
-        metadata,
-        &restore::new_job(graph, descriptions),
-        &options,
-    )
-    .map_err(|refusal| JobError {
-        path: Some(savepoint.url()),
-        ..JobError::failed(refusal.to_string())
     })?;
-    plan.dropped.retain(|dropped| !retargeted.contains(&dropped.uid));
+    let metadata = &savepoint.metadata;
+    let ancestor = Ancestor {
+        job_id: metadata.job_id,
+        savepoint: savepoint.url(),
+    };
+    let origin = Origin {
+        path: savepoint.url(),
+        allow_non_restored: from.options.allow_non_restored,
+        drop_state: from.options.drop_state.clone(),
+        lineage: std::iter::once(ancestor)
+            .chain(metadata.lineage.iter().cloned())
+            .collect(),
+    };
+    let (plan, retargeted) = plan_origin(job, descriptions, &savepoint, &origin)?;
     if !from.allow_later_output {
-        refuse_later_output(&*host.environment.files(), graph, &savepoint)?;
+        refuse_later_output(&*host.environment.files(), &job.graph, &savepoint)?;
     }
     tracing::info!(
-        "Starting job {} ({job_id}) from savepoint {} (NO_CLAIM)",
-        graph.name,
+        "Starting job {} ({}) from savepoint {} (NO_CLAIM)",
+        job.graph.name,
+        job.job_id,
         savepoint.url()
     );
     for dropped in &plan.dropped {
@@ -324,24 +306,13 @@ async fn read_savepoint(
     for uid in &retargeted {
         tracing::info!("Sink \"{uid}\" writes to another target than in the savepoint: it starts anew there.");
     }
-    let loaded = restore::load(&*host.environment, &savepoint, &plan)
-        .await
-        .map_err(damaged)?;
-    commit_pending(&*host.environment, graph, &savepoint, &loaded).await?;
-    tracing::info!("Reset the checkpoint ID of job {job_id} to {}.", plan.next_checkpoint);
-    let ancestor = Ancestor {
-        job_id: metadata.job_id,
-        savepoint: savepoint.url(),
-    };
-    let lineage = std::iter::once(ancestor)
-        .chain(metadata.lineage.iter().cloned())
-        .collect();
-    Ok(Restored {
-        loaded,
-        lineage,
-        next: plan.next_checkpoint,
-        url: savepoint.url(),
-    })
+    let begin = from_origin(job, descriptions, &savepoint, &origin).await;
+    let begin = begin.map_err(|error| JobError {
+        path: Some(from.location.clone()),
+        ..error.error
+    })?;
+    tracing::info!("Reset the checkpoint ID of job {} to {}.", job.job_id, begin.next);
+    Ok((begin, origin))
 }
 
 /// Output that the savepoint's run wrote after it.
@@ -367,28 +338,6 @@ fn refuse_later_output(files: &dyn FileSystem, graph: &JobGraph, savepoint: &Sav
                 ..JobError::failed(message).on(&node.uid)
             });
         }
-    }
-    Ok(())
-}
-
-/// Rename what is pending, accept what is already final, refuse what is neither.
-async fn commit_pending(
-    environment: &dyn Environment,
-    graph: &JobGraph,
-    savepoint: &Savepoint,
-    loaded: &Loaded,
-) -> Result<(), JobError> {
-    for (uid, handles) in &loaded.pending {
-        let Some(NodeKind::Sink(sink)) = graph.node(uid.as_str()).map(|node| &node.kind) else {
-            continue;
-        };
-        let committer = committer(&environment.files(), &sink.connector, savepoint.metadata.job_id);
-        let (handles, uid) = (handles.clone(), uid.clone());
-        let committed = run_blocking(environment, move || {
-            committer.commit(&handles).map(|()| committer.clean())
-        });
-        let committed = committed.await.map_err(|error| JobError::failed(error.to_string()))?;
-        committed.map_err(|error| JobError::failed(format!("sink \"{uid}\": {error}")).on(&uid))?;
     }
     Ok(())
 }

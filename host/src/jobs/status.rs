@@ -47,7 +47,7 @@ impl JobStatus {
             Self::Restarting => {
                 matches!(
                     next,
-                    Self::Created | Self::Running | Self::Failing | Self::Cancelling | Self::Suspended
+                    Self::Created | Self::Running | Self::Failing | Self::Cancelling | Self::Finished | Self::Suspended
                 )
             }
             Self::Failing => matches!(next, Self::Failed | Self::Restarting),

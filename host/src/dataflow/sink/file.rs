@@ -211,6 +211,21 @@ pub struct FileSinkCommitter {
     pub path: PathBuf,
     /// Whose pending parts may be cleaned.
     pub job_id: JobId,
+    /// Which of that job's sinks: others may write to the same directory.
+    pub uid: OperatorUid,
+}
+
+/// The uid in the name of a pending part, `<uid>-<subtask>-v<version>-a<attempt>-<n>.<ext>`.
+fn uid_of_pending(name: &str) -> Option<&str> {
+    let (stem, _) = name.rsplit_once('.')?;
+    let mut fields = stem.rsplitn(5, '-');
+    let is = |field: Option<&str>, prefix: &str| {
+        field
+            .and_then(|field| field.strip_prefix(prefix))
+            .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let plain = is(fields.next(), "") && is(fields.next(), "a") && is(fields.next(), "v") && is(fields.next(), "");
+    fields.next().filter(|_| plain)
 }
 
 impl SinkCommitter for FileSinkCommitter {
@@ -239,11 +254,30 @@ impl SinkCommitter for FileSinkCommitter {
         }
     }
 
-    fn abort(&self) {
-        // What cannot be removed is never committed by anything.
-        let _ = self
-            .files
-            .remove_dir_all(&self.path.join(".pending").join(self.job_id.to_string()));
+    fn clean_leftovers(&self, keep: &[serde_json::Value]) -> Result<(), SinkError> {
+        let kept: Result<Vec<Part>, SinkError> = keep.iter().map(Part::parse).collect();
+        let kept = kept?;
+        let dir = format!(".pending/{}", self.job_id);
+        let pending = self.path.join(&dir);
+        let names = match self.files.list(&pending) {
+            Ok(names) => names,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io("list", &pending, error)),
+        };
+        for name in names
+            .iter()
+            .filter(|name| uid_of_pending(name) == Some(self.uid.as_str()))
+        {
+            if kept.iter().any(|part| part.pending == format!("{dir}/{name}")) {
+                continue;
+            }
+            let path = pending.join(name);
+            match self.files.remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", &path, error)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn clean(&self) {
@@ -327,6 +361,7 @@ mod tests {
             files: writer.files.clone(),
             path: dir.path().into(),
             job_id: writer.context.job_id,
+            uid: writer.context.uid.clone(),
         };
         writer.write(&line("a")).expect("write");
         let savepoint = writer.prepare(CheckpointId(3)).expect("prepare");
@@ -358,6 +393,41 @@ mod tests {
             lost.contains("neither pending nor committed") && lost.contains("part-out-1-abcdef-4-0.txt"),
             "{lost}"
         );
+    }
+
+    #[test]
+    fn leftovers_of_the_sink_go_and_what_a_snapshot_names_stays() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let mut writer = writer(dir.path());
+        let committer = FileSinkCommitter {
+            files: writer.files.clone(),
+            path: dir.path().into(),
+            job_id: writer.context.job_id,
+            uid: writer.context.uid.clone(),
+        };
+        committer.clean_leftovers(&[]).expect("there is nothing yet");
+        writer.write(&line("a")).expect("write");
+        let savepoint = writer.prepare(CheckpointId(3)).expect("prepare");
+        writer.write(&line("b")).expect("write");
+        writer.prepare(CheckpointId(4)).expect("prepare");
+        let pending = dir.path().join(writer.pending_dir());
+        let others = ["out-1-0-v1-a1-0.txt", "out.txt", "out-1-v1-a1-.txt"];
+        for name in others {
+            fs::write(pending.join(name), "").expect("written");
+        }
+        committer.clean_leftovers(&savepoint.handles).expect("cleaned");
+        let mut left: Vec<String> = LocalFiles.list(&pending).expect("listed");
+        left.sort();
+        assert_eq!(
+            left,
+            [
+                "out-1-0-v1-a1-0.txt",
+                "out-1-v1-a1-.txt",
+                "out-1-v1-a1-0.txt",
+                "out.txt"
+            ]
+        );
+        committer.commit(&savepoint.handles).expect("it can still be committed");
     }
 
     #[test]

@@ -71,8 +71,11 @@ pub trait SinkCommitter: Send + Sync {
     /// [`SinkError::Lost`] names every handle whose output is neither prepared nor committed.
     fn commit(&self, handles: &[serde_json::Value]) -> Result<(), SinkError>;
 
-    /// The job has ended, and no snapshot names what it has pending: drops all of it.
-    fn abort(&self);
+    /// Nothing of this job writes: drops what its attempts have left pending, but for what these handles name.
+    ///
+    /// # Errors
+    /// [`SinkError`]; what is left is never committed by anything, and only takes room.
+    fn clean_leftovers(&self, keep: &[serde_json::Value]) -> Result<(), SinkError>;
 
     /// The job has ended: leaves nothing behind but what is committed, or pending and named by a snapshot.
     fn clean(&self);

@@ -95,11 +95,13 @@ impl SinkWriter for PrintWriter {
 pub struct NoCommitter;
 
 impl SinkCommitter for NoCommitter {
-    fn commit(&self, _: &[serde_json::Value]) -> Result<(), SinkError> {
+    fn clean_leftovers(&self, _: &[serde_json::Value]) -> Result<(), SinkError> {
         Ok(())
     }
 
-    fn abort(&self) {}
+    fn commit(&self, _: &[serde_json::Value]) -> Result<(), SinkError> {
+        Ok(())
+    }
 
     fn clean(&self) {}
 }

@@ -1,50 +1,124 @@
-//! The end of a job: threads joined, what is pending cleaned, checkpoints kept or removed, and at last the status.
+//! The end of a job, when nothing of it runs any more: it is written down that it has ended, what is pending and not named
+//! by a snapshot goes, checkpoints are kept or removed, and at last the status is told.
+//!
+//! In this order: a host that is killed in between brings back either a job that has all it needs, or none.
 
-use super::{Controller, Ending, reply};
+use std::sync::Arc;
+
+use super::{Controller, Ending, Stage, reply};
+use crate::dataflow::control::locked;
 use crate::environment::run_blocking;
+use crate::graph::job_graph::OnCancel;
+use crate::jobs::commit::Handles;
 use crate::jobs::handle::JobError;
+use crate::jobs::job::Job;
+use crate::jobs::records::EndRecord;
+use crate::jobs::resume::{AttemptError, handles};
 use crate::jobs::status::JobStatus;
+use crate::savepoint::load::Savepoint;
+use crate::savepoint::metadata::MetadataError;
 
 impl Controller {
-    /// All subtasks are gone.
+    /// Nothing runs any more.
     pub(super) async fn end(mut self) {
-        self.terminate();
         self.report_upgrade();
-        for mut request in self.waiting.drain(..) {
-            let message = format!("job {} has ended: nothing more can be saved", self.p.shared.job_id);
-            reply(&mut request, Err(JobError::failed(message)));
+        let message = format!("job {} has ended: nothing more can be saved", self.job.job_id);
+        let flights = std::mem::take(&mut self.flights)
+            .into_values()
+            .map(|flight| flight.request);
+        for mut request in flights.chain(std::mem::take(&mut self.waiting)) {
+            reply(&mut request, Err(JobError::failed(message.clone())));
         }
-        if let Some(running) = self.p.running.take() {
-            // They have told that they are done: this does not wait.
-            let _ = run_blocking(&*self.p.environment, move || running.join()).await;
-        }
-        // A round that is still being stored or committed must not write behind what is cleaned up here.
-        while self.in_background > 0 {
-            let Some(done) = self.background.1.recv().await else {
-                break;
-            };
-            self.background_done(done).await;
-        }
-        let status = match self.ending {
-            Some(Ending::Cancel) => JobStatus::Canceled,
-            Some(Ending::Fail) => JobStatus::Failed,
-            Some(Ending::Finish) | None => JobStatus::Finished,
+        let status = match self.stage {
+            Stage::Ending(Ending::Cancel) => JobStatus::Canceled,
+            Stage::Ending(Ending::Fail) => JobStatus::Failed,
+            Stage::Ending(Ending::Suspend) => JobStatus::Suspended,
+            _ => JobStatus::Finished,
         };
-        for committer in self.p.committers.values() {
-            // A savepoint may name pending parts, and so may the checkpoints that a failed job leaves.
-            if status == JobStatus::Canceled && !self.savepoint_names_pending {
-                committer.abort();
+        let record = {
+            let state = locked(&self.shared.state);
+            EndRecord {
+                status,
+                ended_at: self.clock.now_ms(),
+                savepoint: state.final_savepoint.clone(),
+                failure: state.failure.clone(),
             }
+        };
+        let job = self.job.clone();
+        // Its parts cannot be shared between threads, and nothing needs them any more.
+        self.regions.clear();
+        let Self { shared, done, .. } = self;
+        if status.is_over() {
+            leave(&job, &record).await;
+        }
+        shared.set_status(status);
+        let _ = done.send(true);
+    }
+}
+
+/// Writes the end down, and cleans up.
+async fn leave(job: &Arc<Job>, record: &EndRecord) {
+    if let Err(error) = job.directory.write_end(record).await {
+        tracing::warn!("that job {} has ended could not be written down: {error}", job.job_id);
+        if job.host.recovers {
+            // It would be brought back, so all of it must stay.
+            return;
+        }
+    }
+    // As in Flink: a failed job's checkpoints stay, those of a cancelled one as its settings say.
+    let retained = record.status == JobStatus::Canceled && job.graph.checkpoint.on_cancel == OnCancel::Retain;
+    let keep = record.status == JobStatus::Failed || retained;
+    match named(job, keep).await {
+        Ok(named) => drop_pending(job, &named).await,
+        Err(error) => tracing::warn!("what snapshots name could not be read, so nothing pending is removed: {error}"),
+    }
+    let cleared = if keep {
+        Ok(())
+    } else if job.host.recovers {
+        job.directory.clear().await
+    } else {
+        job.directory.remove().await
+    };
+    if let Err(error) = cleared {
+        tracing::warn!("checkpoints of job {} could not be removed: {error}", job.job_id);
+    }
+}
+
+/// Pending output that snapshots name: savepoints, and checkpoints where they stay. Those that are there count, not those
+/// that the loop knows of: one may be complete whose store did not say so.
+async fn named(job: &Job, checkpoints_stay: bool) -> Result<Handles, AttemptError> {
+    let mut named = Handles::new();
+    let mut add = |more: Handles| {
+        for (uid, handles) in more {
+            named.entry(uid).or_default().extend(handles);
+        }
+    };
+    for savepoint in job.directory.savepoints().await? {
+        add(savepoint.handles);
+    }
+    if checkpoints_stay {
+        for id in job.directory.checkpoints().await? {
+            match Savepoint::load(job.directory.checkpoint(id)?).await {
+                Ok(checkpoint) => add(handles(&checkpoint.metadata)),
+                Err(MetadataError::Missing { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(named)
+}
+
+/// Removes what is pending and not named by a snapshot.
+async fn drop_pending(job: &Job, named: &Handles) {
+    for (uid, committer) in &job.committers {
+        let (committer, keep) = (committer.clone(), named.get(uid).cloned().unwrap_or_default());
+        let cleaned = run_blocking(&*job.host.environment, move || {
+            let cleaned = committer.clean_leftovers(&keep);
             committer.clean();
+            cleaned
+        });
+        if let Ok(Err(error)) = cleaned.await {
+            tracing::warn!("what sink \"{uid}\" has pending could not be removed: {error}");
         }
-        // As in Flink: a failed job's checkpoints stay, those of one that ended otherwise go.
-        if status != JobStatus::Failed {
-            let of_job = self.p.shared.job_id.to_string();
-            if let Err(error) = self.p.checkpoints.delete_prefix(&of_job).await {
-                tracing::warn!("checkpoints of job {of_job} could not be removed: {error}");
-            }
-        }
-        self.set_status(status);
-        let _ = self.p.done.send(true);
     }
 }

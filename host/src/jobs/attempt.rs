@@ -1,0 +1,468 @@
+//! One attempt of a job: from what is durable to subtasks that are ready to run.
+//!
+//! In this order: state is read and subtasks are built, which changes nothing; the attempt is written down, so that no
+//! other host runs the job; the output that the snapshot has pending is committed, and what dead attempts left is removed.
+//! A crash anywhere in between is answered by the next attempt, which does the same again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use regraft_guest_runtime::trap::GuestError;
+use regraft_model::error_kind::ErrorKind;
+use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
+
+use super::admission::Descriptions;
+use super::commit::{Handles, commit_all};
+use super::deploy::{DeployContext, DeployError, Deployed, Identity, deploy};
+use super::handle::JobError;
+use super::job::{Job, committers};
+use super::records::{AttemptRecord, Origin, VersionRecord};
+use super::restore::{self, Loaded};
+use super::resume::{AttemptError, Durable, Over, Point, handles};
+use crate::dataflow::operator::{Modules, OperatorModule};
+use crate::dataflow::sink::SinkError;
+use crate::dataflow::source::SourceError;
+use crate::environment::run_blocking;
+use crate::savepoint::load::Savepoint;
+use crate::savepoint::metadata::{Ancestor, MetadataError};
+use crate::savepoint::restore::{RestoreOptions, RestorePlan, plan_restore};
+
+/// What an attempt is to run, and what is known of the ones before it in this process.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// The regions to run.
+    pub regions: Vec<usize>,
+    /// Modules that are loaded already.
+    pub known: Vec<Arc<dyn OperatorModule>>,
+    /// The attempt gets a greater number than this one.
+    pub after: AttemptId,
+    /// Its rounds get greater numbers than this one.
+    pub last_id: CheckpointId,
+    /// The newest round whose output is known to be committed.
+    pub committed: Option<CheckpointId>,
+}
+
+/// An attempt that only has to be set running.
+pub struct Ready {
+    /// Its number.
+    pub attempt: AttemptId,
+    /// The version it runs.
+    pub version: JobVersion,
+    /// The modules of that version.
+    pub modules: Modules,
+    /// The checkpoint it goes on from; none: the savepoint that the job started from, or the beginning.
+    pub restored: Option<CheckpointId>,
+    /// Where that came from, for people.
+    pub from: String,
+    /// What the job was restored from, at its start.
+    pub lineage: Vec<Ancestor>,
+    /// Its rounds have greater numbers than this one.
+    pub last_id: CheckpointId,
+    /// All complete checkpoints, newest first.
+    pub checkpoints: Vec<CheckpointId>,
+    /// Savepoints that name output which may not be committed yet.
+    pub savepoints: BTreeSet<CheckpointId>,
+    /// The subtasks of each region.
+    pub deployed: Vec<(usize, Deployed)>,
+}
+
+/// What comes of an attempt.
+pub enum Prepared {
+    /// Subtasks to run.
+    Ready(Box<Ready>),
+    /// Nothing is left to run, and all output is committed.
+    Over(Box<Over>),
+}
+
+/// What state an attempt begins with.
+pub struct Begin {
+    /// What subtasks load.
+    pub loaded: Loaded,
+    /// The checkpoint that it is from.
+    pub restored: Option<CheckpointId>,
+    /// Where it is from, for people.
+    pub from: String,
+    /// Output to be committed first, and the savepoint's job where it is not this one.
+    pub pending: Handles,
+    /// Who wrote the pending output.
+    pub writer: JobId,
+    /// The first number that a round may have behind it.
+    pub next: CheckpointId,
+}
+
+/// Makes a new attempt of a job from what is durable.
+///
+/// # Errors
+/// [`AttemptError`]; then nothing runs.
+pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptError> {
+    let mut durable = Durable::read(job).await?;
+    let attempt = durable.next_attempt(wish.after);
+    let last_id = durable.last_id().max(wish.last_id);
+    let modules = modules_of(job, &durable.version, &wish.known).await?;
+    let descriptions = descriptions(&modules);
+    let begin = loop {
+        match durable.point(job).await? {
+            Point::Over(over) => {
+                record(job, &durable, attempt, Some(over.checkpoint_id), last_id).await?;
+                if wish.committed != Some(over.checkpoint_id) {
+                    commit(job, &over.handles, "its last snapshot").await?;
+                }
+                clean(job, &durable, wish, &Handles::new()).await;
+                return Ok(Prepared::Over(Box::new(over)));
+            }
+            Point::Beginning => break beginning(job),
+            Point::Origin(savepoint, origin) => break from_origin(job, &descriptions, &savepoint, &origin).await?,
+            Point::Checkpoint(checkpoint) => {
+                if let Some(begin) = from_checkpoint(job, &descriptions, &checkpoint, wish, &mut durable).await? {
+                    break begin;
+                }
+            }
+        }
+    };
+    let Begin {
+        loaded,
+        restored,
+        from,
+        pending,
+        writer,
+        next,
+    } = begin;
+    let last_id = last_id.max(CheckpointId(next.0.saturating_sub(1)));
+    let identity = Identity {
+        job_id: job.job_id,
+        attempt,
+        version: durable.version.version,
+    };
+    let deployed = deploy_regions(job, &wish.regions, loaded, identity, &modules, &descriptions).await?;
+    record(job, &durable, attempt, restored, last_id).await?;
+    if restored.is_none() || wish.committed != restored {
+        commit_from(job, &pending, &from, writer).await?;
+    }
+    clean(job, &durable, wish, &pending).await;
+    let useless = |id: &CheckpointId| !durable.useless.contains(id);
+    Ok(Prepared::Ready(Box::new(Ready {
+        attempt,
+        version: durable.version.version,
+        modules,
+        restored,
+        from,
+        lineage: durable
+            .job
+            .origin
+            .as_ref()
+            .map(|origin| origin.lineage.clone())
+            .unwrap_or_default(),
+        last_id,
+        checkpoints: durable.checkpoints.iter().copied().filter(useless).collect(),
+        savepoints: durable
+            .savepoints
+            .iter()
+            .map(|savepoint| savepoint.checkpoint_id)
+            .collect(),
+        deployed,
+    })))
+}
+
+/// Writes the attempt down: from here on no other host may go on with the job.
+async fn record(
+    job: &Job,
+    durable: &Durable,
+    attempt: AttemptId,
+    restored: Option<CheckpointId>,
+    last_id: CheckpointId,
+) -> Result<(), AttemptError> {
+    debug_assert!(durable.attempt.as_ref().is_none_or(|newest| newest.attempt < attempt));
+    let environment = &job.host.environment;
+    let record = AttemptRecord {
+        attempt,
+        restored,
+        last_id,
+        started_at: environment.clock().now_ms(),
+        nonce: format!("{:032x}", environment.random()),
+    };
+    Ok(job.directory.create_attempt(&record).await?)
+}
+
+/// What each module declares.
+#[must_use]
+pub fn descriptions(modules: &Modules) -> Descriptions {
+    let declared =
+        |(uid, module): (&OperatorUid, &Arc<dyn OperatorModule>)| (uid.clone(), Arc::new(module.description().clone()));
+    modules.iter().map(declared).collect()
+}
+
+/// The modules of a version: those that are loaded, and the others from the job's directory.
+///
+/// # Errors
+/// [`AttemptError`] names the module.
+pub async fn modules_of(
+    job: &Arc<Job>,
+    version: &VersionRecord,
+    known: &[Arc<dyn OperatorModule>],
+) -> Result<Modules, AttemptError> {
+    let mut modules = Modules::new();
+    for (uid, digest) in &version.modules {
+        if let Some(module) = known.iter().find(|module| module.digest().to_string() == *digest) {
+            modules.insert(uid.clone(), module.clone());
+            continue;
+        }
+        let failed = |why: String| {
+            let message = format!("the module of operator \"{uid}\" ({digest}) cannot be loaded: {why}");
+            AttemptError::fatal(JobError::failed(message).on(uid))
+        };
+        let Some(loader) = job.loader.clone() else {
+            return Err(failed("this host loads no modules".to_owned()));
+        };
+        let component = job.directory.module(digest).await?;
+        let (of, expected) = (uid.clone(), digest.clone());
+        let loading = run_blocking(&*job.host.environment, move || {
+            let module = loader.load(&of, component)?;
+            let found = module.digest().to_string();
+            if found == expected {
+                Ok(module)
+            } else {
+                Err(format!("its digest is {found}, so the file has been changed"))
+            }
+        });
+        let module = loading.await.unwrap_or_else(|panicked| Err(panicked.to_string()));
+        modules.insert(uid.clone(), module.map_err(failed)?);
+    }
+    Ok(modules)
+}
+
+/// No state at all.
+#[must_use]
+pub fn beginning(job: &Job) -> Begin {
+    Begin {
+        loaded: Loaded::default(),
+        restored: None,
+        from: "the beginning".to_owned(),
+        pending: Handles::new(),
+        writer: job.job_id,
+        next: CheckpointId(1),
+    }
+}
+
+/// State from a checkpoint of the job; none where its files are damaged, which is then known.
+async fn from_checkpoint(
+    job: &Job,
+    descriptions: &Descriptions,
+    checkpoint: &Savepoint,
+    wish: &Wish,
+    durable: &mut Durable,
+) -> Result<Option<Begin>, AttemptError> {
+    let id = checkpoint.metadata.checkpoint_id;
+    let new = restore::new_job(&job.graph, descriptions);
+    let planned = plan_restore(
+        &checkpoint.url(),
+        &checkpoint.metadata,
+        &new,
+        &RestoreOptions::default(),
+    );
+    let mut plan = planned.map_err(|refusal| {
+        AttemptError::fatal(JobError {
+            path: Some(checkpoint.url()),
+            ..JobError::failed(refusal.to_string())
+        })
+    })?;
+    let wanted: BTreeSet<&OperatorUid> = wish
+        .regions
+        .iter()
+        .filter_map(|region| job.regions.get(*region))
+        .flat_map(|region| &region.nodes)
+        .collect();
+    plan.operators.retain(|operator| wanted.contains(&operator.uid));
+    match restore::load(&*job.host.environment, checkpoint, &plan).await {
+        Ok(loaded) => Ok(Some(Begin {
+            loaded,
+            restored: Some(id),
+            from: format!("checkpoint {id} at {}", checkpoint.url()),
+            pending: handles(&checkpoint.metadata),
+            writer: job.job_id,
+            next: id.next(),
+        })),
+        Err(MetadataError::Store(error)) => Err(error.into()),
+        Err(error) => {
+            tracing::error!("Checkpoint {id} of job {} cannot be used: {error}", job.job_id);
+            durable.pass_over(id, error.to_string());
+            Ok(None)
+        }
+    }
+}
+
+/// State from the savepoint that the job starts from.
+///
+/// # Errors
+/// [`AttemptError`].
+pub async fn from_origin(
+    job: &Job,
+    descriptions: &Descriptions,
+    savepoint: &Savepoint,
+    origin: &Origin,
+) -> Result<Begin, AttemptError> {
+    let (plan, _) = plan_origin(job, descriptions, savepoint, origin).map_err(AttemptError::fatal)?;
+    let loaded = restore::load(&*job.host.environment, savepoint, &plan).await?;
+    Ok(Begin {
+        restored: None,
+        from: format!("savepoint {}", savepoint.url()),
+        pending: loaded.pending.clone(),
+        loaded,
+        writer: savepoint.metadata.job_id,
+        next: plan.next_checkpoint,
+    })
+}
+
+/// What a job takes from a savepoint that another one wrote, and the sinks that write somewhere else now.
+///
+/// # Errors
+/// [`JobError`] lists why that cannot be.
+pub fn plan_origin(
+    job: &Job,
+    descriptions: &Descriptions,
+    savepoint: &Savepoint,
+    origin: &Origin,
+) -> Result<(RestorePlan, Vec<OperatorUid>), JobError> {
+    let retargeted = restore::retargeted_sinks(&job.graph, savepoint);
+    let mut options = RestoreOptions {
+        allow_non_restored: origin.allow_non_restored,
+        drop_state: origin.drop_state.clone(),
+    };
+    options.drop_state.extend(retargeted.iter().map(ToString::to_string));
+    let new = restore::new_job(&job.graph, descriptions);
+    let planned = plan_restore(&savepoint.url(), &savepoint.metadata, &new, &options);
+    let mut plan = planned.map_err(|refusal| JobError {
+        path: Some(savepoint.url()),
+        ..JobError::failed(refusal.to_string())
+    })?;
+    plan.dropped.retain(|dropped| !retargeted.contains(&dropped.uid));
+    Ok((plan, retargeted))
+}
+
+/// Builds the subtasks of some regions.
+///
+/// # Errors
+/// [`AttemptError`].
+pub async fn deploy_regions(
+    job: &Arc<Job>,
+    regions: &[usize],
+    mut loaded: Loaded,
+    identity: Identity,
+    modules: &Modules,
+    descriptions: &Descriptions,
+) -> Result<Vec<(usize, Deployed)>, AttemptError> {
+    let (job, regions) = (job.clone(), regions.to_vec());
+    let environment = job.host.environment.clone();
+    let (modules, descriptions) = (modules.clone(), descriptions.clone());
+    let deploying = move || {
+        let context = DeployContext {
+            identity,
+            clock: job.host.environment.clock(),
+            files: job.host.environment.files(),
+            events: job.event_sink(identity.attempt),
+            modules: &modules,
+            descriptions: &descriptions,
+            hold_at_end: job.hold_at_end,
+            counters: &job.counters,
+        };
+        let of = |region: usize| {
+            let deployed = deploy(&job.graph, job.chains_of(region), &mut loaded.state, &context)?;
+            Ok((region, deployed))
+        };
+        regions.into_iter().map(of).collect::<Result<Vec<_>, DeployError>>()
+    };
+    let deployed = run_blocking(&*environment, deploying).await;
+    let deployed = deployed.map_err(|error| AttemptError::fatal(JobError::failed(error.to_string())))?;
+    deployed.map_err(|error| deploy_error(&error))
+}
+
+/// A component that does not open is the job's configuration; a missing file is a failed operation.
+fn deploy_error(error: &DeployError) -> AttemptError {
+    let message = error.to_string();
+    let restartable = match error {
+        DeployError::Open { error, .. } => matches!(error, GuestError::Engine { .. }),
+        DeployError::Source { error, .. } => matches!(error, SourceError::Io { .. }),
+        DeployError::Sink { error, .. } => matches!(error, SinkError::Io { .. }),
+        DeployError::Bug(_) | DeployError::Shape(_) => false,
+    };
+    let error = match error {
+        DeployError::Open { uid, .. } | DeployError::Sink { uid, .. } => JobError::failed(message).on(uid),
+        DeployError::Source { uid, error } => JobError {
+            path: error.path().map(str::to_owned),
+            ..JobError::failed(message).on(uid)
+        },
+        DeployError::Bug(_) => JobError {
+            kind: ErrorKind::Bug,
+            ..JobError::failed(message)
+        },
+        DeployError::Shape(_) => JobError::usage(message),
+    };
+    AttemptError { error, restartable }
+}
+
+/// Rename what is pending, accept what is already final, refuse what is neither.
+async fn commit(job: &Job, pending: &Handles, of: &str) -> Result<(), AttemptError> {
+    commit_from(job, pending, of, job.job_id).await
+}
+
+/// Commits the output that a snapshot has pending, written by this job or by the one whose savepoint it is.
+///
+/// # Errors
+/// [`AttemptError`] names sink and parts.
+pub async fn commit_from(job: &Job, pending: &Handles, of: &str, writer: JobId) -> Result<(), AttemptError> {
+    let committers = if writer == job.job_id {
+        job.committers.clone()
+    } else {
+        committers(&job.host, &job.graph, writer)
+    };
+    let committed = commit_all(&*job.host.environment, &committers, pending).await;
+    committed.map_err(|error| {
+        let message = format!("the output that {of} has pending cannot be committed: {error}");
+        AttemptError {
+            restartable: error.may_pass,
+            error: JobError::failed(message).on(&error.uid),
+        }
+    })?;
+    if writer != job.job_id {
+        for (uid, committer) in committers {
+            if pending.contains_key(&uid) {
+                // Empty directories only.
+                let cleaned = run_blocking(&*job.host.environment, move || committer.clean()).await;
+                let _ = cleaned;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes what dead attempts have left: output that nothing names, and checkpoints that were never completed.
+async fn clean(job: &Job, durable: &Durable, wish: &Wish, pending: &Handles) {
+    let environment = &*job.host.environment;
+    let nodes = wish.regions.iter().filter_map(|region| job.regions.get(*region));
+    for uid in nodes.flat_map(|region| &region.nodes) {
+        let Some(committer) = job.committers.get(uid).cloned() else {
+            continue;
+        };
+        let mut keep = durable.kept(uid);
+        keep.extend(pending.get(uid).into_iter().flatten().cloned());
+        let cleaned = run_blocking(environment, move || committer.clean_leftovers(&keep)).await;
+        if let Ok(Err(error)) = cleaned {
+            tracing::warn!("what earlier attempts left of sink \"{uid}\" could not be removed: {error}");
+        }
+    }
+    for id in &durable.useless {
+        let removed = match job.directory.checkpoint(*id) {
+            Ok(storage) => storage.delete_prefix("").await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::warn!("files of checkpoint {id} could not be removed: {error}");
+        }
+    }
+}
+
+/// The digests of a version's modules.
+#[must_use]
+pub fn digests(modules: &Modules) -> BTreeMap<OperatorUid, String> {
+    let digest = |(uid, module): (&OperatorUid, &Arc<dyn OperatorModule>)| (uid.clone(), module.digest().to_string());
+    modules.iter().map(digest).collect()
+}

@@ -1,0 +1,417 @@
+//! A round: when it begins, what it is told, how it ends. Beginning and ending are here; what happens to its files is in
+//! `storing`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use regraft_model::id::{CheckpointId, OperatorUid};
+
+use super::failover::JobFailure;
+use super::{AwaitedGaps, Background, Controller, Ending, Stage, plain, reply};
+use crate::checkpoint::round::Acknowledged;
+use crate::dataflow::control::{Control, SubtaskId, locked};
+use crate::dataflow::element::CheckpointBarrier;
+use crate::graph::job_graph::CheckpointMode;
+use crate::jobs::handle::{Gap, JobError, SnapshotReport, SnapshotRequest};
+use crate::jobs::view::{RoundSummary, RoundView, SubtaskRound};
+use crate::storage::Storage;
+use regraft_model::snapshot::SnapshotKind;
+
+/// How long an upgrade's report waits for the first output behind the swap.
+const GAP_WAIT: Duration = Duration::from_secs(2);
+
+/// How far a round is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leg {
+    /// Some subtask has not acknowledged.
+    Acking,
+    /// Its files are being written.
+    Storing,
+    /// Its modules are becoming the job's.
+    Flipping,
+    /// It is durable, and waits for an earlier one to be committed.
+    Queued,
+    /// Its output is becoming visible.
+    Committing,
+    /// Nothing happens to it until the job goes on.
+    Held,
+}
+
+/// A round from its trigger to its commit.
+pub(super) struct Flight {
+    pub(super) request: SnapshotRequest,
+    pub(super) leg: Leg,
+    /// Monotonic nanoseconds.
+    pub(super) started_ns: u64,
+    /// Milliseconds since the Unix epoch.
+    triggered_ms: i64,
+    /// Where it is stored.
+    pub(super) target: Option<Storage>,
+    /// Complete once it is stored.
+    pub(super) report: Option<SnapshotReport>,
+    pub(super) subtasks: Vec<SubtaskRound>,
+    /// What whoever asked is told when the job goes on, where it is not what they asked for.
+    pub(super) why: Option<String>,
+}
+
+impl Flight {
+    /// Whether no other round may be under way beside it.
+    pub(super) fn is_alone(&self) -> bool {
+        self.request.kind != SnapshotKind::Checkpoint
+    }
+
+    /// The word for it in messages to whoever asked.
+    const fn word(&self) -> &'static str {
+        if self.request.savepoint_dir.is_some() {
+            "savepoint"
+        } else {
+            "checkpoint"
+        }
+    }
+}
+
+impl Controller {
+    /// When the next periodic checkpoint is due, monotonic nanoseconds.
+    pub(super) fn checkpoint_due(&self) -> Option<u64> {
+        // What has ended wholly has its own last round.
+        let quiet = self.is_running() && self.waiting.is_empty() && !self.rounds.all_ended();
+        if !quiet || self.flights.values().any(Flight::is_alone) {
+            return None;
+        }
+        self.schedule.due(self.flights.len())
+    }
+
+    /// Begins the round whose turn it is, if there is one.
+    pub(super) fn begin_what_is_due(&mut self) {
+        if !self.is_running() {
+            return;
+        }
+        let alone = self.flights.is_empty();
+        match self.waiting.front().map(|request| request.kind) {
+            // What it falls back to, should it fail.
+            Some(SnapshotKind::Upgrade) if alone && self.kept.is_empty() => self.begin(plain(SnapshotKind::Checkpoint)),
+            Some(_) if alone => {
+                if let Some(request) = self.waiting.pop_front() {
+                    self.begin(request);
+                }
+            }
+            Some(_) => {}
+            None => {
+                if self.checkpoint_due().is_some_and(|due| due <= self.now_ns()) {
+                    self.begin(plain(SnapshotKind::Checkpoint));
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, mut request: SnapshotRequest) {
+        let (now, now_ms) = (self.now_ns(), self.clock.now_ms());
+        let deadline = now.saturating_add(self.job.graph.checkpoint.timeout.as_nanos() as u64);
+        let begun = self.rounds.begin(request.kind, now_ms, deadline);
+        if request.kind == SnapshotKind::Checkpoint {
+            self.schedule.started(now);
+        }
+        tracing::info!(
+            "Triggering checkpoint {} (type={}) @ {now_ms} for job {}.",
+            begun.id,
+            request.kind.log_word(),
+            self.job.job_id
+        );
+        let swaps = request.swap.as_mut().map(|swap| std::mem::take(&mut swap.set));
+        let barrier = Arc::new(CheckpointBarrier {
+            id: begun.id,
+            kind: request.kind,
+            swaps,
+            base: None,
+            aligned: self.is_aligned(request.kind),
+        });
+        if request.swap.is_some() {
+            // An upgrade that still waits for its gaps is reported with those it has.
+            self.report_upgrade();
+            self.gaps.clear();
+        }
+        let flight = Flight {
+            request,
+            leg: Leg::Acking,
+            started_ns: now,
+            triggered_ms: now_ms,
+            target: None,
+            report: None,
+            subtasks: vec![],
+            why: None,
+        };
+        self.flights.insert(begun.id, flight);
+        for target in begun.targets {
+            self.send(target, Control::Trigger(barrier.clone()));
+        }
+    }
+
+    fn is_aligned(&self, kind: SnapshotKind) -> bool {
+        kind != SnapshotKind::Checkpoint || self.job.graph.checkpoint.mode == CheckpointMode::ExactlyOnce
+    }
+
+    pub(super) fn trigger_directly(&self, id: CheckpointId, subtask: SubtaskId) {
+        if let Some(flight) = self.flights.get(&id) {
+            let kind = flight.request.kind;
+            // A subtask that has ended has nothing to swap that would still run.
+            let barrier = Arc::new(CheckpointBarrier {
+                id,
+                kind,
+                swaps: None,
+                base: None,
+                aligned: self.is_aligned(kind),
+            });
+            self.send(subtask, Control::Trigger(barrier));
+        }
+    }
+
+    /// Every subtask has acknowledged.
+    pub(super) fn acknowledged(&mut self, round: Acknowledged) {
+        let ms = |ns: Option<u64>| ns.unwrap_or(0) as f64 / 1e6;
+        let version = self.facts.version;
+        let job_id = self.job.job_id;
+        let mut subtasks = vec![];
+        for part in &round.snapshots {
+            let uids = self.job.chains.get(part.subtask.chain as usize).into_iter().flatten();
+            subtasks.extend(uids.map(|uid| SubtaskRound {
+                uid: uid.clone(),
+                subtask: part.subtask.index,
+                align_ms: ms(Some(part.align_ns)),
+                sync_ms: ms(Some(part.sync_ns)),
+                async_ms: ms(Some(part.async_ns)),
+                bytes: 0,
+            }));
+        }
+        let Some(flight) = self.flights.get_mut(&round.id) else {
+            return;
+        };
+        flight.subtasks = subtasks;
+        flight.leg = Leg::Storing;
+        flight.report = Some(SnapshotReport {
+            job_id,
+            path: String::new(),
+            checkpoint_id: round.id,
+            format: flight.request.layout.to_string(),
+            bytes: 0,
+            duration_ms: 0,
+            align_ms: ms(round.snapshots.iter().map(|s| s.align_ns).max()),
+            sync_ms: ms(round.snapshots.iter().map(|s| s.sync_ns).max()),
+            swap_ms: ms(round.snapshots.iter().map(|s| s.swap_ns).max()),
+            gaps: vec![],
+            version,
+        });
+        self.store(round);
+    }
+
+    /// The round is given up, and nothing of it is left: whoever asked is told.
+    pub(super) fn round_failed(&mut self, id: CheckpointId, why: &str) {
+        let Some(mut flight) = self.flights.remove(&id) else {
+            return;
+        };
+        let now = self.now_ns();
+        self.schedule.ended(now);
+        tracing::warn!("Checkpoint {id} of job {} FAILED ({why}).", self.job.job_id);
+        self.remember(id, &flight, Some(why));
+        let message = format!("{} {id} of job {} FAILED ({why})", flight.word(), self.job.job_id);
+        if flight.request.swap.is_some() && self.is_running() {
+            // Some subtasks run new modules by now.
+            flight.why = Some(message);
+            flight.leg = Leg::Held;
+            self.flights.insert(id, flight);
+            self.rewind();
+            return;
+        }
+        self.broadcast(&Control::Aborted(id));
+        let kind = flight.request.kind;
+        let nobody_asked = flight.request.reply.is_none();
+        reply(&mut flight.request, Err(JobError::failed(message.clone())));
+        if !self.is_running() {
+            return;
+        }
+        if kind == SnapshotKind::Checkpoint
+            && let Some(mut upgrade) = self.take_upgrade_in_waiting()
+        {
+            let message = format!("the upgrade has not begun, since there is no checkpoint to fall back to: {message}");
+            reply(&mut upgrade, Err(JobError::failed(message)));
+            return;
+        }
+        if nobody_asked {
+            self.checkpoint_failed(kind, message);
+        }
+    }
+
+    /// An upgrade that waits for the first checkpoint of the job.
+    fn take_upgrade_in_waiting(&mut self) -> Option<SnapshotRequest> {
+        let first = self.waiting.front()?;
+        let waits = first.kind == SnapshotKind::Upgrade && self.kept.is_empty();
+        if waits { self.waiting.pop_front() } else { None }
+    }
+
+    /// A round that the job itself takes has failed.
+    fn checkpoint_failed(&mut self, kind: SnapshotKind, message: String) {
+        if self.schedule.failed() {
+            let tolerated = self.job.graph.checkpoint.tolerable_failures;
+            let message = format!("{message}; tolerable-failures = {tolerated}");
+            self.fail(JobFailure::new(message, 0..self.job.regions.len()));
+            return;
+        }
+        // The last round of a job is taken until it succeeds.
+        match kind {
+            SnapshotKind::Stop => self.all_exhausted(),
+            SnapshotKind::EndOfInput => self.all_ended(),
+            _ => {}
+        }
+    }
+
+    /// A later round of the same kind is durable: an earlier one that is not has no use any more.
+    pub(super) fn subsume_before(&mut self, id: CheckpointId) {
+        let earlier = self.flights.range(..id).filter(|(_, flight)| flight.leg == Leg::Acking);
+        let earlier: Vec<CheckpointId> = earlier.map(|(id, _)| *id).collect();
+        for earlier in earlier {
+            self.rounds.abort(earlier);
+            self.broadcast(&Control::Aborted(earlier));
+            if let Some(flight) = self.flights.remove(&earlier) {
+                self.remember(earlier, &flight, Some(&format!("subsumed by checkpoint {id}")));
+            }
+        }
+    }
+
+    /// The round is durable and, where it commits, committed.
+    pub(super) fn completed(&mut self, id: CheckpointId) {
+        let Some(mut flight) = self.flights.remove(&id) else {
+            return;
+        };
+        let kind = flight.request.kind;
+        self.broadcast(&Control::Completed {
+            id,
+            committed: kind.commits(),
+        });
+        self.tell_completed(id, &flight);
+        if kind.commits() {
+            self.forget_savepoints_before(id);
+        }
+        if flight.request.savepoint_dir.is_none() {
+            self.keep(id);
+        }
+        let Some(report) = flight.report.take() else { return };
+        match &flight.request.swap {
+            Some(swap) => {
+                let width = |uid: &OperatorUid| self.job.graph.node(uid.as_str()).map_or(0, |node| node.parallelism);
+                let expected = swap.modules.keys().map(|uid| width(uid) as usize).sum();
+                self.awaiting_gaps = Some(AwaitedGaps {
+                    report,
+                    request: flight.request,
+                    until: self.now_ns() + GAP_WAIT.as_nanos() as u64,
+                    expected,
+                });
+            }
+            None => reply(&mut flight.request, Ok(report)),
+        }
+        if matches!(kind, SnapshotKind::Stop | SnapshotKind::EndOfInput) {
+            self.finish();
+        }
+    }
+
+    /// The round is durable: it is logged, and shown.
+    pub(super) fn tell_completed(&mut self, id: CheckpointId, flight: &Flight) {
+        let Some(report) = &flight.report else { return };
+        let now = self.now_ns();
+        self.schedule.ended(now);
+        if flight.request.kind != SnapshotKind::Savepoint {
+            self.schedule.completed();
+        }
+        tracing::info!(
+            "Completed checkpoint {id} for job {} ({} bytes in {} ms).",
+            self.job.job_id,
+            report.bytes,
+            report.duration_ms
+        );
+        {
+            let mut state = locked(&self.shared.state);
+            state.rounds += 1;
+            state.last_round = Some(RoundSummary {
+                checkpoint_id: id,
+                kind: flight.request.kind,
+                completed_at: self.clock.now_ms(),
+                bytes: report.bytes,
+                duration_ms: report.duration_ms,
+                sync_ms: report.sync_ms,
+                align_ms: report.align_ms,
+                path: report.path.clone(),
+            });
+            if flight.request.kind == SnapshotKind::Stop {
+                state.final_savepoint = Some(report.path.clone());
+            }
+        }
+        self.remember(id, flight, None);
+    }
+
+    /// Shows how a round went.
+    pub(super) fn remember(&self, id: CheckpointId, flight: &Flight, failure: Option<&str>) {
+        let status = if failure.is_some() { "FAILED" } else { "COMPLETED" };
+        let round = RoundView {
+            checkpoint_id: id,
+            kind: flight.request.kind,
+            status: status.to_owned(),
+            triggered_at: flight.triggered_ms,
+            duration_ms: (self.now_ns() - flight.started_ns) / 1_000_000,
+            bytes: flight.report.as_ref().map_or(0, |report| report.bytes),
+            path: flight.target.as_ref().map(Storage::url),
+            failure: failure.map(str::to_owned),
+            subtasks: flight.subtasks.clone(),
+        };
+        locked(&self.shared.state).remember(round);
+    }
+
+    /// All is done, saved and committed.
+    pub(super) fn finish(&mut self) {
+        self.stage = Stage::Ending(Ending::Finish);
+        self.broadcast(&Control::Terminate);
+        let message = format!("job {} has ended: nothing more can be saved", self.job.job_id);
+        let mut waiting: Vec<_> = self.waiting.drain(..).chain(self.after_end.take()).collect();
+        for request in &mut waiting {
+            reply(request, Err(JobError::failed(message.clone())));
+        }
+    }
+
+    /// Reports an upgrade with the gaps that are known.
+    pub(super) fn report_upgrade(&mut self) {
+        if let Some(mut awaiting) = self.awaiting_gaps.take() {
+            let id = awaiting.report.checkpoint_id;
+            let of_it = self.gaps.iter().filter(|gap| gap.id == id);
+            awaiting.report.gaps = of_it.map(Gap::from).collect();
+            reply(&mut awaiting.request, Ok(awaiting.report));
+        }
+    }
+
+    /// Forgets savepoints whose output a later round has committed.
+    fn forget_savepoints_before(&mut self, id: CheckpointId) {
+        let later = self.savepoints.split_off(&id);
+        for savepoint in std::mem::replace(&mut self.savepoints, later) {
+            let directory = self.job.directory.clone();
+            self.beside(async move {
+                if let Err(error) = directory.forget_savepoint(savepoint).await {
+                    tracing::warn!("the record of a savepoint could not be removed: {error}");
+                }
+                Background::Removed
+            });
+        }
+    }
+
+    /// A checkpoint is complete: the oldest go.
+    pub(super) fn keep(&mut self, id: CheckpointId) {
+        self.kept.push_back(id);
+        while self.kept.len() > self.job.graph.checkpoint.retain as usize {
+            let Some(oldest) = self.kept.pop_front() else { return };
+            let Ok(storage) = self.job.directory.checkpoint(oldest) else {
+                continue;
+            };
+            self.beside(async move {
+                if let Err(error) = storage.delete_prefix("").await {
+                    tracing::warn!("an old checkpoint could not be removed: {error}");
+                }
+                Background::Removed
+            });
+        }
+    }
+}

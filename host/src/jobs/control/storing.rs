@@ -1,0 +1,441 @@
+//! What happens to the files of a round, beside the loop: stored, then its modules become the job's, then its output is
+//! committed. Each step begins only when the one before it is durable.
+
+use std::collections::BTreeMap;
+
+use regraft_model::id::{CheckpointId, JobVersion, OperatorUid};
+
+use super::failover::JobFailure;
+use super::rounds::{Flight, Leg};
+use super::{Background, Controller, Stage, reply};
+use crate::checkpoint::round::Acknowledged;
+use crate::checkpoint::store::{JobFacts, StoreAs, Stored, store};
+use crate::dataflow::control::locked;
+use crate::dataflow::sink::blackhole;
+use crate::jobs::attempt::{descriptions, digests};
+use crate::jobs::commit::{CommitError, Handles, commit_all};
+use crate::jobs::handle::JobError;
+use crate::jobs::job::Job;
+use crate::jobs::records::{RecordError, SavepointRecord, VersionRecord};
+use crate::savepoint::metadata::{Owner, Trigger};
+use crate::storage::{Storage, StoreError, paths};
+use regraft_model::snapshot::SnapshotKind;
+
+/// What became of a round's files.
+pub(super) enum StoreOutcome {
+    /// The round is durable.
+    Durable(Box<Stored>),
+    /// It is not, and nothing of it is left.
+    Failed(String),
+    /// It may be: the store did not say, and does not let it be removed.
+    Unclear(String),
+}
+
+impl Controller {
+    /// Writes the round's files.
+    pub(super) fn store(&mut self, round: Acknowledged) {
+        let id = round.id;
+        let Some(flight) = self.flights.get_mut(&id) else {
+            return;
+        };
+        let target = match &flight.request.savepoint_dir {
+            Some(dir) => {
+                let name = paths::savepoint(self.job.job_id, self.job.host.environment.random() as u64);
+                self.job.host.stores.open(dir).and_then(|dir| dir.child(&name))
+            }
+            None => self.job.directory.checkpoint(id),
+        };
+        let target = match target {
+            Ok(target) => target,
+            Err(error) => return self.round_failed(id, &error.to_string()),
+        };
+        flight.target = Some(target.clone());
+        let user = flight.request.savepoint_dir.is_some();
+        let how = StoreAs {
+            layout: flight.request.layout,
+            trigger: trigger(round.kind),
+            owner: if user { Owner::User } else { Owner::Host },
+            completed_ms: self.clock.now_ms(),
+        };
+        // The version that goes on behind an upgrade's barrier is not yet that of the state before it.
+        let facts = self.facts.clone();
+        let job = self.job.clone();
+        if user {
+            self.savepoints.insert(id);
+        }
+        self.beside(async move {
+            let outcome = if user {
+                store_savepoint(&job, round, &facts, &target, how).await
+            } else {
+                store_checkpoint(&job, round, &facts, &target, how).await
+            };
+            Background::Stored(id, outcome)
+        });
+    }
+
+    /// The store has answered.
+    pub(super) fn stored(&mut self, id: CheckpointId, outcome: StoreOutcome) {
+        match outcome {
+            StoreOutcome::Failed(why) => {
+                self.savepoints.remove(&id);
+                self.round_failed(id, &why);
+            }
+            StoreOutcome::Unclear(why) => self.unclear(id, why),
+            StoreOutcome::Durable(stored) => self.durable(id, *stored),
+        }
+    }
+
+    fn durable(&mut self, id: CheckpointId, stored: Stored) {
+        let now = self.now_ns();
+        let Some(flight) = self.flights.get_mut(&id) else {
+            return;
+        };
+        if let (Some(report), Some(target)) = (&mut flight.report, &flight.target) {
+            report.path = target.url();
+            report.bytes = stored.bytes;
+            report.duration_ms = (now - flight.started_ns) / 1_000_000;
+        }
+        let (kind, swaps) = (flight.request.kind, flight.request.swap.is_some());
+        match self.stage {
+            Stage::Running => {}
+            Stage::Restarting(_) => return self.durable_meanwhile(id),
+            Stage::Ending(_) => return self.durable_too_late(id),
+        }
+        let committing = |flight: &Flight| matches!(flight.leg, Leg::Flipping | Leg::Committing | Leg::Queued);
+        let overtaken = self.flights.range(id..).any(|(_, later)| committing(later));
+        if self.committed >= Some(id) || overtaken {
+            return self.too_old(id);
+        }
+        locked(&self.shared.state).sink_totals = totals(&stored.sink_states);
+        if kind.commits() {
+            self.subsume_before(id);
+        }
+        if swaps {
+            self.flip(id, stored.handles);
+        } else if kind.commits() {
+            self.queue_commit(id, stored.handles);
+        } else {
+            self.completed(id);
+        }
+    }
+
+    /// A round became durable while the job restarts. What it has to commit is committed by the next attempt, which finds it.
+    pub(super) fn durable_meanwhile(&mut self, id: CheckpointId) {
+        let Some(flight) = self.flights.get_mut(&id) else {
+            return;
+        };
+        flight.leg = Leg::Held;
+        match flight.request.kind {
+            // Whether the job ends with it, or goes on with other modules, is what the next attempt finds out.
+            SnapshotKind::Stop | SnapshotKind::Upgrade => {}
+            SnapshotKind::Savepoint | SnapshotKind::Checkpoint | SnapshotKind::EndOfInput => {
+                if let Some(mut flight) = self.flights.remove(&id) {
+                    self.tell_completed(id, &flight);
+                    if let Some(report) = flight.report.take() {
+                        reply(&mut flight.request, Ok(report));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A round became durable when the job had been ended: nothing is committed any more, but a savepoint is a savepoint.
+    fn durable_too_late(&mut self, id: CheckpointId) {
+        let Some(mut flight) = self.flights.remove(&id) else {
+            return;
+        };
+        self.tell_completed(id, &flight);
+        let Some(report) = flight.report.take() else { return };
+        if flight.request.kind == SnapshotKind::Savepoint {
+            return reply(&mut flight.request, Ok(report));
+        }
+        let message = format!(
+            "job {} was ended while it was being saved; what is saved is complete at {}, and its output is not committed",
+            self.job.job_id, report.path
+        );
+        reply(&mut flight.request, Err(JobError::failed(message)));
+    }
+
+    /// A later round has committed what this one names.
+    fn too_old(&mut self, id: CheckpointId) {
+        if let Some(flight) = self.flights.remove(&id) {
+            self.remember(id, &flight, Some("a later checkpoint was complete before it"));
+            if let Some(storage) = flight.target {
+                self.beside(async move {
+                    if let Err(error) = storage.delete_prefix("").await {
+                        tracing::warn!("an old checkpoint could not be removed: {error}");
+                    }
+                    Background::Removed
+                });
+            }
+        }
+    }
+
+    /// Nobody knows whether the round is durable. Only of one that ends the job does it matter now: the next attempt looks.
+    fn unclear(&mut self, id: CheckpointId, why: String) {
+        let stops = self
+            .flights
+            .get(&id)
+            .is_some_and(|flight| flight.request.kind == SnapshotKind::Stop);
+        if !stops || matches!(self.stage, Stage::Ending(_)) {
+            return self.round_failed(id, &why);
+        }
+        let message = format!("savepoint {id} of job {} FAILED ({why})", self.job.job_id);
+        if let Some(flight) = self.flights.get_mut(&id) {
+            flight.leg = Leg::Held;
+            flight.why = Some(message.clone());
+        }
+        if self.is_running() {
+            self.fail(JobFailure::new(message, 0..self.job.regions.len()));
+        }
+    }
+
+    /// Makes the modules of an upgrade the job's: a record that is created, never overwritten.
+    fn flip(&mut self, id: CheckpointId, handles: Handles) {
+        let Some(flight) = self.flights.get_mut(&id) else {
+            return;
+        };
+        let Some(swap) = &flight.request.swap else { return };
+        flight.leg = Leg::Flipping;
+        let mut modules = self.facts.modules.clone();
+        modules.extend(swap.modules.iter().map(|(uid, module)| (uid.clone(), module.clone())));
+        let record = VersionRecord {
+            version: JobVersion(self.facts.version.0 + 1),
+            checkpoint_id: Some(id),
+            modules: digests(&modules),
+            nonce: format!("{:032x}", self.job.host.environment.random()),
+        };
+        let new = swap.modules.clone();
+        self.flipping_handles = Some(handles);
+        let directory = self.job.directory.clone();
+        self.beside(async move {
+            let flipped = async {
+                directory.keep_modules(&new).await?;
+                directory.create_version(&record).await
+            };
+            Background::Flipped(id, flipped.await)
+        });
+    }
+
+    /// The record of the new version is there, or not.
+    pub(super) fn flipped(&mut self, id: CheckpointId, result: Result<(), RecordError>) {
+        let handles = self.flipping_handles.take().unwrap_or_default();
+        let running = self.is_running();
+        let Some(flight) = self.flights.get_mut(&id) else {
+            return;
+        };
+        let message = match result {
+            Ok(()) if running => {
+                self.new_version(id);
+                return self.queue_commit(id, handles);
+            }
+            Ok(()) => return flight.leg = Leg::Held,
+            Err(error) => error,
+        };
+        flight.leg = Leg::Held;
+        flight.why = Some(format!("checkpoint {id} of job {} FAILED ({message})", self.job.job_id));
+        if !running {
+            return;
+        }
+        // The record may be there all the same: the next attempt looks, and runs what it says.
+        if message.may_pass() {
+            self.rewind();
+        } else {
+            self.fail(JobFailure::fatal(message.to_string()));
+        }
+    }
+
+    /// From here on the job is what the upgrade made of it.
+    fn new_version(&mut self, id: CheckpointId) {
+        let Some(flight) = self.flights.get_mut(&id) else {
+            return;
+        };
+        if let Some(swap) = &flight.request.swap {
+            let new = swap.modules.iter().map(|(uid, module)| (uid.clone(), module.clone()));
+            self.facts.modules.extend(new);
+        }
+        self.facts.version = JobVersion(self.facts.version.0 + 1);
+        if let Some(report) = &mut flight.report {
+            report.version = self.facts.version;
+        }
+        let mut state = locked(&self.shared.state);
+        state.version = self.facts.version;
+        state.modules.clone_from(&self.facts.modules);
+        state.descriptions = descriptions(&self.facts.modules);
+    }
+
+    fn queue_commit(&mut self, id: CheckpointId, handles: Handles) {
+        if let Some(flight) = self.flights.get_mut(&id) {
+            flight.leg = Leg::Queued;
+        }
+        self.commits.push_back((id, handles));
+        self.commit_next();
+    }
+
+    /// Commits the oldest round that waits for it, unless one is being committed.
+    fn commit_next(&mut self) {
+        if self.committing {
+            return;
+        }
+        let Some((id, handles)) = self.commits.pop_front() else {
+            return;
+        };
+        self.committing = true;
+        if let Some(flight) = self.flights.get_mut(&id) {
+            flight.leg = Leg::Committing;
+        }
+        let job = self.job.clone();
+        self.beside(async move {
+            let result = commit_all(&*job.host.environment, &job.committers, &handles).await;
+            Background::Committed(id, result)
+        });
+    }
+
+    /// The output of a round is visible, or cannot be made so for now.
+    pub(super) fn committed(&mut self, id: CheckpointId, result: Result<(), CommitError>) {
+        self.committing = false;
+        match result {
+            Ok(()) => {
+                self.committed = self.committed.max(Some(id));
+                self.completed(id);
+            }
+            Err(error) => self.commit_failed(id, &error),
+        }
+        if self.is_running() {
+            self.commit_next();
+        }
+    }
+
+    fn commit_failed(&mut self, id: CheckpointId, error: &CommitError) {
+        let Some(mut flight) = self.flights.remove(&id) else {
+            return;
+        };
+        let path = flight
+            .report
+            .as_ref()
+            .map(|report| report.path.clone())
+            .unwrap_or_default();
+        let word = if flight.request.savepoint_dir.is_some() {
+            "savepoint"
+        } else {
+            "checkpoint"
+        };
+        let message = format!("{word} {id} is complete at {path}, but its output could not be committed: {error}");
+        self.tell_completed(id, &flight);
+        if flight.request.savepoint_dir.is_none() {
+            self.keep(id);
+        }
+        let failed = JobError {
+            path: Some(path),
+            ..JobError::failed(message.clone()).on(&error.uid)
+        };
+        reply(&mut flight.request, Err(failed));
+        if !self.is_running() {
+            return;
+        }
+        let region = self.region_of_uid(&error.uid);
+        let failure = if error.may_pass && flight.request.kind != SnapshotKind::Stop {
+            JobFailure::new(message, region)
+        } else {
+            JobFailure::fatal(message)
+        };
+        self.fail(failure.on(&error.uid));
+    }
+}
+
+async fn store_checkpoint(
+    job: &Job,
+    round: Acknowledged,
+    facts: &JobFacts,
+    target: &Storage,
+    how: StoreAs,
+) -> StoreOutcome {
+    let stored = store(&*job.host.environment, round, facts, target, how).await;
+    let why = match stored {
+        Ok(stored) => return StoreOutcome::Durable(Box::new(stored)),
+        Err(error) => error.to_string(),
+    };
+    if let Err(error) = remove(target).await {
+        // The next attempt removes it, or finds it complete and uses it.
+        tracing::warn!("files of a failed checkpoint could not be removed: {error}");
+    }
+    StoreOutcome::Failed(why)
+}
+
+/// Removes what has been written of a snapshot that is said to have failed; should it be complete after all, it is not any
+/// more from the first step on.
+async fn remove(target: &Storage) -> Result<(), StoreError> {
+    target.delete(paths::METADATA).await?;
+    target.delete_prefix("").await
+}
+
+/// A savepoint is written down before it is written, so that whoever goes on with the job keeps the output that it names,
+/// and knows of one that ends the job.
+async fn store_savepoint(
+    job: &Job,
+    round: Acknowledged,
+    facts: &JobFacts,
+    target: &Storage,
+    how: StoreAs,
+) -> StoreOutcome {
+    let mut handles = Handles::new();
+    for (uid, snapshot) in round.snapshots.iter().flat_map(|part| &part.sinks) {
+        handles
+            .entry(uid.clone())
+            .or_default()
+            .extend(snapshot.handles.iter().cloned());
+    }
+    let mut record = SavepointRecord {
+        checkpoint_id: round.id,
+        attempt: facts.attempt,
+        kind: round.kind,
+        path: target.url(),
+        handles,
+        complete: false,
+    };
+    let why = match job.directory.write_savepoint(&record).await {
+        Err(error) => format!("it cannot be written down in the checkpoint directory: {error}"),
+        Ok(()) => match store(&*job.host.environment, round, facts, target, how).await {
+            Err(error) => error.to_string(),
+            Ok(stored) => {
+                record.complete = true;
+                if let Err(error) = job.directory.write_savepoint(&record).await {
+                    tracing::warn!("a savepoint could not be marked as complete: {error}");
+                }
+                return StoreOutcome::Durable(Box::new(stored));
+            }
+        },
+    };
+    // Complete or not: who asked is told that there is none.
+    let removed = async {
+        remove(target).await?;
+        job.directory.forget_savepoint(record.checkpoint_id).await
+    };
+    match removed.await {
+        Ok(()) => StoreOutcome::Failed(why),
+        Err(error) => {
+            tracing::warn!("files of a failed savepoint could not be removed: {error}");
+            StoreOutcome::Unclear(why)
+        }
+    }
+}
+
+/// Totals of each blackhole sink from the states of its subtasks.
+pub(super) fn totals(states: &BTreeMap<OperatorUid, Vec<serde_json::Value>>) -> BTreeMap<OperatorUid, (u64, u64)> {
+    let with_state = states
+        .iter()
+        .filter(|(_, all)| all.iter().any(|state| !state.is_null()));
+    with_state
+        .map(|(uid, all)| (uid.clone(), blackhole::totals(all)))
+        .collect()
+}
+
+const fn trigger(kind: SnapshotKind) -> Trigger {
+    match kind {
+        SnapshotKind::Checkpoint => Trigger::Periodic,
+        SnapshotKind::Savepoint => Trigger::Manual,
+        SnapshotKind::Stop => Trigger::Stop,
+        SnapshotKind::EndOfInput => Trigger::EndOfInput,
+        SnapshotKind::Upgrade => Trigger::Upgrade,
+    }
+}

@@ -1,0 +1,161 @@
+//! What stays over all attempts of a job in this process: its graph, its directory, its regions, what commits its output.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use regraft_model::id::{AttemptId, JobId, OperatorUid};
+use tokio::sync::mpsc;
+
+use super::deploy::{Counters, committer, counters};
+use super::records::JobDirectory;
+use crate::dataflow::control::{Event, EventSink};
+use crate::dataflow::executor::Executor;
+use crate::dataflow::operator::OperatorModule;
+use crate::dataflow::sink::SinkCommitter;
+use crate::environment::Environment;
+use crate::graph::chaining;
+use crate::graph::job_graph::{JobGraph, Node, NodeKind};
+use crate::graph::regions::regions;
+use crate::storage::Stores;
+
+/// What a host lends every job.
+#[derive(Clone)]
+pub struct HostContext {
+    /// The machine.
+    pub environment: Arc<dyn Environment>,
+    /// Where objects are.
+    pub stores: Arc<dyn Stores>,
+    /// What runs subtasks.
+    pub executor: Arc<dyn Executor>,
+    /// Where checkpoints go by default.
+    pub checkpoint_dir: PathBuf,
+    /// Whether this host brings its jobs back after it was killed. A job that has ended then leaves a record that says so.
+    pub recovers: bool,
+}
+
+impl HostContext {
+    /// Where the checkpoints of a job go, as a path or URL.
+    #[must_use]
+    pub fn checkpoint_dir_of(&self, graph: &JobGraph) -> String {
+        let own = graph.checkpoint.dir.clone();
+        own.unwrap_or_else(|| self.checkpoint_dir.to_string_lossy().into_owned())
+    }
+}
+
+/// Makes a module of a component's file. It may take a while: it is called where it holds nobody up.
+pub trait LoadModule: Send + Sync {
+    /// Loads the component of an operator.
+    ///
+    /// # Errors
+    /// A text that says what is wrong with it.
+    fn load(&self, uid: &OperatorUid, component: Bytes) -> Result<Arc<dyn OperatorModule>, String>;
+}
+
+/// A part of a job that restarts as one: what records connect.
+#[derive(Debug, Clone)]
+pub struct Region {
+    /// Its nodes.
+    pub nodes: Vec<OperatorUid>,
+    /// Its chains: positions among those of the job.
+    pub chains: Vec<usize>,
+}
+
+/// What commits the output of each sink.
+pub type Committers = BTreeMap<OperatorUid, Arc<dyn SinkCommitter>>;
+
+/// A job, whichever attempt runs it.
+pub struct Job {
+    /// Its id.
+    pub job_id: JobId,
+    /// Its host.
+    pub host: HostContext,
+    /// Its graph.
+    pub graph: Arc<JobGraph>,
+    /// Its records and checkpoints.
+    pub directory: JobDirectory,
+    /// The parts of it that restart alone.
+    pub regions: Vec<Region>,
+    /// The uids of each chain.
+    pub chains: Vec<Vec<OperatorUid>>,
+    /// What commits each sink's output.
+    pub committers: Committers,
+    /// What each node counts, over all attempts in this process.
+    pub counters: Counters,
+    /// Loads modules that only the job's directory has.
+    pub loader: Option<Arc<dyn LoadModule>>,
+    /// Whether sources wait at the end of input (`--savepoint-at-end`).
+    pub hold_at_end: bool,
+    /// Takes what subtasks tell, with the attempt that they are of.
+    pub events: mpsc::UnboundedSender<(AttemptId, Event)>,
+}
+
+impl Job {
+    /// A job of this graph, in its directory.
+    #[must_use]
+    pub fn new(
+        host: &HostContext,
+        job_id: JobId,
+        graph: Arc<JobGraph>,
+        directory: JobDirectory,
+        events: mpsc::UnboundedSender<(AttemptId, Event)>,
+    ) -> Self {
+        let chains = chaining::chains(&graph);
+        let uid = |node: &usize| graph.nodes.get(*node).map(|node| node.uid.clone());
+        let region = |nodes: Vec<usize>| Region {
+            chains: (0..chains.len())
+                .filter(|c| chains[*c].nodes.iter().any(|node| nodes.contains(node)))
+                .collect(),
+            nodes: nodes.iter().filter_map(uid).collect(),
+        };
+        Self {
+            job_id,
+            host: host.clone(),
+            directory,
+            regions: regions(&graph).into_iter().map(region).collect(),
+            chains: chains
+                .iter()
+                .map(|chain| chain.nodes.iter().filter_map(uid).collect())
+                .collect(),
+            committers: committers(host, &graph, job_id),
+            counters: counters(&graph),
+            loader: None,
+            hold_at_end: false,
+            events,
+            graph,
+        }
+    }
+
+    /// Where the subtasks of an attempt tell what happens.
+    #[must_use]
+    pub fn event_sink(&self, attempt: AttemptId) -> EventSink {
+        let events = self.events.clone();
+        Arc::new(move |event| {
+            // After the control loop has ended nobody listens any more.
+            let _ = events.send((attempt, event));
+        })
+    }
+
+    /// The chains of a region.
+    #[must_use]
+    pub fn chains_of(&self, region: usize) -> &[usize] {
+        self.regions.get(region).map_or(&[], |region| &region.chains)
+    }
+}
+
+/// What commits the output of each sink and the dead letters of each operator, for a job that wrote them.
+#[must_use]
+pub fn committers(host: &HostContext, graph: &JobGraph, job_id: JobId) -> Committers {
+    let files = host.environment.files();
+    let connector = |kind: &NodeKind| match kind {
+        NodeKind::Sink(sink) => Some(sink.connector.clone()),
+        NodeKind::Operator(operator) => operator.dead_letter.as_ref().map(|letters| letters.connector.clone()),
+        NodeKind::Source(_) => None,
+    };
+    let of = |node: &Node| {
+        let connector = connector(&node.kind)?;
+        Some((node.uid.clone(), committer(&files, &node.uid, &connector, job_id)))
+    };
+    graph.nodes.iter().filter_map(of).collect()
+}

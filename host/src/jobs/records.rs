@@ -1,0 +1,520 @@
+//! What a job writes down of itself in `<checkpoint dir>/<JobID>/`, beside its checkpoints, so that it can be brought back
+//! by another process (`docs/design/0010-recovery.md`, `docs/formats/savepoint.md`).
+//!
+//! ```text
+//! job.json                what it started with; never changed
+//! versions/<n>.json       which modules it runs: created, never overwritten; the greatest number counts
+//! attempts/<n>.json       who runs it: created, never overwritten; the greatest number counts
+//! savepoints/<n>.json     a savepoint that names output which is not committed yet
+//! ended.json              it has ended, and is never to run again
+//! shared/<sha256>.wasm    its modules
+//! ```
+//!
+//! A put whose answer is lost has happened or not. What is created only once therefore carries a random text, so that
+//! whoever asks again can tell their own from another's.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
+use regraft_model::snapshot::SnapshotKind;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::status::JobStatus;
+use crate::dataflow::operator::Modules;
+use crate::savepoint::metadata::Ancestor;
+use crate::storage::{Storage, StoreError, paths};
+
+/// `job.json`: what a job started with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// The job.
+    pub job_id: JobId,
+    /// Its name.
+    pub name: String,
+    /// Milliseconds since the Unix epoch.
+    pub started_at: i64,
+    /// The savepoint that it started from; none: from the beginning.
+    pub origin: Option<Origin>,
+}
+
+/// The savepoint that a job started from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Where it is, as a URL.
+    pub path: String,
+    /// `--allow-non-restored-state`.
+    pub allow_non_restored: bool,
+    /// `--drop-state`, each.
+    pub drop_state: Vec<String>,
+    /// The savepoint's job, and those before it.
+    pub lineage: Vec<Ancestor>,
+}
+
+/// `versions/<n>.json`: which modules a job runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRecord {
+    /// Its number.
+    pub version: JobVersion,
+    /// The upgrade's checkpoint; none: the job started with it.
+    pub checkpoint_id: Option<CheckpointId>,
+    /// The SHA-256 of each operator's module.
+    pub modules: BTreeMap<OperatorUid, String>,
+    /// Tells one try from another.
+    pub nonce: String,
+}
+
+/// `attempts/<n>.json`: that somebody runs the job, from where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// Its number.
+    pub attempt: AttemptId,
+    /// The checkpoint that it goes on from; none: the savepoint that the job started from, or the beginning.
+    pub restored: Option<CheckpointId>,
+    /// Rounds of this attempt have greater numbers than this one.
+    pub last_id: CheckpointId,
+    /// Milliseconds since the Unix epoch.
+    pub started_at: i64,
+    /// Tells one try from another.
+    pub nonce: String,
+}
+
+/// `savepoints/<n>.json`: written before the savepoint, and removed when the output that it names is committed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavepointRecord {
+    /// Its round.
+    pub checkpoint_id: CheckpointId,
+    /// The attempt that takes it.
+    pub attempt: AttemptId,
+    /// A savepoint, or one that ends the job.
+    pub kind: SnapshotKind,
+    /// Where it is, as a URL.
+    pub path: String,
+    /// What each sink has pending in it.
+    pub handles: BTreeMap<OperatorUid, Vec<serde_json::Value>>,
+    /// Whether it is known to be complete.
+    pub complete: bool,
+}
+
+/// `ended.json`: how a job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndRecord {
+    /// A terminal stage.
+    pub status: JobStatus,
+    /// Milliseconds since the Unix epoch.
+    pub ended_at: i64,
+    /// The savepoint that ended it, as a URL.
+    pub savepoint: Option<String>,
+    /// Why it failed.
+    pub failure: Option<String>,
+}
+
+/// Why a record cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The store said no.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It does not read as what it should be.
+    #[error("{path} is damaged: {reason}. Use another copy of it, or start the job from a savepoint.")]
+    Damaged {
+        /// The record.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Somebody else has written it.
+    #[error("{path} has been written by another host: it runs this job now, and two must not")]
+    Taken {
+        /// The record.
+        path: String,
+    },
+}
+
+impl RecordError {
+    /// Whether asking again later may go well.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Store(_))
+    }
+
+    /// The record.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Store(error) => error.path(),
+            Self::Damaged { path, .. } | Self::Taken { path } => path,
+        }
+    }
+}
+
+/// The directory of one job in the checkpoint directory.
+#[derive(Debug, Clone)]
+pub struct JobDirectory {
+    job_id: JobId,
+    root: Storage,
+    storage: Storage,
+}
+
+const JOB: &str = "job.json";
+const ENDED: &str = "ended.json";
+const VERSIONS: &str = "versions";
+const ATTEMPTS: &str = "attempts";
+const SAVEPOINTS: &str = "savepoints";
+
+impl JobDirectory {
+    /// The directory of a job, there or not.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidLocation`].
+    pub fn new(checkpoints: &Storage, job_id: JobId) -> Result<Self, StoreError> {
+        Ok(Self {
+            job_id,
+            root: checkpoints.clone(),
+            storage: checkpoints.child(&job_id.to_string())?,
+        })
+    }
+
+    /// The checkpoint directory that it is in.
+    #[must_use]
+    pub const fn root(&self) -> &Storage {
+        &self.root
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub const fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Where a checkpoint is, or would be.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidLocation`].
+    pub fn checkpoint(&self, id: CheckpointId) -> Result<Storage, StoreError> {
+        self.root.child(&paths::checkpoint(self.job_id, id))
+    }
+
+    /// The numbers of all checkpoints, complete or not, newest first.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn checkpoints(&self) -> Result<Vec<CheckpointId>, StoreError> {
+        let (directories, _) = self.storage.list_names().await?;
+        let ids = directories.iter().filter_map(|name| paths::parse_checkpoint(name));
+        let mut ids: Vec<CheckpointId> = ids.collect();
+        ids.sort_by(|a, b| b.cmp(a));
+        Ok(ids)
+    }
+
+    /// Writes `job.json`.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn write_job(&self, record: &JobRecord) -> Result<(), RecordError> {
+        Ok(self.storage.put(JOB, text(record)).await?)
+    }
+
+    /// What the job started with; none where there is no such job here.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub async fn job(&self) -> Result<Option<JobRecord>, RecordError> {
+        self.read(JOB).await
+    }
+
+    /// Makes a version the job's.
+    ///
+    /// # Errors
+    /// [`RecordError::Taken`] where somebody else has made another of that number.
+    pub async fn create_version(&self, record: &VersionRecord) -> Result<(), RecordError> {
+        self.create(&format!("{VERSIONS}/{}.json", record.version), record)
+            .await
+    }
+
+    /// The version that counts.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub async fn newest_version(&self) -> Result<Option<VersionRecord>, RecordError> {
+        match self.numbers(VERSIONS).await?.last() {
+            Some(last) => self.read(&format!("{VERSIONS}/{last}.json")).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Makes an attempt the one that runs the job. Earlier ones are forgotten.
+    ///
+    /// # Errors
+    /// [`RecordError::Taken`] where somebody else has begun one since.
+    pub async fn create_attempt(&self, record: &AttemptRecord) -> Result<(), RecordError> {
+        let name = format!("{ATTEMPTS}/{}.json", record.attempt);
+        self.create(&name, record).await?;
+        // The one that was asked for may have been forgotten already, after later ones.
+        for number in self.numbers(ATTEMPTS).await? {
+            let own = u64::from(record.attempt.0);
+            if number > own {
+                let path = self.storage.url_of(&format!("{ATTEMPTS}/{number}.json"));
+                return Err(RecordError::Taken { path });
+            }
+            if number < own {
+                self.storage.delete(&format!("{ATTEMPTS}/{number}.json")).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The attempt that counts.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub async fn newest_attempt(&self) -> Result<Option<AttemptRecord>, RecordError> {
+        match self.numbers(ATTEMPTS).await?.last() {
+            Some(last) => self.read(&format!("{ATTEMPTS}/{last}.json")).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Writes down a savepoint.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn write_savepoint(&self, record: &SavepointRecord) -> Result<(), RecordError> {
+        let name = format!("{SAVEPOINTS}/{}.json", record.checkpoint_id);
+        Ok(self.storage.put(&name, text(record)).await?)
+    }
+
+    /// All savepoints that are written down, in order.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub async fn savepoints(&self) -> Result<Vec<SavepointRecord>, RecordError> {
+        let mut records = vec![];
+        for number in self.numbers(SAVEPOINTS).await? {
+            records.extend(self.read(&format!("{SAVEPOINTS}/{number}.json")).await?);
+        }
+        Ok(records)
+    }
+
+    /// Forgets a savepoint.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn forget_savepoint(&self, id: CheckpointId) -> Result<(), StoreError> {
+        self.storage.delete(&format!("{SAVEPOINTS}/{id}.json")).await
+    }
+
+    /// Writes down that the job has ended.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn write_end(&self, record: &EndRecord) -> Result<(), RecordError> {
+        Ok(self.storage.put(ENDED, text(record)).await?)
+    }
+
+    /// How the job ended; none: it has not.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub async fn end(&self) -> Result<Option<EndRecord>, RecordError> {
+        self.read(ENDED).await
+    }
+
+    /// Removes all but the record that it has ended.
+    ///
+    /// # Errors
+    /// As the store says; the rest of it stays.
+    pub async fn clear(&self) -> Result<(), StoreError> {
+        let (directories, names) = self.storage.list_names().await?;
+        for directory in directories {
+            self.storage.delete_prefix(&directory).await?;
+        }
+        for name in names.iter().filter(|name| *name != ENDED) {
+            self.storage.delete(name).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes all of it.
+    ///
+    /// # Errors
+    /// As the store says; the rest of it stays.
+    pub async fn remove(&self) -> Result<(), StoreError> {
+        self.storage.delete_prefix("").await
+    }
+
+    /// Keeps modules.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn keep_modules(&self, modules: &Modules) -> Result<(), StoreError> {
+        for module in modules.values() {
+            let component = Bytes::copy_from_slice(module.bytes());
+            self.put_module(&module.digest().to_string(), component).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_module(&self, sha256: &str, component: Bytes) -> Result<(), StoreError> {
+        let name = shared_module(sha256);
+        if self.storage.size(&name).await? == Some(component.len() as u64) {
+            return Ok(());
+        }
+        self.storage.put(&name, component).await
+    }
+
+    /// A module's file.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn module(&self, sha256: &str) -> Result<Bytes, StoreError> {
+        self.storage.read(&shared_module(sha256)).await
+    }
+
+    /// The numbers that name the records of a kind, in order.
+    async fn numbers(&self, kind: &str) -> Result<Vec<u64>, StoreError> {
+        let (_, names) = self.storage.child(kind)?.list_names().await?;
+        let numbers = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok());
+        let mut numbers: Vec<u64> = numbers.collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    async fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, RecordError> {
+        let bytes = match self.storage.read(name).await {
+            Ok(bytes) => bytes,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let parsed = serde_json::from_slice(&bytes);
+        parsed.map(Some).map_err(|error| RecordError::Damaged {
+            path: self.storage.url_of(name),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Creates a record that must not be there. One that is there and says the same is our own, whose answer was lost.
+    async fn create<T: Serialize>(&self, name: &str, record: &T) -> Result<(), RecordError> {
+        let text = text(record);
+        match self.storage.create_if_absent(name, text.clone()).await {
+            Ok(()) => Ok(()),
+            Err(StoreError::AlreadyExists { path }) => {
+                if self.storage.read(name).await? == text {
+                    Ok(())
+                } else {
+                    Err(RecordError::Taken { path })
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// `shared/<sha256>.wasm`, within the job's directory.
+fn shared_module(sha256: &str) -> String {
+    format!("{}/{sha256}.wasm", paths::SHARED_DIR)
+}
+
+fn text(record: &impl Serialize) -> Bytes {
+    // Maps with text keys, numbers and texts: there is nothing that JSON cannot say.
+    Bytes::from(serde_json::to_vec_pretty(record).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> JobDirectory {
+        JobDirectory::new(&Storage::in_memory("ckpt"), JobId::from_bits(7)).expect("a directory")
+    }
+
+    fn attempt(number: u32, nonce: &str) -> AttemptRecord {
+        AttemptRecord {
+            attempt: AttemptId(number),
+            restored: None,
+            last_id: CheckpointId(0),
+            started_at: 5,
+            nonce: nonce.to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_begun_by_one_alone() {
+        let directory = directory();
+        assert_eq!(directory.newest_attempt().await.expect("read"), None);
+        directory.create_attempt(&attempt(1, "a")).await.expect("created");
+        directory
+            .create_attempt(&attempt(1, "a"))
+            .await
+            .expect("the same again");
+        let refused = directory.create_attempt(&attempt(1, "b")).await.expect_err("taken");
+        assert_eq!(
+            refused.to_string(),
+            "store:///ckpt/00000000000000000000000000000007/attempts/1.json has been written by another host: it runs this job now, and two must not"
+        );
+        directory.create_attempt(&attempt(10, "b")).await.expect("created");
+        // A late one must not get the number of one that has been forgotten.
+        let late = directory.create_attempt(&attempt(2, "a")).await.expect_err("too late");
+        assert!(matches!(late, RecordError::Taken { .. }) && !late.may_pass());
+        let newest = directory.newest_attempt().await.expect("read").expect("one");
+        assert_eq!((newest.attempt, newest.nonce.as_str()), (AttemptId(10), "b"));
+    }
+
+    #[tokio::test]
+    async fn the_newest_version_counts_and_is_never_overwritten() {
+        let directory = directory();
+        let version = |number, nonce: &str| VersionRecord {
+            version: JobVersion(number),
+            checkpoint_id: None,
+            modules: BTreeMap::new(),
+            nonce: nonce.to_owned(),
+        };
+        for number in 1..=10 {
+            directory.create_version(&version(number, "a")).await.expect("created");
+        }
+        assert!(directory.create_version(&version(10, "b")).await.is_err());
+        let newest = directory.newest_version().await.expect("read").expect("one");
+        assert_eq!((newest.version, newest.nonce.as_str()), (JobVersion(10), "a"));
+    }
+
+    #[tokio::test]
+    async fn a_cleared_directory_still_says_that_the_job_has_ended() {
+        let directory = directory();
+        directory
+            .put_module("00ff", Bytes::from_static(b"wasm"))
+            .await
+            .expect("put");
+        directory.storage().put("chk-3/_metadata", "x").await.expect("put");
+        directory.storage().put("chk-12/_metadata", "x").await.expect("put");
+        assert_eq!(
+            directory.checkpoints().await.expect("listed"),
+            [CheckpointId(12), CheckpointId(3)]
+        );
+        let end = EndRecord {
+            status: JobStatus::Finished,
+            ended_at: 9,
+            savepoint: None,
+            failure: None,
+        };
+        directory.write_end(&end).await.expect("written");
+        directory.clear().await.expect("cleared");
+        assert_eq!(directory.end().await.expect("read"), Some(end));
+        let left = directory.storage().list("").await.expect("listed");
+        assert_eq!(
+            left.iter().map(|object| object.name.as_str()).collect::<Vec<_>>(),
+            ["ended.json"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_damaged_record_is_named() {
+        let directory = directory();
+        directory.storage().put("job.json", "{\"job").await.expect("put");
+        let error = directory.job().await.expect_err("damaged").to_string();
+        assert!(
+            error.starts_with("store:///ckpt/00000000000000000000000000000007/job.json is damaged: EOF while parsing"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! Brings a job back that another process ran, from what it has written down: the same JobID, the next attempt.
+
+use std::sync::Arc;
+
+use regraft_model::id::{AttemptId, CheckpointId, JobId};
+
+use super::attempt::{Prepared, Wish, descriptions, modules_of, prepare};
+use super::handle::JobHandle;
+use super::job::{HostContext, LoadModule};
+use super::records::{EndRecord, RecordError};
+use super::resume::{AttemptError, Durable, Over};
+use super::start::{admitted, assemble, launch};
+use super::status::JobStatus;
+use crate::graph::job_graph::JobGraph;
+
+/// A job to bring back.
+pub struct RecoverJob {
+    /// Its id.
+    pub job_id: JobId,
+    /// Its graph, as it was started with.
+    pub graph: JobGraph,
+    /// Loads its modules.
+    pub loader: Arc<dyn LoadModule>,
+    /// `--savepoint-at-end`, as it was started with.
+    pub savepoint_at_end: Option<String>,
+}
+
+/// What came of a job.
+pub enum Recovered {
+    /// It runs again.
+    Running(JobHandle),
+    /// It had ended: it does not run again.
+    Ended(EndRecord),
+    /// It had never begun: nothing of it is there, or only what a start has left that was killed. Start it.
+    NeverBegun,
+}
+
+/// Brings a job back: the newest version of it, from its newest checkpoint, or from where it started.
+///
+/// Whatever failed may be tried again: nothing of the job is lost by a recovery that fails. [`AttemptError::restartable`]
+/// says whether that is of use.
+///
+/// # Errors
+/// [`AttemptError`]; nothing runs then.
+pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovered, AttemptError> {
+    let RecoverJob {
+        job_id,
+        graph,
+        loader,
+        savepoint_at_end,
+    } = recover;
+    let (mut job, events) = assemble(host, job_id, graph).map_err(AttemptError::fatal)?;
+    job.hold_at_end = savepoint_at_end.is_some();
+    job.loader = Some(loader);
+    let job = Arc::new(job);
+    if let Some(ended) = job.directory.end().await? {
+        // It may have been killed before all was removed.
+        if ended.status != JobStatus::Failed && !retains(&job.graph, &ended) {
+            job.directory.clear().await?;
+        }
+        return Ok(Recovered::Ended(ended));
+    }
+    if job.directory.newest_attempt().await?.is_none() {
+        return Ok(Recovered::NeverBegun);
+    }
+    let durable = Durable::read(&job).await?;
+    let modules = modules_of(&job, &durable.version, &[]).await?;
+    admitted(&job.graph, &descriptions(&modules)).map_err(AttemptError::fatal)?;
+    let wish = Wish {
+        regions: (0..job.regions.len()).collect(),
+        known: modules.into_values().collect(),
+        after: AttemptId(0),
+        last_id: CheckpointId(0),
+        committed: None,
+    };
+    match prepare(&job, &wish).await? {
+        Prepared::Ready(ready) => {
+            tracing::info!(
+                "Job {} ({job_id}) is brought back from {}, attempt {}.",
+                job.graph.name,
+                ready.from,
+                ready.attempt
+            );
+            Ok(Recovered::Running(launch(
+                job,
+                events,
+                &durable.job,
+                *ready,
+                savepoint_at_end,
+            )))
+        }
+        Prepared::Over(over) => Ok(Recovered::Ended(end(&job, &over).await?)),
+    }
+}
+
+/// Whoever keeps the list of jobs has noted the end of one: what the job has left of itself goes, but for the checkpoints of
+/// one that failed, or was cancelled and retains them.
+///
+/// # Errors
+/// [`AttemptError`]; it can be tried again.
+pub async fn forget(host: &HostContext, job_id: JobId, graph: JobGraph) -> Result<(), AttemptError> {
+    let (job, _) = assemble(host, job_id, graph).map_err(AttemptError::fatal)?;
+    match job.directory.end().await? {
+        Some(ended) if ended.status != JobStatus::Failed && !retains(&job.graph, &ended) => {
+            Ok(job.directory.remove().await?)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn retains(graph: &JobGraph, ended: &EndRecord) -> bool {
+    ended.status == JobStatus::Canceled && graph.checkpoint.on_cancel == crate::graph::job_graph::OnCancel::Retain
+}
+
+/// Writes the end of a job down that had come to it, and cleans up.
+async fn end(job: &super::job::Job, over: &Over) -> Result<EndRecord, RecordError> {
+    let record = EndRecord {
+        status: JobStatus::Finished,
+        ended_at: job.host.environment.clock().now_ms(),
+        savepoint: over.savepoint.clone(),
+        failure: None,
+    };
+    job.directory.write_end(&record).await?;
+    for committer in job.committers.values() {
+        let committer = committer.clone();
+        let _ = crate::environment::run_blocking(&*job.host.environment, move || committer.clean()).await;
+    }
+    job.directory.clear().await?;
+    Ok(record)
+}

@@ -1,0 +1,351 @@
+//! Where a job goes on from: decided by what is durable, and by nothing that a process may forget.
+//!
+//! The newest complete checkpoint; before the first one, the savepoint that the job started from; else the beginning
+//! (`docs/design/0010-recovery.md`). A savepoint that ends the job, and the checkpoint at the end of input, mean that there
+//! is nothing left to run: what they have pending is committed, and that is all.
+
+use regraft_model::id::{AttemptId, CheckpointId, OperatorUid};
+use regraft_model::snapshot::SnapshotKind;
+
+use super::commit::Handles;
+use super::handle::JobError;
+use super::job::Job;
+use super::records::{AttemptRecord, JobRecord, Origin, RecordError, SavepointRecord, VersionRecord};
+use crate::dataflow::sink::file::later_parts;
+use crate::graph::job_graph::{NodeKind, SinkConnector};
+use crate::savepoint::load::Savepoint;
+use crate::savepoint::metadata::{Metadata, MetadataError};
+use crate::savepoint::publish::remove_partial;
+
+/// Why an attempt does not come about.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct AttemptError {
+    /// For people.
+    pub error: JobError,
+    /// Whether another try may go well.
+    pub restartable: bool,
+}
+
+impl AttemptError {
+    /// One that another try does not help.
+    #[must_use]
+    pub const fn fatal(error: JobError) -> Self {
+        Self {
+            error,
+            restartable: false,
+        }
+    }
+}
+
+impl From<RecordError> for AttemptError {
+    fn from(error: RecordError) -> Self {
+        let path = Some(error.path().to_owned());
+        Self {
+            restartable: error.may_pass(),
+            error: JobError {
+                path,
+                ..JobError::failed(error.to_string())
+            },
+        }
+    }
+}
+
+impl From<crate::storage::StoreError> for AttemptError {
+    fn from(error: crate::storage::StoreError) -> Self {
+        RecordError::from(error).into()
+    }
+}
+
+impl From<MetadataError> for AttemptError {
+    fn from(error: MetadataError) -> Self {
+        Self {
+            restartable: may_pass(&error),
+            error: JobError {
+                kind: error.kind(),
+                ..JobError::failed(error.to_string())
+            },
+        }
+    }
+}
+
+/// Whether reading again later may go well; if not, the snapshot is damaged.
+const fn may_pass(error: &MetadataError) -> bool {
+    matches!(error, MetadataError::Store(_))
+}
+
+/// Where to go on from.
+#[derive(Debug)]
+pub enum Point {
+    /// A completed checkpoint of this job.
+    Checkpoint(Box<Savepoint>),
+    /// The savepoint that the job started from.
+    Origin(Box<Savepoint>, Origin),
+    /// The beginning of all input.
+    Beginning,
+    /// Nowhere: all is read and saved.
+    Over(Over),
+}
+
+/// The end of a job that only has to be told.
+#[derive(Debug, Clone)]
+pub struct Over {
+    /// Its last round.
+    pub checkpoint_id: CheckpointId,
+    /// The savepoint that ended it, as a URL.
+    pub savepoint: Option<String>,
+    /// What that round has to commit.
+    pub handles: Handles,
+    /// What the round saved, where it is still there.
+    pub metadata: Option<Box<Metadata>>,
+}
+
+/// What is durable of a job.
+#[derive(Debug)]
+pub struct Durable {
+    /// What it started with.
+    pub job: JobRecord,
+    /// The modules that it runs.
+    pub version: VersionRecord,
+    /// Who runs it.
+    pub attempt: Option<AttemptRecord>,
+    /// Savepoints that name output which may not be committed yet.
+    pub savepoints: Vec<SavepointRecord>,
+    /// All its checkpoints, complete or not, newest first.
+    pub checkpoints: Vec<CheckpointId>,
+    /// Checkpoints that are not complete, or that were written after another attempt had begun: of no use to anybody.
+    pub useless: Vec<CheckpointId>,
+    /// Checkpoints that cannot be read.
+    damaged: Vec<(CheckpointId, String)>,
+}
+
+impl Durable {
+    /// Reads what there is. A savepoint that was never completed is removed.
+    ///
+    /// # Errors
+    /// [`AttemptError`].
+    pub async fn read(job: &Job) -> Result<Self, AttemptError> {
+        let directory = &job.directory;
+        let missing = |what: &str| {
+            let path = directory.storage().url();
+            let message = format!(
+                "job {} cannot be brought back: {path} has no {what}. Put the directory back, or start the job from a savepoint.",
+                job.job_id
+            );
+            AttemptError::fatal(JobError {
+                path: Some(path),
+                ..JobError::failed(message)
+            })
+        };
+        let record = directory.job().await?.ok_or_else(|| missing("job.json"))?;
+        let version = directory.newest_version().await?.ok_or_else(|| missing("versions"))?;
+        let attempt = directory.newest_attempt().await?;
+        let mut savepoints = vec![];
+        for record in directory.savepoints().await? {
+            if let Some(record) = resolved(job, record).await? {
+                savepoints.push(record);
+            } else {
+                tracing::info!(
+                    "Files of a savepoint of job {} that was never completed have been removed.",
+                    job.job_id
+                );
+            }
+        }
+        Ok(Self {
+            job: record,
+            version,
+            attempt,
+            savepoints,
+            checkpoints: directory.checkpoints().await?,
+            useless: vec![],
+            damaged: vec![],
+        })
+    }
+
+    /// The number of the next attempt, which is greater than `than`.
+    #[must_use]
+    pub fn next_attempt(&self, than: AttemptId) -> AttemptId {
+        let newest = self.attempt.as_ref().map_or(0, |newest| newest.attempt.0);
+        AttemptId(newest.max(than.0) + 1)
+    }
+
+    /// The greatest number that any round of the job has had, as far as anything is left of it.
+    #[must_use]
+    pub fn last_id(&self) -> CheckpointId {
+        let attempt = self.attempt.iter().map(|newest| newest.last_id);
+        let savepoints = self.savepoints.iter().map(|savepoint| savepoint.checkpoint_id);
+        let checkpoints = self.checkpoints.iter().copied();
+        checkpoints
+            .chain(savepoints)
+            .chain(attempt)
+            .max()
+            .unwrap_or(CheckpointId(0))
+    }
+
+    /// What a sink must keep pending, whatever this attempt does: savepoints name it.
+    #[must_use]
+    pub fn kept(&self, uid: &OperatorUid) -> Vec<serde_json::Value> {
+        let handles = self
+            .savepoints
+            .iter()
+            .filter_map(|savepoint| savepoint.handles.get(uid));
+        handles.flatten().cloned().collect()
+    }
+
+    /// A checkpoint could not be read to its end: the next [`Durable::point`] is an older one.
+    pub fn pass_over(&mut self, id: CheckpointId, why: String) {
+        self.damaged.push((id, why));
+    }
+
+    /// Where to go on from.
+    ///
+    /// # Errors
+    /// [`AttemptError`], also where going back further would write committed output again.
+    pub async fn point(&mut self, job: &Job) -> Result<Point, AttemptError> {
+        let newest = self.newest_checkpoint(job).await?;
+        let newest_id = newest.as_ref().map(|newest| newest.metadata.checkpoint_id);
+        let is_stop = |savepoint: &&SavepointRecord| {
+            savepoint.kind == SnapshotKind::Stop
+                && Some(savepoint.checkpoint_id) > newest_id
+                && self.is_ours(savepoint.attempt, savepoint.checkpoint_id)
+        };
+        if let Some(stop) = self.savepoints.iter().rev().find(is_stop) {
+            let storage = job.host.stores.open(&stop.path)?;
+            // The user may have moved it away; what is to be committed is written down here too.
+            let metadata = Savepoint::load(storage).await.ok();
+            return Ok(Point::Over(Over {
+                checkpoint_id: stop.checkpoint_id,
+                savepoint: Some(stop.path.clone()),
+                handles: stop.handles.clone(),
+                metadata: metadata.map(|savepoint| Box::new(savepoint.metadata)),
+            }));
+        }
+        self.refuse_doubled_output(job, newest_id)?;
+        match newest {
+            Some(newest) if newest.metadata.kind == SnapshotKind::EndOfInput => Ok(Point::Over(Over {
+                checkpoint_id: newest.metadata.checkpoint_id,
+                savepoint: None,
+                handles: handles(&newest.metadata),
+                metadata: Some(Box::new(newest.metadata)),
+            })),
+            Some(newest) => Ok(Point::Checkpoint(Box::new(newest))),
+            None => self.origin(job).await,
+        }
+    }
+
+    /// The newest checkpoint that is complete, that reads, and that no attempt since has disowned.
+    async fn newest_checkpoint(&mut self, job: &Job) -> Result<Option<Savepoint>, AttemptError> {
+        self.useless.clear();
+        for id in self.checkpoints.clone() {
+            if self.damaged.iter().any(|(damaged, _)| *damaged == id) {
+                continue;
+            }
+            match Savepoint::load(job.directory.checkpoint(id)?).await {
+                Ok(checkpoint) if self.is_ours(checkpoint.metadata.attempt, id) => return Ok(Some(checkpoint)),
+                Ok(_) | Err(MetadataError::Missing { .. }) => self.useless.push(id),
+                Err(error) if may_pass(&error) => return Err(error.into()),
+                Err(error) => {
+                    tracing::error!("Checkpoint {id} of job {} cannot be used: {error}", job.job_id);
+                    self.damaged.push((id, error.to_string()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a snapshot counts. One that an earlier attempt completed after a later one had begun does not: the later one
+    /// knows nothing of it, and has dropped the output that it names.
+    fn is_ours(&self, attempt: AttemptId, id: CheckpointId) -> bool {
+        self.attempt
+            .as_ref()
+            .is_none_or(|newest| attempt >= newest.attempt || newest.restored.is_some_and(|restored| id <= restored))
+    }
+
+    /// Going back behind a damaged checkpoint must not write again what it or a later one has committed.
+    fn refuse_doubled_output(&self, job: &Job, newest: Option<CheckpointId>) -> Result<(), AttemptError> {
+        let Some((damaged, why)) = self.damaged.first() else {
+            return Ok(());
+        };
+        let files = job.host.environment.files();
+        let after = newest.unwrap_or(CheckpointId(0));
+        let mut parts = vec![];
+        for node in &job.graph.nodes {
+            if let NodeKind::Sink(sink) = &node.kind
+                && let SinkConnector::File(file) = &sink.connector
+            {
+                parts.extend(later_parts(&*files, &file.path, &node.uid, job.job_id, after));
+            }
+        }
+        let path = job.directory.checkpoint(*damaged)?.url();
+        if newest.is_some() && parts.is_empty() {
+            tracing::warn!(
+                "Job {} goes back to checkpoint {after}: checkpoint {damaged} at {path} cannot be used.",
+                job.job_id
+            );
+            return Ok(());
+        }
+        let consequence = match (newest, parts.first()) {
+            (None, _) => "and no earlier one is there; keep more of them with checkpoint.retain".to_owned(),
+            (Some(_), first) => format!(
+                "and going back to checkpoint {after} would write again what {} part(s) have already, {} the first of them; remove them and start the job from that checkpoint with run -s",
+                parts.len(),
+                first.map(String::as_str).unwrap_or_default()
+            ),
+        };
+        let message = format!(
+            "checkpoint {damaged} of job {} cannot be used: {why}; {consequence}",
+            job.job_id
+        );
+        Err(AttemptError::fatal(JobError {
+            path: Some(path),
+            kind: regraft_model::error_kind::ErrorKind::Data,
+            ..JobError::failed(message)
+        }))
+    }
+
+    async fn origin(&self, job: &Job) -> Result<Point, AttemptError> {
+        let Some(origin) = self.job.origin.clone() else {
+            return Ok(Point::Beginning);
+        };
+        let opened = Savepoint::open(&*job.host.stores, &origin.path).await;
+        let savepoint = opened.map_err(|error| {
+            let mut error = AttemptError::from(error);
+            error.error.message = format!(
+                "job {} has no checkpoint yet, so it goes back to the savepoint that it started from, which must stay until then: {}",
+                job.job_id, error.error.message
+            );
+            error.error.path = Some(origin.path.clone());
+            error
+        })?;
+        Ok(Point::Origin(Box::new(savepoint), origin))
+    }
+}
+
+/// A savepoint that is complete. One that is not is removed, and forgotten.
+async fn resolved(job: &Job, mut record: SavepointRecord) -> Result<Option<SavepointRecord>, AttemptError> {
+    if record.complete {
+        return Ok(Some(record));
+    }
+    let storage = job.host.stores.open(&record.path)?;
+    match remove_partial(&storage).await {
+        Ok(true) => {
+            job.directory.forget_savepoint(record.checkpoint_id).await?;
+            return Ok(None);
+        }
+        Ok(false) => record.complete = true,
+        // Whether the job was to end here must be known. What any other savepoint names can as well be kept.
+        Err(error) if record.kind == SnapshotKind::Stop => return Err(error.into()),
+        Err(error) => tracing::warn!("a savepoint cannot be looked at: {error}"),
+    }
+    Ok(Some(record))
+}
+
+/// What every sink has pending in a snapshot.
+#[must_use]
+pub fn handles(metadata: &Metadata) -> Handles {
+    let of = |entry: &crate::savepoint::metadata::OperatorEntry| {
+        let sink = entry.sink.as_ref()?;
+        Some((entry.uid.clone(), sink.handles.clone()))
+    };
+    metadata.operators.iter().filter_map(of).collect()
+}
