@@ -292,6 +292,16 @@ impl SavedStateKind {
     pub const fn is_keyed(self) -> bool {
         !matches!(self, Self::OperatorList | Self::OperatorUnion | Self::OperatorBroadcast)
     }
+
+    /// The kind of an operator state by the word of its declaration. Admission has refused any other word.
+    #[must_use]
+    pub fn of_operator(word: &str) -> Self {
+        match word {
+            "union" => Self::OperatorUnion,
+            "broadcast" => Self::OperatorBroadcast,
+            _ => Self::OperatorList,
+        }
+    }
 }
 
 impl From<StateKind> for SavedStateKind {

@@ -6,93 +6,90 @@ use bytes::Bytes;
 use regraft_model::id::SubtaskIndex;
 use regraft_model::key_group::KeyGroupRange;
 
+use crate::environment::Environment;
 use crate::savepoint::metadata::{Metadata, MetadataError, ModuleFile, StateFile, checksum};
 use crate::savepoint::rows::EncodedStateFile;
+use crate::storage::retry::retried;
 use crate::storage::{Storage, StoreError, paths};
 
-/// Writes a state file and answers how `_metadata` lists it. `schema` is as in [`StateFile::schema`].
-///
-/// # Errors
-/// Those of [`Storage::put`].
-pub async fn write_state_file(
-    storage: &Storage,
+/// How `_metadata` lists a state file. `schema` is as in [`StateFile::schema`].
+#[must_use]
+pub fn state_file(
     path: String,
     file: EncodedStateFile,
     subtask: SubtaskIndex,
     schema: u16,
     key_groups: KeyGroupRange,
-) -> Result<StateFile, StoreError> {
-    let EncodedStateFile {
-        bytes,
-        groups,
-        footer,
-        entries,
-    } = file;
-    let (size, checksum) = (bytes.len() as u64, checksum(&bytes));
-    storage.put(&path, bytes).await?;
-    Ok(StateFile {
+) -> StateFile {
+    StateFile {
         path,
         subtask,
         schema,
         key_groups,
-        groups,
-        entries,
-        bytes: size,
-        checksum,
-        footer: Some(footer),
+        groups: file.groups,
+        entries: file.entries,
+        bytes: file.bytes.len() as u64,
+        checksum: checksum(&file.bytes),
+        footer: Some(file.footer),
         increment: false,
-    })
+    }
 }
 
-/// Writes a component, whose digest the caller knows, and answers how `_metadata` lists it.
+/// How `_metadata` lists a component, whose digest the caller knows.
+#[must_use]
+pub fn module_file(path: String, sha256: &str, component: &[u8]) -> ModuleFile {
+    ModuleFile {
+        sha256: sha256.to_owned(),
+        path,
+        bytes: component.len() as u64,
+        checksum: checksum(component),
+    }
+}
+
+/// Writes a file, again where the store fails for a moment.
 ///
 /// # Errors
 /// Those of [`Storage::put`].
-pub async fn write_module(storage: &Storage, sha256: &str, component: Bytes) -> Result<ModuleFile, StoreError> {
-    let path = paths::module(sha256);
-    let module = ModuleFile {
-        sha256: sha256.to_owned(),
-        path: path.clone(),
-        bytes: component.len() as u64,
-        checksum: checksum(&component),
-    };
-    storage.put(&path, component).await?;
-    Ok(module)
+pub async fn write_file(
+    environment: &dyn Environment,
+    storage: &Storage,
+    name: &str,
+    bytes: Bytes,
+) -> Result<(), StoreError> {
+    retried(environment, || storage.put(name, bytes.clone())).await
 }
 
-/// Makes a savepoint visible. All files that `metadata` lists must have been written to the same location.
-/// Answers the size of the whole savepoint in bytes. Doing it again with the same metadata is no error.
+/// Makes a savepoint or checkpoint visible. All files that `metadata` lists must have been written; those in the directory
+/// itself are looked at. Answers the size of `_metadata`. Doing it again with the same metadata is no error.
 ///
 /// # Errors
 /// [`MetadataError::Invalid`], [`MetadataError::FileMissing`], [`MetadataError::FileSize`]: nothing was made visible.
 /// [`MetadataError::Store`]: it may or may not be visible; publish again, or [`remove_partial`].
-pub async fn publish(storage: &Storage, metadata: &Metadata) -> Result<u64, MetadataError> {
+pub async fn publish(
+    environment: &dyn Environment,
+    storage: &Storage,
+    metadata: &Metadata,
+) -> Result<u64, MetadataError> {
     let path = storage.url_of(paths::METADATA);
-    let text = metadata.to_text(&path)?;
-    let mut bytes = text.len() as u64;
-    for (name, expected) in metadata.files() {
-        match storage.size(name).await? {
-            None => {
-                return Err(MetadataError::FileMissing {
-                    path: storage.url_of(name),
-                });
-            }
-            Some(found) if found != expected => {
-                return Err(MetadataError::FileSize {
-                    path: storage.url_of(name),
-                    expected,
-                    found,
-                });
-            }
-            Some(found) => bytes += found,
+    let text = Bytes::from(metadata.to_text(&path)?);
+    // What is shared was there before, or its put was answered.
+    for (name, expected) in metadata.files().filter(|(name, _)| paths::in_shared(name).is_none()) {
+        let path = storage.url_of(name);
+        match retried(environment, || storage.size(name)).await? {
+            None => return Err(MetadataError::FileMissing { path }),
+            Some(found) if found != expected => return Err(MetadataError::FileSize { path, expected, found }),
+            Some(_) => {}
         }
     }
-    match storage.create_if_absent(paths::METADATA, text.clone()).await {
-        Ok(()) => Ok(bytes),
-        // A put whose answer was lost.
-        Err(StoreError::AlreadyExists { .. }) if storage.read(paths::METADATA).await? == text.as_bytes() => Ok(bytes),
-        Err(error) => Err(error.into()),
-    }
+    let create = || async {
+        match storage.create_if_absent(paths::METADATA, text.clone()).await {
+            // A put whose answer was lost.
+            Err(StoreError::AlreadyExists { .. }) if storage.read(paths::METADATA).await? == text => Ok(()),
+            created => created,
+        }
+    };
+    retried(environment, create).await?;
+    Ok(text.len() as u64)
 }
 
 /// Removes what a failed round has written. One that is complete after all is left alone: the answer is then false.

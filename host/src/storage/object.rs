@@ -267,6 +267,22 @@ impl Storage {
         }
     }
 
+    /// Deletes an object that is directly at the location, so that it does not come back after a power loss.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn delete_durably(&self, name: &str) -> Result<(), StoreError> {
+        self.delete(name).await?;
+        let Some(dir) = self.local_dir() else { return Ok(()) };
+        let error = |e| StoreError::from_io(e, "delete", self.url_of(name));
+        match tokio::task::spawn_blocking(move || std::fs::File::open(dir)?.sync_all()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Ok(Err(e)) => Err(error(e)),
+            Err(e) => Err(error(e.into())),
+        }
+    }
+
     /// Deletes all objects under a prefix (`""`: all), and the directories. A prefix that is not there is no error.
     ///
     /// # Errors

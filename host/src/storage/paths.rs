@@ -26,7 +26,7 @@ pub enum StateFileName<'a> {
     /// Timers of an operator.
     Timers,
     /// Operator (not keyed) state.
-    Operator,
+    Operator(&'a str),
 }
 
 /// `savepoint-<first 6 of JobID>-<12 hex>`. Of `random`, the low 48 bits are used.
@@ -42,7 +42,7 @@ pub fn state_file(uid: &OperatorUid, subtask: SubtaskIndex, random: u128, what: 
         StateFileName::State(name) => file_word(name),
         StateFileName::OlderSchema(name, schema) => format!("{}.v{schema}", file_word(name)),
         StateFileName::Timers => "timers".to_owned(),
-        StateFileName::Operator => "operator".to_owned(),
+        StateFileName::Operator(name) => format!("{}.operator", file_word(name)),
     };
     format!("{OPERATORS}/{uid}-{subtask}-{}.{what}.parquet", uuid(random))
 }
@@ -184,7 +184,10 @@ mod tests {
             format!("{stem}.sum.v2.parquet")
         );
         assert_eq!(name(StateFileName::Timers), format!("{stem}.timers.parquet"));
-        assert_eq!(name(StateFileName::Operator), format!("{stem}.operator.parquet"));
+        assert_eq!(
+            name(StateFileName::Operator("rules")),
+            format!("{stem}.rules.operator.parquet")
+        );
     }
 
     #[test]

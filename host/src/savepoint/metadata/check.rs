@@ -172,7 +172,7 @@ impl Problems {
         }
         let mut names = BTreeSet::new();
         for state in &entry.states {
-            if !names.insert((&state.name, state.kind.is_keyed())) {
+            if !names.insert((&state.name, state.kind.is_keyed(), state.kind == SavedStateKind::Timers)) {
                 self.add(format!("{uid}/{}: the state is there twice", state.name));
             }
             self.state(entry, state, metadata.max_parallelism);

@@ -285,12 +285,7 @@ fn declared_state<'a>(declared: &'a Description, saved: &StateEntry) -> Option<(
         return Some((state.kind.into(), &state.schema));
     }
     let state = declared.operator_states.iter().find(|state| state.name == saved.name)?;
-    let kind = match state.kind.as_str() {
-        "union" => SavedStateKind::OperatorUnion,
-        "broadcast" => SavedStateKind::OperatorBroadcast,
-        _ => SavedStateKind::OperatorList,
-    };
-    Some((kind, &state.schema))
+    Some((SavedStateKind::of_operator(&state.kind), &state.schema))
 }
 
 fn restored_operator(node: &NewNode, entry: &OperatorEntry, kept: Kept<'_>, max_parallelism: u32) -> RestoredOperator {

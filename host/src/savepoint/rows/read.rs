@@ -179,7 +179,7 @@ impl Output<'_> {
             if !self.range.contains(KeyGroup(group)) {
                 continue;
             }
-            let schema = u16::try_from(*schema).ok().filter(|schema| *schema != 0);
+            let schema = u16::try_from(*schema).ok();
             let (Some(key), Some(value), Some(schema)) = (key, value, schema) else {
                 return Err(self.wrong(format!("a row of key group {group} is not whole")));
             };

@@ -180,7 +180,7 @@ impl StateFileWriter {
         let keys = &rows.keys;
         self.order.clear();
         for (row, &schema) in rows.schemas.iter().enumerate() {
-            if schema != 0 && (!canonical || schema == self.schema) {
+            if !canonical || schema == self.schema {
                 self.order.push((head(keys.get(row)), row as u32));
             }
         }

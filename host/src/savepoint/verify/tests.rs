@@ -1,8 +1,8 @@
 //! A sound savepoint, and one with every kind of damage.
 
 use super::*;
+use crate::savepoint::show;
 use crate::savepoint::test_data;
-use crate::savepoint::{publish, show};
 
 #[tokio::test]
 async fn a_sound_savepoint_has_no_problems() {
@@ -77,7 +77,7 @@ async fn rows_in_a_wrong_key_group_are_found() {
     metadata.max_parallelism = 256;
     let state = &mut metadata.operators[2].states[0];
     state.empty = vec![regraft_model::key_group::KeyGroupRange { first: 128, last: 255 }];
-    publish::publish(&storage, &metadata)
+    test_data::publish(&storage, &metadata)
         .await
         .expect("sound as far as can be told");
     let report = verify(&Savepoint { storage, metadata }, |_| {}).await;

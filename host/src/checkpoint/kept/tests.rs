@@ -1,0 +1,427 @@
+//! Checkpoints of a job whose state is a plain map: what is written, what is merged, what is left after a crash at every
+//! request to the store, and that each one restores to the map as it was.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::future::{Either, select};
+use object_store::memory::InMemory;
+use regraft_model::id::CheckpointId;
+use regraft_model::snapshot::SnapshotKind;
+
+use self::gate::{Fate, Gate};
+use self::job::{Job, Plain};
+use super::*;
+use crate::checkpoint::chain;
+
+mod gate;
+mod job;
+
+const BASE: &str = "ckpt/00000000000000000000000000000007";
+
+struct Disk(Arc<InMemory>, Arc<Plain>);
+
+impl Disk {
+    fn new() -> Self {
+        Self(Arc::new(InMemory::new()), Arc::default())
+    }
+
+    fn storage(&self) -> Storage {
+        Storage::with_store(self.0.clone(), BASE).expect("location")
+    }
+
+    /// A store of the checkpoints as a host has it that begins now.
+    fn open(&self, gate: Arc<Gate>, retain: u32) -> CheckpointStore {
+        let storage = Storage::with_store(gate, BASE).expect("location");
+        CheckpointStore::new(self.1.clone(), storage, retain)
+    }
+
+    async fn names(&self) -> Vec<String> {
+        let all = self.storage().list("").await.expect("list");
+        all.into_iter().map(|object| object.name).collect()
+    }
+
+    /// Bytes of all objects.
+    async fn bytes(&self) -> u64 {
+        self.storage()
+            .list("")
+            .await
+            .expect("list")
+            .iter()
+            .map(|object| object.bytes)
+            .sum()
+    }
+
+    async fn checkpoint(&self, id: CheckpointId) -> Savepoint {
+        let at = self.storage().child(&paths::checkpoint_name(id)).expect("name");
+        Savepoint::load(at).await.expect("complete")
+    }
+}
+
+/// A round that is stored and committed, and what is done behind it. The bytes that were written for it.
+async fn checkpoint(job: &mut Job, kept: &CheckpointStore) -> Result<Stored, StoreFailure> {
+    let id = job.next_id();
+    let base = kept.begin(id, SnapshotKind::Checkpoint, &job.facts);
+    let round = job.round(id, SnapshotKind::Checkpoint, base);
+    let stored = kept.store(round, &job.facts, job.how()).await?;
+    kept.confirm(id);
+    kept.tidy().await;
+    Ok(stored)
+}
+
+/// Changes every `step`th of so many keys, from `first` on.
+fn change(job: &mut Job, keys: u64, first: u64, step: usize) {
+    for key in (first..keys).step_by(step) {
+        *job.state.entry((0, key)).or_insert(key) += 1_000_000;
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoint_holds_what_has_changed_and_restores_to_all_there_is() {
+    let (disk, mut job) = (Disk::new(), Job::new(2, &["sum", "last"]));
+    let kept = disk.open(Gate::new(disk.0.clone(), None), 2);
+    change(&mut job, 3000, 0, 1);
+    job.state.insert((1, 5), 5);
+    checkpoint(&mut job, &kept).await.expect("stored");
+    let first = disk.names().await;
+    assert_eq!(
+        first.iter().filter(|name| name.starts_with("shared/count-")).count(),
+        3,
+        "{first:?}"
+    );
+    change(&mut job, 3000, 7, 100);
+    job.state.retain(|(state, key), _| *state != 0 || *key % 50 != 3);
+    job.state.remove(&(1, 5));
+    let second = checkpoint(&mut job, &kept).await.expect("stored");
+    // Nothing at all has changed.
+    let third = checkpoint(&mut job, &kept).await.expect("stored");
+    assert_eq!(kept.completed(), [CheckpointId(2), CheckpointId(3)]);
+    assert!(
+        third.bytes < second.bytes && third.bytes > 0,
+        "{} < {}",
+        third.bytes,
+        second.bytes
+    );
+    assert_eq!(third.subtasks[&job::uid("count")][0].written_bytes, 0);
+    assert!(third.subtasks[&job::uid("count")][0].state_bytes > 3_000);
+    for id in [2, 3].map(CheckpointId) {
+        let saved = disk.checkpoint(id).await;
+        for parallelism in [1, 2, 3, 5] {
+            assert_eq!(
+                job.restored(&saved, parallelism).await,
+                job.marks[&id],
+                "{id} at {parallelism}"
+            );
+        }
+    }
+    // The component is there once, in the shared directory; it is not written again.
+    let modules: Vec<_> = disk
+        .names()
+        .await
+        .into_iter()
+        .filter(|name| name.ends_with(".wasm"))
+        .collect();
+    assert!(modules.len() == 1 && modules[0].starts_with("shared/"), "{modules:?}");
+}
+
+/// The measure: of a million keys, one percent changes between two checkpoints.
+#[tokio::test]
+async fn one_percent_of_a_million_keys_is_less_than_three_percent_of_the_bytes() {
+    const KEYS: u64 = 1_000_000;
+    let (disk, mut job) = (Disk::new(), Job::new(2, &["sum"]));
+    let kept = disk.open(Gate::new(disk.0.clone(), None), 1);
+    change(&mut job, KEYS, 0, 1);
+    let full = checkpoint(&mut job, &kept).await.expect("stored");
+    change(&mut job, KEYS, 42, 100);
+    let next = checkpoint(&mut job, &kept).await.expect("stored");
+    let share = next.bytes as f64 / full.bytes as f64;
+    assert!(
+        share < 0.03 && share > 0.001,
+        "{} of {} bytes: {share:.4}",
+        next.bytes,
+        full.bytes
+    );
+    let saved = disk.checkpoint(CheckpointId(2)).await;
+    assert_eq!(job.restored(&saved, 2).await, job.state);
+}
+
+#[tokio::test]
+async fn after_a_hundred_checkpoints_the_chain_is_short() {
+    const KEYS: u64 = 40_000;
+    let (disk, mut job) = (Disk::new(), Job::new(1, &["sum"]));
+    let kept = disk.open(Gate::new(disk.0.clone(), None), 1);
+    change(&mut job, KEYS, 0, 1);
+    let full = checkpoint(&mut job, &kept).await.expect("stored").full_bytes;
+    let mut most = (0, 0);
+    for round in 0..100 {
+        change(&mut job, KEYS, round % 97, 100);
+        let stored = checkpoint(&mut job, &kept).await.expect("stored");
+        let saved = disk.checkpoint(*kept.completed().last().expect("one")).await;
+        let files = saved.metadata.operator("count").expect("entry").states[0].files.len();
+        most = (files.max(most.0), stored.full_bytes.max(most.1));
+    }
+    assert!(most.0 <= chain::longest(most.1) && most.0 < 16, "{} files", most.0);
+    assert!(most.1 < 5 * full / 2, "{} bytes of {full}", most.1);
+    let saved = disk.checkpoint(CheckpointId(101)).await;
+    assert_eq!(job.restored(&saved, 1).await, job.state);
+    // Beside what the newest refers to there is only what waits to be taken up by the next one.
+    let waiting: BTreeSet<String> = kept
+        .book()
+        .merged
+        .values()
+        .filter_map(|m| m.name().map(str::to_owned))
+        .collect();
+    let referred: BTreeSet<String> = shared_names(&saved.metadata);
+    for name in disk.names().await {
+        let shared = name.strip_prefix("shared/");
+        let known = shared.is_none_or(|name| referred.contains(name) || waiting.contains(name));
+        assert!(known && (shared.is_some() || name == "chk-101/_metadata"), "{name}");
+    }
+    kept.leave().await;
+    assert_eq!(disk.names().await.len(), referred.len() + 1);
+}
+
+#[tokio::test]
+async fn a_failed_round_is_no_base_and_leaves_nothing() {
+    let (disk, mut job) = (Disk::new(), Job::new(2, &["sum"]));
+    let requests = {
+        // So many requests does the first checkpoint take.
+        let (disk, mut job) = (Disk::new(), Job::new(2, &["sum"]));
+        let gate = Gate::new(disk.0.clone(), None);
+        change(&mut job, 500, 0, 1);
+        checkpoint(&mut job, &disk.open(gate.clone(), 1)).await.expect("stored");
+        gate.requests.load(Ordering::Relaxed)
+    };
+    change(&mut job, 500, 0, 1);
+    for (at, fate) in (0..requests).flat_map(|at| [(at, Fate::Fail(5)), (at, Fate::Full(1)), (at, Fate::Fail(3))]) {
+        let gate = Gate::new(disk.0.clone(), Some((at, fate)));
+        let kept = disk.open(gate.clone(), 1);
+        let stored = checkpoint(&mut job, &kept).await;
+        let id = *job.marks.keys().next_back().expect("a round");
+        if fate == Fate::Fail(3) {
+            assert!(stored.is_ok(), "it is tried again: {stored:?}");
+        }
+        if let Err(error) = stored {
+            let text = error.to_string();
+            let (said, path) = match fate {
+                Fate::Full(_) => ("no space left writing ", ""),
+                _ => ("500 Internal Server Error (tried 5 times)", "store:///ckpt/"),
+            };
+            assert!(text.contains(said) && text.contains(path), "{at}: {text}");
+            // What the job runs may be there: it needs it again.
+            let left = disk.names().await;
+            assert!(left.iter().all(|name| name.ends_with(".wasm")), "{at}: {left:?}");
+            assert_eq!(kept.begin(id.next(), SnapshotKind::Checkpoint, &job.facts), None);
+        } else {
+            let saved = disk.checkpoint(id).await;
+            assert_eq!(job.restored(&saved, 2).await, job.state);
+            assert_eq!(kept.begin(id.next(), SnapshotKind::Checkpoint, &job.facts), Some(id));
+            disk.storage().delete_prefix("").await.expect("cleared");
+        }
+    }
+}
+
+/// Several checkpoints, with merges and what is retired, up to a crash; the newest that is known to be complete.
+async fn run_until_crash(disk: &Disk, gate: &Arc<Gate>, job: &mut Job, retain: u32) -> Option<CheckpointId> {
+    let kept = disk.open(gate.clone(), retain);
+    let newest = std::sync::Mutex::new(None);
+    let dies = std::future::poll_fn(|_| match gate.has_struck() {
+        true => std::task::Poll::Ready(()),
+        false => std::task::Poll::Pending,
+    });
+    let rounds = Box::pin(async {
+        change(job, 400, 0, 1);
+        for round in 0..14 {
+            change(job, 400, round, 9);
+            job.state.remove(&(0, round * 3));
+            checkpoint(job, &kept).await.expect("stored");
+            *newest.lock().expect("lock") = kept.completed().last().copied();
+        }
+        kept.leave().await;
+    });
+    match select(rounds, dies).await {
+        Either::Left(_) | Either::Right(_) => *newest.lock().expect("lock"),
+    }
+}
+
+#[tokio::test]
+async fn a_crash_at_any_request_leaves_what_the_next_start_removes() {
+    for retain in [1, 3] {
+        let requests = {
+            let (disk, mut job) = (Disk::new(), Job::new(1, &["sum"]));
+            let gate = Gate::new(disk.0.clone(), None);
+            run_until_crash(&disk, &gate, &mut job, retain).await;
+            gate.requests.load(Ordering::Relaxed)
+        };
+        assert!(requests > 60, "{requests}");
+        let mut outcomes = BTreeSet::new();
+        for (at, fate) in (0..requests).flat_map(|at| [(at, Fate::DieBefore), (at, Fate::DieAfter)]) {
+            let (disk, mut job) = (Disk::new(), Job::new(1, &["sum"]));
+            let gate = Gate::new(disk.0.clone(), Some((at, fate)));
+            let known = run_until_crash(&disk, &gate, &mut job, retain).await;
+            for foreign in ["chk-x/keep", "shared/keep.parquet", "versions/1.json", "chk-2.json"] {
+                disk.storage().put(foreign, "mine").await.expect("put");
+            }
+            let kept = disk.open(Gate::new(disk.0.clone(), None), retain);
+            let found = kept.recover(None, [], |_| true).await.expect("recovered");
+            let newest = found.kept.last().copied();
+            assert!(newest >= known, "{at} {fate:?}: {newest:?} of {known:?}");
+            assert!(found.damaged.is_empty() && found.kept.len() <= retain as usize);
+            outcomes.insert(newest.map(|id| id.0) > known.map(|id| id.0));
+            let mut expected: BTreeSet<String> = ["chk-x/keep", "shared/keep.parquet", "versions/1.json", "chk-2.json"]
+                .map(str::to_owned)
+                .into();
+            for id in found.kept {
+                let saved = disk.checkpoint(id).await;
+                assert_eq!(job.restored(&saved, 3).await, job.marks[&id], "{at} {fate:?}: {id}");
+                expected.extend(
+                    shared_names(&saved.metadata)
+                        .into_iter()
+                        .map(|name| format!("shared/{name}")),
+                );
+                expected.insert(format!("chk-{id}/_metadata"));
+            }
+            assert_eq!(disk.names().await, Vec::from_iter(expected), "{at} {fate:?}");
+        }
+        assert_eq!(
+            outcomes.len(),
+            2,
+            "sometimes the answer of the last `_metadata` is lost, sometimes not"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_recovered_job_goes_on_with_its_chain() {
+    let (disk, mut job) = (Disk::new(), Job::new(1, &["sum"]));
+    let kept = disk.open(Gate::new(disk.0.clone(), None), 1);
+    change(&mut job, 2000, 0, 1);
+    checkpoint(&mut job, &kept).await.expect("stored");
+    change(&mut job, 2000, 1, 100);
+    checkpoint(&mut job, &kept).await.expect("stored");
+
+    let kept = disk.open(Gate::new(disk.0.clone(), None), 1);
+    let found = kept
+        .recover(Some(CheckpointId(2)), [], |_| true)
+        .await
+        .expect("recovered");
+    assert_eq!(found.kept, [CheckpointId(2)]);
+    assert_eq!(
+        kept.begin(CheckpointId(9), SnapshotKind::Savepoint, &job.facts),
+        None,
+        "savepoints are full"
+    );
+    assert_eq!(
+        kept.begin(CheckpointId(9), SnapshotKind::Checkpoint, &job.facts),
+        Some(CheckpointId(2))
+    );
+    // A job with other states begins anew; a round of it may not claim to be an increment.
+    job.declare(&["sum", "more"], b"other");
+    assert_eq!(kept.begin(CheckpointId(10), SnapshotKind::Checkpoint, &job.facts), None);
+    job.declare(&["sum"], b"count");
+    let id = job.next_id();
+    let round = job.round(id, SnapshotKind::Checkpoint, Some(CheckpointId(2)));
+    let error = kept
+        .store(round, &job.facts, job.how())
+        .await
+        .expect_err("without begin");
+    assert_eq!(
+        error.to_string(),
+        "subtask 0 of operator \"count\" gave the changes since checkpoint 2, which is not kept; this is a bug in Regraft, please report it"
+    );
+    change(&mut job, 2000, 2, 100);
+    let stored = checkpoint(&mut job, &kept).await.expect("stored");
+    assert!(
+        stored.bytes < stored.full_bytes / 3,
+        "{} of {}",
+        stored.bytes,
+        stored.full_bytes
+    );
+    let saved = disk.checkpoint(CheckpointId(4)).await;
+    assert_eq!(job.restored(&saved, 2).await, job.state);
+    // Another attempt goes on from nothing: nothing that is there counts.
+    let kept = disk.open(Gate::new(disk.0.clone(), None), 1);
+    let found = kept
+        .recover(None, ["ab".to_owned()], |_| false)
+        .await
+        .expect("recovered");
+    assert!(
+        found.kept.is_empty() && disk.bytes().await == 0,
+        "{:?}",
+        disk.names().await
+    );
+}
+
+#[tokio::test]
+async fn rounds_overlap_and_keep_what_they_build_on() {
+    let (disk, mut job) = (Disk::new(), Job::new(1, &["sum"]));
+    let kept = disk.open(Gate::new(disk.0.clone(), None), 1);
+    change(&mut job, 300, 0, 1);
+    checkpoint(&mut job, &kept).await.expect("stored");
+    let mut begun = vec![];
+    for first in [1, 2] {
+        change(&mut job, 300, first, 10);
+        let id = job.next_id();
+        begun.push((id, kept.begin(id, SnapshotKind::Checkpoint, &job.facts)));
+    }
+    assert_eq!(
+        begun,
+        [
+            (CheckpointId(2), Some(CheckpointId(1))),
+            (CheckpointId(3), Some(CheckpointId(1)))
+        ]
+    );
+    // The second is given up, while the third still builds on the first.
+    kept.give_up(CheckpointId(2)).await;
+    kept.tidy().await;
+    let round = job.round(CheckpointId(3), SnapshotKind::Checkpoint, Some(CheckpointId(1)));
+    kept.store(round, &job.facts, job.how()).await.expect("stored");
+    // Stored, but not committed: a crash would find both, and the next round builds on the first.
+    kept.tidy().await;
+    assert_eq!(kept.completed(), [CheckpointId(1)]);
+    change(&mut job, 300, 5, 10);
+    let id = job.next_id();
+    assert_eq!(
+        kept.begin(id, SnapshotKind::Checkpoint, &job.facts),
+        Some(CheckpointId(1))
+    );
+    kept.confirm(CheckpointId(3));
+    kept.tidy().await;
+    assert_eq!(kept.completed(), [CheckpointId(3)]);
+    let round = job.round(id, SnapshotKind::Checkpoint, Some(CheckpointId(1)));
+    kept.store(round, &job.facts, job.how())
+        .await
+        .expect("stored: its base is still claimed");
+    kept.confirm(id);
+    kept.tidy().await;
+    let saved = disk.checkpoint(id).await;
+    assert_eq!(job.restored(&saved, 2).await, job.state);
+    assert_eq!(disk.names().await.len(), shared_names(&saved.metadata).len() + 1);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_was_moved_alone_names_what_it_misses() {
+    let (disk, mut job) = (Disk::new(), Job::new(1, &["sum"]));
+    let kept = disk.open(Gate::new(disk.0.clone(), None), 1);
+    change(&mut job, 10, 0, 1);
+    checkpoint(&mut job, &kept).await.expect("stored");
+    let text = disk.storage().read("chk-1/_metadata").await.expect("read");
+    let elsewhere = Storage::with_store(disk.0.clone(), "moved").expect("location");
+    elsewhere.put("chk-1/_metadata", text).await.expect("put");
+    let moved = Savepoint::load(elsewhere.child("chk-1").expect("name"))
+        .await
+        .expect("it reads");
+    let state = &moved.metadata.operator("count").expect("entry").states[0];
+    let file = &state.files[0];
+    let error = moved
+        .read_rows(state, file, file.key_groups)
+        .await
+        .expect_err("its files are not here");
+    let name = paths::in_shared(&file.path).expect("shared");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "store:///moved/shared/{name} is missing, but the checkpoint's _metadata refers to it. A checkpoint shares files with others of its job and cannot be moved alone: restore it from where it was written, or take a savepoint, which can be moved."
+        )
+    );
+}

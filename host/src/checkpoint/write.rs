@@ -1,0 +1,338 @@
+//! The state of one round becomes state files: full ones, or increments behind those that an earlier checkpoint has.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use regraft_guest_runtime::call::OperatorState;
+use regraft_model::id::{CheckpointId, OperatorUid, SubtaskIndex};
+use regraft_model::key_group::{KeyGroup, KeyGroupRange};
+use regraft_model::schema::{Field, Type};
+
+use super::chain::LONGEST;
+use super::describe::{TIMERS, state_entry};
+use super::facts::StoreFailure;
+use super::merge::Merged;
+use crate::dataflow::control::KeyedSnapshot;
+use crate::environment::{Environment, run_blocking};
+use crate::savepoint::metadata::{Metadata, OperatorEntry, SavedStateKind, StateEntry, StateFile};
+use crate::savepoint::publish::{state_file, write_file};
+use crate::savepoint::rows::{EncodedStateFile, Layout, RowsError, RowsOf, StateFileSpec, StateFileWriter, StateRows};
+use crate::state::rows::split_timer_entry;
+use crate::storage::paths::StateFileName;
+use crate::storage::{Storage, paths};
+
+/// Where the state of a round goes, and what it can build on.
+pub(super) struct Target<'a> {
+    pub(super) environment: &'a dyn Environment,
+    /// The directory of the snapshot.
+    pub(super) own: &'a Storage,
+    pub(super) layout: Layout,
+    /// A checkpoint's: where keyed state goes.
+    pub(super) shared: Option<Shared<'a>>,
+}
+
+/// The files that a checkpoint shares with others of its job.
+pub(super) struct Shared<'a> {
+    pub(super) storage: &'a Storage,
+    /// What increments are changes to.
+    pub(super) base: Option<&'a Metadata>,
+    /// Neighbours in chains that have been merged.
+    pub(super) merged: &'a [Arc<Merged>],
+    /// Is told the name of each file before it is written.
+    pub(super) writes: &'a (dyn Fn(&str) + Send + Sync),
+}
+
+/// One subtask of an operator.
+pub(super) struct Part<'a> {
+    pub(super) uid: &'a OperatorUid,
+    pub(super) subtask: SubtaskIndex,
+    pub(super) range: KeyGroupRange,
+}
+
+/// What was written for a subtask, and what it refers to in all; in bytes.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Written {
+    pub(super) new: u64,
+    pub(super) all: u64,
+}
+
+impl Written {
+    pub(super) const fn add(&mut self, other: Self) {
+        self.new += other.new;
+        self.all += other.all;
+    }
+}
+
+impl Target<'_> {
+    /// Writes the keyed states and timers of one subtask: one file for each that has rows.
+    pub(super) async fn keyed(
+        &self,
+        part: &Part<'_>,
+        snapshot: KeyedSnapshot,
+        entry: &mut OperatorEntry,
+    ) -> Result<Written, StoreFailure> {
+        let rows: Arc<[StateRows]> = snapshot.rows.into();
+        let base = match snapshot.base {
+            None => None,
+            Some(base) => Some(self.base_entry(part, base)?),
+        };
+        let mut written = Written::default();
+        let is_state = |state: &&StateEntry| state.kind.is_keyed() && state.kind != SavedStateKind::Timers;
+        let names = entry.states.iter().filter(is_state).map(|state| state.name.clone());
+        let positions: BTreeMap<String, u16> = names.zip(0..).collect();
+        for state in entry.states.iter_mut().filter(|state| state.kind.is_keyed()) {
+            let of = match state.kind {
+                SavedStateKind::Timers => RowsOf::Timers,
+                _ => RowsOf::State(positions.get(&state.name).copied().unwrap_or(u16::MAX)),
+            };
+            written.add(self.state(part, state, of, &rows, base).await?);
+        }
+        Ok(written)
+    }
+
+    fn base_entry(&self, part: &Part<'_>, id: CheckpointId) -> Result<&OperatorEntry, StoreFailure> {
+        let base = self.shared.as_ref().and_then(|shared| shared.base);
+        let found = base.filter(|base| base.checkpoint_id == id);
+        found
+            .and_then(|base| base.operator(part.uid.as_str()))
+            .ok_or_else(|| StoreFailure::Base {
+                uid: part.uid.clone(),
+                subtask: part.subtask.0,
+                base: id,
+            })
+    }
+
+    async fn state(
+        &self,
+        part: &Part<'_>,
+        state: &mut StateEntry,
+        of: RowsOf,
+        rows: &Arc<[StateRows]>,
+        base: Option<&OperatorEntry>,
+    ) -> Result<Written, StoreFailure> {
+        let mut chain = match base {
+            Some(base) => self.chain(part, state, base),
+            None => vec![],
+        };
+        if of == RowsOf::Timers {
+            note_timers(state, rows, &chain, base);
+        }
+        let wanted = rows.iter().filter(|rows| rows.of == of).any(|rows| !rows.is_empty());
+        let mut written = Written::default();
+        if wanted {
+            let encoded = self.encode(part, state, of, rows.clone()).await?;
+            if encoded.entries > 0 {
+                let file = self.put(part, state, encoded, base.is_some()).await?;
+                written.new = file.bytes;
+                chain.push(file);
+            }
+        }
+        written.all = chain.iter().map(|file| file.bytes).sum();
+        if chain.is_empty() {
+            state.empty.push(part.range);
+        }
+        state.files.extend(chain);
+        Ok(written)
+    }
+
+    /// The files of this subtask in the checkpoint that the rows are changes to, with neighbours that have been merged.
+    fn chain(&self, part: &Part<'_>, state: &StateEntry, base: &OperatorEntry) -> Vec<StateFile> {
+        let same = |saved: &&StateEntry| saved.name == state.name && saved.kind == state.kind;
+        let files = base.states.iter().filter(same).flat_map(|saved| &saved.files);
+        let mut chain: Vec<StateFile> = files.filter(|file| file.subtask == part.subtask).cloned().collect();
+        for merged in self.shared.iter().flat_map(|shared| shared.merged) {
+            if merged.is_of(part.uid, part.subtask, state) {
+                merged.replace_in(&mut chain);
+            }
+        }
+        chain
+    }
+
+    /// Encoding computes, so it runs beside the I/O threads.
+    async fn encode(
+        &self,
+        part: &Part<'_>,
+        state: &StateEntry,
+        of: RowsOf,
+        rows: Arc<[StateRows]>,
+    ) -> Result<EncodedStateFile, StoreFailure> {
+        let (like, layout) = (
+            StateEntry {
+                files: vec![],
+                ..state.clone()
+            },
+            self.layout,
+        );
+        let encoded = run_blocking(self.environment, move || encode(&rows, of, &like, layout)).await;
+        let encoded = encoded.map_err(|error| StoreFailure::Encode(error.to_string()))?;
+        encoded.map_err(|error| StoreFailure::Rows {
+            uid: part.uid.clone(),
+            state: state.name.clone(),
+            error,
+        })
+    }
+
+    async fn put(
+        &self,
+        part: &Part<'_>,
+        state: &StateEntry,
+        encoded: EncodedStateFile,
+        increment: bool,
+    ) -> Result<StateFile, StoreFailure> {
+        let name = match state.kind {
+            SavedStateKind::Timers => StateFileName::Timers,
+            kind if kind.is_keyed() => StateFileName::State(&state.name),
+            _ => StateFileName::Operator(&state.name),
+        };
+        let own = paths::state_file(part.uid, part.subtask, self.environment.random(), name);
+        let (storage, path) = match &self.shared {
+            Some(shared) if state.kind.is_keyed() => (shared.storage, paths::to_shared(&own)),
+            _ => (self.own, own),
+        };
+        let schema = if self.layout == Layout::Canonical { 1 } else { 0 };
+        let bytes = encoded.bytes.clone();
+        let mut file = state_file(path, encoded, part.subtask, schema, part.range);
+        file.increment = increment;
+        let name = paths::in_shared(&file.path);
+        if let (Some(name), Some(shared)) = (name, &self.shared) {
+            (shared.writes)(name);
+        }
+        write_file(self.environment, storage, name.unwrap_or(&file.path), bytes).await?;
+        Ok(file)
+    }
+
+    /// Writes the operator state of one subtask: one file for each state that has items; of a broadcast state, only the
+    /// first subtask's.
+    pub(super) async fn operator(
+        &self,
+        part: &Part<'_>,
+        given: Vec<OperatorState>,
+        entry: &mut OperatorEntry,
+    ) -> Result<Written, StoreFailure> {
+        let mut written = Written::default();
+        for OperatorState { name, items } in given {
+            let of_operator = |state: &&mut StateEntry| !state.kind.is_keyed() && state.name == name;
+            let Some(state) = entry.states.iter_mut().find(of_operator) else {
+                let declared = entry.states.iter().filter(|state| !state.kind.is_keyed());
+                return Err(StoreFailure::Undeclared {
+                    uid: part.uid.clone(),
+                    state: name,
+                    declared: declared.map(|state| state.name.clone()).collect(),
+                });
+            };
+            let is_copy = state.kind == SavedStateKind::OperatorBroadcast && part.subtask != SubtaskIndex(0);
+            if items.is_empty() || is_copy {
+                continue;
+            }
+            let mut rows = StateRows::new(KeyGroup(0), RowsOf::State(0));
+            for (index, item) in items.iter().enumerate() {
+                rows.keys.push(&(index as u64).to_le_bytes());
+                rows.values.push(item);
+                rows.schemas.push(1);
+            }
+            let encoded = self.encode(part, state, RowsOf::State(0), Arc::new([rows])).await?;
+            let file = self.put(part, state, encoded, false).await?;
+            written.add(Written {
+                new: file.bytes,
+                all: file.bytes,
+            });
+            state.files.push(file);
+        }
+        Ok(written)
+    }
+}
+
+/// Timers that the component does not declare any more are saved all the same. To be called before the first subtask is
+/// written, where one of them has such timers.
+pub(super) fn keep_undeclared_timers(entry: &mut OperatorEntry) {
+    if entry.states.iter().any(|state| state.kind == SavedStateKind::Timers) {
+        return;
+    }
+    let key = entry
+        .description
+        .as_ref()
+        .and_then(|description| description.key.clone());
+    let mut timers = state_entry(TIMERS, SavedStateKind::Timers, &Type::Unit);
+    timers.key = Some(key.unwrap_or_else(|| Field {
+        name: "key".to_owned(),
+        ty: Type::Bytes,
+        aliases: vec![],
+        default: false,
+    }));
+    timers.key_digest = timers.key.as_ref().map(|key| key.ty.digest().to_string());
+    entry.states.push(timers);
+}
+
+/// Adds the names of timers that the rows have, and those that the files before them have.
+fn note_timers(state: &mut StateEntry, rows: &[StateRows], chain: &[StateFile], base: Option<&OperatorEntry>) {
+    if !chain.is_empty() {
+        let before = base.iter().flat_map(|base| &base.states);
+        let before = before.filter(|saved| saved.kind == SavedStateKind::Timers && saved.name == TIMERS);
+        state
+            .timers
+            .extend(before.flat_map(|saved| saved.timers.iter().cloned()));
+    }
+    for rows in rows.iter().filter(|rows| rows.of == RowsOf::Timers) {
+        for i in 0..rows.len() {
+            let name = rows.entry_key(i).and_then(split_timer_entry).map(|(_, name)| name);
+            if let Some(name) = name.filter(|name| !state.timers.iter().any(|known| known == name)) {
+                state.timers.push(name.to_owned());
+            }
+        }
+    }
+    state.timers.sort();
+    state.timers.dedup();
+}
+
+fn encode(rows: &[StateRows], of: RowsOf, state: &StateEntry, layout: Layout) -> Result<EncodedStateFile, RowsError> {
+    let key = state.key_field();
+    let spec = StateFileSpec {
+        layout,
+        state: &state.name,
+        key: &key,
+        value: &state.schema,
+        schema: 1,
+    };
+    let mut writer = StateFileWriter::new(&spec)?;
+    for rows in rows.iter().filter(|rows| rows.of == of) {
+        writer.write_group(rows)?;
+    }
+    writer.finish()
+}
+
+/// Whether the changes since a checkpoint can be stored behind its files: the same operators with the same states, and no
+/// chain that has grown too long.
+pub(super) fn can_be_base(base: &Metadata, operators: &[OperatorEntry], max_parallelism: u32) -> bool {
+    let same_state = |old: &StateEntry, new: &StateEntry| {
+        let (digest, key) = (old.digest == new.digest, old.key_digest == new.key_digest);
+        let same = (old.name == new.name) && (old.kind == new.kind) && digest && key && old.map_key == new.map_key;
+        same && old.schemas == new.schemas
+    };
+    let keyed = |entry: &OperatorEntry| {
+        let states = entry.states.iter().filter(|state| state.kind.is_keyed());
+        states.cloned().collect::<Vec<_>>()
+    };
+    let goes_on = |new: &OperatorEntry| {
+        let Some(old) = base.operator(new.uid.as_str()) else {
+            return keyed(new).is_empty();
+        };
+        let (old_states, new_states) = (keyed(old), keyed(new));
+        let same = old_states.len() == new_states.len()
+            && old_states
+                .iter()
+                .zip(&new_states)
+                .all(|(old, new)| same_state(old, new));
+        same && (old_states.is_empty() || old.parallelism == new.parallelism) && old_states.iter().all(can_grow)
+    };
+    base.max_parallelism == max_parallelism && operators.iter().all(goes_on)
+}
+
+/// Whether files can be added behind those of a state.
+fn can_grow(state: &StateEntry) -> bool {
+    let mut files: BTreeMap<SubtaskIndex, usize> = BTreeMap::new();
+    for file in &state.files {
+        *files.entry(file.subtask).or_default() += 1;
+    }
+    let shared = |file: &StateFile| paths::in_shared(&file.path).is_some() && file.footer.is_some() && file.schema == 0;
+    state.files.iter().all(shared) && files.values().all(|count| *count < LONGEST)
+}
