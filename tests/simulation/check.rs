@@ -1,7 +1,7 @@
 //! What must hold: of every `_metadata` as soon as it is there, of what users can see, and of what is left behind.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,6 +15,7 @@ use regraft::savepoint::load::Savepoint;
 use regraft::savepoint::restore::{RestoreOptions, plan_restore};
 use regraft::state::rows::REMOVED;
 use regraft::storage::Stores as _;
+use regraft_model::id::JobId;
 use regraft_model::schema::Type;
 use regraft_model::snapshot::SnapshotKind;
 use regraft_model::time::Clock;
@@ -69,6 +70,8 @@ pub struct Scene<'a> {
     pub model: &'a Model,
     pub disk: &'a Disk,
     pub objects: &'a Arc<Objects>,
+    /// Jobs in the order they were started.
+    pub jobs: &'a [JobId],
 }
 
 /// The lines that users see in the directory of each sink.
@@ -82,6 +85,13 @@ pub fn visible(disk: &Disk) -> BTreeMap<String, BTreeMap<String, Vec<u8>>> {
         }
     }
     sinks
+}
+
+/// The short id of the job that wrote a part, and the number of its checkpoint.
+pub fn part_of(name: &str) -> Option<(&str, u64)> {
+    let mut fields = name.rsplit(['-', '.']).skip(2);
+    let id = fields.next()?.parse().ok()?;
+    Some((fields.next()?, id))
 }
 
 fn lines<'a>(files: impl IntoIterator<Item = &'a Vec<u8>>) -> Result<Lines, String> {
@@ -127,6 +137,47 @@ impl Scene<'_> {
         Ok(())
     }
 
+    /// Whether a part was committed by a later snapshot.
+    fn is_later(&self, part: &str, savepoint: &Savepoint) -> bool {
+        let Some((short, id)) = part_of(part) else { return false };
+        let own = savepoint.metadata.job_id;
+        let after = self.jobs.iter().skip_while(|job| **job != own).skip(1);
+        let id_of_own = savepoint.metadata.checkpoint_id.0;
+        (own.short() == short && id > id_of_own) || after.into_iter().any(|job| job.short() == short)
+    }
+
+    /// An ended job has left nothing that nobody names. `kept`: its checkpoints stay.
+    pub fn leftovers(&self, job: JobId, kept: bool) -> Result<(), String> {
+        let names = self.objects.names();
+        let own = format!("checkpoints/{job}/");
+        if !kept && let Some(left) = names.iter().find(|name| name.starts_with(&own)) {
+            return Err(format!("it has left {left} in the store"));
+        }
+        let mut named = BTreeSet::new();
+        for name in names.iter().filter_map(|name| name.strip_suffix("/_metadata")) {
+            let savepoint = self.open(&format!("store:///{name}"))?;
+            for entry in &savepoint.metadata.operators {
+                let handles = entry.sink.iter().flat_map(|sink| &sink.handles);
+                named.extend(handles.map(|handle| {
+                    let pending = handle["pending"].as_str().unwrap_or_default();
+                    Path::new(OUT).join(entry.uid.as_str()).join(pending)
+                }));
+            }
+        }
+        let of_job = job.to_string();
+        let pending = |path: &&PathBuf| path.iter().any(|part| part.to_str() == Some(&of_job));
+        match self
+            .disk
+            .files()
+            .keys()
+            .filter(pending)
+            .find(|path| !named.contains(*path))
+        {
+            Some(left) => Err(format!("it has left {}, which no snapshot names", left.display())),
+            None => Ok(()),
+        }
+    }
+
     /// A snapshot restores, holds the state that it should, and together with what is visible all output until then.
     pub fn snapshot(&self, path: &str, graph: &JobGraph, descriptions: &Descriptions) -> Result<SnapshotKind, String> {
         let savepoint = self.open(path)?;
@@ -145,6 +196,7 @@ impl Scene<'_> {
         let files = self.disk.files();
         for (sink, expected) in &expected.lines {
             let mut parts = visible.get(sink).cloned().unwrap_or_default();
+            parts.retain(|name, _| !self.is_later(name, &savepoint));
             let entry = savepoint
                 .metadata
                 .operators

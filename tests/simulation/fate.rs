@@ -67,6 +67,8 @@ pub enum Action {
     Cancel,
     /// Swap modules.
     Upgrade,
+    /// End the host in order.
+    Suspend,
 }
 
 /// What happens.
@@ -182,7 +184,9 @@ fn incident(random: &mut Random) -> Incident {
         }
         _ => {
             use Action::*;
-            What::User(*random.pick(&[Savepoint, Savepoint, Stop, Stop, Stop, Drain, Cancel, Upgrade, Upgrade]))
+            What::User(*random.pick(&[
+                Savepoint, Savepoint, Stop, Stop, Stop, Drain, Cancel, Upgrade, Upgrade, Suspend,
+            ]))
         }
     };
     Incident { place, nth, what }

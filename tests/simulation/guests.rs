@@ -62,6 +62,13 @@ impl Native {
             fate: fate.clone(),
         })
     }
+
+    /// The module of a file.
+    pub fn load(bytes: &[u8], fate: &Fate) -> Option<Arc<dyn OperatorModule>> {
+        let (name, version) = std::str::from_utf8(bytes).ok()?.split_once(' ')?;
+        let (logic, _) = LOGICS.iter().find(|(_, of)| *of == name)?;
+        Some(Self::module(*logic, version.parse().ok()?, fate))
+    }
 }
 
 fn describe(logic: Logic) -> Description {

@@ -319,9 +319,10 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.machine.now_ns() >= self.at {
+        if self.machine.now_ns() >= self.at && self.timer.is_some() {
             return Poll::Ready(());
         }
+        // Also who sleeps for no time lets others run.
         let machine = self.machine.clone();
         let mut state = machine.state();
         let at = self.at;

@@ -11,6 +11,7 @@ mod play;
 mod random;
 mod store;
 mod trace;
+mod user;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,7 +38,7 @@ fn played(seed: u64, keep_trace: bool) -> Played {
             trace: String::new(),
             steps: 0,
             processes: 0,
-            checkpoints: 0,
+            snapshots: 0,
         }
     })
 }
@@ -70,7 +71,7 @@ fn nothing_is_lost_doubled_or_left_behind() {
                         return;
                     }
                     let played = played(seed, false);
-                    for (sum, of) in sums.iter().zip([played.steps, played.processes, played.checkpoints]) {
+                    for (sum, of) in sums.iter().zip([played.steps, played.processes, played.snapshots]) {
                         sum.fetch_add(of, Ordering::Relaxed);
                     }
                     if let Some(failure) = played.failure {

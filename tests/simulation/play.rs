@@ -1,43 +1,46 @@
-//! One seed from beginning to end: processes that run a job, one after the other, until its input has ended.
+//! One seed from beginning to end: processes of a host that runs a job, one after the other, until its input has ended.
+//!
+//! Each process does what a serving host does with its list of jobs: it brings the job back, or starts it where it had
+//! never begun. The list itself is simulated as if it never failed.
 
-use std::collections::VecDeque;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use regraft::dataflow::control::locked;
-use regraft::dataflow::operator::Modules;
+use regraft::dataflow::operator::{Modules, OperatorModule};
 use regraft::environment::Environment as _;
 use regraft::graph::job_graph::{JobGraph, NodeKind};
 use regraft::jobs::admission::Descriptions;
-use regraft::jobs::handle::{JobError, JobHandle, SnapshotReport, SnapshotRequest};
-use regraft::jobs::start::{HostContext, NewJob, RestoreFrom, start};
+use regraft::jobs::handle::JobHandle;
+use regraft::jobs::records::EndRecord;
+use regraft::jobs::recover::{RecoverJob, Recovered, forget, recover};
+use regraft::jobs::start::{HostContext, LoadModule, NewJob, RestoreFrom, start};
 use regraft::jobs::status::JobStatus;
 use regraft::savepoint::restore::RestoreOptions;
-use regraft::savepoint::rows::Layout;
-use regraft::upgrade::run::upgrade;
-use regraft_model::id::{CheckpointId, JobId};
+use regraft_model::id::{CheckpointId, JobId, OperatorUid};
 use regraft_model::snapshot::SnapshotKind;
 
-use crate::check::{Scene, visible};
+use crate::check::Scene;
 use crate::disk::{Disk, Files, MachineRef};
-use crate::fate::{self, Action, Fate, Place};
+use crate::fate::{self, Fate, Place};
 use crate::guests::Native;
 use crate::machine::{Machine, Process, Stepped};
-use crate::model::{Model, Offsets};
+use crate::model::Model;
 use crate::random::Random;
 use crate::store::{Objects, SimStore};
 use crate::trace::logged;
-use crate::world::{Kind, OUT, World, graph};
+use crate::world::{Kind, World, graph};
 
 /// Nothing goes wrong any more after so many steps: then the job has to come to its end.
 const CALM_AFTER_STEPS: u64 = 60_000;
 /// A job that takes longer has got stuck.
 const STEPS_MAX: u64 = 400_000;
+/// So many steps without any time between them: somebody asks again and again.
+const STEPS_AT_ONCE_MAX: u64 = 20_000;
 /// So often in a row a job may fail to start.
-const STARTS_MAX: u32 = 40;
-const CHECKPOINTS: &str = "/checkpoints";
-const SAVEPOINTS: &str = "/savepoints";
+const BOOTS_MAX: u32 = 60;
+pub const CHECKPOINTS: &str = "/checkpoints";
+pub const SAVEPOINTS: &str = "/savepoints";
 
 /// What a seed came to.
 pub struct Played {
@@ -49,63 +52,72 @@ pub struct Played {
     pub trace: String,
     pub steps: u64,
     pub processes: u64,
-    pub checkpoints: u64,
+    pub snapshots: u64,
 }
 
-/// Where a process starts from.
+/// Where a job starts from.
 #[derive(Debug, Clone)]
-enum From {
+pub enum From {
     Nothing,
     Snapshot(String),
 }
 
+/// A job in the host's list.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub id: JobId,
+    pub from: From,
+    /// Its job file.
+    pub text: String,
+    /// Whether who submitted it was told that it runs.
+    pub accepted: bool,
+    /// How it ended, where that has been noted.
+    pub ended: Option<EndRecord>,
+}
+
 /// How a process ended.
 #[derive(Debug)]
-enum Life {
-    /// Killed, or the job failed: it goes on from its last checkpoint.
-    Broken,
-    /// On purpose: the next one starts from there.
+pub enum Life {
+    /// It was killed, or suspended its job: the next one brings the job back.
+    Over,
+    /// The job has ended, and another one starts from there.
     Next(From),
-    /// The job has come to its end.
-    Finished,
+    /// Nothing is left to do.
+    Done,
 }
 
 type Slot<T> = Arc<Mutex<Option<T>>>;
 
-fn take<T>(slot: &Slot<T>) -> Option<T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+pub fn take<T>(slot: &Slot<T>) -> Option<T> {
+    locked(slot).take()
 }
 
-/// What the user waits for.
-enum Asked {
-    Snapshot(Action, Slot<Result<SnapshotReport, JobError>>),
-    Cancel,
-    Upgrade(u32, Slot<bool>),
-}
-
-struct Play {
-    world: World,
-    model: Model,
-    machine: Arc<Machine>,
-    fate: Fate,
-    disk: Arc<Disk>,
-    objects: Arc<Objects>,
+/// A seed that is being played.
+pub struct Play {
+    pub world: World,
+    pub model: Model,
+    pub machine: Arc<Machine>,
+    pub fate: Fate,
+    pub disk: Arc<Disk>,
+    pub objects: Arc<Objects>,
+    pub random: Random,
     names: Arc<Mutex<Random>>,
-    random: Random,
     process: u64,
     steps: u64,
-    checkpoints: u64,
-    /// The job file in use.
-    text: String,
-    version: u32,
+    /// The last moment, and the first step in it.
+    moment: (u64, u64),
+    snapshots: u64,
+    pub entry: Entry,
+    /// The version of the modules that are submitted, and that the last upgrade brought.
+    pub version: u32,
+    /// An upgrade that is under way or of which nothing is known.
+    pub upgrading: bool,
     /// Jobs in the order they were started.
-    jobs: Vec<JobId>,
-    /// The newest snapshot that commits, and of which kind it is.
-    newest: Option<(String, SnapshotKind)>,
-    /// Where input was ended by the user.
-    drained: Option<Offsets>,
+    pub jobs: Vec<JobId>,
+    /// The newest snapshot that commits.
+    pub newest: Option<String>,
     /// Savepoints that can still be started from, with their job and checkpoint id.
-    savepoints: Vec<(String, JobId, CheckpointId)>,
+    pub savepoints: Vec<(String, JobId, CheckpointId)>,
 }
 
 /// Plays a seed.
@@ -120,22 +132,31 @@ pub fn play(seed: u64, keep_trace: bool) -> Played {
     machine
         .trace
         .line(0, format_args!("job\n{text}incidents {incidents:#?}"));
+    let mut names = Random::of(seed, "names");
+    let entry = Entry {
+        id: job_id(&mut names),
+        from: From::Nothing,
+        text,
+        accepted: false,
+        ended: None,
+    };
     let mut play = Play {
         fate: Fate::new(&machine, seed, incidents),
         world,
         model,
         disk: Disk::new(seed),
         objects: Objects::new(seed),
-        names: Arc::new(Mutex::new(Random::of(seed, "names"))),
         random,
+        names: Arc::new(Mutex::new(names)),
         process: 0,
         steps: 0,
-        checkpoints: 0,
-        text,
+        moment: (0, 0),
+        snapshots: 0,
+        entry,
         version: 1,
+        upgrading: false,
         jobs: vec![],
         newest: None,
-        drained: None,
         savepoints: vec![],
         machine,
     };
@@ -152,29 +173,51 @@ pub fn play(seed: u64, keep_trace: bool) -> Played {
     machine.bury();
     Played {
         failure,
-        hash: play.machine.trace.hash(),
-        trace: play.machine.trace.lines(),
+        hash: machine.trace.hash(),
+        trace: machine.trace.lines(),
         steps: play.steps,
         processes: play.process,
-        checkpoints: play.checkpoints,
+        snapshots: play.snapshots,
     }
 }
 
+fn job_id(random: &mut Random) -> JobId {
+    JobId::from_bits(u128::from(random.next()) << 64 | u128::from(random.next()))
+}
+
+/// Loads modules that a job has kept.
+struct Loader(Fate);
+
+impl LoadModule for Loader {
+    fn load(&self, _: &OperatorUid, component: Bytes) -> Result<Arc<dyn OperatorModule>, String> {
+        Native::load(&component, &self.0).ok_or_else(|| format!("no module: {component:?}"))
+    }
+}
+
+/// What a boot of the host came to.
+enum Boot {
+    Runs(JobHandle),
+    Ended(EndRecord),
+    Failed(String),
+}
+
 impl Play {
-    fn scene(&self) -> Scene<'_> {
+    pub fn scene(&self) -> Scene<'_> {
         Scene {
             world: &self.world,
             model: &self.model,
             disk: &self.disk,
             objects: &self.objects,
+            jobs: &self.jobs,
         }
     }
 
-    fn note(&self, text: std::fmt::Arguments<'_>) {
+    pub fn note(&self, text: std::fmt::Arguments<'_>) {
         self.machine.trace.line(self.machine.now_ns(), text);
     }
 
-    fn modules(&self, graph: &JobGraph) -> Modules {
+    /// The modules of a graph's operators, in a version.
+    pub fn modules(&self, graph: &JobGraph, version: u32) -> Modules {
         let mut modules = Modules::new();
         for node in &graph.nodes {
             let kind = self
@@ -184,16 +227,16 @@ impl Play {
                 .find(|of| of.uid == node.uid.as_str())
                 .map(|of| of.kind);
             if let (NodeKind::Operator(_), Some(Kind::Operator(logic))) = (&node.kind, kind) {
-                modules.insert(node.uid.clone(), Native::module(logic, self.version, &self.fate));
+                modules.insert(node.uid.clone(), Native::module(logic, version, &self.fate));
             }
         }
         modules
     }
 
     fn run(&mut self) -> Result<(), String> {
-        let mut from = From::Nothing;
+        self.jobs.push(self.entry.id);
         loop {
-            let life = self.live(&from)?;
+            let life = self.live()?;
             self.note(format_args!("the process is over: {life:?}"));
             self.machine.kill();
             self.machine.bury();
@@ -201,80 +244,79 @@ impl Play {
                 self.disk.lose_power();
                 self.objects.lose_power();
             }
-            self.published()?;
             match life {
-                Life::Finished => {
-                    let end = self.drained.clone().unwrap_or_else(|| self.model.end());
-                    return self.scene().output(&end, &|_| true);
-                }
-                Life::Next(next) => {
-                    from = next;
+                Life::Over => {}
+                Life::Next(from) => {
                     let parallelism = self.world.parallelism(&mut self.random);
-                    self.text = self.world.text(&parallelism, &mut self.random);
+                    self.entry = Entry {
+                        id: job_id(&mut locked(&self.names)),
+                        from,
+                        text: self.world.text(&parallelism, &mut self.random),
+                        accepted: false,
+                        ended: None,
+                    };
+                    self.jobs.push(self.entry.id);
                 }
-                Life::Broken => match self.newest() {
-                    Some(newest) => from = newest,
-                    None => {
-                        return self.scene().output(&self.model.end(), &|_| true);
+                Life::Done => {
+                    for (path, ..) in &self.savepoints {
+                        self.restores(path)
+                            .map_err(|error| format!("at the end, savepoint {path}: {error}"))?;
                     }
-                },
+                    return Ok(());
+                }
             }
         }
     }
 
-    /// Where to go on after a crash: the newest snapshot that commits; none when that was of the end of input and is gone.
-    fn newest(&self) -> Option<From> {
-        let Some((path, kind)) = &self.newest else {
-            return Some(From::Nothing);
-        };
-        let there = self
-            .objects
-            .names()
-            .iter()
-            .any(|name| name.strip_suffix("/_metadata") == Some(path));
-        (there || *kind != SnapshotKind::EndOfInput).then(|| From::Snapshot(format!("store:///{path}")))
+    /// A snapshot restores, with what it should hold.
+    fn restores(&self, path: &str) -> Result<SnapshotKind, String> {
+        let graph = graph(&self.entry.text);
+        let descriptions = descriptions(&self.modules(&graph, 1));
+        self.scene().snapshot(path, &graph, &descriptions)
     }
 
     /// Every snapshot that has become visible since this was last called is as it should be.
     fn published(&mut self) -> Result<(), String> {
         for name in self.objects.take_published() {
-            self.checkpoints += 1;
-            let path = name.trim_end_matches("/_metadata").to_owned();
+            self.snapshots += 1;
+            let path = format!("store:///{}", name.trim_end_matches("/_metadata"));
             self.note(format_args!("check {path}"));
-            let graph = graph(&self.text);
-            let descriptions = descriptions(&self.modules(&graph));
-            let checked = self
-                .scene()
-                .snapshot(&format!("store:///{path}"), &graph, &descriptions);
-            let kind = checked.map_err(|error| format!("snapshot {path}: {error}"))?;
+            let kind = self
+                .restores(&path)
+                .map_err(|error| format!("snapshot {path}: {error}"))?;
             if kind.commits() {
-                self.newest = Some((path, kind));
+                self.newest = Some(path);
             }
         }
         Ok(())
     }
 
-    /// One step of the machine. An error: it has got stuck.
-    fn step(&mut self) -> Result<(), String> {
+    /// One step of the machine. An error: something is not as it should be.
+    pub fn step(&mut self) -> Result<(), String> {
         self.steps += 1;
         if self.steps == CALM_AFTER_STEPS {
             self.note(format_args!("calm"));
             self.fate.calm();
         }
-        let verdict = self.fate.visit(Place::Step, false, "");
-        if verdict == fate::Verdict::CrashAfter {
+        if self.fate.visit(Place::Step, false, "") == fate::Verdict::CrashAfter {
             self.machine.kill();
         }
-        if self.machine.is_alive(self.process) && self.machine.step() == Stepped::Dead {
+        if !self.is_dead() && self.machine.step() == Stepped::Dead {
             return Err("nothing will ever happen again: somebody was not woken".to_owned());
         }
         if self.steps > STEPS_MAX {
             return Err("the job does not come to its end".to_owned());
         }
+        let now = self.machine.now_ns();
+        if now > self.moment.0 {
+            self.moment = (now, self.steps);
+        } else if self.steps > self.moment.1 + STEPS_AT_ONCE_MAX {
+            return Err("somebody spins".to_owned());
+        }
         self.published()
     }
 
-    fn is_dead(&self) -> bool {
+    pub fn is_dead(&self) -> bool {
         !self.machine.is_alive(self.process)
     }
 
@@ -302,264 +344,231 @@ impl Play {
             stores: Arc::new(store),
             executor: Arc::new(process.clone()),
             checkpoint_dir: CHECKPOINTS.into(),
-            recovers: false,
+            recovers: true,
         };
         (process, host)
     }
 
     /// A process from its start to its end.
-    fn live(&mut self, from: &From) -> Result<Life, String> {
-        for _ in 0..STARTS_MAX {
+    fn live(&mut self) -> Result<Life, String> {
+        for _ in 0..BOOTS_MAX {
             let faults = self.fate.faults();
             let (process, host) = self.host();
-            self.note(format_args!("process {} starts from {from:?}", self.process));
-            let slot = Slot::default();
-            let job = self.new_job(from);
-            let result = slot.clone();
-            process.spawn(Box::pin(async move {
-                let started = start(&host, job).await;
-                *locked(&result) = Some(started);
-            }));
-            let started = loop {
-                self.step()?;
-                if self.is_dead() {
-                    return Ok(Life::Broken);
-                }
-                if let Some(started) = take(&slot) {
-                    break started;
-                }
-            };
-            match started {
-                Ok(handle) => return self.attend(&process, &handle),
-                Err(error) if faults.is_some() && self.fate.faults() == faults => {
-                    return Err(format!("the job does not start: {error}"));
-                }
-                Err(error) => self.note(format_args!("the job does not start: {error}")),
+            self.note(format_args!(
+                "process {} has job {}, accepted: {}, from {:?}",
+                self.process, self.entry.id, self.entry.accepted, self.entry.from
+            ));
+            if let Some(end) = self.entry.ended.clone() {
+                return self.ended(&process, &host, &end, faults);
             }
-            self.pause(&process, 200)?;
+            let Some(boot) = self.wait(&process, boot(host.clone(), self.entry.clone(), self.submission()))? else {
+                return Ok(Life::Over);
+            };
+            match boot {
+                Boot::Runs(handle) => {
+                    self.entry.accepted = true;
+                    self.runs_one_version(&handle)?;
+                    return self.attend(&process, &host, &handle, faults);
+                }
+                Boot::Ended(end) => {
+                    self.note(format_args!("the job had ended: {end:?}"));
+                    return self.ended(&process, &host, &end, None);
+                }
+                Boot::Failed(error) => {
+                    self.note(format_args!("the job does not start: {error}"));
+                    if faults.is_some() && self.fate.faults() == faults {
+                        return Err(format!("the job does not start: {error}"));
+                    }
+                }
+            }
+            let sleep = process.sleep(std::time::Duration::from_millis(300));
+            if self.wait(&process, sleep)?.is_none() {
+                return Ok(Life::Over);
+            }
             self.machine.kill();
             self.machine.bury();
         }
-        Err(format!("the job has not started {STARTS_MAX} times"))
+        Err(format!("the job has not started {BOOTS_MAX} times"))
     }
 
-    /// Lets time pass.
-    fn pause(&mut self, process: &Process, ms: u64) -> Result<(), String> {
-        let slot = Slot::default();
-        let (sleep, done) = (process.sleep(std::time::Duration::from_millis(ms)), slot.clone());
+    /// Runs something in a process. None: the process died.
+    pub fn wait<T: Send + 'static>(
+        &mut self,
+        process: &Process,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Option<T>, String> {
+        let slot: Slot<T> = Slot::default();
+        let done = slot.clone();
         process.spawn(Box::pin(async move {
-            sleep.await;
-            *locked(&done) = Some(());
+            let result = task.await;
+            *locked(&done) = Some(result);
         }));
-        while take(&slot).is_none() && !self.is_dead() {
+        loop {
             self.step()?;
+            if self.is_dead() {
+                return Ok(None);
+            }
+            if let Some(result) = take(&slot) {
+                return Ok(Some(result));
+            }
         }
-        Ok(())
     }
 
-    fn new_job(&self, from: &From) -> NewJob {
-        let graph = graph(&self.text);
+    fn submission(&self) -> (RecoverJob, NewJob) {
+        let graph = graph(&self.entry.text);
         let restore = |location: &String| RestoreFrom {
             location: location.clone(),
             options: RestoreOptions::default(),
             allow_later_output: false,
         };
-        NewJob {
-            modules: self.modules(&graph),
+        let recover = RecoverJob {
+            job_id: self.entry.id,
+            graph: graph.clone(),
+            loader: Arc::new(Loader(self.fate.clone())),
+            savepoint_at_end: None,
+        };
+        let start = NewJob {
+            modules: self.modules(&graph, self.version),
             graph,
-            restore: match from {
+            restore: match &self.entry.from {
                 From::Nothing => None,
                 From::Snapshot(location) => Some(restore(location)),
             },
             savepoint_at_end: None,
-            job_id: None,
-        }
+            job_id: Some(self.entry.id),
+        };
+        (recover, start)
     }
 
-    /// A job that runs, until it does no more.
-    fn attend(&mut self, process: &Process, handle: &JobHandle) -> Result<Life, String> {
-        self.jobs.push(handle.job_id());
-        let mut waiting: VecDeque<Action> = VecDeque::new();
-        let mut asked: Option<Asked> = None;
-        loop {
-            self.step()?;
-            if self.is_dead() {
-                return Ok(Life::Broken);
-            }
-            waiting.extend(self.fate.take_action());
-            match &asked {
-                None => asked = waiting.pop_front().map(|action| self.ask(process, handle, action)),
-                Some(Asked::Snapshot(action, slot)) => {
-                    if let Some(result) = take(slot) {
-                        if let Some(life) = self.answered(handle, *action, result)? {
-                            return Ok(life);
-                        }
-                        asked = None;
-                    }
-                }
-                Some(Asked::Upgrade(version, slot)) => {
-                    if let Some(done) = take(slot) {
-                        if done {
-                            self.version = *version;
-                        }
-                        asked = None;
-                    }
-                }
-                Some(Asked::Cancel) => {}
-            }
-            let status = handle.status();
-            if status.is_terminal() {
-                if matches!(asked, Some(Asked::Snapshot(..))) {
-                    // The answer is on its way.
-                    continue;
-                }
-                return self.ended(process, handle, status);
-            }
+    /// A job runs one version wholly, and not an older one than it was said to run.
+    fn runs_one_version(&mut self, handle: &JobHandle) -> Result<(), String> {
+        let running = locked(&handle.shared.state).modules.clone();
+        let graph = graph(&self.entry.text);
+        let is = |version: u32| {
+            let digest = |modules: &Modules| modules.values().map(|module| module.digest()).collect::<Vec<_>>();
+            digest(&self.modules(&graph, version)) == digest(&running)
+        };
+        if is(self.version) {
+            return Ok(());
         }
+        if self.upgrading && is(self.version + 1) {
+            (self.version, self.upgrading) = (self.version + 1, false);
+            return Ok(());
+        }
+        let found: Vec<_> = running
+            .values()
+            .map(|module| String::from_utf8_lossy(module.bytes()).into_owned())
+            .collect();
+        Err(format!(
+            "the job runs {found:?}, and should run version {}",
+            self.version
+        ))
     }
 
-    fn ask(&self, process: &Process, handle: &JobHandle, action: Action) -> Asked {
-        self.note(format_args!("the user asks: {action:?}"));
-        let job = handle.clone();
-        match action {
-            Action::Cancel => {
-                handle.cancel();
-                Asked::Cancel
-            }
-            Action::Upgrade => {
-                let slot: Slot<bool> = Slot::default();
-                let (result, version) = (slot.clone(), self.version + 1);
-                let mut modules = self.modules(&handle.shared.graph);
-                for (uid, module) in &mut modules {
-                    let kind = self
-                        .world
-                        .nodes
-                        .iter()
-                        .find(|of| of.uid == uid.as_str())
-                        .map(|of| of.kind);
-                    if let Some(Kind::Operator(logic)) = kind {
-                        *module = Native::module(logic, version, &self.fate);
-                    }
-                }
-                process.spawn(Box::pin(async move {
-                    let done = upgrade(&job, modules, Instant::now()).await.is_ok();
-                    *locked(&result) = Some(done);
-                }));
-                Asked::Upgrade(version, slot)
-            }
-            Action::Savepoint | Action::Stop | Action::Drain => {
-                let slot = Slot::default();
-                let kind = if action == Action::Savepoint {
-                    SnapshotKind::Savepoint
-                } else {
-                    SnapshotKind::Stop
-                };
-                let request = SnapshotRequest {
-                    kind,
-                    savepoint_dir: Some(SAVEPOINTS.to_owned()),
-                    layout: Layout::Canonical,
-                    drain: action == Action::Drain,
-                    swap: None,
-                    reply: None,
-                };
-                let result = slot.clone();
-                process.spawn(Box::pin(async move {
-                    let done = job.snapshot(request).await;
-                    *locked(&result) = Some(done);
-                }));
-                Asked::Snapshot(action, slot)
-            }
+    /// What the job has left of itself is removed, as a host does that has noted its end.
+    pub fn forget(&mut self, process: &Process, host: &HostContext) -> Result<Option<()>, String> {
+        let (host, id, graph) = (host.clone(), self.entry.id, graph(&self.entry.text));
+        let done = self.wait(process, async move {
+            forget(&host, id, graph).await.map_err(|error| error.to_string())
+        })?;
+        if let Some(Err(error)) = &done {
+            self.note(format_args!("not forgotten: {error}"));
         }
+        Ok(done.map(|_| ()))
     }
 
-    fn answered(
+    /// What goes on after the end of a job.
+    pub fn ended(
         &mut self,
-        handle: &JobHandle,
-        action: Action,
-        result: Result<SnapshotReport, JobError>,
-    ) -> Result<Option<Life>, String> {
-        let report = match result {
-            Ok(report) => report,
-            Err(error) => {
-                self.note(format_args!("{action:?}: {error}"));
-                return Ok(None);
+        process: &Process,
+        host: &HostContext,
+        end: &EndRecord,
+        faults: Option<u64>,
+    ) -> Result<Life, String> {
+        self.note(format_args!("job {} is {}", self.entry.id, end.status));
+        self.entry.ended = Some(end.clone());
+        if self.forget(process, host)?.is_none() {
+            return Ok(Life::Over);
+        }
+        if faults.is_some() && self.fate.faults() == faults {
+            let kept = end.status == JobStatus::Failed || (end.status == JobStatus::Canceled && self.world.retains);
+            self.scene().leftovers(self.entry.id, kept)?;
+        }
+        match (end.status, &end.savepoint) {
+            (JobStatus::Finished, None) => {
+                self.scene().output(&self.model.end(), &|_| true)?;
+                Ok(Life::Done)
             }
-        };
-        self.note(format_args!("{action:?}: {}", report.path));
-        let savepoint = (report.path.clone(), handle.job_id(), report.checkpoint_id);
-        self.savepoints.push(savepoint);
-        if action == Action::Savepoint {
-            return Ok(None);
-        }
-        // It is said to be committed: so it is.
-        let (read, finished) = self.scene().position(&report.path)?;
-        self.scene().output(&read, &|uid| finished.contains(uid))?;
-        while !handle.status().is_terminal() {
-            self.step()?;
-            if self.is_dead() {
-                break;
-            }
-        }
-        // Where operators have given what they give at the end, nothing comes after it.
-        if action == Action::Drain && self.world.has_end() {
-            self.drained = Some(read);
-            return Ok(Some(Life::Finished));
-        }
-        Ok(Some(Life::Next(From::Snapshot(report.path))))
-    }
-
-    fn ended(&mut self, process: &Process, handle: &JobHandle, status: JobStatus) -> Result<Life, String> {
-        self.note(format_args!("job {} is {status}", handle.job_id()));
-        let _ = process;
-        match status {
-            JobStatus::Finished => Ok(Life::Finished),
-            JobStatus::Canceled => Ok(Life::Next(self.go_back())),
+            (JobStatus::Finished, Some(path)) => self.stopped(path),
+            (JobStatus::Canceled, _) => Ok(Life::Next(self.go_back())),
             _ => {
-                let failure = handle.shared.view().failure.unwrap_or_default();
-                self.note(format_args!("it failed: {failure}"));
-                let known = ["simulated", "expired before completing", "no space", "no storage space"];
-                if failure.contains("bug in Regraft") || !known.iter().any(|known| failure.contains(known)) {
-                    return Err(format!("the job failed: {failure}"));
-                }
-                Ok(Life::Broken)
+                let failure = end.failure.clone().unwrap_or_default();
+                self.explained(&failure)?;
+                Ok(Life::Next(self.newest_of_failed()))
             }
         }
     }
 
-    /// The user goes back to a savepoint, or to the beginning, and removes what was written since.
-    fn go_back(&mut self) -> From {
-        let at = self.random.below(self.savepoints.len() as u64 + 1) as usize;
-        let to = self.savepoints.get(at).cloned();
-        self.savepoints.truncate(at + 1);
-        self.newest = to
-            .as_ref()
-            .map(|(path, ..)| (path.trim_start_matches("store:///").to_owned(), SnapshotKind::Stop));
-        let (jobs, of, from) = match to {
-            None => (self.jobs.clone(), None, From::Nothing),
-            Some((path, job, id)) => {
-                let after = self.jobs.iter().skip_while(|other| **other != job).skip(1);
-                (after.copied().collect(), Some((job, id)), From::Snapshot(path))
-            }
-        };
-        for (sink, parts) in visible(&self.disk) {
-            for name in parts.keys() {
-                let mut fields = name.rsplit(['-', '.']).skip(2);
-                let id: u64 = fields.next().and_then(|id| id.parse().ok()).unwrap_or(0);
-                let short = fields.next().unwrap_or_default();
-                let later = of.is_some_and(|(job, at)| job.short() == short && id > at.0);
-                if later || jobs.iter().any(|job| job.short() == short) {
-                    self.note(format_args!("the user removes {sink}/{name}"));
-                    self.disk.remove(&Path::new(OUT).join(&sink).join(name));
-                }
-            }
+    /// A job has ended with a savepoint: users see what it says, and another job goes on from it.
+    pub fn stopped(&self, path: &str) -> Result<Life, String> {
+        let (read, finished) = self.scene().position(path)?;
+        self.scene().output(&read, &|uid| finished.contains(uid))?;
+        // Where operators have given what they give at the end, nothing more is to come.
+        if finished.iter().any(|uid| self.world.gives_at_end(uid)) && read != self.model.end() {
+            return Ok(Life::Done);
         }
-        from
+        Ok(Life::Next(From::Snapshot(path.to_owned())))
+    }
+
+    /// Where the user goes on after a job that failed for good.
+    fn newest_of_failed(&self) -> From {
+        let names = self.objects.names();
+        let exists = |path: &str| {
+            let name = format!("{}/_metadata", path.trim_start_matches("store:///"));
+            names.contains(&name)
+        };
+        if let Some(newest) = self.newest.as_ref().filter(|path| exists(path)) {
+            return From::Snapshot(newest.clone());
+        }
+        let prefix = format!("{}/{}/chk-", &CHECKPOINTS[1..], self.entry.id);
+        let ids = names.iter().filter_map(|name| {
+            let id: u64 = name.strip_prefix(&prefix)?.strip_suffix("/_metadata")?.parse().ok()?;
+            Some(id)
+        });
+        ids.max().map_or_else(
+            || self.entry.from.clone(),
+            |id| From::Snapshot(format!("store:///{prefix}{id}")),
+        )
+    }
+
+    /// A job may fail for good only for a reason that was simulated.
+    fn explained(&self, failure: &str) -> Result<(), String> {
+        let known = ["simulated", "expired before completing", "no space", "no storage space"];
+        if failure.contains("bug in Regraft") || !known.iter().any(|known| failure.contains(known)) {
+            return Err(format!("the job failed: {failure}"));
+        }
+        Ok(())
+    }
+}
+
+/// Brings the job back, or starts it.
+async fn boot(host: HostContext, entry: Entry, (back, new): (RecoverJob, NewJob)) -> Boot {
+    match recover(&host, back).await {
+        Ok(Recovered::Running(handle)) => Boot::Runs(handle),
+        Ok(Recovered::Ended(end)) => Boot::Ended(end),
+        Ok(Recovered::NeverBegun) if entry.accepted => {
+            Boot::Failed("nothing is there of a job that was said to run".to_owned())
+        }
+        Ok(Recovered::NeverBegun) => match start(&host, new).await {
+            Ok(handle) => Boot::Runs(handle),
+            Err(error) => Boot::Failed(error.to_string()),
+        },
+        Err(error) => Boot::Failed(error.to_string()),
     }
 }
 
 fn descriptions(modules: &Modules) -> Descriptions {
-    let description =
-        |module: &Arc<dyn regraft::dataflow::operator::OperatorModule>| module.description().clone().into();
+    let description = |module: &Arc<dyn OperatorModule>| module.description().clone().into();
     modules
         .iter()
         .map(|(uid, module)| (uid.clone(), description(module)))

@@ -38,6 +38,8 @@ pub struct Node {
 pub struct World {
     pub nodes: Vec<Node>,
     pub max_parallelism: u64,
+    /// Whether a cancelled job keeps its checkpoints.
+    pub retains: bool,
     settings: String,
     source: String,
     rates: Vec<u64>,
@@ -111,12 +113,12 @@ impl World {
             kind: *kind,
             inputs: inputs.iter().map(input).collect(),
         };
-        let interval = *random.pick(&["3ms", "10ms", "30ms", "100ms", "400ms"]);
-        let timeout = *random.pick(&["200ms", "2s", "30s"]);
+        let retains = random.percent(30);
         Self {
             nodes: shape.iter().map(node).collect(),
             max_parallelism: *random.pick(&[8, 16, 128]),
-            settings: format!("[checkpoint]\ninterval = \"{interval}\"\ntimeout = \"{timeout}\"\n"),
+            retains,
+            settings: settings(random, retains),
             source: format!(
                 "seed = {}\nsplits = {}\nrows = {}\n",
                 random.below(1000),
@@ -127,9 +129,11 @@ impl World {
         }
     }
 
-    /// Whether operators give something when all has ended.
-    pub fn has_end(&self) -> bool {
-        self.nodes.iter().any(|node| node.kind == Operator(Final))
+    /// Whether an operator gives something when all has ended.
+    pub fn gives_at_end(&self, uid: &str) -> bool {
+        self.nodes
+            .iter()
+            .any(|node| node.uid == uid && node.kind == Operator(Final))
     }
 
     /// A parallelism for each node.
@@ -188,6 +192,33 @@ impl World {
         }
         text
     }
+}
+
+/// `[checkpoint]` and `[restart]`.
+fn settings(random: &mut Random, retains: bool) -> String {
+    let interval = *random.pick(&["3ms", "10ms", "30ms", "100ms", "400ms"]);
+    let mut text = format!("[checkpoint]\ninterval = \"{interval}\"\n");
+    let mut set = |random: &mut Random, percent: u64, key: &str, values: &[&str]| {
+        if random.percent(percent) {
+            let _ = writeln!(text, "{key} = {}", random.pick(values));
+        }
+    };
+    set(random, 80, "timeout", &["\"200ms\"", "\"2s\"", "\"30s\""]);
+    set(random, 20, "min-pause", &["\"5ms\"", "\"200ms\""]);
+    set(random, 50, "tolerable-failures", &["1", "3", "1000"]);
+    set(random, 30, "max-concurrent", &["2", "3"]);
+    set(random, 30, "retain", &["2", "4"]);
+    if retains {
+        text.push_str("on-cancel = \"retain\"\n");
+    }
+    text.push_str(random.pick::<&str>(&[
+        "",
+        "",
+        "[restart]\nstrategy = \"none\"\n",
+        "[restart]\nstrategy = \"fixed-delay\"\nattempts = 2\ndelay = \"10ms\"\n",
+        "[restart]\nstrategy = \"fixed-delay\"\nattempts = 1000\ndelay = \"100ms\"\n",
+    ]));
+    text
 }
 
 /// The graph of a job file.

@@ -318,7 +318,8 @@ impl Controller {
 
     /// All input is read: the last round follows.
     fn all_ended(&mut self) {
-        if self.rounds.all_ended() && self.is_running() {
+        let last = |request: &SnapshotRequest| request.kind == SnapshotKind::EndOfInput;
+        if self.rounds.all_ended() && self.is_running() && !self.waiting.iter().any(last) {
             let request = self.after_end.take().unwrap_or_else(|| plain(SnapshotKind::EndOfInput));
             self.waiting.push_front(request);
         }

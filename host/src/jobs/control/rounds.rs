@@ -237,6 +237,9 @@ impl Controller {
         }
         if nobody_asked {
             self.checkpoint_failed(kind, message);
+        } else if kind == SnapshotKind::Stop {
+            // A drained job has nothing left to run: it ends all the same, with its output committed.
+            self.all_ended();
         }
     }
 
@@ -363,8 +366,12 @@ impl Controller {
         locked(&self.shared.state).remember(round);
     }
 
-    /// All is done, saved and committed.
+    /// All is done, saved and committed. A job that was cancelled, or has failed, while its last output was being committed
+    /// stays so.
     pub(super) fn finish(&mut self) {
+        if matches!(self.stage, Stage::Ending(_)) {
+            return;
+        }
         self.stage = Stage::Ending(Ending::Finish);
         self.broadcast(&Control::Terminate);
         let message = format!("job {} has ended: nothing more can be saved", self.job.job_id);

@@ -1,0 +1,193 @@
+//! What the user does with a job that runs, and what must be true when the user is told that it is done.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use regraft::dataflow::control::locked;
+use regraft::environment::Environment as _;
+use regraft::jobs::handle::{JobError, JobHandle, SnapshotReport, SnapshotRequest};
+use regraft::jobs::records::EndRecord;
+use regraft::jobs::start::HostContext;
+use regraft::jobs::status::JobStatus;
+use regraft::savepoint::rows::Layout;
+use regraft::upgrade::run::upgrade;
+use regraft_model::snapshot::SnapshotKind;
+
+use crate::check::{part_of, visible};
+use crate::fate::Action;
+use crate::machine::Process;
+use crate::play::{From, Life, Play, SAVEPOINTS, take};
+use crate::world::OUT;
+
+type Slot<T> = Arc<Mutex<Option<T>>>;
+
+/// What the user waits for.
+enum Asked {
+    Snapshot(Action, Slot<Result<SnapshotReport, JobError>>),
+    Upgrade(Slot<Result<(), JobError>>),
+    /// That the job ends.
+    End,
+}
+
+impl Play {
+    /// A job that runs, until it does no more. `faults` there had been when its process began.
+    pub fn attend(
+        &mut self,
+        process: &Process,
+        host: &HostContext,
+        handle: &JobHandle,
+        faults: Option<u64>,
+    ) -> Result<Life, String> {
+        let mut waiting: VecDeque<Action> = VecDeque::new();
+        let mut asked: Option<Asked> = None;
+        loop {
+            self.step()?;
+            if self.is_dead() {
+                return Ok(Life::Over);
+            }
+            waiting.extend(self.fate.take_action());
+            asked = match asked {
+                None => waiting.pop_front().map(|action| self.ask(process, handle, action)),
+                Some(Asked::Snapshot(action, slot)) => match take(&slot) {
+                    None => Some(Asked::Snapshot(action, slot)),
+                    Some(result) => self.saved(handle, action, result)?,
+                },
+                Some(Asked::Upgrade(slot)) => match take(&slot) {
+                    None => Some(Asked::Upgrade(slot)),
+                    Some(result) => {
+                        self.upgraded(&result);
+                        None
+                    }
+                },
+                Some(Asked::End) => Some(Asked::End),
+            };
+            let status = handle.status();
+            let is_answered = matches!(asked, None | Some(Asked::End));
+            if status == JobStatus::Suspended && is_answered {
+                return Ok(Life::Over);
+            }
+            if status.is_over() && is_answered {
+                let state = locked(&handle.shared.state);
+                let end = EndRecord {
+                    status,
+                    ended_at: 0,
+                    savepoint: state.final_savepoint.clone(),
+                    failure: state.failure.clone(),
+                };
+                drop(state);
+                return self.ended(process, host, &end, faults);
+            }
+        }
+    }
+
+    fn ask(&mut self, process: &Process, handle: &JobHandle, action: Action) -> Asked {
+        self.note(format_args!("the user asks: {action:?}"));
+        let job = handle.clone();
+        match action {
+            Action::Cancel => {
+                handle.cancel();
+                Asked::End
+            }
+            Action::Suspend => {
+                handle.suspend();
+                Asked::End
+            }
+            Action::Upgrade => {
+                let slot = Slot::default();
+                let result = slot.clone();
+                let modules = self.modules(&handle.shared.graph, self.version + 1);
+                self.upgrading = true;
+                process.spawn(Box::pin(async move {
+                    let done = upgrade(&job, modules, Instant::now()).await.map(|_| ());
+                    *locked(&result) = Some(done);
+                }));
+                Asked::Upgrade(slot)
+            }
+            Action::Savepoint | Action::Stop | Action::Drain => {
+                let slot = Slot::default();
+                let result = slot.clone();
+                let intermediate = action == Action::Savepoint;
+                let request = SnapshotRequest {
+                    kind: if intermediate {
+                        SnapshotKind::Savepoint
+                    } else {
+                        SnapshotKind::Stop
+                    },
+                    savepoint_dir: Some(SAVEPOINTS.to_owned()),
+                    layout: *self.random.pick(&[Layout::Canonical, Layout::Native]),
+                    drain: action == Action::Drain,
+                    swap: None,
+                    reply: None,
+                };
+                process.spawn(Box::pin(async move {
+                    let done = job.snapshot(request).await;
+                    *locked(&result) = Some(done);
+                }));
+                Asked::Snapshot(action, slot)
+            }
+        }
+    }
+
+    fn upgraded(&mut self, result: &Result<(), JobError>) {
+        match result {
+            Ok(()) => (self.version, self.upgrading) = (self.version + 1, false),
+            // It goes on as it was; only a crash leaves the user without an answer.
+            Err(error) => {
+                self.upgrading = false;
+                self.note(format_args!("upgrade: {error}"));
+            }
+        }
+    }
+
+    fn saved(
+        &mut self,
+        handle: &JobHandle,
+        action: Action,
+        result: Result<SnapshotReport, JobError>,
+    ) -> Result<Option<Asked>, String> {
+        let report = match result {
+            Ok(report) => report,
+            Err(error) => {
+                self.note(format_args!("{action:?}: {error}"));
+                return Ok(None);
+            }
+        };
+        self.note(format_args!("{action:?}: {}", report.path));
+        self.savepoints
+            .push((report.path.clone(), handle.job_id(), report.checkpoint_id));
+        if action == Action::Savepoint {
+            return Ok(None);
+        }
+        // It is said to be committed: so it is.
+        self.stopped(&report.path)?;
+        Ok(Some(Asked::End))
+    }
+
+    /// The user goes back to a savepoint, or to the beginning, and removes what was written since.
+    pub fn go_back(&mut self) -> From {
+        let at = self.random.below(self.savepoints.len() as u64 + 1) as usize;
+        let to = self.savepoints.get(at).cloned();
+        self.savepoints.truncate(at + 1);
+        self.newest = to.as_ref().map(|(path, ..)| path.clone());
+        let (jobs, of, from) = match to {
+            None => (self.jobs.clone(), None, From::Nothing),
+            Some((path, job, id)) => {
+                let after = self.jobs.iter().skip_while(|other| **other != job).skip(1);
+                (after.copied().collect(), Some((job, id)), From::Snapshot(path))
+            }
+        };
+        for (sink, parts) in visible(&self.disk) {
+            for name in parts.keys() {
+                let (short, id) = part_of(name).unwrap_or_default();
+                let later = of.is_some_and(|(job, at)| job.short() == short && id > at.0);
+                if later || jobs.iter().any(|job| job.short() == short) {
+                    self.note(format_args!("the user removes {sink}/{name}"));
+                    self.disk.remove(&Path::new(OUT).join(&sink).join(name));
+                }
+            }
+        }
+        from
+    }
+}
