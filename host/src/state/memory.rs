@@ -1,20 +1,31 @@
-//! The backend that keeps everything in memory: one table per key group.
+//! The backend that keeps everything in memory: one table per key group, beside it the entries of maps and lists, and timers.
 //!
-//! A snapshot is a mark, not a copy: `begin_snapshot` flips the generation, and key groups are swept one at a time by the
-//! owning thread, between batches. Design note 0003 has the reasons and the measurements.
+//! A snapshot is a mark, not a copy: `begin_snapshot` begins a new generation, and key groups are swept one at a time by the
+//! owning thread, between batches. Design notes 0003 and 0007 have the reasons and the measurements.
+
+mod slots;
+mod apply;
+mod load;
+mod sweep;
+mod clean;
 
 use std::sync::Arc;
 
 use regraft_guest_runtime::state_access::StateAccess;
 use regraft_model::batch::Keys;
+use regraft_model::describe::StateKind;
 use regraft_model::id::{CheckpointId, OperatorUid};
-use regraft_model::key_group::{KeyGroup, KeyGroupRange, hash32, key_group};
+use regraft_model::key_group::{KeyGroup, KeyGroupRange, key_group};
 
+use super::access::{MemoryAccess, Shared};
 use super::arena::Arena;
 use super::backend::{BackendError, BoundState, BoundTimer, Cells, DueTimers, StateBackend, TimeDomain, Writes};
-use super::rows::{RowsOf, StateRows};
+use super::blob::{LINK, STATES_MAX, is_live, items, link_in, value_in};
+use super::mark::{Mark, Marks, Stamp};
+use super::rows::{NEVER, StateRows};
 use super::short;
-use super::table::{Mark, Table, copy_values, push_value, value_in};
+use super::table::Table;
+use super::timers::Timers;
 
 /// How many keys ahead the tables are prefetched.
 const PREFETCH_AHEAD: usize = 24;
@@ -28,24 +39,101 @@ pub struct MemoryBackend {
     uid: OperatorUid,
     range: KeyGroupRange,
     max_parallelism: u32,
-    /// All states ever bound; the position is the state's number in blobs.
-    names: Vec<String>,
-    /// Numbers of the states that cells stand for.
-    bound: Vec<u16>,
+    /// All states ever bound; the position is the state's number in blobs and entries.
+    known: Vec<Known>,
+    /// As the operator declares them.
+    bound: Vec<Bound>,
+    /// Positions of those bound states whose values are cells.
+    travelling: Vec<u16>,
     tables: Vec<Table>,
-    generation: u32,
+    /// Entries of all states that do not travel.
+    shared: Shared,
+    /// Whether there are, or may be, entries.
+    has_entries: bool,
+    timers: Timers,
+    marks: Marks,
     snapshot: Option<Sweep>,
+    /// How many keys have a value or an entry.
+    keys: usize,
+    /// How many removals of values are in blobs.
+    removed: usize,
+    /// The time of the last call.
+    now: i64,
+    cleaner: Cleaner,
     blob: Vec<u8>,
     touched: Vec<Touched>,
+}
+
+/// A state that was bound once.
+#[derive(Debug)]
+struct Known {
+    name: String,
+    shape: Shape,
+    /// Whether its values are in the slots rather than among the entries.
+    in_slots: bool,
+}
+
+/// What the entries of a state are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Value,
+    List,
+    Map,
+}
+
+impl From<StateKind> for Shape {
+    fn from(kind: StateKind) -> Self {
+        match kind {
+            StateKind::Value | StateKind::Reducing | StateKind::Aggregating => Self::Value,
+            StateKind::List => Self::List,
+            StateKind::Map => Self::Map,
+        }
+    }
+}
+
+/// A declared state.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    number: u16,
+    shape: Shape,
+    ttl_ms: Option<u64>,
+}
+
+impl Bound {
+    /// When a value written now expires.
+    fn expires(&self, now: i64) -> i64 {
+        self.ttl_ms
+            .map_or(NEVER, |ttl| now.saturating_add(i64::try_from(ttl).unwrap_or(NEVER)))
+    }
 }
 
 /// A snapshot under way.
 #[derive(Debug)]
 struct Sweep {
+    round: CheckpointId,
     /// The states bound at the mark.
-    bound: Vec<u16>,
+    bound: Vec<Bound>,
     /// The next table to sweep.
     next: usize,
+    /// The oldest stamp that is handed out.
+    from: Stamp,
+    /// Whether it is an increment, in which removals are told.
+    increment: bool,
+}
+
+/// Goes round in the background and drops what has expired.
+#[derive(Debug, Default)]
+struct Cleaner {
+    table: usize,
+    slot: u32,
+    /// How many slots and entries it may still look at; less than 0 where it had to look at more.
+    credit: i64,
+    /// Whether anything can expire.
+    expiring: bool,
+    /// Calls since removals were counted.
+    calls: u32,
+    /// Whether there are removals that nobody needs.
+    forgotten: bool,
 }
 
 /// What a call did to the cell of one key, where there are several states.
@@ -56,20 +144,34 @@ enum Touched {
     Cleared,
 }
 
+const fn split(place: u64) -> (usize, u32) {
+    ((place >> 32) as usize, place as u32)
+}
+
 impl MemoryBackend {
     /// An empty backend for the key groups of one subtask.
     #[must_use]
     pub fn new(uid: OperatorUid, range: KeyGroupRange, max_parallelism: u32) -> Self {
         let arena = Arena::default();
+        let shared = Shared::default();
+        shared.write().groups.resize_with(range.count(), Default::default);
         Self {
             uid,
             range,
             max_parallelism,
-            names: vec![],
+            known: vec![],
             bound: vec![],
+            travelling: vec![],
             tables: (0..range.count()).map(|_| Table::new(arena.clone())).collect(),
-            generation: 1,
+            shared,
+            has_entries: false,
+            timers: Timers::new(range.count()),
+            marks: Marks::default(),
             snapshot: None,
+            keys: 0,
+            removed: 0,
+            now: i64::MIN,
+            cleaner: Cleaner::default(),
             blob: vec![],
             touched: vec![],
         }
@@ -89,12 +191,20 @@ impl MemoryBackend {
         }
     }
 
+    const fn group_at(&self, position: usize) -> KeyGroup {
+        KeyGroup(self.range.first + position as u16)
+    }
+
     #[inline]
     fn mark(&self, table: usize) -> Mark {
-        let sweeping = self.snapshot.as_ref().is_some_and(|sweep| table >= sweep.next);
+        let from = match &self.snapshot {
+            Some(sweep) if table >= sweep.next => sweep.from,
+            _ => Stamp::MAX,
+        };
         Mark {
-            generation: self.generation,
-            sweeping,
+            now: self.marks.now(),
+            from,
+            keep: self.marks.keep(),
         }
     }
 
@@ -129,190 +239,131 @@ impl MemoryBackend {
 
     /// The cell of a state in a slot.
     #[inline]
-    fn push_cell(cells: &mut Cells, table: &Table, slot: u32, state: u16) {
+    fn push_cell(cells: &mut Cells, table: &Table, slot: u32, state: u16, now: i64) {
         let found = if slot == NOWHERE {
             None
         } else {
-            value_in(table.blob(slot), state)
+            value_in(table.blob(slot), state, now)
         };
         let (schema, value) = found.unwrap_or((0, &[]));
         short::push(&mut cells.values, value);
         cells.schemas.push(schema);
     }
 
-    /// One state: a written cell is the whole blob.
-    fn apply_single(&mut self, keys: &Keys, cells: &Cells, writes: Writes<'_>) {
-        let (state, schema) = (self.bound[0], writes.schemas[0]);
-        let mut blob = std::mem::take(&mut self.blob);
-        let mut inserts = 0;
-        // Updates first, since inserting may move entries.
-        for (i, &key) in writes.cells.iter().enumerate() {
-            if let Some(&ahead) = writes.cells.get(i + PREFETCH_AHEAD) {
-                let (table, slot) = split(cells.places[ahead as usize]);
-                self.tables[table].prefetch_slot(slot);
-            }
-            let (table, slot) = split(cells.places[key as usize]);
-            if slot == NOWHERE {
-                inserts += 1;
-                continue;
-            }
-            blob.clear();
-            if self.names.len() > 1 {
-                copy_values(self.tables[table].blob(slot), &mut blob, |other| other != state);
-            }
-            push_value(&mut blob, state, schema, writes.values.get(i));
-            let mark = self.mark(table);
-            self.tables[table].update(slot, &blob, mark);
-        }
-        if inserts > 0 {
-            for (i, &key) in writes.cells.iter().enumerate() {
-                let (table, slot) = split(cells.places[key as usize]);
-                if slot == NOWHERE {
-                    blob.clear();
-                    push_value(&mut blob, state, schema, writes.values.get(i));
-                    self.put(table, slot, keys, key as usize, &blob);
-                }
-            }
-        }
-        for &key in writes.cleared {
-            self.clear(keys, key as usize, &mut blob, |other| other != state);
-        }
-        self.blob = blob;
+    /// The number of a state; one that was there with another shape is another state.
+    fn number(&mut self, state: &BoundState) -> u16 {
+        let shape = Shape::from(state.kind);
+        let same = |known: &Known| known.name == state.name && known.shape == shape;
+        let at = self.known.iter().position(same).unwrap_or_else(|| {
+            self.known.push(Known {
+                name: state.name.clone(),
+                shape,
+                in_slots: state.travels,
+            });
+            self.known.len() - 1
+        });
+        debug_assert!(at < STATES_MAX, "a state's number has 15 bits");
+        at as u16
     }
-
-    fn put(&mut self, table: usize, slot: u32, keys: &Keys, key: usize, blob: &[u8]) {
-        let mark = self.mark(table);
-        if slot == NOWHERE {
-            self.tables[table].insert(keys.hashes[key], keys.column.get(key), blob, mark.generation);
-        } else {
-            self.tables[table].update(slot, blob, mark);
-        }
-    }
-
-    /// Keeps of a key only the states that `keep` accepts; a key without any is removed.
-    fn clear(&mut self, keys: &Keys, key: usize, blob: &mut Vec<u8>, keep: impl Fn(u16) -> bool) {
-        let (hash, bytes) = (keys.hashes[key], keys.column.get(key));
-        let Ok(table) = self.position(hash) else { return };
-        let Some(slot) = self.tables[table].find(hash, bytes) else {
-            return;
-        };
-        let mark = self.mark(table);
-        blob.clear();
-        copy_values(self.tables[table].blob(slot), blob, keep);
-        if blob.is_empty() {
-            self.tables[table].remove(hash, bytes, mark);
-        } else {
-            self.tables[table].update(slot, blob, mark);
-        }
-    }
-
-    /// Several states: the blob of each touched key is made again.
-    fn apply_several(&mut self, keys: &Keys, cells: &Cells, writes: Writes<'_>) {
-        let count = keys.column.len();
-        let mut touched = std::mem::take(&mut self.touched);
-        touched.clear();
-        touched.resize(count * self.bound.len(), Touched::Not);
-        for (i, &cell) in writes.cells.iter().enumerate() {
-            touched[cell as usize] = Touched::Written(i as u32);
-        }
-        for &cell in writes.cleared {
-            touched[cell as usize] = Touched::Cleared;
-        }
-        let bound = self.bound.clone();
-        let of = |state: usize, key: usize| touched[state * count + key];
-        let mut blob = std::mem::take(&mut self.blob);
-        // Updates first, since inserting and removing may move entries.
-        for insert in [false, true] {
-            for key in 0..count {
-                let (table, slot) = split(cells.places[key]);
-                let written = (0..bound.len()).any(|s| matches!(of(s, key), Touched::Written(_)));
-                if !written || (slot == NOWHERE) != insert {
-                    continue;
-                }
-                blob.clear();
-                if slot != NOWHERE {
-                    let untouched = |n: u16| {
-                        bound
-                            .iter()
-                            .position(|b| *b == n)
-                            .is_none_or(|s| of(s, key) == Touched::Not)
-                    };
-                    copy_values(self.tables[table].blob(slot), &mut blob, untouched);
-                }
-                for (s, &state) in bound.iter().enumerate() {
-                    if let Touched::Written(i) = of(s, key) {
-                        push_value(&mut blob, state, writes.schemas[s], writes.values.get(i as usize));
-                    }
-                }
-                self.put(table, slot, keys, key, &blob);
-            }
-        }
-        for key in 0..count {
-            let cleared = (0..bound.len()).any(|s| of(s, key) == Touched::Cleared);
-            let written = (0..bound.len()).any(|s| matches!(of(s, key), Touched::Written(_)));
-            if cleared && !written {
-                let keep = |n: u16| {
-                    bound
-                        .iter()
-                        .position(|b| *b == n)
-                        .is_none_or(|s| of(s, key) != Touched::Cleared)
-                };
-                self.clear(keys, key, &mut blob, keep);
-            }
-        }
-        self.blob = blob;
-        self.touched = touched;
-    }
-}
-
-const fn split(place: u64) -> (usize, u32) {
-    ((place >> 32) as usize, place as u32)
 }
 
 impl StateBackend for MemoryBackend {
-    fn bind(&mut self, states: &[BoundState], _timers: &[BoundTimer]) {
+    fn bind(&mut self, states: &[BoundState], timers: &[BoundTimer]) {
         self.bound.clear();
-        for BoundState { name, .. } in states {
-            let number = self.names.iter().position(|known| known == name).unwrap_or_else(|| {
-                self.names.push(name.clone());
-                self.names.len() - 1
+        self.travelling.clear();
+        for (position, state) in states.iter().enumerate() {
+            let number = self.number(state);
+            self.bound.push(Bound {
+                number,
+                shape: state.kind.into(),
+                ttl_ms: state.ttl_ms,
             });
-            self.bound.push(number as u16);
+            self.cleaner.expiring |= state.ttl_ms.is_some();
+            if state.travels {
+                self.travelling.push(position as u16);
+            } else {
+                self.has_entries = true;
+            }
+            if self.known[usize::from(number)].in_slots != state.travels {
+                self.move_values(number, state.travels);
+            }
         }
+        self.timers.bind(timers);
     }
 
-    fn resolve(&mut self, keys: &Keys, _now: i64, cells: &mut Cells) -> Result<(), BackendError> {
+    fn resolve(&mut self, keys: &Keys, now: i64, cells: &mut Cells) -> Result<(), BackendError> {
+        self.now = now;
         let mut places = std::mem::take(&mut cells.places);
         cells.values.clear();
         cells.schemas.clear();
-        if let [state] = self.bound[..] {
+        if let [position] = self.travelling[..] {
+            let state = self.bound[usize::from(position)].number;
             // The slot is at hand when it has been found.
             self.find_places(keys, &mut places, |table, slot| {
-                Self::push_cell(cells, table, slot, state)
+                Self::push_cell(cells, table, slot, state, now);
             })?;
         } else {
             self.find_places(keys, &mut places, |_, _| {})?;
-            for &state in &self.bound {
+            for &position in &self.travelling {
+                let state = self.bound[usize::from(position)].number;
                 for &place in &places {
                     let (table, slot) = split(place);
-                    Self::push_cell(cells, &self.tables[table], slot, state);
+                    Self::push_cell(cells, &self.tables[table], slot, state, now);
                 }
             }
+        }
+        if self.has_entries {
+            self.link_call(&places);
         }
         cells.places = places;
         Ok(())
     }
 
-    fn apply(&mut self, keys: &Keys, cells: &Cells, _now: i64, writes: Writes<'_>) {
-        match self.bound.len() {
-            0 => {}
-            1 => self.apply_single(keys, cells, writes),
-            _ => self.apply_several(keys, cells, writes),
+    fn apply(&mut self, keys: &Keys, cells: &Cells, now: i64, writes: Writes<'_>) {
+        self.now = now;
+        let touched = writes
+            .entries
+            .map(|entries| self.apply_entries(keys, cells, entries, writes.schemas));
+        if !writes.cells.is_empty() || !writes.cleared.is_empty() {
+            match self.travelling.len() {
+                0 => {}
+                1 => self.apply_single(keys, cells, writes),
+                _ => self.apply_several(keys, cells, writes),
+            }
         }
+        self.link_touched(keys, &touched.unwrap_or_default());
+        self.apply_timers(keys, writes.timers);
+        self.clean_some(keys.column.len());
+    }
+
+    fn access(&self) -> Option<Arc<dyn StateAccess>> {
+        let numbers = self.bound.iter().map(|bound| bound.number).collect();
+        let access = MemoryAccess::new(self.shared.clone(), numbers);
+        (self.travelling.len() < self.bound.len()).then(|| Arc::new(access) as Arc<dyn StateAccess>)
+    }
+
+    fn due_timers(&mut self, domain: TimeDomain, up_to: i64, max: usize) -> Option<DueTimers> {
+        self.timers.due(domain, up_to, max)
+    }
+
+    fn fired(&mut self, due: &DueTimers) {
+        let mut timers = std::mem::take(&mut self.timers);
+        for (i, &key) in due.key_index.iter().enumerate() {
+            let (hash, bytes) = (due.keys.hashes[key as usize], due.keys.column.get(key as usize));
+            if let Ok(position) = self.position(hash) {
+                let mark = self.mark(position);
+                timers.apply(position, false, due.timer_ids[i], due.times[i], bytes, mark);
+            }
+        }
+        self.timers = timers;
+    }
+
+    fn next_timer(&self, domain: TimeDomain) -> Option<i64> {
+        self.timers.next(domain)
     }
 
     fn len(&self) -> usize {
-        self.tables.iter().map(Table::len).sum()
+        self.keys
     }
 
     fn range(&self) -> KeyGroupRange {
@@ -321,8 +372,11 @@ impl StateBackend for MemoryBackend {
 
     fn keys_of(&self, position: usize) -> Keys {
         let mut keys = Keys::default();
-        if let Some(table) = self.tables.get(position) {
-            for (hash, key, _) in table.iter() {
+        let store = self.shared.read();
+        for (hash, key, blob) in self.tables.get(position).iter().flat_map(|table| table.iter()) {
+            let value = items(blob).any(|item| item.state != LINK && item.is_live(self.now));
+            let entry = || link_in(blob).is_some_and(|at| store.groups[position].is_live(at, self.now));
+            if is_live(blob) && (value || entry()) {
                 keys.column.push(key);
                 keys.hashes.push(hash);
             }
@@ -330,94 +384,35 @@ impl StateBackend for MemoryBackend {
         keys
     }
 
-    fn access(&self) -> Option<Arc<dyn StateAccess>> {
-        None
-    }
-
-    fn due_timers(&mut self, _domain: TimeDomain, _up_to: i64, _max: usize) -> Option<DueTimers> {
-        None
-    }
-
-    fn fired(&mut self, _due: &DueTimers) {}
-
-    fn next_timer(&self, _domain: TimeDomain) -> Option<i64> {
-        None
-    }
-
     fn load(&mut self, rows: &StateRows) -> Result<(), BackendError> {
-        let RowsOf::State(state) = rows.of else { return Ok(()) };
-        let number = self.bound[usize::from(state)];
-        let mut blob = Vec::new();
-        for i in 0..rows.len() {
-            let key = rows.keys.get(i);
-            let hash = hash32(key);
-            let table = self.position(hash)?;
-            blob.clear();
-            let slot = self.tables[table].find(hash, key);
-            if let Some(slot) = slot {
-                copy_values(self.tables[table].blob(slot), &mut blob, |n| n != number);
-            }
-            if rows.schemas[i] != 0 {
-                push_value(&mut blob, number, rows.schemas[i], rows.values.get(i));
-            }
-            let mark = self.mark(table);
-            match slot {
-                Some(_) if blob.is_empty() => self.tables[table].remove(hash, key, mark),
-                Some(slot) => self.tables[table].update(slot, &blob, mark),
-                None if blob.is_empty() => {}
-                None => self.tables[table].insert(hash, key, &blob, self.generation),
-            }
-        }
-        Ok(())
+        self.load_rows(rows)
     }
 
-    fn loaded(&mut self, _round: Option<CheckpointId>) {}
+    fn loaded(&mut self, round: Option<CheckpointId>) {
+        self.marks.loaded(round);
+    }
 
-    fn begin_snapshot(&mut self, _round: CheckpointId, _base: Option<CheckpointId>) -> Option<CheckpointId> {
-        debug_assert!(self.snapshot.is_none(), "a snapshot is under way");
-        self.generation += 1;
-        self.snapshot = Some(Sweep {
-            bound: self.bound.clone(),
-            next: 0,
-        });
-        None
+    fn begin_snapshot(&mut self, round: CheckpointId, base: Option<CheckpointId>) -> Option<CheckpointId> {
+        self.mark_state(round, base)
     }
 
     fn next_snapshot_rows(&mut self) -> Option<Vec<StateRows>> {
-        loop {
-            let sweep = self.snapshot.as_mut()?;
-            let position = sweep.next;
-            if position >= self.tables.len() {
-                self.snapshot = None;
-                return None;
-            }
-            sweep.next += 1;
-            let group = KeyGroup(self.range.first + position as u16);
-            let empty = |state| StateRows::new(group, RowsOf::State(state as u16));
-            let mut all: Vec<StateRows> = (0..sweep.bound.len()).map(empty).collect();
-            let bound = &sweep.bound;
-            self.tables[position].sweep(self.generation, |key, blob| {
-                for (state, rows) in bound.iter().zip(&mut all) {
-                    if let Some((schema, value)) = value_in(blob, *state) {
-                        rows.keys.push(key);
-                        rows.values.push(value);
-                        rows.schemas.push(schema);
-                    }
-                }
-            });
-            all.retain(|rows| !rows.is_empty());
-            if !all.is_empty() {
-                return Some(all);
-            }
+        self.sweep_next()
+    }
+
+    fn completed(&mut self, round: CheckpointId) {
+        self.marks.completed(round);
+    }
+
+    fn aborted(&mut self, round: CheckpointId) {
+        self.marks.aborted(round);
+        if self.snapshot.as_ref().is_some_and(|sweep| sweep.round == round) {
+            self.drop_sweep();
         }
     }
 
-    fn completed(&mut self, _round: CheckpointId) {}
-
-    fn aborted(&mut self, _round: CheckpointId) {}
-
-    fn can_base(&self, _round: CheckpointId) -> bool {
-        false
+    fn can_base(&self, round: CheckpointId) -> bool {
+        self.marks.can_base(round)
     }
 }
 

@@ -1,17 +1,32 @@
 //! Keyed state of one subtask: what the host holds so that a guest need not.
 //!
-//! - [`rows`]: entries of one key group on their way to or from a file.
+//! - [`rows`]: rows of one state on their way to or from a file.
 //! - [`short`]: short byte strings, compared and copied in words.
 //! - [`group`]: the distinct keys of a batch.
-//! - [`backend`]: the contract of a backend: resolve the keys of a batch, apply what a call wrote, snapshot by a mark.
+//! - [`backend`]: the contract of a backend: resolve the keys of a batch, apply what a call wrote, fire timers, snapshot by a
+//!   mark.
+//! - [`mark`]: generations: what a mark has seen, what has changed since.
 //! - [`arena`]: memory for tables, on huge pages.
+//! - [`blob`]: the values of one key as one byte string.
 //! - [`table`]: the hash table of one key group, keys and small values inline.
+//! - [`ordered`]: the entries of one map or list, in order.
+//! - [`entries`]: the maps and lists of one key group, and values that do not travel.
+//! - [`access`]: how instances read them.
+//! - [`timers`]: pending timers, by key group and in order of time.
 //! - [`memory`]: the backend that keeps everything in memory.
 
 pub mod rows;
 pub mod short;
 pub mod group;
 pub mod backend;
+pub mod mark;
 pub mod arena;
+pub mod blob;
 pub mod table;
+pub mod ordered;
+pub mod entries;
+pub mod access;
+pub mod timers;
+#[cfg(test)]
+pub mod conformance;
 pub mod memory;

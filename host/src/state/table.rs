@@ -1,16 +1,17 @@
 //! The hash table of one key group: linear probing over slots of one cache line each, keys and small values inline.
 //!
-//! A slot holds a key and its *blob*: the values of all its states, each with the state's number and the schema it was
-//! written by. So all travelling state of a key costs one cache miss. What does not fit inline lies in a side table.
+//! A slot holds a key and its *blob*: the values of all its states (`blob`). So all travelling state of a key costs one
+//! cache miss. What does not fit inline lies in a side table.
 //!
-//! Each slot carries the generation of its last write; generation 0 is an empty slot. A snapshot flips the generation, and
-//! the first write to an older entry saves the old blob (the mark of design note 0003).
+//! Each slot carries the stamp of its last write; 0 is an empty slot. A snapshot begins a new generation, and the first
+//! write to an older entry saves the old blob (the mark of design note 0003).
 
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use super::arena::{Arena, Block};
-use super::short::{append, copy, equal};
+use super::mark::{Mark, Stamp};
+use super::short::{copy, equal};
 
 /// Bytes of key and blob that fit into a slot.
 const INLINE: usize = 48;
@@ -21,7 +22,7 @@ const INLINE: usize = 48;
 struct Slot {
     hash: u32,
     /// Of the last write; 0: empty.
-    generation: u32,
+    stamp: Stamp,
     key_len: u32,
     blob_len: u32,
     /// Key, then blob; or, when they do not fit, the number of the spilled entry.
@@ -34,7 +35,7 @@ const SLOT_BITS: u32 = size_of::<Slot>().trailing_zeros();
 /// All bytes of an empty slot are 0, as a new block's are.
 const EMPTY: Slot = Slot {
     hash: 0,
-    generation: 0,
+    stamp: 0,
     key_len: 0,
     blob_len: 0,
     data: [0; INLINE],
@@ -104,15 +105,6 @@ pub struct Table {
     saved: Vec<Saved>,
 }
 
-/// What a write needs to know about the snapshot under way.
-#[derive(Debug, Clone, Copy)]
-pub struct Mark {
-    /// The generation of writes since the mark.
-    pub generation: u32,
-    /// Whether this table has still to be swept.
-    pub sweeping: bool,
-}
-
 impl Table {
     /// An empty table, whose slots will be in the arena.
     #[must_use]
@@ -176,7 +168,7 @@ impl Table {
         let mut at = self.home(hash);
         loop {
             let slot = &self.slots[at];
-            if slot.generation == 0 {
+            if slot.stamp == 0 {
                 return None;
             }
             if slot.hash == hash && equal(self.key_of(slot), key) {
@@ -208,6 +200,27 @@ impl Table {
         }
     }
 
+    /// How many slots there are, free ones too.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// What is in a slot: hash, key, blob, stamp; none in a free one.
+    #[must_use]
+    pub fn entry(&self, slot: u32) -> Option<(u32, &[u8], &[u8], Stamp)> {
+        let slot = self.slots.get(slot as usize).filter(|slot| slot.stamp != 0)?;
+        let (key, blob) = self.bytes_of(slot).split_at(slot.key_len as usize);
+        Some((slot.hash, key, blob, slot.stamp))
+    }
+
+    /// The stamp of a slot.
+    #[inline]
+    #[must_use]
+    pub fn stamp(&self, slot: u32) -> Stamp {
+        self.slots[slot as usize].stamp
+    }
+
     /// The blob in a slot.
     #[inline]
     #[must_use]
@@ -220,7 +233,7 @@ impl Table {
     #[inline]
     fn save(&mut self, at: usize, mark: Mark) {
         let slot = &self.slots[at];
-        if mark.sweeping && slot.generation < mark.generation {
+        if mark.saves(slot.stamp) {
             let (key, blob) = self.bytes_of(slot).split_at(slot.key_len as usize);
             self.saved.push(Saved {
                 key: key.into(),
@@ -247,12 +260,21 @@ impl Table {
         let slot = &mut self.slots[at];
         let key_len = slot.key_len as usize;
         let (old, new) = (key_len + slot.blob_len as usize, key_len + blob.len());
-        slot.generation = mark.generation;
+        slot.stamp = mark.rewritten(slot.stamp);
         if old <= INLINE && new <= INLINE {
             copy(&mut slot.data[key_len..], blob);
             slot.blob_len = blob.len() as u32;
             return;
         }
+        self.replace(at, blob);
+    }
+
+    /// Replaces the blob of an entry by one that means the same: no mark has to notice.
+    pub fn rewrite(&mut self, slot: u32, blob: &[u8]) {
+        self.replace(slot as usize, blob);
+    }
+
+    fn replace(&mut self, at: usize, blob: &[u8]) {
         let key: Box<[u8]> = self.key_of(&self.slots[at]).into();
         self.release_spilled(at);
         self.write(at, &key, blob);
@@ -283,18 +305,18 @@ impl Table {
     }
 
     /// Adds an entry whose key is not there. May move other entries.
-    pub fn insert(&mut self, hash: u32, key: &[u8], blob: &[u8], generation: u32) {
+    pub fn insert(&mut self, hash: u32, key: &[u8], blob: &[u8], stamp: Stamp) {
         if (self.len + 1) * 4 > self.slots.len() * 3 {
             self.grow();
         }
         let mask = self.slots.len() - 1;
         let mut at = self.home(hash);
-        while self.slots[at].generation != 0 {
+        while self.slots[at].stamp != 0 {
             at = (at + 1) & mask;
         }
         self.write(at, key, blob);
         self.slots[at].hash = hash;
-        self.slots[at].generation = generation;
+        self.slots[at].stamp = stamp;
         self.len += 1;
     }
 
@@ -304,9 +326,9 @@ impl Table {
         self.bits = bits;
         let mask = self.slots.len() - 1;
         for &slot in &*old {
-            if slot.generation != 0 {
+            if slot.stamp != 0 {
                 let mut at = self.home(slot.hash);
-                while self.slots[at].generation != 0 {
+                while self.slots[at].stamp != 0 {
                     at = (at + 1) & mask;
                 }
                 self.slots[at] = slot;
@@ -314,9 +336,8 @@ impl Table {
         }
     }
 
-    /// Removes an entry. May move other entries.
-    pub fn remove(&mut self, hash: u32, key: &[u8], mark: Mark) {
-        let Some(slot) = self.find(hash, key) else { return };
+    /// Removes an entry. May move other entries, but none from a slot before it, unless across the end of the table.
+    pub fn remove(&mut self, slot: u32, mark: Mark) {
         let mut hole = slot as usize;
         self.save(hole, mark);
         self.release_spilled(hole);
@@ -326,7 +347,7 @@ impl Table {
         let mut at = hole;
         loop {
             at = (at + 1) & mask;
-            if self.slots[at].generation == 0 {
+            if self.slots[at].stamp == 0 {
                 break;
             }
             let home = self.home(self.slots[at].hash);
@@ -340,16 +361,16 @@ impl Table {
 
     /// All entries: hash, key, blob.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &[u8], &[u8])> {
-        self.slots.iter().filter(|slot| slot.generation != 0).map(|slot| {
+        self.slots.iter().filter(|slot| slot.stamp != 0).map(|slot| {
             let (key, blob) = self.bytes_of(slot).split_at(slot.key_len as usize);
             (slot.hash, key, blob)
         })
     }
 
     /// Calls `each` with every key and blob as they were at the mark, and forgets what was saved for it.
-    pub fn sweep(&mut self, generation: u32, mut each: impl FnMut(&[u8], &[u8])) {
+    pub fn sweep(&mut self, mark: Mark, mut each: impl FnMut(&[u8], &[u8])) {
         for slot in &*self.slots {
-            if slot.generation != 0 && slot.generation < generation {
+            if mark.saves(slot.stamp) {
                 let (key, blob) = self.bytes_of(slot).split_at(slot.key_len as usize);
                 each(key, blob);
             }
@@ -358,47 +379,9 @@ impl Table {
             each(&saved.key, &saved.blob);
         }
     }
-}
 
-/// Bytes before each value in a blob: state number, schema number, length.
-const HEAD: usize = 8;
-
-/// The value of one state in a blob, with its schema number.
-#[inline]
-#[must_use]
-pub fn value_in(blob: &[u8], state: u16) -> Option<(u16, &[u8])> {
-    let mut rest = blob;
-    while let Some((head, tail)) = rest.split_first_chunk::<HEAD>() {
-        let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-        let (value, after) = tail.split_at_checked(len)?;
-        if u16::from_le_bytes([head[0], head[1]]) == state {
-            return Some((u16::from_le_bytes([head[2], head[3]]), value));
-        }
-        rest = after;
-    }
-    None
-}
-
-/// Appends a value to a blob under construction.
-#[inline]
-pub fn push_value(blob: &mut Vec<u8>, state: u16, schema: u16, value: &[u8]) {
-    let head = u64::from(state) | u64::from(schema) << 16 | (value.len() as u64) << 32;
-    append(blob, &head.to_le_bytes());
-    append(blob, value);
-}
-
-/// Appends to `out` the values of `blob` whose states `keep` accepts.
-pub fn copy_values(blob: &[u8], out: &mut Vec<u8>, keep: impl Fn(u16) -> bool) {
-    let mut rest = blob;
-    while let Some((head, tail)) = rest.split_first_chunk::<HEAD>() {
-        let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-        let Some((value, after)) = tail.split_at_checked(len) else {
-            return;
-        };
-        if keep(u16::from_le_bytes([head[0], head[1]])) {
-            out.extend_from_slice(head);
-            out.extend_from_slice(value);
-        }
-        rest = after;
+    /// Forgets what was saved.
+    pub fn drop_saved(&mut self) {
+        self.saved = vec![];
     }
 }

@@ -1,93 +1,31 @@
-//! The backend beside a plain map: arbitrary calls, with a snapshot marked and swept in between.
-
-use std::collections::BTreeMap;
+//! The backend passes the suite of all backends; and what is its own.
 
 use proptest::prelude::*;
 use regraft_model::batch::BytesColumn;
-use regraft_model::describe::StateKind;
-use regraft_model::key_group::range_of;
+use regraft_model::key_group::{hash32, range_of};
 
 use super::super::backend::TimerOps;
+use super::super::conformance::{self, GROUPS};
+use super::super::rows::RowsOf;
 use super::*;
 
-type Model = BTreeMap<Vec<u8>, BTreeMap<usize, Vec<u8>>>;
-
-/// One call: for each key (distinct) and state: nothing, a value, or a clear.
-type Call = BTreeMap<u8, Vec<Option<Option<Vec<u8>>>>>;
-
-fn key_bytes(key: u8) -> Vec<u8> {
-    // Some keys are too long to lie inline.
-    let long = if key.is_multiple_of(7) { 60 } else { 0 };
-    let mut bytes = format!("key-{key}").into_bytes();
-    bytes.resize(bytes.len() + long, b'x');
-    bytes
+fn make(range: KeyGroupRange) -> Box<dyn StateBackend> {
+    let uid = OperatorUid::new("op").expect("uid");
+    Box::new(MemoryBackend::new(uid, range, GROUPS))
 }
 
-fn run(backend: &mut MemoryBackend, model: &mut Model, states: usize, call: &Call) {
-    let mut keys = Keys::default();
-    for key in call.keys() {
-        keys.column.push(&key_bytes(*key));
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(400)))]
+
+    #[test]
+    fn it_conforms(script in conformance::scripts()) {
+        conformance::run(&make, &script);
     }
-    keys.ensure_hashes();
-    let mut cells = Cells::default();
-    backend.resolve(&keys, 0, &mut cells).expect("in range");
-    for (k, key) in call.keys().enumerate() {
-        for s in 0..states {
-            let cell = s * call.len() + k;
-            let expected = model.get(&key_bytes(*key)).and_then(|entry| entry.get(&s));
-            assert_eq!(cells.schemas[cell] != 0, expected.is_some());
-            assert_eq!(cells.values.get(cell), expected.map_or(&[][..], Vec::as_slice));
-        }
-    }
-    let (mut written, mut values, mut cleared) = (vec![], BytesColumn::default(), vec![]);
-    for (k, (key, ops)) in call.iter().enumerate() {
-        for (s, op) in ops.iter().enumerate() {
-            let cell = (s * call.len() + k) as u32;
-            let entry = model.entry(key_bytes(*key)).or_default();
-            match op {
-                None => {}
-                Some(Some(value)) => {
-                    written.push(cell);
-                    values.push(value);
-                    entry.insert(s, value.clone());
-                }
-                Some(None) => {
-                    cleared.push(cell);
-                    entry.remove(&s);
-                }
-            }
-        }
-    }
-    model.retain(|_, entry| !entry.is_empty());
-    let schemas = vec![1; states];
-    backend.apply(
-        &keys,
-        &cells,
-        0,
-        Writes {
-            cells: &written,
-            values: &values,
-            cleared: &cleared,
-            entries: None,
-            timers: TimerOps::default(),
-            schemas: &schemas,
-        },
-    );
 }
 
-fn collect(rows: &[StateRows]) -> Model {
-    let mut model = Model::new();
-    for rows in rows {
-        let RowsOf::State(state) = rows.of else {
-            panic!("timers")
-        };
-        for i in 0..rows.len() {
-            let entry = model.entry(rows.keys.get(i).to_vec()).or_default();
-            let old = entry.insert(usize::from(state), rows.values.get(i).to_vec());
-            assert!(old.is_none(), "a key came twice");
-        }
-    }
-    model
+#[test]
+fn it_conforms_in_rare_cases() {
+    conformance::run_rare(&make);
 }
 
 /// Value states that travel.
@@ -99,78 +37,6 @@ fn bound(names: &[&str]) -> Vec<BoundState> {
         ttl_ms: None,
     };
     names.iter().map(state).collect()
-}
-
-/// Marks the state and sweeps all of it.
-fn all_rows(backend: &mut MemoryBackend) -> Vec<StateRows> {
-    assert_eq!(backend.begin_snapshot(CheckpointId(9), None), None);
-    std::iter::from_fn(|| backend.next_snapshot_rows()).flatten().collect()
-}
-
-fn calls(states: usize) -> impl Strategy<Value = Vec<Call>> {
-    let value = prop_oneof![
-        prop::collection::vec(any::<u8>(), 0..6),
-        prop::collection::vec(any::<u8>(), 40..90)
-    ];
-    let op = prop::option::of(prop::option::weighted(0.7, value));
-    let call = prop::collection::btree_map(any::<u8>(), prop::collection::vec(op, states), 1..40);
-    prop::collection::vec(call, 1..24)
-}
-
-fn backend(states: usize) -> MemoryBackend {
-    let uid = OperatorUid::new("count").expect("uid");
-    let mut backend = MemoryBackend::new(uid, range_of(0, 1, 16), 16);
-    backend.bind(&bound(&["s0", "s1", "s2"][..states]), &[]);
-    backend
-}
-
-/// Runs calls against a plain map, with a snapshot marked and swept meanwhile, and checks both ends.
-fn check(states: usize, calls: &[Call], mark_at: usize, sweeps: usize) {
-    let (mut backend, mut model) = (backend(states), Model::new());
-    let (mut at_mark, mut swept, mut open) = (None, vec![], false);
-    for (i, call) in calls.iter().enumerate() {
-        if i == mark_at {
-            assert_eq!(backend.begin_snapshot(CheckpointId(1), None), None);
-            at_mark = Some(model.clone());
-            open = true;
-        }
-        run(&mut backend, &mut model, states, call);
-        for _ in 0..if open { sweeps } else { 0 } {
-            match backend.next_snapshot_rows() {
-                Some(rows) => swept.extend(rows),
-                None => open = false,
-            }
-        }
-    }
-    while open {
-        match backend.next_snapshot_rows() {
-            Some(rows) => swept.extend(rows),
-            None => open = false,
-        }
-    }
-    if let Some(expected) = at_mark {
-        assert_eq!(collect(&swept), expected);
-    }
-    assert_eq!(backend.len(), model.len());
-    let rows = all_rows(&mut backend);
-    assert_eq!(collect(&rows), model);
-    let mut again = self::backend(states);
-    for rows in &rows {
-        again.load(rows).expect("in range");
-    }
-    assert_eq!(collect(&all_rows(&mut again)), model);
-}
-
-proptest! {
-    #[test]
-    fn one_state_is_a_map_and_a_snapshot_is_its_past(calls in calls(1), mark in 0usize..24, sweeps in 0usize..4) {
-        check(1, &calls, mark, sweeps);
-    }
-
-    #[test]
-    fn several_states_are_too(calls in calls(3), mark in 0usize..24, sweeps in 0usize..4) {
-        check(3, &calls, mark, sweeps);
-    }
 }
 
 #[test]
@@ -189,18 +55,150 @@ fn a_key_of_another_subtask_is_a_bug_report() {
     );
 }
 
-#[test]
-fn states_bound_later_start_empty_and_keep_the_others() {
-    let mut backend = backend(1);
-    let mut model = Model::new();
-    let call = Call::from([(1, vec![Some(Some(vec![9]))])]);
-    run(&mut backend, &mut model, 1, &call);
-    backend.bind(&bound(&["new", "s0"]), &[]);
+fn backend(states: &[BoundState]) -> MemoryBackend {
+    let uid = OperatorUid::new("op").expect("uid");
+    let mut backend = MemoryBackend::new(uid, range_of(0, 1, GROUPS), GROUPS);
+    backend.bind(states, &[]);
+    backend
+}
+
+/// One call: keys `from..to`; each gets its number as the value of the one state, or loses it.
+fn call(backend: &mut MemoryBackend, from: u32, to: u32, now: i64, value: bool) {
     let mut keys = Keys::default();
-    keys.column.push(&key_bytes(1));
+    let mut values = BytesColumn::default();
+    for key in from..to {
+        keys.column.push(&key.to_le_bytes());
+        values.push(&key.to_le_bytes());
+    }
     keys.ensure_hashes();
     let mut cells = Cells::default();
-    backend.resolve(&keys, 0, &mut cells).expect("in range");
-    assert_eq!(cells.schemas, [0, 1]);
-    assert_eq!(cells.values.get(1), [9]);
+    backend.resolve(&keys, now, &mut cells).expect("in range");
+    let all: Vec<u32> = (0..to - from).collect();
+    let writes = Writes {
+        cells: if value { &all } else { &[] },
+        values: &values,
+        cleared: if value { &[] } else { &all },
+        entries: None,
+        timers: TimerOps::default(),
+        schemas: &[1],
+    };
+    backend.apply(&keys, &cells, now, writes);
+}
+
+#[test]
+fn what_has_expired_goes_while_other_keys_are_written() {
+    let mut states = bound(&["last"]);
+    states[0].ttl_ms = Some(10);
+    let mut backend = backend(&states);
+    call(&mut backend, 0, 5_000, 0, true);
+    assert_eq!(backend.len(), 5_000);
+    // Each call looks at twice as many slots as it has keys, and a few more.
+    for n in 0..300 {
+        call(&mut backend, 10_000, 10_050, 10 + n % 5, true);
+    }
+    assert_eq!(backend.len(), 50);
+    assert_eq!(backend.counts().removed, 0);
+}
+
+#[test]
+fn values_from_before_there_was_a_time_to_live_get_one() {
+    let mut backend = backend(&bound(&["last"]));
+    call(&mut backend, 0, 1_000, 0, true);
+    let mut states = bound(&["last"]);
+    states[0].ttl_ms = Some(10);
+    backend.bind(&states, &[]);
+    for _ in 0..200 {
+        call(&mut backend, 5_000, 5_010, 100, true);
+    }
+    // From then on it counts: not yet, and now.
+    assert_eq!(backend.len(), 1_010);
+    for _ in 0..200 {
+        call(&mut backend, 5_000, 5_010, 111, true);
+    }
+    assert_eq!(backend.len(), 10);
+}
+
+#[test]
+fn removals_do_not_pile_up() {
+    let mut backend = backend(&bound(&["count"]));
+    let round = CheckpointId(1);
+    call(&mut backend, 0, 20_000, 0, true);
+    assert_eq!(backend.begin_snapshot(round, None), None);
+    while backend.next_snapshot_rows().is_some() {}
+    backend.completed(round);
+    // What no round has seen leaves nothing.
+    call(&mut backend, 30_000, 40_000, 0, true);
+    call(&mut backend, 30_000, 40_000, 0, false);
+    assert_eq!((backend.len(), backend.counts().removed), (20_000, 0));
+    call(&mut backend, 0, 11_000, 0, false);
+    assert_eq!((backend.len(), backend.counts().removed), (9_000, 11_000));
+    assert!(backend.can_base(round));
+    call(&mut backend, 11_000, 18_000, 0, false);
+    // More than there is: an increment would be no use, and nothing is kept for one.
+    for _ in 0..4_000 {
+        call(&mut backend, 19_000, 19_010, 0, true);
+    }
+    assert!(!backend.can_base(round));
+    assert_eq!((backend.len(), backend.counts().removed), (2_000, 0));
+}
+
+#[test]
+fn rows_that_do_not_fit_are_refused() {
+    let mut states = bound(&["count", "log"]);
+    states[1] = BoundState {
+        kind: StateKind::List,
+        travels: false,
+        ..states[1].clone()
+    };
+    let mut backend = backend(&states);
+    let group = key_group(hash32(b"a"), GROUPS);
+    let mut rows = StateRows::new(group, RowsOf::State(0));
+    rows.keys.push(b"a");
+    rows.values.push(b"v");
+    rows.schemas.push(1);
+    backend.load(&rows).expect("fits");
+    let mut text = |change: &dyn Fn(&mut StateRows)| {
+        let mut rows = rows.clone();
+        change(&mut rows);
+        backend.load(&rows).expect_err("does not fit").to_string()
+    };
+    let at = format!("operator \"op\": rows of key group {} cannot be loaded:", group.0);
+    assert_eq!(
+        text(&|rows| rows.of = RowsOf::State(2)),
+        format!("{at} they are of state 2, there are 2")
+    );
+    assert_eq!(
+        text(&|rows| rows.keys.push(b"b")),
+        format!("{at} expected 1 keys, found 2")
+    );
+    assert_eq!(
+        text(&|rows| rows.expires = vec![1, 2]),
+        format!("{at} expected 1 expiry times, found 2")
+    );
+    assert_eq!(
+        text(&|rows| rows.entry_keys.push(b"k")),
+        format!("{at} expected 0 entry keys, found 1")
+    );
+    assert_eq!(
+        text(&|rows| {
+            rows.of = RowsOf::State(1);
+            rows.entry_keys.push(b"k");
+        }),
+        format!("{at} row 0 has a list index of 1 bytes")
+    );
+    assert_eq!(
+        text(&|rows| {
+            rows.of = RowsOf::Timers;
+            rows.entry_keys.push(b"gap");
+        }),
+        format!("{at} 3 bytes are no time and name of a timer")
+    );
+    let other = KeyGroup((group.0 + 1) % GROUPS as u16);
+    assert_eq!(
+        text(&|rows| rows.group = other),
+        format!(
+            "operator \"op\": rows of key group {} cannot be loaded: row 0 has a key of key group {}",
+            other.0, group.0
+        )
+    );
 }

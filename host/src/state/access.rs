@@ -1,0 +1,159 @@
+//! How instances read entry states: they see the state as it was before the call.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use regraft_guest_runtime::state_access::{Entries, StateAccess, Values};
+use regraft_model::batch::BytesColumn;
+
+use super::entries::{Counts, Group};
+use super::ordered::{Entry, Ordered};
+use super::short::push;
+
+/// No entries.
+pub const NONE: u32 = u32::MAX;
+
+/// All entries of a backend, and which of them belong to the keys of the present call.
+#[derive(Debug, Default)]
+pub struct Store {
+    /// By position of the key group.
+    pub groups: Vec<Group>,
+    /// For each key of the call the position of its key group and where its entries are, or [`NONE`].
+    pub links: Vec<(u32, u32)>,
+    /// The time of the call.
+    pub now: i64,
+}
+
+impl Store {
+    /// How many entries there are.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let each = self.groups.iter().map(Group::counts);
+        each.fold(Counts::default(), |sum, counts| Counts {
+            live: sum.live + counts.live,
+            removed: sum.removed + counts.removed,
+        })
+    }
+
+    fn entries(&self, key: u32, state: u16) -> Result<Option<&Ordered>, String> {
+        let (group, entries) = self.link(key)?;
+        if entries == NONE {
+            return Ok(None);
+        }
+        Ok(self.groups[group as usize].entries(entries, state))
+    }
+
+    fn link(&self, key: u32) -> Result<(u32, u32), String> {
+        let link = self.links.get(key as usize).copied();
+        link.ok_or_else(|| format!("key {key} of {} keys of the call", self.links.len()))
+    }
+}
+
+/// The store, which the backend changes between calls and instances read within them.
+#[derive(Debug, Clone, Default)]
+pub struct Shared(Arc<RwLock<Store>>);
+
+impl Shared {
+    /// To read.
+    pub fn read(&self) -> RwLockReadGuard<'_, Store> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To change.
+    pub fn write(&self) -> RwLockWriteGuard<'_, Store> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an instance is given.
+#[derive(Debug)]
+pub struct MemoryAccess {
+    shared: Shared,
+    /// The number of each declared state.
+    numbers: Vec<u16>,
+}
+
+impl MemoryAccess {
+    /// For an operator that has bound these states.
+    #[must_use]
+    pub const fn new(shared: Shared, numbers: Vec<u16>) -> Self {
+        Self { shared, numbers }
+    }
+
+    fn number(&self, state: u32) -> Result<u16, String> {
+        let number = self.numbers.get(state as usize).copied();
+        number.ok_or_else(|| format!("state {state} of {} declared states", self.numbers.len()))
+    }
+}
+
+fn push_value(values: &mut Values, entry: Option<&Entry>) {
+    let (value, schema) = entry.map_or((&[][..], 0), |entry| (&*entry.value, entry.schema));
+    push(&mut values.values, value);
+    values.schemas.push(schema);
+}
+
+impl StateAccess for MemoryAccess {
+    fn value_get_many(&self, state: u32, keys: &[u32]) -> Result<Values, String> {
+        let (number, store) = (self.number(state)?, self.shared.read());
+        let mut values = Values::default();
+        for &key in keys {
+            let entry = store.entries(key, number)?.and_then(|entries| entries.get(&[]));
+            push_value(&mut values, entry.filter(|entry| entry.is_live(store.now)));
+        }
+        Ok(values)
+    }
+
+    fn map_get_many(&self, state: u32, keys: &[u32], entry_keys: &BytesColumn) -> Result<Values, String> {
+        let (number, store) = (self.number(state)?, self.shared.read());
+        let mut values = Values::default();
+        for (&key, entry_key) in keys.iter().zip(entry_keys.iter()) {
+            let entry = store.entries(key, number)?.and_then(|entries| entries.get(entry_key));
+            push_value(&mut values, entry.filter(|entry| entry.is_live(store.now)));
+        }
+        Ok(values)
+    }
+
+    fn map_scan(&self, state: u32, key: u32, after: Option<&[u8]>, limit_bytes: u32) -> Result<Entries, String> {
+        let (number, store) = (self.number(state)?, self.shared.read());
+        let mut found = Entries::default();
+        let Some(entries) = store.entries(key, number)? else {
+            return Ok(found);
+        };
+        let from: Box<dyn Iterator<Item = &Entry>> = match after {
+            Some(after) => Box::new(entries.after(after)),
+            None => Box::new(entries.iter()),
+        };
+        for entry in from.filter(|entry| entry.is_live(store.now)) {
+            if !found.keys.is_empty() && found.keys.data.len() + found.values.data.len() >= limit_bytes as usize {
+                found.more = true;
+                break;
+            }
+            push(&mut found.keys, &entry.key);
+            push(&mut found.values, &entry.value);
+            found.schemas.push(entry.schema);
+        }
+        Ok(found)
+    }
+
+    fn list_scan(&self, state: u32, key: u32, first: u32, limit_bytes: u32) -> Result<Values, String> {
+        let (number, store) = (self.number(state)?, self.shared.read());
+        let mut found = Values::default();
+        let Some(entries) = store.entries(key, number)? else {
+            return Ok(found);
+        };
+        let (group, at) = store.link(key)?;
+        // An index counts what is there. Without expiry that is how items are numbered.
+        let from: Box<dyn Iterator<Item = &Entry>> = if store.groups[group as usize].is_expiring(at, number) {
+            let live = entries.iter().filter(|entry| entry.is_live(store.now));
+            Box::new(live.skip(first as usize))
+        } else {
+            Box::new(entries.from(&u64::from(first).to_be_bytes()))
+        };
+        for entry in from.filter(|entry| entry.is_live(store.now)) {
+            if !found.schemas.is_empty() && found.values.data.len() >= limit_bytes as usize {
+                break;
+            }
+            push_value(&mut found, Some(entry));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,184 @@
+//! The values of one key as one byte string: each with the number of its state and of the schema it was written by.
+//!
+//! A value of schema 0 is a removal that some increment has still to tell. A value that expires has the time in front.
+
+use super::rows::{NEVER, REMOVED};
+use super::short::append;
+
+/// Bytes before each value: state number, schema number, length of what follows.
+const HEAD: usize = 8;
+/// In the state number: the value begins with the time at which it expires.
+const EXPIRES: u16 = 1 << 15;
+/// The number of states a backend can tell apart, without [`LINK`].
+pub const STATES_MAX: usize = LINK as usize;
+/// The number of the pseudo state that leads to the key's entries. Its schema is 1 where any of them is there.
+pub const LINK: u16 = EXPIRES - 1;
+
+/// One value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// The number of its state.
+    pub state: u16,
+    /// The number of its schema.
+    pub schema: u16,
+    /// When it expires, or `NEVER`.
+    pub expires: i64,
+    /// It.
+    pub value: &'a [u8],
+    /// All of its bytes, head and all.
+    pub raw: &'a [u8],
+}
+
+impl Item<'_> {
+    /// Whether it is there and has not expired.
+    #[must_use]
+    pub const fn is_live(&self, now: i64) -> bool {
+        self.schema != REMOVED && self.expires > now
+    }
+}
+
+fn split(blob: &[u8]) -> Option<(u16, u16, &[u8], &[u8])> {
+    let (head, tail) = blob.split_first_chunk::<HEAD>()?;
+    let len = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+    let (value, after) = tail.split_at_checked(len)?;
+    let (state, schema) = (
+        u16::from_le_bytes([head[0], head[1]]),
+        u16::from_le_bytes([head[2], head[3]]),
+    );
+    Some((state, schema, value, after))
+}
+
+/// The time in front of a value, and the value.
+fn timed(value: &[u8]) -> (i64, &[u8]) {
+    value
+        .split_first_chunk()
+        .map_or((NEVER, value), |(time, value)| (i64::from_le_bytes(*time), value))
+}
+
+/// The value of one state, with its schema number, unless it has expired at `now`.
+#[inline]
+#[must_use]
+pub fn value_in(blob: &[u8], state: u16, now: i64) -> Option<(u16, &[u8])> {
+    let mut rest = blob;
+    while let Some((found, schema, value, after)) = split(rest) {
+        if found == state {
+            return Some((schema, value));
+        }
+        if found == state | EXPIRES {
+            let (expires, value) = timed(value);
+            return (expires > now).then_some((schema, value));
+        }
+        rest = after;
+    }
+    None
+}
+
+/// All values in order.
+pub fn items(blob: &[u8]) -> impl Iterator<Item = Item<'_>> {
+    let mut rest = blob;
+    std::iter::from_fn(move || {
+        let (state, schema, value, after) = split(rest)?;
+        let raw = &rest[..rest.len() - after.len()];
+        rest = after;
+        let (expires, value) = if state & EXPIRES == 0 {
+            (NEVER, value)
+        } else {
+            timed(value)
+        };
+        Some(Item {
+            state: state & !EXPIRES,
+            schema,
+            expires,
+            value,
+            raw,
+        })
+    })
+}
+
+/// Whether any state has a value, expired or not.
+#[must_use]
+pub fn is_live(blob: &[u8]) -> bool {
+    items(blob).any(|item| item.schema != REMOVED)
+}
+
+/// Whether any state has a value or entry, expired or not; and how many removals of values there are.
+#[must_use]
+pub fn tally(blob: &[u8]) -> (bool, usize) {
+    let (mut live, mut removals) = (false, 0);
+    let mut rest = blob;
+    while let Some((state, schema, _, after)) = split(rest) {
+        live |= schema != REMOVED;
+        removals += usize::from(schema == REMOVED && state != LINK);
+        rest = after;
+    }
+    (live, removals)
+}
+
+/// Appends a value to a blob under construction.
+#[inline]
+pub fn push_value(blob: &mut Vec<u8>, state: u16, schema: u16, expires: i64, value: &[u8]) {
+    let timed = expires != NEVER;
+    let (state, len) = if timed {
+        (state | EXPIRES, value.len() + 8)
+    } else {
+        (state, value.len())
+    };
+    let head = u64::from(state) | u64::from(schema) << 16 | (len as u64) << 32;
+    append(blob, &head.to_le_bytes());
+    if timed {
+        append(blob, &expires.to_le_bytes());
+    }
+    append(blob, value);
+}
+
+/// Appends a removal.
+pub fn push_removal(blob: &mut Vec<u8>, state: u16) {
+    push_value(blob, state, REMOVED, NEVER, &[]);
+}
+
+/// Appends the way to the key's entries.
+pub fn push_link(blob: &mut Vec<u8>, entries: u32, live: bool) {
+    push_value(blob, LINK, u16::from(live), NEVER, &entries.to_le_bytes());
+}
+
+/// Where the key's entries are.
+#[inline]
+#[must_use]
+pub fn link_in(blob: &[u8]) -> Option<u32> {
+    let (_, value) = value_in(blob, LINK, 0)?;
+    Some(u32::from_le_bytes(*value.first_chunk()?))
+}
+
+/// Appends to `out` the values of `blob` whose states `keep` accepts.
+pub fn copy_values(blob: &[u8], out: &mut Vec<u8>, keep: impl Fn(u16) -> bool) {
+    for item in items(blob).filter(|item| keep(item.state)) {
+        out.extend_from_slice(item.raw);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_by_state_until_they_expire() {
+        let mut blob = vec![];
+        push_value(&mut blob, 3, 1, NEVER, b"three");
+        push_value(&mut blob, 5, 2, 100, b"five");
+        push_removal(&mut blob, 6);
+        push_link(&mut blob, 77, true);
+        assert_eq!(value_in(&blob, 3, i64::MAX), Some((1, &b"three"[..])));
+        assert_eq!(value_in(&blob, 5, 99), Some((2, &b"five"[..])));
+        assert_eq!(value_in(&blob, 5, 100), None);
+        assert_eq!(value_in(&blob, 6, 0), Some((0, &b""[..])));
+        assert_eq!(value_in(&blob, 7, 0), None);
+        assert_eq!(link_in(&blob), Some(77));
+        assert_eq!(tally(&blob), (true, 1));
+        let mut part = vec![];
+        copy_values(&blob, &mut part, |state| state == 6);
+        assert_eq!((is_live(&part), tally(&part)), (false, (false, 1)));
+        let all: Vec<_> = items(&blob).map(|item| (item.state, item.expires)).collect();
+        assert_eq!(all, [(3, NEVER), (5, 100), (6, NEVER), (LINK, NEVER)]);
+        assert_eq!(items(&blob).map(|item| item.raw).collect::<Vec<_>>().concat(), blob);
+    }
+}

@@ -1,0 +1,259 @@
+//! Pending timers of one operator in one subtask: by key group, so that they are saved and moved like state, and in order
+//! of time, so that they fire in it.
+//!
+//! A timer is a key, a name and a time. Those whose name the operator does not declare are kept and never fire. Stamps and
+//! saved timers are as with entries (design notes 0003 and 0007).
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
+
+use regraft_model::key_group::{KeyGroup, hash32};
+use regraft_model::time::TimeDomain;
+
+use super::backend::{BoundTimer, DueTimers};
+use super::entries::Counts;
+use super::mark::{Mark, Stamp};
+use super::rows::{REMOVED, RowsOf, StateRows, timer_entry};
+
+/// A timer of some name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Timer {
+    time: i64,
+    key: Box<[u8]>,
+}
+
+/// The timers of one name in one key group.
+#[derive(Debug, Default)]
+struct Queue {
+    pending: BTreeMap<Timer, Stamp>,
+    /// Removals that some increment has still to tell.
+    removed: BTreeMap<Timer, Stamp>,
+    /// Timers as they were at the mark, and whether they were pending then.
+    saved: Vec<(Timer, bool)>,
+    /// The time by which it stands among the first ones.
+    first: Option<i64>,
+}
+
+/// The first time of a queue, and which one it is: key group and name.
+type First = (i64, u32, u16);
+
+/// All timers of a backend.
+#[derive(Debug, Default)]
+pub struct Timers {
+    /// All names ever seen; the position is the name's number.
+    names: Vec<String>,
+    /// The names of the declared timers, and their domains.
+    bound: Vec<(u16, TimeDomain)>,
+    /// By key group and number of the name.
+    groups: Vec<Vec<Queue>>,
+    /// Of the queues that may fire, by domain.
+    firsts: [BTreeSet<First>; 2],
+    counts: Counts,
+}
+
+const fn domain_index(domain: TimeDomain) -> usize {
+    match domain {
+        TimeDomain::Event => 0,
+        TimeDomain::Processing => 1,
+    }
+}
+
+impl Timers {
+    /// For so many key groups.
+    #[must_use]
+    pub fn new(groups: usize) -> Self {
+        Self {
+            groups: (0..groups).map(|_| vec![]).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// How many are pending, and how many removals are remembered.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn number(&mut self, name: &str) -> u16 {
+        let at = self.names.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.names.push(name.to_owned());
+            self.names.len() - 1
+        });
+        at as u16
+    }
+
+    /// Says which timers are declared.
+    pub fn bind(&mut self, timers: &[BoundTimer]) {
+        self.bound = vec![];
+        for timer in timers {
+            let number = self.number(&timer.name);
+            self.bound.push((number, timer.domain));
+        }
+        self.firsts = Default::default();
+        for group in 0..self.groups.len() {
+            for name in 0..self.groups[group].len() {
+                self.groups[group][name].first = None;
+                self.settle(group, name as u16);
+            }
+        }
+    }
+
+    /// Puts a queue where its first timer belongs.
+    fn settle(&mut self, group: usize, name: u16) {
+        let Some((_, domain)) = self.bound.iter().find(|(bound, _)| *bound == name) else {
+            return;
+        };
+        let queue = &mut self.groups[group][usize::from(name)];
+        let first = queue.pending.first_key_value().map(|(timer, _)| timer.time);
+        if first != queue.first {
+            let firsts = &mut self.firsts[domain_index(*domain)];
+            if let Some(old) = queue.first {
+                firsts.remove(&(old, group as u32, name));
+            }
+            firsts.extend(first.map(|first| (first, group as u32, name)));
+            queue.first = first;
+        }
+    }
+
+    fn queue(&mut self, group: usize, name: u16) -> &mut Queue {
+        let queues = &mut self.groups[group];
+        if queues.len() <= usize::from(name) {
+            queues.resize_with(usize::from(name) + 1, Queue::default);
+        }
+        &mut queues[usize::from(name)]
+    }
+
+    fn register(&mut self, group: usize, name: u16, time: i64, key: &[u8], mark: Mark) {
+        let timer = Timer { time, key: key.into() };
+        let queue = self.queue(group, name);
+        if queue.pending.contains_key(&timer) {
+            return;
+        }
+        let mut stamp = mark.now;
+        if let Some(old) = queue.removed.remove(&timer) {
+            if mark.saves(old) {
+                queue.saved.push((timer.clone(), false));
+            }
+            stamp = mark.rewritten(old);
+            self.counts.removed -= 1;
+        }
+        self.queue(group, name).pending.insert(timer, stamp);
+        self.counts.live += 1;
+        self.settle(group, name);
+    }
+
+    fn remove(&mut self, group: usize, name: u16, time: i64, key: &[u8], mark: Mark) {
+        let timer = Timer { time, key: key.into() };
+        let queue = self.queue(group, name);
+        let Some(stamp) = queue.pending.remove(&timer) else {
+            return;
+        };
+        if mark.saves(stamp) {
+            queue.saved.push((timer.clone(), true));
+        }
+        self.counts.live -= 1;
+        if mark.remembers(stamp) {
+            self.queue(group, name).removed.insert(timer, mark.rewritten(stamp));
+            self.counts.removed += 1;
+        }
+        self.settle(group, name);
+    }
+
+    /// Registers or deletes a timer by its position among the declared ones; `group` is the position of its key group.
+    pub fn apply(&mut self, group: usize, register: bool, id: u32, time: i64, key: &[u8], mark: Mark) {
+        let name = self.bound[id as usize].0;
+        if register {
+            self.register(group, name, time, key, mark);
+        } else {
+            self.remove(group, name, time, key, mark);
+        }
+    }
+
+    /// As from a file: adds a timer, of a name that may not be declared, or removes one.
+    pub fn load(&mut self, group: usize, name: &str, time: i64, key: &[u8], schema: u16, mark: Mark) {
+        let name = self.number(name);
+        if schema == REMOVED {
+            self.remove(group, name, time, key, mark);
+        } else {
+            self.register(group, name, time, key, mark);
+        }
+    }
+
+    /// The time of the first timer of a domain.
+    #[must_use]
+    pub fn next(&self, domain: TimeDomain) -> Option<i64> {
+        self.firsts[domain_index(domain)].first().map(|first| first.0)
+    }
+
+    /// The first timers that are due, in order of (time, key), until a key comes again.
+    #[must_use]
+    pub fn due(&self, domain: TimeDomain, up_to: i64, max: usize) -> Option<DueTimers> {
+        let firsts = self.firsts[domain_index(domain)].range(..=(up_to, u32::MAX, u16::MAX));
+        let mut queues: Vec<_> = firsts
+            .map(|(_, group, name)| (*name, self.groups[*group as usize][usize::from(*name)].pending.keys()))
+            .collect();
+        let mut heads = BinaryHeap::new();
+        for (i, (name, queue)) in queues.iter_mut().enumerate() {
+            heads.extend(queue.next().map(|timer| Reverse((timer, *name, i))));
+        }
+        let mut due = DueTimers::default();
+        let mut keys = HashSet::new();
+        while let Some(Reverse((timer, name, i))) = heads.pop() {
+            if timer.time > up_to || due.times.len() == max || !keys.insert(&timer.key) {
+                break;
+            }
+            let id = self.bound.iter().position(|(bound, _)| *bound == name);
+            due.timer_ids.extend(id.map(|id| id as u32));
+            due.key_index.push(due.times.len() as u32);
+            due.times.push(timer.time);
+            due.keys.column.push(&timer.key);
+            due.keys.hashes.push(hash32(&timer.key));
+            heads.extend(queues[i].1.next().map(|timer| Reverse((timer, name, i))));
+        }
+        (!due.times.is_empty()).then_some(due)
+    }
+
+    /// The timers of a key group as they were at the mark; what was saved is forgotten. `removals`: as an increment.
+    pub fn sweep(&mut self, position: usize, group: KeyGroup, mark: Mark, removals: bool) -> StateRows {
+        let mut rows = StateRows::new(group, RowsOf::Timers);
+        let mut entry = vec![];
+        for (queue, name) in self.groups[position].iter_mut().zip(&self.names) {
+            let mut push = |timer: &Timer, pending: bool| {
+                if pending || removals {
+                    entry.clear();
+                    timer_entry(timer.time, name, &mut entry);
+                    rows.keys.push(&timer.key);
+                    rows.entry_keys.push(&entry);
+                    rows.values.push(&[]);
+                    rows.schemas.push(if pending { 1 } else { REMOVED });
+                }
+            };
+            for (timer, _) in queue.pending.iter().filter(|(_, stamp)| mark.saves(**stamp)) {
+                push(timer, true);
+            }
+            for (timer, _) in queue.removed.iter().filter(|(_, stamp)| mark.saves(**stamp)) {
+                push(timer, false);
+            }
+            for (timer, pending) in std::mem::take(&mut queue.saved) {
+                push(&timer, pending);
+            }
+        }
+        rows
+    }
+
+    /// Forgets removals of a key group that are in every round that may be a base.
+    pub fn clean(&mut self, position: usize, settled: Stamp) {
+        for queue in &mut self.groups[position] {
+            let before = queue.removed.len();
+            queue.removed.retain(|_, stamp| *stamp >= settled);
+            self.counts.removed -= before - queue.removed.len();
+        }
+    }
+
+    /// Forgets what was saved for a key group.
+    pub fn drop_saved(&mut self, position: usize) {
+        for queue in &mut self.groups[position] {
+            queue.saved = vec![];
+        }
+    }
+}
