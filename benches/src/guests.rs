@@ -110,17 +110,12 @@ impl Guests {
             }
         };
         let uid = OperatorUid::new(op.krate())?;
-        operator.open(&open_context(
-            &uid,
-            &description,
-            0,
-            1,
-            MAX_PARALLELISM_DEFAULT,
-            NO_TIMESTAMP,
-        ))?;
+        let context = open_context(&uid, &description, 0, 1, MAX_PARALLELISM_DEFAULT, NO_TIMESTAMP);
+        operator.open(&context)?;
         Ok(PreparedOperator {
             operator,
             description: Arc::new(description),
+            context,
         })
     }
 }

@@ -13,7 +13,7 @@ use regraft::dataflow::exchange::channel::channel;
 use regraft::dataflow::exchange::gate::Gate;
 use regraft::dataflow::exchange::partitioner::OutputEdge;
 use regraft::dataflow::executor::{Executor, Threads};
-use regraft::dataflow::operator::node::{NodeParts, OperatorNode};
+use regraft::dataflow::operator::node::{NodeParts, NodePolicy, OperatorNode};
 use regraft::dataflow::sink::blackhole::{self, BlackholeWriter};
 use regraft::dataflow::sink::{SinkError, SinkSnapshot, SinkWriter};
 use regraft::dataflow::source::{Polled, SourceError, SourceReader, SplitState};
@@ -72,6 +72,8 @@ pub(crate) fn node(name: &str, prepared: PreparedOperator, keyed: bool) -> Resul
         clock: Arc::new(SystemClock::default()),
         counters: Arc::default(),
         watermark: NO_TIMESTAMP,
+        strategy: None,
+        policy: NodePolicy::default(),
         seed: 0,
     }))
 }
@@ -124,11 +126,12 @@ impl Pipeline {
                 _teller: busiest.teller(),
             }),
             rate: None,
+            watermarks: None,
             counters: Arc::default(),
             hold_at_end: false,
         };
         let subtask = |chain, head, nodes, edges, mailbox| {
-            let (chain, id) = (Chain { nodes, edges }, SubtaskId { chain, index: 0 });
+            let (chain, id) = (Chain::new(nodes, edges), SubtaskId { chain, index: 0 });
             Subtask::new(id, head, chain, mailbox, events.clone(), clock.clone(), NO_TIMESTAMP)
         };
         let gate = Gate::new(vec![(0, receiver)], NO_TIMESTAMP);

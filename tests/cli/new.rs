@@ -103,7 +103,7 @@ fn a_panic_in_it(world: &World, in_hello: InHello<'_>) {
     let text = message(world, &ran);
     let expected = format!(
         "job hello (JOB) FAILED: operator \"count\", subtask 0, failed in process: the module panicked at \
-         count/src/lib.rs:{line}:9, in row 2: a word that I cannot count\n  record: key \"wrong\", value \"\", from \
+         count/src/lib.rs:{line}:9: a word that I cannot count\n  record: key \"wrong\", value \"\", from \
          DIR/hello/input/sample.txt:1\n  at process (DIR/hello/count/src/lib.rs:{line})\n  by "
     );
     assert!(text.starts_with(&expected), "{text}\nexpected:\n{expected}");

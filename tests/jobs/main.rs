@@ -15,6 +15,7 @@ mod endings;
 mod forks;
 mod golden;
 mod handbook;
+mod isolation;
 mod moved;
 mod random;
 mod recovery;

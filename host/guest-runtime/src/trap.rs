@@ -62,6 +62,21 @@ impl GuestError {
         }
     }
 
+    /// The same for somebody who knows the row by other means: a number within a call says nothing to them.
+    #[must_use]
+    pub fn without_row(&self) -> Self {
+        let mut error = self.clone();
+        match &mut error {
+            Self::Failed { failure } => failure.row = None,
+            Self::Trapped {
+                cause: TrapCause::Panic { row, .. },
+                ..
+            } => *row = None,
+            _ => {}
+        }
+        error
+    }
+
     /// Where the guest was, innermost first.
     #[must_use]
     pub fn backtrace(&self) -> &[Frame] {

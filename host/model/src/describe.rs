@@ -7,8 +7,8 @@ use crate::schema::{Field, StructType, Type};
 /// The version of the WIT package that this host offers.
 pub const WIT_VERSION: &str = "0.1.0";
 
-/// Everything that a component says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Everything that a component says of itself. The default says nothing, not even a version.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
     /// The version of the WIT package it was built for.

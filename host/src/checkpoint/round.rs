@@ -190,7 +190,7 @@ mod tests {
             keyed: vec![],
             operator: vec![],
             sinks: vec![],
-            watermark: 0,
+            watermarks: vec![],
             finished: vec![],
             align_ns: 0,
             sync_ns: 0,

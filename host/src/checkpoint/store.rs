@@ -11,7 +11,7 @@ pub use super::facts::{JobFacts, StoreAs, StoreFailure, Stored};
 use super::round::Acknowledged;
 use super::write::{Part, Target, Written, keep_undeclared_timers};
 use crate::dataflow::control::{SubtaskId, SubtaskSnapshot};
-use crate::dataflow::operator::OperatorModule;
+use crate::dataflow::operator::{OperatorModule, dead_letters};
 use crate::dataflow::sink::blackhole;
 use crate::dataflow::source::SplitState;
 use crate::environment::Environment;
@@ -197,15 +197,19 @@ impl Snapshot<'_> {
 
     /// Watermarks, and how it went: of each node of the subtask's chain.
     fn rest(&mut self, part: &SubtaskSnapshot, uids: &[OperatorUid]) {
+        for (uid, watermark) in &part.watermarks {
+            let Some(entry) = self.entries.get_mut(uid) else {
+                continue;
+            };
+            entry.watermarks.push(*watermark);
+            // Where one subtask has not finished, the operator has not.
+            let first = entry.watermarks.len() == 1;
+            entry.finished = part.finished.contains(uid) && (first || entry.finished);
+        }
         for uid in uids {
             let Some(entry) = self.entries.get_mut(uid) else {
                 continue;
             };
-            if entry.module.is_some() {
-                let finished = part.finished.contains(uid);
-                entry.finished = finished && (entry.watermarks.is_empty() || entry.finished);
-                entry.watermarks.push(part.watermark);
-            }
             let written = self
                 .written
                 .get(&(uid.clone(), part.subtask))
@@ -267,6 +271,9 @@ fn same_broadcasts(facts: &JobFacts, parts: &[SubtaskSnapshot]) -> Result<(), St
 pub fn add_up(states: &[serde_json::Value]) -> serde_json::Value {
     if states.iter().all(serde_json::Value::is_null) {
         return serde_json::Value::Null;
+    }
+    if states.iter().any(dead_letters::is_state) {
+        return dead_letters::total(states);
     }
     let (records, checksum) = blackhole::totals(states);
     blackhole::state(records, checksum)

@@ -25,7 +25,7 @@ use crate::dataflow::control::locked;
 use crate::dataflow::executor::Threads;
 use crate::dataflow::sink::print::leave_stdout;
 use crate::environment::real::RealEnvironment;
-use crate::graph::job_graph::{JobGraph, NodeKind, SinkConnector};
+use crate::graph::job_graph::JobGraph;
 use crate::jobs::handle::{JobHandle, JobView};
 use crate::jobs::start::{HostContext, NewJob, RestoreFrom, start};
 use crate::jobs::status::JobStatus;
@@ -246,7 +246,7 @@ fn finished_json(
         "status": view.status,
         "records_in": view.records_in,
         "records_out": view.records_out,
-        "dead_letters": 0,
+        "dead_letters": view.dead_letters,
         "duration_ms": duration_ms,
         "savepoint": savepoint,
         "blackholes": blackholes,
@@ -298,7 +298,7 @@ fn refuse_collisions(graph: &JobGraph, data_dir: &Path, allowed: &Allowed) -> Re
             .map(PathBuf::from)
             .collect();
         for node in &graph.nodes {
-            let Some(path) = output_dir(&node.kind) else { continue };
+            let Some(path) = node.output_dir() else { continue };
             if theirs.iter().any(|their| same_dir(their, path)) && !allowed.shared_output {
                 let message = format!(
                     "sink \"{uid}\" writes to {}, where job \"{name}\" ({id}) writes already; write elsewhere (--set {uid}.path=…), or allow it with --allow-shared-output",
@@ -315,16 +315,6 @@ fn refuse_collisions(graph: &JobGraph, data_dir: &Path, allowed: &Allowed) -> Re
         }
     }
     Ok(())
-}
-
-fn output_dir(kind: &NodeKind) -> Option<&Path> {
-    match kind {
-        NodeKind::Sink(sink) => match &sink.connector {
-            SinkConnector::File(file) => Some(&file.path),
-            SinkConnector::Print | SinkConnector::Blackhole => None,
-        },
-        NodeKind::Source(_) | NodeKind::Operator(_) => None,
-    }
 }
 
 fn same_dir(a: &Path, b: &Path) -> bool {

@@ -1,22 +1,48 @@
 //! Pushes batches through the operators of one chain, in one thread, and what the last one emits to the exchange.
+//!
+//! Watermarks, idleness and the end of input follow the records, node by node: a node hands them on when it has done all
+//! that they ask of it. That may be much (a million timers), so it is done in parts, and the owner asks for the next one.
 
+use std::collections::VecDeque;
+
+use regraft_guest_runtime::call::OperatorState;
 use regraft_model::batch::Batch;
 use regraft_model::describe::PortValue;
 use regraft_model::id::{CheckpointId, OperatorUid};
+use regraft_model::time::TimeDomain;
 
 use super::control::{NodeCounters, SwapGap};
 use super::element::{CheckpointBarrier, Element};
 use super::exchange::partitioner::OutputEdge;
 use super::failure::{Cause, SubtaskFailure};
-use super::operator::node::OperatorNode;
+use super::operator::node::{OperatorNode, Outputs};
 use super::sink::SinkWriter;
+use super::watermark::Signal;
 
 /// The nodes of a chain after its source or gate, in order, and the edges that leave it.
 pub struct Chain {
-    /// Operators, and a sink at most at the end.
-    pub nodes: Vec<ChainedNode>,
-    /// Edges from the last node; with no nodes, from the source.
-    pub edges: Vec<OutputEdge>,
+    nodes: Vec<ChainedNode>,
+    edges: Vec<OutputEdge>,
+    /// What is under way, in order.
+    steps: VecDeque<Step>,
+    /// Signals on their way from a node, reused.
+    signals: Vec<Signal>,
+}
+
+/// Something that follows the records through the chain.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    /// The node that it has come to; beyond the last one: the edges.
+    at: usize,
+    what: What,
+    /// Whether the node has begun with it.
+    begun: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Signal(Signal),
+    End,
 }
 
 /// One link of a chain.
@@ -54,13 +80,7 @@ pub struct SinkNode {
 impl SinkNode {
     /// Puts the sink's name to an error.
     pub fn failed(&self, doing: &'static str, cause: impl Into<Cause>) -> SubtaskFailure {
-        SubtaskFailure {
-            uid: self.uid.clone(),
-            subtask: self.subtask,
-            doing,
-            record: None,
-            cause: cause.into(),
-        }
+        SubtaskFailure::new(self.uid.clone(), self.subtask, doing, cause)
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), SubtaskFailure> {
@@ -88,6 +108,17 @@ impl SinkNode {
 }
 
 impl Chain {
+    /// `nodes`: operators, and a sink at most at the end. `edges`: from the last node; with no nodes, from the source.
+    #[must_use]
+    pub const fn new(nodes: Vec<ChainedNode>, edges: Vec<OutputEdge>) -> Self {
+        Self {
+            nodes,
+            edges,
+            steps: VecDeque::new(),
+            signals: vec![],
+        }
+    }
+
     /// Pushes a batch in from the source or the gate.
     ///
     /// # Errors
@@ -121,7 +152,7 @@ impl Chain {
     }
 
     /// Outputs of the node at `at`: to the next node of the chain, or to the edges.
-    fn route(&mut self, at: usize, outputs: Vec<(u32, Batch)>) -> Result<(), SubtaskFailure> {
+    fn route(&mut self, at: usize, outputs: Outputs) -> Result<(), SubtaskFailure> {
         for (port, batch) in outputs {
             match self.nodes.get(at + 1) {
                 Some(next) if next.port == port => self.push_at(at + 1, 0, batch, false)?,
@@ -152,28 +183,121 @@ impl Chain {
         }
     }
 
-    /// The end of all inputs: `finish` of every operator, each after those before it.
+    /// What follows the records from the source or the gate.
+    pub fn signal(&mut self, signal: Signal) {
+        self.begin(0, What::Signal(signal));
+    }
+
+    /// The end of all inputs: the last timers and `finish` of every operator, each after those before it.
+    pub fn end(&mut self) {
+        self.begin(0, What::End);
+    }
+
+    fn begin(&mut self, at: usize, what: What) {
+        let begun = false;
+        self.steps.push_back(Step { at, what, begun });
+    }
+
+    /// Whether something is under way that comes before more records.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
+    /// Does a part of what is under way.
     ///
     /// # Errors
     /// [`SubtaskFailure`].
-    pub fn finish(&mut self) -> Result<(), SubtaskFailure> {
-        for at in 0..self.nodes.len() {
-            let keys_needed = self.keys_needed_after(at);
-            if let ChainedKind::Operator(node) = &mut self.nodes[at].kind {
-                let mut out = vec![];
-                node.finish(keys_needed, &mut out)?;
-                self.route(at, out)?;
+    pub fn work(&mut self) -> Result<(), SubtaskFailure> {
+        let Some(step) = self.steps.front_mut() else {
+            return Ok(());
+        };
+        let Step { at, what, begun } = *step;
+        step.begun = true;
+        let keys_needed = self.keys_needed_after(at);
+        let mut out = vec![];
+        let hand_on = match self.nodes.get_mut(at).map(|node| &mut node.kind) {
+            None => {
+                self.control(&match what {
+                    What::Signal(Signal::Watermark(watermark)) => Element::Watermark(watermark),
+                    What::Signal(Signal::Idle(idle)) => Element::Idle(idle),
+                    What::End => Element::EndOfInput,
+                });
+                false
             }
+            Some(ChainedKind::Sink(_)) => false,
+            Some(ChainedKind::Operator(node)) => {
+                if take(node, what, begun, keys_needed, &mut out)? {
+                    return self.route(at, out);
+                }
+                // What an operator with a strategy of its own tells of event time, it tells by itself.
+                node.watermarks().is_none() || matches!(what, What::End)
+            }
+        };
+        match self.steps.front_mut() {
+            Some(step) if hand_on => (step.at, step.begun) = (at + 1, false),
+            _ => _ = self.steps.pop_front(),
         }
-        Ok(())
+        self.route(at, out)
     }
 
-    /// Event time has advanced.
-    pub fn watermark(&mut self, watermark: i64) {
-        for node in self.operators() {
-            node.set_watermark(watermark);
+    /// Tells what the event times of emitted records give. `at_rest`: nothing waits to be processed.
+    pub fn advance(&mut self, at_rest: bool) {
+        for at in 0..self.nodes.len() {
+            if let ChainedKind::Operator(node) = &mut self.nodes[at].kind {
+                node.advance(at_rest, &mut self.signals);
+            }
+            while !self.signals.is_empty() {
+                let signal = self.signals.remove(0);
+                self.begin(at + 1, What::Signal(signal));
+            }
         }
-        self.control(&Element::Watermark(watermark));
+    }
+
+    /// Fires some of the processing timers that were due at `up_to`. False: none was.
+    ///
+    /// # Errors
+    /// [`SubtaskFailure`].
+    pub fn fire(&mut self, up_to: i64) -> Result<bool, SubtaskFailure> {
+        for at in 0..self.nodes.len() {
+            let keys_needed = self.keys_needed_after(at);
+            let ChainedKind::Operator(node) = &mut self.nodes[at].kind else {
+                continue;
+            };
+            if node.next_timer().is_some_and(|next| next <= up_to) {
+                let mut out = vec![];
+                if node.fire(TimeDomain::Processing, up_to, keys_needed, &mut out)? {
+                    self.route(at, out)?;
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// When the first processing timer is due, milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<i64> {
+        let of = |node: &ChainedNode| match &node.kind {
+            ChainedKind::Operator(node) => node.next_timer(),
+            ChainedKind::Sink(_) => None,
+        };
+        self.nodes.iter().filter_map(of).min()
+    }
+
+    /// When an operator's output becomes idle if nothing comes, monotonic nanoseconds.
+    pub fn idle_at_ns(&mut self) -> Option<u64> {
+        let of = |node: &mut OperatorNode| node.watermarks().and_then(|watermarks| watermarks.idle_at_ns());
+        self.operators().filter_map(of).min()
+    }
+
+    /// Nothing could be sent for so long: nobody is idle for it.
+    pub fn was_blocked(&mut self, nanos: u64) {
+        for node in self.operators() {
+            if let Some(watermarks) = node.watermarks() {
+                watermarks.was_blocked(nanos);
+            }
+        }
     }
 
     /// Sends a control element to all consumers, after all records.
@@ -183,11 +307,17 @@ impl Chain {
         }
     }
 
-    /// Puts new modules in place where the barrier brings some.
+    /// Puts new modules in place where the barrier brings some. `own`: the operator state and private state of operators that
+    /// have some.
     ///
     /// # Errors
-    /// [`SubtaskFailure`] where a sink cannot write what a new module emits.
-    pub fn swap(&mut self, subtask: u32, barrier: &CheckpointBarrier) -> Result<(), SubtaskFailure> {
+    /// [`SubtaskFailure`] where a new module does not take the state, or a sink cannot write what it emits.
+    pub fn swap(
+        &mut self,
+        subtask: u32,
+        barrier: &CheckpointBarrier,
+        own: &[(OperatorUid, Vec<OperatorState>)],
+    ) -> Result<(), SubtaskFailure> {
         let Some(swaps) = &barrier.swaps else { return Ok(()) };
         for node in &mut self.nodes {
             match &mut node.kind {
@@ -197,7 +327,8 @@ impl Chain {
                         .get(node.uid())
                         .and_then(|slots| slots.get(subtask as usize));
                     if let Some(new) = slot.and_then(|slot| super::control::locked(slot).take()) {
-                        node.swap(barrier.id, new);
+                        let own = own.iter().find(|(uid, _)| uid == node.uid());
+                        node.swap(barrier.id, new, own.map_or(&[], |(_, own)| own))?;
                     }
                 }
                 ChainedKind::Sink(sink) => sink.swap(barrier)?,
@@ -210,7 +341,7 @@ impl Chain {
     pub fn completed(&mut self, id: CheckpointId, committed: bool) {
         for node in &mut self.nodes {
             match &mut node.kind {
-                ChainedKind::Operator(node) => node.forget_parked(id),
+                ChainedKind::Operator(node) => node.completed(id, committed),
                 ChainedKind::Sink(sink) => {
                     sink.parked.take_if(|(parked, _)| *parked == id);
                     if committed {
@@ -228,7 +359,7 @@ impl Chain {
     pub fn aborted(&mut self, id: CheckpointId) -> Result<(), SubtaskFailure> {
         for node in &mut self.nodes {
             match &mut node.kind {
-                ChainedKind::Operator(node) => node.unpark(id),
+                ChainedKind::Operator(node) => node.aborted(id)?,
                 ChainedKind::Sink(sink) => {
                     if let Some((_, input)) = sink.parked.take_if(|(parked, _)| *parked == id) {
                         sink.writer
@@ -244,8 +375,11 @@ impl Chain {
 
     /// The job was cancelled: unprepared output is dropped.
     pub fn cancel(&mut self) {
-        if let Some(ChainedKind::Sink(sink)) = self.nodes.last_mut().map(|node| &mut node.kind) {
-            sink.writer.abort();
+        for node in &mut self.nodes {
+            match &mut node.kind {
+                ChainedKind::Operator(node) => node.cancel(),
+                ChainedKind::Sink(sink) => sink.writer.abort(),
+            }
         }
     }
 
@@ -290,5 +424,37 @@ impl Chain {
             all &= edge.send();
         }
         all
+    }
+}
+
+/// What an operator does about something that has come to it. True: there is more to do.
+fn take(
+    node: &mut OperatorNode,
+    what: What,
+    begun: bool,
+    keys_needed: bool,
+    out: &mut Outputs,
+) -> Result<bool, SubtaskFailure> {
+    match what {
+        What::End => node.end(keys_needed, out),
+        What::Signal(Signal::Idle(idle)) => {
+            if let Some(watermarks) = node.watermarks() {
+                watermarks.set_input_idle(idle);
+            }
+            Ok(false)
+        }
+        What::Signal(Signal::Watermark(watermark)) => {
+            if !begun {
+                if watermark <= node.watermark() {
+                    return Ok(false);
+                }
+                node.set_watermark(watermark);
+            }
+            if node.fire(TimeDomain::Event, watermark, keys_needed, out)? {
+                return Ok(true);
+            }
+            node.on_watermark(keys_needed, out)?;
+            Ok(false)
+        }
     }
 }

@@ -75,8 +75,8 @@ pub struct SubtaskSnapshot {
     pub operator: Vec<(OperatorUid, Vec<OperatorState>)>,
     /// Uncommitted output and own state: of its sink, and of its operators' dead letters under the operators' uids.
     pub sinks: Vec<(OperatorUid, SinkSnapshot)>,
-    /// The watermark of each operator.
-    pub watermark: i64,
+    /// Where event time stands: of its source what it has told, of each operator what it has been told.
+    pub watermarks: Vec<(OperatorUid, i64)>,
     /// Operators whose `finish` had run, and no record had come since.
     pub finished: Vec<OperatorUid>,
     /// From the first barrier of the round to the last, nanoseconds.
@@ -168,9 +168,10 @@ impl Mailbox {
         self.wake.wake();
     }
 
-    /// The next message.
-    pub fn receive(&self) -> Option<Control> {
-        locked(&self.messages).pop_front()
+    /// The next message. Without `triggers`, a trigger stays, and with it what came after it.
+    pub fn receive(&self, triggers: bool) -> Option<Control> {
+        let mut messages = locked(&self.messages);
+        messages.pop_front_if(|message| triggers || !matches!(message, Control::Trigger(_)))
     }
 }
 
@@ -186,6 +187,8 @@ pub struct NodeCounters {
     pub records_out: AtomicU64,
     /// Keys held.
     pub keys: AtomicU64,
+    /// Records and timers that went to the dead letters, since this attempt began.
+    pub dead_letters: AtomicU64,
 }
 
 impl NodeCounters {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use regraft_guest_runtime::call::OpenContext;
 use regraft_model::batch::Batch;
 use regraft_model::describe::{Description, PortValue};
 use regraft_model::id::{CheckpointId, OperatorUid};
@@ -20,6 +21,8 @@ pub enum Element {
     Grouped(Batch),
     /// No event time at or below it is still to come.
     Watermark(EventTime),
+    /// Whether nothing is to be expected of this channel for now: then its watermark holds nobody back.
+    Idle(bool),
     /// The marker of one checkpoint: what came before it is in the snapshot, what comes after it is not.
     Barrier(Arc<CheckpointBarrier>),
     /// Nothing comes after this.
@@ -58,4 +61,6 @@ pub struct PreparedOperator {
     pub operator: Box<dyn Operator>,
     /// What it declares.
     pub description: Arc<Description>,
+    /// What it was opened with: an instance in its place is told the same.
+    pub context: OpenContext,
 }

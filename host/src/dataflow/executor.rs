@@ -57,7 +57,8 @@ pub enum Turn {
 impl Driven {
     /// A subtask that has not run yet.
     #[must_use]
-    pub fn new(subtask: Subtask, events: &EventSink, cancelled: &Arc<AtomicBool>) -> Self {
+    pub fn new(mut subtask: Subtask, events: &EventSink, cancelled: &Arc<AtomicBool>) -> Self {
+        subtask.set_cancelled(cancelled);
         Self {
             subtask,
             events: events.clone(),
@@ -95,13 +96,13 @@ impl Driven {
         let step = catch_unwind(AssertUnwindSafe(|| subtask.step())).unwrap_or_else(|panic| {
             let message = panic.downcast_ref::<String>().cloned();
             let message = message.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-            Err(SubtaskFailure {
-                uid: self.subtask.uid(),
-                subtask: self.subtask.id().index,
-                doing: "step",
-                record: None,
-                cause: Cause::Panic(message.unwrap_or_else(|| "no message".to_owned())),
-            })
+            let cause = Cause::Panic(message.unwrap_or_else(|| "no message".to_owned()));
+            Err(SubtaskFailure::new(
+                self.subtask.uid(),
+                self.subtask.id().index,
+                "step",
+                cause,
+            ))
         });
         match step {
             Ok(Step::Progress) => Turn::Again,
@@ -112,7 +113,10 @@ impl Driven {
             }
             Err(failure) => {
                 self.subtask.cancel();
-                (self.events)(Event::Failed(Box::new(failure)));
+                (self.events)(match failure.cause {
+                    Cause::Cancelled => Event::Finished(self.id()),
+                    _ => Event::Failed(Box::new(failure)),
+                });
                 Turn::Over
             }
         }

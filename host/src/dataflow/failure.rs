@@ -23,9 +23,43 @@ pub struct SubtaskFailure {
     pub record: Option<Record>,
     /// Why.
     pub cause: Cause,
+    /// The rule by which the guest's failure is the job's; none where it is not a guest's.
+    pub policy: Option<&'static str>,
+    /// The guest keeps state of its own that only a checkpoint has, so that the batch could not be run again: whether the
+    /// same record fails again is known after a restart, if the operator is then run carefully.
+    pub unisolated: bool,
+}
+
+/// The policies of a job file, and what always fails a job.
+pub mod policy {
+    /// `on-trap`.
+    pub const ON_TRAP: &str = "on-trap = \"fail\": the job fails";
+    /// `on-failure`.
+    pub const ON_FAILURE: &str = "on-failure = \"fail\": the job fails";
+    /// An error that is about no record.
+    pub const NO_RECORD: &str = "an error that names no record always fails the job";
+    /// A failure where there is no record.
+    pub const NO_ROWS: &str = "a failure here always fails the job";
+    /// A trap of a guest that cannot be run again from where it was.
+    pub const UNISOLATED: &str =
+        "the operator keeps state of its own, so the job goes back to its last checkpoint to find the record";
 }
 
 impl SubtaskFailure {
+    /// A failure of a node, with nothing said of records.
+    #[must_use]
+    pub fn new(uid: OperatorUid, subtask: u32, doing: &'static str, cause: impl Into<Cause>) -> Self {
+        Self {
+            uid,
+            subtask,
+            doing,
+            record: None,
+            cause: cause.into(),
+            policy: None,
+            unisolated: false,
+        }
+    }
+
     /// Whether the same again may go well: a restart from the last checkpoint is worth it.
     ///
     /// It is not where the same input gives the same failure (a guest that fails on a record, state that does not
@@ -33,11 +67,12 @@ impl SubtaskFailure {
     #[must_use]
     pub const fn restartable(&self) -> bool {
         match &self.cause {
-            Cause::Guest(error) => matches!(error, GuestError::Engine { .. }),
+            Cause::Guest(error) => self.unisolated || matches!(error, GuestError::Engine { .. }),
             Cause::Source(error) => matches!(error, SourceError::Io { .. }),
             Cause::Sink(error) => matches!(error, SinkError::Io { .. }),
-            Cause::Bug(_) => false,
-            Cause::Panic(_) => true,
+            Cause::Swap(_) | Cause::Panic(_) => true,
+            Cause::Budget { .. } | Cause::Bug(_) => false,
+            Cause::Cancelled => true,
         }
     }
 }
@@ -48,6 +83,22 @@ pub enum Cause {
     /// In the guest.
     #[error(transparent)]
     Guest(#[from] GuestError),
+    /// A new module failed while it took over: with the old one the job can go on from its last checkpoint.
+    #[error("the new module failed: {0}")]
+    Swap(GuestError),
+    /// One dead letter more than may be.
+    #[error(
+        "the operator has more dead letters than `dead-letter.budget` allows, which is {budget}; the next one would be: {error}"
+    )]
+    Budget {
+        /// As in the job file.
+        budget: u64,
+        /// What the next one failed with.
+        error: Box<GuestError>,
+    },
+    /// The job ended meanwhile.
+    #[error("the job was cancelled")]
+    Cancelled,
     /// Reading.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -62,15 +113,29 @@ pub enum Cause {
     Panic(String),
 }
 
-/// A record, shown.
+/// A record or timer, shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Where it came from, as far as that is known.
     pub position: Option<String>,
     /// Its key and value, cut; none where only the batch is known.
-    pub content: Option<(String, String)>,
+    pub content: Option<(String, Shown)>,
     /// How many records the batch had.
     pub of: usize,
+}
+
+/// What there is beside a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// A record's value, cut.
+    Value(String),
+    /// A timer.
+    Timer {
+        /// Its name.
+        name: String,
+        /// What it was registered for.
+        time: i64,
+    },
 }
 
 /// Where a guest was when it failed, one function a line, innermost first; nothing where that is not known.
@@ -124,8 +189,22 @@ impl Record {
                 Some(row) => origin.text(row),
                 None => origin.text_of_all(batch.len()),
             }),
-            content: row.map(|row| (shown(batch.key(row as usize)), shown(batch.values.get(row as usize)))),
+            content: row.map(|row| {
+                let value = Shown::Value(shown(batch.values.get(row as usize)));
+                (shown(batch.key(row as usize)), value)
+            }),
             of: batch.len(),
+        }
+    }
+
+    /// A timer of a key.
+    #[must_use]
+    pub fn timer(key: &[u8], name: &str, time: i64) -> Self {
+        let name = name.to_owned();
+        Self {
+            position: None,
+            content: Some((shown(key), Shown::Timer { name, time })),
+            of: 1,
         }
     }
 }
@@ -133,7 +212,8 @@ impl Record {
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.content {
-            Some((key, value)) => write!(f, "key {key}, value {value}")?,
+            Some((key, Shown::Value(value))) => write!(f, "key {key}, value {value}")?,
+            Some((key, Shown::Timer { name, time })) => write!(f, "key {key}, timer \"{name}\" of {time}")?,
             None => write!(f, "one of {} records of a batch; the guest did not say which", self.of)?,
         }
         match &self.position {
@@ -148,7 +228,7 @@ impl fmt::Display for SubtaskFailure {
         let kind = match &self.cause {
             Cause::Source(_) => "source",
             Cause::Sink(_) => "sink",
-            Cause::Guest(_) | Cause::Bug(_) | Cause::Panic(_) => "operator",
+            _ => "operator",
         };
         let Self {
             uid,
@@ -161,16 +241,54 @@ impl fmt::Display for SubtaskFailure {
         if let Some(record) = &self.record {
             write!(f, "\n  record: {record}")?;
         }
-        if let Cause::Guest(error) = &self.cause {
-            write!(f, "{}\n  policy: on-trap = \"fail\": the job fails", Backtrace(error))?;
+        if let Cause::Guest(error) | Cause::Swap(error) = &self.cause {
+            write!(f, "{}", Backtrace(error))?;
         }
-        Ok(())
+        match self.policy {
+            Some(policy) => write!(f, "\n  policy: {policy}"),
+            None => Ok(()),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restart_is_tried_where_the_same_again_may_go_well() {
+        let uid = || OperatorUid::new("count").expect("uid");
+        let restartable = |cause: Cause| SubtaskFailure::new(uid(), 0, "process", cause).restartable();
+        let failed = || GuestError::InvalidOutcome { what: "x".into() };
+        let engine = GuestError::Engine {
+            doing: "reading state",
+            message: "x".into(),
+        };
+        let io = || std::io::Error::other("x");
+        let (doing, path) = ("write", String::new());
+        assert!(!restartable(failed().into()));
+        assert!(restartable(engine.into()));
+        assert!(restartable(Cause::Swap(failed())));
+        assert!(restartable(
+            SinkError::Io {
+                doing,
+                path,
+                error: io()
+            }
+            .into()
+        ));
+        assert!(!restartable(SinkError::Lost { parts: vec![] }.into()));
+        let (path, error) = ("a".to_owned(), io());
+        assert!(restartable(SourceError::Io { path, error }.into()));
+        let (path, offset) = ("a".to_owned(), 1);
+        assert!(!restartable(SourceError::Vanished { path, offset }.into()));
+        assert!(restartable(Cause::Panic(String::new())));
+        let (budget, error) = (1, Box::new(failed()));
+        assert!(!restartable(Cause::Budget { budget, error }));
+        let mut failure = SubtaskFailure::new(uid(), 0, "process", failed());
+        failure.unisolated = true;
+        assert!(failure.restartable());
+    }
 
     #[test]
     fn long_and_binary_bytes_are_shown_cut() {

@@ -7,15 +7,17 @@
 //! - [`element`]: what flows: batches, watermarks, barriers, the end of input.
 //! - [`control`]: messages into a subtask, and what it tells its coordinator.
 //! - [`failure`]: why a subtask failed, as it is shown to people.
+//! - [`watermark`]: how far event time has come, and who holds nobody back.
 //! - [`operator`]: the contract of an operator; components, and the node that groups, calls and applies.
 //! - [`executor`]: runs subtasks on threads.
 
 pub mod element;
 pub mod control;
 pub mod failure;
+pub mod watermark;
 pub mod source;
-pub mod operator;
 pub mod sink;
+pub mod operator;
 pub mod chain;
 pub mod exchange;
 pub mod subtask;

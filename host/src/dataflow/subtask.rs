@@ -1,9 +1,11 @@
-//! One subtask as a step function: take control messages, send what waits, sweep a key group, process one batch.
+//! One subtask as a step function: take control messages, send what waits, sweep a key group, fire timers, process one batch.
 //!
 //! It never blocks and reads no clock but the one it is given: an executor of threads or a simulation drives it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use regraft_model::batch::Batch;
 use regraft_model::id::{CheckpointId, OperatorUid};
 use regraft_model::time::Clock;
 
@@ -14,6 +16,7 @@ use super::exchange::gate::{Delivered, Gate};
 use super::failure::SubtaskFailure;
 use super::source::rate::Rate;
 use super::source::{Polled, SourceReader};
+use super::watermark::{Signal, Watermarks};
 use regraft_model::snapshot::SnapshotKind;
 
 /// Records a source reads in one step.
@@ -35,6 +38,8 @@ pub struct SourceHead {
     pub reader: Box<dyn SourceReader>,
     /// Its pace, where it is limited.
     pub rate: Option<Rate>,
+    /// Makes watermarks from its records' event times, where they have some.
+    pub watermarks: Option<Watermarks>,
     /// Where it counts.
     pub counters: Arc<NodeCounters>,
     /// Whether to wait at the end of input rather than to end (`--savepoint-at-end`).
@@ -56,11 +61,13 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Running,
-    /// A source behind the barrier of a stop.
+    /// Behind the barrier of a stop: nothing more is emitted.
     Stopped(CheckpointId),
     /// A source that has nothing left, and is held.
     Held,
-    /// All inputs have ended and `finish` has run.
+    /// All inputs have ended; the last timers fire, and `finish` runs.
+    Ending,
+    /// All of that is done.
     Ended,
 }
 
@@ -73,9 +80,18 @@ pub struct Subtask {
     events: EventSink,
     clock: Arc<dyn Clock>,
     stage: Stage,
+    /// Where event time stands at its head.
     watermark: i64,
+    /// Whether its source has been told to be idle for want of a split.
+    without_splits: Option<bool>,
+    /// Until when processing timers are being fired, so that new ones cannot keep records from being read.
+    firing: Option<i64>,
+    /// Since when there has been no room to send, monotonic nanoseconds.
+    blocked_since: Option<u64>,
     /// The last round it took part in.
     last_round: CheckpointId,
+    /// Later rounds that were given up.
+    aborted: Vec<CheckpointId>,
     aligning_since: Option<u64>,
     snapshot: Option<Box<SubtaskSnapshot>>,
     /// When its sweep began, monotonic nanoseconds.
@@ -83,17 +99,24 @@ pub struct Subtask {
 }
 
 impl Subtask {
-    /// A subtask that has not run yet.
+    /// A subtask that has not run yet. `watermark`: where event time stands at its head.
     #[must_use]
     pub fn new(
         id: SubtaskId,
-        head: Head,
+        mut head: Head,
         chain: Chain,
         mailbox: Arc<Mailbox>,
         events: EventSink,
         clock: Arc<dyn Clock>,
         watermark: i64,
     ) -> Self {
+        let mut without_splits = None;
+        if let Head::Source(source) = &mut head {
+            without_splits = Some(false);
+            if let Some(watermarks) = &mut source.watermarks {
+                watermarks.set_splits(source.reader.open_splits(), clock.monotonic_ns());
+            }
+        }
         Self {
             id,
             head,
@@ -103,7 +126,11 @@ impl Subtask {
             clock,
             stage: Stage::Running,
             watermark,
+            without_splits,
+            firing: None,
+            blocked_since: None,
             last_round: CheckpointId(0),
+            aborted: vec![],
             aligning_since: None,
             snapshot: None,
             swept_since: 0,
@@ -122,6 +149,13 @@ impl Subtask {
         self.mailbox.clone()
     }
 
+    /// What ends it between two calls of a guest, where one step makes many.
+    pub fn set_cancelled(&mut self, cancelled: &Arc<AtomicBool>) {
+        for node in self.chain.operators() {
+            node.set_cancelled(cancelled.clone());
+        }
+    }
+
     /// The uid to name when the whole subtask is meant: that of its first node.
     pub fn uid(&mut self) -> OperatorUid {
         if let Head::Source(source) = &self.head {
@@ -138,17 +172,40 @@ impl Subtask {
     /// # Errors
     /// [`SubtaskFailure`]: the subtask must not be stepped again.
     pub fn step(&mut self) -> Result<Step, SubtaskFailure> {
-        while let Some(message) = self.mailbox.receive() {
+        // A barrier is not taken in the middle of something: what follows a record belongs to the same side of it.
+        while let Some(message) = self
+            .mailbox
+            .receive(!self.chain.is_busy() && self.stage != Stage::Ending)
+        {
             if self.control(message)? {
                 return Ok(Step::Finished);
             }
         }
         let swept = self.sweep();
-        if !self.chain.send() {
-            return Ok(if swept { Step::Progress } else { Step::Idle(None) });
+        let waiting = if swept { Step::Progress } else { Step::Idle(None) };
+        if !self.send() {
+            return Ok(waiting);
         }
-        if self.stage != Stage::Running {
-            return Ok(if swept { Step::Progress } else { Step::Idle(None) });
+        if self.chain.is_busy() {
+            self.chain.work()?;
+            self.chain.send();
+            return Ok(Step::Progress);
+        }
+        match self.stage {
+            Stage::Running => {}
+            Stage::Ending => {
+                self.stage = Stage::Ended;
+                (self.events)(Event::Ended(self.id));
+                return Ok(Step::Progress);
+            }
+            Stage::Held => {}
+            Stage::Stopped(_) | Stage::Ended => return Ok(waiting),
+        }
+        if self.fire()? {
+            return Ok(Step::Progress);
+        }
+        if self.stage == Stage::Held {
+            return Ok(self.idle(swept, None));
         }
         let idle = match &mut self.head {
             Head::Source(_) => self.poll_source()?,
@@ -157,20 +214,98 @@ impl Subtask {
         for gap in self.chain.take_gaps() {
             (self.events)(Event::SwapGap(gap));
         }
+        self.advance(idle.is_some());
         match idle {
             None => {
                 self.chain.send();
                 Ok(Step::Progress)
             }
             // Nothing to read: what is buffered goes now, rather than wait for more.
-            Some(_) if self.chain.has_buffered() => {
+            Some(_) if self.chain.is_busy() || self.chain.has_buffered() => {
                 self.chain.flush();
                 self.chain.send();
                 Ok(Step::Progress)
             }
-            Some(_) if swept => Ok(Step::Progress),
-            Some(until) => Ok(Step::Idle(until)),
+            Some(until) => Ok(self.idle(swept, until)),
         }
+    }
+
+    /// Sends what is ready. While there is no room, nobody becomes idle for want of records.
+    fn send(&mut self) -> bool {
+        let sent = self.chain.send();
+        if !sent && self.blocked_since.is_none() {
+            self.blocked_since = Some(self.clock.monotonic_ns());
+        } else if let (true, Some(since)) = (sent, self.blocked_since.take_if(|_| sent)) {
+            let blocked_ns = self.clock.monotonic_ns() - since;
+            if let Head::Source(SourceHead {
+                watermarks: Some(watermarks),
+                ..
+            }) = &mut self.head
+            {
+                watermarks.was_blocked(blocked_ns);
+            }
+            self.chain.was_blocked(blocked_ns);
+        }
+        sent
+    }
+
+    /// Nothing was read, and asking again is of use at `until`, or when a timer is due or somebody becomes idle.
+    fn idle(&mut self, swept: bool, until: Option<u64>) -> Step {
+        if swept {
+            return Step::Progress;
+        }
+        let timer = self.chain.next_timer().map(|due| {
+            let wait_ms = u64::try_from(due.saturating_sub(self.clock.now_ms())).unwrap_or(0);
+            self.clock
+                .monotonic_ns()
+                .saturating_add(wait_ms.saturating_mul(1_000_000))
+        });
+        let source = match &self.head {
+            Head::Source(source) => source.watermarks.as_ref().and_then(Watermarks::idle_at_ns),
+            Head::Gate(_) => None,
+        };
+        let deadlines = [until, timer, source, self.chain.idle_at_ns()];
+        Step::Idle(deadlines.into_iter().flatten().min())
+    }
+
+    /// Fires some of the processing timers that are due; all of them come before the next record.
+    fn fire(&mut self) -> Result<bool, SubtaskFailure> {
+        let Some(next) = self.chain.next_timer() else {
+            self.firing = None;
+            return Ok(false);
+        };
+        let up_to = match self.firing {
+            Some(up_to) => up_to,
+            None => {
+                let now = self.clock.now_ms();
+                if next > now {
+                    return Ok(false);
+                }
+                *self.firing.insert(now)
+            }
+        };
+        let fired = self.chain.fire(up_to)?;
+        if fired {
+            self.chain.send();
+        } else {
+            self.firing = None;
+        }
+        Ok(fired)
+    }
+
+    /// Tells of event time what there is to tell.
+    fn advance(&mut self, at_rest: bool) {
+        if let Head::Source(source) = &mut self.head
+            && let Some(watermarks) = &mut source.watermarks
+        {
+            let mut tell = vec![];
+            watermarks.advance(self.clock.monotonic_ns(), at_rest, &mut tell);
+            self.watermark = watermarks.told();
+            for signal in tell {
+                self.chain.signal(signal);
+            }
+        }
+        self.chain.advance(at_rest);
     }
 
     /// Handles a message; true: the subtask ends.
@@ -178,36 +313,41 @@ impl Subtask {
         match message {
             Control::Trigger(barrier) => {
                 let direct = matches!(self.head, Head::Source(_)) || self.stage == Stage::Ended;
-                if direct && barrier.id > self.last_round {
+                if direct && self.takes_part(barrier.id) {
                     self.barrier(&barrier, 0)?;
                 }
             }
             Control::Completed { id, committed } => self.chain.completed(id, committed),
             Control::Aborted(id) => {
-                self.last_round = self.last_round.max(id);
+                if id > self.last_round && !self.aborted.contains(&id) {
+                    self.aborted.push(id);
+                }
                 if self.stage == Stage::Stopped(id) {
                     self.stage = Stage::Running;
-                }
-                if self.snapshot.as_ref().is_some_and(|snapshot| snapshot.id == id) {
-                    self.finish_sweep();
-                    self.snapshot = None;
                 }
                 if let Head::Gate(gate) = &mut self.head {
                     gate.abort(id);
                 }
                 self.chain.aborted(id)?;
+                if self.snapshot.take_if(|snapshot| snapshot.id == id).is_some() {
+                    self.drop_sweep();
+                }
             }
             Control::Drain => {
                 if let Head::Source(source) = &mut self.head {
                     source.hold_at_end = false;
                     if matches!(self.stage, Stage::Running | Stage::Held) {
-                        self.end()?;
+                        self.end();
                     }
                 }
             }
             Control::Terminate => return Ok(true),
         }
         Ok(false)
+    }
+
+    fn takes_part(&self, id: CheckpointId) -> bool {
+        id > self.last_round && !self.aborted.contains(&id)
     }
 
     /// `None`: something was read. `Some`: nothing, ask again then.
@@ -223,30 +363,58 @@ impl Subtask {
             },
             None => SOURCE_RECORDS,
         };
-        let polled = source.reader.poll(due, now).map_err(|error| SubtaskFailure {
-            uid: source.uid.clone(),
-            subtask: self.id.index,
-            doing: "read",
-            record: None,
-            cause: error.into(),
-        })?;
-        match polled {
+        let failed = |error| SubtaskFailure::new(source.uid.clone(), self.id.index, "read", error);
+        match source.reader.poll(due, now).map_err(failed)? {
             Polled::Batch(batch) => {
                 if let Some(rate) = &mut source.rate {
                     rate.spend(batch.len());
                 }
                 NodeCounters::add(&source.counters.records_in, batch.len() as u64);
                 NodeCounters::add(&source.counters.records_out, batch.len() as u64);
-                self.chain.push(0, batch)?;
+                self.read(batch, now)?;
                 Ok(None)
             }
-            Polled::Idle(until) => Ok(Some(Some(until))),
+            Polled::Idle(until) => {
+                self.look_at_splits(now);
+                Ok(Some(Some(until)))
+            }
             Polled::Exhausted if source.hold_at_end => {
                 self.stage = Stage::Held;
                 (self.events)(Event::Exhausted(self.id));
                 Ok(None)
             }
-            Polled::Exhausted => self.end().map(|()| None),
+            Polled::Exhausted => {
+                self.end();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Records of a source: into the chain, and what their event times give behind them.
+    fn read(&mut self, batch: Batch, now: u64) -> Result<(), SubtaskFailure> {
+        if let Head::Source(source) = &mut self.head
+            && let Some(watermarks) = &mut source.watermarks
+        {
+            watermarks.set_splits(source.reader.open_splits(), now);
+            watermarks.observe(&batch, now);
+        } else if self.without_splits == Some(true) {
+            self.without_splits = Some(false);
+            self.chain.signal(Signal::Idle(false));
+            while self.chain.is_busy() {
+                self.chain.work()?;
+            }
+        }
+        self.chain.push(0, batch)
+    }
+
+    /// A source's subtask without a split has nothing to wait for: it holds nobody back.
+    fn look_at_splits(&mut self, now: u64) {
+        let Head::Source(source) = &mut self.head else { return };
+        if let Some(watermarks) = &mut source.watermarks {
+            watermarks.set_splits(source.reader.open_splits(), now);
+        } else if self.without_splits == Some(false) && source.reader.open_splits().is_empty() {
+            self.without_splits = Some(true);
+            self.chain.signal(Signal::Idle(true));
         }
     }
 
@@ -257,93 +425,107 @@ impl Subtask {
         match gate.poll() {
             Delivered::Batch(input, batch) => self.chain.push(input, batch)?,
             Delivered::Grouped(input, batch) => self.chain.push_grouped(input, batch)?,
-            Delivered::Watermark(watermark) => {
-                self.watermark = watermark;
-                self.chain.watermark(watermark);
+            Delivered::Signal(signal) => {
+                if let Signal::Watermark(watermark) = signal {
+                    self.watermark = watermark;
+                }
+                self.chain.signal(signal);
             }
             Delivered::Aligning => self.aligning_since = Some(self.clock.monotonic_ns()),
             Delivered::Barrier(barrier) => {
                 let now = self.clock.monotonic_ns();
                 let align_ns = self.aligning_since.take().map_or(0, |since| now - since);
-                if barrier.id > self.last_round {
+                if self.takes_part(barrier.id) {
                     self.barrier(&barrier, align_ns)?;
                 }
             }
-            Delivered::End => self.end()?,
+            Delivered::End => self.end(),
             Delivered::Nothing => return Ok(Some(None)),
         }
         Ok(None)
     }
 
     /// All inputs have ended.
-    fn end(&mut self) -> Result<(), SubtaskFailure> {
-        self.chain.finish()?;
-        self.chain.control(&Element::EndOfInput);
-        self.stage = Stage::Ended;
-        (self.events)(Event::Ended(self.id));
-        Ok(())
+    fn end(&mut self) {
+        self.chain.end();
+        self.stage = Stage::Ending;
     }
 
     /// Takes the snapshot of a barrier, swaps what it brings, and passes it on.
     fn barrier(&mut self, barrier: &Arc<CheckpointBarrier>, align_ns: u64) -> Result<(), SubtaskFailure> {
         let start = self.clock.monotonic_ns();
         self.last_round = barrier.id;
+        self.aborted.retain(|aborted| *aborted > barrier.id);
         // A new mark needs the old sweep to be over.
-        self.finish_sweep();
-        let source = match &self.head {
-            Head::Source(source) => Some((source.uid.clone(), source.reader.snapshot())),
-            Head::Gate(_) => None,
-        };
-        let (mut keyed, mut operator, mut finished) = (vec![], vec![], vec![]);
+        while self.snapshot.is_some() {
+            self.sweep();
+        }
+        let mut snapshot = self.mark(barrier)?;
+        let before_swap = self.clock.monotonic_ns();
+        self.chain.swap(self.id.index, barrier, &snapshot.operator)?;
+        let end = self.clock.monotonic_ns();
+        if self.stage != Stage::Ended {
+            self.chain.control(&Element::Barrier(barrier.clone()));
+            if barrier.kind == SnapshotKind::Stop {
+                self.stage = Stage::Stopped(barrier.id);
+            }
+        }
+        snapshot.align_ns = align_ns;
+        snapshot.sync_ns = end - start;
+        snapshot.swap_ns = if barrier.swaps.is_some() { end - before_swap } else { 0 };
+        self.snapshot = Some(snapshot);
+        self.swept_since = end;
+        Ok(())
+    }
+
+    /// What there is at the barrier, but for the rows of keyed state: it is marked, and swept later.
+    fn mark(&mut self, barrier: &CheckpointBarrier) -> Result<Box<SubtaskSnapshot>, SubtaskFailure> {
+        let mut snapshot = Box::new(SubtaskSnapshot {
+            subtask: self.id,
+            id: barrier.id,
+            source: None,
+            keyed: vec![],
+            operator: vec![],
+            sinks: vec![],
+            watermarks: vec![],
+            finished: vec![],
+            align_ns: 0,
+            sync_ns: 0,
+            swap_ns: 0,
+            async_ns: 0,
+        });
+        if let Head::Source(source) = &self.head {
+            snapshot.source = Some((source.uid.clone(), source.reader.snapshot()));
+            snapshot.watermarks.push((source.uid.clone(), self.watermark));
+        }
         for node in self.chain.operators() {
             let uid = node.uid().clone();
+            snapshot.watermarks.push((uid.clone(), node.watermark()));
             if node.is_finished() {
-                finished.push(uid.clone());
+                snapshot.finished.push(uid.clone());
             }
             let states = node.snapshot(barrier.id)?;
             if !states.is_empty() {
-                operator.push((uid.clone(), states));
+                snapshot.operator.push((uid.clone(), states));
+            }
+            if let Some(letters) = node.prepare_dead_letters(barrier.id)? {
+                snapshot.sinks.push((uid.clone(), letters));
             }
             if let Some(backend) = node.backend() {
-                let base = backend.begin_snapshot(barrier.id, None);
+                let base = backend.begin_snapshot(barrier.id, barrier.base);
                 let rows = vec![];
-                keyed.push(KeyedSnapshot { uid, base, rows });
+                snapshot.keyed.push(KeyedSnapshot { uid, base, rows });
             }
         }
-        let mut sinks = vec![];
         if let Some(sink) = self.chain.sink() {
-            let snapshot = sink
+            let prepared = sink
                 .writer
                 .prepare(barrier.id)
                 .map_err(|error| sink.failed("prepare", error))?;
             sink.writer.begin().map_err(|error| sink.failed("begin", error))?;
-            sinks.push((sink.uid.clone(), snapshot));
+            snapshot.sinks.push((sink.uid.clone(), prepared));
         }
-        let before_swap = self.clock.monotonic_ns();
-        self.chain.swap(self.id.index, barrier)?;
-        let end = self.clock.monotonic_ns();
-        if self.stage != Stage::Ended {
-            self.chain.control(&Element::Barrier(barrier.clone()));
-        }
-        if barrier.kind == SnapshotKind::Stop && matches!(self.head, Head::Source(_)) && self.stage != Stage::Ended {
-            self.stage = Stage::Stopped(barrier.id);
-        }
-        self.snapshot = Some(Box::new(SubtaskSnapshot {
-            subtask: self.id,
-            id: barrier.id,
-            source,
-            keyed,
-            operator,
-            sinks,
-            watermark: self.watermark,
-            finished,
-            align_ns,
-            sync_ns: end - start,
-            swap_ns: if barrier.swaps.is_some() { end - before_swap } else { 0 },
-            async_ns: 0,
-        }));
-        self.swept_since = end;
-        Ok(())
+        Ok(snapshot)
     }
 
     /// Writes out one key group of the snapshot under way; tells the coordinator when that was the last.
@@ -367,9 +549,12 @@ impl Subtask {
         true
     }
 
-    fn finish_sweep(&mut self) {
-        while self.snapshot.is_some() {
-            self.sweep();
+    /// What is left of a round that was given up is of no use.
+    fn drop_sweep(&mut self) {
+        for node in self.chain.operators() {
+            if let Some(backend) = node.backend() {
+                while backend.next_snapshot_rows().is_some() {}
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The job as the user means it: checked, with every default filled in. Everything after parsing works on this.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use regraft_model::id::OperatorUid;
@@ -129,6 +129,30 @@ pub struct Node {
     pub watermark: Option<WatermarkStrategy>,
     /// What it is.
     pub kind: NodeKind,
+}
+
+impl Node {
+    /// Where it writes to: a sink its records, an operator its dead letters.
+    #[must_use]
+    pub const fn output(&self) -> Option<&SinkConnector> {
+        match &self.kind {
+            NodeKind::Sink(sink) => Some(&sink.connector),
+            NodeKind::Operator(Operator {
+                dead_letter: Some(letters),
+                ..
+            }) => Some(&letters.connector),
+            NodeKind::Operator(_) | NodeKind::Source(_) => None,
+        }
+    }
+
+    /// The directory that it writes to, where it writes files.
+    #[must_use]
+    pub fn output_dir(&self) -> Option<&Path> {
+        match self.output()? {
+            SinkConnector::File(file) => Some(&file.path),
+            SinkConnector::Print | SinkConnector::Blackhole => None,
+        }
+    }
 }
 
 /// `watermark` of a source or an operator.

@@ -19,6 +19,7 @@ use super::job::{Job, committers};
 use super::records::{AttemptRecord, Origin, VersionRecord};
 use super::restore::{self, Loaded};
 use super::resume::{AttemptError, Durable, Over, Point, handles};
+use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::dataflow::sink::SinkError;
 use crate::dataflow::source::SourceError;
@@ -354,6 +355,7 @@ pub async fn deploy_regions(
     let environment = job.host.environment.clone();
     let (modules, descriptions) = (modules.clone(), descriptions.clone());
     let deploying = move || {
+        loaded.state.careful = locked(&job.careful).clone();
         let context = DeployContext {
             identity,
             clock: job.host.environment.clock(),
@@ -379,13 +381,17 @@ pub async fn deploy_regions(
 fn deploy_error(error: &DeployError) -> AttemptError {
     let message = error.to_string();
     let restartable = match error {
-        DeployError::Open { error, .. } => matches!(error, GuestError::Engine { .. }),
+        DeployError::Open { error, .. } | DeployError::Restore { error, .. } => {
+            matches!(error, GuestError::Engine { .. })
+        }
         DeployError::Source { error, .. } => matches!(error, SourceError::Io { .. }),
         DeployError::Sink { error, .. } => matches!(error, SinkError::Io { .. }),
         DeployError::Bug(_) | DeployError::Shape(_) => false,
     };
     let error = match error {
-        DeployError::Open { uid, .. } | DeployError::Sink { uid, .. } => JobError::failed(message).on(uid),
+        DeployError::Open { uid, .. } | DeployError::Restore { uid, .. } | DeployError::Sink { uid, .. } => {
+            JobError::failed(message).on(uid)
+        }
         DeployError::Source { uid, error } => JobError {
             path: error.path().map(str::to_owned),
             ..JobError::failed(message).on(uid)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use regraft_guest_runtime::call::OperatorState;
 use regraft_guest_runtime::events::GuestEvents;
 use regraft_guest_runtime::instance::InstanceSettings;
 use regraft_guest_runtime::trap::GuestError;
@@ -20,7 +21,8 @@ use crate::dataflow::exchange::channel::{Receiver, Sender, channel};
 use crate::dataflow::exchange::gate::Gate;
 use crate::dataflow::exchange::partitioner::OutputEdge;
 use crate::dataflow::failure::Backtrace;
-use crate::dataflow::operator::node::{NodeParts, OperatorNode, open_context};
+use crate::dataflow::operator::dead_letters::{self, Budget, DeadLetters};
+use crate::dataflow::operator::node::{NodeParts, NodePolicy, OperatorNode, open_context};
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::dataflow::sink::blackhole::BlackholeWriter;
 use crate::dataflow::sink::file::{FileSinkCommitter, FileSinkContext, FileSinkWriter};
@@ -31,6 +33,7 @@ use crate::dataflow::source::generator::GeneratorReader;
 use crate::dataflow::source::rate::Rate;
 use crate::dataflow::source::{SourceError, SourceReader, SplitState, file, generator};
 use crate::dataflow::subtask::{Head, SourceHead, Subtask};
+use crate::dataflow::watermark::Watermarks;
 use crate::environment::files::FileSystem;
 use crate::graph::chaining;
 use crate::graph::job_graph::{
@@ -62,6 +65,11 @@ pub struct RestoredState {
     pub watermarks: HashMap<OperatorUid, i64>,
     /// Operators whose `finish` has run: what they emitted then is output already.
     pub finished: HashSet<OperatorUid>,
+    /// Operator state and private state, by uid and subtask.
+    pub operator: HashMap<(OperatorUid, u32), Vec<OperatorState>>,
+    /// Operators to run carefully: a failure of theirs is why the job was restarted, and the record at fault is to be found
+    /// (`SubtaskFailure::unisolated`).
+    pub careful: BTreeSet<OperatorUid>,
 }
 
 /// What identifies a deployment.
@@ -94,6 +102,16 @@ pub enum DeployError {
     /// A component does not start.
     #[error("operator \"{uid}\", subtask {subtask}, failed in open: {error}{}", Backtrace(.error))]
     Open {
+        /// The operator.
+        uid: OperatorUid,
+        /// The subtask.
+        subtask: u32,
+        /// Its words.
+        error: GuestError,
+    },
+    /// A component does not take its state.
+    #[error("operator \"{uid}\", subtask {subtask}, failed in restore: {error}{}", Backtrace(.error))]
+    Restore {
         /// The operator.
         uid: OperatorUid,
         /// The subtask.
@@ -145,10 +163,10 @@ pub struct DeployContext<'a> {
     pub counters: &'a Counters,
 }
 
-/// Opens an instance of a component for one subtask.
+/// Opens an instance of a component for one subtask, and gives it the operator state that it had, if any.
 ///
 /// # Errors
-/// [`DeployError::Open`].
+/// [`DeployError::Open`], [`DeployError::Restore`].
 pub fn open_operator(
     graph: &JobGraph,
     node: &Node,
@@ -156,6 +174,7 @@ pub fn open_operator(
     module: &dyn OperatorModule,
     subtask: u32,
     watermark: i64,
+    states: &[OperatorState],
 ) -> Result<PreparedOperator, DeployError> {
     let failed = |error| DeployError::Open {
         uid: node.uid.clone(),
@@ -180,9 +199,17 @@ pub fn open_operator(
         watermark,
     );
     instance.open(&context).map_err(failed)?;
+    if !states.is_empty() {
+        instance.restore(states).map_err(|error| DeployError::Restore {
+            uid: node.uid.clone(),
+            subtask,
+            error,
+        })?;
+    }
     Ok(PreparedOperator {
         operator: instance,
         description,
+        context,
     })
 }
 
@@ -211,6 +238,7 @@ pub fn deploy(
                 .insert(SubtaskId { chain: c as u32, index }, Arc::default());
         }
     }
+    let budgets = budgets(graph, restored);
     let mut wiring = wire(graph, &chains, context.descriptions, &deployed.mailboxes)?;
     let mut readers = HashMap::new();
     for (c, chain) in wanted() {
@@ -235,10 +263,12 @@ pub fn deploy(
                     .map(|rate| Rate::new(rate as f64 * share, context.clock.monotonic_ns()));
                 let counters = counters_of(context, first, index)?;
                 let uid = first.uid.clone();
+                let strategy = first.watermark.as_ref();
                 let head = SourceHead {
                     uid,
                     reader,
                     rate,
+                    watermarks: strategy.map(|strategy| Watermarks::of_source(strategy, watermark)),
                     counters,
                     hold_at_end: context.hold_at_end,
                 };
@@ -249,10 +279,10 @@ pub fn deploy(
             let mut nodes = vec![];
             for &at in rest {
                 let counters = counters_of(context, &graph.nodes[at], index)?;
-                nodes.push(chained(graph, at, index, restored, context, counters)?);
+                nodes.push(chained(graph, at, index, restored, context, (counters, &budgets))?);
             }
             let (mailbox, events) = (deployed.mailboxes[&id].clone(), context.events.clone());
-            let chain = Chain { nodes, edges };
+            let chain = Chain::new(nodes, edges);
             deployed.subtasks.push(Subtask::new(
                 id,
                 head,
@@ -367,7 +397,9 @@ fn open_source(node: &Node, source: &Source, restored: &mut RestoredState) -> Re
                 Box::new(reader.map_err(failed)?)
             }
             SourceConnector::Generator(settings) => {
-                Box::new(GeneratorReader::new(settings.clone(), splits).map_err(failed)?)
+                let reader = GeneratorReader::new(settings.clone(), splits).map_err(failed)?;
+                let timestamp = node.watermark.as_ref().and_then(|strategy| strategy.timestamp);
+                Box::new(reader.with_timestamps(timestamp))
             }
         };
         readers.push_back((reader, 1.0 / busy as f64));
@@ -381,7 +413,7 @@ fn chained(
     subtask: u32,
     restored: &mut RestoredState,
     context: &DeployContext<'_>,
-    counters: Arc<NodeCounters>,
+    (counters, budgets): (Arc<NodeCounters>, &Budgets),
 ) -> Result<ChainedNode, DeployError> {
     let node = &graph.nodes[at];
     let input = node
@@ -394,7 +426,12 @@ fn chained(
             let watermark = restored.watermarks.get(&node.uid).copied().unwrap_or(NO_TIMESTAMP);
             let module = context.modules.get(&node.uid);
             let module = module.ok_or_else(|| DeployError::Shape(format!("\"{}\" has no module", node.uid)))?;
-            let prepared = open_operator(graph, node, operator, &**module, subtask, watermark)?;
+            let states = restored
+                .operator
+                .remove(&(node.uid.clone(), subtask))
+                .unwrap_or_default();
+            let prepared = open_operator(graph, node, operator, &**module, subtask, watermark, &states)?;
+            let policy = policy(node, operator, subtask, restored, context, budgets)?;
             let backend = backend(graph, node, subtask, &prepared.description, restored)?;
             let seed = u64::from(subtask) ^ xxhash_rust::xxh3::xxh3_64(node.uid.as_str().as_bytes());
             let parts = NodeParts {
@@ -405,6 +442,8 @@ fn chained(
                 clock: context.clock.clone(),
                 counters,
                 watermark,
+                strategy: node.watermark.clone(),
+                policy,
                 seed,
             };
             let mut operator = OperatorNode::new(parts);
@@ -463,6 +502,74 @@ fn backend(
     Ok(Some(Box::new(backend)))
 }
 
+type Budgets = BTreeMap<OperatorUid, Arc<Budget>>;
+
+/// For each operator with dead letters how many there may be, together with those that its state tells of.
+fn budgets(graph: &JobGraph, restored: &RestoredState) -> Budgets {
+    let budget = |node: &Node| {
+        let NodeKind::Operator(operator) = &node.kind else {
+            return None;
+        };
+        let letters = operator.dead_letter.as_ref()?;
+        let count = restored.sinks.get(&node.uid).map_or(0, dead_letters::count_of);
+        Some((node.uid.clone(), Arc::new(Budget::new(letters.budget, count))))
+    };
+    graph.nodes.iter().filter_map(budget).collect()
+}
+
+/// What follows a record that an operator cannot process, with the output for its dead letters.
+fn policy(
+    node: &Node,
+    operator: &Operator,
+    subtask: u32,
+    restored: &RestoredState,
+    context: &DeployContext<'_>,
+    budgets: &Budgets,
+) -> Result<NodePolicy, DeployError> {
+    let mut policy = NodePolicy {
+        on_trap: operator.on_trap,
+        on_failure: operator.on_failure,
+        dead_letters: None,
+        careful: restored.careful.contains(&node.uid),
+    };
+    if let (Some(letters), Some(budget)) = (&operator.dead_letter, budgets.get(&node.uid)) {
+        let failed = |error| DeployError::Sink {
+            uid: node.uid.clone(),
+            error,
+        };
+        let mut writer: Box<dyn SinkWriter> = match &letters.connector {
+            SinkConnector::File(settings) => {
+                let context_of = file_context(node, subtask, context.identity);
+                Box::new(FileSinkWriter::of_lines(
+                    context.files.clone(),
+                    settings.clone(),
+                    context_of,
+                ))
+            }
+            other => {
+                let nothing = serde_json::Value::Null;
+                open_sink(node, other, subtask, &nothing, context, &PortValue::Text).map_err(failed)?
+            }
+        };
+        writer.begin().map_err(failed)?;
+        // The count goes on in one of the subtasks.
+        let saved = restored.sinks.get(&node.uid).filter(|_| subtask == 0);
+        let count = saved.map_or(0, dead_letters::count_of);
+        policy.dead_letters = Some(DeadLetters::new(writer, budget.clone(), count));
+    }
+    Ok(policy)
+}
+
+fn file_context(node: &Node, subtask: u32, identity: Identity) -> FileSinkContext {
+    FileSinkContext {
+        job_id: identity.job_id,
+        uid: node.uid.clone(),
+        subtask,
+        attempt: identity.attempt,
+        version: identity.version,
+    }
+}
+
 fn open_sink(
     node: &Node,
     connector: &SinkConnector,
@@ -471,22 +578,10 @@ fn open_sink(
     context: &DeployContext<'_>,
     input: &PortValue,
 ) -> Result<Box<dyn SinkWriter>, SinkError> {
-    let Identity {
-        job_id,
-        attempt,
-        version,
-    } = context.identity;
     let mut writer: Box<dyn SinkWriter> = match connector {
         SinkConnector::File(settings) => {
-            let files = context.files.clone();
-            let context = FileSinkContext {
-                job_id,
-                uid: node.uid.clone(),
-                subtask,
-                attempt,
-                version,
-            };
-            Box::new(FileSinkWriter::new(files, settings.clone(), context, input)?)
+            let (files, of) = (context.files.clone(), file_context(node, subtask, context.identity));
+            Box::new(FileSinkWriter::new(files, settings.clone(), of, input)?)
         }
         SinkConnector::Print => Box::new(PrintWriter::new(subtask, node.parallelism, input)?),
         // Totals are sums: all of what was saved goes to one subtask.

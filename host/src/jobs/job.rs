@@ -1,8 +1,8 @@
 //! What stays over all attempts of a job in this process: its graph, its directory, its regions, what commits its output.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use regraft_model::id::{AttemptId, JobId, OperatorUid};
@@ -16,7 +16,7 @@ use crate::dataflow::operator::OperatorModule;
 use crate::dataflow::sink::SinkCommitter;
 use crate::environment::Environment;
 use crate::graph::chaining;
-use crate::graph::job_graph::{JobGraph, Node, NodeKind};
+use crate::graph::job_graph::{JobGraph, Node};
 use crate::graph::regions::regions;
 use crate::storage::Stores;
 
@@ -87,6 +87,8 @@ pub struct Job {
     pub loader: Option<Arc<dyn LoadModule>>,
     /// Whether sources wait at the end of input (`--savepoint-at-end`).
     pub hold_at_end: bool,
+    /// Operators with state of their own that have trapped: they are run so that the record at fault is found alone.
+    pub careful: Mutex<BTreeSet<OperatorUid>>,
     /// Takes what subtasks tell, with the attempt that they are of.
     pub events: mpsc::UnboundedSender<(AttemptId, Event)>,
 }
@@ -122,6 +124,7 @@ impl Job {
             counters: counters(&graph),
             loader: None,
             hold_at_end: false,
+            careful: Mutex::default(),
             events,
             graph,
         }
@@ -148,14 +151,9 @@ impl Job {
 #[must_use]
 pub fn committers(host: &HostContext, graph: &JobGraph, job_id: JobId) -> Committers {
     let files = host.environment.files();
-    let connector = |kind: &NodeKind| match kind {
-        NodeKind::Sink(sink) => Some(sink.connector.clone()),
-        NodeKind::Operator(operator) => operator.dead_letter.as_ref().map(|letters| letters.connector.clone()),
-        NodeKind::Source(_) => None,
-    };
     let of = |node: &Node| {
-        let connector = connector(&node.kind)?;
-        Some((node.uid.clone(), committer(&files, &node.uid, &connector, job_id)))
+        let connector = node.output()?;
+        Some((node.uid.clone(), committer(&files, &node.uid, connector, job_id)))
     };
     graph.nodes.iter().filter_map(of).collect()
 }

@@ -20,8 +20,10 @@ pub fn new_job(graph: &JobGraph, descriptions: &Descriptions) -> NewJob {
     let node = |node: &crate::graph::job_graph::Node| {
         let (connector, identity) = match &node.kind {
             NodeKind::Source(source) => identity::of_source(&source.connector),
-            NodeKind::Sink(sink) => identity::of_sink(&sink.connector),
-            NodeKind::Operator(_) => ("", serde_json::Value::Null),
+            NodeKind::Sink(_) | NodeKind::Operator(_) => match node.output() {
+                Some(connector) => identity::of_sink(connector),
+                None => ("", serde_json::Value::Null),
+            },
         };
         NewNode {
             uid: node.uid.clone(),

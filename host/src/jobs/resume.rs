@@ -12,7 +12,6 @@ use super::handle::JobError;
 use super::job::Job;
 use super::records::{AttemptRecord, JobRecord, Origin, RecordError, SavepointRecord, VersionRecord};
 use crate::dataflow::sink::file::later_parts;
-use crate::graph::job_graph::{NodeKind, SinkConnector};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{Metadata, MetadataError};
 use crate::savepoint::publish::remove_partial;
@@ -270,10 +269,8 @@ impl Durable {
         let after = newest.unwrap_or(CheckpointId(0));
         let mut parts = vec![];
         for node in &job.graph.nodes {
-            if let NodeKind::Sink(sink) = &node.kind
-                && let SinkConnector::File(file) = &sink.connector
-            {
-                parts.extend(later_parts(&*files, &file.path, &node.uid, job.job_id, after));
+            if let Some(dir) = node.output_dir() {
+                parts.extend(later_parts(&*files, dir, &node.uid, job.job_id, after));
             }
         }
         let path = job.directory.checkpoint(*damaged)?.url();

@@ -22,7 +22,7 @@ use crate::dataflow::control::Event;
 use crate::dataflow::operator::Modules;
 use crate::dataflow::sink::file::later_parts;
 use crate::environment::files::FileSystem;
-use crate::graph::job_graph::{JobGraph, NodeKind, SinkConnector};
+use crate::graph::job_graph::JobGraph;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::Ancestor;
 use crate::savepoint::restore::RestoreOptions;
@@ -319,22 +319,19 @@ async fn read_savepoint(
 fn refuse_later_output(files: &dyn FileSystem, graph: &JobGraph, savepoint: &Savepoint) -> Result<(), JobError> {
     let metadata = &savepoint.metadata;
     for node in &graph.nodes {
-        let NodeKind::Sink(sink) = &node.kind else { continue };
-        let SinkConnector::File(file) = &sink.connector else {
-            continue;
-        };
-        let parts = later_parts(files, &file.path, &node.uid, metadata.job_id, metadata.checkpoint_id);
+        let Some(dir) = node.output_dir() else { continue };
+        let parts = later_parts(files, dir, &node.uid, metadata.job_id, metadata.checkpoint_id);
         if let Some(first) = parts.first() {
             let message = format!(
                 "sink \"{}\": {} holds {} part(s) of a later state than checkpoint {} of the savepoint, {first} the first of them: restoring would write their records again. Remove them, write elsewhere (--set {}.path=…), or allow it with --allow-later-output",
                 node.uid,
-                file.path.display(),
+                dir.display(),
                 parts.len(),
                 metadata.checkpoint_id,
                 node.uid
             );
             return Err(JobError {
-                path: Some(file.path.display().to_string()),
+                path: Some(dir.display().to_string()),
                 ..JobError::failed(message).on(&node.uid)
             });
         }

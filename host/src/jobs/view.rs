@@ -12,7 +12,7 @@ use super::deploy::Counters;
 use super::status::JobStatus;
 use crate::dataflow::control::{NodeCounters, locked};
 use crate::dataflow::operator::Modules;
-use crate::graph::job_graph::{EffectiveSetting, JobGraph, NodeKind, SinkConnector};
+use crate::graph::job_graph::{EffectiveSetting, JobGraph, NodeKind};
 use regraft_model::snapshot::SnapshotKind;
 
 /// A completed checkpoint or savepoint, as it is shown.
@@ -152,7 +152,7 @@ pub struct NodeView {
     pub module: Option<String>,
     /// Names of its states.
     pub states: Vec<String>,
-    /// The directory that a file sink writes to.
+    /// The directory that a file sink writes to, or an operator's dead letters.
     #[serde(default)]
     pub target: Option<String>,
     /// Records in.
@@ -161,6 +161,9 @@ pub struct NodeView {
     pub records_out: u64,
     /// Keys held.
     pub keys: u64,
+    /// Records and timers that went to its dead letters.
+    #[serde(default)]
+    pub dead_letters: u64,
 }
 
 /// A job, as it is shown.
@@ -186,6 +189,9 @@ pub struct JobView {
     pub records_in: u64,
     /// Records written by sinks.
     pub records_out: u64,
+    /// Records and timers that went to dead letters.
+    #[serde(default)]
+    pub dead_letters: u64,
     /// The newest completed round.
     pub last_checkpoint: Option<RoundSummary>,
     /// Completed rounds in all.
@@ -255,7 +261,7 @@ impl JobShared {
     pub fn view(&self) -> JobView {
         let state = locked(&self.state);
         let mut operators = vec![];
-        let (mut records_in, mut records_out) = (0, 0);
+        let (mut records_in, mut records_out, mut dead_letters) = (0, 0, 0);
         for node in &self.graph.nodes {
             let uid = &node.uid;
             let kind = match node.kind {
@@ -271,15 +277,16 @@ impl JobShared {
                 states: state.descriptions.get(uid).map_or_else(Vec::new, |description| {
                     description.states.iter().map(|state| state.name.clone()).collect()
                 }),
-                target: target(&node.kind),
+                target: node.output_dir().map(|dir| dir.display().to_string()),
                 records_in: self.sum(uid, |c| c.records_in.load(Ordering::Relaxed)),
                 records_out: self.sum(uid, |c| c.records_out.load(Ordering::Relaxed)),
                 keys: self.sum(uid, |c| c.keys.load(Ordering::Relaxed)),
+                dead_letters: self.sum(uid, |c| c.dead_letters.load(Ordering::Relaxed)),
             };
             match node.kind {
                 NodeKind::Source(_) => records_in += view.records_in,
                 NodeKind::Sink(_) => records_out += view.records_out,
-                NodeKind::Operator(_) => {}
+                NodeKind::Operator(_) => dead_letters += view.dead_letters,
             }
             operators.push(view);
         }
@@ -294,6 +301,7 @@ impl JobShared {
             version: state.version,
             records_in,
             records_out,
+            dead_letters,
             last_checkpoint: state.last_round.clone(),
             checkpoints: state.rounds,
             recent_checkpoints: state.recent.iter().cloned().collect(),
@@ -309,15 +317,5 @@ impl JobShared {
                 .map(|(key, setting)| (key.clone(), setting.into()))
                 .collect(),
         }
-    }
-}
-
-fn target(kind: &NodeKind) -> Option<String> {
-    match kind {
-        NodeKind::Sink(sink) => match &sink.connector {
-            SinkConnector::File(file) => Some(file.path.display().to_string()),
-            SinkConnector::Print | SinkConnector::Blackhole => None,
-        },
-        NodeKind::Source(_) | NodeKind::Operator(_) => None,
     }
 }

@@ -204,7 +204,7 @@ pub struct OperatorEntry {
     /// Where a source stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceEntry>,
-    /// What a sink has pending.
+    /// What a sink has pending, or an operator of its dead letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sink: Option<SinkEntry>,
     /// The watermark of each subtask, in order; empty: none is known.

@@ -41,9 +41,9 @@ pub struct NewNode {
     pub parallelism: u32,
     /// What its component declares; none for a source or sink.
     pub description: Option<Description>,
-    /// The connector of a source or sink.
+    /// The connector of a source or sink, or of an operator's dead letters.
     pub connector: Option<String>,
-    /// The settings that make it the same source or sink; null for an operator.
+    /// The settings that make it the same source, sink or output for dead letters; null where it has none.
     pub identity: serde_json::Value,
 }
 

@@ -196,6 +196,7 @@ fn prepare(graph: &JobGraph, modules: &Modules, descriptions: &Descriptions) -> 
                 &**module,
                 subtask,
                 regraft_model::time::NO_TIMESTAMP,
+                &[],
             );
             let prepared = prepared.map_err(|error| {
                 JobError::failed(format!(

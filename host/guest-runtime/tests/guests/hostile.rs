@@ -152,11 +152,11 @@ fn lies() {
     );
     wrong(
         "lie-length",
-        "outputs[0].value-ends has 1 entries: expected 3, as many as parents",
+        "outputs[0].value-ends has 4 entries: expected 3, as many as parents",
     );
     wrong(
         "lie-parents",
-        "outputs[0].parents[1] is 3: expected less than 3 (3 rows of the call)",
+        "outputs[0].parents[2] is 3: expected less than 3 (3 rows of the call)",
     );
     wrong(
         "lie-port",

@@ -1,7 +1,10 @@
 //! Barrier alignment over the inputs of one subtask, as a pure state machine.
 //!
-//! A channel that has delivered the barrier of the round waits until all others have; an ended channel counts as aligned.
-//! A barrier of a later round gives the earlier one up: its source never saw it.
+//! A channel that has delivered the barrier of an aligned round waits until all others have; an ended channel counts as
+//! aligned. A round that is not aligned stops no channel, and is complete when all have delivered its barrier.
+//!
+//! Several rounds may be under way. Barriers of one channel come in the order of their rounds, so a barrier of a later
+//! round gives an earlier one up that its channel has not delivered: the source never saw it.
 
 use regraft_model::id::CheckpointId;
 
@@ -9,15 +12,20 @@ use regraft_model::id::CheckpointId;
 #[derive(Debug)]
 pub struct Alignment {
     ended: Vec<bool>,
-    round: Option<Round>,
-    /// The last round that is done with, aligned or given up: its barriers may still come.
+    /// Rounds under way, in order.
+    rounds: Vec<Round>,
+    /// The last round that is complete; nothing more comes of those before it.
     done: CheckpointId,
+    /// Later rounds that were given up: their barriers may still come.
+    aborted: Vec<CheckpointId>,
 }
 
 #[derive(Debug)]
 struct Round {
     id: CheckpointId,
     seen: Vec<bool>,
+    /// Whether channels that have delivered it wait.
+    waits: bool,
 }
 
 /// What to do after an element.
@@ -35,65 +43,63 @@ impl Alignment {
     pub fn new(channels: usize) -> Self {
         Self {
             ended: vec![false; channels],
-            round: None,
+            rounds: vec![],
             done: CheckpointId(0),
+            aborted: vec![],
         }
     }
 
     /// A barrier came from a channel.
-    pub fn barrier(&mut self, channel: usize, id: CheckpointId) -> Aligned {
-        if id <= self.done {
-            return Aligned::NotYet;
+    pub fn barrier(&mut self, channel: usize, id: CheckpointId, waits: bool) -> Aligned {
+        self.rounds.retain(|round| round.id >= id || round.seen[channel]);
+        if id > self.done && !self.aborted.contains(&id) {
+            let at = self.rounds.partition_point(|round| round.id < id);
+            if self.rounds.get(at).is_none_or(|round| round.id != id) {
+                let seen = vec![false; self.ended.len()];
+                self.rounds.insert(at, Round { id, seen, waits });
+            }
+            self.rounds[at].seen[channel] = true;
         }
-        if self.round.as_ref().is_none_or(|round| round.id < id) {
-            self.round = Some(Round {
-                id,
-                seen: vec![false; self.ended.len()],
-            });
-        }
-        if let Some(round) = self.round.as_mut().filter(|round| round.id == id) {
-            round.seen[channel] = true;
-        }
-        self.check()
+        self.next_complete()
     }
 
     /// A channel has ended.
     pub fn end(&mut self, channel: usize) -> Aligned {
         self.ended[channel] = true;
-        self.check()
+        self.next_complete()
     }
 
-    fn check(&mut self) -> Aligned {
-        let Some(round) = &self.round else {
+    /// The first round that is complete, once. The end of a channel may complete several.
+    pub fn next_complete(&mut self) -> Aligned {
+        let complete = |round: &Round| round.seen.iter().zip(&self.ended).all(|(seen, ended)| *seen || *ended);
+        let Some(at) = self.rounds.iter().position(complete) else {
             return Aligned::NotYet;
         };
-        if round.seen.iter().zip(&self.ended).all(|(seen, ended)| *seen || *ended) {
-            let id = round.id;
-            self.done = id;
-            self.round = None;
-            return Aligned::Now(id);
-        }
-        Aligned::NotYet
+        let id = self.rounds[at].id;
+        self.done = id;
+        self.rounds.drain(..=at);
+        self.aborted.retain(|aborted| *aborted > id);
+        Aligned::Now(id)
     }
 
-    /// The round is given up.
+    /// A round is given up.
     pub fn abort(&mut self, id: CheckpointId) {
-        self.done = self.done.max(id);
-        if self.round.as_ref().is_some_and(|round| round.id == id) {
-            self.round = None;
+        self.rounds.retain(|round| round.id != id);
+        if id > self.done && !self.aborted.contains(&id) {
+            self.aborted.push(id);
         }
     }
 
     /// Whether a channel may be read: it has not ended, and it is not waiting at a barrier.
     #[must_use]
     pub fn is_open(&self, channel: usize) -> bool {
-        !self.ended[channel] && self.round.as_ref().is_none_or(|round| !round.seen[channel])
+        !self.ended[channel] && !self.rounds.iter().any(|round| round.waits && round.seen[channel])
     }
 
-    /// Whether some channel waits for others.
+    /// Whether some channel has delivered a barrier that others have not.
     #[must_use]
     pub fn is_aligning(&self) -> bool {
-        self.round.is_some()
+        !self.rounds.is_empty()
     }
 
     /// Whether all have ended.
@@ -114,18 +120,18 @@ mod tests {
     #[test]
     fn waits_for_all_inputs() {
         let mut a = Alignment::new(2);
-        assert_eq!(a.barrier(0, ONE), Aligned::NotYet);
+        assert_eq!(a.barrier(0, ONE, true), Aligned::NotYet);
         assert!(!a.is_open(0) && a.is_open(1));
-        assert_eq!(a.barrier(1, ONE), Aligned::Now(ONE));
+        assert_eq!(a.barrier(1, ONE, true), Aligned::Now(ONE));
         assert!(a.is_open(0) && a.is_open(1));
     }
 
     #[test]
     fn an_ended_input_counts_as_aligned() {
         let mut a = Alignment::new(2);
-        assert_eq!(a.barrier(0, ONE), Aligned::NotYet);
+        assert_eq!(a.barrier(0, ONE, true), Aligned::NotYet);
         assert_eq!(a.end(1), Aligned::Now(ONE));
-        assert_eq!(a.barrier(0, TWO), Aligned::Now(TWO));
+        assert_eq!(a.barrier(0, TWO, true), Aligned::Now(TWO));
         assert!(!a.all_ended());
         assert_eq!(a.end(0), Aligned::NotYet);
         assert!(a.all_ended());
@@ -134,22 +140,56 @@ mod tests {
     #[test]
     fn a_later_round_and_an_abort_release_waiting_inputs() {
         let mut a = Alignment::new(2);
-        a.barrier(0, ONE);
-        assert_eq!(a.barrier(1, TWO), Aligned::NotYet);
+        a.barrier(0, ONE, true);
+        assert_eq!(a.barrier(1, TWO, true), Aligned::NotYet);
         assert!(a.is_open(0) && !a.is_open(1));
         a.abort(TWO);
         assert!(a.is_open(1));
-        assert_eq!(a.barrier(0, TWO), Aligned::NotYet);
+        assert_eq!(a.barrier(0, TWO, true), Aligned::NotYet);
         assert!(
             a.is_open(0),
             "a late barrier of a round that was given up stops nothing"
         );
     }
 
+    #[test]
+    fn a_round_that_is_not_aligned_stops_nobody() {
+        let mut a = Alignment::new(2);
+        assert_eq!(a.barrier(0, ONE, false), Aligned::NotYet);
+        assert_eq!(a.barrier(0, TWO, false), Aligned::NotYet);
+        assert!(a.is_open(0) && a.is_open(1) && a.is_aligning());
+        assert_eq!(a.barrier(1, ONE, false), Aligned::Now(ONE));
+        assert_eq!(a.barrier(1, TWO, false), Aligned::Now(TWO));
+        assert!(!a.is_aligning());
+    }
+
+    #[test]
+    fn the_end_of_an_input_completes_all_that_wait_for_it() {
+        let mut a = Alignment::new(2);
+        a.barrier(0, ONE, false);
+        a.barrier(0, TWO, false);
+        assert_eq!(a.end(1), Aligned::Now(ONE));
+        assert_eq!(a.next_complete(), Aligned::Now(TWO));
+        assert_eq!(a.next_complete(), Aligned::NotYet);
+    }
+
+    #[test]
+    fn a_later_round_that_is_given_up_leaves_an_earlier_one_alone() {
+        let mut a = Alignment::new(2);
+        a.barrier(0, ONE, false);
+        a.barrier(0, TWO, false);
+        a.abort(TWO);
+        assert_eq!(a.barrier(1, ONE, false), Aligned::Now(ONE));
+        assert_eq!(a.barrier(1, TWO, false), Aligned::NotYet);
+        assert!(!a.is_aligning(), "nobody waits for what was given up");
+    }
+
     proptest! {
-        /// Whatever the delays, a snapshot holds exactly what stood before the barrier on every channel.
+        /// Whatever the delays, a snapshot holds what stood before the barrier on every channel; and where rounds are
+        /// aligned, nothing else.
         #[test]
-        fn no_record_is_counted_in_two_rounds(
+        fn no_record_is_missed_or_counted_in_two_rounds(
+            waits: bool,
             lengths in prop::collection::vec(prop::collection::vec(0usize..5, 3), 1..5),
             picks in prop::collection::vec(0usize..5, 200),
         ) {
@@ -172,20 +212,22 @@ mod tests {
                 if !alignment.is_open(channel) {
                     continue;
                 }
-                let aligned = match queues[channel].pop_front() {
+                let mut aligned = match queues[channel].pop_front() {
                     Some(Some(round)) => {
-                        prop_assert_eq!(round, current);
+                        prop_assert!(round == current || (!waits && round > current));
                         Aligned::NotYet
                     }
                     Some(None) => {
                         at[channel] += 1;
-                        alignment.barrier(channel, CheckpointId(at[channel] - 1))
+                        alignment.barrier(channel, CheckpointId(at[channel] - 1), waits)
                     }
                     None => alignment.end(channel),
                 };
-                if let Aligned::Now(id) = aligned {
+                while let Aligned::Now(id) = aligned {
                     prop_assert_eq!(id.0, current);
+                    prop_assert!(at.iter().all(|next| *next > current));
                     current += 1;
+                    aligned = alignment.next_complete();
                 }
             }
             prop_assert_eq!(current, 4);

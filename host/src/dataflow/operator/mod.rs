@@ -1,9 +1,14 @@
 //! Operators: what records pass through.
 //!
 //! - [`guest`]: a component as an operator.
+//! - [`dead_letters`]: records that an operator could not process, as an output.
+//! - `outputs`: what an operator emitted, as batches. `gap`: how long it emits nothing.
 //! - [`node`]: what the host does around every call: group by key, fetch state, call, apply writes, route outputs.
 
 pub mod guest;
+pub mod dead_letters;
+mod outputs;
+mod gap;
 pub mod node;
 
 use std::collections::BTreeMap;

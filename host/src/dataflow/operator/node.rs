@@ -1,35 +1,52 @@
 //! What the host does around every call of an operator: group by key, fetch state, call, apply writes, make batches of the
 //! outputs.
+//!
+//! - [`calls`]: calls for records and timers, and what is run again after one has failed.
+//! - [`ending`]: the end of all inputs.
+
+mod calls;
+mod ending;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use regraft_guest_runtime::call::{BatchView, Header, KeyedView, OpenContext, OperatorState, Outcome, Output};
-use regraft_model::batch::{Batch, BytesColumn, Keys};
+use regraft_guest_runtime::call::{Header, KeyedView, OpenContext, OperatorState, Outcome};
+use regraft_guest_runtime::trap::GuestError;
+use regraft_model::batch::{Batch, Keys};
 use regraft_model::describe::Description;
 use regraft_model::id::{CheckpointId, OperatorUid};
-use regraft_model::time::{Clock, MAX_WATERMARK, NO_TIMESTAMP};
+use regraft_model::time::{Clock, MAX_WATERMARK, TimeDomain};
 
-use super::Operator;
+use super::dead_letters::DeadLetters;
+use super::gap::Silence;
+use super::outputs::output_batch;
 use crate::dataflow::control::{NodeCounters, SwapGap};
 use crate::dataflow::element::PreparedOperator;
-use crate::dataflow::failure::{Cause, Record, SubtaskFailure};
+use crate::dataflow::failure::{Cause, SubtaskFailure, policy};
+use crate::dataflow::sink::SinkSnapshot;
+use crate::dataflow::watermark::{Signal, Watermarks};
+use crate::graph::job_graph::{Policy, WatermarkStrategy};
 use crate::state::backend::{Cells, StateBackend, TimerOps, Writes, bindings};
 use crate::state::group::Grouper;
+use ending::Finishing;
 
-/// Keys handed over in one `finish` call.
-const FINISH_KEYS: usize = 1024;
-/// Outputs remembered to tell how long an operator is usually silent.
-const USUAL_GAPS: usize = 64;
+/// Where a node's outputs go: port and records, in order.
+pub type Outputs = Vec<(u32, Batch)>;
 
 /// One operator in one subtask.
 pub struct OperatorNode {
     uid: OperatorUid,
     subtask: u32,
-    operator: Box<dyn Operator>,
-    description: Arc<Description>,
+    instance: PreparedOperator,
+    /// Whether the instance is of no more use until it is reset.
+    broken: bool,
+    /// Operator state and private state as before the call under way; kept where the node is careful.
+    own_state: Vec<OperatorState>,
+    policy: NodePolicy,
     backend: Option<Box<dyn StateBackend>>,
     clock: Arc<dyn Clock>,
     counters: Arc<NodeCounters>,
+    cancelled: Arc<AtomicBool>,
     grouper: Grouper,
     cells: Cells,
     no_timestamps: Vec<i64>,
@@ -37,19 +54,40 @@ pub struct OperatorNode {
     seed: u64,
     calls: u64,
     watermark: i64,
+    /// Makes the watermarks of what it emits, where it has a strategy.
+    watermarks: Option<Watermarks>,
+    /// The time of the first processing timer.
+    next_timer: Option<i64>,
+    /// All inputs have ended.
+    ended: bool,
+    finishing: Option<Finishing>,
     finished: bool,
     parked: Option<(CheckpointId, PreparedOperator)>,
     silence: Silence,
 }
 
-/// When the operator last gave output, to measure swaps.
-#[derive(Debug, Default)]
-struct Silence {
-    last_ns: Option<u64>,
-    gaps: Vec<u64>,
-    next: usize,
-    /// The swap whose first output has not come yet.
-    swap: Option<(CheckpointId, u64)>,
+/// What follows a record that the operator cannot process.
+pub struct NodePolicy {
+    /// Where a call traps.
+    pub on_trap: Policy,
+    /// Where a call ends with an error of the operator's own.
+    pub on_failure: Policy,
+    /// Where such records go; there where a policy needs it.
+    pub dead_letters: Option<DeadLetters>,
+    /// Whether an operator with state of its own is asked for it before every call, so that a failed call can be undone. It
+    /// always is where a policy needs it.
+    pub careful: bool,
+}
+
+impl Default for NodePolicy {
+    fn default() -> Self {
+        Self {
+            on_trap: Policy::Fail,
+            on_failure: Policy::Fail,
+            dead_letters: None,
+            careful: false,
+        }
+    }
 }
 
 /// What a node needs that is not its own.
@@ -58,7 +96,7 @@ pub struct NodeParts {
     pub uid: OperatorUid,
     /// Its subtask.
     pub subtask: u32,
-    /// An opened instance.
+    /// An opened instance, with its operator state restored.
     pub prepared: PreparedOperator,
     /// Keyed state, where it has any.
     pub backend: Option<Box<dyn StateBackend>>,
@@ -68,6 +106,10 @@ pub struct NodeParts {
     pub counters: Arc<NodeCounters>,
     /// Where its watermark stands.
     pub watermark: i64,
+    /// How it makes the watermarks of what it emits; none: it hands on those of its input.
+    pub strategy: Option<WatermarkStrategy>,
+    /// What follows a record that it cannot process.
+    pub policy: NodePolicy,
     /// The job's random seed.
     pub seed: u64,
 }
@@ -97,18 +139,28 @@ pub fn open_context(
     }
 }
 
+/// Whether instances keep something between calls that only they can save.
+fn has_own_state(description: &Description) -> bool {
+    !description.operator_states.is_empty() || description.private_state
+}
+
 impl OperatorNode {
     /// A node ready to process.
     #[must_use]
     pub fn new(parts: NodeParts) -> Self {
+        let now = parts.clock.monotonic_ns();
+        let watermarks = parts.strategy.as_ref();
         let mut node = Self {
             uid: parts.uid,
             subtask: parts.subtask,
-            operator: parts.prepared.operator,
-            description: parts.prepared.description,
+            instance: parts.prepared,
+            broken: false,
+            own_state: vec![],
+            policy: parts.policy,
             backend: parts.backend,
             clock: parts.clock,
             counters: parts.counters,
+            cancelled: Arc::default(),
             grouper: Grouper::default(),
             cells: Cells::default(),
             no_timestamps: vec![],
@@ -116,6 +168,10 @@ impl OperatorNode {
             seed: parts.seed,
             calls: 0,
             watermark: parts.watermark,
+            watermarks: watermarks.map(|strategy| Watermarks::of_operator(strategy, parts.watermark, now)),
+            next_timer: None,
+            ended: false,
+            finishing: None,
             finished: false,
             parked: None,
             silence: Silence::default(),
@@ -135,9 +191,25 @@ impl OperatorNode {
         self.backend.as_deref_mut()
     }
 
+    /// What ends the job's calls early: between two of them nothing more is run again.
+    pub fn set_cancelled(&mut self, cancelled: Arc<AtomicBool>) {
+        self.cancelled = cancelled;
+    }
+
+    /// Where its watermark stands. The end of all inputs is none: a job that goes on from there may read more.
+    #[must_use]
+    pub const fn watermark(&self) -> i64 {
+        self.watermark
+    }
+
     /// Its watermark advances.
     pub const fn set_watermark(&mut self, watermark: i64) {
         self.watermark = watermark;
+    }
+
+    /// The watermarks of what it emits, where it makes them itself.
+    pub const fn watermarks(&mut self) -> Option<&mut Watermarks> {
+        self.watermarks.as_mut()
     }
 
     /// `finish` has run before the savepoint it starts from: its output is there, unless more records come.
@@ -152,111 +224,24 @@ impl OperatorNode {
     }
 
     fn bind(&mut self) {
-        let (states, timers) = bindings(&self.description);
+        let (states, timers) = bindings(&self.instance.description);
         self.schemas = vec![1; states.len()];
         if let Some(backend) = &mut self.backend {
             backend.bind(&states, &timers);
+            self.instance.operator.set_state(backend.access());
         }
+        self.look_at_timers();
     }
 
-    /// Puts another instance in place of the current one, which is parked until the round is completed or aborted.
-    pub fn swap(&mut self, id: CheckpointId, new: PreparedOperator) {
-        let operator = std::mem::replace(&mut self.operator, new.operator);
-        let description = std::mem::replace(&mut self.description, new.description);
-        self.parked = Some((id, PreparedOperator { operator, description }));
-        self.bind();
-        let now = self.clock.monotonic_ns();
-        self.silence.swap = Some((id, self.silence.last_ns.unwrap_or(now)));
+    fn look_at_timers(&mut self) {
+        let backend = self.backend.as_ref();
+        self.next_timer = backend.and_then(|backend| backend.next_timer(TimeDomain::Processing));
     }
 
-    /// The round is completed: the parked instance goes.
-    pub fn forget_parked(&mut self, id: CheckpointId) {
-        self.parked.take_if(|(parked, _)| *parked == id);
-    }
-
-    /// The round was given up: the parked instance comes back. Both read the same state (`upgrade::compat`).
-    pub fn unpark(&mut self, id: CheckpointId) {
-        if let Some((_, old)) = self.parked.take_if(|(parked, _)| *parked == id) {
-            self.operator = old.operator;
-            self.description = old.description;
-            self.silence.swap = None;
-            self.bind();
-        }
-    }
-
-    fn header(&mut self) -> Header {
-        self.calls += 1;
-        let seed = self.seed.wrapping_add(self.calls.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        Header {
-            now: self.clock.now_ms(),
-            watermark: self.watermark,
-            seed,
-            first_row: 0,
-        }
-    }
-
-    fn failed(&self, doing: &'static str, batch: Option<&Batch>, cause: impl Into<Cause>) -> SubtaskFailure {
-        let cause = cause.into();
-        let row = match &cause {
-            Cause::Guest(error) => error.row(),
-            _ => None,
-        };
-        let record = batch.map(|batch| Record::of(batch, row));
-        SubtaskFailure {
-            uid: self.uid.clone(),
-            subtask: self.subtask,
-            doing,
-            record,
-            cause,
-        }
-    }
-
-    /// Processes one batch; the outputs go to `out`, one batch per output and port. `grouped`: its key column is distinct.
-    ///
-    /// # Errors
-    /// [`SubtaskFailure`] with the record at fault.
-    pub fn process(
-        &mut self,
-        input: u32,
-        mut batch: Batch,
-        grouped: bool,
-        keys_needed: bool,
-        out: &mut Vec<(u32, Batch)>,
-    ) -> Result<(), SubtaskFailure> {
-        self.finished = false;
-        let header = self.header();
-        if !grouped && !batch.keys.is_none() {
-            self.grouper.group(&mut batch);
-        }
-        if let Some(backend) = &mut self.backend
-            && let Err(error) = backend.resolve(&batch.keys, header.now, &mut self.cells)
-        {
-            return Err(self.failed("process", None, error));
-        }
-        if batch.timestamps.is_empty() && self.no_timestamps.len() < batch.len() {
-            self.no_timestamps.resize(batch.len(), NO_TIMESTAMP);
-        }
-        let timestamps = if batch.timestamps.is_empty() {
-            &self.no_timestamps[..batch.len()]
-        } else {
-            &batch.timestamps
-        };
-        let view = BatchView {
-            input,
-            key_index: &batch.keys.index,
-            value_data: &batch.values.data,
-            value_ends: &batch.values.ends,
-            timestamps,
-        };
-        let keyed = keyed_view(&batch.keys, &self.cells, self.backend.is_some());
-        let outcome = match self.operator.process(header, view, keyed) {
-            Ok(outcome) => outcome,
-            Err(error) => return Err(self.failed("process", Some(&batch), error)),
-        };
-        NodeCounters::add(&self.counters.records_in, batch.len() as u64);
-        self.apply(&batch.keys, header.now, &outcome);
-        self.take_outputs(outcome, &batch, keys_needed, out);
-        Ok(())
+    /// When its first processing timer is due.
+    #[must_use]
+    pub const fn next_timer(&self) -> Option<i64> {
+        self.next_timer
     }
 
     /// The operator state and private state of its instance; none where it keeps nothing between calls.
@@ -264,99 +249,164 @@ impl OperatorNode {
     /// # Errors
     /// [`SubtaskFailure`].
     pub fn snapshot(&mut self, id: CheckpointId) -> Result<Vec<OperatorState>, SubtaskFailure> {
-        if self.description.operator_states.is_empty() && !self.description.private_state {
+        if !has_own_state(&self.instance.description) {
             return Ok(vec![]);
         }
-        let states = self.operator.snapshot(id);
-        states.map_err(|error| self.failed("snapshot", None, error))
+        let states = self.instance.operator.snapshot(id);
+        states.map_err(|error| self.failed_without_rows("snapshot", error))
     }
 
-    /// Hands over all keys, and then the end.
+    /// What there is of dead letters, prepared, where it has any.
     ///
     /// # Errors
     /// [`SubtaskFailure`].
-    pub fn finish(&mut self, keys_needed: bool, out: &mut Vec<(u32, Batch)>) -> Result<(), SubtaskFailure> {
-        self.watermark = MAX_WATERMARK;
-        if self.finished || !self.description.finish {
-            return Ok(());
-        }
-        self.finished = true;
-        let groups = self.backend.as_ref().map_or(0, |backend| backend.range().count());
-        for group in 0..groups {
-            let keys = self
-                .backend
-                .as_ref()
-                .map(|backend| backend.keys_of(group))
-                .unwrap_or_default();
-            for from in (0..keys.column.len()).step_by(FINISH_KEYS) {
-                let to = keys.column.len().min(from + FINISH_KEYS);
-                let mut part = Keys::default();
-                for i in from..to {
-                    part.column.push(keys.column.get(i));
-                    part.hashes.push(keys.hashes[i]);
-                }
-                self.finish_keys(part, false, keys_needed, out)?;
-            }
-        }
-        self.finish_keys(Keys::default(), true, keys_needed, out)
+    pub fn prepare_dead_letters(&mut self, id: CheckpointId) -> Result<Option<SinkSnapshot>, SubtaskFailure> {
+        let prepared = self.policy.dead_letters.as_mut().map(|letters| letters.prepare(id));
+        prepared.transpose().map_err(|error| self.failed("prepare", error))
     }
 
-    fn finish_keys(
+    /// Puts another instance in place of the current one, which is parked until the round is completed or aborted. `own`: the
+    /// operator state and private state of the current one.
+    ///
+    /// # Errors
+    /// [`SubtaskFailure`] where the new one does not take the state; the job then goes back to its last checkpoint.
+    pub fn swap(
         &mut self,
-        keys: Keys,
-        last: bool,
-        keys_needed: bool,
-        out: &mut Vec<(u32, Batch)>,
+        id: CheckpointId,
+        mut new: PreparedOperator,
+        own: &[OperatorState],
     ) -> Result<(), SubtaskFailure> {
-        let header = self.header();
-        if let Some(backend) = &mut self.backend
-            && let Err(error) = backend.resolve(&keys, header.now, &mut self.cells)
-        {
-            return Err(self.failed("finish", None, error));
+        if !own.is_empty() {
+            let restored = new.operator.restore(own);
+            restored.map_err(|error| self.failed("swap", Cause::Swap(error)))?;
         }
-        let keyed = keyed_view(&keys, &self.cells, self.backend.is_some());
-        let outcome = self
-            .operator
-            .finish(header, keyed, last)
-            .map_err(|error| self.failed("finish", None, error))?;
-        self.apply(&keys, header.now, &outcome);
-        // A row of `finish` is a key: its parents' keys are the keys, and there are no values to take over.
-        let rows = Batch {
-            keys,
-            ..Batch::default()
-        };
-        self.take_outputs(outcome, &rows, keys_needed, out);
+        let old = std::mem::replace(&mut self.instance, new);
+        self.parked = Some((id, old));
+        self.bind();
+        self.silence.swapped(id, self.clock.monotonic_ns());
         Ok(())
     }
 
-    fn apply(&mut self, keys: &Keys, now: i64, outcome: &Outcome) {
+    /// The round is completed: the parked instance goes, and what was prepared is committed.
+    pub fn completed(&mut self, id: CheckpointId, committed: bool) {
+        self.parked.take_if(|(parked, _)| *parked == id);
         if let Some(backend) = &mut self.backend {
-            let writes = Writes {
-                cells: &outcome.cells,
-                values: &outcome.cell_values,
-                cleared: &outcome.cleared,
-                entries: outcome.entries.as_ref(),
-                timers: TimerOps {
-                    ops: &outcome.timer_ops,
-                    keys: &outcome.timer_keys,
-                    ids: &outcome.timer_ids,
-                    times: &outcome.timer_times,
-                },
-                schemas: &self.schemas,
-            };
-            backend.apply(keys, &self.cells, now, writes);
-            self.counters
-                .keys
-                .store(backend.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            backend.completed(id);
+        }
+        if let (Some(letters), true) = (&mut self.policy.dead_letters, committed) {
+            letters.committed(id);
         }
     }
 
-    fn take_outputs(&mut self, outcome: Outcome, rows: &Batch, keys_needed: bool, out: &mut Vec<(u32, Batch)>) {
+    /// The round was given up: the parked instance comes back. Both read the same state (`upgrade::compat`).
+    ///
+    /// # Errors
+    /// [`SubtaskFailure`] where it does not take back the state that the other one has; the job then goes back to its last
+    /// checkpoint.
+    pub fn aborted(&mut self, id: CheckpointId) -> Result<(), SubtaskFailure> {
+        if let Some(backend) = &mut self.backend {
+            backend.aborted(id);
+        }
+        let Some((_, old)) = self.parked.take_if(|(parked, _)| *parked == id) else {
+            return Ok(());
+        };
+        let own = if has_own_state(&self.instance.description) {
+            let own = self.instance.operator.snapshot(id);
+            own.map_err(|error| self.failed("swap", Cause::Swap(error)))?
+        } else {
+            vec![]
+        };
+        self.instance = old;
+        self.silence.unswapped();
+        self.bind();
+        if !own.is_empty() {
+            self.own_state = own;
+            self.revive()
+                .map_err(|(_, error)| self.failed("swap", Cause::Swap(error)))?;
+        }
+        Ok(())
+    }
+
+    /// The job has ended early: drops what is not prepared.
+    pub fn cancel(&mut self) {
+        if let Some(letters) = &mut self.policy.dead_letters {
+            letters.abort();
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// A new instance in place of one that is broken, with the state of its own that is kept here.
+    fn revive(&mut self) -> Result<(), (&'static str, GuestError)> {
+        let PreparedOperator { operator, context, .. } = &mut self.instance;
+        context.watermark = self.watermark;
+        operator.reset().map_err(|error| ("reset", error))?;
+        operator.open(context).map_err(|error| ("open", error))?;
+        if !self.own_state.is_empty() {
+            operator.restore(&self.own_state).map_err(|error| ("restore", error))?;
+        }
+        self.broken = false;
+        Ok(())
+    }
+
+    fn header(&mut self) -> Header {
+        self.calls += 1;
+        let seed = self.seed.wrapping_add(self.calls.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Header {
+            now: self.clock.now_ms(),
+            watermark: if self.ended { MAX_WATERMARK } else { self.watermark },
+            seed,
+            first_row: 0,
+        }
+    }
+
+    fn failed(&self, doing: &'static str, cause: impl Into<Cause>) -> SubtaskFailure {
+        SubtaskFailure::new(self.uid.clone(), self.subtask, doing, cause)
+    }
+
+    /// A guest's failure that is about no record.
+    fn failed_without_rows(&self, doing: &'static str, error: GuestError) -> SubtaskFailure {
+        SubtaskFailure {
+            policy: Some(policy::NO_ROWS),
+            ..self.failed(doing, error)
+        }
+    }
+
+    fn apply(&mut self, keys: &Keys, now: i64, outcome: &Outcome) {
+        let Some(backend) = &mut self.backend else { return };
+        let writes = Writes {
+            cells: &outcome.cells,
+            values: &outcome.cell_values,
+            cleared: &outcome.cleared,
+            entries: outcome.entries.as_ref(),
+            timers: TimerOps {
+                ops: &outcome.timer_ops,
+                keys: &outcome.timer_keys,
+                ids: &outcome.timer_ids,
+                times: &outcome.timer_times,
+            },
+            schemas: &self.schemas,
+        };
+        backend.apply(keys, &self.cells, now, writes);
+        self.counters.keys.store(backend.len() as u64, Ordering::Relaxed);
+        if !outcome.timer_ops.is_empty() {
+            self.look_at_timers();
+        }
+    }
+
+    fn take_outputs(&mut self, outcome: Outcome, rows: &Batch, keys_needed: bool, out: &mut Outputs) {
         let before = out.len();
         for output in outcome.outputs {
             if !output.is_empty() {
                 NodeCounters::add(&self.counters.records_out, output.len() as u64);
-                out.push((output.port, output_batch(output, rows, keys_needed)));
+                let port = output.port;
+                let batch = output_batch(output, rows, keys_needed);
+                if let Some(watermarks) = &mut self.watermarks {
+                    watermarks.observe(&batch, self.clock.monotonic_ns());
+                }
+                out.push((port, batch));
             }
         }
         if out.len() > before {
@@ -364,34 +414,23 @@ impl OperatorNode {
         }
     }
 
+    /// What its outputs' event times give to tell now. `at_rest`: no record waits to be processed.
+    pub fn advance(&mut self, at_rest: bool, tell: &mut Vec<Signal>) {
+        if let Some(watermarks) = &mut self.watermarks {
+            watermarks.advance(self.clock.monotonic_ns(), at_rest, tell);
+        }
+    }
+
     /// How long a swap silenced the operator, once that is known.
     pub fn take_gap(&mut self) -> Option<SwapGap> {
-        let (id, from) = self.silence.swap?;
-        let last = self.silence.last_ns.filter(|last| *last > from)?;
-        self.silence.swap = None;
-        let usual_ns = self.silence.gaps.iter().copied().max().unwrap_or(0);
+        let (id, gap_ns, usual_ns) = self.silence.take_gap()?;
         Some(SwapGap {
             uid: self.uid.clone(),
             index: self.subtask,
             id,
-            gap_ns: last - from,
+            gap_ns,
             usual_ns,
         })
-    }
-}
-
-impl Silence {
-    fn output(&mut self, now: u64) {
-        // The gap of a swap itself is not usual.
-        if let (Some(last), None) = (self.last_ns, self.swap) {
-            if self.gaps.len() < USUAL_GAPS {
-                self.gaps.push(now - last);
-            } else {
-                self.gaps[self.next] = now - last;
-                self.next = (self.next + 1) % USUAL_GAPS;
-            }
-        }
-        self.last_ns = Some(now);
     }
 }
 
@@ -412,79 +451,5 @@ fn keyed_view<'a>(keys: &'a Keys, cells: &'a Cells, has_state: bool) -> KeyedVie
     }
 }
 
-/// An output as a batch. It has been checked against the call; empty columns are the parents'.
-fn output_batch(output: Output, rows: &Batch, keys_needed: bool) -> Batch {
-    let Output {
-        parents,
-        keys,
-        values,
-        timestamps,
-        ..
-    } = output;
-    let whole = parents.len() == rows.values.len() && parents.iter().enumerate().all(|(i, p)| i as u32 == *p);
-    let count = if parents.is_empty() {
-        values.len()
-    } else {
-        parents.len()
-    };
-    let keys = if !keys_needed {
-        Keys::default()
-    } else if !keys.is_empty() {
-        Keys {
-            column: keys,
-            ..Keys::default()
-        }
-    } else if rows.keys.is_none() || parents.is_empty() {
-        empty_keys(count)
-    } else {
-        let index = parents
-            .iter()
-            .map(|parent| rows.keys.at(*parent as usize) as u32)
-            .collect();
-        Keys {
-            column: rows.keys.column.clone(),
-            hashes: rows.keys.hashes.clone(),
-            index,
-        }
-    };
-    let values = if !values.is_empty() || count == 0 {
-        values
-    } else if whole {
-        rows.values.clone()
-    } else {
-        let mut gathered = BytesColumn::default();
-        for parent in &parents {
-            gathered.push(rows.values.get(*parent as usize));
-        }
-        gathered
-    };
-    let timestamps = if !timestamps.is_empty() {
-        timestamps
-    } else if rows.timestamps.is_empty() {
-        vec![]
-    } else {
-        parents.iter().map(|parent| rows.timestamp(*parent as usize)).collect()
-    };
-    let origin = match &rows.origin {
-        Some(origin) if whole => Some(origin.clone()),
-        Some(origin) if !parents.is_empty() => Some(origin.select(&parents)),
-        _ => None,
-    };
-    Batch {
-        keys,
-        values,
-        timestamps,
-        origin,
-    }
-}
-
-/// Records without a key of their own have the empty key.
-fn empty_keys(count: usize) -> Keys {
-    let mut column = BytesColumn::default();
-    column.push(b"");
-    Keys {
-        column,
-        hashes: vec![],
-        index: vec![0; count],
-    }
-}
+#[cfg(test)]
+mod tests;

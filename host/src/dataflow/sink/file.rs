@@ -75,7 +75,17 @@ impl FileSinkWriter {
         input: &PortValue,
     ) -> Result<Self, SinkError> {
         let formatter = Formatter::new(settings.format, input)?;
-        Ok(Self {
+        Ok(Self::with(files, settings, context, formatter))
+    }
+
+    /// A writer for values that are lines of the format already.
+    #[must_use]
+    pub fn of_lines(files: Arc<dyn FileSystem>, settings: FileSink, context: FileSinkContext) -> Self {
+        Self::with(files, settings, context, Formatter::of_lines())
+    }
+
+    fn with(files: Arc<dyn FileSystem>, settings: FileSink, context: FileSinkContext, formatter: Formatter) -> Self {
+        Self {
             files,
             settings,
             context,
@@ -84,7 +94,7 @@ impl FileSinkWriter {
             open: None,
             next: 0,
             prepared: vec![],
-        })
+        }
     }
 
     fn pending_dir(&self) -> String {

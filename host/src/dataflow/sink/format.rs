@@ -35,6 +35,16 @@ impl Formatter {
         })
     }
 
+    /// Takes values as they are.
+    #[must_use]
+    pub const fn of_lines() -> Self {
+        Self {
+            format: TextFormat::Lines,
+            input: PortValue::Text,
+            scratch: vec![],
+        }
+    }
+
     /// Appends one record, with its line end.
     ///
     /// # Errors

@@ -40,6 +40,8 @@ pub struct GeneratorReader {
     scratch: Vec<u8>,
     /// Whether the value is one raw field rather than a record.
     raw: bool,
+    /// Position of the field that is the event time.
+    timestamp: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -96,7 +98,15 @@ impl GeneratorReader {
             next: 0,
             scratch: vec![],
             raw,
+            timestamp: None,
         })
+    }
+
+    /// Gives each record the event time that its field at this position has, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn with_timestamps(mut self, field: Option<usize>) -> Self {
+        self.timestamp = field;
+        self
     }
 
     fn make(&mut self, at: usize, count: usize) -> Batch {
@@ -112,6 +122,10 @@ impl GeneratorReader {
             };
             for (i, maker) in self.fields.iter().enumerate() {
                 let stream = base ^ (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                if self.timestamp == Some(i) {
+                    let time = maker.number(stream, &sequence).unwrap_or(0);
+                    batch.timestamps.push(i64::try_from(time).unwrap_or(i64::MAX));
+                }
                 let is_key = self.settings.key == Some(i);
                 if is_key {
                     maker.put(stream, &sequence, true, &mut self.scratch, &mut batch.keys.column.data);
@@ -131,26 +145,21 @@ impl GeneratorReader {
 }
 
 impl FieldMaker {
+    /// The number that is drawn; none where bytes are.
+    fn number(&self, stream: u64, sequence: &dyn Fn(u64) -> u64) -> Option<u64> {
+        match &self.field.values {
+            GeneratorValues::Range { first, last } => Some(first + below(stream, last - first)),
+            GeneratorValues::Zipf { .. } => Some(self.zipf.as_ref().map_or(0, |zipf| zipf.rank(stream))),
+            GeneratorValues::Sequence { first } => Some(sequence(*first)),
+            GeneratorValues::Random { .. } => None,
+        }
+    }
+
     /// Appends the field; `raw`: as key bytes or raw value, else as part of a record.
     fn put(&self, stream: u64, sequence: &dyn Fn(u64) -> u64, raw: bool, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
-        let number = match &self.field.values {
-            GeneratorValues::Range { first, last } => first + below(stream, last - first),
-            GeneratorValues::Zipf { .. } => self.zipf.as_ref().map_or(0, |zipf| zipf.rank(stream)),
-            GeneratorValues::Sequence { first } => sequence(*first),
-            GeneratorValues::Random { len } => {
-                scratch.clear();
-                let mut state = stream;
-                while scratch.len() < *len as usize {
-                    state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                    scratch.extend_from_slice(&mix(state).to_le_bytes());
-                }
-                scratch.truncate(*len as usize);
-                if self.field.ty == Type::String {
-                    scratch.iter_mut().for_each(|b| *b = b'a' + *b % 26);
-                }
-                put_bytes(&self.field.ty, scratch, raw, out);
-                return;
-            }
+        let Some(number) = self.number(stream, sequence) else {
+            self.random(stream, scratch);
+            return put_bytes(&self.field.ty, scratch, raw, out);
         };
         match self.field.ty {
             Type::U64 if raw => out.extend_from_slice(&number.to_le_bytes()),
@@ -163,6 +172,25 @@ impl FieldMaker {
                 letters(number, scratch);
                 put_bytes(&self.field.ty, scratch, raw, out);
             }
+        }
+    }
+}
+
+impl FieldMaker {
+    /// Random bytes, or letters.
+    fn random(&self, stream: u64, scratch: &mut Vec<u8>) {
+        let GeneratorValues::Random { len } = self.field.values else {
+            return;
+        };
+        scratch.clear();
+        let mut state = stream;
+        while scratch.len() < len as usize {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            scratch.extend_from_slice(&mix(state).to_le_bytes());
+        }
+        scratch.truncate(len as usize);
+        if self.field.ty == Type::String {
+            scratch.iter_mut().for_each(|b| *b = b'a' + *b % 26);
         }
     }
 }
@@ -288,6 +316,11 @@ impl SourceReader for GeneratorReader {
         };
         self.splits.iter().map(state).collect()
     }
+
+    fn open_splits(&self) -> Vec<Arc<str>> {
+        let open = self.splits.iter().filter(|split| split.offset < split.rows);
+        open.map(|split| split.name.clone()).collect()
+    }
 }
 
 #[cfg(test)]
@@ -337,6 +370,23 @@ mod tests {
         assert!(expected.iter().all(|(key, value)| key.len() == 8 && value.len() == 5));
         assert_eq!(all(&settings(), 64, 3), expected);
         assert_ne!(all(&GeneratorSource { seed: 8, ..settings() }, 7, 1), expected);
+    }
+
+    #[test]
+    fn a_field_may_be_the_event_time() {
+        let mut settings = settings();
+        settings.fields.push(GeneratorField {
+            name: "time".into(),
+            ty: Type::U64,
+            values: GeneratorValues::Sequence { first: 1000 },
+        });
+        let mut reader = GeneratorReader::new(settings, vec![("00001".to_owned(), None)])
+            .expect("reader")
+            .with_timestamps(Some(2));
+        let Ok(Polled::Batch(batch)) = reader.poll(4, 0) else {
+            panic!("no batch");
+        };
+        assert_eq!(batch.timestamps, [1001, 1004, 1007, 1010]);
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub mod file;
 pub mod generator;
 pub mod rate;
 
+use std::sync::Arc;
+
 use regraft_model::batch::Batch;
 
 /// A split and where reading stands in it.
@@ -44,6 +46,11 @@ pub trait SourceReader: Send {
 
     /// The position of every split, after the last record that was polled.
     fn snapshot(&self) -> Vec<SplitState>;
+
+    /// The splits that records may still come from, by name, always in the same order.
+    fn open_splits(&self) -> Vec<Arc<str>> {
+        self.snapshot().into_iter().map(|state| state.split.into()).collect()
+    }
 }
 
 /// Why a source cannot be read.

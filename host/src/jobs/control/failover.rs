@@ -9,6 +9,7 @@ use super::rounds::Leg;
 use super::{Background, Controller, Ending, Stage, reply};
 use crate::dataflow::control::locked;
 use crate::dataflow::failure::{Cause, Record, SubtaskFailure};
+use crate::dataflow::operator::dead_letters;
 use crate::dataflow::sink::blackhole;
 use crate::jobs::attempt::{Prepared, Wish, prepare};
 use crate::jobs::handle::JobError;
@@ -93,6 +94,9 @@ impl Controller {
         }
         let mut message = failure.to_string();
         let mut restartable = failure.restartable();
+        if failure.unisolated {
+            locked(&self.job.careful).insert(failure.uid.clone());
+        }
         // A guest with private state cannot be asked again about a single record. The same record twice is the answer.
         if let (Cause::Guest(_), Some(record)) = (&failure.cause, &failure.record) {
             let guilty = Guilty {
@@ -381,7 +385,7 @@ pub(crate) fn sink_totals(over: &Over) -> std::collections::BTreeMap<OperatorUid
     let entries = over.metadata.iter().flat_map(|metadata| &metadata.operators);
     let of = |entry: &crate::savepoint::metadata::OperatorEntry| {
         let state = &entry.sink.as_ref()?.state;
-        (!state.is_null()).then(|| (entry.uid.clone(), blackhole::totals([state])))
+        (!state.is_null() && !dead_letters::is_state(state)).then(|| (entry.uid.clone(), blackhole::totals([state])))
     };
     entries.filter_map(of).collect()
 }

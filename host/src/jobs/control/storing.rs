@@ -11,6 +11,7 @@ use super::{Background, Controller, Stage, reply};
 use crate::checkpoint::round::Acknowledged;
 use crate::checkpoint::store::{JobFacts, StoreAs, Stored, store};
 use crate::dataflow::control::locked;
+use crate::dataflow::operator::dead_letters;
 use crate::dataflow::sink::blackhole;
 use crate::jobs::attempt::{descriptions, digests};
 use crate::jobs::commit::{CommitError, Handles, commit_all};
@@ -422,9 +423,10 @@ async fn store_savepoint(
 
 /// Totals of each blackhole sink from the states of its subtasks.
 pub(super) fn totals(states: &BTreeMap<OperatorUid, Vec<serde_json::Value>>) -> BTreeMap<OperatorUid, (u64, u64)> {
-    let with_state = states
-        .iter()
-        .filter(|(_, all)| all.iter().any(|state| !state.is_null()));
+    let with_state = states.iter().filter(|(_, all)| {
+        all.iter()
+            .any(|state| !state.is_null() && !dead_letters::is_state(state))
+    });
     with_state
         .map(|(uid, all)| (uid.clone(), blackhole::totals(all)))
         .collect()

@@ -181,6 +181,10 @@ impl Comparison<'_> {
     }
 
     fn identity(&mut self, entry: &OperatorEntry, node: &NewNode) {
+        // Where an operator's dead letters go may change: those that are pending elsewhere are not its own any more.
+        if entry.kind == EntryKind::Operator {
+            return;
+        }
         let saved = match (&entry.source, &entry.sink) {
             (Some(source), _) => (&source.connector, &source.identity),
             (None, Some(sink)) => (&sink.connector, &sink.identity),
@@ -306,6 +310,10 @@ fn restored_operator(node: &NewNode, entry: &OperatorEntry, kept: Kept<'_>, max_
             .source
             .as_ref()
             .map_or(serde_json::Value::Null, |source| source.state.clone()),
-        sink: entry.sink.clone().filter(|_| node.kind == EntryKind::Sink),
+        sink: entry.sink.clone().filter(|sink| match node.kind {
+            EntryKind::Sink => true,
+            EntryKind::Operator => node.connector.as_ref() == Some(&sink.connector) && node.identity == sink.identity,
+            EntryKind::Source => false,
+        }),
     }
 }

@@ -10,8 +10,8 @@ pub(crate) fn outcome(lie: &str, records: &Batch) -> Outcome {
     let output = &mut outcome.outputs[0];
     match lie {
         "lie-ends" => (output.value_data, output.value_ends) = (vec![1, 2, 3], vec![2, 1, 3]),
-        "lie-length" => (output.value_data, output.value_ends) = (vec![1], vec![1]),
-        "lie-parents" => output.parents[1] = rows,
+        "lie-length" => (output.value_data, output.value_ends) = (vec![1; rows as usize + 1], (1..=rows + 1).collect()),
+        "lie-parents" => output.parents[rows as usize - 1] = rows,
         "lie-port" => output.port = 7,
         "lie-timestamps" => output.timestamps = vec![1],
         "lie-keys" => output.key_data = vec![1],

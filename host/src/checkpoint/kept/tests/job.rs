@@ -186,7 +186,7 @@ impl Job {
                 keyed: if chain == 1 { vec![keyed] } else { vec![] },
                 operator: vec![],
                 sinks: vec![],
-                watermark: 0,
+                watermarks: vec![],
                 finished: vec![],
                 align_ns: 3_000,
                 sync_ns: 2_000,

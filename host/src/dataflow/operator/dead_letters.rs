@@ -1,0 +1,187 @@
+//! Records that an operator could not process, as an output like any other: JSON lines, cut at the same barriers and
+//! committed with the same rounds as the job's sinks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use regraft_guest_runtime::trap::GuestError;
+use regraft_model::batch::Batch;
+use regraft_model::describe::{Description, PortValue};
+use regraft_model::id::{CheckpointId, OperatorUid};
+use regraft_model::schema::Type;
+use regraft_model::value::{Decoder, Integers, Value, decode_key, to_json};
+use serde_json::json;
+
+use crate::dataflow::failure::Cause;
+use crate::dataflow::sink::{SinkError, SinkSnapshot, SinkWriter};
+
+/// How many dead letters an operator has, all its subtasks together, and how many it may have.
+#[derive(Debug)]
+pub struct Budget {
+    max: Option<u64>,
+    count: AtomicU64,
+}
+
+impl Budget {
+    /// `count`: those that the state it starts from knows of.
+    #[must_use]
+    pub const fn new(max: Option<u64>, count: u64) -> Self {
+        let count = AtomicU64::new(count);
+        Self { max, count }
+    }
+
+    /// One more; or what the budget is, where it is used up.
+    fn take(&self) -> Result<(), u64> {
+        let max = self.max.unwrap_or(u64::MAX);
+        let more = |count: u64| (count < max).then(|| count + 1);
+        match self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(max),
+        }
+    }
+}
+
+/// The dead letters of one operator in one subtask.
+pub struct DeadLetters {
+    writer: Box<dyn SinkWriter>,
+    budget: Arc<Budget>,
+    /// Those of this subtask. What was there before a restore is counted to one of them.
+    count: u64,
+}
+
+/// What could not be processed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Letter<'a> {
+    /// A row of a batch of one of the inputs.
+    Record(u32, &'a Batch, u32),
+    /// A timer: key, name, time.
+    Timer(&'a [u8], &'a str, i64),
+}
+
+/// Whether a sink's saved state is that of dead letters.
+#[must_use]
+pub fn is_state(state: &serde_json::Value) -> bool {
+    state.get("dead_letters").is_some()
+}
+
+/// How many dead letters the saved state of a subtask, or of all of them, tells of.
+#[must_use]
+pub fn count_of(state: &serde_json::Value) -> u64 {
+    state["dead_letters"].as_u64().unwrap_or(0)
+}
+
+/// The saved states of all subtasks as one, like a sink's.
+#[must_use]
+pub fn total(states: &[serde_json::Value]) -> serde_json::Value {
+    json!({ "dead_letters": states.iter().map(count_of).sum::<u64>() })
+}
+
+impl DeadLetters {
+    /// `writer` takes values that are lines of JSON already; `count`: see [`total`].
+    #[must_use]
+    pub const fn new(writer: Box<dyn SinkWriter>, budget: Arc<Budget>, count: u64) -> Self {
+        Self { writer, budget, count }
+    }
+
+    /// Writes one.
+    ///
+    /// # Errors
+    /// [`Cause::Budget`] where there may be no more; [`Cause::Sink`].
+    pub(super) fn write(
+        &mut self,
+        (uid, subtask): (&OperatorUid, u32),
+        description: &Description,
+        letter: Letter<'_>,
+        error: &GuestError,
+    ) -> Result<(), Cause> {
+        if let Err(budget) = self.budget.take() {
+            let error = Box::new(error.clone());
+            return Err(Cause::Budget { budget, error });
+        }
+        self.count += 1;
+        let kind = match error {
+            GuestError::Failed { .. } => "failure",
+            _ => "trap",
+        };
+        let mut line = json!({
+            "uid": uid.as_str(),
+            "subtask": subtask,
+            "position": null,
+            "key": null,
+            "value": null,
+            "kind": kind,
+            "error": error.to_string(),
+        });
+        let key_type = description.key.as_ref().map(|key| &key.ty);
+        match letter {
+            Letter::Record(input, batch, row) => {
+                let port = description.input(input as usize);
+                let key_type = key_type.or_else(|| port.and_then(|port| port.key.as_ref()).map(|key| &key.ty));
+                line["position"] = json!(batch.origin.as_ref().and_then(|origin| origin.text(row)));
+                if !batch.keys.is_none() {
+                    line["key"] = key_json(key_type, batch.key(row as usize));
+                }
+                line["value"] = value_json(port.map(|port| &port.value), batch.values.get(row as usize));
+            }
+            Letter::Timer(key, name, time) => {
+                line["key"] = key_json(key_type, key);
+                line["timer"] = json!({ "name": name, "time": time });
+            }
+        }
+        let mut batch = Batch::default();
+        batch.values.push(line.to_string().as_bytes());
+        Ok(self.writer.write(&batch)?)
+    }
+
+    /// As a sink's at a barrier: prepares what was written, and begins anew.
+    ///
+    /// # Errors
+    /// [`SinkError`].
+    pub(super) fn prepare(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+        let snapshot = self.writer.prepare(id)?;
+        self.writer.begin()?;
+        Ok(SinkSnapshot {
+            state: match self.count {
+                0 => serde_json::Value::Null,
+                count => json!({ "dead_letters": count }),
+            },
+            ..snapshot
+        })
+    }
+
+    /// Everything prepared up to this round has been committed.
+    pub(super) fn committed(&mut self, id: CheckpointId) {
+        self.writer.committed(id);
+    }
+
+    /// Drops what is not prepared.
+    pub(super) fn abort(&mut self) {
+        self.writer.abort();
+    }
+}
+
+/// Bytes as text where they are text, else as hex.
+fn plain(bytes: &[u8]) -> serde_json::Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!(text),
+        Err(_) => to_json(&Type::Bytes, &Value::Bytes(bytes.to_vec())),
+    }
+}
+
+fn key_json(ty: Option<&Type>, key: &[u8]) -> serde_json::Value {
+    match ty.filter(|ty| **ty != Type::Bytes) {
+        Some(ty) => decode_key(ty, key).map_or_else(|_| plain(key), |value| to_json(ty, &value)),
+        None => plain(key),
+    }
+}
+
+/// A value that is not what its port declares is shown as the bytes it is: that may be why it is here.
+fn value_json(port: Option<&PortValue>, value: &[u8]) -> serde_json::Value {
+    let Some(PortValue::Record(record)) = port else {
+        return plain(value);
+    };
+    let ty = Type::Struct(record.clone());
+    let mut decoder = Decoder::new(value, Integers::Variable);
+    let decoded = decoder.value(&ty).and_then(|value| decoder.finish().map(|()| value));
+    decoded.map_or_else(|_| plain(value), |value| to_json(&ty, &value))
+}

@@ -1,0 +1,95 @@
+//! The end of all inputs: the last timers fire, and all keys are handed over.
+
+use regraft_model::batch::{Batch, Keys};
+use regraft_model::time::{MAX_WATERMARK, TimeDomain};
+
+use super::{OperatorNode, Outputs, keyed_view};
+use crate::dataflow::failure::SubtaskFailure;
+
+/// Keys handed over in one `finish` call.
+const FINISH_KEYS: usize = 1024;
+
+/// How far handing over the keys is.
+#[derive(Debug, Default)]
+pub(super) struct Finishing {
+    /// The next key group to look at, by its position in the range.
+    group: usize,
+    /// Keys of the group before it that are still to be handed over.
+    keys: Keys,
+    /// Those of them that have been.
+    done: usize,
+}
+
+impl OperatorNode {
+    /// All inputs have ended: does a part of what follows. False: there is nothing left to do.
+    ///
+    /// # Errors
+    /// [`SubtaskFailure`].
+    pub fn end(&mut self, keys_needed: bool, out: &mut Outputs) -> Result<bool, SubtaskFailure> {
+        self.ended = true;
+        if self.fire(TimeDomain::Event, MAX_WATERMARK, keys_needed, out)? {
+            return Ok(true);
+        }
+        if self.finished || !self.instance.description.finish {
+            return Ok(false);
+        }
+        let mut finishing = self.finishing.take().unwrap_or_default();
+        let keys = self.next_keys(&mut finishing);
+        let last = keys.column.is_empty();
+        self.finish_keys(keys, last, keys_needed, out)?;
+        if last {
+            self.finished = true;
+        } else {
+            self.finishing = Some(finishing);
+        }
+        // Timers that this has registered fire, too.
+        Ok(true)
+    }
+
+    /// The next keys to hand over; none when all have been.
+    fn next_keys(&self, finishing: &mut Finishing) -> Keys {
+        let mut part = Keys::default();
+        let Some(backend) = &self.backend else { return part };
+        while finishing.done == finishing.keys.column.len() {
+            if finishing.group >= backend.range().count() {
+                return part;
+            }
+            finishing.keys = backend.keys_of(finishing.group);
+            finishing.done = 0;
+            finishing.group += 1;
+        }
+        let to = finishing.keys.column.len().min(finishing.done + FINISH_KEYS);
+        for i in finishing.done..to {
+            part.column.push(finishing.keys.column.get(i));
+            part.hashes.push(finishing.keys.hashes[i]);
+        }
+        finishing.done = to;
+        part
+    }
+
+    fn finish_keys(
+        &mut self,
+        keys: Keys,
+        last: bool,
+        keys_needed: bool,
+        out: &mut Outputs,
+    ) -> Result<(), SubtaskFailure> {
+        let header = self.header();
+        if let Some(backend) = &mut self.backend
+            && let Err(error) = backend.resolve(&keys, header.now, &mut self.cells)
+        {
+            return Err(self.failed("finish", error));
+        }
+        let keyed = keyed_view(&keys, &self.cells, self.backend.is_some());
+        let finished = self.instance.operator.finish(header, keyed, last);
+        let outcome = finished.map_err(|error| self.failed_without_rows("finish", error))?;
+        self.apply(&keys, header.now, &outcome);
+        // A row of `finish` is a key: its parents' keys are the keys, and there are no values to take over.
+        let rows = Batch {
+            keys,
+            ..Batch::default()
+        };
+        self.take_outputs(outcome, &rows, keys_needed, out);
+        Ok(())
+    }
+}

@@ -1,0 +1,246 @@
+//! Guests that misbehave on some records: what becomes of those, of the others, and of the job.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::setup::{component, info, stop, text};
+use crate::support::{World, wait_until};
+
+const SPLITS: u64 = 8;
+
+/// Numbers with one of a few keys: numbers → picky → counts. Every `every`th number is one too many.
+fn picky_job(rows: Option<u64>, how: &str, every: u64, settings: &str) -> String {
+    format!(
+        r#"name = "picky"
+[checkpoint]
+interval = "off"
+[savepoint]
+dir = "savepoints"
+[[source]]
+uid = "numbers"
+connector = "generator"
+seed = 3
+splits = {SPLITS}
+{rows}
+key = "user"
+fields = [{{ name = "user", type = "u64", range = [0, 9] }}, {{ name = "n", type = "u64", sequence = 0 }}]
+[[operator]]
+uid = "picky"
+module = {picky:?}
+inputs = [{{ from = "numbers", by = "key" }}]
+config = {{ how = "{how}", every = {every} }}
+{settings}
+[[sink]]
+uid = "counts"
+connector = "file"
+path = "out"
+format = "tsv"
+inputs = ["picky"]
+"#,
+        rows = rows.map_or_else(|| "rate = 20000".to_owned(), |rows| format!("rows = {rows}")),
+        picky = component("picky"),
+    )
+}
+
+const REJECTS: &str = "dead-letter = { connector = \"file\", path = \"rejects\" }";
+
+/// The dead letters that are committed, by the number that was one too many.
+#[track_caller]
+fn rejects(world: &World) -> BTreeMap<u64, Value> {
+    let mut rejects = BTreeMap::new();
+    for line in world.committed("rejects") {
+        let letter: Value = serde_json::from_str(&line).expect("a line of JSON");
+        let n = letter["value"]["n"].as_u64().expect("the record's value");
+        assert!(rejects.insert(n, letter).is_none(), "{n} is there twice");
+    }
+    rejects
+}
+
+/// The sum of all counts.
+fn counted(world: &World) -> u64 {
+    let count = |line: &String| {
+        line.split_once('\t')
+            .expect("two columns")
+            .1
+            .parse::<u64>()
+            .expect("a count")
+    };
+    world.committed("out").iter().map(count).sum()
+}
+
+fn too_many(rows: u64, every: u64) -> BTreeSet<u64> {
+    (0..rows).filter(|n| n % every == every - 1).collect()
+}
+
+#[test]
+fn the_record_that_panics_is_among_the_dead_letters_and_all_others_are_counted() {
+    let (rows, every) = (200_000, 50_000);
+    let world = World::new();
+    let settings = format!("on-trap = \"dead-letter\"\non-failure = \"fail\"\n{REJECTS}");
+    world.write("job.toml", &picky_job(Some(rows), "panic", every, &settings));
+    let ran = world.run(&["run", "job.toml", "-p", "2"]).exits(0);
+    assert!(ran.stderr.contains("WARN operator \"picky\""), "{}", ran.stderr);
+    let rejects = rejects(&world);
+    assert_eq!(
+        rejects.keys().copied().collect::<BTreeSet<u64>>(),
+        too_many(rows, every)
+    );
+    for (n, letter) in &rejects {
+        // Split s of 8 has the numbers s, s + 8, s + 16, …
+        let position = format!("{:05}:{}", n % SPLITS, n / SPLITS);
+        let error = text(&letter["error"]);
+        assert!(
+            error.starts_with("the module panicked at tests/guests/picky/src/lib.rs:"),
+            "{error}"
+        );
+        assert!(error.ends_with(&format!(": record {n} is one too many")), "{error}");
+        let key = &letter["key"];
+        assert!(key.as_u64().is_some_and(|key| key < 10), "{key}");
+        let subtask = &letter["subtask"];
+        assert!(subtask.as_u64().is_some_and(|subtask| subtask < 2), "{subtask}");
+        let expected = json!({
+            "uid": "picky", "subtask": subtask, "position": position, "key": key, "value": { "n": n },
+            "kind": "trap", "error": error,
+        });
+        assert_eq!(letter, &expected);
+    }
+    assert_eq!(counted(&world), rows - rejects.len() as u64);
+}
+
+#[test]
+fn an_error_of_the_guests_own_has_a_policy_of_its_own() {
+    let (rows, every) = (20_000, 100);
+    let world = World::new();
+    let settings = format!("on-trap = \"fail\"\non-failure = \"dead-letter\"\n{REJECTS}");
+    world.write("job.toml", &picky_job(Some(rows), "fail", every, &settings));
+    world.run(&["run", "job.toml", "-p", "2"]).exits(0);
+    let rejects = rejects(&world);
+    assert_eq!(
+        rejects.keys().copied().collect::<BTreeSet<u64>>(),
+        too_many(rows, every)
+    );
+    let first = &rejects[&(every - 1)];
+    assert_eq!(first["kind"], "failure");
+    assert_eq!(first["error"], format!("record {} is not to be counted", every - 1));
+    assert_eq!(counted(&world), rows - rejects.len() as u64);
+
+    // The other way round, it fails the job.
+    let settings = format!("on-trap = \"dead-letter\"\non-failure = \"fail\"\n{REJECTS}");
+    world.write("job.toml", &picky_job(Some(rows), "fail", every, &settings));
+    let ran = world.run(&["run", "job.toml", "--set", "counts.path=out2"]).exits(1);
+    assert!(
+        ran.stderr.contains("on-failure = \"fail\": the job fails"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn a_record_that_takes_all_time_or_memory_is_found_alone() {
+    for (how, limits, error) in [
+        (
+            "loop",
+            "time-per-batch = \"100ms\"",
+            "the module computed for more than 100ms in one call",
+        ),
+        ("grow", "memory = \"32MiB\"", "the module ran out of memory"),
+    ] {
+        let (rows, every) = (3_000, 1_500);
+        let world = World::new();
+        let settings = format!("on-trap = \"dead-letter\"\n{REJECTS}\nlimits = {{ {limits} }}");
+        world.write("job.toml", &picky_job(Some(rows), how, every, &settings));
+        world.run(&["run", "job.toml"]).exits(0);
+        let rejects = rejects(&world);
+        assert_eq!(
+            rejects.keys().copied().collect::<BTreeSet<u64>>(),
+            too_many(rows, every),
+            "{how}"
+        );
+        for letter in rejects.values() {
+            assert!(text(&letter["error"]).starts_with(error), "{letter}");
+        }
+        assert_eq!(counted(&world), rows - rejects.len() as u64, "{how}");
+    }
+}
+
+#[test]
+fn a_budget_is_the_operators_whatever_its_parallelism() {
+    let world = World::new();
+    let letters = REJECTS.replace(" }", ", budget = 20 }");
+    let settings = format!("on-trap = \"dead-letter\"\n{letters}");
+    world.write("job.toml", &picky_job(Some(20_000), "panic", 1_000, &settings));
+    world.run(&["run", "job.toml", "-p", "4"]).exits(0);
+    assert_eq!(rejects(&world).len(), 20);
+
+    world.write("job.toml", &picky_job(Some(21_000), "panic", 1_000, &settings));
+    let args = [
+        "run",
+        "job.toml",
+        "-p",
+        "4",
+        "--set",
+        "counts.path=out2",
+        "--set",
+        "picky.dead-letter.path=rejects2",
+    ];
+    let ran = world.run(&args).exits(1);
+    let message = "the operator has more dead letters than `dead-letter.budget` allows, which is 20; the next one would be: the module panicked";
+    assert!(ran.stderr.contains(message), "{}", ran.stderr);
+    assert!(ran.stderr.contains("\n  record: key 0x"), "{}", ran.stderr);
+    assert_eq!(world.committed("rejects2"), [""; 0]);
+}
+
+#[test]
+fn dead_letters_are_committed_once_and_counted_on_after_a_restore() {
+    let world = World::new();
+    let letters = REJECTS.replace(" }", ", budget = 1000000 }");
+    let settings = format!("on-trap = \"dead-letter\"\n{letters}");
+    world.write("job.toml", &picky_job(None, "panic", 500, &settings));
+    let mut from: Option<String> = None;
+    for parallelism in ["2", "1", "3"] {
+        let mut args = vec!["job.toml", "-p", parallelism];
+        if let Some(from) = &from {
+            args.extend(["-s", from.as_str()]);
+        }
+        let job = world.start(&args);
+        let read = |view: &Value| view["records_in"].as_u64().is_some_and(|n| n > 3_000);
+        wait_until("records", || read(&info(&world, &job.job_id)));
+        // A savepoint in between names what is pending, and commits none of it.
+        let before = world.committed("rejects").len();
+        world.run(&["savepoint", &job.job_id]).exits(0);
+        assert_eq!(world.committed("rejects").len(), before);
+        from = Some(stop(&world, job).0);
+    }
+    let saved = crate::setup::show(&world, &from.expect("a savepoint"));
+    let splits = crate::setup::shown(&saved, "numbers")["splits"].clone();
+    // Each split is read up to its offset.
+    let mut expected = BTreeSet::new();
+    for split in splits.as_array().expect("splits") {
+        let number: u64 = text(&split["split"]).parse().expect("a number");
+        let offset = split["position"]["offset"].as_u64().expect("an offset");
+        let numbers = (0..offset).map(|i| i * SPLITS + number);
+        expected.extend(numbers.filter(|n| n % 500 == 499));
+    }
+    assert!(expected.len() > 15);
+    assert_eq!(rejects(&world).keys().copied().collect::<BTreeSet<u64>>(), expected);
+}
+
+#[test]
+fn a_guest_that_loops_on_every_record_does_not_hold_up_a_cancel() {
+    let world = World::new();
+    let settings = format!("on-trap = \"dead-letter\"\n{REJECTS}\nlimits = {{ time-per-batch = \"200ms\" }}");
+    world.write("job.toml", &picky_job(None, "loop", 1, &settings));
+    let job = world.start(&["job.toml"]);
+    std::thread::sleep(Duration::from_secs(1));
+    let asked = Instant::now();
+    world.run(&["cancel", &job.job_id]).exits(0);
+    let ran = job.end().exits(1);
+    assert!(
+        asked.elapsed() < Duration::from_secs(10),
+        "{:?}: {}",
+        asked.elapsed(),
+        ran.stderr
+    );
+}
