@@ -177,6 +177,17 @@ pub fn shown(bytes: &[u8]) -> String {
     }
 }
 
+/// A text that shows something already; cut.
+#[must_use]
+pub fn shown_text(text: &str) -> String {
+    let cut = &text[..text.floor_char_boundary(SHOWN_BYTES_MAX)];
+    if cut.len() < text.len() {
+        format!("{cut}… ({} bytes)", text.len())
+    } else {
+        cut.to_owned()
+    }
+}
+
 impl Record {
     /// The record that an error names, or the batch it is in.
     #[must_use]
@@ -292,6 +303,11 @@ mod tests {
 
     #[test]
     fn long_and_binary_bytes_are_shown_cut() {
+        assert_eq!(shown_text("{\"n\":1}"), "{\"n\":1}");
+        assert_eq!(
+            shown_text(&"ä".repeat(150)),
+            format!("{}… (300 bytes)", "ä".repeat(100))
+        );
         assert_eq!(shown(b"a\tb"), r#""a\tb""#);
         assert_eq!(shown(&[0xff, 0x00]), "0xff00");
         let long = "ä".repeat(150);

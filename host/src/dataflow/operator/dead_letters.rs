@@ -12,7 +12,7 @@ use regraft_model::schema::Type;
 use regraft_model::value::{Decoder, Integers, Value, decode_key, to_json};
 use serde_json::json;
 
-use crate::dataflow::failure::Cause;
+use crate::dataflow::failure::{Cause, Record, Shown, shown_text};
 use crate::dataflow::sink::{SinkError, SinkSnapshot, SinkWriter};
 
 /// How many dead letters an operator has, all its subtasks together, and how many it may have.
@@ -112,19 +112,16 @@ impl DeadLetters {
             "kind": kind,
             "error": error.to_string(),
         });
-        let key_type = description.key.as_ref().map(|key| &key.ty);
         match letter {
             Letter::Record(input, batch, row) => {
-                let port = description.input(input as usize);
-                let key_type = key_type.or_else(|| port.and_then(|port| port.key.as_ref()).map(|key| &key.ty));
                 line["position"] = json!(batch.origin.as_ref().and_then(|origin| origin.text(row)));
                 if !batch.keys.is_none() {
-                    line["key"] = key_json(key_type, batch.key(row as usize));
+                    line["key"] = key_json(key_type(description, input), batch.key(row as usize));
                 }
-                line["value"] = value_json(port.map(|port| &port.value), batch.values.get(row as usize));
+                line["value"] = value_json(value_type(description, input), batch.values.get(row as usize));
             }
             Letter::Timer(key, name, time) => {
-                line["key"] = key_json(key_type, key);
+                line["key"] = key_json(key_type(description, 0), key);
                 line["timer"] = json!({ "name": name, "time": time });
             }
         }
@@ -158,6 +155,32 @@ impl DeadLetters {
     pub(super) fn abort(&mut self) {
         self.writer.abort();
     }
+}
+
+/// The type of a record's key, as far as it is declared.
+fn key_type(description: &Description, input: u32) -> Option<&Type> {
+    let port = || description.input(input as usize)?.key.as_ref();
+    description.key.as_ref().or_else(port).map(|key| &key.ty)
+}
+
+fn value_type(description: &Description, input: u32) -> Option<&PortValue> {
+    description.input(input as usize).map(|port| &port.value)
+}
+
+/// Key and value of a record in messages: typed ones as they are read, the others as the bytes they are.
+pub(super) fn shown_record(description: &Description, input: u32, batch: &Batch, row: u32) -> Record {
+    let mut record = Record::of(batch, Some(row));
+    if let Some((key, Shown::Value(value))) = &mut record.content {
+        let key_type = key_type(description, input);
+        if key_type.is_some_and(|ty| !matches!(ty, Type::String | Type::Bytes)) {
+            *key = shown_text(&key_json(key_type, batch.key(row as usize)).to_string());
+        }
+        let value_type = value_type(description, input);
+        if let Some(PortValue::Record(_)) = value_type {
+            *value = shown_text(&value_json(value_type, batch.values.get(row as usize)).to_string());
+        }
+    }
+    record
 }
 
 /// Bytes as text where they are text, else as hex.

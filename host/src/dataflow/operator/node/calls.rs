@@ -13,7 +13,7 @@ use regraft_model::time::{NO_TIMESTAMP, TimeDomain};
 use super::{OperatorNode, Outputs, has_own_state, keyed_view};
 use crate::dataflow::control::NodeCounters;
 use crate::dataflow::failure::{Cause, Record, SubtaskFailure, policy};
-use crate::dataflow::operator::dead_letters::Letter;
+use crate::dataflow::operator::dead_letters::{Letter, shown_record};
 use crate::graph::job_graph::Policy;
 use crate::state::backend::DueTimers;
 
@@ -406,7 +406,7 @@ impl OperatorNode {
 
     fn record(&self, rows: &Rows, row: u32) -> Record {
         match rows {
-            Rows::Records(_, batch) => Record::of(batch, Some(row)),
+            Rows::Records(input, batch) => shown_record(&self.instance.description, *input, batch, row),
             Rows::Timers(_, due) => {
                 let key = due.keys.column.get(due.key_index[row as usize] as usize);
                 Record::timer(key, &self.timer_name(due, row), due.times[row as usize])
