@@ -30,8 +30,7 @@ fn an_output_directory_that_cannot_be_made() {
     let world = words_world();
     world.write("in/a.txt", "a");
     world.write("out", "a file");
-    let message = "job words (JOB) FAILED: sink \"out\", subtask 0, failed in prepare: cannot create directory \
-                   DIR/out/.pending/JOB: Not a directory (os error 20)";
+    let message = "sink \"out\": cannot create directory DIR/out/.pending/JOB: Not a directory (os error 20)";
     let expected = Expected {
         status: 1,
         kind: "failed",

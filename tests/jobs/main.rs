@@ -11,6 +11,7 @@ mod support;
 
 mod setup;
 
+mod brought_back;
 mod endings;
 mod forks;
 mod golden;

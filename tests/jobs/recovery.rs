@@ -115,17 +115,15 @@ fn a_source_that_fails_for_a_while_goes_on_where_it_was() {
 /// Runs a job whose sink cannot write, to its end.
 fn unwritable(restart: &str) -> String {
     let world = World::new();
-    world.write("out", "not a directory");
     world.write(
         "job.toml",
         &with(&made_up_job("words", 0, 500, 2_000, "update", FILE_SINK), restart),
     );
-    let ran = world.run(&["run", "job.toml"]).exits(1);
-    assert!(
-        ran.stderr.contains("sink \"out\", subtask 0, failed in "),
-        "{}",
-        ran.stderr
-    );
+    let job = world.start(&["job.toml"]);
+    wait_until("output", || !world.committed("out").is_empty());
+    take_away(&world.path().join("out"));
+    let ran = job.end().exits(1);
+    assert!(ran.stderr.contains("sink \"out\""), "{}", ran.stderr);
     ran.stderr
 }
 
@@ -416,4 +414,31 @@ fn only_the_region_that_failed_restarts() {
         "each record was counted once, without a restart"
     );
     assert!(world.committed("out") == world.committed("undisturbed"));
+}
+
+#[test]
+fn a_second_ctrl_c_ends_at_once_whatever_a_guest_does() {
+    let world = World::new();
+    world.write(
+        "job.toml",
+        &picky_job("loop", &with_limits("time-per-batch = \"10m\""), QUICK),
+    );
+    let mut job = world.start(&["job.toml"]);
+    job.wait_for_log("FAILED (expired before completing");
+    let interrupt = |job: &Attached| {
+        let sent = Command::new("kill")
+            .args(["-s", "INT", &job.pid().to_string()])
+            .status();
+        assert!(sent.expect("kill runs").success());
+    };
+    interrupt(&job);
+    job.wait_for_log("interrupted: the job is cancelled");
+    interrupt(&job);
+    let ran = job.end().exits(130);
+    assert!(
+        ran.stderr
+            .contains("interrupted again: ended at once, nothing is saved"),
+        "{}",
+        ran.stderr
+    );
 }

@@ -16,7 +16,7 @@ use crate::api::types::{JobList, SavepointRequest, UpgradeRequest};
 use crate::build::{GuestCrate, StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::graph::job_graph::{Artifact, JobGraph};
 use crate::graph::{Overrides, parse_module};
-use crate::jobs::handle::{JobError, JobView, SnapshotReport};
+use crate::jobs::handle::{JobError, JobView, RoundView, SnapshotReport};
 
 impl From<JobError> for Failure {
     fn from(error: JobError) -> Self {
@@ -95,6 +95,16 @@ fn info_text(view: &JobView) -> String {
         ),
         None => "checkpoints  none yet".to_owned(),
     });
+    if view.attempt.0 > 1 || view.restarts > 0 {
+        let why = view.last_failure.as_deref().and_then(|failure| failure.lines().next());
+        let why = why
+            .map(|why| format!("; the last one after: {why}"))
+            .unwrap_or_default();
+        lines.push(format!(
+            "attempt      {}, {} restarts by this host{why}",
+            view.attempt, view.restarts
+        ));
+    }
     if let Some(failure) = &view.failure {
         lines.push(format!("failure      {failure}"));
     }
@@ -115,10 +125,53 @@ fn info_text(view: &JobView) -> String {
             node.states.join(", ")
         ));
     }
+    lines.extend(rounds_text(&view.recent_checkpoints));
     for (key, setting) in view.settings.iter().filter(|(_, setting)| setting.origin != "default") {
         lines.push(format!("{key} = {}  ({})", setting.value, setting.origin));
     }
     lines.join("\n")
+}
+
+/// Rounds shown of those that are remembered; `--json` has all.
+const ROUNDS_SHOWN: usize = 5;
+
+/// The last rounds, and what each subtask took part with in the newest one that all of them acknowledged.
+fn rounds_text(rounds: &[RoundView]) -> Vec<String> {
+    let mut lines = vec![];
+    let shown = &rounds[rounds.len().saturating_sub(ROUNDS_SHOWN)..];
+    if shown.is_empty() {
+        return lines;
+    }
+    lines.push(format!(
+        "{:<12} {:<12} {:<10} {:>8} {:>12}  TRIGGERED",
+        "CHECKPOINT", "KIND", "STATUS", "MS", "BYTES"
+    ));
+    for round in shown {
+        let why = round.failure.as_ref().map(|why| format!("  {why}")).unwrap_or_default();
+        lines.push(format!(
+            "{:<12} {:<12} {:<10} {:>8} {:>12}  {}{why}",
+            round.checkpoint_id,
+            round.kind,
+            round.status,
+            round.duration_ms,
+            round.bytes,
+            date_time(round.triggered_at)
+        ));
+    }
+    if let Some(last) = rounds.iter().rev().find(|round| !round.subtasks.is_empty()) {
+        lines.push(format!(
+            "{:<20} {:>9} {:>9} {:>9} {:>12}  in checkpoint {}",
+            "UID#SUBTASK", "ALIGN MS", "SYNC MS", "ASYNC MS", "BYTES", last.checkpoint_id
+        ));
+        lines.extend(last.subtasks.iter().map(|part| {
+            let name = format!("{}#{}", part.uid, part.subtask);
+            format!(
+                "{name:<20} {:>9.1} {:>9.1} {:>9.1} {:>12}",
+                part.align_ms, part.sync_ms, part.async_ms, part.bytes
+            )
+        }));
+    }
+    lines
 }
 
 /// A directory as the host will understand it: relative to where the user is.

@@ -142,7 +142,11 @@ async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path) -> Result<In
         _ = interrupt.recv() => outcome = interrupted(job, host, &mut interrupt).await,
         _ = terminate.recv() => outcome = interrupted(job, host, &mut interrupt).await,
     }
-    job.done().await;
+    // A guest that computes without end must not keep whoever has seen enough.
+    tokio::select! {
+        () = job.done() => {}
+        _ = interrupt.recv() => end_at_once(),
+    }
     progress.end();
     server.end().await;
     drop(announced);
@@ -171,11 +175,14 @@ async fn interrupted(job: &JobHandle, host: &Arc<Host>, again: &mut tokio::signa
                 Interrupted::Lost
             }
         },
-        _ = again.recv() => {
-            log::line("interrupted again: ended at once, nothing is saved");
-            std::process::exit(ExitStatus::Interrupted.code().into());
-        }
+        _ = again.recv() => end_at_once(),
     }
+}
+
+/// The second Ctrl-C.
+fn end_at_once() -> ! {
+    log::line("interrupted again: ended at once, nothing is saved");
+    std::process::exit(ExitStatus::Interrupted.code().into());
 }
 
 /// What a run prints at its end, and its status.

@@ -12,21 +12,20 @@ use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
 
 use super::admission::Descriptions;
+use super::begin::{Begin, beginning, from_checkpoint, from_origin};
 use super::commit::{Handles, commit_all};
 use super::deploy::{DeployContext, DeployError, Deployed, Identity, deploy};
 use super::handle::JobError;
 use super::job::{Job, committers};
-use super::records::{AttemptRecord, Origin, VersionRecord};
-use super::restore::{self, Loaded};
-use super::resume::{AttemptError, Durable, Over, Point, handles};
+use super::records::{AttemptRecord, CommittedRecord, VersionRecord};
+use super::restore::Loaded;
+use super::resume::{AttemptError, Durable, Over, Point};
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::dataflow::sink::SinkError;
 use crate::dataflow::source::SourceError;
 use crate::environment::run_blocking;
-use crate::savepoint::load::Savepoint;
-use crate::savepoint::metadata::{Ancestor, MetadataError};
-use crate::savepoint::restore::{RestoreOptions, RestorePlan, plan_restore};
+use crate::savepoint::metadata::Ancestor;
 
 /// What an attempt is to run, and what is known of the ones before it in this process.
 #[derive(Debug, Clone)]
@@ -75,22 +74,6 @@ pub enum Prepared {
     Over(Box<Over>),
 }
 
-/// What state an attempt begins with.
-pub struct Begin {
-    /// What subtasks load.
-    pub loaded: Loaded,
-    /// The checkpoint that it is from.
-    pub restored: Option<CheckpointId>,
-    /// Where it is from, for people.
-    pub from: String,
-    /// Output to be committed first, and the savepoint's job where it is not this one.
-    pub pending: Handles,
-    /// Who wrote the pending output.
-    pub writer: JobId,
-    /// The first number that a round may have behind it.
-    pub next: CheckpointId,
-}
-
 /// Makes a new attempt of a job from what is durable.
 ///
 /// # Errors
@@ -105,7 +88,9 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
         match durable.point(job).await? {
             Point::Over(over) => {
                 record(job, &durable, attempt, Some(over.checkpoint_id), last_id).await?;
-                if wish.committed != Some(over.checkpoint_id) {
+                let known =
+                    wish.committed == Some(over.checkpoint_id) || durable.is_committed(Some(over.checkpoint_id));
+                if !known {
                     commit(job, &over.handles, "its last snapshot").await?;
                 }
                 clean(job, &durable, wish, &Handles::new()).await;
@@ -114,7 +99,9 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
             Point::Beginning => break beginning(job),
             Point::Origin(savepoint, origin) => break from_origin(job, &descriptions, &savepoint, &origin).await?,
             Point::Checkpoint(checkpoint) => {
-                if let Some(begin) = from_checkpoint(job, &descriptions, &checkpoint, wish, &mut durable).await? {
+                if let Some(begin) =
+                    from_checkpoint(job, &descriptions, &checkpoint, &wish.regions, &mut durable).await?
+                {
                     break begin;
                 }
             }
@@ -136,8 +123,10 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
     };
     let deployed = deploy_regions(job, &wish.regions, loaded, identity, &modules, &descriptions).await?;
     record(job, &durable, attempt, restored, last_id).await?;
-    if restored.is_none() || wish.committed != restored {
+    let known = durable.is_committed(restored) || (restored.is_some() && wish.committed == restored);
+    if !known {
         commit_from(job, &pending, &from, writer).await?;
+        note_committed(job, restored).await;
     }
     clean(job, &durable, wish, &pending).await;
     let useless = |id: &CheckpointId| !durable.useless.contains(id);
@@ -229,114 +218,6 @@ pub async fn modules_of(
         modules.insert(uid.clone(), module.map_err(failed)?);
     }
     Ok(modules)
-}
-
-/// No state at all.
-#[must_use]
-pub fn beginning(job: &Job) -> Begin {
-    Begin {
-        loaded: Loaded::default(),
-        restored: None,
-        from: "the beginning".to_owned(),
-        pending: Handles::new(),
-        writer: job.job_id,
-        next: CheckpointId(1),
-    }
-}
-
-/// State from a checkpoint of the job; none where its files are damaged, which is then known.
-async fn from_checkpoint(
-    job: &Job,
-    descriptions: &Descriptions,
-    checkpoint: &Savepoint,
-    wish: &Wish,
-    durable: &mut Durable,
-) -> Result<Option<Begin>, AttemptError> {
-    let id = checkpoint.metadata.checkpoint_id;
-    let new = restore::new_job(&job.graph, descriptions);
-    let planned = plan_restore(
-        &checkpoint.url(),
-        &checkpoint.metadata,
-        &new,
-        &RestoreOptions::default(),
-    );
-    let mut plan = planned.map_err(|refusal| {
-        AttemptError::fatal(JobError {
-            path: Some(checkpoint.url()),
-            ..JobError::failed(refusal.to_string())
-        })
-    })?;
-    let wanted: BTreeSet<&OperatorUid> = wish
-        .regions
-        .iter()
-        .filter_map(|region| job.regions.get(*region))
-        .flat_map(|region| &region.nodes)
-        .collect();
-    plan.operators.retain(|operator| wanted.contains(&operator.uid));
-    match restore::load(&*job.host.environment, checkpoint, &plan).await {
-        Ok(loaded) => Ok(Some(Begin {
-            loaded,
-            restored: Some(id),
-            from: format!("checkpoint {id} at {}", checkpoint.url()),
-            pending: handles(&checkpoint.metadata),
-            writer: job.job_id,
-            next: id.next(),
-        })),
-        Err(MetadataError::Store(error)) => Err(error.into()),
-        Err(error) => {
-            tracing::error!("Checkpoint {id} of job {} cannot be used: {error}", job.job_id);
-            durable.pass_over(id, error.to_string());
-            Ok(None)
-        }
-    }
-}
-
-/// State from the savepoint that the job starts from.
-///
-/// # Errors
-/// [`AttemptError`].
-pub async fn from_origin(
-    job: &Job,
-    descriptions: &Descriptions,
-    savepoint: &Savepoint,
-    origin: &Origin,
-) -> Result<Begin, AttemptError> {
-    let (plan, _) = plan_origin(job, descriptions, savepoint, origin).map_err(AttemptError::fatal)?;
-    let loaded = restore::load(&*job.host.environment, savepoint, &plan).await?;
-    Ok(Begin {
-        restored: None,
-        from: format!("savepoint {}", savepoint.url()),
-        pending: loaded.pending.clone(),
-        loaded,
-        writer: savepoint.metadata.job_id,
-        next: plan.next_checkpoint,
-    })
-}
-
-/// What a job takes from a savepoint that another one wrote, and the sinks that write somewhere else now.
-///
-/// # Errors
-/// [`JobError`] lists why that cannot be.
-pub fn plan_origin(
-    job: &Job,
-    descriptions: &Descriptions,
-    savepoint: &Savepoint,
-    origin: &Origin,
-) -> Result<(RestorePlan, Vec<OperatorUid>), JobError> {
-    let retargeted = restore::retargeted_sinks(&job.graph, savepoint);
-    let mut options = RestoreOptions {
-        allow_non_restored: origin.allow_non_restored,
-        drop_state: origin.drop_state.clone(),
-    };
-    options.drop_state.extend(retargeted.iter().map(ToString::to_string));
-    let new = restore::new_job(&job.graph, descriptions);
-    let planned = plan_restore(&savepoint.url(), &savepoint.metadata, &new, &options);
-    let mut plan = planned.map_err(|refusal| JobError {
-        path: Some(savepoint.url()),
-        ..JobError::failed(refusal.to_string())
-    })?;
-    plan.dropped.retain(|dropped| !retargeted.contains(&dropped.uid));
-    Ok((plan, retargeted))
 }
 
 /// Builds the subtasks of some regions.
@@ -438,6 +319,14 @@ pub async fn commit_from(job: &Job, pending: &Handles, of: &str, writer: JobId) 
         }
     }
     Ok(())
+}
+
+/// Writes down that the output of a checkpoint, or of the savepoint that the job started from, is committed.
+pub async fn note_committed(job: &Job, checkpoint_id: Option<CheckpointId>) {
+    if let Err(error) = job.directory.write_committed(CommittedRecord { checkpoint_id }).await {
+        // It is committed again then, which does no harm where it is still there.
+        tracing::warn!("what is committed could not be written down: {error}");
+    }
 }
 
 /// Removes what dead attempts have left: output that nothing names, and checkpoints that were never completed.

@@ -7,7 +7,7 @@
 //!
 //! - [`regions`]: subtasks set running, told, stopped and joined, region by region.
 //! - [`rounds`]: a round from its trigger until every subtask has acknowledged it, and how it ends.
-//! - [`storing`]: a round is stored, its modules become the job's, its output is committed.
+//! - [`storing`], [`committing`]: a round is stored, its modules become the job's, its output is committed.
 //! - [`failover`]: a failure, the wait, and the next attempt.
 //! - [`ending`]: what an ended job leaves behind.
 
@@ -33,11 +33,13 @@ use crate::checkpoint::round::Rounds;
 use crate::checkpoint::store::JobFacts;
 use crate::dataflow::control::{Control, Event, SubtaskId, SwapGap, locked};
 use crate::savepoint::rows::Layout;
+use crate::storage::Storage;
 use regraft_model::snapshot::SnapshotKind;
 
 mod regions;
 mod rounds;
 mod storing;
+mod committing;
 mod failover;
 mod ending;
 
@@ -70,11 +72,13 @@ enum Background {
     /// The modules of a round are the job's, or not.
     Flipped(CheckpointId, Result<(), RecordError>),
     /// The output of a round is visible, or not.
-    Committed(CheckpointId, Result<(), CommitError>),
+    Committed(CheckpointId, Result<bool, CommitError>),
     /// What follows a failure.
     Prepared(Result<Prepared, AttemptError>),
-    /// Something was removed that was of no more use.
-    Removed,
+    /// Something was noted or removed that nobody waits for.
+    Noted,
+    /// A savepoint of which nobody knows whether it is complete is still there.
+    Unclear(CheckpointId, Storage),
 }
 
 /// What the job is doing.
@@ -139,6 +143,8 @@ pub(super) struct Controller {
     kept: VecDeque<CheckpointId>,
     /// Savepoints that name output which is not committed yet, and are therefore written down.
     savepoints: BTreeSet<CheckpointId>,
+    /// Savepoints that are said to have failed, and could not be removed.
+    unclear: Vec<(CheckpointId, Storage)>,
     exhausted: BTreeSet<SubtaskId>,
     /// The last failure that names a record: the same one again is not answered by a restart.
     guilty: Option<Guilty>,
@@ -184,6 +190,7 @@ impl Controller {
             committed: None,
             kept: VecDeque::new(),
             savepoints: BTreeSet::new(),
+            unclear: vec![],
             exhausted: BTreeSet::new(),
             guilty: None,
             gaps: vec![],
@@ -244,7 +251,8 @@ impl Controller {
             Background::Flipped(id, result) => self.flipped(id, result),
             Background::Committed(id, result) => self.committed(id, result),
             Background::Prepared(prepared) => self.prepared(prepared),
-            Background::Removed => {}
+            Background::Noted => {}
+            Background::Unclear(id, storage) => self.unclear.push((id, storage)),
         }
     }
 

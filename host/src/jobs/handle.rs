@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::status::JobStatus;
-pub use super::view::{EffectiveSettingView, JobShared, JobState, JobView, NodeView, RoundSummary};
+pub use super::view::{
+    EffectiveSettingView, JobShared, JobState, JobView, NodeView, RoundSummary, RoundView, SubtaskRound,
+};
 use crate::dataflow::control::{SwapGap, locked};
 use crate::dataflow::element::SwapSet;
 use crate::dataflow::operator::Modules;

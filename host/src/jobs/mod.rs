@@ -10,7 +10,7 @@
 //! - [`records`]: what a job writes down of itself.
 //! - [`job`]: what stays over all its attempts.
 //! - [`commit`]: output becomes visible.
-//! - [`resume`], [`attempt`]: where to go on from, and what it takes to do so.
+//! - [`resume`], [`begin`], [`attempt`]: where to go on from, with what state, and what else it takes to do so.
 //! - [`control`]: one job's control loop: events in, rounds driven, failures answered, the end.
 //! - [`start`]: a new job. [`recover`]: one that another process ran.
 
@@ -27,6 +27,7 @@ pub mod records;
 pub mod job;
 pub mod commit;
 pub mod resume;
+pub mod begin;
 pub mod attempt;
 pub mod control;
 pub mod start;

@@ -5,6 +5,7 @@
 //! job.json                what it started with; never changed
 //! versions/<n>.json       which modules it runs: created, never overwritten; the greatest number counts
 //! attempts/<n>.json       who runs it: created, never overwritten; the greatest number counts
+//! committed.json          what is known to be committed
 //! savepoints/<n>.json     a savepoint that names output which is not committed yet
 //! ended.json              it has ended, and is never to run again
 //! shared/<sha256>.wasm    its modules
@@ -78,6 +79,13 @@ pub struct AttemptRecord {
     pub started_at: i64,
     /// Tells one try from another.
     pub nonce: String,
+}
+
+/// `committed.json`: output that need not be committed again, and that may have been taken away since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommittedRecord {
+    /// The newest checkpoint whose output is committed; none: that of the savepoint which the job started from.
+    pub checkpoint_id: Option<CheckpointId>,
 }
 
 /// `savepoints/<n>.json`: written before the savepoint, and removed when the output that it names is committed.
@@ -159,6 +167,7 @@ pub struct JobDirectory {
 
 const JOB: &str = "job.json";
 const ENDED: &str = "ended.json";
+const COMMITTED: &str = "committed.json";
 const VERSIONS: &str = "versions";
 const ATTEMPTS: &str = "attempts";
 const SAVEPOINTS: &str = "savepoints";
@@ -274,6 +283,22 @@ impl JobDirectory {
             Some(last) => self.read(&format!("{ATTEMPTS}/{last}.json")).await,
             None => Ok(None),
         }
+    }
+
+    /// Writes down what is committed.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn write_committed(&self, record: CommittedRecord) -> Result<(), RecordError> {
+        Ok(self.storage.put(COMMITTED, text(&record)).await?)
+    }
+
+    /// What is known to be committed.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub async fn committed(&self) -> Result<Option<CommittedRecord>, RecordError> {
+        self.read(COMMITTED).await
     }
 
     /// Writes down a savepoint.

@@ -10,7 +10,7 @@ use regraft_model::snapshot::SnapshotKind;
 use super::commit::Handles;
 use super::handle::JobError;
 use super::job::Job;
-use super::records::{AttemptRecord, JobRecord, Origin, RecordError, SavepointRecord, VersionRecord};
+use super::records::{AttemptRecord, CommittedRecord, JobRecord, Origin, RecordError, SavepointRecord, VersionRecord};
 use crate::dataflow::sink::file::later_parts;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{Metadata, MetadataError};
@@ -108,6 +108,8 @@ pub struct Durable {
     pub version: VersionRecord,
     /// Who runs it.
     pub attempt: Option<AttemptRecord>,
+    /// What is known to be committed.
+    pub committed: Option<CommittedRecord>,
     /// Savepoints that name output which may not be committed yet.
     pub savepoints: Vec<SavepointRecord>,
     /// All its checkpoints, complete or not, newest first.
@@ -154,6 +156,7 @@ impl Durable {
             job: record,
             version,
             attempt,
+            committed: directory.committed().await?,
             savepoints,
             checkpoints: directory.checkpoints().await?,
             useless: vec![],
@@ -179,6 +182,12 @@ impl Durable {
             .chain(attempt)
             .max()
             .unwrap_or(CheckpointId(0))
+    }
+
+    /// Whether the output of a checkpoint, or of the savepoint that the job started from, is known to be committed.
+    #[must_use]
+    pub fn is_committed(&self, point: Option<CheckpointId>) -> bool {
+        self.committed.is_some_and(|committed| committed.checkpoint_id >= point)
     }
 
     /// What a sink must keep pending, whatever this attempt does: savepoints name it.

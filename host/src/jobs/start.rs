@@ -6,9 +6,8 @@ use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion};
 use tokio::sync::{mpsc, watch};
 
 use super::admission::{self, Descriptions};
-use super::attempt::{
-    Begin, Ready, beginning, commit_from, deploy_regions, descriptions, digests, from_origin, plan_origin,
-};
+use super::attempt::{Ready, commit_from, deploy_regions, descriptions, digests, note_committed};
+use super::begin::{Begin, beginning, from_origin, plan_origin};
 use super::control::{Controller, Parts};
 use super::deploy::Identity;
 use super::handle::{JobError, JobHandle};
@@ -22,6 +21,7 @@ use crate::dataflow::control::Event;
 use crate::dataflow::operator::Modules;
 use crate::dataflow::sink::file::later_parts;
 use crate::environment::files::FileSystem;
+use crate::environment::run_blocking;
 use crate::graph::job_graph::JobGraph;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::Ancestor;
@@ -93,11 +93,15 @@ pub async fn start(host: &HostContext, new: NewJob) -> Result<JobHandle, JobErro
     let regions: Vec<usize> = (0..job.regions.len()).collect();
     let deployed = deploy_regions(&job, &regions, loaded, identity, &modules, &descriptions).await;
     let deployed = deployed.map_err(|error| error.error)?;
+    check_outputs(&job).await?;
     let last_id = CheckpointId(next.0 - 1);
     let record = write_down(&job, origin, &modules, last_id).await;
     let committed = match record {
         Ok(record) => {
             let committed = commit_from(&job, &pending, &from, writer).await;
+            if committed.is_ok() && record.origin.is_some() {
+                note_committed(&job, None).await;
+            }
             committed.map(|()| record).map_err(|error| error.error)
         }
         Err(error) => Err(error),
@@ -207,6 +211,17 @@ fn shared(job: &Job, record: &JobRecord, ready: &Ready) -> JobShared {
             recent: std::collections::VecDeque::new(),
         }),
     }
+}
+
+/// An output that can never be written is said now, rather than be tried again and again.
+async fn check_outputs(job: &Job) -> Result<(), JobError> {
+    for (uid, committer) in &job.committers {
+        let committer = committer.clone();
+        let checked = run_blocking(&*job.host.environment, move || committer.check()).await;
+        let checked = checked.map_err(|error| JobError::failed(error.to_string()))?;
+        checked.map_err(|error| JobError::failed(format!("sink \"{uid}\": {error}")).on(uid))?;
+    }
+    Ok(())
 }
 
 /// Makes the job durable: what it starts with, its modules, its first version, its first attempt.

@@ -239,6 +239,15 @@ fn uid_of_pending(name: &str) -> Option<&str> {
 }
 
 impl SinkCommitter for FileSinkCommitter {
+    fn check(&self) -> Result<(), SinkError> {
+        let pending = self.path.join(".pending").join(self.job_id.to_string());
+        self.files
+            .create_dir_all(&pending)
+            .map_err(|error| io("create directory", &pending, error))?;
+        self.clean();
+        Ok(())
+    }
+
     fn commit(&self, handles: &[serde_json::Value]) -> Result<(), SinkError> {
         let mut lost = vec![];
         for handle in handles {

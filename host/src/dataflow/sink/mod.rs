@@ -65,6 +65,12 @@ pub trait SinkWriter: Send {
 
 /// Commits prepared output.
 pub trait SinkCommitter: Send + Sync {
+    /// A job is about to start: whether there can be output at all.
+    ///
+    /// # Errors
+    /// [`SinkError`] that a user has to do something about.
+    fn check(&self) -> Result<(), SinkError>;
+
     /// Makes prepared output visible, durably. What is already committed is accepted.
     ///
     /// # Errors

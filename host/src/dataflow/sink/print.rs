@@ -95,6 +95,10 @@ impl SinkWriter for PrintWriter {
 pub struct NoCommitter;
 
 impl SinkCommitter for NoCommitter {
+    fn check(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     fn clean_leftovers(&self, _: &[serde_json::Value]) -> Result<(), SinkError> {
         Ok(())
     }

@@ -17,6 +17,7 @@ use crate::jobs::resume::{AttemptError, handles};
 use crate::jobs::status::JobStatus;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::MetadataError;
+use crate::savepoint::publish::remove_partial;
 
 impl Controller {
     /// Nothing runs any more.
@@ -68,6 +69,14 @@ async fn leave(job: &Arc<Job>, record: &EndRecord) {
     // As in Flink: a failed job's checkpoints stay, those of a cancelled one as its settings say.
     let retained = record.status == JobStatus::Canceled && job.graph.checkpoint.on_cancel == OnCancel::Retain;
     let keep = record.status == JobStatus::Failed || retained;
+    for savepoint in job.directory.savepoints().await.unwrap_or_default() {
+        if !savepoint.complete
+            && let Ok(storage) = job.host.stores.open(&savepoint.path)
+            && let Err(error) = remove_partial(&storage).await
+        {
+            tracing::warn!("files of a savepoint that failed could not be removed: {error}");
+        }
+    }
     match named(job, keep).await {
         Ok(named) => drop_pending(job, &named).await,
         Err(error) => tracing::warn!("what snapshots name could not be read, so nothing pending is removed: {error}"),

@@ -292,6 +292,7 @@ impl Controller {
         self.tell_completed(id, &flight);
         if kind.commits() {
             self.forget_savepoints_before(id);
+            self.remove_unclear();
         }
         if flight.request.savepoint_dir.is_none() {
             self.keep(id);
@@ -400,7 +401,7 @@ impl Controller {
                 if let Err(error) = directory.forget_savepoint(savepoint).await {
                     tracing::warn!("the record of a savepoint could not be removed: {error}");
                 }
-                Background::Removed
+                Background::Noted
             });
         }
     }
@@ -417,7 +418,7 @@ impl Controller {
                 if let Err(error) = storage.delete_prefix("").await {
                     tracing::warn!("an old checkpoint could not be removed: {error}");
                 }
-                Background::Removed
+                Background::Noted
             });
         }
     }

@@ -1,5 +1,5 @@
-//! What happens to the files of a round, beside the loop: stored, then its modules become the job's, then its output is
-//! committed. Each step begins only when the one before it is durable.
+//! What happens to the files of a round, beside the loop: stored, then its modules become the job's. Each step begins only
+//! when the one before it is durable.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use regraft_model::id::{CheckpointId, JobVersion, OperatorUid};
 
 use super::failover::JobFailure;
 use super::rounds::{Flight, Leg};
-use super::{Background, Controller, Stage, reply};
+use super::{Background, Controller, Ending, Stage, reply};
 use crate::checkpoint::round::Acknowledged;
 use crate::checkpoint::store::{JobFacts, StoreAs, Stored, store};
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::dead_letters;
 use crate::dataflow::sink::blackhole;
 use crate::jobs::attempt::{descriptions, digests};
-use crate::jobs::commit::{CommitError, Handles, commit_all};
+use crate::jobs::commit::Handles;
 use crate::jobs::handle::JobError;
 use crate::jobs::job::Job;
 use crate::jobs::records::{RecordError, SavepointRecord, VersionRecord};
@@ -150,8 +150,13 @@ impl Controller {
         if flight.request.kind == SnapshotKind::Savepoint {
             return reply(&mut flight.request, Ok(report));
         }
+        let output = if matches!(self.stage, Stage::Ending(Ending::Suspend)) {
+            "committed when the job is brought back"
+        } else {
+            "not committed"
+        };
         let message = format!(
-            "job {} was ended while it was being saved; what is saved is complete at {}, and its output is not committed",
+            "job {} was ended while it was being saved; what is saved is complete at {}, and its output is {output}",
             self.job.job_id, report.path
         );
         reply(&mut flight.request, Err(JobError::failed(message)));
@@ -166,7 +171,7 @@ impl Controller {
                     if let Err(error) = storage.delete_prefix("").await {
                         tracing::warn!("an old checkpoint could not be removed: {error}");
                     }
-                    Background::Removed
+                    Background::Noted
                 });
             }
         }
@@ -179,6 +184,9 @@ impl Controller {
             .get(&id)
             .is_some_and(|flight| flight.request.kind == SnapshotKind::Stop);
         if !stops || matches!(self.stage, Stage::Ending(_)) {
+            if let Some(storage) = self.flights.get(&id).and_then(|flight| flight.target.clone()) {
+                self.unclear.push((id, storage));
+            }
             return self.round_failed(id, &why);
         }
         let message = format!("savepoint {id} of job {} FAILED ({why})", self.job.job_id);
@@ -188,6 +196,24 @@ impl Controller {
         }
         if self.is_running() {
             self.fail(JobFailure::new(message, 0..self.job.regions.len()));
+        }
+    }
+
+    /// Tries again to remove what savepoints have left that failed.
+    pub(super) fn remove_unclear(&mut self) {
+        for (id, storage) in std::mem::take(&mut self.unclear) {
+            self.savepoints.remove(&id);
+            let directory = self.job.directory.clone();
+            self.beside(async move {
+                let removed = async {
+                    remove(&storage).await?;
+                    directory.forget_savepoint(id).await
+                };
+                match removed.await {
+                    Ok(()) => Background::Noted,
+                    Err(_) => Background::Unclear(id, storage),
+                }
+            });
         }
     }
 
@@ -263,84 +289,6 @@ impl Controller {
         state.version = self.facts.version;
         state.modules.clone_from(&self.facts.modules);
         state.descriptions = descriptions(&self.facts.modules);
-    }
-
-    fn queue_commit(&mut self, id: CheckpointId, handles: Handles) {
-        if let Some(flight) = self.flights.get_mut(&id) {
-            flight.leg = Leg::Queued;
-        }
-        self.commits.push_back((id, handles));
-        self.commit_next();
-    }
-
-    /// Commits the oldest round that waits for it, unless one is being committed.
-    fn commit_next(&mut self) {
-        if self.committing {
-            return;
-        }
-        let Some((id, handles)) = self.commits.pop_front() else {
-            return;
-        };
-        self.committing = true;
-        if let Some(flight) = self.flights.get_mut(&id) {
-            flight.leg = Leg::Committing;
-        }
-        let job = self.job.clone();
-        self.beside(async move {
-            let result = commit_all(&*job.host.environment, &job.committers, &handles).await;
-            Background::Committed(id, result)
-        });
-    }
-
-    /// The output of a round is visible, or cannot be made so for now.
-    pub(super) fn committed(&mut self, id: CheckpointId, result: Result<(), CommitError>) {
-        self.committing = false;
-        match result {
-            Ok(()) => {
-                self.committed = self.committed.max(Some(id));
-                self.completed(id);
-            }
-            Err(error) => self.commit_failed(id, &error),
-        }
-        if self.is_running() {
-            self.commit_next();
-        }
-    }
-
-    fn commit_failed(&mut self, id: CheckpointId, error: &CommitError) {
-        let Some(mut flight) = self.flights.remove(&id) else {
-            return;
-        };
-        let path = flight
-            .report
-            .as_ref()
-            .map(|report| report.path.clone())
-            .unwrap_or_default();
-        let word = if flight.request.savepoint_dir.is_some() {
-            "savepoint"
-        } else {
-            "checkpoint"
-        };
-        let message = format!("{word} {id} is complete at {path}, but its output could not be committed: {error}");
-        self.tell_completed(id, &flight);
-        if flight.request.savepoint_dir.is_none() {
-            self.keep(id);
-        }
-        let failed = JobError {
-            path: Some(path),
-            ..JobError::failed(message.clone()).on(&error.uid)
-        };
-        reply(&mut flight.request, Err(failed));
-        if !self.is_running() {
-            return;
-        }
-        let region = self.region_of_uid(&error.uid);
-        let failure = if error.may_pass && flight.request.kind != SnapshotKind::Stop {
-            JobFailure::new(message, region)
-        } else {
-            JobFailure::fatal(message)
-        };
-        self.fail(failure.on(&error.uid));
     }
 }
 

@@ -1,0 +1,144 @@
+//! What state an attempt begins with: that of a checkpoint, of the savepoint that the job started from, or none.
+//!
+//! Reading changes nothing.
+
+use std::collections::BTreeSet;
+
+use regraft_model::id::{CheckpointId, JobId, OperatorUid};
+
+use super::admission::Descriptions;
+use super::commit::Handles;
+use super::handle::JobError;
+use super::job::Job;
+use super::records::Origin;
+use super::restore::{self, Loaded};
+use super::resume::{AttemptError, Durable, handles};
+use crate::savepoint::load::Savepoint;
+use crate::savepoint::metadata::MetadataError;
+use crate::savepoint::restore::{RestoreOptions, RestorePlan, plan_restore};
+
+/// What state an attempt begins with.
+pub struct Begin {
+    /// What subtasks load.
+    pub loaded: Loaded,
+    /// The checkpoint that it is from.
+    pub restored: Option<CheckpointId>,
+    /// Where it is from, for people.
+    pub from: String,
+    /// Output to be committed first, and the savepoint's job where it is not this one.
+    pub pending: Handles,
+    /// Who wrote the pending output.
+    pub writer: JobId,
+    /// The first number that a round may have behind it.
+    pub next: CheckpointId,
+}
+
+/// No state at all.
+#[must_use]
+pub fn beginning(job: &Job) -> Begin {
+    Begin {
+        loaded: Loaded::default(),
+        restored: None,
+        from: "the beginning".to_owned(),
+        pending: Handles::new(),
+        writer: job.job_id,
+        next: CheckpointId(1),
+    }
+}
+
+/// State of some regions from a checkpoint of the job; none where its files are damaged, which is then known.
+///
+/// # Errors
+/// [`AttemptError`].
+pub async fn from_checkpoint(
+    job: &Job,
+    descriptions: &Descriptions,
+    checkpoint: &Savepoint,
+    regions: &[usize],
+    durable: &mut Durable,
+) -> Result<Option<Begin>, AttemptError> {
+    let id = checkpoint.metadata.checkpoint_id;
+    let new = restore::new_job(&job.graph, descriptions);
+    let planned = plan_restore(
+        &checkpoint.url(),
+        &checkpoint.metadata,
+        &new,
+        &RestoreOptions::default(),
+    );
+    let mut plan = planned.map_err(|refusal| {
+        AttemptError::fatal(JobError {
+            path: Some(checkpoint.url()),
+            ..JobError::failed(refusal.to_string())
+        })
+    })?;
+    let wanted: BTreeSet<&OperatorUid> = regions
+        .iter()
+        .filter_map(|region| job.regions.get(*region))
+        .flat_map(|region| &region.nodes)
+        .collect();
+    plan.operators.retain(|operator| wanted.contains(&operator.uid));
+    match restore::load(&*job.host.environment, checkpoint, &plan).await {
+        Ok(loaded) => Ok(Some(Begin {
+            loaded,
+            restored: Some(id),
+            from: format!("checkpoint {id} at {}", checkpoint.url()),
+            pending: handles(&checkpoint.metadata),
+            writer: job.job_id,
+            next: id.next(),
+        })),
+        Err(MetadataError::Store(error)) => Err(error.into()),
+        Err(error) => {
+            tracing::error!("Checkpoint {id} of job {} cannot be used: {error}", job.job_id);
+            durable.pass_over(id, error.to_string());
+            Ok(None)
+        }
+    }
+}
+
+/// State from the savepoint that the job starts from.
+///
+/// # Errors
+/// [`AttemptError`].
+pub async fn from_origin(
+    job: &Job,
+    descriptions: &Descriptions,
+    savepoint: &Savepoint,
+    origin: &Origin,
+) -> Result<Begin, AttemptError> {
+    let (plan, _) = plan_origin(job, descriptions, savepoint, origin).map_err(AttemptError::fatal)?;
+    let loaded = restore::load(&*job.host.environment, savepoint, &plan).await?;
+    Ok(Begin {
+        restored: None,
+        from: format!("savepoint {}", savepoint.url()),
+        pending: loaded.pending.clone(),
+        loaded,
+        writer: savepoint.metadata.job_id,
+        next: plan.next_checkpoint,
+    })
+}
+
+/// What a job takes from a savepoint that another one wrote, and the sinks that write somewhere else now.
+///
+/// # Errors
+/// [`JobError`] lists why that cannot be.
+pub fn plan_origin(
+    job: &Job,
+    descriptions: &Descriptions,
+    savepoint: &Savepoint,
+    origin: &Origin,
+) -> Result<(RestorePlan, Vec<OperatorUid>), JobError> {
+    let retargeted = restore::retargeted_sinks(&job.graph, savepoint);
+    let mut options = RestoreOptions {
+        allow_non_restored: origin.allow_non_restored,
+        drop_state: origin.drop_state.clone(),
+    };
+    options.drop_state.extend(retargeted.iter().map(ToString::to_string));
+    let new = restore::new_job(&job.graph, descriptions);
+    let planned = plan_restore(&savepoint.url(), &savepoint.metadata, &new, &options);
+    let mut plan = planned.map_err(|refusal| JobError {
+        path: Some(savepoint.url()),
+        ..JobError::failed(refusal.to_string())
+    })?;
+    plan.dropped.retain(|dropped| !retargeted.contains(&dropped.uid));
+    Ok((plan, retargeted))
+}

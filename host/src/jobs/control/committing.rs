@@ -1,0 +1,101 @@
+//! The output of a durable round becomes visible, one round after the other.
+
+use regraft_model::id::CheckpointId;
+
+use super::failover::JobFailure;
+use super::rounds::Leg;
+use super::{Background, Controller, reply};
+use crate::jobs::attempt::note_committed;
+use crate::jobs::commit::{CommitError, Handles, commit_all};
+use crate::jobs::handle::JobError;
+use regraft_model::snapshot::SnapshotKind;
+
+impl Controller {
+    /// A durable round has output to commit.
+    pub(super) fn queue_commit(&mut self, id: CheckpointId, handles: Handles) {
+        if let Some(flight) = self.flights.get_mut(&id) {
+            flight.leg = Leg::Queued;
+        }
+        self.commits.push_back((id, handles));
+        self.commit_next();
+    }
+
+    /// Commits the oldest round that waits for it, unless one is being committed.
+    fn commit_next(&mut self) {
+        if self.committing {
+            return;
+        }
+        let Some((id, handles)) = self.commits.pop_front() else {
+            return;
+        };
+        self.committing = true;
+        if let Some(flight) = self.flights.get_mut(&id) {
+            flight.leg = Leg::Committing;
+        }
+        let job = self.job.clone();
+        let something = handles.values().any(|handles| !handles.is_empty());
+        self.beside(async move {
+            let result = commit_all(&*job.host.environment, &job.committers, &handles).await;
+            Background::Committed(id, result.map(|()| something))
+        });
+    }
+
+    /// The output of a round is visible, or cannot be made so for now.
+    /// `Ok(true)`: there was some.
+    pub(super) fn committed(&mut self, id: CheckpointId, result: Result<bool, CommitError>) {
+        self.committing = false;
+        match result {
+            Ok(something) => {
+                self.committed = self.committed.max(Some(id));
+                if something {
+                    let job = self.job.clone();
+                    self.beside(async move {
+                        note_committed(&job, Some(id)).await;
+                        Background::Noted
+                    });
+                }
+                self.completed(id);
+            }
+            Err(error) => self.commit_failed(id, &error),
+        }
+        if self.is_running() {
+            self.commit_next();
+        }
+    }
+
+    fn commit_failed(&mut self, id: CheckpointId, error: &CommitError) {
+        let Some(mut flight) = self.flights.remove(&id) else {
+            return;
+        };
+        let path = flight
+            .report
+            .as_ref()
+            .map(|report| report.path.clone())
+            .unwrap_or_default();
+        let word = if flight.request.savepoint_dir.is_some() {
+            "savepoint"
+        } else {
+            "checkpoint"
+        };
+        let message = format!("{word} {id} is complete at {path}, but its output could not be committed: {error}");
+        self.tell_completed(id, &flight);
+        if flight.request.savepoint_dir.is_none() {
+            self.keep(id);
+        }
+        let failed = JobError {
+            path: Some(path),
+            ..JobError::failed(message.clone()).on(&error.uid)
+        };
+        reply(&mut flight.request, Err(failed));
+        if !self.is_running() {
+            return;
+        }
+        let region = self.region_of_uid(&error.uid);
+        let failure = if error.may_pass && flight.request.kind != SnapshotKind::Stop {
+            JobFailure::new(message, region)
+        } else {
+            JobFailure::fatal(message)
+        };
+        self.fail(failure.on(&error.uid));
+    }
+}
