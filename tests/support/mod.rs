@@ -102,6 +102,7 @@ impl World {
         command
             .env("REGRAFT_DATA", self.path().join("data"))
             .env_remove("REGRAFT_HOST")
+            .env_remove("REGRAFT_TOKEN")
             .env_remove("REGRAFT_LOG");
         command.stdin(Stdio::null());
         command
@@ -128,12 +129,9 @@ impl World {
         Ran::from(output)
     }
 
-    /// Starts an attached job and waits until it runs.
-    pub fn start(&self, args: &[&str]) -> Attached {
-        let mut all = vec!["run"];
-        all.extend_from_slice(args);
-        let mut child = self
-            .command(&all)
+    /// Starts something in the background.
+    fn spawn(&self, mut command: Command) -> Attached {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -141,12 +139,33 @@ impl World {
         let (stdout, stderr) = (Arc::default(), Arc::default());
         collect(child.stdout.take().expect("piped"), &stdout);
         collect(child.stderr.take().expect("piped"), &stderr);
-        let mut job = Attached {
+        Attached {
             child,
             stdout,
             stderr,
             job_id: String::new(),
-        };
+        }
+    }
+
+    /// Starts a host that serves, on any free port, and does not wait for it.
+    pub fn serve_soon(&self, args: &[&str]) -> Attached {
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        command.args(args);
+        self.spawn(command)
+    }
+
+    /// Starts a host that serves, and waits until it does.
+    pub fn serve(&self, args: &[&str]) -> Attached {
+        let mut host = self.serve_soon(args);
+        host.wait_for_log("Serving on http://");
+        host
+    }
+
+    /// Starts an attached job and waits until it runs.
+    pub fn start(&self, args: &[&str]) -> Attached {
+        let mut all = vec!["run"];
+        all.extend_from_slice(args);
+        let mut job = self.spawn(self.command(&all));
         let line = job.wait_for_log(" listens on http://");
         job.job_id = line
             .split('(')
@@ -227,6 +246,25 @@ impl Attached {
             );
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Kills it: it has no chance to say or do anything more.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("waitable");
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().expect("waitable").is_none()
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self) {
+        let status = Command::new("kill")
+            .args(["-s", "TERM", &self.pid().to_string()])
+            .status();
+        assert!(status.expect("kill runs").success());
     }
 
     /// Waits for its end.

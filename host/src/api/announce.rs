@@ -1,5 +1,5 @@
-//! How hosts of this machine are found: `$REGRAFT_DATA/run/<JobID>.json`, written when a host can be talked to and removed
-//! at its end. One whose process is gone is ignored, and cleaned.
+//! How hosts of this machine are found: `$REGRAFT_DATA/run/<JobID>.json` of an attached run, `run/host.json` of a host that
+//! serves. Each is written when the host can be talked to and removed at its end. One whose process is gone is ignored.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,18 @@ use std::path::{Path, PathBuf};
 use regraft_model::id::JobId;
 use serde::{Deserialize, Serialize};
 
+/// The name of a serving host's announcement.
+const HOST: &str = "host";
+
 /// An announced host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
-    /// The job that it runs attached.
-    pub job_id: JobId,
+    /// The job that it runs attached; none: it serves, and takes any job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<JobId>,
     /// Its name.
-    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The host's process.
     pub pid: u32,
     /// Where it listens.
@@ -41,15 +46,16 @@ impl Announcement {
     pub fn publish(&self, data_dir: &Path) -> std::io::Result<Announced> {
         let dir = data_dir.join("run");
         fs::create_dir_all(&dir)?;
-        let path = dir.join(format!("{}.json", self.job_id));
-        let draft = dir.join(format!(".{}.tmp", self.job_id));
+        let name = self.job_id.map_or_else(|| HOST.to_owned(), |job| job.to_string());
+        let path = dir.join(format!("{name}.json"));
+        let draft = dir.join(format!(".{name}.tmp"));
         fs::write(&draft, serde_json::to_vec(self)?)?;
         fs::rename(&draft, &path)?;
         Ok(Announced { path })
     }
 }
 
-/// All live hosts announced on this machine, in order of JobID.
+/// All live hosts announced on this machine: the one that serves, then attached runs in order of JobID.
 #[must_use]
 pub fn live(data_dir: &Path) -> Vec<Announcement> {
     let Ok(entries) = fs::read_dir(data_dir.join("run")) else {
@@ -63,7 +69,8 @@ pub fn live(data_dir: &Path) -> Vec<Announcement> {
         let Some(announcement) = read(&path) else { continue };
         if is_running(announcement.pid) {
             found.push(announcement);
-        } else {
+        } else if announcement.job_id.is_some() {
+            // That of a serving host stays: the next one may be writing its own just now, under the same name.
             let _ = fs::remove_file(&path);
         }
     }
@@ -93,8 +100,8 @@ mod tests {
     fn a_stale_announcement_is_ignored_and_cleaned() {
         let dir = tempfile::tempdir().expect("temp dir");
         let announcement = |bits, pid| Announcement {
-            job_id: JobId::from_bits(bits),
-            name: "a".to_owned(),
+            job_id: Some(JobId::from_bits(bits)),
+            name: Some("a".to_owned()),
             pid,
             url: "http://127.0.0.1:1".to_owned(),
         };
@@ -106,5 +113,35 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path().join("run")).expect("dir").count(), 1);
         drop(kept);
         assert!(live(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_serving_host_comes_first_and_its_stale_announcement_is_left_to_the_next_one() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let serving = |pid| Announcement {
+            job_id: None,
+            name: None,
+            pid,
+            url: "http://127.0.0.1:7878".to_owned(),
+        };
+        let attached = Announcement {
+            job_id: Some(JobId::from_bits(0)),
+            name: Some("a".to_owned()),
+            ..serving(std::process::id())
+        };
+        std::mem::forget(serving(2_000_000_000).publish(dir.path()).expect("written"));
+        assert!(live(dir.path()).is_empty());
+        let path = dir.path().join("run/host.json");
+        assert!(path.exists());
+        let kept = [
+            attached.publish(dir.path()).expect("written"),
+            serving(std::process::id()).publish(dir.path()).expect("written"),
+        ];
+        assert_eq!(live(dir.path()), [serving(std::process::id()), attached]);
+        let text = fs::read_to_string(&path).expect("text");
+        let expected = format!(r#"{{"pid":{},"url":"http://127.0.0.1:7878"}}"#, std::process::id());
+        assert_eq!(text, expected);
+        drop(kept);
+        assert!(!path.exists());
     }
 }

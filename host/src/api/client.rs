@@ -8,8 +8,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::announce;
-use super::types::{JobList, JobSummary, ModuleUploaded, Problem, SavepointRequest, UpgradeRequest};
+use super::types::{
+    JobList, JobSummary, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest, SnapshotList, Submitted,
+    UpgradeRequest,
+};
 use crate::jobs::handle::{JobError, JobView, SnapshotReport};
+use crate::jobs::submission::Submission;
 use crate::upgrade::run::UpgradeReport;
 
 /// How long a connection may take; an operation takes what it takes.
@@ -22,6 +26,9 @@ pub struct Client {
     /// The hosts that are asked, and whether the user named them.
     hosts: Vec<String>,
     named: bool,
+    /// The one that takes jobs.
+    serving: Option<String>,
+    token: Option<String>,
 }
 
 /// A job found on a host.
@@ -34,26 +41,49 @@ pub struct FoundJob {
 }
 
 impl Client {
-    /// Asks the named host, or else every live one announced in the data directory.
+    /// Asks the named host, or else every live one announced in the data directory. The token is that of a host which
+    /// demands one.
     #[must_use]
-    pub fn new(host: Option<&str>, data_dir: &Path) -> Self {
+    pub fn new(host: Option<&str>, token: Option<&str>, data_dir: &Path) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .http_status_as_error(false)
             .proxy(None)
             .build();
+        let live = host.map_or_else(|| announce::live(data_dir), |_| vec![]);
+        let serves = live.iter().find(|announcement| announcement.job_id.is_none());
+        let serving = host.map(normal).or_else(|| serves.map(|host| host.url.clone()));
         let hosts = match host {
             Some(host) => vec![normal(host)],
-            None => announce::live(data_dir)
-                .into_iter()
-                .map(|announcement| announcement.url)
-                .collect(),
+            None => live.into_iter().map(|announcement| announcement.url).collect(),
         };
         Self {
             agent: config.new_agent(),
             hosts,
             named: host.is_some(),
+            serving,
+            token: token.map(str::to_owned),
         }
+    }
+
+    /// The host that takes jobs.
+    ///
+    /// # Errors
+    /// [`JobError`] where there is none.
+    pub fn serving(&self) -> Result<&str, JobError> {
+        self.serving.as_deref().ok_or_else(|| {
+            JobError::failed(
+                "no host takes jobs on this machine: start one with `regraft serve`, or name one with --host URL",
+            )
+        })
+    }
+
+    /// Hands a job over, whose components have been uploaded.
+    ///
+    /// # Errors
+    /// [`JobError`]; then there is no such job.
+    pub fn submit(&self, submission: &Submission) -> Result<Submitted, JobError> {
+        self.post(&format!("{}/jobs", self.serving()?), submission)
     }
 
     /// All jobs of all hosts.
@@ -69,30 +99,34 @@ impl Client {
                     host: host.clone(),
                     summary,
                 })),
-                Err(error) if self.named => return Err(error),
+                Err(error) if self.named || error.kind == ErrorKind::Usage => return Err(error),
                 Err(error) => tracing::debug!("{error}"),
             }
         }
         Ok(found)
     }
 
-    /// The job of an id, a unique prefix of it, or a name.
+    /// The job of an id, a unique prefix of it, or a name. One that has ended is meant only where no other is.
     ///
     /// # Errors
     /// [`JobError`] of kind usage where there is none, or several.
     pub fn find(&self, job: &str) -> Result<FoundJob, JobError> {
-        let jobs = self.jobs()?;
+        let mut jobs = self.jobs()?;
         let by_id: Vec<&FoundJob> = jobs.iter().filter(|j| j.summary.job_id.to_string() == job).collect();
         let prefix = !job.is_empty() && job.bytes().all(|b| b.is_ascii_hexdigit());
-        let matching = if by_id.is_empty() {
+        let mut matching: Vec<&FoundJob> = if by_id.is_empty() {
             let is = |j: &&FoundJob| j.summary.name == job || prefix && j.summary.job_id.to_string().starts_with(job);
             jobs.iter().filter(is).collect()
         } else {
             by_id
         };
+        if matching.iter().any(|j| !j.summary.status.is_over()) {
+            matching.retain(|j| !j.summary.status.is_over());
+        }
         match matching[..] {
             [found] => Ok(found.clone()),
             [] => {
+                jobs.retain(|j| !j.summary.status.is_over());
                 let known = if jobs.is_empty() {
                     "no job is running".to_owned()
                 } else {
@@ -125,7 +159,7 @@ impl Client {
     /// # Errors
     /// [`JobError`]; the job goes on.
     pub fn savepoint(&self, job: &FoundJob, request: &SavepointRequest) -> Result<SnapshotReport, JobError> {
-        self.post(&job.url("/savepoints"), request)
+        self.post(&job.url("/savepoints?wait=true"), request)
     }
 
     /// Takes a savepoint and ends the job; returns when it has ended.
@@ -144,14 +178,35 @@ impl Client {
         self.post(&job.url("/cancel"), &())
     }
 
-    /// Hands a component to the job's host, which loads and compiles it.
+    /// The job's checkpoints and savepoints.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub fn snapshots(&self, job: &FoundJob) -> Result<SnapshotList, JobError> {
+        self.get(&job.url("/snapshots"))
+    }
+
+    /// Lines of the job's log: the last ones, or those from a position on.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub fn logs(&self, job: &FoundJob, query: &LogQuery) -> Result<LogChunk, JobError> {
+        let query = match (query.from, query.lines) {
+            (Some(from), _) => format!("?from={from}"),
+            (None, Some(lines)) => format!("?lines={lines}"),
+            (None, None) => String::new(),
+        };
+        self.get(&job.url(&format!("/logs{query}")))
+    }
+
+    /// Hands a component to a host, which loads and compiles it.
     ///
     /// # Errors
     /// [`JobError`] of kind usage where it is none that the host runs.
-    pub fn upload(&self, job: &FoundJob, component: &[u8]) -> Result<ModuleUploaded, JobError> {
-        let url = format!("{}/modules", job.host);
-        let sent = self.agent.put(&url).content_type("application/wasm").send(component);
-        answer(&url, sent)
+    pub fn upload(&self, host: &str, component: &[u8]) -> Result<ModuleUploaded, JobError> {
+        let url = format!("{host}/modules");
+        let request = self.agent.put(&url).content_type("application/wasm");
+        answer(&url, self.known(request).send(component))
     }
 
     /// Swaps uploaded components in.
@@ -163,11 +218,19 @@ impl Client {
     }
 
     fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, JobError> {
-        answer(url, self.agent.get(url).call())
+        answer(url, self.known(self.agent.get(url)).call())
+    }
+
+    /// A request that brings the token along.
+    fn known<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        }
     }
 
     fn post<T: DeserializeOwned>(&self, url: &str, body: &impl Serialize) -> Result<T, JobError> {
-        answer(url, self.agent.post(url).send_json(body))
+        answer(url, self.known(self.agent.post(url)).send_json(body))
     }
 }
 

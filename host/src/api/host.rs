@@ -1,30 +1,59 @@
 //! The jobs of this process, and what can be asked of them.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use regraft_guest_runtime::engine::GuestEngine;
 use regraft_guest_runtime::module::GuestModule;
+use regraft_model::id::JobId;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
-use super::types::{SavepointRequest, UpgradeRequest};
+use super::entries::{Entry, Stage};
+use super::logs::JobLogs;
+use super::types::{LogChunk, LogQuery, SavepointRequest, TriggerStatus, UpgradeRequest};
 use crate::dataflow::control::locked;
-use crate::dataflow::operator::Modules;
+use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::environment::real::random;
-use crate::jobs::handle::{JobError, JobHandle, SnapshotReport, SnapshotRequest};
+use crate::jobs::catalog::{Catalog, KnownSavepoint};
+use crate::jobs::handle::{JobError, JobHandle, JobView, SnapshotReport, SnapshotRequest};
+use crate::jobs::start::HostContext;
 use crate::jobs::status::JobStatus;
+use crate::jobs::submission::ConfigFile;
 use crate::savepoint::rows::Layout;
-use crate::storage::Storage;
 use crate::upgrade::run::{UpgradeReport, upgrade};
 use regraft_model::snapshot::SnapshotKind;
 
 /// Components uploaded and not used yet; the oldest goes first.
-const UPLOADS_MAX: usize = 32;
+const UPLOADS_MAX: usize = 256;
+/// Savepoints that were triggered and can be asked about; the oldest goes first.
+const TRIGGERS_MAX: usize = 256;
+/// How many lines of a log are shown where nobody says how many.
+const LOG_LINES: usize = 100;
 
 /// A host: its jobs, and the engine that loads their components.
 pub struct Host {
-    engine: GuestEngine,
-    jobs: Mutex<Vec<JobHandle>>,
+    pub(super) engine: GuestEngine,
+    pub(super) context: HostContext,
+    pub(super) entries: Mutex<Vec<Entry>>,
+    /// Some entry is in another stage now.
+    pub(super) changed: Notify,
     uploads: Mutex<Vec<Upload>>,
+    triggers: Mutex<VecDeque<Trigger>>,
+    pub(super) serving: Option<Serving>,
+}
+
+/// What a host has that takes jobs and outlives its process.
+pub struct Serving {
+    /// Its jobs, durably.
+    pub catalog: Catalog,
+    /// Their logs.
+    pub logs: Arc<JobLogs>,
+    /// Defaults of their settings.
+    pub config: Option<ConfigFile>,
+    /// Whether it is ending, and takes no more.
+    pub ending: Mutex<bool>,
 }
 
 struct Upload {
@@ -33,35 +62,65 @@ struct Upload {
     took: Duration,
 }
 
+struct Trigger {
+    id: String,
+    job: JobId,
+    status: Arc<Mutex<TriggerStatus>>,
+}
+
 impl Host {
-    /// A host without jobs.
+    /// A host without jobs. One that does not serve runs only those that it is given.
     #[must_use]
-    pub fn new(engine: GuestEngine) -> Self {
+    pub fn new(engine: GuestEngine, context: HostContext, serving: Option<Serving>) -> Self {
         Self {
             engine,
-            jobs: Mutex::default(),
+            context,
+            entries: Mutex::default(),
+            changed: Notify::new(),
             uploads: Mutex::default(),
+            triggers: Mutex::default(),
+            serving,
         }
     }
 
-    /// Takes a job in.
+    /// Takes in a job that runs.
     pub fn add(&self, job: JobHandle) {
-        locked(&self.jobs).push(job);
+        locked(&self.entries).push(Entry {
+            job_id: job.job_id(),
+            graph: Some(job.shared.graph.clone()),
+            stage: Stage::Live(job),
+            savepoints: vec![],
+        });
     }
 
-    /// All jobs.
+    /// All jobs, in the order in which they came.
     #[must_use]
-    pub fn jobs(&self) -> Vec<JobHandle> {
-        locked(&self.jobs).clone()
+    pub fn entries(&self) -> Vec<Entry> {
+        locked(&self.entries).clone()
     }
 
     /// The job with this id.
     ///
     /// # Errors
     /// [`JobError`] of kind usage where there is none.
-    pub fn job(&self, id: &str) -> Result<JobHandle, JobError> {
-        let found = self.jobs().into_iter().find(|job| job.job_id().to_string() == id);
+    pub fn entry(&self, id: &str) -> Result<Entry, JobError> {
+        let found = self.entries().into_iter().find(|entry| entry.job_id.to_string() == id);
         found.ok_or_else(|| JobError::usage(format!("there is no job {id} on this host")))
+    }
+
+    /// What talks to the job with this id.
+    ///
+    /// # Errors
+    /// [`JobError`], of kind usage where there is none.
+    pub fn job(&self, id: &str) -> Result<JobHandle, JobError> {
+        self.entry(id)?.handle().cloned()
+    }
+
+    pub(super) fn update(&self, job: JobId, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = locked(&self.entries).iter_mut().find(|entry| entry.job_id == job) {
+            change(entry);
+        }
+        self.changed.notify_waiters();
     }
 
     /// Takes a savepoint, and with [`SnapshotKind::Stop`] ends the job.
@@ -88,7 +147,7 @@ impl Host {
                 job.job_id()
             ))
         })?;
-        probe(&dir).await?;
+        self.probe(&dir).await?;
         let layout = if request.native {
             Layout::Native
         } else {
@@ -96,18 +155,128 @@ impl Host {
         };
         let drain = request.drain && kind == SnapshotKind::Stop;
         let savepoint_dir = Some(dir);
-        job.snapshot(SnapshotRequest {
-            kind,
-            savepoint_dir,
-            layout,
-            drain,
-            swap: None,
-            reply: None,
-        })
-        .await
+        let report = job
+            .snapshot(SnapshotRequest {
+                kind,
+                savepoint_dir,
+                layout,
+                drain,
+                swap: None,
+                reply: None,
+            })
+            .await?;
+        self.note(&report).await;
+        Ok(report)
     }
 
-    /// Loads a component, to be used by an upgrade.
+    /// Remembers a savepoint, to be listed.
+    async fn note(&self, report: &SnapshotReport) {
+        let known = KnownSavepoint {
+            checkpoint_id: report.checkpoint_id,
+            path: report.path.clone(),
+        };
+        if let Some(serving) = &self.serving
+            && let Err(error) = serving.catalog.savepoint(report.job_id, &known).await
+        {
+            tracing::warn!("savepoint {} will not be listed: {error}", report.path);
+        }
+        self.update(report.job_id, |entry| entry.savepoints.push(known));
+    }
+
+    /// Takes a savepoint, or ends the job with one, whether or not whoever asked waits for it.
+    #[must_use]
+    pub fn trigger(
+        self: &Arc<Self>,
+        job: JobHandle,
+        request: SavepointRequest,
+        kind: SnapshotKind,
+    ) -> (String, JoinHandle<Result<SnapshotReport, JobError>>) {
+        let id = format!("{:032x}", random());
+        let status = Arc::new(Mutex::new(TriggerStatus::InProgress));
+        let mut triggers = locked(&self.triggers);
+        if triggers.len() >= TRIGGERS_MAX {
+            triggers.pop_front();
+        }
+        triggers.push_back(Trigger {
+            id: id.clone(),
+            job: job.job_id(),
+            status: status.clone(),
+        });
+        drop(triggers);
+        let host = self.clone();
+        let span = super::logs::job_span(job.job_id());
+        let taking = async move {
+            let mut taken = host.savepoint(&job, request, kind).await;
+            if kind == SnapshotKind::Stop && taken.is_ok() {
+                job.done().await;
+                if let (Some(failure), JobStatus::Failed) = (job.shared.view().failure, job.status()) {
+                    taken = Err(JobError::failed(failure));
+                }
+            }
+            *locked(&status) = match taken.clone() {
+                Ok(report) => TriggerStatus::Completed { report },
+                Err(cause) => TriggerStatus::Failed { cause },
+            };
+            taken
+        };
+        (id, tokio::spawn(tracing::Instrument::instrument(taking, span)))
+    }
+
+    /// How far a triggered savepoint is.
+    ///
+    /// # Errors
+    /// [`JobError`] of kind usage where no such one is remembered.
+    pub fn triggered(&self, job: &str, id: &str) -> Result<TriggerStatus, JobError> {
+        let triggers = locked(&self.triggers);
+        let found = triggers
+            .iter()
+            .find(|trigger| trigger.id == id && trigger.job.to_string() == job);
+        let found = found.map(|trigger| locked(&trigger.status).clone());
+        found.ok_or_else(|| JobError::usage(format!("no savepoint {id} of job {job} is remembered on this host")))
+    }
+
+    /// Ends a job at once, and waits until it has ended.
+    ///
+    /// # Errors
+    /// [`JobError`] where it has ended already.
+    pub async fn cancel(&self, id: &str) -> Result<JobView, JobError> {
+        loop {
+            let change = self.changed.notified();
+            let entry = self.entry(id)?;
+            match &entry.stage {
+                Stage::Starting(_) => change.await,
+                Stage::Held(_) => return self.give_up(&entry).await,
+                Stage::Over(_) => {
+                    entry.handle()?;
+                }
+                Stage::Live(job) => {
+                    job.cancel();
+                    job.done().await;
+                    return Ok(job.shared.view());
+                }
+            }
+        }
+    }
+
+    /// A job's log.
+    ///
+    /// # Errors
+    /// [`JobError`] where this host keeps none, or it cannot be read.
+    pub fn log(&self, id: &str, query: &LogQuery) -> Result<LogChunk, JobError> {
+        let job = self.entry(id)?.job_id;
+        let Some(serving) = &self.serving else {
+            return Err(JobError::failed(format!(
+                "job {job} runs attached: its log is what its `regraft run` prints on stderr"
+            )));
+        };
+        let read = match query.from {
+            Some(position) => serving.logs.from(job, position),
+            None => serving.logs.last(job, query.lines.unwrap_or(LOG_LINES)),
+        };
+        read.map_err(|error| JobError::failed(format!("the log of job {job} cannot be read: {error}")))
+    }
+
+    /// Loads a component, to be used by a job or an upgrade.
     ///
     /// # Errors
     /// [`JobError`] of kind usage where it is none that this host runs.
@@ -131,6 +300,13 @@ impl Host {
         Ok(digest)
     }
 
+    /// An uploaded component, and how long it took to load.
+    pub(super) fn uploaded(&self, digest: &str) -> Option<(Arc<dyn OperatorModule>, Duration)> {
+        let uploads = locked(&self.uploads);
+        let upload = uploads.iter().find(|upload| upload.digest == digest)?;
+        Some((Arc::new(upload.module.clone()), upload.took))
+    }
+
     /// Swaps uploaded components into a job.
     ///
     /// # Errors
@@ -139,30 +315,29 @@ impl Host {
         let mut modules = Modules::new();
         let mut took = Duration::ZERO;
         for (uid, digest) in request.modules {
-            let uploads = locked(&self.uploads);
-            let Some(upload) = uploads.iter().find(|upload| upload.digest == digest) else {
+            let Some((module, loading)) = self.uploaded(&digest) else {
                 return Err(JobError::usage(format!("no module {digest} has been uploaded")).on(&uid));
             };
-            took += upload.took;
-            modules.insert(uid, Arc::new(upload.module.clone()));
+            took += loading;
+            modules.insert(uid, module);
         }
         let now = Instant::now();
         upgrade(job, modules, now.checked_sub(took).unwrap_or(now)).await
     }
-}
 
-/// Whether the directory can be written to: said before a round begins.
-async fn probe(dir: &str) -> Result<(), JobError> {
-    let name = format!(".probe-{:012x}", random() as u64 & 0xffff_ffff_ffff);
-    let tried = async {
-        let storage = Storage::open(dir)?;
-        storage.put(&name, "probe").await?;
-        storage.delete(&name).await
-    };
-    tried.await.map_err(|error| JobError {
-        path: Some(dir.to_owned()),
-        ..JobError::failed(format!(
-            "the savepoint directory cannot be used: {error}; the job goes on"
-        ))
-    })
+    /// Whether the directory can be written to: said before a round begins.
+    async fn probe(&self, dir: &str) -> Result<(), JobError> {
+        let name = format!(".probe-{:012x}", random() as u64 & 0xffff_ffff_ffff);
+        let tried = async {
+            let storage = self.context.stores.open(dir)?;
+            storage.put(&name, "probe").await?;
+            storage.delete(&name).await
+        };
+        tried.await.map_err(|error| JobError {
+            path: Some(dir.to_owned()),
+            ..JobError::failed(format!(
+                "the savepoint directory cannot be used: {error}; the job goes on"
+            ))
+        })
+    }
 }

@@ -1,26 +1,34 @@
 //! Paths to operations, and errors to HTTP statuses.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use regraft_model::error_kind::ErrorKind;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::host::Host;
-use super::types::{JobList, JobSummary, ModuleUploaded, Problem, SavepointRequest, UpgradeRequest};
+use super::types::{
+    JobList, JobSummary, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest, SnapshotList, Submitted,
+    TriggerStatus, Triggered, UpgradeRequest,
+};
 use crate::jobs::handle::{JobError, JobView, SnapshotReport};
+use crate::jobs::submission::Submission;
 use crate::upgrade::run::UpgradeReport;
 use regraft_model::snapshot::SnapshotKind;
 
 /// The largest component that can be uploaded, bytes.
 const MODULE_BYTES_MAX: usize = 256 << 20;
+/// The largest job that can be submitted, bytes.
+const SUBMISSION_BYTES_MAX: usize = 16 << 20;
 
 /// A server that answers until it is told to end.
 #[derive(Debug)]
@@ -31,16 +39,41 @@ pub struct Server {
     task: tokio::task::JoinHandle<()>,
 }
 
+/// Who is answered.
+#[derive(Clone)]
+pub struct Access {
+    /// What every request must bring along, as its SHA-256; none: whoever is on this machine is answered.
+    token: Option<[u8; 32]>,
+}
+
+impl Access {
+    /// Requests must bring the token along, where there is one.
+    #[must_use]
+    pub fn new(token: Option<&str>) -> Self {
+        Self {
+            token: token.map(|token| Sha256::digest(token).into()),
+        }
+    }
+
+    fn allows(&self, headers: &HeaderMap) -> bool {
+        let Some(expected) = self.token else { return true };
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = given.and_then(|value| value.strip_prefix("Bearer "));
+        // Digests are compared: how long that takes tells nothing of the token.
+        given.is_some_and(|token| <[u8; 32]>::from(Sha256::digest(token)) == expected)
+    }
+}
+
 impl Server {
-    /// Listens on the loopback interface; port 0 is any free one.
+    /// Listens; port 0 is any free one.
     ///
     /// # Errors
     /// The system's, where the port is taken.
-    pub async fn start(host: Arc<Host>, port: u16) -> std::io::Result<Self> {
-        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).await?;
+    pub async fn start(host: Arc<Host>, listen: SocketAddr, access: Access) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let (end, ended) = oneshot::channel();
-        let serve = axum::serve(listener, router(host)).with_graceful_shutdown(async {
+        let serve = axum::serve(listener, router(host, access)).with_graceful_shutdown(async {
             let _ = ended.await;
         });
         let task = tokio::spawn(async {
@@ -80,17 +113,28 @@ impl IntoResponse for Refusal {
     }
 }
 
-fn router(host: Arc<Host>) -> Router {
+fn router(host: Arc<Host>, access: Access) -> Router {
     Router::new()
         .route("/jobs", get(list))
+        .route("/jobs", post(submit).layer(DefaultBodyLimit::max(SUBMISSION_BYTES_MAX)))
         .route("/jobs/{job}", get(info))
+        .route("/jobs/{job}/logs", get(logs))
+        .route("/jobs/{job}/snapshots", get(snapshots))
         .route("/jobs/{job}/savepoints", post(savepoint))
+        .route("/jobs/{job}/savepoints/{trigger}", get(triggered))
         .route("/jobs/{job}/stop", post(stop))
         .route("/jobs/{job}/cancel", post(cancel))
         .route("/jobs/{job}/upgrade", post(upgrade))
         .route("/modules", put(upload).layer(DefaultBodyLimit::max(MODULE_BYTES_MAX)))
+        .fallback(|| async { not_found("there is no such path") })
+        .layer(from_fn_with_state(access, who_is_answered))
         .layer(from_fn(no_foreign_pages))
         .with_state(host)
+}
+
+fn not_found(message: &str) -> Response {
+    let error = JobError::usage(message);
+    (StatusCode::NOT_FOUND, Json(Problem { error })).into_response()
 }
 
 /// A page in a browser must not command a host on the same machine: browsers name the page's origin, our client does not.
@@ -101,27 +145,104 @@ async fn no_foreign_pages(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+/// Requests without the token are refused. Where there is none, so are those that name this host by a name that a page
+/// could have brought to point here.
+async fn who_is_answered(State(access): State<Access>, request: Request, next: Next) -> Response {
+    if !access.allows(request.headers()) {
+        let message = "this host demands a token, and the request has not brought the right one: set REGRAFT_TOKEN to the host's, or send `Authorization: Bearer TOKEN`";
+        let problem = Problem {
+            error: JobError::usage(message),
+        };
+        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+        return (StatusCode::UNAUTHORIZED, challenge, Json(problem)).into_response();
+    }
+    if access.token.is_none() && !names_an_address(request.headers()) {
+        return Refusal(JobError::usage("this host is asked by its address, or as localhost")).into_response();
+    }
+    next.run(request).await
+}
+
+fn names_an_address(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST).and_then(|value| value.to_str().ok()) else {
+        return true;
+    };
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+        if port.bytes().all(|byte| byte.is_ascii_digit()) {
+            name
+        } else {
+            host
+        }
+    });
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
 async fn list(State(host): State<Arc<Host>>) -> Json<JobList> {
+    let jobs = host.entries();
     Json(JobList {
-        jobs: host
-            .jobs()
-            .iter()
-            .map(|job| JobSummary::from(&job.shared.view()))
-            .collect(),
+        jobs: jobs.iter().map(|job| JobSummary::from(&job.view())).collect(),
     })
 }
 
+async fn submit(State(host): State<Arc<Host>>, Json(submission): Json<Submission>) -> Answer<Submitted> {
+    // It goes on where nobody waits for the answer any more: a job must not stay half submitted.
+    let submitting = tokio::spawn(async move { host.submit(submission).await });
+    Ok(Json(submitting.await.map_err(panicked)??))
+}
+
+fn panicked(error: tokio::task::JoinError) -> JobError {
+    JobError {
+        kind: ErrorKind::Bug,
+        ..JobError::failed(error.to_string())
+    }
+}
+
 async fn info(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answer<JobView> {
-    Ok(Json(host.job(&job)?.shared.view()))
+    Ok(Json(host.entry(&job)?.view()))
+}
+
+async fn logs(
+    State(host): State<Arc<Host>>,
+    Path(job): Path<String>,
+    Query(query): Query<LogQuery>,
+) -> Answer<LogChunk> {
+    let reading = tokio::task::spawn_blocking(move || host.log(&job, &query));
+    Ok(Json(reading.await.map_err(panicked)??))
+}
+
+async fn snapshots(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answer<SnapshotList> {
+    let entry = host.entry(&job)?;
+    let snapshots = super::snapshots::snapshots(&host.context, &entry).await?;
+    Ok(Json(SnapshotList { snapshots }))
+}
+
+/// `?wait=true`: the answer comes when the savepoint is complete.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wait {
+    wait: bool,
 }
 
 async fn savepoint(
     State(host): State<Arc<Host>>,
     Path(job): Path<String>,
+    Query(Wait { wait }): Query<Wait>,
     Json(request): Json<SavepointRequest>,
-) -> Answer<SnapshotReport> {
+) -> Result<Response, Refusal> {
     let job = host.job(&job)?;
-    Ok(Json(host.savepoint(&job, request, SnapshotKind::Savepoint).await?))
+    let (trigger_id, taking) = host.trigger(job, request, SnapshotKind::Savepoint);
+    if wait {
+        let report: SnapshotReport = taking.await.map_err(panicked)??;
+        return Ok(Json(report).into_response());
+    }
+    Ok((StatusCode::ACCEPTED, Json(Triggered { trigger_id })).into_response())
+}
+
+async fn triggered(
+    State(host): State<Arc<Host>>,
+    Path((job, trigger)): Path<(String, String)>,
+) -> Answer<TriggerStatus> {
+    Ok(Json(host.triggered(&job, &trigger)?))
 }
 
 async fn stop(
@@ -130,21 +251,17 @@ async fn stop(
     Json(request): Json<SavepointRequest>,
 ) -> Answer<SnapshotReport> {
     let job = host.job(&job)?;
-    let report = host.savepoint(&job, request, SnapshotKind::Stop).await?;
-    job.done().await;
-    Ok(Json(report))
+    let (_, stopping) = host.trigger(job, request, SnapshotKind::Stop);
+    Ok(Json(stopping.await.map_err(panicked)??))
 }
 
 async fn cancel(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answer<JobView> {
-    let job = host.job(&job)?;
-    job.cancel();
-    job.done().await;
-    Ok(Json(job.shared.view()))
+    Ok(Json(host.cancel(&job).await?))
 }
 
 async fn upload(State(host): State<Arc<Host>>, body: axum::body::Bytes) -> Answer<ModuleUploaded> {
     let loaded = tokio::task::spawn_blocking(move || host.upload(body.to_vec())).await;
-    let digest = loaded.map_err(|error| JobError::failed(error.to_string()))??;
+    let digest = loaded.map_err(panicked)??;
     Ok(Json(ModuleUploaded { digest }))
 }
 
@@ -155,4 +272,47 @@ async fn upgrade(
 ) -> Answer<UpgradeReport> {
     let job = host.job(&job)?;
     Ok(Json(host.upgrade(&job, request).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().expect("a value"))])
+    }
+
+    #[test]
+    fn a_token_is_demanded_where_there_is_one() {
+        let (open, closed) = (Access::new(None), Access::new(Some("secret")));
+        let with = |value| headers(header::AUTHORIZATION, value);
+        assert!(open.allows(&HeaderMap::new()) && open.allows(&with("Bearer other")));
+        assert!(closed.allows(&with("Bearer secret")));
+        for wrong in ["Bearer secre", "Bearer secrets", "secret", "Basic secret", ""] {
+            assert!(!closed.allows(&with(wrong)), "{wrong}");
+        }
+        assert!(!closed.allows(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_host_is_named_by_its_address() {
+        for good in [
+            "127.0.0.1:7878",
+            "localhost",
+            "LOCALHOST:1",
+            "[::1]:7878",
+            "[::1]",
+            "10.0.0.1",
+        ] {
+            assert!(names_an_address(&headers(header::HOST, good)), "{good}");
+        }
+        for bad in [
+            "evil.example:7878",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:80",
+        ] {
+            assert!(!names_an_address(&headers(header::HOST, bad)), "{bad}");
+        }
+        assert!(names_an_address(&HeaderMap::new()));
+    }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use regraft_model::id::{JobId, JobVersion, OperatorUid};
+use regraft_model::id::{CheckpointId, JobId, JobVersion, OperatorUid};
 use serde::{Deserialize, Serialize};
 
-use crate::jobs::handle::{JobError, JobView};
+use crate::jobs::handle::{JobError, JobView, SnapshotReport};
 use crate::jobs::status::JobStatus;
 
 /// `GET /jobs`, and `regraft list --json`.
@@ -73,6 +73,88 @@ pub struct ModuleUploaded {
 pub struct UpgradeRequest {
     /// For each changed uid the digest of an uploaded module.
     pub modules: BTreeMap<OperatorUid, String>,
+}
+
+/// `POST /jobs`: the answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Submitted {
+    /// The job's id.
+    pub job_id: JobId,
+    /// Its name.
+    pub name: String,
+    /// Its stage.
+    pub status: JobStatus,
+}
+
+/// `POST /jobs/{job}/savepoints`: the answer, while the savepoint is being taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Triggered {
+    /// To be asked for at `GET /jobs/{job}/savepoints/{trigger_id}`.
+    pub trigger_id: String,
+}
+
+/// `GET /jobs/{job}/savepoints/{trigger_id}`: how far a savepoint is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TriggerStatus {
+    /// It is being taken.
+    InProgress,
+    /// It is complete.
+    Completed {
+        /// Where it is, and the rest of it.
+        #[serde(flatten)]
+        report: SnapshotReport,
+    },
+    /// There is none.
+    Failed {
+        /// Why.
+        cause: JobError,
+    },
+}
+
+/// `GET /jobs/{job}/logs`: the query. Without either, the last lines.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogQuery {
+    /// So many of the last lines.
+    pub lines: Option<usize>,
+    /// From a position that an earlier answer gave.
+    pub from: Option<u64>,
+}
+
+/// `GET /jobs/{job}/logs`: whole lines of a job's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogChunk {
+    /// The lines.
+    pub text: String,
+    /// The position behind them.
+    pub next: u64,
+}
+
+/// `GET /jobs/{job}/snapshots`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotList {
+    /// Checkpoints and savepoints, in order of their rounds.
+    pub snapshots: Vec<SnapshotRow>,
+}
+
+/// A checkpoint or savepoint of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRow {
+    /// `checkpoint` or `savepoint`.
+    pub kind: String,
+    /// Who may delete it: `host` or `user`.
+    pub owner: String,
+    /// Why it was taken: `periodic`, `manual`, `stop`, `upgrade`, `end-of-input`.
+    pub trigger: String,
+    /// Its round.
+    pub checkpoint_id: CheckpointId,
+    /// Milliseconds since the Unix epoch.
+    pub completed_at: i64,
+    /// Size of the files that it names.
+    pub bytes: u64,
+    /// Where it is, as a URL.
+    pub path: String,
 }
 
 /// Any failure.

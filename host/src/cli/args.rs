@@ -33,11 +33,15 @@ pub enum Verb {
     Build(JobFileArgs),
     /// Run a job, building it first where needed; Ctrl-C stops it with a savepoint, a second one at once.
     Run(Box<RunArgs>),
+    /// Serve many jobs in a host of its own, which brings them back after it has been killed.
+    Serve(ServeArgs),
     /// List the jobs that run.
-    List(HostArgs),
+    List(ListArgs),
     /// Show a job: its status, settings and where each came from, versions, last checkpoint.
     Info(JobArgs),
-    /// Take a savepoint of a running job.
+    /// Show what a job of a serving host has logged.
+    Logs(LogsArgs),
+    /// Take a savepoint of a running job, or dispose of one.
     Savepoint(SavepointArgs),
     /// Take a savepoint and end the job.
     Stop(StopArgs),
@@ -61,6 +65,51 @@ pub struct HostArgs {
     /// The host's address; without it, every host that runs on this machine is asked.
     #[arg(long, value_name = "URL", env = "REGRAFT_HOST")]
     pub host: Option<String>,
+    /// The token of a host that demands one; better put into the environment, where other users do not see it.
+    #[arg(long, value_name = "TOKEN", env = "REGRAFT_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where to listen. Port 0 is any free one. An address that other machines reach needs a token.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7878")]
+    pub listen: String,
+    /// Defaults of the jobs' settings, instead of config.toml in the data directory.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A file with the token that every request must bring along; without it, REGRAFT_TOKEN.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Where they run.
+    #[command(flatten)]
+    pub host: HostArgs,
+    /// Also those that have ended.
+    #[arg(short, long)]
+    pub all: bool,
+    /// Instead, the checkpoints and savepoints of this job.
+    #[arg(long, value_name = "JOB", conflicts_with = "all")]
+    pub snapshots: Option<String>,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// The job.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// How many of the last lines.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    pub lines: usize,
+    /// Go on with what is logged from now on, until the job ends.
+    #[arg(short, long)]
+    pub follow: bool,
 }
 
 /// `new`.
@@ -148,6 +197,12 @@ pub struct RunArgs {
     /// How it is restored.
     #[command(flatten)]
     pub restore: RestoreArgs,
+    /// Hand the job to a host that serves, and leave it to run there.
+    #[arg(short, long, visible_alias = "detach")]
+    pub detached: bool,
+    /// The host, with --detached.
+    #[command(flatten)]
+    pub host: HostArgs,
     /// When the input ends, take a savepoint of the state before final results are drawn from it.
     #[arg(long, value_name = "DIR")]
     pub savepoint_at_end: Option<String>,
@@ -279,11 +334,20 @@ pub enum SavepointType {
 /// `savepoint`.
 #[derive(Debug, Args)]
 pub struct SavepointArgs {
-    /// The job.
+    /// The job: its id, a unique prefix of it, or its name.
+    #[arg(required_unless_present = "dispose", conflicts_with = "dispose")]
+    pub job: Option<String>,
+    /// Where it runs.
     #[command(flatten)]
-    pub job: JobArgs,
+    pub host: HostArgs,
     /// Where to put it; without it, the job's savepoint directory.
     pub dir: Option<String>,
+    /// Remove this savepoint, and nothing else.
+    #[arg(short, long, value_name = "SAVEPOINT")]
+    pub dispose: Option<String>,
+    /// Remove it although a running job still needs it.
+    #[arg(long, requires = "dispose", conflicts_with = "job")]
+    pub force: bool,
     /// Its form.
     #[arg(
         long = "type",

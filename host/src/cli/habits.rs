@@ -21,11 +21,7 @@ const ONE_DASH: [&str; 11] = [
 ];
 
 /// Verbs that are not there yet, and what does the same meanwhile.
-const LATER_VERBS: [(&str, &str); 8] = [
-    (
-        "serve",
-        "`regraft run` answers the same requests on a loopback port while its job runs",
-    ),
+const LATER_VERBS: [(&str, &str); 6] = [
     (
         "fork",
         "take a savepoint and write `regraft run -s SAVEPOINT JOB.toml --name NEW-NAME --set SINK.path=DIR`",
@@ -44,14 +40,13 @@ const LATER_VERBS: [(&str, &str); 8] = [
         "dev",
         "after a change write `regraft upgrade JOB --module UID=CRATE-DIRECTORY`",
     ),
-    ("logs", "a job's log is what its `regraft run` prints on stderr"),
 ];
 
 /// `state` verbs that are not there yet.
 const LATER_STATE_VERBS: [&str; 7] = ["list", "read", "export", "edit", "bootstrap", "diff", "skew"];
 
 /// Flags whose next argument is their value, where optional values have to be told from a JOB.
-const VALUED: [&str; 2] = ["--host", "--type"];
+const VALUED: [&str; 3] = ["--host", "--token", "--type"];
 
 /// Arguments, the program's name first, as clap can take them.
 ///
@@ -138,16 +133,6 @@ fn refuse_flags(verb: &str, after: &[String]) -> Result<(), Failure> {
         let message = match (verb, flag) {
             (_, "-yid" | "--yarnapplicationId") => "YARN is not supported; use --host URL".to_owned(),
             (_, "-m" | "--jobmanager") => format!("{flag} is not known; use --host URL"),
-            ("run", "-d" | "--detached") => format!(
-                "run {flag} is not implemented yet; leave it out, and let your shell run the job in the background"
-            ),
-            ("savepoint", "-d" | "--dispose") => format!(
-                "savepoint {flag} is not implemented yet; a savepoint is a directory of its own: remove it with rm -r"
-            ),
-            ("list", "--snapshots") => {
-                "list --snapshots is not implemented yet; look into the savepoint directory, and use `regraft state show PATH`"
-                    .to_owned()
-            }
             ("upgrade", "-p" | "--parallelism") => format!(
                 "upgrade {flag} is not implemented yet; write `regraft stop JOB`, then `regraft run -s SAVEPOINT JOB.toml -p N`"
             ),
@@ -273,7 +258,7 @@ mod tests {
             refused("regraft fork j --name b"),
             "regraft fork is not implemented yet; take a savepoint and write `regraft run -s SAVEPOINT JOB.toml --name NEW-NAME --set SINK.path=DIR`"
         );
-        for verb in ["serve", "plan", "rollback", "rescale", "compare", "dev", "logs"] {
+        for verb in ["plan", "rollback", "rescale", "compare", "dev"] {
             assert!(
                 refused(&format!("regraft --json {verb} x"))
                     .starts_with(&format!("regraft {verb} is not implemented yet; "))
@@ -284,26 +269,10 @@ mod tests {
             "regraft state export is not implemented yet; a savepoint's state is Parquet, which any tool opens: PATH/operators/*.parquet"
         );
         assert_eq!(
-            refused("regraft run -d job.toml"),
-            "run -d is not implemented yet; leave it out, and let your shell run the job in the background"
-        );
-        assert_eq!(
-            refused("regraft run -detached job.toml"),
-            "run --detached is not implemented yet; leave it out, and let your shell run the job in the background"
-        );
-        assert_eq!(
-            refused("regraft savepoint -d sp"),
-            "savepoint -d is not implemented yet; a savepoint is a directory of its own: remove it with rm -r"
-        );
-        assert_eq!(
             refused("regraft savepoint j -yid app"),
             "YARN is not supported; use --host URL"
         );
         assert_eq!(refused("regraft list -m host:8081"), "-m is not known; use --host URL");
-        assert_eq!(
-            refused("regraft list --snapshots j"),
-            "list --snapshots is not implemented yet; look into the savepoint directory, and use `regraft state show PATH`"
-        );
         assert_eq!(
             refused("regraft upgrade j -p 3"),
             "upgrade -p is not implemented yet; write `regraft stop JOB`, then `regraft run -s SAVEPOINT JOB.toml -p N`"

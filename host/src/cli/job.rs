@@ -1,4 +1,4 @@
-//! Verbs about running jobs: `list`, `info`, `savepoint`, `stop`, `cancel`, `upgrade`.
+//! Verbs that do something to running jobs: `savepoint`, `stop`, `cancel`, `upgrade`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use super::failure::Failure;
 use super::log;
 use super::output::Output;
 use crate::api::client::{Client, FoundJob};
-use crate::api::types::{JobList, SavepointRequest, UpgradeRequest};
+use crate::api::types::{SavepointRequest, UpgradeRequest};
 use crate::build::{GuestCrate, StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::graph::job_graph::{Artifact, JobGraph};
 use crate::graph::{Overrides, parse_module};
-use crate::jobs::handle::{JobError, JobView, RoundView, SnapshotReport};
+use crate::jobs::handle::{JobError, JobView, SnapshotReport};
 
 impl From<JobError> for Failure {
     fn from(error: JobError) -> Self {
@@ -30,148 +30,36 @@ impl From<JobError> for Failure {
 }
 
 /// The job that the user means, and who to ask about it.
-struct Asked {
-    client: Client,
-    job: FoundJob,
+pub(super) struct Asked {
+    pub(super) client: Client,
+    pub(super) job: FoundJob,
 }
 
-fn find(args: &JobArgs, data_dir: &Path) -> Result<Asked, Failure> {
-    let client = Client::new(args.host.host.as_deref(), data_dir);
-    let job = client.find(&args.job)?;
+/// Whoever the user names, or all hosts of this machine.
+pub(super) fn client(host: &HostArgs, data_dir: &Path) -> Client {
+    Client::new(host.host.as_deref(), host.token.as_deref(), data_dir)
+}
+
+pub(super) fn find(args: &JobArgs, data_dir: &Path) -> Result<Asked, Failure> {
+    find_on(&args.job, &args.host, data_dir)
+}
+
+pub(super) fn find_on(job: &str, host: &HostArgs, data_dir: &Path) -> Result<Asked, Failure> {
+    let client = client(host, data_dir);
+    let job = client.find(job)?;
     Ok(Asked { client, job })
 }
 
-/// `regraft list`.
-///
-/// # Errors
-/// [`Failure`] where a named host does not answer.
-pub fn list(args: &HostArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
-    let jobs = Client::new(args.host.as_deref(), data_dir).jobs()?;
-    let list = JobList {
-        jobs: jobs.into_iter().map(|job| job.summary).collect(),
-    };
-    output.result(&json!(list), || {
-        if list.jobs.is_empty() {
-            return "No running jobs.".to_owned();
-        }
-        let line = |j: &crate::api::types::JobSummary| {
-            format!("{} : {} : {} ({})", date_time(j.started_at), j.job_id, j.name, j.status)
-        };
-        list.jobs.iter().map(line).collect::<Vec<_>>().join("\n")
-    });
-    Ok(())
-}
-
-/// `regraft info`.
-///
-/// # Errors
-/// [`Failure`].
-pub fn info(args: &JobArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
-    let asked = find(args, data_dir)?;
-    let view = asked.client.info(&asked.job)?;
-    output.result(&json!(view), || info_text(&view));
-    Ok(())
-}
-
-fn info_text(view: &JobView) -> String {
-    let mut lines = vec![
-        format!("{} ({}) {}", view.name, view.job_id, view.status),
-        format!("started      {}", date_time(view.started_at)),
-        format!("restored     {}", view.restored_from.as_deref().unwrap_or("no")),
-        format!("version      {}", view.version),
-        format!("parallelism  {} of at most {}", view.parallelism, view.max_parallelism),
-        format!("records      {} in, {} out", view.records_in, view.records_out),
-    ];
-    lines.push(match &view.last_checkpoint {
-        Some(last) => format!(
-            "checkpoints  {}; the last: {} at {}, {} bytes in {} ms (align {:.1} ms, sync {:.1} ms)",
-            view.checkpoints,
-            last.checkpoint_id,
-            date_time(last.completed_at),
-            last.bytes,
-            last.duration_ms,
-            last.align_ms,
-            last.sync_ms
-        ),
-        None => "checkpoints  none yet".to_owned(),
-    });
-    if view.attempt.0 > 1 || view.restarts > 0 {
-        let why = view.last_failure.as_deref().and_then(|failure| failure.lines().next());
-        let why = why
-            .map(|why| format!("; the last one after: {why}"))
-            .unwrap_or_default();
-        lines.push(format!(
-            "attempt      {}, {} restarts by this host{why}",
-            view.attempt, view.restarts
-        ));
-    }
-    if let Some(failure) = &view.failure {
-        lines.push(format!("failure      {failure}"));
-    }
-    lines.push(format!(
-        "{:<20} {:<9} {:>3} {:<7} {:>12} {:>12} {:>10}  STATES",
-        "UID", "KIND", "P", "MODULE", "IN", "OUT", "KEYS"
-    ));
-    for node in &view.operators {
-        lines.push(format!(
-            "{:<20} {:<9} {:>3} {:<7} {:>12} {:>12} {:>10}  {}",
-            node.uid.as_str(),
-            node.kind,
-            node.parallelism,
-            node.module.as_deref().unwrap_or("-"),
-            node.records_in,
-            node.records_out,
-            node.keys,
-            node.states.join(", ")
-        ));
-    }
-    lines.extend(rounds_text(&view.recent_checkpoints));
-    for (key, setting) in view.settings.iter().filter(|(_, setting)| setting.origin != "default") {
-        lines.push(format!("{key} = {}  ({})", setting.value, setting.origin));
-    }
-    lines.join("\n")
-}
-
-/// Rounds shown of those that are remembered; `--json` has all.
-const ROUNDS_SHOWN: usize = 5;
-
-/// The last rounds, and what each subtask took part with in the newest one that all of them acknowledged.
-fn rounds_text(rounds: &[RoundView]) -> Vec<String> {
-    let mut lines = vec![];
-    let shown = &rounds[rounds.len().saturating_sub(ROUNDS_SHOWN)..];
-    if shown.is_empty() {
-        return lines;
-    }
-    lines.push(format!(
-        "{:<12} {:<12} {:<10} {:>8} {:>12}  TRIGGERED",
-        "CHECKPOINT", "KIND", "STATUS", "MS", "BYTES"
-    ));
-    for round in shown {
-        let why = round.failure.as_ref().map(|why| format!("  {why}")).unwrap_or_default();
-        lines.push(format!(
-            "{:<12} {:<12} {:<10} {:>8} {:>12}  {}{why}",
-            round.checkpoint_id,
-            round.kind,
-            round.status,
-            round.duration_ms,
-            round.bytes,
-            date_time(round.triggered_at)
-        ));
-    }
-    if let Some(last) = rounds.iter().rev().find(|round| !round.subtasks.is_empty()) {
-        lines.push(format!(
-            "{:<20} {:>9} {:>9} {:>9} {:>12}  in checkpoint {}",
-            "UID#SUBTASK", "ALIGN MS", "SYNC MS", "ASYNC MS", "BYTES", last.checkpoint_id
-        ));
-        lines.extend(last.subtasks.iter().map(|part| {
-            let name = format!("{}#{}", part.uid, part.subtask);
-            format!(
-                "{name:<20} {:>9.1} {:>9.1} {:>9.1} {:>12}",
-                part.align_ms, part.sync_ms, part.async_ms, part.bytes
-            )
-        }));
-    }
-    lines
+/// A component's file, to be handed to a host.
+pub(super) fn read_component(uid: &OperatorUid, path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure {
+        uid: Some(uid.to_string()),
+        path: Some(path.display().to_string()),
+        ..Failure::usage(format!(
+            "operator \"{uid}\": cannot read the module {}: {error}",
+            path.display()
+        ))
+    })
 }
 
 /// A directory as the host will understand it: relative to where the user is.
@@ -199,7 +87,7 @@ pub(super) fn savepoint_json(report: &SnapshotReport) -> serde_json::Value {
 /// # Errors
 /// [`Failure`]; the job goes on.
 pub fn savepoint(args: &SavepointArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
-    let Asked { client, job } = find(&args.job, data_dir)?;
+    let Asked { client, job } = find_on(args.job.as_deref().unwrap_or_default(), &args.host, data_dir)?;
     output.line(&format!("Triggering savepoint for job {}.", job.summary.job_id));
     output.line("Waiting for response...");
     let native = args.format == SavepointType::Native;
@@ -298,15 +186,8 @@ pub fn upgrade(args: &UpgradeArgs, data_dir: &Path, output: Output) -> Result<()
     let components = new_components(args, &running, data_dir)?;
     let mut modules = BTreeMap::new();
     for (uid, path) in components {
-        let bytes = std::fs::read(&path).map_err(|error| Failure {
-            uid: Some(uid.to_string()),
-            path: Some(path.display().to_string()),
-            ..Failure::usage(format!(
-                "operator \"{uid}\": cannot read the module {}: {error}",
-                path.display()
-            ))
-        })?;
-        let uploaded = client.upload(&job, &bytes).map_err(|error| Failure {
+        let bytes = read_component(&uid, &path)?;
+        let uploaded = client.upload(&job.host, &bytes).map_err(|error| Failure {
             uid: Some(uid.to_string()),
             path: Some(path.display().to_string()),
             message: format!("operator \"{uid}\": {}: {}", path.display(), error.message),
@@ -393,36 +274,4 @@ fn new_components(
         components.insert(module.uid, path);
     }
     Ok(components)
-}
-
-/// Milliseconds since the Unix epoch as `2026-11-21 05:20:00` (UTC). Howard Hinnant's `civil_from_days`.
-fn date_time(ms: i64) -> String {
-    let seconds = ms.div_euclid(1000);
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let day_of_era = z.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        assert_eq!(super::date_time(0), "1970-01-01 00:00:00");
-        assert_eq!(super::date_time(1_709_251_199_000), "2024-02-29 23:59:59");
-        assert_eq!(super::date_time(1_795_238_400_000), "2026-11-21 05:20:00");
-        assert_eq!(super::date_time(-1), "1969-12-31 23:59:59");
-    }
 }

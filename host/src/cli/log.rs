@@ -1,11 +1,15 @@
 //! Log lines on stderr, beside a progress line where there is one.
 
 use std::io::{self, Write};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use indicatif::ProgressBar;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::api::logs::{JobLogLayer, JobLogs};
 
 /// The progress line that stands at the bottom of the terminal, if any.
 static BAR: OnceLock<Mutex<Option<ProgressBar>>> = OnceLock::new();
@@ -60,13 +64,18 @@ impl MakeWriter<'_> for Stderr {
     }
 }
 
-/// Starts logging: `REGRAFT_LOG` chooses what (`debug`, `regraft=trace`), `default` applies without it.
-pub fn start(default: &str) {
+/// Starts logging: `REGRAFT_LOG` chooses what (`debug`, `regraft=trace`), `default` applies without it. What is logged for
+/// a job goes to its log in `jobs`, too.
+pub fn start(default: &str, jobs: Option<Arc<JobLogs>>) {
     let filter = EnvFilter::try_from_env("REGRAFT_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let stderr = tracing_subscriber::fmt::layer()
         .with_target(false)
-        .with_writer(Stderr);
+        .with_writer(Stderr)
+        .with_ansi(false);
+    let subscriber = tracing_subscriber::registry()
+        .with(filter)
+        .with(stderr)
+        .with(jobs.map(JobLogLayer));
     // A second start in the same process (tests) changes nothing.
-    let _ = subscriber.with_ansi(false).try_init();
+    let _ = subscriber.try_init();
 }

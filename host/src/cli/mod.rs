@@ -5,7 +5,7 @@
 //! - [`habits`]: spellings from elsewhere.
 //! - [`args`]: verbs and flags.
 //! - [`output`], [`log`], [`progress`]: stdout for results, stderr for everything else.
-//! - [`build`], [`job`], [`state`], [`run`]: the verbs.
+//! - [`build`], [`job`], [`show`], [`state`], [`dispose`], [`serve`], [`run`], [`submit`]: the verbs.
 
 pub mod exit_status;
 pub mod failure;
@@ -16,13 +16,19 @@ pub mod log;
 pub mod progress;
 pub mod build;
 pub mod job;
+pub mod show;
 pub mod state;
+pub mod dispose;
+pub mod serve;
 pub mod run;
+pub mod submit;
 
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use regraft_model::error_kind::ErrorKind;
 
+use crate::api::logs::JobLogs;
 use args::{Cli, Parsed, Verb};
 use exit_status::ExitStatus;
 use failure::Failure;
@@ -54,33 +60,46 @@ pub fn main(args: Vec<OsString>) -> ExitStatus {
 fn verb(cli: &Cli) -> Result<ExitStatus, Failure> {
     let output = Output { json: cli.json };
     let data_dir = crate::data_dir::data_dir()?;
-    log::start(if matches!(cli.verb, Verb::Run(_)) {
-        "info"
-    } else {
-        "warn"
-    });
+    let logs = matches!(cli.verb, Verb::Serve(_)).then(|| Arc::new(JobLogs::new(&data_dir)));
+    let runs_jobs = logs.is_some() || matches!(&cli.verb, Verb::Run(args) if !args.detached);
+    log::start(if runs_jobs { "info" } else { "warn" }, logs.clone());
     match &cli.verb {
         Verb::New(args) => build::new(args, &data_dir, output)?,
         Verb::Build(args) => build::build(args, &data_dir, output)?,
         Verb::Validate(args) => build::validate(args, &data_dir, output)?,
         Verb::Graph(args) => build::graph(args, &data_dir, output)?,
         Verb::Inspect(args) => build::inspect(args, &data_dir, output)?,
-        Verb::List(args) => job::list(args, &data_dir, output)?,
-        Verb::Info(args) => job::info(args, &data_dir, output)?,
-        Verb::Savepoint(args) => job::savepoint(args, &data_dir, output)?,
+        Verb::List(args) => show::list(args, &data_dir, output)?,
+        Verb::Info(args) => show::info(args, &data_dir, output)?,
+        Verb::Logs(args) => show::logs(args, &data_dir, output)?,
+        Verb::Savepoint(args) => match &args.dispose {
+            Some(path) => runtime()?.block_on(dispose::dispose(path, &args.host, args.force, &data_dir, output))?,
+            None => job::savepoint(args, &data_dir, output)?,
+        },
         Verb::Stop(args) => job::stop(args, &data_dir, output)?,
         Verb::Cancel(args) => job::cancel(args, &data_dir, output)?,
         Verb::Upgrade(args) => job::upgrade(args, &data_dir, output)?,
         Verb::State(args) => runtime()?.block_on(state::state(args, output))?,
-        Verb::Run(args) => {
-            let runtime = runtime()?;
-            let status = runtime.block_on(run::run(args, &data_dir, output));
-            // A build or a read that hangs must not keep the process.
-            runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-            return status;
+        Verb::Run(args) if args.detached => {
+            let origin = runtime()?.block_on(run::Origin::read(args));
+            submit::submit(args, &data_dir, origin, output)?;
+        }
+        Verb::Run(args) => return to_its_end(run::run(args, &data_dir, output)),
+        Verb::Serve(args) => {
+            let logs = logs.unwrap_or_else(|| Arc::new(JobLogs::new(&data_dir)));
+            return to_its_end(serve::serve(args, &data_dir, output, logs));
         }
     }
     Ok(ExitStatus::Done)
+}
+
+/// Runs jobs, in this process.
+fn to_its_end(running: impl Future<Output = Result<ExitStatus, Failure>>) -> Result<ExitStatus, Failure> {
+    let runtime = runtime()?;
+    let status = runtime.block_on(running);
+    // A build or a read that hangs must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    status
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

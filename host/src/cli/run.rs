@@ -1,6 +1,7 @@
 //! `run`: a job attached to this process, with the API on a loopback port, a progress line, and Ctrl-C.
 
-use std::path::{Path, PathBuf};
+use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 
 use regraft_model::error_kind::ErrorKind;
@@ -16,19 +17,20 @@ use super::job::absolute;
 use super::log;
 use super::output::{Output, print};
 use super::progress::Progress;
+use super::serve::host_context;
 use crate::api::announce::Announcement;
 use crate::api::client::Client;
+use crate::api::entries::refuse_collision;
 use crate::api::host::Host;
-use crate::api::routes::Server;
+use crate::api::routes::{Access, Server};
 use crate::api::types::SavepointRequest;
 use crate::dataflow::control::locked;
-use crate::dataflow::executor::Threads;
 use crate::dataflow::sink::print::leave_stdout;
-use crate::environment::real::RealEnvironment;
 use crate::graph::job_graph::JobGraph;
 use crate::jobs::handle::{JobHandle, JobView};
-use crate::jobs::start::{HostContext, NewJob, RestoreFrom, start};
+use crate::jobs::start::{NewJob, RestoreFrom, start};
 use crate::jobs::status::JobStatus;
+use crate::jobs::submission::Allow;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::restore::RestoreOptions;
 use crate::storage::LocalStores;
@@ -64,24 +66,11 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     let (build_graph, build_engine) = (graph.clone(), engine.clone());
     let modules = tokio::task::spawn_blocking(move || build_and_load(&build_graph, &build_engine)).await;
     let modules = modules.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
-    let mut allowed = Allowed::from(args);
-    if let Some(location) = &args.restore.from_savepoint {
-        // What is wrong with it is told when it is read in earnest.
-        allowed.origin = Savepoint::open(&LocalStores, location)
-            .await
-            .ok()
-            .map(|savepoint| savepoint.metadata.job_id);
-    }
+    let (origin, allow) = (Origin::read(args).await, Allow::from(args));
     let (others_graph, dir) = (graph.clone(), data_dir.to_owned());
-    let others = tokio::task::spawn_blocking(move || refuse_collisions(&others_graph, &dir, &allowed)).await;
+    let others = tokio::task::spawn_blocking(move || refuse_collisions(&others_graph, &dir, allow, origin)).await;
     others.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
-    let context = HostContext {
-        environment: Arc::new(RealEnvironment::default()),
-        stores: Arc::new(LocalStores),
-        executor: Arc::new(Threads),
-        checkpoint_dir: data_dir.join("checkpoints"),
-        recovers: false,
-    };
+    let context = host_context(data_dir, false);
     let restore = args.restore.from_savepoint.as_ref().map(|location| RestoreFrom {
         location: location.clone(),
         options: RestoreOptions {
@@ -103,7 +92,7 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
         },
     )
     .await?;
-    let host = Arc::new(Host::new(engine));
+    let host = Arc::new(Host::new(engine, context, None));
     host.add(job.clone());
     let interrupted = attend(&job, &host, data_dir).await?;
     end(&job, &interrupted, started.elapsed().as_millis() as u64, output)
@@ -115,10 +104,12 @@ async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path) -> Result<In
     // Before anybody is told that the job runs: from then on Ctrl-C must mean what it says.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
-    let server = Server::start(host.clone(), 0).await.map_err(io)?;
+    let server = Server::start(host.clone(), (Ipv4Addr::LOCALHOST, 0).into(), Access::new(None))
+        .await
+        .map_err(io)?;
     let announced = Announcement {
-        job_id: job.job_id(),
-        name: job.shared.graph.name.clone(),
+        job_id: Some(job.job_id()),
+        name: Some(job.shared.graph.name.clone()),
         pid: std::process::id(),
         url: format!("http://{}", server.address),
     }
@@ -260,75 +251,50 @@ fn finished_json(
     })
 }
 
-/// What may collide with other jobs.
-struct Allowed {
-    same_name: bool,
-    shared_output: bool,
-    /// The job whose savepoint is restored.
-    origin: Option<JobId>,
+/// The job whose savepoint is restored.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Origin(Option<JobId>);
+
+impl Origin {
+    /// Reads it from the savepoint. What is wrong with that is told when it is read in earnest.
+    pub async fn read(args: &RunArgs) -> Self {
+        let Some(location) = &args.restore.from_savepoint else {
+            return Self(None);
+        };
+        let opened = Savepoint::open(&LocalStores, location).await;
+        Self(opened.ok().map(|savepoint| savepoint.metadata.job_id))
+    }
 }
 
-impl From<&RunArgs> for Allowed {
+impl From<&RunArgs> for Allow {
     fn from(args: &RunArgs) -> Self {
         Self {
             same_name: args.allow_same_name,
             shared_output: args.allow_shared_output,
-            origin: None,
         }
     }
 }
 
-/// A job of the same name, or one that writes to the same directory, runs already.
-fn refuse_collisions(graph: &JobGraph, data_dir: &Path, allowed: &Allowed) -> Result<(), Failure> {
-    let client = Client::new(None, data_dir);
+/// A job of the same name, or one that writes to the same directory, runs already on this machine.
+pub(super) fn refuse_collisions(
+    graph: &JobGraph,
+    data_dir: &Path,
+    allow: Allow,
+    Origin(origin): Origin,
+) -> Result<(), Failure> {
+    let token = std::env::var("REGRAFT_TOKEN").ok();
+    let client = Client::new(None, token.as_deref(), data_dir);
     // A host that has just ended, and one that does not answer, write nothing.
     let running = client.jobs().unwrap_or_default();
-    let running = running.iter().filter(|job| !job.summary.status.is_terminal());
-    for job in running {
+    for job in running.iter().filter(|job| !job.summary.status.is_over()) {
         let (id, name) = (job.summary.job_id, &job.summary.name);
-        if allowed.origin == Some(id) {
+        if origin == Some(id) {
             log::line(&format!(
                 "warning: job \"{name}\" ({id}), whose savepoint this is, still runs; as in Flink, should it fail it may fall back behind the savepoint and read again what this job has from it"
             ));
         }
-        if *name == graph.name && !allowed.same_name {
-            let message = format!(
-                "a job named \"{name}\" is running already ({id}); stop it, give this one another name with --name, or allow it with --allow-same-name"
-            );
-            return Err(Failure::new(ErrorKind::Failed, message));
-        }
         let Ok(view) = client.info(job) else { continue };
-        let theirs: Vec<PathBuf> = view
-            .operators
-            .iter()
-            .filter_map(|node| node.target.clone())
-            .map(PathBuf::from)
-            .collect();
-        for node in &graph.nodes {
-            let Some(path) = node.output_dir() else { continue };
-            if theirs.iter().any(|their| same_dir(their, path)) && !allowed.shared_output {
-                let message = format!(
-                    "sink \"{uid}\" writes to {}, where job \"{name}\" ({id}) writes already; write elsewhere (--set {uid}.path=…), or allow it with --allow-shared-output",
-                    path.display(),
-                    uid = node.uid
-                );
-                let path = Some(path.display().to_string());
-                return Err(Failure {
-                    uid: Some(node.uid.to_string()),
-                    path,
-                    ..Failure::new(ErrorKind::Failed, message)
-                });
-            }
-        }
+        refuse_collision(graph, &view, allow)?;
     }
     Ok(())
-}
-
-fn same_dir(a: &Path, b: &Path) -> bool {
-    let real = |path: &Path| {
-        path.canonicalize()
-            .or_else(|_| std::path::absolute(path))
-            .unwrap_or_else(|_| path.to_owned())
-    };
-    real(a) == real(b)
 }

@@ -62,7 +62,11 @@ pub async fn state(args: &StateArgs, output: Output) -> Result<(), Failure> {
     }
 }
 
-async fn open(path: &str) -> Result<Savepoint, Failure> {
+/// Opens a savepoint.
+///
+/// # Errors
+/// [`Failure`] where there is none.
+pub(super) async fn open(path: &str) -> Result<Savepoint, Failure> {
     Savepoint::open(&LocalStores, path)
         .await
         .map_err(|error: MetadataError| Failure {

@@ -41,7 +41,7 @@ mod rounds;
 mod storing;
 mod committing;
 mod failover;
-mod ending;
+pub(super) mod ending;
 
 use failover::{Failover, Guilty};
 use regions::RegionRun;

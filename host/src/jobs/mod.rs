@@ -13,6 +13,7 @@
 //! - [`resume`], [`begin`], [`attempt`]: where to go on from, with what state, and what else it takes to do so.
 //! - [`control`]: one job's control loop: events in, rounds driven, failures answered, the end.
 //! - [`start`]: a new job. [`recover`]: one that another process ran.
+//! - [`submission`], [`catalog`]: what it takes to start a job again, and the durable list of a host's jobs.
 
 pub mod status;
 pub mod restart;
@@ -32,3 +33,5 @@ pub mod attempt;
 pub mod control;
 pub mod start;
 pub mod recover;
+pub mod submission;
+pub mod catalog;

@@ -346,19 +346,29 @@ impl JobDirectory {
         self.read(ENDED).await
     }
 
-    /// Removes all but the record that it has ended.
+    /// Removes all but the record that it has ended. What savepoints name goes last: as long as anything else is there,
+    /// it is known what must stay pending.
     ///
     /// # Errors
     /// As the store says; the rest of it stays.
     pub async fn clear(&self) -> Result<(), StoreError> {
         let (directories, names) = self.storage.list_names().await?;
-        for directory in directories {
-            self.storage.delete_prefix(&directory).await?;
+        for directory in directories.iter().filter(|name| *name != SAVEPOINTS) {
+            self.storage.delete_prefix(directory).await?;
         }
         for name in names.iter().filter(|name| *name != ENDED) {
             self.storage.delete(name).await?;
         }
-        Ok(())
+        self.storage.delete_prefix(SAVEPOINTS).await
+    }
+
+    /// Whether nothing but the record that it has ended is there.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn is_clear(&self) -> Result<bool, StoreError> {
+        let (directories, names) = self.storage.list_names().await?;
+        Ok(directories.is_empty() && names.iter().all(|name| name == ENDED))
     }
 
     /// Removes all of it.

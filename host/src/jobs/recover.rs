@@ -5,8 +5,9 @@ use std::sync::Arc;
 use regraft_model::id::{AttemptId, CheckpointId, JobId};
 
 use super::attempt::{Prepared, Wish, descriptions, modules_of, prepare};
+use super::control::ending::clean_up;
 use super::handle::JobHandle;
-use super::job::{HostContext, LoadModule};
+use super::job::{HostContext, Job, LoadModule};
 use super::records::{EndRecord, RecordError};
 use super::resume::{AttemptError, Durable, Over};
 use super::start::{admitted, assemble, launch};
@@ -55,12 +56,14 @@ pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovere
     let job = Arc::new(job);
     if let Some(ended) = job.directory.end().await? {
         // It may have been killed before all was removed.
-        if ended.status != JobStatus::Failed && !retains(&job.graph, &ended) {
-            job.directory.clear().await?;
+        if !job.directory.is_clear().await? {
+            clean_up(&job, &ended).await;
         }
         return Ok(Recovered::Ended(ended));
     }
     if job.directory.newest_attempt().await?.is_none() {
+        // Whoever starts it begins anew, and must not find what another start has created.
+        job.directory.remove().await?;
         return Ok(Recovered::NeverBegun);
     }
     let durable = Durable::read(&job).await?;
@@ -93,6 +96,23 @@ pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovere
     }
 }
 
+/// Ends a job that does not run, and that nobody wants to bring back any more: it is CANCELED.
+///
+/// # Errors
+/// [`AttemptError`]; it can be tried again.
+pub async fn give_up(host: &HostContext, job_id: JobId, graph: JobGraph) -> Result<(), AttemptError> {
+    let (job, _) = assemble(host, job_id, graph).map_err(AttemptError::fatal)?;
+    let record = EndRecord {
+        status: JobStatus::Canceled,
+        ended_at: host.environment.clock().now_ms(),
+        savepoint: None,
+        failure: None,
+    };
+    job.directory.write_end(&record).await?;
+    clean_up(&job, &record).await;
+    Ok(())
+}
+
 /// Whoever keeps the list of jobs has noted the end of one: what the job has left of itself goes, but for the checkpoints of
 /// one that failed, or was cancelled and retains them.
 ///
@@ -113,7 +133,7 @@ fn retains(graph: &JobGraph, ended: &EndRecord) -> bool {
 }
 
 /// Writes the end of a job down that had come to it, and cleans up.
-async fn end(job: &super::job::Job, over: &Over) -> Result<EndRecord, RecordError> {
+async fn end(job: &Job, over: &Over) -> Result<EndRecord, RecordError> {
     let record = EndRecord {
         status: JobStatus::Finished,
         ended_at: job.host.environment.clock().now_ms(),

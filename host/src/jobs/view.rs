@@ -12,7 +12,7 @@ use super::deploy::Counters;
 use super::status::JobStatus;
 use crate::dataflow::control::{NodeCounters, locked};
 use crate::dataflow::operator::Modules;
-use crate::graph::job_graph::{EffectiveSetting, JobGraph, NodeKind};
+use crate::graph::job_graph::{EffectiveSetting, JobGraph, Node, NodeKind};
 use regraft_model::snapshot::SnapshotKind;
 
 /// A completed checkpoint or savepoint, as it is shown.
@@ -264,24 +264,16 @@ impl JobShared {
         let (mut records_in, mut records_out, mut dead_letters) = (0, 0, 0);
         for node in &self.graph.nodes {
             let uid = &node.uid;
-            let kind = match node.kind {
-                NodeKind::Source(_) => "source",
-                NodeKind::Operator(_) => "operator",
-                NodeKind::Sink(_) => "sink",
-            };
             let view = NodeView {
-                uid: uid.clone(),
-                kind: kind.to_owned(),
-                parallelism: node.parallelism,
                 module: state.modules.get(uid).map(|module| module.digest().short()),
                 states: state.descriptions.get(uid).map_or_else(Vec::new, |description| {
                     description.states.iter().map(|state| state.name.clone()).collect()
                 }),
-                target: node.output_dir().map(|dir| dir.display().to_string()),
                 records_in: self.sum(uid, |c| c.records_in.load(Ordering::Relaxed)),
                 records_out: self.sum(uid, |c| c.records_out.load(Ordering::Relaxed)),
                 keys: self.sum(uid, |c| c.keys.load(Ordering::Relaxed)),
                 dead_letters: self.sum(uid, |c| c.dead_letters.load(Ordering::Relaxed)),
+                ..NodeView::from(node)
             };
             match node.kind {
                 NodeKind::Source(_) => records_in += view.records_in,
@@ -291,12 +283,7 @@ impl JobShared {
             operators.push(view);
         }
         JobView {
-            job_id: self.job_id,
-            name: self.graph.name.clone(),
             status: state.status,
-            parallelism: self.graph.parallelism,
-            max_parallelism: self.graph.max_parallelism,
-            started_at: self.started_at,
             restored_from: self.restored_from.clone(),
             version: state.version,
             records_in,
@@ -310,12 +297,62 @@ impl JobShared {
             last_failure: state.last_failure.clone(),
             failure: state.failure.clone(),
             operators,
-            settings: self
-                .graph
-                .settings
-                .iter()
-                .map(|(key, setting)| (key.clone(), setting.into()))
-                .collect(),
+            ..JobView::bare(self.job_id, &self.graph.name, self.started_at, Some(&self.graph))
+        }
+    }
+}
+
+impl From<&Node> for NodeView {
+    /// A node of which nothing runs.
+    fn from(node: &Node) -> Self {
+        let kind = match node.kind {
+            NodeKind::Source(_) => "source",
+            NodeKind::Operator(_) => "operator",
+            NodeKind::Sink(_) => "sink",
+        };
+        Self {
+            uid: node.uid.clone(),
+            kind: kind.to_owned(),
+            parallelism: node.parallelism,
+            module: None,
+            states: vec![],
+            target: node.output_dir().map(|dir| dir.display().to_string()),
+            records_in: 0,
+            records_out: 0,
+            keys: 0,
+            dead_letters: 0,
+        }
+    }
+}
+
+impl JobView {
+    /// A job of which nothing runs. `graph` is none where its job file does not read any more.
+    #[must_use]
+    pub fn bare(job_id: JobId, name: &str, started_at: i64, graph: Option<&JobGraph>) -> Self {
+        Self {
+            job_id,
+            name: name.to_owned(),
+            status: JobStatus::Created,
+            parallelism: graph.map_or(0, |graph| graph.parallelism),
+            max_parallelism: graph.map_or(0, |graph| graph.max_parallelism),
+            started_at,
+            restored_from: None,
+            version: JobVersion(1),
+            records_in: 0,
+            records_out: 0,
+            dead_letters: 0,
+            last_checkpoint: None,
+            checkpoints: 0,
+            recent_checkpoints: vec![],
+            attempt: AttemptId(0),
+            restarts: 0,
+            last_failure: None,
+            failure: None,
+            operators: graph.map_or_else(Vec::new, |graph| graph.nodes.iter().map(NodeView::from).collect()),
+            settings: graph.map_or_else(BTreeMap::new, |graph| {
+                let settings = graph.settings.iter();
+                settings.map(|(key, setting)| (key.clone(), setting.into())).collect()
+            }),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod load;
 pub mod verify;
 pub mod show;
 pub mod restore;
+pub mod dispose;
 
 #[cfg(test)]
 mod test_data;

@@ -128,7 +128,48 @@ fn stop_cancel_and_savepoint() {
     let Verb::Savepoint(args) = parsed("regraft savepoint job dir --type canonical") else {
         panic!()
     };
-    assert_eq!((args.job.job.as_str(), args.dir.as_deref()), ("job", Some("dir")));
+    assert_eq!((args.job.as_deref(), args.dir.as_deref()), (Some("job"), Some("dir")));
+    let Verb::Savepoint(args) = parsed("regraft savepoint -d dir --force") else {
+        panic!()
+    };
+    assert_eq!(
+        (args.job, args.dispose.as_deref(), args.force),
+        (None, Some("dir"), true)
+    );
+    assert!(refused("regraft savepoint job -d dir").contains("cannot be used with"));
+    assert!(refused("regraft savepoint job --force").contains("cannot be used with"));
+}
+
+#[test]
+fn jobs_are_served_submitted_listed_and_read() {
+    let Verb::Serve(args) = parsed("regraft serve") else {
+        panic!()
+    };
+    assert_eq!(
+        (args.listen.as_str(), args.config, args.token_file),
+        ("127.0.0.1:7878", None, None)
+    );
+    for line in [
+        "-d job.toml",
+        "--detached job.toml",
+        "-detached job.toml",
+        "job.toml --detach",
+    ] {
+        assert!(run(line).detached, "{line}");
+    }
+    assert!(!run("job.toml -- -d").detached);
+    let Verb::List(args) = parsed("regraft list -a --host h") else {
+        panic!()
+    };
+    assert!(args.all && args.host.host.as_deref() == Some("h"));
+    let Verb::List(args) = parsed("regraft list --snapshots job") else {
+        panic!()
+    };
+    assert_eq!(args.snapshots.as_deref(), Some("job"));
+    let Verb::Logs(args) = parsed("regraft logs job -f --lines 5") else {
+        panic!()
+    };
+    assert!(args.follow && args.lines == 5 && args.job.job == "job");
 }
 
 #[test]
@@ -151,8 +192,10 @@ fn every_verb_takes_json_and_lists_the_exit_statuses() {
         "new",
         "build",
         "run",
+        "serve",
         "list",
         "info",
+        "logs",
         "savepoint",
         "stop",
         "cancel",

@@ -66,6 +66,12 @@ async fn leave(job: &Arc<Job>, record: &EndRecord) {
             return;
         }
     }
+    clean_up(job, record).await;
+}
+
+/// Cleans up after a job that is written down to have ended. Doing it again, where a killed process had it under way,
+/// changes nothing.
+pub(in crate::jobs) async fn clean_up(job: &Job, record: &EndRecord) {
     // As in Flink: a failed job's checkpoints stay, those of a cancelled one as its settings say.
     let retained = record.status == JobStatus::Canceled && job.graph.checkpoint.on_cancel == OnCancel::Retain;
     let keep = record.status == JobStatus::Failed || retained;

@@ -1,0 +1,158 @@
+//! One host per data directory: a lock that dies with its process, however that ends.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Who holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its process.
+    pub pid: u32,
+    /// Where it listens; none: it is still starting.
+    pub url: Option<String>,
+}
+
+/// Why a data directory cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another host has it.
+    #[error(
+        "the data directory {} is in use by another `regraft serve`{}: two hosts would run the same jobs twice. Use that one, stop it, or set REGRAFT_DATA to another directory.",
+        dir.display(),
+        shown(.holder)
+    )]
+    Held {
+        /// The data directory.
+        dir: PathBuf,
+        /// Who, where it has said so.
+        holder: Option<Holder>,
+    },
+    /// The file system said no.
+    #[error("cannot lock the data directory: {}: {error}. Check its owner and mode, or set REGRAFT_DATA to another directory.", path.display())]
+    Io {
+        /// The lock's file.
+        path: PathBuf,
+        /// Its words.
+        error: std::io::Error,
+    },
+}
+
+fn shown(holder: &Option<Holder>) -> String {
+    match holder {
+        Some(Holder { pid, url: Some(url) }) => format!(" (pid {pid}, {url})"),
+        Some(Holder { pid, url: None }) => format!(" (pid {pid})"),
+        None => String::new(),
+    }
+}
+
+/// A data directory that this process has to itself.
+#[derive(Debug)]
+pub struct HostLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl HostLock {
+    /// Takes the data directory, and makes it where it is not there.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn take(data_dir: &Path) -> Result<Self, LockError> {
+        let path = data_dir.join("host.lock");
+        let io = |error| LockError::Io {
+            path: path.clone(),
+            error,
+        };
+        std::fs::create_dir_all(data_dir).map_err(io)?;
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                // Its holder may be just writing it.
+                let holder = file.read_to_string(&mut text).ok();
+                return Err(LockError::Held {
+                    dir: data_dir.to_owned(),
+                    holder: holder.and_then(|_| serde_json::from_str(&text).ok()),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        let mut lock = Self { file, path };
+        lock.say(None)?;
+        Ok(lock)
+    }
+
+    /// Says where this process listens, for the message of whoever comes second.
+    ///
+    /// # Errors
+    /// [`LockError::Io`].
+    pub fn say(&mut self, url: Option<&str>) -> Result<(), LockError> {
+        let holder = Holder {
+            pid: std::process::id(),
+            url: url.map(str::to_owned),
+        };
+        let text = serde_json::to_string(&holder).unwrap_or_default();
+        let written = self
+            .file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .and_then(|()| self.file.write_all(text.as_bytes()));
+        written.map_err(|error| LockError::Io {
+            path: self.path.clone(),
+            error,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_the_first_is() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let data = dir.path().join("data");
+        let mut first = HostLock::take(&data).expect("nobody has it");
+        let second = || HostLock::take(&data).expect_err("the first has it").to_string();
+        let (dir, pid) = (data.display(), std::process::id());
+        let rest =
+            "two hosts would run the same jobs twice. Use that one, stop it, or set REGRAFT_DATA to another directory.";
+        assert_eq!(
+            second(),
+            format!("the data directory {dir} is in use by another `regraft serve` (pid {pid}): {rest}")
+        );
+        first.say(Some("http://127.0.0.1:7878")).expect("said");
+        assert_eq!(
+            second(),
+            format!(
+                "the data directory {dir} is in use by another `regraft serve` (pid {pid}, http://127.0.0.1:7878): {rest}"
+            )
+        );
+        std::fs::write(data.join("host.lock"), "").expect("emptied");
+        assert_eq!(
+            second(),
+            format!("the data directory {dir} is in use by another `regraft serve`: {rest}")
+        );
+        drop(first);
+        drop(HostLock::take(&data).expect("nobody has it"));
+        let held = HostLock::take(Path::new("/dev/null/data"))
+            .expect_err("no directory")
+            .to_string();
+        assert!(
+            held.starts_with("cannot lock the data directory: /dev/null/data/host.lock: Not a directory")
+                && held.ends_with("Check its owner and mode, or set REGRAFT_DATA to another directory."),
+            "{held}"
+        );
+    }
+}

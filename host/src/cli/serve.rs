@@ -1,0 +1,232 @@
+//! `serve`: a host of its own for many jobs. It ends on Ctrl-C or SIGTERM, and its jobs go on with the next one.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use regraft_model::error_kind::ErrorKind;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::ServeArgs;
+use super::build::engine;
+use super::exit_status::ExitStatus;
+use super::failure::Failure;
+use super::log;
+use super::output::{Output, print};
+use crate::api::announce::Announcement;
+use crate::api::host::{Host, Serving};
+use crate::api::lock::{HostLock, LockError};
+use crate::api::logs::JobLogs;
+use crate::api::routes::{Access, Server};
+use crate::dataflow::executor::Threads;
+use crate::dataflow::sink::print::leave_stdout;
+use crate::environment::real::RealEnvironment;
+use crate::jobs::catalog::Catalog;
+use crate::jobs::start::HostContext;
+use crate::jobs::submission::ConfigFile;
+use crate::storage::{LocalStores, Storage};
+
+/// What a host on this machine lends its jobs. `recovers`: whether the next host brings them back.
+#[must_use]
+pub fn host_context(data_dir: &Path, recovers: bool) -> HostContext {
+    HostContext {
+        environment: Arc::new(RealEnvironment::default()),
+        stores: Arc::new(LocalStores),
+        executor: Arc::new(Threads),
+        checkpoint_dir: data_dir.join("checkpoints"),
+        recovers,
+    }
+}
+
+/// `regraft serve`. Log lines go to `logs`, too.
+///
+/// # Errors
+/// [`Failure`] where it cannot have the data directory or the address.
+pub async fn serve(
+    args: &ServeArgs,
+    data_dir: &Path,
+    output: Output,
+    logs: Arc<JobLogs>,
+) -> Result<ExitStatus, Failure> {
+    let listen = address(&args.listen)?;
+    let token = token(args, listen)?;
+    let config = config(args, data_dir)?;
+    if output.json {
+        leave_stdout();
+    }
+    let mut lock = HostLock::take(data_dir)?;
+    let io = |error: std::io::Error| Failure::new(ErrorKind::Failed, format!("cannot serve: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
+    let catalog = Storage::open(&data_dir.join("jobs").to_string_lossy());
+    let catalog = catalog.map_err(|error| Failure::new(ErrorKind::Failed, error.to_string()))?;
+    let serving = Serving {
+        catalog: Catalog::new(catalog),
+        logs,
+        config,
+        ending: std::sync::Mutex::new(false),
+    };
+    let host = Arc::new(Host::new(
+        engine(data_dir)?,
+        host_context(data_dir, true),
+        Some(serving),
+    ));
+    let unfinished = host.open_catalog().await?;
+    let server = Server::start(host.clone(), listen, Access::new(token.as_deref()));
+    let server = server.await.map_err(|error| taken(listen, &error))?;
+    let url = format!("http://{}", server.address);
+    lock.say(Some(&url))?;
+    let announced = Announcement {
+        job_id: None,
+        name: None,
+        pid: std::process::id(),
+        url: url.clone(),
+    }
+    .publish(data_dir);
+    if let Err(error) = &announced {
+        let dir = data_dir.display();
+        tracing::warn!("this host cannot be announced in {dir}: {error}; other terminals need --host {url}");
+    }
+    tracing::info!("Serving on {url}, with the data directory {}.", data_dir.display());
+    if output.json {
+        print(&json!({ "pid": std::process::id(), "url": url }).to_string());
+    }
+    if !unfinished.is_empty() {
+        tracing::info!("Bringing back {} job(s).", unfinished.len());
+    }
+    let bringing = tokio::spawn({
+        let host = host.clone();
+        async move { host.bring_back(unfinished).await }
+    });
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    log::line("ending: jobs are suspended, and the next `regraft serve` brings them back; Ctrl-C again ends at once");
+    // Nobody is sent here any more.
+    drop(announced);
+    tokio::select! {
+        () = host.end() => {}
+        _ = interrupt.recv() => std::process::exit(ExitStatus::Interrupted.code().into()),
+        _ = terminate.recv() => std::process::exit(ExitStatus::Interrupted.code().into()),
+    }
+    bringing.abort();
+    server.end().await;
+    drop(lock);
+    Ok(ExitStatus::Done)
+}
+
+fn address(listen: &str) -> Result<SocketAddr, Failure> {
+    let expected = |why: String| {
+        Failure::usage(format!(
+            "--listen {listen}: {why}; expected an address and a port, for example 127.0.0.1:7878"
+        ))
+    };
+    let mut found = listen.to_socket_addrs().map_err(|error| expected(error.to_string()))?;
+    found
+        .next()
+        .ok_or_else(|| expected("there is no such address".to_owned()))
+}
+
+/// Whoever reaches this host commands it: where other machines do, they need a token.
+fn token(args: &ServeArgs, listen: SocketAddr) -> Result<Option<String>, Failure> {
+    let token = match &args.token_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| Failure {
+                path: Some(path.display().to_string()),
+                ..Failure::usage(format!("--token-file {}: {error}", path.display()))
+            })?;
+            let token = text.trim().to_owned();
+            if token.is_empty() {
+                return Err(Failure::usage(format!("--token-file {}: it is empty", path.display())));
+            }
+            Some(token)
+        }
+        None => std::env::var("REGRAFT_TOKEN").ok().filter(|token| !token.is_empty()),
+    };
+    if token.is_none() && !listen.ip().is_loopback() {
+        return Err(Failure::usage(format!(
+            "--listen {}: other machines reach this address, and whoever does commands this host; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1",
+            args.listen
+        )));
+    }
+    Ok(token)
+}
+
+fn config(args: &ServeArgs, data_dir: &Path) -> Result<Option<ConfigFile>, Failure> {
+    let (path, must) = match &args.config {
+        Some(path) => (std::path::absolute(path).unwrap_or_else(|_| path.clone()), true),
+        None => (data_dir.join("config.toml"), false),
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(ConfigFile { path, text })),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must => Ok(None),
+        Err(error) => Err(Failure {
+            path: Some(path.display().to_string()),
+            ..Failure::usage(format!("cannot read {}: {error}", path.display()))
+        }),
+    }
+}
+
+fn taken(listen: SocketAddr, error: &std::io::Error) -> Failure {
+    Failure::new(
+        ErrorKind::Failed,
+        format!(
+            "cannot listen on {listen}: {error}; choose another port with --listen, for example --listen 127.0.0.1:0"
+        ),
+    )
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        let path = match &error {
+            LockError::Held { dir, .. } => dir,
+            LockError::Io { path, .. } => path,
+        };
+        Self {
+            path: Some(path.display().to_string()),
+            ..Self::new(ErrorKind::Failed, error.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(listen: &str, token_file: Option<&Path>) -> ServeArgs {
+        ServeArgs {
+            listen: listen.to_owned(),
+            config: None,
+            token_file: token_file.map(Path::to_owned),
+        }
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_a_token() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (full, empty) = (dir.path().join("token"), dir.path().join("empty"));
+        std::fs::write(&full, "secret\n").expect("written");
+        std::fs::write(&empty, "\n").expect("written");
+        let token = |listen: &str, file| token(&args(listen, file), address(listen)?);
+        assert_eq!(token("0.0.0.0:0", Some(&full)), Ok(Some("secret".to_owned())));
+        assert_eq!(token("127.0.0.1:0", Some(&full)), Ok(Some("secret".to_owned())));
+        if std::env::var_os("REGRAFT_TOKEN").is_none() {
+            assert_eq!(token("127.0.0.1:0", None), Ok(None));
+            assert_eq!(
+                token("0.0.0.0:7878", None).expect_err("no token").message,
+                "--listen 0.0.0.0:7878: other machines reach this address, and whoever does commands this host; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1"
+            );
+        }
+        let said = token("127.0.0.1:0", Some(&empty)).expect_err("no token").message;
+        assert!(said.ends_with("empty: it is empty"), "{said}");
+        for bad in ["127.0.0.1", "nowhere", "127.0.0.1:port"] {
+            let said = address(bad).expect_err("no address").message;
+            assert!(
+                said.ends_with("expected an address and a port, for example 127.0.0.1:7878"),
+                "{said}"
+            );
+        }
+    }
+}

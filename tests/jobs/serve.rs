@@ -1,0 +1,491 @@
+//! A host that serves: jobs are handed to it, asked about, and come back with the next one.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+
+use crate::setup::{component, info, local, savepoint, show, text, tsv, words_job};
+use crate::support::{Attached, World, wait_until};
+
+/// The JobID of a submitted job.
+#[track_caller]
+fn submit(world: &World, args: &[&str]) -> String {
+    let mut all = vec!["run", "-d"];
+    all.extend_from_slice(args);
+    let ran = world.run(&all).exits(0);
+    let id = ran.stdout.strip_prefix("Job has been submitted with JobID ");
+    let id = id
+        .and_then(|rest| rest.strip_suffix('\n'))
+        .unwrap_or_else(|| panic!("{ran:?}"));
+    assert!(
+        id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "{id}"
+    );
+    id.to_owned()
+}
+
+fn counted(world: &World, job: &str, records: u64) {
+    wait_until("records out", || {
+        info(world, job)["records_out"].as_u64() >= Some(records)
+    });
+}
+
+fn jobs(world: &World, args: &[&str]) -> Vec<(String, String)> {
+    let mut all = vec!["list", "--json"];
+    all.extend_from_slice(args);
+    let list = world.run(&all).exits(0).json();
+    let job = |job: &Value| (text(&job["name"]), text(&job["status"]));
+    list["jobs"].as_array().expect("jobs").iter().map(job).collect()
+}
+
+fn named(name: &str, status: &str) -> (String, String) {
+    (name.to_owned(), status.to_owned())
+}
+
+fn announced(world: &World) -> Value {
+    let text = std::fs::read_to_string(world.path().join("data/run/host.json")).expect("announced");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// One request, as it goes over the wire: the status, and the body as JSON.
+fn http(url: &str, method: &str, path: &str, headers: &str, body: &str) -> (u16, Value) {
+    let address = url.strip_prefix("http://").expect("a URL");
+    let mut stream = TcpStream::connect(address).expect("connected");
+    let length = body.len();
+    let host = if headers.contains("Host:") {
+        String::new()
+    } else {
+        format!("Host: {address}\r\n")
+    };
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\n{host}Content-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"
+    )
+    .expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let status = answer.split(' ').nth(1).expect("a status").parse().expect("a number");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    (status, serde_json::from_str(body).expect("JSON"))
+}
+
+/// A served job that has counted `a b a`.
+fn serving(world: &World) -> (Attached, String) {
+    world.write(
+        "job.toml",
+        &words_job("words", "update").replace("\"off\"", "\"100ms\""),
+    );
+    world.write("in/words.txt", "a b a\n");
+    let host = world.serve(&[]);
+    let id = submit(world, &["job.toml"]);
+    counted(world, &id, 3);
+    (host, id)
+}
+
+#[test]
+fn without_a_host_a_job_is_not_submitted() {
+    let world = World::new();
+    world.write("job.toml", &words_job("words", "update").replace("\"off\"", "\"1s\""));
+    let ran = world.run(&["run", "-d", "job.toml"]).exits(1);
+    assert_eq!(
+        ran.stderr,
+        "error: no host takes jobs on this machine: start one with `regraft serve`, or name one with --host URL\n"
+    );
+    // An attached run takes no others.
+    let attached = world.start(&["job.toml"]);
+    assert_eq!(world.run(&["run", "-d", "job.toml"]).exits(1).stderr, ran.stderr);
+    let announced = world.path().join("data/run").join(format!("{}.json", attached.job_id));
+    let announced: Value = serde_json::from_slice(&std::fs::read(announced).expect("there")).expect("JSON");
+    let ran = world.run(&[
+        "run",
+        "-d",
+        "job.toml",
+        "--name",
+        "other",
+        "--set",
+        "out.path=other",
+        "--host",
+        &text(&announced["url"]),
+    ]);
+    assert_eq!(
+        ran.exits(1).stderr,
+        "error: this host is a `regraft run` with a job of its own and takes no others: start `regraft serve`, and submit to that\n"
+    );
+}
+
+#[test]
+fn a_served_job_is_asked_about_saved_stopped_and_started_again() {
+    let world = World::new();
+    let (host, id) = serving(&world);
+    assert_eq!(announced(&world)["pid"], host.pid());
+    assert_eq!(jobs(&world, &[]), [named("words", "RUNNING")]);
+    let line = world.run(&["list"]).exits(0).stdout;
+    assert!(line.ends_with(&format!(" : {id} : words (RUNNING)\n")), "{line}");
+    let saved = savepoint(&world, &id[..8]);
+    assert!(
+        local(&saved).starts_with(world.path().join("savepoints")),
+        "of the job file's directory: {saved}"
+    );
+    let log = world.run(&["logs", "words"]).exits(0).stdout;
+    assert!(
+        log.contains(&format!(
+            " INFO Job words ({id}) switched from state CREATED to RUNNING.\n"
+        )),
+        "{log}"
+    );
+    assert!(log.contains("(type=SAVEPOINT)"), "{log}");
+    let last = world.run(&["logs", "words", "--lines", "1", "--json"]).exits(0).json();
+    assert_eq!(last["lines"].as_array().map(Vec::len), Some(1));
+
+    let stopped = world.run(&["stop", "words"]).exits(0);
+    let (first, last) = stopped.stdout.split_once('\n').expect("two lines");
+    assert_eq!(first, format!("Suspending job \"{id}\" with a CANONICAL savepoint."));
+    let path = last
+        .trim_end()
+        .strip_prefix("Savepoint completed. Path: ")
+        .expect("a path");
+    assert_eq!(world.committed("out"), ["a\t1", "a\t2", "b\t1"]);
+    assert_eq!(jobs(&world, &[]), []);
+    assert_eq!(jobs(&world, &["--all"]), [named("words", "FINISHED")]);
+    // It can still be asked about, but not be saved.
+    assert_eq!(info(&world, "words")["status"], "FINISHED");
+    let again = world.run(&["savepoint", "words"]).exits(1).stderr;
+    assert_eq!(again, format!("error: job {id} is FINISHED, not RUNNING\n"));
+    // From its savepoint, on the same host: a name and an output that are free again, and a new id.
+    world.write("in/words.txt", "a b a\na\n");
+    let second = submit(&world, &["-s", path, "job.toml"]);
+    assert_ne!(second, id);
+    wait_until("the fourth", || {
+        world.committed("out") == ["a\t1", "a\t2", "a\t3", "b\t1"]
+    });
+    assert_eq!(info(&world, "words")["job_id"], *second, "the one that runs is meant");
+    assert_eq!(
+        jobs(&world, &["-a"]),
+        [named("words", "FINISHED"), named("words", "RUNNING")]
+    );
+    let cancelled = world.run(&["cancel", "words"]).exits(0).stdout;
+    assert_eq!(
+        cancelled,
+        format!("Cancelling job {second}.\nCancelled job {second}.\n")
+    );
+    host.terminate();
+    host.end().exits(0);
+    assert!(!world.path().join("data/run/host.json").exists());
+    assert!(
+        world
+            .path()
+            .join("data/checkpoints")
+            .read_dir()
+            .map_or(true, |mut rest| rest.next().is_none())
+    );
+}
+
+#[test]
+fn jobs_come_back_with_the_next_host_and_ended_ones_do_not() {
+    let world = World::new();
+    let (host, id) = serving(&world);
+    let other = submit(&world, &["job.toml", "--name", "other", "--set", "out.path=out-other"]);
+    world.run(&["cancel", "other"]).exits(0);
+    host.terminate();
+    let ended = host.end().exits(0);
+    assert!(
+        ended
+            .stderr
+            .contains("ending: jobs are suspended, and the next `regraft serve` brings them back"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(world.run(&["list"]).exits(0).stdout, "No running jobs.\n");
+    // The job file is not needed any more.
+    std::fs::remove_file(world.path().join("job.toml")).expect("removed");
+    world.write("in/words.txt", "a b a\nb\n");
+    let mut host = world.serve(&[]);
+    wait_until("both are there", || {
+        jobs(&world, &["-a"]) == [named("words", "RUNNING"), named("other", "CANCELED")]
+    });
+    wait_until("the fourth", || {
+        world.committed("out") == ["a\t1", "a\t2", "b\t1", "b\t2"]
+    });
+    let view = info(&world, "words");
+    assert_eq!(
+        (text(&view["job_id"]), text(&info(&world, "other")["job_id"])),
+        (id.clone(), other)
+    );
+    assert_eq!(view["attempt"], 2);
+    // Killed, too.
+    host.kill();
+    world.write("in/words.txt", "a b a\nb\nc\n");
+    let host = world.serve(&[]);
+    wait_until("the fifth", || {
+        world.committed("out") == ["a\t1", "a\t2", "b\t1", "b\t2", "c\t1"]
+    });
+    assert_eq!(info(&world, "words")["attempt"], 3);
+    let stopped = world.run(&["stop", "words", "--json"]).exits(0).json();
+    assert_eq!(
+        tsv(&crate::setup::counts(&show(&world, &text(&stopped["path"])))),
+        ["a\t2", "b\t2", "c\t1"]
+    );
+    drop(host);
+    let host = world.serve(&[]);
+    assert_eq!(
+        jobs(&world, &["-a"]),
+        [named("words", "FINISHED"), named("other", "CANCELED")]
+    );
+    drop(host);
+}
+
+#[test]
+fn one_data_directory_has_one_host() {
+    let world = World::new();
+    let mut first = world.serve(&[]);
+    let (pid, url) = (first.pid(), text(&announced(&world)["url"]));
+    let second = world.run(&["serve", "--listen", "127.0.0.1:0"]).exits(1);
+    let data = world.path().join("data");
+    assert_eq!(
+        second.stderr,
+        format!(
+            "error: the data directory {} is in use by another `regraft serve` (pid {pid}, {url}): two hosts would run the same jobs twice. Use that one, stop it, or set REGRAFT_DATA to another directory.\n",
+            data.display()
+        )
+    );
+    first.kill();
+    // The lock has died with it.
+    let third = world.serve(&[]);
+    let taken = World::new().run(&[
+        "serve",
+        "--listen",
+        text(&announced(&world)["url"]).trim_start_matches("http://"),
+    ]);
+    assert!(taken.exits(1).stderr.contains("; choose another port with --listen"));
+    drop(third);
+}
+
+#[test]
+fn a_token_is_demanded_where_one_is_set() {
+    let world = World::new();
+    let refused = world.run(&["serve", "--listen", "0.0.0.0:0"]).exits(2);
+    assert_eq!(
+        refused.stderr,
+        "error: --listen 0.0.0.0:0: other machines reach this address, and whoever does commands this host; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1\n"
+    );
+    world.write("token", "secret\n");
+    let host = world.serve(&["--token-file", "token"]);
+    let url = text(&announced(&world)["url"]);
+    let said = "this host demands a token, and the request has not brought the right one: set REGRAFT_TOKEN to the host's, or send `Authorization: Bearer TOKEN`";
+    for args in [&["list"][..], &["list", "--token", "wrong"], &["list", "--host", &url]] {
+        assert_eq!(world.run(args).exits(2).stderr, format!("error: {said}\n"), "{args:?}");
+    }
+    assert_eq!(
+        world.run(&["list", "--token", "secret"]).exits(0).stdout,
+        "No running jobs.\n"
+    );
+    let (status, body) = http(&url, "GET", "/jobs", "", "");
+    assert_eq!((status, &body["error"]["message"]), (401, &json!(said)));
+    let (status, _) = http(&url, "GET", "/jobs", "Authorization: Bearer secret\r\n", "");
+    assert_eq!(status, 200);
+    drop(host);
+}
+
+#[test]
+fn over_http_a_savepoint_is_triggered_and_asked_about() {
+    let world = World::new();
+    let (host, id) = serving(&world);
+    let url = text(&announced(&world)["url"]);
+    let request = json!({ "dir": world.path().join("there") }).to_string();
+    let (status, triggered) = http(&url, "POST", &format!("/jobs/{id}/savepoints"), "", &request);
+    assert_eq!(status, 202);
+    let trigger = format!("/jobs/{id}/savepoints/{}", text(&triggered["trigger_id"]));
+    let mut answer = Value::Null;
+    wait_until("the savepoint", || {
+        answer = http(&url, "GET", &trigger, "", "").1;
+        answer["status"] != "IN_PROGRESS"
+    });
+    assert_eq!(answer["status"], "COMPLETED");
+    let path = text(&answer["path"]);
+    assert!(local(&path).starts_with(world.path().join("there")), "{answer}");
+    show(&world, &path);
+    let (_, triggered) = http(
+        &url,
+        "POST",
+        &format!("/jobs/{id}/savepoints"),
+        "",
+        r#"{"dir":"/dev/null/x"}"#,
+    );
+    let trigger = format!("/jobs/{id}/savepoints/{}", text(&triggered["trigger_id"]));
+    wait_until("a failure", || {
+        answer = http(&url, "GET", &trigger, "", "").1;
+        answer["status"] == "FAILED"
+    });
+    let cause = text(&answer["cause"]["message"]);
+    assert!(cause.starts_with("the savepoint directory cannot be used: "), "{cause}");
+    assert_eq!(http(&url, "GET", &format!("/jobs/{id}/savepoints/0"), "", "").0, 400);
+    assert_eq!(http(&url, "GET", "/nowhere", "", "").0, 404);
+    // Neither web pages nor names that were made to point here.
+    assert_eq!(http(&url, "GET", "/jobs", "Origin: http://evil.example\r\n", "").0, 400);
+    assert_eq!(http(&url, "GET", "/jobs", "Host: evil.example\r\n", "").0, 400);
+    // The same over the command line: listed, and disposed of.
+    let list = world.run(&["list", "--snapshots", "words", "--json"]).exits(0).json();
+    let rows = list["snapshots"].as_array().expect("rows");
+    let of = |kind: &'static str| rows.iter().filter(move |row| row["kind"] == kind);
+    let saved: Vec<&Value> = of("savepoint").collect();
+    assert_eq!(
+        (saved.len(), &saved[0]["path"], &saved[0]["owner"], &saved[0]["trigger"]),
+        (1, &json!(path), &json!("user"), &json!("manual"))
+    );
+    let checkpoint = of("checkpoint").next().expect("one is retained");
+    assert_eq!(
+        (&checkpoint["owner"], &checkpoint["trigger"]),
+        (&json!("host"), &json!("periodic"))
+    );
+    let table = world.run(&["list", "--snapshots", "words"]).exits(0).stdout;
+    assert!(
+        table.starts_with("KIND       OWNER TRIGGER          ID  COMPLETED "),
+        "{table}"
+    );
+    let disposed = world.run(&["savepoint", "-d", &path]).exits(0);
+    assert_eq!(disposed.stdout, format!("Savepoint '{path}' disposed.\n"));
+    assert!(!local(&path).exists());
+    let gone = world.run(&["savepoint", "-d", &path]).exits(1);
+    assert!(
+        gone.stderr.contains("does not exist") || gone.stderr.contains("there is no"),
+        "{}",
+        gone.stderr
+    );
+    drop(host);
+}
+
+#[test]
+fn what_collides_or_does_not_fit_is_no_job() {
+    let world = World::new();
+    let (host, id) = serving(&world);
+    let same = world.run(&["run", "-d", "job.toml"]).exits(1).stderr;
+    assert!(
+        same.starts_with(&format!("error: a job named \"words\" is running already ({id}); ")),
+        "{same}"
+    );
+    let shared = world.run(&["run", "-d", "job.toml", "--name", "b"]).exits(1).stderr;
+    assert!(shared.starts_with("error: sink \"out\" writes to "), "{shared}");
+    // The host looks for itself, whatever the client has seen.
+    let url = text(&announced(&world)["url"]);
+    let record = world.path().join("data/jobs").join(&id).join("job.json");
+    let record: Value = serde_json::from_slice(&std::fs::read(record).expect("there")).expect("JSON");
+    let mut submission = record["submission"].clone();
+    let (status, body) = http(&url, "POST", "/jobs", "", &submission.to_string());
+    assert_eq!(
+        (status, text(&body["error"]["message"])),
+        (409, same["error: ".len()..].trim_end().to_owned())
+    );
+    submission["layers"]["name"] = json!("b");
+    submission["layers"]["set"] = json!(["out.path=other"]);
+    submission["modules"] = json!({});
+    let (status, body) = http(&url, "POST", "/jobs", "", &submission.to_string());
+    assert_eq!((status, &body["error"]["uid"]), (400, &json!("split")), "{body}");
+    // A savepoint that is none, and a job that has another state.
+    let nothing = world
+        .run(&[
+            "run",
+            "-d",
+            "-s",
+            "nowhere",
+            "job.toml",
+            "--name",
+            "b",
+            "--set",
+            "out.path=other",
+        ])
+        .exits(1);
+    assert!(nothing.stderr.contains("nowhere"), "{}", nothing.stderr);
+    assert_eq!(
+        jobs(&world, &["-a"]),
+        [named("words", "RUNNING")],
+        "none of them is listed"
+    );
+    let kept = std::fs::read_dir(world.path().join("data/jobs"))
+        .expect("there")
+        .count();
+    assert_eq!(kept, 1, "and nothing is kept of them");
+    drop(host);
+}
+
+#[test]
+fn settings_are_those_of_the_client_and_of_the_hosts_configuration() {
+    let world = World::new();
+    world.write("in/words.txt", "a\n");
+    world.write(
+        "there/job.toml",
+        &words_job("words", "update").replace("[checkpoint]\ninterval = \"off\"\n", ""),
+    );
+    world.write("there/in/words.txt", "b\n");
+    world.write("host.toml", "[checkpoint]\ninterval = \"150ms\"\nretain = 3\n");
+    let host = world.serve(&["--config", "host.toml"]);
+    let mut command = world.command(&[
+        "run",
+        "-d",
+        "there/job.toml",
+        "--set",
+        "count.config.emit=final",
+        "--",
+        "x",
+    ]);
+    let ran = command.env("REGRAFT_CHECKPOINT_TIMEOUT", "77s").output().expect("ran");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    wait_until("a checkpoint", || {
+        info(&world, "words")["checkpoints"].as_u64() > Some(0)
+    });
+    let settings = info(&world, "words")["settings"].clone();
+    let expected = [
+        ("checkpoint.interval", "\"150ms\"", "config"),
+        ("checkpoint.retain", "3", "config"),
+        ("checkpoint.timeout", "\"77s\"", "environment"),
+        ("count.config.emit", "\"final\"", "command line"),
+    ];
+    for (key, value, origin) in expected {
+        assert!(
+            settings[key]["value"] == value && text(&settings[key]["origin"]).starts_with(origin),
+            "{key}: {}",
+            settings[key]
+        );
+    }
+    // Relative paths are those of the job file's directory.
+    let stopped = world.run(&["stop", "words", "--json"]).exits(0).json();
+    let saved = show(&world, &text(&stopped["path"]));
+    assert!(local(&text(&stopped["path"])).starts_with(world.path().join("there/savepoints")));
+    assert_eq!(tsv(&crate::setup::counts(&saved)), ["b\t1"]);
+    drop(host);
+}
+
+#[test]
+fn a_served_job_is_upgraded_and_forked() {
+    let world = World::new();
+    let (host, id) = serving(&world);
+    let v2 = format!("count={}", component("count-v2").display());
+    let saved = savepoint(&world, "words");
+    let fork = submit(
+        &world,
+        &[
+            "-s",
+            &saved,
+            "job.toml",
+            "--name",
+            "trial",
+            "--module",
+            &v2,
+            "--set",
+            "out.path=out-b",
+        ],
+    );
+    let upgraded = world
+        .run(&["upgrade", "words", "--module", &v2, "--json"])
+        .exits(0)
+        .json();
+    assert_eq!((&upgraded["job_id"], &upgraded["version"]), (&json!(id), &json!(2)));
+    world.write("in/words.txt", "a b a\na\n");
+    wait_until("both have it", || {
+        let has = |dir: &str| world.committed(dir).contains(&"a\t3\t1".to_owned());
+        has("out") && has("out-b")
+    });
+    assert_eq!(world.committed("out-b"), ["a\t3\t1"]);
+    assert_eq!(info(&world, "trial")["job_id"], *fork);
+    drop(host);
+}
