@@ -325,7 +325,12 @@ fn over_http_a_savepoint_is_triggered_and_asked_about() {
     assert_eq!(http(&url, "GET", "/jobs", "Origin: http://evil.example\r\n", "").0, 400);
     assert_eq!(http(&url, "GET", "/jobs", "Host: evil.example\r\n", "").0, 400);
     // The same over the command line: listed, and disposed of.
-    let list = world.run(&["list", "--snapshots", "words", "--json"]).exits(0).json();
+    let mut list = Value::Null;
+    wait_until("a checkpoint is listed", || {
+        list = world.run(&["list", "--snapshots", "words", "--json"]).exits(0).json();
+        let rows = list["snapshots"].as_array().expect("rows");
+        rows.iter().any(|row| row["kind"] == "checkpoint")
+    });
     let rows = list["snapshots"].as_array().expect("rows");
     let of = |kind: &'static str| rows.iter().filter(move |row| row["kind"] == kind);
     let saved: Vec<&Value> = of("savepoint").collect();

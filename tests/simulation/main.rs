@@ -43,8 +43,13 @@ fn played(seed: u64, keep_trace: bool) -> Played {
     })
 }
 
+/// The two tests run one after the other: whether a log line is taken is decided for the whole process, so that one
+/// test's traces would miss lines while the other has none.
+static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[test]
 fn nothing_is_lost_doubled_or_left_behind() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(seed) = number("REGRAFT_SIM_SEED") {
         let trace = number("REGRAFT_SIM_TRACE").is_some_and(|trace| trace > 0);
         let played = played(seed, trace);
@@ -102,6 +107,7 @@ fn nothing_is_lost_doubled_or_left_behind() {
 
 #[test]
 fn two_runs_of_one_seed_agree() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for seed in 0..40 {
         let (one, two) = (played(seed, true), played(seed, true));
         if one.trace != two.trace || one.hash != two.hash {
@@ -110,7 +116,12 @@ fn two_runs_of_one_seed_agree() {
                 .lines()
                 .zip(two.trace.lines())
                 .position(|(one, two)| one != two);
-            panic!("seed {seed}: two runs differ from line {line:?} on");
+            let of = |trace: &str| line.and_then(|line| trace.lines().nth(line).map(str::to_owned));
+            panic!(
+                "seed {seed}: two runs differ from line {line:?} on: {:?}, and {:?}",
+                of(&one.trace),
+                of(&two.trace)
+            );
         }
         assert_eq!(one.failure, two.failure, "seed {seed}");
     }

@@ -148,6 +148,9 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
             .savepoints
             .iter()
             .map(|savepoint| savepoint.checkpoint_id)
+            // What a savepoint behind the restored checkpoint names was written by an attempt that is no more: no round of
+            // this one commits it, so it stays for whoever restores that savepoint.
+            .filter(|id| restored.is_some_and(|restored| *id < restored))
             .collect(),
         deployed,
     })))
