@@ -15,7 +15,7 @@ use regraft::savepoint::load::Savepoint;
 use regraft::savepoint::restore::{RestoreOptions, plan_restore};
 use regraft::state::rows::REMOVED;
 use regraft::storage::Stores as _;
-use regraft_model::id::JobId;
+use regraft_model::id::{CheckpointId, JobId};
 use regraft_model::schema::Type;
 use regraft_model::snapshot::SnapshotKind;
 use regraft_model::time::Clock;
@@ -179,7 +179,12 @@ impl Scene<'_> {
     }
 
     /// A snapshot restores, holds the state that it should, and together with what is visible all output until then.
-    pub fn snapshot(&self, path: &str, graph: &JobGraph, descriptions: &Descriptions) -> Result<SnapshotKind, String> {
+    pub fn snapshot(
+        &self,
+        path: &str,
+        graph: &JobGraph,
+        descriptions: &Descriptions,
+    ) -> Result<(SnapshotKind, JobId, CheckpointId), String> {
         let savepoint = self.open(path)?;
         let loaded = restored(&savepoint, graph, descriptions)?;
         let finished = finished(&savepoint);
@@ -218,7 +223,8 @@ impl Scene<'_> {
                 return Err(format!("output of sink \"{sink}\" up to it: {difference}"));
             }
         }
-        Ok(savepoint.metadata.kind)
+        let of = &savepoint.metadata;
+        Ok((of.kind, of.job_id, of.checkpoint_id))
     }
 }
 

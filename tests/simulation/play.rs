@@ -92,6 +92,9 @@ pub fn take<T>(slot: &Slot<T>) -> Option<T> {
     locked(slot).take()
 }
 
+/// A snapshot, its job and its checkpoint id.
+pub type Newest = (String, JobId, CheckpointId);
+
 /// A seed that is being played.
 pub struct Play {
     pub world: World,
@@ -114,10 +117,10 @@ pub struct Play {
     pub upgrading: bool,
     /// Jobs in the order they were started.
     pub jobs: Vec<JobId>,
-    /// The newest snapshot that commits.
-    pub newest: Option<String>,
+    /// The newest snapshot that commits, with its job and checkpoint id.
+    pub newest: Option<Newest>,
     /// Savepoints that can still be started from, with their job and checkpoint id.
-    pub savepoints: Vec<(String, JobId, CheckpointId)>,
+    pub savepoints: Vec<Newest>,
 }
 
 /// Plays a seed.
@@ -269,7 +272,7 @@ impl Play {
     }
 
     /// A snapshot restores, with what it should hold.
-    fn restores(&self, path: &str) -> Result<SnapshotKind, String> {
+    fn restores(&self, path: &str) -> Result<(SnapshotKind, JobId, CheckpointId), String> {
         let graph = graph(&self.entry.text);
         let descriptions = descriptions(&self.modules(&graph, 1));
         self.scene().snapshot(path, &graph, &descriptions)
@@ -281,11 +284,13 @@ impl Play {
             self.snapshots += 1;
             let path = format!("store:///{}", name.trim_end_matches("/_metadata"));
             self.note(format_args!("check {path}"));
-            let kind = self
+            let (kind, job, id) = self
                 .restores(&path)
                 .map_err(|error| format!("snapshot {path}: {error}"))?;
-            if kind.commits() {
-                self.newest = Some(path);
+            // One may become durable after a later one.
+            let later = self.newest.as_ref().is_some_and(|(_, of, newest)| *of == job && *newest > id);
+            if kind.commits() && !later {
+                self.newest = Some((path, job, id));
             }
         }
         Ok(())
@@ -372,7 +377,7 @@ impl Play {
                 }
                 Boot::Ended(end) => {
                     self.note(format_args!("the job had ended: {end:?}"));
-                    return self.ended(&process, &host, &end, None);
+                    return self.ended(&process, &host, &end, faults);
                 }
                 Boot::Failed(error) => {
                     self.note(format_args!("the job does not start: {error}"));
@@ -527,7 +532,7 @@ impl Play {
             let name = format!("{}/_metadata", path.trim_start_matches("store:///"));
             names.contains(&name)
         };
-        if let Some(newest) = self.newest.as_ref().filter(|path| exists(path)) {
+        if let Some((newest, ..)) = self.newest.as_ref().filter(|(path, ..)| exists(path)) {
             return From::Snapshot(newest.clone());
         }
         let prefix = format!("{}/{}/chk-", &CHECKPOINTS[1..], self.entry.id);

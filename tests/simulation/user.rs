@@ -169,8 +169,9 @@ impl Play {
     pub fn go_back(&mut self) -> From {
         let at = self.random.below(self.savepoints.len() as u64 + 1) as usize;
         let to = self.savepoints.get(at).cloned();
-        self.savepoints.truncate(at + 1);
-        self.newest = to.as_ref().map(|(path, ..)| path.clone());
+        // What it wrote is removed below, so later ones cannot be restored any more.
+        self.savepoints.truncate(if to.is_some() { at + 1 } else { 0 });
+        self.newest.clone_from(&to);
         let (jobs, of, from) = match to {
             None => (self.jobs.clone(), None, From::Nothing),
             Some((path, job, id)) => {

@@ -110,6 +110,7 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
     let Begin {
         loaded,
         restored,
+        taken_by,
         from,
         pending,
         writer,
@@ -147,10 +148,10 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
         savepoints: durable
             .savepoints
             .iter()
+            // What is pending in a savepoint is committed by a later checkpoint of its own attempt, and by no other: if the
+            // job did not go on from one, it stays for whoever restores that savepoint.
+            .filter(|savepoint| Some(savepoint.attempt) == taken_by && Some(savepoint.checkpoint_id) < restored)
             .map(|savepoint| savepoint.checkpoint_id)
-            // What a savepoint behind the restored checkpoint names was written by an attempt that is no more: no round of
-            // this one commits it, so it stays for whoever restores that savepoint.
-            .filter(|id| restored.is_some_and(|restored| *id < restored))
             .collect(),
         deployed,
     })))

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use regraft_model::id::{CheckpointId, JobId, OperatorUid};
+use regraft_model::id::{AttemptId, CheckpointId, JobId, OperatorUid};
 
 use super::admission::Descriptions;
 use super::commit::Handles;
@@ -23,6 +23,8 @@ pub struct Begin {
     pub loaded: Loaded,
     /// The checkpoint that it is from.
     pub restored: Option<CheckpointId>,
+    /// The attempt that took that checkpoint.
+    pub taken_by: Option<AttemptId>,
     /// Where it is from, for people.
     pub from: String,
     /// Output to be committed first, and the savepoint's job where it is not this one.
@@ -39,6 +41,7 @@ pub fn beginning(job: &Job) -> Begin {
     Begin {
         loaded: Loaded::default(),
         restored: None,
+        taken_by: None,
         from: "the beginning".to_owned(),
         pending: Handles::new(),
         writer: job.job_id,
@@ -81,6 +84,7 @@ pub async fn from_checkpoint(
         Ok(loaded) => Ok(Some(Begin {
             loaded,
             restored: Some(id),
+            taken_by: Some(checkpoint.metadata.attempt),
             from: format!("checkpoint {id} at {}", checkpoint.url()),
             pending: handles(&checkpoint.metadata),
             writer: job.job_id,
@@ -109,6 +113,7 @@ pub async fn from_origin(
     let loaded = restore::load(&*job.host.environment, savepoint, &plan).await?;
     Ok(Begin {
         restored: None,
+        taken_by: None,
         from: format!("savepoint {}", savepoint.url()),
         pending: loaded.pending.clone(),
         loaded,

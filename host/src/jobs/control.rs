@@ -31,7 +31,7 @@ use super::status::JobStatus;
 use super::view::JobShared;
 use crate::checkpoint::round::Rounds;
 use crate::checkpoint::store::JobFacts;
-use crate::dataflow::control::{Control, Event, SubtaskId, SwapGap, locked};
+use crate::dataflow::control::{Event, SubtaskId, SwapGap, locked};
 use crate::savepoint::rows::Layout;
 use crate::storage::Storage;
 use regraft_model::snapshot::SnapshotKind;
@@ -328,7 +328,13 @@ impl Controller {
     fn all_ended(&mut self) {
         let last = |request: &SnapshotRequest| request.kind == SnapshotKind::EndOfInput;
         if self.rounds.all_ended() && self.is_running() && !self.waiting.iter().any(last) {
-            let request = self.after_end.take().unwrap_or_else(|| plain(SnapshotKind::EndOfInput));
+            let drain = self.waiting.iter().position(|request| request.drain);
+            let drain = drain.and_then(|at| self.waiting.remove(at));
+            let request = self.after_end.take().or(drain).map(|request| SnapshotRequest {
+                drain: false,
+                ..request
+            });
+            let request = request.unwrap_or_else(|| plain(SnapshotKind::EndOfInput));
             self.waiting.push_front(request);
         }
     }
@@ -355,11 +361,13 @@ impl Controller {
     /// Somebody asks for a snapshot.
     fn asked(&mut self, mut request: SnapshotRequest) {
         let status = locked(&self.shared.state).status;
-        let last = self.after_end.is_some() || self.rounds.all_ended();
+        let draining = self.after_end.is_some() || self.waiting.iter().any(|request| request.drain);
+        let last = draining || self.rounds.all_ended();
         let refused = match &self.stage {
             Stage::Restarting(_) => Some(format!("{status}, not RUNNING: try again when it runs")),
             Stage::Ending(_) => Some(format!("{status} and ending: nothing more can be saved")),
-            Stage::Running if last && request.kind != SnapshotKind::Savepoint => {
+            // What `finish` gives, it gives once: a savepoint in the middle of it would give it again.
+            Stage::Running if draining || (last && request.kind != SnapshotKind::Savepoint) => {
                 Some(format!("{status} and ending: nothing more can be saved"))
             }
             Stage::Running => None,
@@ -367,10 +375,6 @@ impl Controller {
         if let Some(why) = refused {
             let message = format!("job {} is {why}", self.job.job_id);
             reply(&mut request, Err(JobError::failed(message)));
-        } else if request.drain {
-            request.drain = false;
-            self.after_end = Some(request);
-            self.broadcast(&Control::Drain);
         } else {
             self.waiting.push_back(request);
         }

@@ -156,7 +156,7 @@ impl Controller {
             if self.rounds.abort(id).is_some() {
                 flight.leg = Leg::Held;
             }
-            return self.rewind();
+            return self.rewind("an upgrade failed");
         }
         if !failure.restartable {
             return self.give_up(failure);
@@ -197,17 +197,11 @@ impl Controller {
     }
 
     /// An upgrade has failed behind its barrier: the whole job goes back to the last checkpoint, with the modules it had.
-    pub(super) fn rewind(&mut self) {
-        tracing::warn!(
-            "Job {}: an upgrade failed; the job goes back to its last checkpoint.",
-            self.job.job_id
-        );
+    pub(super) fn rewind(&mut self, what: &str) {
+        tracing::warn!("Job {}: {what}; the job goes back to its last checkpoint.", self.job.job_id);
         let all = (0..self.job.regions.len()).collect();
-        self.fall_back(
-            all,
-            Duration::ZERO,
-            "an upgrade failed, and the job goes back to its last checkpoint",
-        );
+        let why = format!("{what}, and the job goes back to its last checkpoint");
+        self.fall_back(all, Duration::ZERO, &why);
     }
 
     fn fall_back(&mut self, regions: BTreeSet<usize>, wait: Duration, why: &str) {

@@ -74,7 +74,8 @@ impl Controller {
     /// When the next periodic checkpoint is due, monotonic nanoseconds.
     pub(super) fn checkpoint_due(&self) -> Option<u64> {
         // What has ended wholly has its own last round.
-        let quiet = self.is_running() && self.waiting.is_empty() && !self.rounds.all_ended();
+        let quiet =
+            self.is_running() && self.waiting.is_empty() && self.after_end.is_none() && !self.rounds.all_ended();
         if !quiet || self.flights.values().any(Flight::is_alone) {
             return None;
         }
@@ -83,7 +84,8 @@ impl Controller {
 
     /// Begins the round whose turn it is, if there is one.
     pub(super) fn begin_what_is_due(&mut self) {
-        if !self.is_running() {
+        // Nothing is saved while a job is drained: whoever went on from there would be given again what `finish` has given.
+        if !self.is_running() || self.after_end.is_some() {
             return;
         }
         let alone = self.flights.is_empty();
@@ -92,7 +94,7 @@ impl Controller {
             Some(SnapshotKind::Upgrade) if alone && self.kept.is_empty() => self.begin(plain(SnapshotKind::Checkpoint)),
             Some(_) if alone => {
                 if let Some(request) = self.waiting.pop_front() {
-                    self.begin(request);
+                    self.begin_asked(request);
                 }
             }
             Some(_) => {}
@@ -101,6 +103,16 @@ impl Controller {
                     self.begin(plain(SnapshotKind::Checkpoint));
                 }
             }
+        }
+    }
+
+    /// Begins what was asked for; for a drain that is the end of all sources, and its round follows when all has ended.
+    fn begin_asked(&mut self, mut request: SnapshotRequest) {
+        if std::mem::take(&mut request.drain) {
+            self.after_end = Some(request);
+            self.broadcast(&Control::Drain);
+        } else {
+            self.begin(request);
         }
     }
 
@@ -218,7 +230,7 @@ impl Controller {
             flight.why = Some(message);
             flight.leg = Leg::Held;
             self.flights.insert(id, flight);
-            self.rewind();
+            self.rewind("an upgrade failed");
             return;
         }
         self.broadcast(&Control::Aborted(id));
@@ -237,9 +249,9 @@ impl Controller {
         }
         if nobody_asked {
             self.checkpoint_failed(kind, message);
-        } else if kind == SnapshotKind::Stop {
-            // A drained job has nothing left to run: it ends all the same, with its output committed.
-            self.all_ended();
+        } else if kind == SnapshotKind::Stop && self.rounds.all_ended() && self.waiting.is_empty() {
+            // A drained job has not read all of its input: it goes on where it was before the drain.
+            self.rewind("it was drained, and its savepoint failed");
         }
     }
 

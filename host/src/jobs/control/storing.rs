@@ -266,7 +266,7 @@ impl Controller {
         }
         // The record may be there all the same: the next attempt looks, and runs what it says.
         if message.may_pass() {
-            self.rewind();
+            self.rewind("an upgrade failed");
         } else {
             self.fail(JobFailure::fatal(message.to_string()));
         }
