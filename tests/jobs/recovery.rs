@@ -333,6 +333,44 @@ fn a_full_disk_is_told_and_got_over() {
     stop(&world, job);
 }
 
+#[test]
+fn a_drain_whose_savepoint_fails_goes_back_and_reads_on() {
+    let world = World::new();
+    let dir = world.path().join("kept");
+    std::fs::create_dir(&dir).expect("made");
+    let Some(_mounted) = Mounted::new(&dir, "8m") else {
+        println!("not run: file systems cannot be mounted here");
+        return;
+    };
+    world.write("job.toml", &words_job("words", "final"));
+    world.write("in/words.txt", "a b a\n");
+    let job = world.start(&["job.toml"]);
+    let counted = |words: u64| info(&world, "words")["operators"][2]["records_in"].as_u64() >= Some(words);
+    wait_until("three words", || counted(3));
+    // There is room for a first small file, and no more.
+    fill(&dir.join("filler"));
+    let filler = std::fs::OpenOptions::new()
+        .write(true)
+        .open(dir.join("filler"))
+        .expect("there");
+    let size = filler.metadata().expect("a size").len();
+    filler.set_len(size - 16 * 1024).expect("cut");
+    drop(filler);
+    let stop = ["stop", "words", "--drain", "--savepoint-path", "kept"];
+    let failed = world.run(&stop).exits(1).stderr;
+    assert!(failed.contains(" FAILED (no space left writing file://"), "{failed}");
+    wait_until("it runs again", || info(&world, "words")["status"] == "RUNNING");
+    assert!(world.committed("out").is_empty(), "nothing is final yet");
+    std::fs::remove_file(dir.join("filler")).expect("removed");
+    world.write("in/words.txt", "a b a\nb b\n");
+    wait_until("two more words", || counted(5));
+    world.run(&stop).exits(0);
+    let log = job.end().exits(0).stderr;
+    let back = "it was drained, and its savepoint failed; the job goes back to its last checkpoint.";
+    assert!(log.contains(back), "{log}");
+    assert_eq!(world.committed("out"), ["a\t2", "b\t3"], "each count once");
+}
+
 /// A file that takes all the room there is.
 fn fill(path: &Path) {
     use std::io::Write as _;

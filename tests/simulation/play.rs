@@ -288,7 +288,10 @@ impl Play {
                 .restores(&path)
                 .map_err(|error| format!("snapshot {path}: {error}"))?;
             // One may become durable after a later one.
-            let later = self.newest.as_ref().is_some_and(|(_, of, newest)| *of == job && *newest > id);
+            let later = self
+                .newest
+                .as_ref()
+                .is_some_and(|(_, of, newest)| *of == job && *newest > id);
             if kind.commits() && !later {
                 self.newest = Some((path, job, id));
             }

@@ -198,7 +198,10 @@ impl Controller {
 
     /// An upgrade has failed behind its barrier: the whole job goes back to the last checkpoint, with the modules it had.
     pub(super) fn rewind(&mut self, what: &str) {
-        tracing::warn!("Job {}: {what}; the job goes back to its last checkpoint.", self.job.job_id);
+        tracing::warn!(
+            "Job {}: {what}; the job goes back to its last checkpoint.",
+            self.job.job_id
+        );
         let all = (0..self.job.regions.len()).collect();
         let why = format!("{what}, and the job goes back to its last checkpoint");
         self.fall_back(all, Duration::ZERO, &why);
