@@ -8,18 +8,18 @@ use crate::support::{World, committed, wait_until};
 #[test]
 fn both_write_what_they_would_write_alone() {
     let world = World::new();
-    world.write("job.toml", &words_job("a", "update"));
+    world.write("job.toml", &words_job("left", "update"));
     world.write("in/words.txt", "x y x\n");
     let a = world.start(&["job.toml"]);
     wait_for_out(&world, &a, 3);
-    let saved = savepoint(&world, "a");
+    let saved = savepoint(&world, "left");
     let v2 = format!("count={}", component("count-v2").display());
     let fork = [
         "-s",
         &saved,
         "job.toml",
         "--name",
-        "b",
+        "right",
         "--set",
         "out.path=out-b",
         "--module",
@@ -35,9 +35,9 @@ fn both_write_what_they_would_write_alone() {
         .collect();
     assert_eq!(
         names,
-        BTreeMap::from([("a", "RUNNING"), ("b", "RUNNING")].map(|(n, s)| (n.into(), s.into())))
+        BTreeMap::from([("left", "RUNNING"), ("right", "RUNNING")].map(|(n, s)| (n.into(), s.into())))
     );
-    assert_eq!(info(&world, "b")["restored_from"], saved.as_str());
+    assert_eq!(info(&world, "right")["restored_from"], saved.as_str());
 
     world.write("in/words.txt", "x y x\nyy x\n");
     wait_for_out(&world, &a, 5);
@@ -61,7 +61,7 @@ fn both_run_to_the_end_of_their_input() {
     let world = World::new();
     world.write(
         "job.toml",
-        &made_up_job("a", 120_000, 3_000, 40_000, "final", FILE_SINK),
+        &made_up_job("left", 120_000, 3_000, 40_000, "final", FILE_SINK),
     );
     world
         .run(&[
@@ -81,14 +81,14 @@ fn both_run_to_the_end_of_their_input() {
             .as_u64()
             .is_some_and(|n| n > 10_000)
     });
-    let saved = savepoint(&world, "a");
+    let saved = savepoint(&world, "left");
     let v2 = format!("count={}", component("count-v2").display());
     let b = world.start(&[
         "-s",
         &saved,
         "job.toml",
         "--name",
-        "b",
+        "right",
         "--set",
         "out.path=out-b",
         "--module",
@@ -107,34 +107,34 @@ fn both_run_to_the_end_of_their_input() {
 #[test]
 fn a_shared_name_or_target_needs_a_flag() {
     let world = World::new();
-    world.write("job.toml", &words_job("a", "update"));
+    world.write("job.toml", &words_job("left", "update"));
     world.write("in/words.txt", "x y x\n");
     let a = world.start(&["job.toml"]);
     let a_id = a.job_id.clone();
     wait_for_out(&world, &a, 3);
-    let saved = savepoint(&world, "a");
+    let saved = savepoint(&world, "left");
 
     let same_name = world
         .run(&["run", "-s", &saved, "job.toml", "--set", "out.path=out-b"])
         .exits(1);
     let message = format!(
-        "a job named \"a\" is running already ({a_id}); stop it, give this one another name with --name, or allow it with --allow-same-name"
+        "a job named \"left\" is running already ({a_id}); stop it, give this one another name with --name, or allow it with --allow-same-name"
     );
     assert!(same_name.stderr.contains(&message), "{}", same_name.stderr);
 
     let out = world.path().join("out");
     let message = format!(
-        "sink \"out\" writes to {}, where job \"a\" ({a_id}) writes already; write elsewhere (--set out.path=…), or allow it with --allow-shared-output",
+        "sink \"out\" writes to {}, where job \"left\" ({a_id}) writes already; write elsewhere (--set out.path=…), or allow it with --allow-shared-output",
         out.display()
     );
     for path in ["out", "./out/../out"] {
         let set = format!("out.path={path}");
-        let args = ["run", "-s", &saved, "job.toml", "--name", "b", "--set", &set];
+        let args = ["run", "-s", &saved, "job.toml", "--name", "right", "--set", &set];
         let refused = world.run(&args).exits(1);
         assert!(refused.stderr.contains("writes already"), "{path}: {}", refused.stderr);
     }
     let refused = world
-        .run(&["run", "-s", &saved, "job.toml", "--name", "b", "--json"])
+        .run(&["run", "-s", &saved, "job.toml", "--name", "right", "--json"])
         .exits(1)
         .json();
     assert_eq!(refused["error"]["message"], message);
@@ -146,18 +146,23 @@ fn a_shared_name_or_target_needs_a_flag() {
 
     // The name is asked for by its id then.
     let b = world.start(&["-s", &saved, "job.toml", "--set", "out.path=out-b", "--allow-same-name"]);
-    let both = world.run(&["info", "a"]).exits(2);
+    let both = world.run(&["info", "left"]).exits(2);
     assert!(
-        both.stderr.contains("\"a\" names several jobs; give more of the id:\n"),
+        both.stderr
+            .contains("\"left\" names several jobs; give more of the id:\n"),
         "{}",
         both.stderr
     );
     for id in [&a_id, &b.job_id] {
-        assert!(both.stderr.contains(&format!("  {id}  a  RUNNING")), "{}", both.stderr);
+        assert!(
+            both.stderr.contains(&format!("  {id}  left  RUNNING")),
+            "{}",
+            both.stderr
+        );
     }
     stop(&world, b);
 
-    let c = world.start(&["-s", &saved, "job.toml", "--name", "c", "--allow-shared-output"]);
+    let c = world.start(&["-s", &saved, "job.toml", "--name", "third", "--allow-shared-output"]);
     world.write("in/words.txt", "x y x\nz\n");
     wait_for_out(&world, &a, 4);
     wait_for_out(&world, &c, 1);

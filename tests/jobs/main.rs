@@ -14,6 +14,7 @@ mod setup;
 mod brought_back;
 mod endings;
 mod forks;
+mod full_disk;
 mod golden;
 mod handbook;
 mod isolation;

@@ -267,7 +267,7 @@ fn checkpoints_that_may_fail_do_not_stop_a_job() {
     );
 }
 
-fn last_failed(view: &Value) -> u64 {
+pub fn last_failed(view: &Value) -> u64 {
     let rounds = view["recent_checkpoints"].as_array().expect("rounds");
     let failed = rounds.iter().filter(|round| round["status"] == "FAILED");
     failed
@@ -296,119 +296,6 @@ fn one_failed_checkpoint_more_than_is_tolerated_restarts_the_job() {
         ran.stderr
     );
     assert!(ran.stderr.contains("the job cannot be restarted: "), "{}", ran.stderr);
-}
-
-/// A full disk: where a file system may be mounted, it is a small one.
-#[test]
-fn a_full_disk_is_told_and_got_over() {
-    let world = World::new();
-    let dir = world.path().join("ckpt");
-    std::fs::create_dir(&dir).expect("made");
-    let Some(_mounted) = Mounted::new(&dir, "4m") else {
-        println!("not run: file systems cannot be mounted here");
-        return;
-    };
-    let job_file = with(&made_up_job("words", 0, 500, 2_000, "update", FILE_SINK), "");
-    let tolerant = job_file.replace(
-        "interval = \"100ms\"",
-        "interval = \"100ms\"\ndir = \"ckpt\"\ntolerable-failures = 10000",
-    );
-    world.write("job.toml", &tolerant);
-    let mut job = world.start(&["job.toml"]);
-    job.wait_for_log("Completed checkpoint 2 ");
-    fill(&dir.join("filler"));
-    let line = job.wait_for_log(" FAILED (");
-    assert!(
-        line.contains("no space left writing file://") && line.contains("Free some space"),
-        "{line}"
-    );
-    wait_until("no partial files", || partial(&dir.join(&job.job_id)).is_empty());
-    assert_eq!(info(&world, &job.job_id)["status"], "RUNNING");
-    std::fs::remove_file(dir.join("filler")).expect("removed");
-    let failed = last_failed(&info(&world, &job.job_id));
-    wait_until("a later one", || {
-        let view = info(&world, &job.job_id);
-        view["last_checkpoint"]["checkpoint_id"].as_u64() > Some(failed)
-    });
-    stop(&world, job);
-}
-
-#[test]
-fn a_drain_whose_savepoint_fails_goes_back_and_reads_on() {
-    let world = World::new();
-    let dir = world.path().join("kept");
-    std::fs::create_dir(&dir).expect("made");
-    let Some(_mounted) = Mounted::new(&dir, "8m") else {
-        println!("not run: file systems cannot be mounted here");
-        return;
-    };
-    world.write("job.toml", &words_job("words", "final"));
-    world.write("in/words.txt", "a b a\n");
-    let job = world.start(&["job.toml"]);
-    let counted = |words: u64| info(&world, "words")["operators"][2]["records_in"].as_u64() >= Some(words);
-    wait_until("three words", || counted(3));
-    // There is room for a first small file, and no more.
-    fill(&dir.join("filler"));
-    let filler = std::fs::OpenOptions::new()
-        .write(true)
-        .open(dir.join("filler"))
-        .expect("there");
-    let size = filler.metadata().expect("a size").len();
-    filler.set_len(size - 16 * 1024).expect("cut");
-    drop(filler);
-    let stop = ["stop", "words", "--drain", "--savepoint-path", "kept"];
-    let failed = world.run(&stop).exits(1).stderr;
-    assert!(failed.contains(" FAILED (no space left writing file://"), "{failed}");
-    wait_until("it runs again", || info(&world, "words")["status"] == "RUNNING");
-    assert!(world.committed("out").is_empty(), "nothing is final yet");
-    std::fs::remove_file(dir.join("filler")).expect("removed");
-    world.write("in/words.txt", "a b a\nb b\n");
-    wait_until("two more words", || counted(5));
-    world.run(&stop).exits(0);
-    let log = job.end().exits(0).stderr;
-    let back = "it was drained, and its savepoint failed; the job goes back to its last checkpoint.";
-    assert!(log.contains(back), "{log}");
-    assert_eq!(world.committed("out"), ["a\t2", "b\t3"], "each count once");
-}
-
-/// A file that takes all the room there is.
-fn fill(path: &Path) {
-    use std::io::Write as _;
-    let mut file = std::fs::File::create(path).expect("made");
-    for size in [1 << 16, 1 << 12, 1] {
-        while file.write(&vec![0; size]).is_ok_and(|written| written > 0) {}
-    }
-}
-
-/// Checkpoints that are neither complete nor being written for long.
-fn partial(job: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(job) else {
-        return vec![];
-    };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names
-        .filter(|name| name.starts_with("chk-") && !job.join(name).join("_metadata").exists())
-        .collect()
-}
-
-/// A small file system in memory, while this lives.
-struct Mounted<'a>(&'a Path);
-
-impl<'a> Mounted<'a> {
-    fn new(dir: &'a Path, size: &str) -> Option<Self> {
-        let options = format!("size={size}");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(dir)
-            .output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(dir))
-    }
-}
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
 }
 
 /// Two parts of a job that no record connects: one fails, and the other does not notice.

@@ -1,5 +1,7 @@
 //! The snapshots of a job: its checkpoints, and the savepoints that are known to be its own.
 
+use regraft_model::id::CheckpointId;
+
 use super::entries::Entry;
 use super::types::SnapshotRow;
 use crate::jobs::handle::JobError;
@@ -8,31 +10,50 @@ use crate::jobs::records::JobDirectory;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::Owner;
 
+/// Checkpoints come and go while they are read: they are listed anew at most so often.
+const LISTINGS: u32 = 5;
+
 /// All snapshots of a job that are complete, in order of their rounds. What has been removed meanwhile is not listed.
 ///
 /// # Errors
 /// [`JobError`] where the checkpoint directory cannot be read.
 pub async fn snapshots(host: &HostContext, entry: &Entry) -> Result<Vec<SnapshotRow>, JobError> {
     let failed = |error: crate::storage::StoreError| JobError::failed(error.to_string());
-    let mut places = vec![];
+    let mut rows = vec![];
     if let Some(graph) = &entry.graph {
         let all = host.stores.open(&host.checkpoint_dir_of(graph)).map_err(failed)?;
         let directory = JobDirectory::new(&all, entry.job_id).map_err(failed)?;
-        for id in directory.checkpoints().await.map_err(failed)? {
-            places.push(directory.checkpoint(id).map_err(failed)?);
-        }
+        rows = checkpoints(&directory).await.map_err(failed)?;
     }
     for savepoint in &entry.savepoints {
-        places.push(host.stores.open(&savepoint.path).map_err(failed)?);
-    }
-    let mut rows = vec![];
-    for place in places {
-        // One under way has no `_metadata` yet, and one that is replaced none any more.
-        if let Ok(found) = Savepoint::load(place).await {
-            rows.push(row(&found));
-        }
+        let place = host.stores.open(&savepoint.path).map_err(failed)?;
+        // The user may have moved it away.
+        rows.extend(Savepoint::load(place).await.ok().as_ref().map(row));
     }
     rows.sort_by_key(|row| row.checkpoint_id);
+    Ok(rows)
+}
+
+/// The checkpoints that are complete. One that is under way has no `_metadata` yet, and one that a newer one has replaced
+/// none any more: then there is a newer one to be listed.
+async fn checkpoints(directory: &JobDirectory) -> Result<Vec<SnapshotRow>, crate::storage::StoreError> {
+    let mut ids = directory.checkpoints().await?;
+    for _ in 1..LISTINGS {
+        let rows = read(directory, &ids).await?;
+        let now = directory.checkpoints().await?;
+        if now == ids {
+            return Ok(rows);
+        }
+        ids = now;
+    }
+    read(directory, &ids).await
+}
+
+async fn read(directory: &JobDirectory, ids: &[CheckpointId]) -> Result<Vec<SnapshotRow>, crate::storage::StoreError> {
+    let mut rows = vec![];
+    for id in ids {
+        rows.extend(Savepoint::load(directory.checkpoint(*id)?).await.ok().as_ref().map(row));
+    }
     Ok(rows)
 }
 

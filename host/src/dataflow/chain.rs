@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 
 use regraft_guest_runtime::call::OperatorState;
 use regraft_model::batch::Batch;
-use regraft_model::describe::PortValue;
 use regraft_model::id::{CheckpointId, OperatorUid};
 use regraft_model::time::TimeDomain;
 
@@ -71,10 +70,6 @@ pub struct SinkNode {
     pub writer: Box<dyn SinkWriter>,
     /// Where it counts.
     pub counters: std::sync::Arc<NodeCounters>,
-    /// The shape of its input, and the one before a swap that is not completed.
-    pub input: PortValue,
-    /// Input to go back to when the round is given up.
-    pub parked: Option<(CheckpointId, PortValue)>,
 }
 
 impl SinkNode {
@@ -99,11 +94,7 @@ impl SinkNode {
         else {
             return Ok(());
         };
-        self.writer
-            .set_input(input)
-            .map_err(|error| self.failed("swap", error))?;
-        self.parked = Some((barrier.id, std::mem::replace(&mut self.input, input.clone())));
-        Ok(())
+        self.writer.set_input(input).map_err(|error| self.failed("swap", error))
     }
 }
 
@@ -342,35 +333,17 @@ impl Chain {
         for node in &mut self.nodes {
             match &mut node.kind {
                 ChainedKind::Operator(node) => node.completed(id, committed),
-                ChainedKind::Sink(sink) => {
-                    sink.parked.take_if(|(parked, _)| *parked == id);
-                    if committed {
-                        sink.writer.committed(id);
-                    }
-                }
+                ChainedKind::Sink(sink) if committed => sink.writer.committed(id),
+                ChainedKind::Sink(_) => {}
             }
         }
     }
 
-    /// The round was given up: what it swapped out comes back.
-    ///
-    /// # Errors
-    /// [`SubtaskFailure`].
-    pub fn aborted(&mut self, id: CheckpointId) -> Result<(), SubtaskFailure> {
-        for node in &mut self.nodes {
-            match &mut node.kind {
-                ChainedKind::Operator(node) => node.aborted(id)?,
-                ChainedKind::Sink(sink) => {
-                    if let Some((_, input)) = sink.parked.take_if(|(parked, _)| *parked == id) {
-                        sink.writer
-                            .set_input(&input)
-                            .map_err(|error| sink.failed("swap", error))?;
-                        sink.input = input;
-                    }
-                }
-            }
+    /// The round was given up.
+    pub fn aborted(&mut self, id: CheckpointId) {
+        for node in self.operators() {
+            node.aborted(id);
         }
-        Ok(())
     }
 
     /// The job was cancelled: unprepared output is dropped.

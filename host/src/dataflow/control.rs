@@ -35,7 +35,7 @@ pub enum Control {
         /// Whether it committed.
         committed: bool,
     },
-    /// The round was given up: a stop is undone, swapped modules are put back.
+    /// The round was given up: a stop is undone. Never told of a round that swaps modules: that takes the whole job back.
     Aborted(CheckpointId),
     /// To sources: end your input here, as if it had none left.
     Drain,

@@ -328,7 +328,7 @@ impl Subtask {
                 if let Head::Gate(gate) = &mut self.head {
                     gate.abort(id);
                 }
-                self.chain.aborted(id)?;
+                self.chain.aborted(id);
                 if self.snapshot.take_if(|snapshot| snapshot.id == id).is_some() {
                     self.drop_sweep();
                 }

@@ -458,14 +458,11 @@ fn chained(
                     error,
                 }
             })?;
-            let (uid, input) = (node.uid.clone(), shape.value.clone());
             ChainedKind::Sink(SinkNode {
-                uid,
+                uid: node.uid.clone(),
                 subtask,
                 writer,
                 counters,
-                input,
-                parked: None,
             })
         }
         NodeKind::Source(_) => return Err(DeployError::Shape(format!("source \"{}\" has an input", node.uid))),

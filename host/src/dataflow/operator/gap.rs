@@ -35,11 +35,6 @@ impl Silence {
         self.swap = Some((id, self.last_ns.unwrap_or(now_ns)));
     }
 
-    /// The swap was undone.
-    pub(super) const fn unswapped(&mut self) {
-        self.swap = None;
-    }
-
     /// The round of a swap, how long there was no output around it, and the longest time without output just before it, all
     /// in nanoseconds; once, when the first output behind it has come.
     pub(super) fn take_gap(&mut self) -> Option<(CheckpointId, u64, u64)> {

@@ -265,8 +265,9 @@ impl OperatorNode {
         prepared.transpose().map_err(|error| self.failed("prepare", error))
     }
 
-    /// Puts another instance in place of the current one, which is parked until the round is completed or aborted. `own`: the
-    /// operator state and private state of the current one.
+    /// Puts another instance in place of the current one, which is parked until the round is completed: to drop it takes time.
+    /// A round that is given up behind a swap takes the whole job back, so it never comes back here. `own`: the operator state
+    /// and private state of the current one.
     ///
     /// # Errors
     /// [`SubtaskFailure`] where the new one does not take the state; the job then goes back to its last checkpoint.
@@ -298,33 +299,11 @@ impl OperatorNode {
         }
     }
 
-    /// The round was given up: the parked instance comes back. Both read the same state (`upgrade::compat`).
-    ///
-    /// # Errors
-    /// [`SubtaskFailure`] where it does not take back the state that the other one has; the job then goes back to its last
-    /// checkpoint.
-    pub fn aborted(&mut self, id: CheckpointId) -> Result<(), SubtaskFailure> {
+    /// The round was given up.
+    pub fn aborted(&mut self, id: CheckpointId) {
         if let Some(backend) = &mut self.backend {
             backend.aborted(id);
         }
-        let Some((_, old)) = self.parked.take_if(|(parked, _)| *parked == id) else {
-            return Ok(());
-        };
-        let own = if has_own_state(&self.instance.description) {
-            let own = self.instance.operator.snapshot(id);
-            own.map_err(|error| self.failed("swap", Cause::Swap(error)))?
-        } else {
-            vec![]
-        };
-        self.instance = old;
-        self.silence.unswapped();
-        self.bind();
-        if !own.is_empty() {
-            self.own_state = own;
-            self.revive()
-                .map_err(|(_, error)| self.failed("swap", Cause::Swap(error)))?;
-        }
-        Ok(())
     }
 
     /// The job has ended early: drops what is not prepared.

@@ -1,0 +1,168 @@
+//! Small disks that are full: what cannot be saved is told, and the job goes on. Where no file system may be mounted these
+//! tests say so and show nothing.
+
+use std::path::Path;
+use std::process::Command;
+
+use regraft::graph::Overrides;
+
+use crate::recovery::last_failed;
+use crate::setup::{
+    FILE_SINK, component, counted_by_hand, counts, graph, info, made_up_job, show, shown, stop, words_job,
+};
+use crate::support::{World, wait_until};
+
+#[test]
+fn a_full_disk_is_told_and_got_over() {
+    let world = World::new();
+    let dir = world.path().join("ckpt");
+    std::fs::create_dir(&dir).expect("made");
+    let Some(_mounted) = Mounted::new(&dir, "4m") else {
+        println!("not run: file systems cannot be mounted here");
+        return;
+    };
+    world.write("job.toml", &tolerant());
+    let mut job = world.start(&["job.toml"]);
+    job.wait_for_log("Completed checkpoint 2 ");
+    fill(&dir.join("filler"));
+    let line = job.wait_for_log(" FAILED (");
+    assert!(
+        line.contains("no space left writing file://") && line.contains("Free some space"),
+        "{line}"
+    );
+    wait_until("no partial files", || partial(&dir.join(&job.job_id)).is_empty());
+    assert_eq!(info(&world, &job.job_id)["status"], "RUNNING");
+    std::fs::remove_file(dir.join("filler")).expect("removed");
+    let failed = last_failed(&info(&world, &job.job_id));
+    wait_until("a later one", || {
+        let view = info(&world, &job.job_id);
+        view["last_checkpoint"]["checkpoint_id"].as_u64() > Some(failed)
+    });
+    stop(&world, job);
+}
+
+#[test]
+fn a_drain_whose_savepoint_fails_goes_back_and_reads_on() {
+    let world = World::new();
+    let dir = world.path().join("kept");
+    std::fs::create_dir(&dir).expect("made");
+    let Some(_mounted) = Mounted::new(&dir, "8m") else {
+        println!("not run: file systems cannot be mounted here");
+        return;
+    };
+    world.write("job.toml", &words_job("words", "final"));
+    world.write("in/words.txt", "a b a\n");
+    let job = world.start(&["job.toml"]);
+    let counted = |words: u64| info(&world, "words")["operators"][2]["records_in"].as_u64() >= Some(words);
+    wait_until("three words", || counted(3));
+    fill_nearly(&dir.join("filler"));
+    let stop = ["stop", "words", "--drain", "--savepoint-path", "kept"];
+    let failed = world.run(&stop).exits(1).stderr;
+    assert!(failed.contains(" FAILED (no space left writing file://"), "{failed}");
+    wait_until("it runs again", || info(&world, "words")["status"] == "RUNNING");
+    assert!(world.committed("out").is_empty(), "nothing is final yet");
+    std::fs::remove_file(dir.join("filler")).expect("removed");
+    world.write("in/words.txt", "a b a\nb b\n");
+    wait_until("two more words", || counted(5));
+    world.run(&stop).exits(0);
+    let log = job.end().exits(0).stderr;
+    let back = "it was drained, and its savepoint failed; the job goes back to its last checkpoint.";
+    assert!(log.contains(back), "{log}");
+    assert_eq!(world.committed("out"), ["a\t2", "b\t3"], "each count once");
+}
+
+#[test]
+fn an_upgrade_that_fails_behind_its_barrier_goes_back_to_the_old_modules() {
+    let world = World::new();
+    let dir = world.path().join("ckpt");
+    std::fs::create_dir(&dir).expect("made");
+    let Some(_mounted) = Mounted::new(&dir, "8m") else {
+        println!("not run: file systems cannot be mounted here");
+        return;
+    };
+    let job_file = tolerant();
+    world.write("job.toml", &job_file);
+    let mut job = world.start(&["job.toml", "-p", "2"]);
+    job.wait_for_log("Completed checkpoint 2 ");
+    fill_nearly(&dir.join("filler"));
+    let module = format!("count={}", component("count-v2").display());
+    let upgrade = ["upgrade", "words", "--module", &module];
+    let failed = world.run(&upgrade).exits(1).stderr;
+    assert!(failed.contains("no space left writing file://"), "{failed}");
+    std::fs::remove_file(dir.join("filler")).expect("removed");
+    job.wait_for_log("an upgrade failed; the job goes back to its last checkpoint.");
+    let running = || {
+        let view = info(&world, "words");
+        view["status"] == "RUNNING" && view["records_in"].as_u64() > Some(100)
+    };
+    wait_until("it runs again", running);
+    assert_eq!(info(&world, "words")["version"], 1, "with the modules it had");
+    // With room enough it comes about.
+    world.run(&upgrade).exits(0);
+    assert_eq!(info(&world, "words")["version"], 2);
+    let (saved, _) = stop(&world, job);
+    let saved = show(&world, &saved);
+    let by_hand = counted_by_hand(
+        &graph(&job_file, world.path(), &Overrides::default()),
+        &shown(&saved, "events")["splits"],
+    );
+    assert!(counts(&saved) == by_hand, "nothing is lost or counted twice");
+    let updates = world.committed("out").len() as u64;
+    assert_eq!(updates, by_hand.values().sum::<u64>(), "one line for each record");
+}
+
+/// A job with a checkpoint ten times a second, on a disk that may be full.
+fn tolerant() -> String {
+    made_up_job("words", 0, 500, 2_000, "update", FILE_SINK).replace(
+        "interval = \"off\"",
+        "interval = \"100ms\"\ndir = \"ckpt\"\ntolerable-failures = 10000",
+    )
+}
+
+/// A file that leaves room for a first small one, and no more.
+fn fill_nearly(path: &Path) {
+    fill(path);
+    let filler = std::fs::OpenOptions::new().write(true).open(path).expect("there");
+    let size = filler.metadata().expect("a size").len();
+    filler.set_len(size - 16 * 1024).expect("cut");
+}
+
+/// A file that takes all the room there is.
+fn fill(path: &Path) {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(path).expect("made");
+    for size in [1 << 16, 1 << 12, 1] {
+        while file.write(&vec![0; size]).is_ok_and(|written| written > 0) {}
+    }
+}
+
+/// Checkpoints that are neither complete nor being written for long.
+fn partial(job: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(job) else {
+        return vec![];
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names
+        .filter(|name| name.starts_with("chk-") && !job.join(name).join("_metadata").exists())
+        .collect()
+}
+
+/// A small file system in memory, while this lives.
+struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    fn new(dir: &'a Path, size: &str) -> Option<Self> {
+        let options = format!("size={size}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(dir)
+            .output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self(dir))
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
