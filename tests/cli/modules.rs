@@ -209,7 +209,13 @@ fn more_inputs_than_ports() {
     unfit(
         &world,
         Some("bad"),
-        "operator \"bad\" takes 2 inputs, and the job gives it 3",
+        "operator \"bad\" takes 2 inputs (a, b), and the job gives it 3; list 2 in `inputs`, in that order",
+    );
+    world.write("job.toml", &job_around("inputs = [\"lines\"]"));
+    unfit(
+        &world,
+        Some("bad"),
+        "operator \"bad\" takes 2 inputs (a, b), and the job gives it 1; list 2 in `inputs`, in that order",
     );
 }
 
@@ -228,26 +234,30 @@ fn records_written_as_lines() {
 }
 
 #[test]
-fn what_this_host_does_not_run_yet() {
-    let world = World::new();
-    let whole = std::fs::read(&components().hostile).expect("built");
-    std::fs::write(world.path().join("bad.wasm"), whole).expect("written");
-    world.write("in/a.txt", "a\n");
-    world.write(
-        "job.toml",
-        &job_around("inputs = [\"lines\"]").replace("key = \"line\"\n", ""),
+fn what_contradicts_itself() {
+    let states = r#""states":[{"name":"log","kind":"list","schema":"u64","travels":true},{"name":"log","kind":"map","schema":"u64","travels":false}],"#;
+    let wrong = KEYED.replacen(
+        r#""inputs""#,
+        &format!(
+            r#"{states}"timers":[{{"name":"gap","time":"lunch"}}],"operator_states":[{{"name":"seen","kind":"heap","schema":"u64"}}],"inputs""#
+        ),
+        1,
     );
-    let declares = |what: &str| {
-        format!("operator \"bad\": its module declares {what}, which is not implemented yet; deploy one without it\n")
-    };
+    let wrong = wrong.replacen(
+        r#""states":[{"name":"count","kind":"value","schema":"u64","travels":true}],"#,
+        "",
+        1,
+    );
+    let world = hostile_world(&wrong, BY_KEY);
+    let declares = |what: &str| format!("operator \"bad\": its module declares {what}");
     let message = [
-        declares("state \"log\" that does not travel with the batch"),
-        declares("timer \"gap\""),
-        declares("operator state \"seen\""),
-        declares("on-watermark calls"),
-        "operator \"bad\" has keyed state, so every input must come by key; the one from \"lines\" does not: write \
-         inputs = [{ from = \"lines\", by = \"key\" }]"
-            .to_owned(),
+        declares(
+            "state \"log\" of kind list that travels with the batch; expected \"travels\": false, as for all lists and maps",
+        ),
+        declares("state \"log\" of kind map without the type of its keys; name it as `map_key`"),
+        declares("timer \"gap\" by \"lunch\"; expected \"event\" or \"processing\""),
+        declares("operator state \"seen\" of kind \"heap\"; expected \"list\", \"union\" or \"broadcast\""),
+        declares("state \"log\" twice; give one of them another name"),
     ];
-    unfit(&world, Some("bad"), &message.concat());
+    unfit(&world, Some("bad"), &message.join("\n"));
 }

@@ -13,6 +13,7 @@ mod setup;
 
 mod brought_back;
 mod endings;
+mod examples;
 mod forks;
 mod full_disk;
 mod golden;

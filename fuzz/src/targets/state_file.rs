@@ -4,11 +4,13 @@
 
 use bytes::Bytes;
 use regraft::savepoint::rows::{
-    EncodedStateFile, GroupExtent, Layout, RowsError, RowsOf, StateFileSpec, StateFileWriter, StateRows,
+    EncodedStateFile, Entries, GroupExtent, Layout, RowsError, RowsOf, StateFileSpec, StateFileWriter, StateRows,
     read_state_file,
 };
+use regraft::state::rows::{NEVER, timer_entry};
 use regraft_model::key_group::{KeyGroup, KeyGroupRange, hash32, key_group};
 use regraft_model::schema::{Field, Type};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::typed::{self, WORDS};
@@ -30,10 +32,23 @@ struct Known {
     layout: Layout,
     state: String,
     key: Field,
+    entries: Kind,
     value: Type,
     schema: u16,
     range: KeyGroupRange,
     groups: Vec<GroupExtent>,
+}
+
+/// What a row has beside its key.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    #[default]
+    None,
+    List,
+    Map(Type),
+    Timers,
+    Items,
 }
 
 impl Known {
@@ -44,6 +59,10 @@ impl Known {
             layout: serde_json::from_value(part("layout")?).ok()?,
             state: serde_json::from_value(part("state")?).ok()?,
             key: serde_json::from_value(part("key")?).ok()?,
+            entries: match part("entries") {
+                Some(entries) => serde_json::from_value(entries).ok()?,
+                None => Kind::None,
+            },
             value: serde_json::from_value(part("value")?).ok()?,
             schema: serde_json::from_value(part("schema")?).ok()?,
             range: serde_json::from_value(part("range")?).ok()?,
@@ -53,8 +72,8 @@ impl Known {
 
     fn write(&self) -> Value {
         json!({
-            "layout": self.layout, "state": self.state, "key": self.key, "value": self.value, "schema": self.schema,
-            "range": self.range, "groups": self.groups,
+            "layout": self.layout, "state": self.state, "key": self.key, "entries": self.entries, "value": self.value,
+            "schema": self.schema, "range": self.range, "groups": self.groups,
         })
     }
 
@@ -63,8 +82,16 @@ impl Known {
             layout: self.layout,
             state: self.state.as_str(),
             key: &self.key,
+            entries: match &self.entries {
+                Kind::None => Entries::None,
+                Kind::List => Entries::List,
+                Kind::Map(key) => Entries::Map(key),
+                Kind::Timers => Entries::Timers,
+                Kind::Items => Entries::Items,
+            },
             value: &self.value,
             schema: self.schema,
+            expires: true,
         }
     }
 }
@@ -137,11 +164,23 @@ fn generate(random: &mut Random) -> Vec<u8> {
             aliases: vec![],
             default: false,
         },
+        entries: match random.below(6) {
+            0 => Kind::List,
+            1 => Kind::Map(typed::ty(random, 2)),
+            2 => Kind::Timers,
+            3 => Kind::Items,
+            _ => Kind::None,
+        },
         value: typed::ty(random, 3),
         schema: 1,
         range: KeyGroupRange { first: 0, last: 127 },
         groups: vec![],
     };
+    match known.entries {
+        Kind::Timers => known.value = Type::Unit,
+        Kind::Items => known.key.ty = Type::U64,
+        _ => {}
+    }
     let mut rows: Vec<Row> = Vec::new();
     for _ in 0..random.length(40) {
         let (mut key, mut value) = (Vec::new(), Vec::new());
@@ -149,27 +188,54 @@ fn generate(random: &mut Random) -> Vec<u8> {
         regraft_model::value::encode_key(&known.key.ty, &made, &mut key).expect("of its type");
         let made = typed::value(random, &known.value);
         regraft_model::value::encode(&known.value, &made, &mut value).expect("of its type");
-        rows.push((key_group(hash32(&key), 128).0, key, value, 1));
+        let group = match known.entries {
+            Kind::Items => 0,
+            _ => key_group(hash32(&key), 128).0,
+        };
+        let expires = if random.one_in(3) { 1_700_000_000_000 } else { NEVER };
+        rows.push((group, key, entry(random, &known.entries), value, 1, expires));
     }
     rows.sort();
-    rows.dedup_by(|a, b| a.1 == b.1);
+    rows.dedup_by(|a, b| (&a.1, &a.2) == (&b.1, &b.2));
     let file = encode(&known, &rows);
     let (groups, bytes) = file.map_or_else(|_| (vec![], Bytes::new()), |file| (file.groups, file.bytes));
     known.groups = groups;
     join(&known.write(), &bytes)
 }
 
-/// Key group, key, value, number of its schema.
-type Row = (u16, Vec<u8>, Vec<u8>, u16);
+fn entry(random: &mut Random, kind: &Kind) -> Vec<u8> {
+    let mut entry = Vec::new();
+    match kind {
+        Kind::None | Kind::Items => {}
+        Kind::List => entry.extend((random.below(300) as u64).to_be_bytes()),
+        Kind::Map(ty) => {
+            let made = typed::value(random, ty);
+            regraft_model::value::encode_key(ty, &made, &mut entry).expect("of its type");
+        }
+        Kind::Timers => timer_entry(
+            random.below(300) as i64 - 100,
+            random.pick::<&str>(&["gap", "alarm", ""]),
+            &mut entry,
+        ),
+    }
+    entry
+}
+
+/// Key group, key, entry key, value, number of its schema, when it expires.
+type Row = (u16, Vec<u8>, Vec<u8>, Vec<u8>, u16, i64);
 
 fn encode(known: &Known, rows: &[Row]) -> Result<EncodedStateFile, RowsError> {
     let mut writer = StateFileWriter::new(&known.spec())?;
     for group in rows.chunk_by(|a, b| a.0 == b.0) {
         let mut columns = StateRows::new(KeyGroup(group[0].0), RowsOf::State(0));
-        for (_, key, value, schema) in group {
+        for (_, key, entry, value, schema, expires) in group {
             columns.keys.push(key);
+            if known.spec().entries.have_keys() {
+                columns.entry_keys.push(entry);
+            }
             columns.values.push(value);
             columns.schemas.push(*schema);
+            columns.expires.push(*expires);
         }
         writer.write_group(&columns)?;
     }
@@ -183,8 +249,10 @@ fn all(read: &[StateRows]) -> Vec<Row> {
             (
                 rows.group.0,
                 rows.keys.get(i).to_vec(),
+                rows.entry_key(i).unwrap_or_default().to_vec(),
                 rows.values.get(i).to_vec(),
                 rows.schemas[i],
+                rows.expires_at(i),
             )
         };
         (0..rows.len()).map(row)

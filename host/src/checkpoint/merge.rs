@@ -117,8 +117,11 @@ impl Merge {
             layout: Layout::Native,
             state: &self.state.name,
             key: &key,
+            entries: self.state.entries_of_key(),
             value: &self.state.schema,
             schema: 1,
+            // Which of the files have such rows is known when they have been read.
+            expires: true,
         };
         let mut writer = StateFileWriter::new(&spec)?;
         let mut sources: Vec<Source<'_>> = self.files.iter().map(Source::new).collect();

@@ -1,6 +1,6 @@
 //! The state of one round becomes state files: full ones, or increments behind those that an earlier checkpoint has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use regraft_guest_runtime::call::OperatorState;
@@ -20,6 +20,9 @@ use crate::savepoint::rows::{EncodedStateFile, Layout, RowsError, RowsOf, StateF
 use crate::state::rows::split_timer_entry;
 use crate::storage::paths::StateFileName;
 use crate::storage::{Storage, paths};
+
+/// Where items of operator state are: in key group 0, whatever their subtask owns.
+const ITEMS: KeyGroupRange = KeyGroupRange { first: 0, last: 0 };
 
 /// Where the state of a round goes, and what it can build on.
 pub(super) struct Target<'a> {
@@ -80,12 +83,14 @@ impl Target<'_> {
         let is_state = |state: &&StateEntry| state.kind.is_keyed() && state.kind != SavedStateKind::Timers;
         let names = entry.states.iter().filter(is_state).map(|state| state.name.clone());
         let positions: BTreeMap<String, u16> = names.zip(0..).collect();
+        let expiring = expiring(entry);
         for state in entry.states.iter_mut().filter(|state| state.kind.is_keyed()) {
             let of = match state.kind {
                 SavedStateKind::Timers => RowsOf::Timers,
                 _ => RowsOf::State(positions.get(&state.name).copied().unwrap_or(u16::MAX)),
             };
-            written.add(self.state(part, state, of, &rows, base).await?);
+            let expires = expiring.contains(&state.name) && of != RowsOf::Timers;
+            written.add(self.state(part, state, (of, expires), &rows, base).await?);
         }
         Ok(written)
     }
@@ -106,7 +111,7 @@ impl Target<'_> {
         &self,
         part: &Part<'_>,
         state: &mut StateEntry,
-        of: RowsOf,
+        (of, expires): (RowsOf, bool),
         rows: &Arc<[StateRows]>,
         base: Option<&OperatorEntry>,
     ) -> Result<Written, StoreFailure> {
@@ -120,7 +125,7 @@ impl Target<'_> {
         let wanted = rows.iter().filter(|rows| rows.of == of).any(|rows| !rows.is_empty());
         let mut written = Written::default();
         if wanted {
-            let encoded = self.encode(part, state, of, rows.clone()).await?;
+            let encoded = self.encode(part, state, (of, expires), rows.clone()).await?;
             if encoded.entries > 0 {
                 let file = self.put(part, state, encoded, base.is_some()).await?;
                 written.new = file.bytes;
@@ -153,7 +158,7 @@ impl Target<'_> {
         &self,
         part: &Part<'_>,
         state: &StateEntry,
-        of: RowsOf,
+        (of, expires): (RowsOf, bool),
         rows: Arc<[StateRows]>,
     ) -> Result<EncodedStateFile, StoreFailure> {
         let (like, layout) = (
@@ -163,7 +168,7 @@ impl Target<'_> {
             },
             self.layout,
         );
-        let encoded = run_blocking(self.environment, move || encode(&rows, of, &like, layout)).await;
+        let encoded = run_blocking(self.environment, move || encode(&rows, (of, expires), &like, layout)).await;
         let encoded = encoded.map_err(|error| StoreFailure::Encode(error.to_string()))?;
         encoded.map_err(|error| StoreFailure::Rows {
             uid: part.uid.clone(),
@@ -191,7 +196,8 @@ impl Target<'_> {
         };
         let schema = if self.layout == Layout::Canonical { 1 } else { 0 };
         let bytes = encoded.bytes.clone();
-        let mut file = state_file(path, encoded, part.subtask, schema, part.range);
+        let range = if state.kind.is_keyed() { part.range } else { ITEMS };
+        let mut file = state_file(path, encoded, part.subtask, schema, range);
         file.increment = increment;
         let name = paths::in_shared(&file.path);
         if let (Some(name), Some(shared)) = (name, &self.shared) {
@@ -230,7 +236,9 @@ impl Target<'_> {
                 rows.values.push(item);
                 rows.schemas.push(1);
             }
-            let encoded = self.encode(part, state, RowsOf::State(0), Arc::new([rows])).await?;
+            let encoded = self
+                .encode(part, state, (RowsOf::State(0), false), Arc::new([rows]))
+                .await?;
             let file = self.put(part, state, encoded, false).await?;
             written.add(Written {
                 new: file.bytes,
@@ -284,14 +292,29 @@ fn note_timers(state: &mut StateEntry, rows: &[StateRows], chain: &[StateFile], 
     state.timers.dedup();
 }
 
-fn encode(rows: &[StateRows], of: RowsOf, state: &StateEntry, layout: Layout) -> Result<EncodedStateFile, RowsError> {
+/// The keyed states whose values have a time to live.
+fn expiring(entry: &OperatorEntry) -> BTreeSet<String> {
+    let declared = entry.description.iter().flat_map(|description| &description.states);
+    let expiring = declared.filter(|state| state.ttl_ms.is_some());
+    expiring.map(|state| state.name.clone()).collect()
+}
+
+/// `expires`: whether the state has a time to live. Rows from before it had none, or since, may be among the others.
+fn encode(
+    rows: &[StateRows],
+    (of, expires): (RowsOf, bool),
+    state: &StateEntry,
+    layout: Layout,
+) -> Result<EncodedStateFile, RowsError> {
     let key = state.key_field();
     let spec = StateFileSpec {
         layout,
         state: &state.name,
         key: &key,
+        entries: state.entries_of_key(),
         value: &state.schema,
         schema: 1,
+        expires: expires || rows.iter().any(|rows| rows.of == of && !rows.expires.is_empty()),
     };
     let mut writer = StateFileWriter::new(&spec)?;
     for rows in rows.iter().filter(|rows| rows.of == of) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use regraft_model::describe::{Description, PortValue, StateKind};
 use regraft_model::id::OperatorUid;
 use regraft_model::schema::{Field, StructType, Type};
+use regraft_model::time::TimeDomain;
 
 use crate::graph::job_graph::{
     Input, JobGraph, LineKey, Node, NodeKind, Partitioning, SinkConnector, SourceConnector, TextFormat,
@@ -144,7 +145,8 @@ pub fn check(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), Refuse
     for node in &graph.nodes {
         let before = problems.len();
         if let Some(description) = descriptions.get(&node.uid) {
-            unsupported(&node.uid, description, &mut problems);
+            declared(&node.uid, description, &mut problems);
+            input_count(node, description, &mut problems);
             keyed_inputs(graph, node, description, &mut problems);
         }
         for (at, input) in node.inputs.iter().enumerate() {
@@ -168,47 +170,67 @@ pub fn check(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), Refuse
     Err(Refused { problems, uid })
 }
 
-/// What a component may declare, and this host does not do yet.
-fn unsupported(uid: &OperatorUid, description: &Description, problems: &mut Vec<String>) {
-    let mut refuse = |what: String| {
-        problems.push(format!(
-            "operator \"{uid}\": its module declares {what}, which is not implemented yet; deploy one without it"
-        ));
-    };
+/// What a component declares that contradicts itself.
+fn declared(uid: &OperatorUid, description: &Description, problems: &mut Vec<String>) {
+    let mut refuse = |what: String| problems.push(format!("operator \"{uid}\": its module declares {what}"));
     for state in &description.states {
-        if state.kind != StateKind::Value {
-            refuse(format!("state \"{}\" of kind {}", state.name, state.kind));
-        } else if !state.travels {
-            refuse(format!("state \"{}\" that does not travel with the batch", state.name));
+        let (name, kind) = (&state.name, state.kind);
+        match (kind == StateKind::Map, &state.map_key) {
+            (true, None) => refuse(format!(
+                "state \"{name}\" of kind map without the type of its keys; name it as `map_key`"
+            )),
+            (false, Some(_)) => refuse(format!(
+                "state \"{name}\" of kind {kind} with a `map_key`, which only a map has; leave it out"
+            )),
+            _ => {}
         }
-        if state.ttl_ms.is_some() {
-            refuse(format!("a time to live of state \"{}\"", state.name));
+        if state.travels && matches!(kind, StateKind::Map | StateKind::List) {
+            refuse(format!(
+                "state \"{name}\" of kind {kind} that travels with the batch; expected \"travels\": false, as for all lists and maps"
+            ));
         }
     }
     for timer in &description.timers {
-        refuse(format!("timer \"{}\"", timer.name));
-    }
-    for state in &description.operator_states {
-        refuse(format!("operator state \"{}\"", state.name));
-    }
-    if description.on_watermark {
-        refuse("on-watermark calls".to_owned());
-    }
-    if description.private_state {
-        refuse("private state".to_owned());
-    }
-    if !description.states.is_empty() && description.key.is_none() {
-        problems.push(format!(
-            "operator \"{uid}\": its module declares keyed state and no key; name the key in `describe`"
-        ));
-    }
-    for (i, state) in description.states.iter().enumerate() {
-        if description.states[..i].iter().any(|other| other.name == state.name) {
-            problems.push(format!(
-                "operator \"{uid}\": its module declares state \"{}\" twice",
-                state.name
+        if TimeDomain::named(&timer.time).is_none() {
+            refuse(format!(
+                "timer \"{}\" by {:?}; expected \"event\" or \"processing\"",
+                timer.name, timer.time
             ));
         }
+    }
+    for state in &description.operator_states {
+        if !["list", "union", "broadcast"].contains(&state.kind.as_str()) {
+            refuse(format!(
+                "operator state \"{}\" of kind {:?}; expected \"list\", \"union\" or \"broadcast\"",
+                state.name, state.kind
+            ));
+        }
+    }
+    if description.is_keyed() && description.key.is_none() {
+        refuse("keyed state or timers, and no key; name the key in `describe`".to_owned());
+    }
+    let states: Vec<&String> = description.states.iter().map(|state| &state.name).collect();
+    let timers: Vec<&String> = description.timers.iter().map(|timer| &timer.name).collect();
+    let operator: Vec<&String> = description.operator_states.iter().map(|state| &state.name).collect();
+    for (what, names) in [("state", states), ("timer", timers), ("operator state", operator)] {
+        for (i, name) in names.iter().enumerate() {
+            if names[..i].contains(name) {
+                refuse(format!("{what} \"{name}\" twice; give one of them another name"));
+            }
+        }
+    }
+}
+
+/// A module that tells its inputs apart needs all of them.
+fn input_count(node: &Node, description: &Description, problems: &mut Vec<String>) {
+    let (expected, found) = (description.inputs.len(), node.inputs.len());
+    if expected > 1 && expected != found {
+        let names: Vec<&str> = description.inputs.iter().map(|port| port.name.as_str()).collect();
+        problems.push(format!(
+            "operator \"{}\" takes {expected} inputs ({}), and the job gives it {found}; list {expected} in `inputs`, in that order",
+            node.uid,
+            names.join(", ")
+        ));
     }
 }
 
@@ -250,14 +272,7 @@ fn edge(
         return;
     };
     let Some(port) = description.input(at) else {
-        if !description.inputs.is_empty() {
-            problems.push(format!(
-                "operator \"{}\" takes {} inputs, and the job gives it {}",
-                node.uid,
-                description.inputs.len(),
-                node.inputs.len()
-            ));
-        }
+        // It takes anything, or `input_count` has told.
         return;
     };
     if !reads(&port.value, &shape.value) {

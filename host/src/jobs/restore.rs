@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use regraft_guest_runtime::call::OperatorState;
+use regraft_model::batch::BytesColumn;
 use regraft_model::id::OperatorUid;
+use regraft_model::key_group::KeyGroupRange;
 
 use super::deploy::{RestoredRows, RestoredState};
 use crate::dataflow::source::SplitState;
@@ -11,8 +14,9 @@ use crate::graph::identity;
 use crate::graph::job_graph::{JobGraph, NodeKind};
 use crate::jobs::admission::Descriptions;
 use crate::savepoint::load::Savepoint;
-use crate::savepoint::metadata::{EntryKind, MetadataError};
-use crate::savepoint::restore::{NewJob, NewNode, Part, RestorePlan};
+use crate::savepoint::metadata::{EntryKind, MetadataError, StateEntry};
+use crate::savepoint::restore::{NewJob, NewNode, Part, RestorePlan, RestoredOperator, RestoredSubtask, StateRead};
+use crate::state::rows::{RowsOf, StateRows, split_timer_entry};
 
 /// The job as far as its state is concerned.
 #[must_use]
@@ -86,12 +90,14 @@ pub async fn load(
     plan: &RestorePlan,
 ) -> Result<Loaded, MetadataError> {
     let mut loaded = Loaded::default();
+    let reader = Reader { environment, savepoint };
     for operator in &plan.operators {
         let uid = &operator.uid;
         loaded.state.watermarks.insert(uid.clone(), operator.watermark);
         if operator.finished {
             loaded.state.finished.insert(uid.clone());
         }
+        let mut items = Items::default();
         for (subtask, part) in operator.subtasks.iter().enumerate() {
             if operator.kind == EntryKind::Source {
                 let splits = part.splits.iter();
@@ -101,35 +107,21 @@ pub async fn load(
                 });
                 loaded.state.splits.entry(uid.clone()).or_default().extend(splits);
             }
+            let of = (uid.clone(), subtask as u32);
             for read in &part.reads {
                 let Part::KeyGroups(range) = read.part else { continue };
-                let entries = savepoint.metadata.operators.iter();
-                let entry = entries
-                    .filter(|entry| entry.uid == *uid)
-                    .flat_map(|entry| &entry.states);
-                let Some(state) = entry.into_iter().find(|state| state.name == read.state) else {
-                    continue;
-                };
-                let bytes = savepoint.read_file(&read.file).await?;
-                let (of, state, file) = (savepoint.clone(), state.clone(), read.file.clone());
-                let decode = run_blocking(environment, move || of.decode_rows(&state, &file, range, bytes));
-                let rows = decode.await.unwrap_or_else(|error| {
-                    Err(MetadataError::Malformed {
-                        path: read.file.path.clone(),
-                        reason: error.to_string(),
-                    })
-                })?;
+                let mut rows = reader.rows(uid, read, range).await?;
+                drop_timers(&mut rows, &operator.dropped_timers);
                 loaded.keys += rows.iter().map(|rows| rows.len() as u64).sum::<u64>();
                 let restored = RestoredRows {
                     state: read.state.clone(),
                     rows,
                 };
-                loaded
-                    .state
-                    .keyed
-                    .entry((uid.clone(), subtask as u32))
-                    .or_default()
-                    .push(restored);
+                loaded.state.keyed.entry(of.clone()).or_default().push(restored);
+            }
+            if !operator.operator_states.is_empty() {
+                let states = reader.operator_states(operator, part, &mut items).await?;
+                loaded.state.operator.insert(of, states);
             }
         }
         if let Some(sink) = &operator.sink {
@@ -140,4 +132,108 @@ pub async fn load(
         }
     }
     Ok(loaded)
+}
+
+/// The items of files that have been read, by path: several subtasks read the same ones.
+type Items = BTreeMap<String, Vec<Vec<u8>>>;
+
+/// Reads state files.
+struct Reader<'a> {
+    environment: &'a dyn Environment,
+    savepoint: &'a Savepoint,
+}
+
+impl Reader<'_> {
+    /// The rows of some key groups. Decoding computes, so it runs beside the I/O threads.
+    async fn rows(
+        &self,
+        uid: &OperatorUid,
+        read: &StateRead,
+        range: KeyGroupRange,
+    ) -> Result<Vec<StateRows>, MetadataError> {
+        let entries = self.savepoint.metadata.operators.iter();
+        let states = entries
+            .filter(|entry| entry.uid == *uid)
+            .flat_map(|entry| &entry.states);
+        let is_it = |state: &&StateEntry| state.name == read.state && state.kind == read.kind;
+        let Some(state) = states.into_iter().find(is_it) else {
+            return Ok(vec![]);
+        };
+        let parts = self.savepoint.read_parts(&read.file, range).await?;
+        let (of, state, file) = (self.savepoint.clone(), state.clone(), read.file.clone());
+        let decode = run_blocking(self.environment, move || of.decode_rows(&state, &file, range, parts));
+        decode.await.unwrap_or_else(|error| {
+            Err(MetadataError::Malformed {
+                path: read.file.path.clone(),
+                reason: error.to_string(),
+            })
+        })
+    }
+
+    /// The operator states of one subtask, in order of their names; those that have no items for it are empty.
+    async fn operator_states(
+        &self,
+        operator: &RestoredOperator,
+        part: &RestoredSubtask,
+        known: &mut Items,
+    ) -> Result<Vec<OperatorState>, MetadataError> {
+        let mut states: BTreeMap<&str, BytesColumn> = BTreeMap::new();
+        for name in &operator.operator_states {
+            states.insert(name, BytesColumn::default());
+        }
+        for read in &part.reads {
+            let Part::Items(range) = &read.part else { continue };
+            if !known.contains_key(&read.file.path) {
+                let items = self.items(&operator.uid, read).await?;
+                known.insert(read.file.path.clone(), items);
+            }
+            let wanted = (range.end - range.start) as usize;
+            let items = known.get(&read.file.path).into_iter().flatten();
+            let column = states.entry(&read.state).or_default();
+            items
+                .skip(range.start as usize)
+                .take(wanted)
+                .for_each(|item| column.push(item));
+        }
+        let state = |(name, items): (&str, BytesColumn)| OperatorState {
+            name: name.to_owned(),
+            items,
+        };
+        Ok(states.into_iter().map(state).collect())
+    }
+
+    /// All items of a file, in order of their positions.
+    async fn items(&self, uid: &OperatorUid, read: &StateRead) -> Result<Vec<Vec<u8>>, MetadataError> {
+        let rows = self.rows(uid, read, KeyGroupRange { first: 0, last: 0 }).await?;
+        let mut items = vec![];
+        for rows in &rows {
+            for i in 0..rows.len() {
+                let position = rows.keys.get(i).first_chunk().copied().map(u64::from_le_bytes);
+                items.push((position.unwrap_or(u64::MAX), rows.values.get(i).to_vec()));
+            }
+        }
+        items.sort_by_key(|(position, _)| *position);
+        Ok(items.into_iter().map(|(_, item)| item).collect())
+    }
+}
+
+/// Leaves out pending timers of these names.
+fn drop_timers(rows: &mut [StateRows], names: &[String]) {
+    for rows in rows
+        .iter_mut()
+        .filter(|rows| rows.of == RowsOf::Timers && !names.is_empty())
+    {
+        let mut kept = StateRows::new(rows.group, rows.of);
+        for i in 0..rows.len() {
+            let entry = rows.entry_key(i).unwrap_or_default();
+            let is_dropped = |(_, name): (i64, &str)| names.iter().any(|dropped| dropped == name);
+            if !split_timer_entry(entry).is_some_and(is_dropped) {
+                kept.keys.push(rows.keys.get(i));
+                kept.entry_keys.push(entry);
+                kept.values.push(rows.values.get(i));
+                kept.schemas.push(rows.schemas[i]);
+            }
+        }
+        *rows = kept;
+    }
 }

@@ -171,8 +171,10 @@ impl Savepoint {
             layout: self.metadata.format,
             state: &state.name,
             key: &state.key_field(),
+            entries: state.entries_of_key(),
             value: state.schema_of(file),
             schema: file.schema,
+            expires: true,
         };
         read_state_file(parts, &spec, range, &file.groups).map_err(|source| MetadataError::Rows {
             path: self.url_of(&file.path),

@@ -10,7 +10,7 @@ use regraft_model::schema::{Field, Type};
 pub use regraft_model::snapshot::SnapshotKind;
 use serde::{Deserialize, Serialize};
 
-use crate::savepoint::rows::{GroupExtent, Layout, Place};
+use crate::savepoint::rows::{Entries, GroupExtent, Layout, Place};
 
 mod check;
 mod envelope;
@@ -468,6 +468,18 @@ impl StateEntry {
             aliases: Vec::new(),
             default: false,
         })
+    }
+
+    /// What its rows have beside the key. A map without the type of its keys is refused when `_metadata` is checked.
+    #[must_use]
+    pub fn entries_of_key(&self) -> Entries<'_> {
+        match (self.kind, &self.map_key) {
+            (SavedStateKind::List, _) => Entries::List,
+            (SavedStateKind::Map, Some(key)) => Entries::Map(key),
+            (SavedStateKind::Timers, _) => Entries::Timers,
+            (kind, _) if !kind.is_keyed() => Entries::Items,
+            _ => Entries::None,
+        }
     }
 
     /// The type of a file's values; of one in which each carries its own number, the newest.

@@ -84,6 +84,8 @@ pub struct RestoredOperator {
     pub subtasks: Vec<RestoredSubtask>,
     /// States that the new job declares and the savepoint does not have: they start empty.
     pub new_states: Vec<String>,
+    /// Operator states that it had: those without items for a subtask are empty there.
+    pub operator_states: Vec<String>,
     /// Timers whose pending entries are dropped.
     pub dropped_timers: Vec<String>,
     /// What a source keeps beside its splits; null: nothing.

@@ -1,8 +1,9 @@
 //! State rows ↔ Parquet: the only user of the `parquet` crate.
 //!
 //! *Canonical* files have typed columns that ordinary tools query; *native* files carry the bytes as they are, with the number
-//! of each value's schema. Both are ordered by key group and then by key, and row groups are cut at key-group bounds, so that
-//! a restore reads only the key groups it needs. What is read back are the very bytes that were written.
+//! of each value's schema. Both are ordered by key group, then by key, then by entry (of a list, a map, timers), and row groups
+//! are cut at key-group bounds, so that a restore reads only the key groups it needs. What is read back are the very bytes that
+//! were written.
 
 use std::ops::Range;
 
@@ -17,7 +18,9 @@ mod columns;
 mod cells;
 mod chunks;
 mod parts;
+mod body;
 mod write;
+mod rebuild;
 mod read;
 
 pub use parts::FileParts;
@@ -46,6 +49,41 @@ impl std::fmt::Display for Layout {
     }
 }
 
+/// What a row has beside its key, so that one key has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entries<'a> {
+    /// Nothing: one row for each key.
+    None,
+    /// The index of a list's item.
+    List,
+    /// A map's key, of this type.
+    Map(&'a Type),
+    /// Time and name of a timer. Timers have no value.
+    Timers,
+    /// Nothing: items of operator state, whose key is their position. They are in order of it.
+    Items,
+}
+
+impl Entries<'_> {
+    /// Whether rows have an entry key.
+    #[must_use]
+    pub const fn have_keys(self) -> bool {
+        matches!(self, Self::List | Self::Map(_) | Self::Timers)
+    }
+}
+
+/// As people call it.
+impl std::fmt::Display for Entries<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None | Self::Items => f.write_str("row without an entry"),
+            Self::List => f.write_str("list index"),
+            Self::Map(key) => write!(f, "map key {key}"),
+            Self::Timers => f.write_str("timer"),
+        }
+    }
+}
+
 /// What has to be known to write or read a state file.
 #[derive(Debug, Clone, Copy)]
 pub struct StateFileSpec<'a> {
@@ -55,10 +93,14 @@ pub struct StateFileSpec<'a> {
     pub state: &'a str,
     /// The key; a scalar key's column has its name.
     pub key: &'a Field,
+    /// What a row has beside its key.
+    pub entries: Entries<'a>,
     /// The type of the values.
     pub value: &'a Type,
     /// The number of that type. Canonical: only values of this number are written, and those read get it. Native: not used.
     pub schema: u16,
+    /// Whether to write a column for when each row expires. Reading looks whether there is one.
+    pub expires: bool,
 }
 
 /// A part of a file that can be read and checked alone.
@@ -143,13 +185,27 @@ pub enum RowsError {
         /// What is wrong.
         source: ValueError,
     },
-    /// A key that has no exact text.
+    /// A map's key, a list's index or a timer is not what it should be.
+    #[error("state {state:?}: the entry of a row of key group {group} is not a {expected}: {source}")]
+    Entry {
+        /// The state.
+        state: String,
+        /// The key group.
+        group: u16,
+        /// The type.
+        expected: String,
+        /// What is wrong.
+        source: ValueError,
+    },
+    /// A key, or a map's key, that has no exact text.
     #[error(
-        "state {state:?}: a key of key group {group} cannot be written as JSON without loss. Use --type native for this savepoint."
+        "state {state:?}: {part} of key group {group} cannot be written as JSON without loss. Use --type native for this savepoint."
     )]
     InexactKey {
         /// The state.
         state: String,
+        /// Which key.
+        part: &'static str,
         /// The key group.
         group: u16,
     },

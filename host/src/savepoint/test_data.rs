@@ -13,7 +13,7 @@ use super::metadata::{
     SnapshotKind, SourceEntry, SplitEntry, StateEntry, StateFile, Trigger,
 };
 use super::publish;
-use super::rows::{Layout, RowsOf, StateFileSpec, StateFileWriter, StateRows};
+use super::rows::{Entries, Layout, RowsOf, StateFileSpec, StateFileWriter, StateRows};
 use crate::environment::real::RealEnvironment;
 use crate::storage::{Storage, paths};
 
@@ -89,8 +89,10 @@ async fn state_file(storage: &Storage, subtask: u32) -> StateFile {
         layout: Layout::Canonical,
         state: "count",
         key: &key,
+        entries: Entries::None,
         value: &Type::U64,
         schema: 1,
+        expires: false,
     };
     let mut writer = StateFileWriter::new(&spec).expect("schema");
     for rows in rows(200, subtask) {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{MetadataError, StateEntry, StateFile, checksum};
-use crate::savepoint::rows::StateRows;
+use crate::savepoint::rows::{Entries, StateRows};
 
 /// What was checked and what was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -119,8 +119,14 @@ async fn check_state_file(
 /// The first thing that is wrong with the rows of a key group.
 fn check_group(state: &StateEntry, rows: &StateRows, max_parallelism: u32) -> Option<String> {
     let group = rows.group;
-    let mut previous: Option<&[u8]> = None;
-    for key in rows.keys.iter() {
+    // Items of operator state are in order of their positions, anything else in order of bytes.
+    let position = |key: &[u8]| match state.entries_of_key() {
+        Entries::Items => key.first_chunk().copied().map(u64::from_le_bytes),
+        _ => None,
+    };
+    let at = |row: usize| (position(rows.keys.get(row)), rows.keys.get(row), rows.entry_key(row));
+    for row in 0..rows.len() {
+        let key = rows.keys.get(row);
         let expected = key_group(hash32(key), max_parallelism);
         if state.kind.is_keyed() && expected != group {
             return Some(format!(
@@ -128,16 +134,23 @@ fn check_group(state: &StateEntry, rows: &StateRows, max_parallelism: u32) -> Op
                 group.0, expected.0
             ));
         }
-        // Timers have several rows a key.
-        if let Some(previous) = previous.filter(|previous| *previous > key) {
+        if row > 0 && at(row - 1) >= at(row) {
+            let name = |row: usize| {
+                format!(
+                    "{}{}",
+                    hex(rows.keys.get(row)),
+                    rows.entry_key(row)
+                        .map(hex)
+                        .map_or_else(String::new, |entry| format!("/{entry}"))
+                )
+            };
             return Some(format!(
-                "keys of key group {} are out of order ({} before {})",
+                "keys of key group {} are out of order, or there twice ({} before {})",
                 group.0,
-                hex(previous),
-                hex(key)
+                name(row - 1),
+                name(row)
             ));
         }
-        previous = Some(key);
     }
     let greatest = state.schemas.len();
     let mut numbers = rows.schemas.iter();

@@ -1,10 +1,12 @@
 //! Whether a new component may take over from an old one at the same uid, state and all.
 //!
 //! Today a state that both have must have the same schema: lossless both ways, so that a swap whose round fails can be
-//! undone on the spot. Keys never change.
+//! undone on the spot. Keys never change, nor do those of maps. What the new one does not declare would be lost: a state, or
+//! pending timers.
 
-use regraft_model::describe::Description;
+use regraft_model::describe::{Description, StateDescription};
 use regraft_model::id::OperatorUid;
+use regraft_model::schema::Type;
 
 /// All problems of one uid, each naming uid, state and both schemas.
 #[must_use]
@@ -41,8 +43,21 @@ pub fn problems(uid: &OperatorUid, old: &Description, new: &Description, keyed_i
                 new_state.schema,
                 new_state.schema.digest()
             ));
+        } else if old_state.map_key.as_ref().map(Type::digest) != new_state.map_key.as_ref().map(Type::digest) {
+            let key = |state: &StateDescription| {
+                state
+                    .map_key
+                    .as_ref()
+                    .map_or_else(|| "none".to_owned(), Type::to_string)
+            };
+            problems.push(format!(
+                "operator \"{uid}\": state \"{}\" has map key {}, and in the new module map key {}; the key of a map never changes: deploy a module with the old one, or give the new state another name",
+                old_state.name, key(old_state), key(new_state)
+            ));
         }
     }
+    timers(uid, old, new, &mut problems);
+    operator_states(uid, old, new, &mut problems);
     if new.is_keyed() && !old.is_keyed() && !keyed_inputs {
         problems.push(format!(
             "operator \"{uid}\": the new module has keyed state, and its inputs do not come by key; change the job file and restore it from a savepoint"
@@ -51,11 +66,54 @@ pub fn problems(uid: &OperatorUid, old: &Description, new: &Description, keyed_i
     problems
 }
 
+/// Timers may be pending that the new module does not know.
+fn timers(uid: &OperatorUid, old: &Description, new: &Description, problems: &mut Vec<String>) {
+    for timer in &old.timers {
+        match new.timers.iter().find(|other| other.name == timer.name) {
+            None => problems.push(format!(
+                "operator \"{uid}\": the new module does not declare timer \"{0}\", so those that are pending would never fire; declare it, or stop the job and start the new one with run -s … --drop-state {uid}/{0}",
+                timer.name
+            )),
+            Some(other) if other.time != timer.time => problems.push(format!(
+                "operator \"{uid}\": timer \"{}\" is by {} time, and in the new module by {} time; expected the same: give the new timer another name",
+                timer.name, timer.time, other.time
+            )),
+            Some(_) => {}
+        }
+    }
+}
+
+/// Operator state goes from the old instance to the new one as it is.
+fn operator_states(uid: &OperatorUid, old: &Description, new: &Description, problems: &mut Vec<String>) {
+    for state in &old.operator_states {
+        let name = &state.name;
+        let Some(other) = new.operator_states.iter().find(|other| other.name == *name) else {
+            problems.push(format!(
+                "operator \"{uid}\": the new module does not declare operator state \"{name}\" ({}), so it would be lost; declare it, or stop the job and start the new one with run -s … --drop-state {uid}/{name}",
+                state.schema
+            ));
+            continue;
+        };
+        let (old_digest, new_digest) = (state.schema.digest(), other.schema.digest());
+        if state.kind != other.kind {
+            problems.push(format!(
+                "operator \"{uid}\": operator state \"{name}\" is of kind {}, and in the new module of kind {}; expected the same kind: give the new state another name",
+                state.kind, other.kind
+            ));
+        } else if old_digest != new_digest {
+            problems.push(format!(
+                "operator \"{uid}\": operator state \"{name}\" has schema {} (digest {old_digest}), and the new module reads {} (digest {new_digest}); expected the same schema: deploy a module that reads it, or give the new state another name",
+                state.schema, other.schema
+            ));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use regraft_model::describe::{StateDescription, StateKind};
-    use regraft_model::schema::{Field, Type};
+    use regraft_model::describe::{OperatorStateDescription, StateKind, TimerDescription};
+    use regraft_model::schema::Field;
 
     fn description(key: Type, states: &[(&str, Type)]) -> Description {
         let state = |(name, schema): &(&str, Type)| StateDescription {
@@ -120,6 +178,46 @@ mod tests {
                 "operator \"count\": its state is keyed by word string, and the new module's by word u64; a key never changes: deploy a module with the old key, or use another uid",
                 "operator \"count\": the new module does not declare state \"count\" (u64), so the state would be lost; declare it, or stop the job and start the new one with run -s … --drop-state count/count",
             ],
+        );
+    }
+
+    #[test]
+    fn timers_operator_states_and_map_keys_stay() {
+        let uid = OperatorUid::new("count").expect("uid");
+        let mut old = description(Type::String, &[("seen", Type::U64)]);
+        old.states[0].kind = StateKind::Map;
+        old.states[0].map_key = Some(Type::String);
+        old.timers = vec![TimerDescription {
+            name: "gap".to_owned(),
+            time: "event".to_owned(),
+        }];
+        old.operator_states = vec![OperatorStateDescription {
+            name: "table".to_owned(),
+            kind: "broadcast".to_owned(),
+            schema: Type::U64,
+        }];
+        assert_eq!(problems(&uid, &old, &old, true), Vec::<String>::new());
+        let mut new = old.clone();
+        new.states[0].map_key = Some(Type::U32);
+        new.timers[0].time = "processing".to_owned();
+        new.operator_states[0].kind = "list".to_owned();
+        assert_eq!(
+            problems(&uid, &old, &new, true),
+            [
+                "operator \"count\": state \"seen\" has map key string, and in the new module map key u32; the key of a map never changes: deploy a module with the old one, or give the new state another name",
+                "operator \"count\": timer \"gap\" is by event time, and in the new module by processing time; expected the same: give the new timer another name",
+                "operator \"count\": operator state \"table\" is of kind broadcast, and in the new module of kind list; expected the same kind: give the new state another name",
+            ]
+        );
+        let mut new = old.clone();
+        new.timers.clear();
+        new.operator_states.clear();
+        assert_eq!(
+            problems(&uid, &old, &new, true),
+            [
+                "operator \"count\": the new module does not declare timer \"gap\", so those that are pending would never fire; declare it, or stop the job and start the new one with run -s … --drop-state count/gap",
+                "operator \"count\": the new module does not declare operator state \"table\" (u64), so it would be lost; declare it, or stop the job and start the new one with run -s … --drop-state count/table",
+            ]
         );
     }
 }

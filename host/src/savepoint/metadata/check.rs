@@ -235,11 +235,17 @@ impl Problems {
         if file.schema == 0 && self.canonical {
             self.add(format!("{at}: {} says no schema, and its rows cannot", file.path));
         }
+        if !state.kind.is_keyed() && (file.key_groups.first, file.key_groups.last) != (0, 0) {
+            self.add(format!(
+                "{at}: {} has key groups, which operator state has not",
+                file.path
+            ));
+        }
         let mut rows = 0u64;
         let mut next = (0, file.key_groups.first);
         for extent in &file.groups {
             let ordered = extent.first_group >= next.1 && extent.first_group <= extent.last_group;
-            let inside = extent.last_group <= file.key_groups.last || !state.kind.is_keyed();
+            let inside = extent.last_group <= file.key_groups.last;
             if !ordered || !inside || extent.row_group != next.0 || extent.rows == 0 {
                 let (first, last) = (extent.first_group, extent.last_group);
                 self.add(format!(

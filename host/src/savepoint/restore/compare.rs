@@ -224,7 +224,7 @@ impl Comparison<'_> {
 
     fn state(&mut self, uid: &OperatorUid, saved: &StateEntry, declared: Option<&Description>) {
         let (uid, state) = (uid.clone(), saved.name.clone());
-        let Some((kind, schema)) = declared.and_then(|declared| declared_state(declared, saved)) else {
+        let Some((kind, schema, map_key)) = declared.and_then(|declared| declared_state(declared, saved)) else {
             let (keys, bytes) = (saved.entries(), saved.bytes());
             self.problems.push(RestoreProblem::OrphanState {
                 uid,
@@ -241,6 +241,12 @@ impl Comparison<'_> {
                 saved: saved.kind,
                 new: kind,
             });
+        } else if saved.map_key.as_ref().map(Type::digest) != map_key.map(Type::digest) {
+            let text = |key: Option<&Type>| {
+                key.map_or_else(|| "none".to_owned(), |key| format!("{key} (digest {})", key.digest()))
+            };
+            let (saved, new) = (text(saved.map_key.as_ref()), text(map_key));
+            self.problems.push(RestoreProblem::MapKey { uid, state, saved, new });
         } else if let Some(other) = saved
             .schemas
             .iter()
@@ -252,49 +258,71 @@ impl Comparison<'_> {
         }
     }
 
-    /// Timers that the old component declared and the new one does not; those that are allowed to be dropped.
+    /// Pending timers that the new component does not declare; those of them that are allowed to be dropped. A timer that
+    /// waits for another clock now is another timer.
     fn timers(&mut self, entry: &OperatorEntry, state: &StateEntry, new: Option<&Description>) -> Vec<String> {
         let mut dropped = Vec::new();
-        let old = entry.description.iter().flat_map(|description| &description.timers);
-        let is_declared = |name: &str| new.is_some_and(|new| new.timers.iter().any(|timer| timer.name == name));
-        for timer in old.filter(|timer| state.entries() > 0 && !is_declared(&timer.name)) {
-            if self.drops(&entry.uid, Some(&timer.name)) {
-                dropped.push(timer.name.clone());
-            } else {
-                let (uid, timer) = (entry.uid.clone(), timer.name.clone());
-                self.problems.push(RestoreProblem::OrphanTimer { uid, timer });
+        for name in &state.timers {
+            let (old_time, new_time) = (time_of(entry.description.as_ref(), name), time_of(new, name));
+            if new_time.is_some() && (old_time.is_none() || old_time == new_time) {
+                continue;
             }
+            if self.drops(&entry.uid, Some(name)) {
+                dropped.push(name.clone());
+                continue;
+            }
+            let (uid, timer) = (entry.uid.clone(), name.clone());
+            self.problems.push(match (old_time, new_time) {
+                (Some(saved), Some(new)) => RestoreProblem::TimerTime {
+                    uid,
+                    timer,
+                    saved: saved.to_owned(),
+                    new: new.to_owned(),
+                },
+                _ => RestoreProblem::OrphanTimer { uid, timer },
+            });
         }
         dropped
     }
 }
 
+/// What a timer waits for, `event` or `processing`; none: it is not declared.
+fn time_of<'a>(description: Option<&'a Description>, name: &str) -> Option<&'a str> {
+    let mut timers = description.into_iter().flat_map(|description| &description.timers);
+    timers.find(|timer| timer.name == name).map(|timer| timer.time.as_str())
+}
+
 /// What `--drop-state` may name of a uid.
 fn droppable(entry: &OperatorEntry) -> Vec<String> {
-    let timers = entry
-        .description
-        .iter()
-        .flat_map(|description| &description.timers)
-        .map(|timer| &timer.name);
+    let timers = entry.states.iter().flat_map(|state| &state.timers);
     let names = entry.states.iter().map(|state| &state.name).chain(timers);
     let mut all = vec![entry.uid.to_string()];
     all.extend(names.map(|name| format!("{}/{name}", entry.uid)));
     all
 }
 
-/// The state of that name: keyed and operator states have names of their own.
-fn declared_state<'a>(declared: &'a Description, saved: &StateEntry) -> Option<(SavedStateKind, &'a Type)> {
+/// The kind, the type of values and that of map keys of a state of that name: keyed and operator states have names of their
+/// own.
+fn declared_state<'a>(
+    declared: &'a Description,
+    saved: &StateEntry,
+) -> Option<(SavedStateKind, &'a Type, Option<&'a Type>)> {
     if saved.kind.is_keyed() {
         let state = declared.states.iter().find(|state| state.name == saved.name)?;
-        return Some((state.kind.into(), &state.schema));
+        return Some((state.kind.into(), &state.schema, state.map_key.as_ref()));
     }
     let state = declared.operator_states.iter().find(|state| state.name == saved.name)?;
-    Some((SavedStateKind::of_operator(&state.kind), &state.schema))
+    Some((SavedStateKind::of_operator(&state.kind), &state.schema, None))
 }
 
 fn restored_operator(node: &NewNode, entry: &OperatorEntry, kept: Kept<'_>, max_parallelism: u32) -> RestoredOperator {
     let declared = node.description.iter().flat_map(|description| &description.states);
-    let is_saved = |name: &str| kept.states.iter().any(|state| state.name == name);
+    let is_saved = |name: &str| {
+        let same = |state: &&&StateEntry| state.name == name && state.kind.is_keyed();
+        kept.states
+            .iter()
+            .any(|state| same(&state) && state.kind != SavedStateKind::Timers)
+    };
     RestoredOperator {
         uid: node.uid.clone(),
         kind: node.kind,
@@ -303,6 +331,12 @@ fn restored_operator(node: &NewNode, entry: &OperatorEntry, kept: Kept<'_>, max_
         subtasks: assign::subtasks(node, entry, &kept.states, max_parallelism),
         new_states: declared
             .filter(|state| !is_saved(&state.name))
+            .map(|state| state.name.clone())
+            .collect(),
+        operator_states: kept
+            .states
+            .iter()
+            .filter(|state| !state.kind.is_keyed())
             .map(|state| state.name.clone())
             .collect(),
         dropped_timers: kept.dropped_timers,

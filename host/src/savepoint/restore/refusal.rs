@@ -90,13 +90,27 @@ pub enum RestoreProblem {
     },
     /// The component no longer declares a timer, and timers are pending.
     #[error(
-        "uid \"{uid}\": the savepoint has pending timers, maybe of timer \"{timer}\"; this component does not declare it. Deploy a component that does, or drop its pending timers with --drop-state {uid}/{timer}."
+        "uid \"{uid}\": the savepoint has pending timers \"{timer}\"; this component does not declare the timer. Deploy a component that does, or drop its pending timers with --drop-state {uid}/{timer}."
     )]
     OrphanTimer {
         /// The uid.
         uid: OperatorUid,
         /// The timer's name.
         timer: String,
+    },
+    /// A timer waits for another clock now, and timers are pending.
+    #[error(
+        "uid \"{uid}\": the savepoint has pending timers \"{timer}\" by {saved} time; this component declares the timer by {new} time. Deploy a component that declares it by {saved} time, give the new one another name, or drop its pending timers with --drop-state {uid}/{timer}."
+    )]
+    TimerTime {
+        /// The uid.
+        uid: OperatorUid,
+        /// The timer's name.
+        timer: String,
+        /// `event` or `processing`, in the savepoint.
+        saved: String,
+        /// In the component.
+        new: String,
     },
     /// A state is of another kind now.
     #[error(
@@ -127,6 +141,20 @@ pub enum RestoreProblem {
         saved: Box<Type>,
         /// In the component.
         new: Box<Type>,
+    },
+    /// The keys of a map are of another type now.
+    #[error(
+        "uid \"{uid}\": state \"{state}\": expected map key {saved}, as in the savepoint; this component has map key {new}. Keys do not migrate: deploy a component with that map key, or drop the state with --drop-state {uid}/{state}."
+    )]
+    MapKey {
+        /// The uid.
+        uid: OperatorUid,
+        /// The state.
+        state: String,
+        /// In the savepoint, as text with its digest.
+        saved: String,
+        /// In the component.
+        new: String,
     },
     /// The key is of another type now.
     #[error(

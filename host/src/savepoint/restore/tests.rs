@@ -281,6 +281,7 @@ async fn timers_that_are_no_longer_declared_need_a_flag() {
     let mut timers = entry.states[0].clone();
     timers.kind = SavedStateKind::Timers;
     timers.name = "timers".into();
+    timers.timers = vec!["gap".into()];
     entry.states.push(timers);
     let timer = TimerDescription {
         name: "gap".into(),
@@ -292,13 +293,47 @@ async fn timers_that_are_no_longer_declared_need_a_flag() {
     assert_eq!(
         refusal.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
-            "uid \"count\": the savepoint has pending timers, maybe of timer \"gap\"; this component does not declare it. Deploy a component that does, or drop its pending timers with --drop-state count/gap."
+            "uid \"count\": the savepoint has pending timers \"gap\"; this component does not declare the timer. Deploy a component that does, or drop its pending timers with --drop-state count/gap."
         ]
     );
     let planned = plan(&metadata, &job, &drop_state(&["count/gap"])).expect("allowed");
     assert_eq!(planned.operators[2].dropped_timers, ["gap"]);
     job.nodes[2].description.as_mut().expect("operator").timers.push(timer);
     assert!(plan(&metadata, &job, &RestoreOptions::default()).is_ok());
+    let timers = &mut job.nodes[2].description.as_mut().expect("operator").timers;
+    timers[0].time = "processing".into();
+    let refusal = plan(&metadata, &job, &RestoreOptions::default()).expect_err("by another clock");
+    assert_eq!(
+        refusal.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "uid \"count\": the savepoint has pending timers \"gap\" by event time; this component declares the timer by processing time. Deploy a component that declares it by event time, give the new one another name, or drop its pending timers with --drop-state count/gap."
+        ]
+    );
+    let planned = plan(&metadata, &job, &drop_state(&["count/gap"])).expect("allowed");
+    assert_eq!(planned.operators[2].dropped_timers, ["gap"]);
+}
+
+#[tokio::test]
+async fn the_key_of_a_map_does_not_change() {
+    let mut metadata = sample().await;
+    let state = &mut metadata.operators[2].states[0];
+    (state.kind, state.map_key) = (SavedStateKind::Map, Some(Type::String));
+    let mut job = same_job(1);
+    let declared = &mut job.nodes[2].description.as_mut().expect("operator").states[0];
+    (declared.kind, declared.map_key) = (regraft_model::describe::StateKind::Map, Some(Type::String));
+    assert!(plan(&metadata, &job, &RestoreOptions::default()).is_ok());
+    let declared = &mut job.nodes[2].description.as_mut().expect("operator").states[0];
+    declared.map_key = Some(Type::U64);
+    let refusal = plan(&metadata, &job, &RestoreOptions::default()).expect_err("another key");
+    assert_eq!(
+        refusal.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [format!(
+            "uid \"count\": state \"count\": expected map key string (digest {}), as in the savepoint; this component has map key u64 (digest {}). Keys do not migrate: deploy a component with that map key, or drop the state with --drop-state count/count.",
+            Type::String.digest(),
+            Type::U64.digest()
+        )]
+    );
+    assert!(plan(&metadata, &job, &drop_state(&["count/count"])).is_ok());
 }
 
 #[tokio::test]
@@ -308,7 +343,7 @@ async fn operator_states_are_compared_by_their_own_names() {
     let mut seen = entry.states[0].clone();
     (seen.kind, seen.key, seen.key_digest) = (SavedStateKind::OperatorUnion, None, None);
     entry.states.push(seen);
-    assert_eq!(metadata.problems().len(), 2, "{:?}", metadata.problems());
+    assert_eq!(metadata.problems().len(), 4, "{:?}", metadata.problems());
     let mut job = same_job(1);
     let refusal = plan(&metadata, &job, &RestoreOptions::default()).expect_err("not declared");
     assert!(matches!(

@@ -176,17 +176,40 @@ impl ReadCells {
 
     /// The next row's bytes, for a column of bytes; none for null, or after the last one.
     pub(super) fn next_bytes(&mut self) -> Option<&[u8]> {
+        let cell = self.next_cell()?;
+        match &self.cells {
+            ReadValues::Bytes(cells) => cells.get(cell).map(ByteArray::data),
+            _ => None,
+        }
+    }
+
+    /// The next row's number, for a column of 64 bits; none for null, or after the last one.
+    pub(super) fn next_int64(&mut self) -> Option<i64> {
+        let cell = self.next_cell()?;
+        match &self.cells {
+            ReadValues::Int64(cells) => cells.get(cell).copied(),
+            _ => None,
+        }
+    }
+
+    /// Likewise for a column of 32 bits.
+    pub(super) fn next_int32(&mut self) -> Option<i32> {
+        let cell = self.next_cell()?;
+        match &self.cells {
+            ReadValues::Int32(cells) => cells.get(cell).copied(),
+            _ => None,
+        }
+    }
+
+    /// The next row's cell; none for null.
+    fn next_cell(&mut self) -> Option<usize> {
         let row = self.row;
         self.row += 1;
         if self.levels.as_ref().is_some_and(|levels| levels.get(row) != Some(&1)) {
             return None;
         }
-        let cell = self.cell;
         self.cell += 1;
-        match &self.cells {
-            ReadValues::Bytes(cells) => cells.get(cell).map(ByteArray::data),
-            _ => None,
-        }
+        Some(self.cell - 1)
     }
 
     /// Passes over a row.

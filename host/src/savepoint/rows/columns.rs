@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
-use parquet::basic::{LogicalType, Repetition, Type as Physical};
+use parquet::basic::{LogicalType, Repetition, TimeUnit, Type as Physical};
 use parquet::errors::ParquetError;
 use parquet::schema::types::{Type as ParquetType, TypePtr};
 use regraft_model::schema::Type;
 
-use super::{Layout, StateFileSpec};
+use super::{Entries, Layout, StateFileSpec};
 
 /// The column of a row's key group.
 pub(super) const KEY_GROUP: &str = "_key_group";
 /// The native key.
 pub(super) const KEY: &str = "_key";
+/// The native entry key.
+pub(super) const ENTRY_KEY: &str = "_entry_key";
+/// When a row expires, in milliseconds since the Unix epoch; null: never.
+pub(super) const EXPIRES: &str = "_expires";
 /// The native value.
 pub(super) const VALUE: &str = "_value";
 /// The native number of the value's schema.
@@ -42,15 +46,21 @@ pub(super) struct ColumnPlan {
     pub(super) form: Form,
 }
 
-/// The columns of a file, in order: the key group, the key's, the value's, the file's own.
+/// The columns of a canonical file, in order: the key group, the key's, the entry's, the value's, the file's own.
 #[derive(Debug, Clone)]
 pub(super) struct Columns {
     /// Of the key.
     pub(super) key: Vec<ColumnPlan>,
     /// Whether the key is one raw text or byte string.
     pub(super) key_is_raw: bool,
+    /// Of the entry: a map's key, a list's index, or name and time of a timer.
+    pub(super) entry: Vec<ColumnPlan>,
+    /// Whether the map's key is one raw text or byte string.
+    pub(super) entry_is_raw: bool,
     /// Of the value.
     pub(super) value: Vec<ColumnPlan>,
+    /// Whether there is a column for when rows expire.
+    pub(super) expires: bool,
     /// Whether there is a column for exact bytes.
     pub(super) exact: bool,
 }
@@ -60,12 +70,30 @@ impl Columns {
     pub(super) fn canonical(spec: &StateFileSpec<'_>) -> Self {
         let mut taken = vec![KEY_GROUP.to_owned(), EXACT.to_owned()];
         let key = parts(&spec.key.ty, &spec.key.name, "key", &mut taken);
-        let value = parts(spec.value, spec.state, "value", &mut taken);
+        let (entry, entry_is_raw) = match spec.entries {
+            Entries::None | Entries::Items => (vec![], false),
+            Entries::List => (parts(&Type::U64, "index", "list", &mut taken), false),
+            Entries::Map(key) => (parts(key, "map_key", "map", &mut taken), is_raw(key)),
+            Entries::Timers => {
+                let name = ColumnPlan::new(&Type::String, "timer", "timer", &mut taken);
+                (
+                    vec![name, ColumnPlan::new(&Type::I64, "time", "timer", &mut taken)],
+                    false,
+                )
+            }
+        };
+        let value = match spec.entries {
+            Entries::Timers => vec![],
+            _ => parts(spec.value, spec.state, "value", &mut taken),
+        };
         let exact = value.iter().any(|column| column.form == Form::Json);
         Self {
             key,
-            key_is_raw: matches!(spec.key.ty, Type::String | Type::Bytes),
+            key_is_raw: is_raw(&spec.key.ty),
+            entry,
+            entry_is_raw,
             value,
+            expires: spec.expires,
             exact,
         }
     }
@@ -73,8 +101,11 @@ impl Columns {
     /// As a Parquet schema.
     pub(super) fn parquet_schema(&self) -> Result<TypePtr, ParquetError> {
         let mut fields = vec![primitive(KEY_GROUP, Physical::INT32, Repetition::REQUIRED, None)?];
-        for column in self.key.iter().chain(&self.value) {
+        for column in self.key.iter().chain(&self.entry).chain(&self.value) {
             fields.push(column.parquet_type()?);
+        }
+        if self.expires {
+            fields.push(expires_type()?);
         }
         if self.exact {
             fields.push(primitive(EXACT, Physical::BYTE_ARRAY, Repetition::OPTIONAL, None)?);
@@ -83,21 +114,39 @@ impl Columns {
     }
 }
 
+/// Whether keys of a type are their own bytes.
+const fn is_raw(ty: &Type) -> bool {
+    matches!(ty, Type::String | Type::Bytes)
+}
+
+fn expires_type() -> Result<TypePtr, ParquetError> {
+    let time = LogicalType::timestamp(true, TimeUnit::MILLIS);
+    primitive(EXPIRES, Physical::INT64, Repetition::OPTIONAL, Some(time))
+}
+
 /// The Parquet schema of a native file.
-pub(super) fn native_schema() -> Result<TypePtr, ParquetError> {
-    group(vec![
+fn native_schema(spec: &StateFileSpec<'_>) -> Result<TypePtr, ParquetError> {
+    let bytes = |name| primitive(name, Physical::BYTE_ARRAY, Repetition::REQUIRED, None);
+    let mut fields = vec![
         primitive(KEY_GROUP, Physical::INT32, Repetition::REQUIRED, None)?,
-        primitive(KEY, Physical::BYTE_ARRAY, Repetition::REQUIRED, None)?,
-        primitive(VALUE, Physical::BYTE_ARRAY, Repetition::REQUIRED, None)?,
-        primitive(SCHEMA, Physical::INT32, Repetition::REQUIRED, None)?,
-    ])
+        bytes(KEY)?,
+    ];
+    if spec.entries.have_keys() {
+        fields.push(bytes(ENTRY_KEY)?);
+    }
+    fields.push(bytes(VALUE)?);
+    fields.push(primitive(SCHEMA, Physical::INT32, Repetition::REQUIRED, None)?);
+    if spec.expires {
+        fields.push(expires_type()?);
+    }
+    group(fields)
 }
 
 /// The Parquet schema of a file.
 pub(super) fn schema_of(spec: &StateFileSpec<'_>) -> Result<TypePtr, ParquetError> {
     match spec.layout {
         Layout::Canonical => Columns::canonical(spec).parquet_schema(),
-        Layout::Native => native_schema(),
+        Layout::Native => native_schema(spec),
     }
 }
 

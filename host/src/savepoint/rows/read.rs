@@ -2,24 +2,24 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
-use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, Length as _, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
-use regraft_model::key_group::{KeyGroup, KeyGroupRange};
-use regraft_model::value::{Integers, ValueError};
+use regraft_model::key_group::KeyGroupRange;
 
-use super::cells::{CellError, ReadCells, ReadValues, push_bytes};
-use super::columns::{ColumnPlan, Columns, EXACT, KEY, KEY_GROUP, SCHEMA, VALUE, schema_of};
-use super::{FileParts, GroupExtent, Layout, RowsError, RowsOf, StateFileSpec, StateRows};
+use super::cells::ReadValues;
+use super::chunks::read_column;
+use super::columns::{EXACT, EXPIRES, KEY_GROUP, schema_of};
+use super::rebuild::Output;
+use super::{FileParts, GroupExtent, Layout, RowsError, StateFileSpec, StateRows};
 
-/// Reads the rows of the key groups in `range` from a file of which at least the footer and their row groups are there: one [`StateRows`] for each key group that has any, ascending. They are said
-/// to be of state 0: only the caller knows which one it is.
+/// Reads the rows of the key groups in `range` from a file of which at least the footer and their row groups are there: one
+/// [`StateRows`] for each key group that has any, ascending. They are said to be of state 0, where they are not timers: only
+/// the caller knows which one it is.
 ///
 /// # Errors
 /// [`RowsError::Parquet`], [`RowsError::Column`] where the file is not what `spec` and `groups` say;
-/// [`RowsError::Key`], [`RowsError::Value`] where a cell is not of its type; [`RowsError::Order`].
+/// [`RowsError::Key`], [`RowsError::Entry`], [`RowsError::Value`] where a cell is not of its type; [`RowsError::Order`].
 pub fn read_state_file(
     file: impl Into<FileParts>,
     spec: &StateFileSpec<'_>,
@@ -82,14 +82,16 @@ fn read_rows(
 /// Checks that the file has every column by name, with its type. Columns that are not ours are let be.
 fn check_columns(file: &SerializedFileReader<FileParts>, spec: &StateFileSpec<'_>) -> Result<(), RowsError> {
     let found = file.metadata().file_metadata().schema_descr();
-    for expected in schema_of(spec)?.get_fields() {
+    // It need not have the column for times, but where it has, it is of its type.
+    let spec = StateFileSpec { expires: true, ..*spec };
+    for expected in schema_of(&spec)?.get_fields() {
         let is = found
             .columns()
             .iter()
             .find(|column| column.path().parts() == [expected.name().to_owned()]);
         let physical = expected.get_physical_type();
         match is {
-            None if expected.name() == EXACT => {}
+            None if [EXACT, EXPIRES].contains(&expected.name()) => {}
             Some(is) if is.physical_type() == physical && is.max_rep_level() == 0 => {}
             is => {
                 return Err(RowsError::Column {
@@ -158,182 +160,4 @@ fn read_key_groups(
         key_groups.push(group);
     }
     Ok(key_groups)
-}
-
-struct Output<'a> {
-    spec: &'a StateFileSpec<'a>,
-    range: KeyGroupRange,
-    groups: Vec<StateRows>,
-}
-
-impl Output<'_> {
-    fn native(&mut self, row_group: &dyn RowGroupReader, key_groups: &[u16]) -> Result<(), RowsError> {
-        let mut keys = read_column(row_group, KEY, key_groups.len())?;
-        let mut values = read_column(row_group, VALUE, key_groups.len())?;
-        let schemas = read_column(row_group, SCHEMA, key_groups.len())?;
-        let ReadValues::Int32(schemas) = &schemas.cells else {
-            return Ok(());
-        };
-        for (&group, schema) in key_groups.iter().zip(schemas) {
-            let (key, value) = (keys.next_bytes(), values.next_bytes());
-            if !self.range.contains(KeyGroup(group)) {
-                continue;
-            }
-            let schema = u16::try_from(*schema).ok();
-            let (Some(key), Some(value), Some(schema)) = (key, value, schema) else {
-                return Err(self.wrong(format!("a row of key group {group} is not whole")));
-            };
-            self.push(group, key, value, schema)?;
-        }
-        Ok(())
-    }
-
-    fn canonical(&mut self, row_group: &dyn RowGroupReader, key_groups: &[u16]) -> Result<(), RowsError> {
-        let columns = Columns::canonical(self.spec);
-        let read = |plan: &ColumnPlan| read_column(row_group, &plan.name, key_groups.len());
-        let mut key_cells = columns.key.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        let mut value_cells = columns.value.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        let has_exact = columns.exact && column_index(row_group, EXACT).is_some();
-        let mut exact = has_exact
-            .then(|| read_column(row_group, EXACT, key_groups.len()))
-            .transpose()?;
-        let (mut key, mut value) = (Vec::new(), Vec::new());
-        for &group in key_groups {
-            if !self.range.contains(KeyGroup(group)) {
-                key_cells
-                    .iter_mut()
-                    .chain(&mut value_cells)
-                    .chain(&mut exact)
-                    .for_each(ReadCells::skip);
-                continue;
-            }
-            key.clear();
-            value.clear();
-            for (cells, plan) in key_cells.iter_mut().zip(&columns.key) {
-                cells
-                    .write_part(plan, Integers::Fixed, columns.key_is_raw, &mut key)
-                    .map_err(|e| self.key_error(group, e))?;
-            }
-            if let Some(bytes) = exact.as_mut().and_then(ReadCells::next_bytes) {
-                value_cells.iter_mut().for_each(ReadCells::skip);
-                value.extend_from_slice(bytes);
-            } else {
-                for (cells, plan) in value_cells.iter_mut().zip(&columns.value) {
-                    cells
-                        .write_part(plan, Integers::Variable, false, &mut value)
-                        .map_err(|e| self.value_error(group, e))?;
-                }
-            }
-            self.push(group, &key, &value, self.spec.schema)?;
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, group: u16, key: &[u8], value: &[u8], schema: u16) -> Result<(), RowsError> {
-        if self.groups.last().is_none_or(|rows| rows.group.0 != group) {
-            self.groups.push(StateRows::new(KeyGroup(group), RowsOf::State(0)));
-        }
-        if let Some(rows) = self.groups.last_mut() {
-            let pushed = push_bytes(&mut rows.keys, key).and_then(|()| push_bytes(&mut rows.values, value));
-            if matches!(pushed, Err(CellError::TooLarge)) {
-                return Err(self.wrong(format!(
-                    "key group {group} has more than 4 GiB. Use a greater max parallelism."
-                )));
-            }
-            rows.schemas.push(schema);
-        }
-        Ok(())
-    }
-
-    fn wrong(&self, reason: String) -> RowsError {
-        RowsError::Order {
-            state: self.spec.state.to_owned(),
-            reason,
-        }
-    }
-
-    fn key_error(&self, group: u16, source: ValueError) -> RowsError {
-        RowsError::Key {
-            state: self.spec.state.to_owned(),
-            group,
-            expected: self.spec.key.ty.to_string(),
-            source,
-        }
-    }
-
-    fn value_error(&self, group: u16, source: ValueError) -> RowsError {
-        RowsError::Value {
-            state: self.spec.state.to_owned(),
-            group,
-            expected: self.spec.value.to_string(),
-            source,
-        }
-    }
-}
-
-fn column_index(row_group: &dyn RowGroupReader, name: &str) -> Option<usize> {
-    row_group
-        .metadata()
-        .columns()
-        .iter()
-        .position(|column| column.column_path().parts() == [name.to_owned()])
-}
-
-/// Reads a whole column of a row group.
-fn read_column(row_group: &dyn RowGroupReader, name: &str, count: usize) -> Result<ReadCells, RowsError> {
-    let lost = |found: &str| RowsError::Column {
-        column: name.to_owned(),
-        expected: format!("{count} rows"),
-        found: found.to_owned(),
-    };
-    let index = column_index(row_group, name).ok_or_else(|| lost("no such column"))?;
-    let optional = row_group.metadata().column(index).column_descr().max_def_level() > 0;
-    let mut levels = Vec::new();
-    let mut read = Levels {
-        count,
-        levels: optional.then_some(&mut levels),
-    };
-    let cells = match row_group.get_column_reader(index)? {
-        ColumnReader::BoolColumnReader(reader) => ReadValues::Bool(read.all(reader)?),
-        ColumnReader::Int32ColumnReader(reader) => ReadValues::Int32(read.all(reader)?),
-        ColumnReader::Int64ColumnReader(reader) => ReadValues::Int64(read.all(reader)?),
-        ColumnReader::FloatColumnReader(reader) => ReadValues::Float(read.all(reader)?),
-        ColumnReader::DoubleColumnReader(reader) => ReadValues::Double(read.all(reader)?),
-        ColumnReader::ByteArrayColumnReader(reader) => ReadValues::Bytes(read.all::<_, ByteArray>(reader)?),
-        _ => return Err(lost("another type")),
-    };
-    let cell_count = match &cells {
-        ReadValues::Bool(cells) => cells.len(),
-        ReadValues::Int32(cells) => cells.len(),
-        ReadValues::Int64(cells) => cells.len(),
-        ReadValues::Float(cells) => cells.len(),
-        ReadValues::Double(cells) => cells.len(),
-        ReadValues::Bytes(cells) => cells.len(),
-    };
-    let rows = if optional { levels.len() } else { cell_count };
-    if rows != count {
-        return Err(lost(&format!("{rows} rows")));
-    }
-    Ok(ReadCells::new(cells, optional.then_some(levels)))
-}
-
-struct Levels<'a> {
-    count: usize,
-    levels: Option<&'a mut Vec<i16>>,
-}
-
-impl Levels<'_> {
-    fn all<D: DataType<T = T>, T>(&mut self, mut reader: ColumnReaderImpl<D>) -> Result<Vec<T>, RowsError> {
-        let mut cells = Vec::new();
-        let mut done = 0;
-        while done < self.count {
-            let levels = self.levels.as_deref_mut();
-            let (records, ..) = reader.read_records(self.count - done, levels, None, &mut cells)?;
-            if records == 0 {
-                break;
-            }
-            done += records;
-        }
-        Ok(cells)
-    }
 }

@@ -11,6 +11,8 @@ use regraft_model::value::{Value, encode, encode_key};
 
 use super::*;
 
+mod kinds;
+
 fn field(name: &str, ty: Type) -> Field {
     Field {
         name: name.into(),
@@ -25,8 +27,10 @@ fn spec<'a>(layout: Layout, key: &'a Field, value: &'a Type) -> StateFileSpec<'a
         layout,
         state: "count",
         key,
+        entries: Entries::None,
         value,
         schema: 1,
+        expires: false,
     }
 }
 

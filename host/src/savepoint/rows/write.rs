@@ -9,14 +9,13 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
-use regraft_model::batch::BytesColumn;
 use regraft_model::schema::Type;
-use regraft_model::value::{Decoder, Integers, Scalar, ValueError};
 
-use super::cells::{CellError, ColumnCells, push_bytes};
-use super::chunks::{write_bytes, write_cells, write_ints};
-use super::columns::{Columns, Form, KEY_GROUP, SCHEMA, schema_of};
-use super::{GroupExtent, Layout, Place, RowsError, StateFileSpec, StateRows, checksum};
+use super::body::{Body, PartError, Row};
+use super::cells::CellError;
+use super::chunks::write_ints;
+use super::columns::{KEY_GROUP, SCHEMA, schema_of};
+use super::{Entries, GroupExtent, Layout, Place, RowsError, StateFileSpec, StateRows, checksum};
 
 /// A row group is closed at the end of the first key group that brings it to this: a restore reads whole row groups, and
 /// should read little beside its own key groups.
@@ -50,10 +49,17 @@ pub struct EncodedStateFile {
 pub struct StateFileWriter {
     file: SerializedFileWriter<Vec<u8>>,
     state: String,
-    schema: u16,
+    /// Only rows of this schema are written; 0: all.
+    only: u16,
     key: Type,
+    /// What the rows have beside the key, as people read it; empty: nothing.
+    entry: String,
+    has_entries: bool,
+    /// Whether the keys are positions, and the order is theirs.
+    by_position: bool,
     value: Type,
-    rows: Pending,
+    key_groups: Vec<i32>,
+    body: Body,
     pending: Option<GroupExtent>,
     pending_bytes: usize,
     groups: Vec<GroupExtent>,
@@ -71,27 +77,6 @@ impl std::fmt::Debug for StateFileWriter {
     }
 }
 
-/// The columns of the row group that is being filled.
-struct Pending {
-    key_groups: Vec<i32>,
-    body: Body,
-}
-
-enum Body {
-    Canonical {
-        columns: Columns,
-        key: Vec<ColumnCells>,
-        value: Vec<ColumnCells>,
-        exact: BytesColumn,
-        exact_levels: Vec<i16>,
-    },
-    Native {
-        keys: BytesColumn,
-        values: BytesColumn,
-        schemas: Vec<i32>,
-    },
-}
-
 impl StateFileWriter {
     /// Begins a file.
     ///
@@ -99,35 +84,21 @@ impl StateFileWriter {
     /// [`RowsError::Parquet`].
     pub fn new(spec: &StateFileSpec<'_>) -> Result<Self, RowsError> {
         let file = SerializedFileWriter::new(Vec::new(), schema_of(spec)?, Arc::new(properties(spec)?))?;
-        let body = match spec.layout {
-            Layout::Canonical => {
-                let columns = Columns::canonical(spec);
-                let key = columns.key.iter().map(ColumnCells::new).collect();
-                let value = columns.value.iter().map(ColumnCells::new).collect();
-                Body::Canonical {
-                    columns,
-                    key,
-                    value,
-                    exact: BytesColumn::default(),
-                    exact_levels: Vec::new(),
-                }
-            }
-            Layout::Native => Body::Native {
-                keys: BytesColumn::default(),
-                values: BytesColumn::default(),
-                schemas: Vec::new(),
-            },
-        };
         Ok(Self {
             file,
             state: spec.state.to_owned(),
-            schema: spec.schema,
-            key: spec.key.ty.clone(),
-            value: spec.value.clone(),
-            rows: Pending {
-                key_groups: Vec::new(),
-                body,
+            only: if spec.layout == Layout::Canonical {
+                spec.schema
+            } else {
+                0
             },
+            key: spec.key.ty.clone(),
+            entry: spec.entries.to_string(),
+            has_entries: spec.entries.have_keys(),
+            by_position: spec.entries == Entries::Items,
+            value: spec.value.clone(),
+            key_groups: Vec::new(),
+            body: Body::new(spec),
             pending: None,
             pending_bytes: 0,
             groups: Vec::new(),
@@ -141,16 +112,28 @@ impl StateFileWriter {
     ///
     /// # Errors
     /// [`RowsError::Order`] where the group is not after the last one or the columns differ in length;
-    /// [`RowsError::Key`], [`RowsError::Value`], [`RowsError::InexactKey`] where bytes are not of their type.
+    /// [`RowsError::Key`], [`RowsError::Entry`], [`RowsError::Value`], [`RowsError::InexactKey`] where bytes are not of their
+    /// type.
     pub fn write_group(&mut self, rows: &StateRows) -> Result<(), RowsError> {
         let group = rows.group.0;
         let wrong = |reason: String| RowsError::Order {
             state: self.state.clone(),
             reason,
         };
-        if rows.len() != rows.keys.len() || rows.values.len() != rows.keys.len() {
-            let (keys, values) = (rows.keys.len(), rows.values.len().min(rows.len()));
-            return Err(wrong(format!("key group {group} has {keys} keys and {values} values")));
+        let len = rows.len();
+        let entries = if self.has_entries { len } else { 0 };
+        let expires = if rows.expires.is_empty() { 0 } else { len };
+        for (column, found, expected) in [
+            ("keys", rows.keys.len(), len),
+            ("values", rows.values.len(), len),
+            ("entry keys", rows.entry_keys.len(), entries),
+            ("expiry times", rows.expires.len(), expires),
+        ] {
+            if found != expected {
+                return Err(wrong(format!(
+                    "key group {group} has {len} rows: expected {expected} {column}, found {found}"
+                )));
+            }
         }
         if let Some(last) = self.last_group.filter(|last| *last >= group) {
             return Err(wrong(format!("key group {group} comes after key group {last}")));
@@ -158,44 +141,50 @@ impl StateFileWriter {
         self.last_group = Some(group);
         let block = |group: u16| group / KEY_GROUP_BLOCK;
         let pending = self.pending.as_ref().map(|extent| block(extent.last_group));
-        if pending.is_some_and(|last| last < block(group)) && self.rows.key_groups.len() >= ROW_GROUP_ROWS_MIN {
+        if pending.is_some_and(|last| last < block(group)) && self.key_groups.len() >= ROW_GROUP_ROWS_MIN {
             self.flush()?;
         }
         self.sort(rows);
         let order = std::mem::take(&mut self.order);
         for &(_, row) in &order {
             let row = row as usize;
-            self.write_row(group, rows.keys.get(row), rows.values.get(row), rows.schemas[row])?;
+            let row = Row {
+                key: rows.keys.get(row),
+                entry: rows.entry_key(row).unwrap_or_default(),
+                value: rows.values.get(row),
+                schema: rows.schemas[row],
+                expires: rows.expires_at(row),
+            };
+            self.write_row(group, &row)?;
         }
         self.order = order;
-        if self.rows.key_groups.len() >= ROW_GROUP_ROWS || self.pending_bytes >= ROW_GROUP_BYTES {
+        if self.key_groups.len() >= ROW_GROUP_ROWS || self.pending_bytes >= ROW_GROUP_BYTES {
             self.flush()?;
         }
         Ok(())
     }
 
-    /// Finds the rows that have a value, in order of their keys. Most comparisons end at the first eight bytes.
+    /// Finds the rows that are to be written, in order of their keys. Most comparisons end at the first eight bytes.
     fn sort(&mut self, rows: &StateRows) {
-        let canonical = matches!(self.rows.body, Body::Canonical { .. });
-        let keys = &rows.keys;
+        let head = if self.by_position { position } else { head };
+        let (keys, only) = (&rows.keys, self.only);
         self.order.clear();
         for (row, &schema) in rows.schemas.iter().enumerate() {
-            if !canonical || schema == self.schema {
+            if only == 0 || schema == only {
                 self.order.push((head(keys.get(row)), row as u32));
             }
         }
-        self.order.sort_unstable_by(|a, b| {
-            a.0.cmp(&b.0)
-                .then_with(|| keys.get(a.1 as usize).cmp(keys.get(b.1 as usize)))
-        });
+        let rest = |row: u32| (keys.get(row as usize), rows.entry_key(row as usize));
+        self.order
+            .sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| rest(a.1).cmp(&rest(b.1))));
     }
 
-    fn write_row(&mut self, group: u16, key: &[u8], value: &[u8], schema: u16) -> Result<(), RowsError> {
-        if self.pending_bytes > ROW_GROUP_BYTES_MAX || self.rows.key_groups.len() >= ROW_GROUP_ROWS_MAX {
+    fn write_row(&mut self, group: u16, row: &Row<'_>) -> Result<(), RowsError> {
+        if self.pending_bytes > ROW_GROUP_BYTES_MAX || self.key_groups.len() >= ROW_GROUP_ROWS_MAX {
             self.flush()?;
         }
-        self.rows.key_groups.push(i32::from(group));
-        self.pending_bytes += key.len() + value.len();
+        self.key_groups.push(i32::from(group));
+        self.pending_bytes += row.key.len() + row.entry.len() + row.value.len();
         let extent = self.pending.get_or_insert(GroupExtent {
             first_group: group,
             last_group: group,
@@ -206,56 +195,40 @@ impl StateFileWriter {
         extent.last_group = group;
         extent.rows += 1;
         self.entries += 1;
-        let written = match &mut self.rows.body {
-            Body::Canonical {
-                columns,
-                key: key_cells,
-                value: value_cells,
-                exact,
-                exact_levels,
-            } => {
-                let key_exact = write_key(columns, key_cells, key).map_err(|e| (true, e));
-                match key_exact {
-                    Ok(false) => {
-                        return Err(RowsError::InexactKey {
-                            state: self.state.clone(),
-                            group,
-                        });
-                    }
-                    Ok(true) => write_value(columns, value_cells, value)
-                        .and_then(|same| write_exact(columns.exact, same, value, exact, exact_levels))
-                        .map_err(|e| (false, e)),
-                    Err(e) => Err(e),
-                }
-            }
-            Body::Native { keys, values, schemas } => {
-                schemas.push(i32::from(schema));
-                push_bytes(keys, key)
-                    .and_then(|()| push_bytes(values, value))
-                    .map_err(|e| (false, e))
-            }
-        };
-        written.map_err(|(is_key, error)| self.row_error(group, is_key, error))
+        self.body.push(row).map_err(|error| self.row_error(group, error))
     }
 
-    fn row_error(&self, group: u16, is_key: bool, error: CellError) -> RowsError {
+    fn row_error(&self, group: u16, error: PartError) -> RowsError {
         let state = self.state.clone();
         match error {
-            CellError::TooLarge => RowsError::Order {
+            PartError::Key(CellError::TooLarge)
+            | PartError::Entry(CellError::TooLarge)
+            | PartError::Value(CellError::TooLarge) => RowsError::Order {
                 state,
                 reason: format!("a row of key group {group} is larger than 4 GiB"),
             },
-            CellError::Value(source) if is_key => RowsError::Key {
+            PartError::Key(CellError::Value(source)) => RowsError::Key {
                 state,
                 group,
                 expected: self.key.to_string(),
                 source,
             },
-            CellError::Value(source) => RowsError::Value {
+            PartError::Entry(CellError::Value(source)) => RowsError::Entry {
+                state,
+                group,
+                expected: self.entry.clone(),
+                source,
+            },
+            PartError::Value(CellError::Value(source)) => RowsError::Value {
                 state,
                 group,
                 expected: self.value.to_string(),
                 source,
+            },
+            PartError::Inexact(part) => RowsError::InexactKey { state, part, group },
+            PartError::Expires => RowsError::Order {
+                state,
+                reason: format!("a row of key group {group} expires, and the file has no column for that"),
             },
         }
     }
@@ -267,29 +240,8 @@ impl StateFileWriter {
         };
         let offset = self.file.bytes_written() as u64;
         let mut row_group = self.file.next_row_group()?;
-        write_ints(&mut row_group, &mut self.rows.key_groups)?;
-        match &mut self.rows.body {
-            Body::Canonical {
-                columns,
-                key,
-                value,
-                exact,
-                exact_levels,
-            } => {
-                for (plan, cells) in columns.key.iter().zip(key).chain(columns.value.iter().zip(value)) {
-                    write_cells(&mut row_group, cells, plan.form == Form::Optional)?;
-                }
-                if columns.exact {
-                    write_bytes(&mut row_group, exact, Some(exact_levels))?;
-                    exact_levels.clear();
-                }
-            }
-            Body::Native { keys, values, schemas } => {
-                write_bytes(&mut row_group, keys, None)?;
-                write_bytes(&mut row_group, values, None)?;
-                write_ints(&mut row_group, schemas)?;
-            }
-        }
+        write_ints(&mut row_group, &mut self.key_groups)?;
+        self.body.write(&mut row_group)?;
         row_group.close()?;
         extent.place = Some(Place {
             offset,
@@ -352,65 +304,15 @@ fn properties(spec: &StateFileSpec<'_>) -> Result<WriterProperties, RowsError> {
         .build())
 }
 
+/// The position that is a key.
+fn position(key: &[u8]) -> u64 {
+    head(key).swap_bytes()
+}
+
 /// The first eight bytes as a number in their order.
 fn head(key: &[u8]) -> u64 {
     let mut word = [0u8; 8];
     let len = key.len().min(8);
     word[..len].copy_from_slice(&key[..len]);
     u64::from_be_bytes(word)
-}
-
-fn write_key(columns: &Columns, cells: &mut [ColumnCells], key: &[u8]) -> Result<bool, CellError> {
-    if let (true, [cells], [plan]) = (columns.key_is_raw, &mut *cells, columns.key.as_slice()) {
-        let text = || std::str::from_utf8(key).map_err(|e| invalid_text(&e));
-        cells.push(if plan.ty == Type::String {
-            Scalar::Text(text()?)
-        } else {
-            Scalar::Bytes(key)
-        })?;
-        return Ok(true);
-    }
-    let mut decoder = Decoder::new(key, Integers::Fixed);
-    read_parts(&columns.key, cells, &mut decoder)
-}
-
-fn invalid_text(error: &std::str::Utf8Error) -> ValueError {
-    ValueError::Invalid {
-        expected: "UTF-8 text".into(),
-        found: error.to_string(),
-    }
-}
-
-fn write_value(columns: &Columns, cells: &mut [ColumnCells], value: &[u8]) -> Result<bool, CellError> {
-    let mut decoder = Decoder::new(value, Integers::Variable);
-    read_parts(&columns.value, cells, &mut decoder)
-}
-
-fn read_parts(
-    plans: &[super::columns::ColumnPlan],
-    cells: &mut [ColumnCells],
-    decoder: &mut Decoder<'_>,
-) -> Result<bool, CellError> {
-    let mut same = true;
-    for (plan, cells) in plans.iter().zip(cells) {
-        same &= cells.read_part(plan, decoder)?;
-    }
-    decoder.finish()?;
-    Ok(same)
-}
-
-fn write_exact(
-    is_there: bool,
-    same: bool,
-    value: &[u8],
-    exact: &mut BytesColumn,
-    levels: &mut Vec<i16>,
-) -> Result<(), CellError> {
-    if is_there {
-        levels.push(i16::from(!same));
-        if !same {
-            push_bytes(exact, value)?;
-        }
-    }
-    Ok(())
 }

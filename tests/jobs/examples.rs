@@ -1,0 +1,165 @@
+//! The examples that have an `expected.tsv`: to the end of their input, and stopped and restored on the way.
+
+use crate::setup::{info, show, shown, stop};
+use crate::support::{Attached, World, root, wait_until};
+
+/// One of the examples, in a world of its own.
+struct Example {
+    world: World,
+    job: String,
+    expected: Vec<String>,
+}
+
+impl Example {
+    fn new(name: &str) -> Self {
+        let dir = root().join("examples").join(name);
+        let expected = std::fs::read_to_string(dir.join("expected.tsv")).expect("what is expected");
+        let mut expected: Vec<String> = expected.lines().map(str::to_owned).collect();
+        expected.sort();
+        assert!(expected.len() > 10, "the example does something");
+        Self {
+            world: World::new(),
+            job: dir.join("job.toml").to_str().expect("UTF-8").to_owned(),
+            expected,
+        }
+    }
+
+    /// A file of the example's input.
+    fn input(&self, name: &str) -> String {
+        let path = std::path::Path::new(&self.job).with_file_name("input").join(name);
+        std::fs::read_to_string(path).expect("input")
+    }
+
+    /// Arguments of a run whose output and savepoints stay in the world.
+    fn arguments(&self, settings: &[&str]) -> Vec<String> {
+        let place = |key: &str, name: &str| format!("{key}={}", self.world.path().join(name).display());
+        let mut settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        settings.extend([place("out.path", "out"), place("savepoint.dir", "savepoints")]);
+        let settings = settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]);
+        [self.job.clone()].into_iter().chain(settings).collect()
+    }
+
+    /// A setting that is a place in the world.
+    fn place(&self, key: &str, name: &str) -> String {
+        format!("{key}={}", self.world.path().join(name).display())
+    }
+
+    fn run(&self, settings: &[&str], more: &[&str]) {
+        let arguments = self.arguments(settings);
+        let mut all = vec!["run"];
+        all.extend(arguments.iter().map(String::as_str));
+        all.extend(more);
+        self.world.run(&all).exits(0);
+    }
+
+    fn start(&self, settings: &[&str], more: &[&str]) -> Attached {
+        let arguments = self.arguments(settings);
+        let mut all: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        all.extend(more);
+        self.world.start(&all)
+    }
+
+    /// Waits until a run has read so many records.
+    fn reads(&self, job: &Attached, records: u64) {
+        wait_until("records", || {
+            info(&self.world, &job.job_id)["records_in"].as_u64() >= Some(records)
+        });
+    }
+
+    #[track_caller]
+    fn is_as_expected(&self) {
+        assert_eq!(self.world.committed("out"), self.expected);
+    }
+}
+
+#[test]
+fn sessions_are_as_expected_at_every_parallelism() {
+    for parallelism in ["1", "2", "3"] {
+        let example = Example::new("sessions");
+        example.run(&[], &["-p", parallelism]);
+        example.is_as_expected();
+    }
+}
+
+#[test]
+fn orders_are_enriched_at_every_parallelism() {
+    for parallelism in ["1", "2", "3"] {
+        let example = Example::new("enrichment");
+        example.run(&[], &["-p", parallelism]);
+        example.is_as_expected();
+    }
+}
+
+#[test]
+fn open_sessions_and_their_timers_go_on_at_another_parallelism() {
+    let example = Example::new("sessions");
+    let clicks = example.input("clicks.tsv");
+    let lines: Vec<&str> = clicks.split_inclusive('\n').collect();
+    let (path, watch) = (
+        example.place("lines.path", "in/clicks.tsv"),
+        ["lines.mode=watch", "lines.poll=10ms"],
+    );
+    let settings = [&path, watch[0], watch[1]];
+    let mut from: Option<String> = None;
+    let mut read = 0;
+    for (upto, parallelism) in [(10, "2"), (25, "3"), (33, "1")] {
+        example.world.write("in/clicks.tsv", &lines[..upto].concat());
+        let mut more = vec!["-p", parallelism];
+        more.extend(from.iter().flat_map(|from| ["-s", from.as_str()]));
+        let job = example.start(&settings, &more);
+        example.reads(&job, (upto - read) as u64);
+        read = upto;
+        let (saved, _) = stop(&example.world, job);
+        let saved_shown = show(&example.world, &saved);
+        let states = shown(&saved_shown, "sessionize")["states"].to_string();
+        assert!(states.contains("\"open\"") && states.contains("\"pages\""), "{states}");
+        from = Some(saved);
+    }
+    example.world.write("in/clicks.tsv", &clicks);
+    let from = from.expect("a savepoint");
+    example.run(&[&path], &["-p", "2", "-s", &from]);
+    example.is_as_expected();
+}
+
+#[test]
+fn orders_that_wait_and_the_table_go_on_at_another_parallelism() {
+    let example = Example::new("enrichment");
+    let users = example.input("users.tsv");
+    let lines: Vec<&str> = users.split_inclusive('\n').collect();
+    for file in ["orders-a.tsv", "orders-b.tsv"] {
+        example.world.write(&format!("in/{file}"), &example.input(file));
+    }
+    let places = [
+        example.place("orders.path", "in/orders-*.tsv"),
+        example.place("users.path", "in/users.tsv"),
+    ];
+    let settings = [
+        places[0].as_str(),
+        &places[1],
+        "orders.mode=watch",
+        "users.mode=watch",
+        "orders.poll=10ms",
+        "users.poll=10ms",
+    ];
+    let mut from: Option<String> = None;
+    // All orders and two users, then two more, then one.
+    for (upto, reads, parallelism) in [(2, 42, "2"), (4, 2, "4"), (5, 1, "1")] {
+        example.world.write("in/users.tsv", &lines[..upto].concat());
+        let mut more = vec!["-p", parallelism];
+        more.extend(from.iter().flat_map(|from| ["-s", from.as_str()]));
+        let job = example.start(&settings, &more);
+        example.reads(&job, reads);
+        let (saved, _) = stop(&example.world, job);
+        let saved_shown = show(&example.world, &saved);
+        let states = shown(&saved_shown, "enrich")["states"].to_string();
+        assert!(
+            states.contains("\"users\"") && states.contains("\"waiting\""),
+            "{states}"
+        );
+        from = Some(saved);
+    }
+    example.world.write("in/users.tsv", &users);
+    let from = from.expect("a savepoint");
+    example.run(&[&places[0], &places[1]], &["-p", "3", "-s", &from]);
+    example.is_as_expected();
+}
