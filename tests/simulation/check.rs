@@ -129,12 +129,28 @@ impl Scene<'_> {
         let expected = self.model.expect(self.world, read, finished);
         let visible = visible(self.disk);
         for (sink, expected) in &expected.lines {
-            let found = lines(visible.get(sink).into_iter().flatten().map(|(_, content)| content))?;
+            let parts = visible.get(sink).into_iter().flatten().map(|(_, content)| content);
+            let found = self.lines(sink, parts)?;
             if let Some(difference) = difference(expected, &found) {
                 return Err(format!("output of sink \"{sink}\": {difference}"));
             }
         }
         Ok(())
+    }
+
+    /// The lines of a sink's parts, or the values of an operator's dead letters.
+    fn lines<'a>(&self, uid: &str, parts: impl IntoIterator<Item = &'a Vec<u8>>) -> Result<Lines, String> {
+        let lines = lines(parts)?;
+        if self.world.fails(uid).is_none() {
+            return Ok(lines);
+        }
+        let mut values = Lines::new();
+        for (line, count) in lines {
+            let letter: serde_json::Value = serde_json::from_slice(&line).map_err(|error| error.to_string())?;
+            let value = letter["value"].as_str().ok_or("a dead letter without a value")?;
+            *values.entry(value.as_bytes().to_vec()).or_default() += count;
+        }
+        Ok(values)
     }
 
     /// Whether a part was committed by a later snapshot.
@@ -219,7 +235,7 @@ impl Scene<'_> {
                     None => return Err(format!("it names output that is neither pending nor there: {handle}")),
                 }
             }
-            if let Some(difference) = difference(expected, &lines(parts.values())?) {
+            if let Some(difference) = difference(expected, &self.lines(sink, parts.values())?) {
                 return Err(format!("output of sink \"{sink}\" up to it: {difference}"));
             }
         }

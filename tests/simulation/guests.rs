@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use regraft::dataflow::operator::{Operator, OperatorModule};
-use regraft_guest_runtime::call::{BatchView, Header, KeyedView, OpenContext, Outcome, Output};
+use regraft_guest_runtime::call::{BatchView, Failure, Header, KeyedView, OpenContext, Outcome, Output};
 use regraft_guest_runtime::describe::ModuleDigest;
 use regraft_guest_runtime::instance::InstanceSettings;
 use regraft_guest_runtime::trap::{GuestError, TrapCause};
@@ -28,6 +28,28 @@ pub enum Logic {
     Initial,
 }
 
+/// How an operator fails on a record that it does not like; such records go to its dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fails {
+    /// It panics, and names the row.
+    Panics,
+    /// It traps, and nobody knows where.
+    Traps,
+    /// It says so itself.
+    Says,
+}
+
+const FAILS: [(Fails, &str); 3] = [
+    (Fails::Panics, "panics"),
+    (Fails::Traps, "traps"),
+    (Fails::Says, "says"),
+];
+
+/// Whether a picky operator fails on a record with this value.
+pub fn is_bad(value: &[u8]) -> bool {
+    value.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 13 == 5
+}
+
 const LOGICS: [(Logic, &str); 4] = [
     (Logic::Split, "split"),
     (Logic::Count, "count"),
@@ -47,17 +69,23 @@ pub fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[derive(Debug)]
 pub struct Native {
     logic: Logic,
+    picky: Option<Fails>,
     bytes: Vec<u8>,
     description: Description,
     fate: Fate,
 }
 
 impl Native {
-    pub fn module(logic: Logic, version: u32, fate: &Fate) -> Arc<dyn OperatorModule> {
+    pub fn module(logic: Logic, picky: Option<Fails>, version: u32, fate: &Fate) -> Arc<dyn OperatorModule> {
         let name = LOGICS.iter().find(|(of, _)| *of == logic).map_or("", |(_, name)| name);
+        let fails = FAILS
+            .iter()
+            .find(|(of, _)| Some(*of) == picky)
+            .map_or("", |(_, name)| name);
         Arc::new(Self {
             logic,
-            bytes: format!("{name} {version}").into_bytes(),
+            picky,
+            bytes: format!("{name} {version} {fails}").into_bytes(),
             description: describe(logic),
             fate: fate.clone(),
         })
@@ -65,9 +93,11 @@ impl Native {
 
     /// The module of a file.
     pub fn load(bytes: &[u8], fate: &Fate) -> Option<Arc<dyn OperatorModule>> {
-        let (name, version) = std::str::from_utf8(bytes).ok()?.split_once(' ')?;
+        let (name, rest) = std::str::from_utf8(bytes).ok()?.split_once(' ')?;
+        let (version, fails) = rest.split_once(' ')?;
         let (logic, _) = LOGICS.iter().find(|(_, of)| *of == name)?;
-        Some(Self::module(*logic, version.parse().ok()?, fate))
+        let picky = FAILS.iter().find(|(_, of)| *of == fails).map(|(of, _)| *of);
+        Some(Self::module(*logic, picky, version.parse().ok()?, fate))
     }
 }
 
@@ -129,6 +159,7 @@ impl OperatorModule for Native {
     fn instantiate(&self, _: &InstanceSettings) -> Result<Box<dyn Operator>, GuestError> {
         Ok(Box::new(Instance {
             logic: self.logic,
+            picky: self.picky,
             fate: self.fate.clone(),
             poisoned: false,
         }))
@@ -138,6 +169,7 @@ impl OperatorModule for Native {
 #[derive(Debug)]
 struct Instance {
     logic: Logic,
+    picky: Option<Fails>,
     fate: Fate,
     poisoned: bool,
 }
@@ -180,14 +212,43 @@ impl Instance {
         if self.poisoned {
             return Err(GuestError::Poisoned);
         }
-        if self.fate.visit(Place::Call, false, "") == Verdict::Fail {
-            self.poisoned = true;
-            return Err(GuestError::Trapped {
-                cause: TrapCause::Trap("simulated".to_owned()),
-                backtrace: vec![],
-            });
+        // A picky operator's traps are all its own: which records go to its dead letters must be known.
+        if self.fate.visit(Place::Call, false, "") == Verdict::Fail && self.picky.is_none() {
+            return Err(self.trap(TrapCause::Trap("simulated".to_owned())));
         }
         Ok(())
+    }
+
+    fn trap(&mut self, cause: TrapCause) -> GuestError {
+        self.poisoned = true;
+        let backtrace = vec![];
+        GuestError::Trapped { cause, backtrace }
+    }
+
+    /// Fails where it does not like a record.
+    fn look_at(&mut self, batch: &BatchView<'_>) -> Result<(), GuestError> {
+        let Some(fails) = self.picky else { return Ok(()) };
+        let bad = |row: &usize| is_bad(item(batch.value_data, batch.value_ends, *row));
+        let Some(row) = (0..batch.rows()).find(bad).map(|row| row as u32) else {
+            return Ok(());
+        };
+        let message = "not that one".to_owned();
+        Err(match fails {
+            Fails::Traps => self.trap(TrapCause::Trap(message)),
+            Fails::Panics => self.trap(TrapCause::Panic {
+                message,
+                file: "picky.rs".to_owned(),
+                line: 1,
+                column: 1,
+                row: Some(row),
+            }),
+            Fails::Says => GuestError::Failed {
+                failure: Failure {
+                    row: Some(row),
+                    message,
+                },
+            },
+        })
     }
 }
 
@@ -198,6 +259,7 @@ impl Operator for Instance {
 
     fn process(&mut self, _: Header, batch: BatchView<'_>, keyed: KeyedView<'_>) -> Result<Outcome, GuestError> {
         self.call()?;
+        self.look_at(&batch)?;
         let mut outcome = Outcome::default();
         let mut out = Output::default();
         let mut state = counts(&keyed);

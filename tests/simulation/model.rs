@@ -6,7 +6,7 @@ use regraft::dataflow::source::generator::{GeneratorReader, list};
 use regraft::dataflow::source::{Polled, SourceReader as _};
 use regraft::graph::job_graph::JobGraph;
 
-use crate::guests::{Logic, counted, words};
+use crate::guests::{Logic, counted, is_bad, words};
 use crate::world::{Kind, World, generators};
 
 /// How often each line.
@@ -25,7 +25,7 @@ pub struct Model {
 /// What a job has done when it has read so much.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// By sink.
+    /// By sink; the values of dead letters by operator.
     pub lines: BTreeMap<String, Lines>,
     /// The counts of each operator that counts, by key.
     pub counts: BTreeMap<String, BTreeMap<Vec<u8>, u64>>,
@@ -71,7 +71,14 @@ impl Model {
         let mut expected = Expected::default();
         let mut emitted: Vec<Vec<Record>> = vec![];
         for node in &world.nodes {
-            let input = node.inputs.iter().flat_map(|(from, _)| emitted[*from].iter());
+            let mut input: Vec<&Record> = node.inputs.iter().flat_map(|(from, _)| &emitted[*from]).collect();
+            if world.fails(node.uid).is_some() {
+                let rejects = expected.lines.entry(node.uid.to_owned()).or_default();
+                let bad = input.iter().filter(|(_, value)| is_bad(value));
+                bad.for_each(|(_, value)| *rejects.entry(value.clone()).or_default() += 1);
+                input.retain(|(_, value)| !is_bad(value));
+            }
+            let input = input.into_iter();
             let out = match node.kind {
                 Kind::Lines | Kind::Keyed => self.read(node.uid, read),
                 Kind::Operator(Logic::Split) => {

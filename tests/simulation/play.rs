@@ -127,7 +127,7 @@ pub struct Play {
 pub fn play(seed: u64, keep_trace: bool) -> Played {
     let machine = Machine::new(seed, keep_trace);
     let mut random = Random::of(seed, "world");
-    let world = World::draw(&mut random);
+    let world = World::draw(&mut random, &mut Random::of(seed, "picky"));
     let parallelism = world.parallelism(&mut random);
     let text = world.text(&parallelism, &mut random);
     let model = Model::new(&graph(&text));
@@ -230,7 +230,8 @@ impl Play {
                 .find(|of| of.uid == node.uid.as_str())
                 .map(|of| of.kind);
             if let (NodeKind::Operator(_), Some(Kind::Operator(logic))) = (&node.kind, kind) {
-                modules.insert(node.uid.clone(), Native::module(logic, version, &self.fate));
+                let picky = self.world.fails(node.uid.as_str());
+                modules.insert(node.uid.clone(), Native::module(logic, picky, version, &self.fate));
             }
         }
         modules

@@ -7,10 +7,10 @@ use std::path::Path;
 use regraft::graph::job_graph::{JobGraph, NodeKind};
 use regraft::graph::{Overrides, parse_job};
 
-use crate::guests::Logic;
+use crate::guests::{Fails, Logic};
 use crate::random::Random;
 
-/// Where the sinks of every simulated job write.
+/// Where the sinks of every simulated job write, and where dead letters go: a directory for each uid.
 pub const OUT: &str = "/out";
 
 /// What a node is.
@@ -40,6 +40,8 @@ pub struct World {
     pub max_parallelism: u64,
     /// Whether a cancelled job keeps its checkpoints.
     pub retains: bool,
+    /// An operator with dead letters.
+    pub picky: Option<(&'static str, Fails)>,
     settings: String,
     source: String,
     rates: Vec<u64>,
@@ -101,7 +103,8 @@ const SHAPES: [Shape; 8] = [
 ];
 
 impl World {
-    pub fn draw(random: &mut Random) -> Self {
+    /// `apart`: for what came later, so that what older seeds draw stays as it was.
+    pub fn draw(random: &mut Random, apart: &mut Random) -> Self {
         let shape = random.pick(&SHAPES);
         let position = |uid: &str| shape.iter().position(|(of, ..)| *of == uid).unwrap_or(0);
         let input = |from: &&str| match from.strip_prefix('*') {
@@ -114,7 +117,17 @@ impl World {
             inputs: inputs.iter().map(input).collect(),
         };
         let retains = random.percent(30);
+        let operators: Vec<&'static str> = shape
+            .iter()
+            .filter(|(_, kind, _)| matches!(kind, Operator(_)))
+            .map(|(uid, ..)| *uid)
+            .collect();
+        let picky = (!operators.is_empty() && apart.percent(30)).then(|| {
+            let fails = [Fails::Panics, Fails::Traps, Fails::Says];
+            (*apart.pick(&operators), *apart.pick(&fails))
+        });
         Self {
+            picky,
             nodes: shape.iter().map(node).collect(),
             max_parallelism: *random.pick(&[8, 16, 128]),
             retains,
@@ -134,6 +147,11 @@ impl World {
         self.nodes
             .iter()
             .any(|node| node.uid == uid && node.kind == Operator(Final))
+    }
+
+    /// How an operator fails on records that it does not like.
+    pub fn fails(&self, uid: &str) -> Option<Fails> {
+        self.picky.filter(|(of, _)| *of == uid).map(|(_, fails)| fails)
     }
 
     /// A parallelism for each node.
@@ -182,6 +200,11 @@ impl World {
                         self.source
                     )
                 }
+                Operator(_) if self.fails(node.uid).is_some() => writeln!(
+                    text,
+                    "module = \"native\"\non-trap = \"dead-letter\"\ndead-letter = {{ connector = \"file\", path = \"{OUT}/{}\" }}",
+                    node.uid
+                ),
                 Operator(_) => writeln!(text, "module = \"native\""),
                 Sink => writeln!(
                     text,

@@ -371,11 +371,12 @@ impl JobDirectory {
         Ok(directories.is_empty() && names.iter().all(|name| name == ENDED))
     }
 
-    /// Removes all of it.
+    /// Removes all of it. That it has ended goes last: as long as anything is there, whoever asks again knows that it may go.
     ///
     /// # Errors
     /// As the store says; the rest of it stays.
     pub async fn remove(&self) -> Result<(), StoreError> {
+        self.clear().await?;
         self.storage.delete_prefix("").await
     }
 

@@ -283,6 +283,7 @@ impl SinkCommitter for FileSinkCommitter {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(io("list", &pending, error)),
         };
+        let mut removed = false;
         for name in names
             .iter()
             .filter(|name| uid_of_pending(name) == Some(self.uid.as_str()))
@@ -290,11 +291,16 @@ impl SinkCommitter for FileSinkCommitter {
             if kept.iter().any(|part| part.pending == format!("{dir}/{name}")) {
                 continue;
             }
+            removed = true;
             let path = pending.join(name);
             match self.files.remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", &path, error)),
                 _ => {}
             }
+        }
+        // Where power is lost now it must not come back: nobody looks a second time.
+        if removed && let Err(error) = self.files.sync_dir(&pending) {
+            return Err(io("sync", &pending, error));
         }
         Ok(())
     }
