@@ -167,8 +167,6 @@ fn sink(totals: &Arc<Mutex<Totals>>, busiest: &Busiest) -> Result<ChainedNode, F
         subtask: 0,
         writer: Box::new(writer),
         counters: Arc::<NodeCounters>::default(),
-        input: PortValue::Text,
-        parked: None,
     };
     Ok(ChainedNode {
         port: 0,
