@@ -114,6 +114,9 @@ pub enum StoreFailure {
         /// What they are changes to.
         base: CheckpointId,
     },
+    /// It took longer than it may.
+    #[error("it expired while it was being written")]
+    Expired,
     /// The encoding thread failed.
     #[error("encoding state failed: {0}")]
     Encode(String),

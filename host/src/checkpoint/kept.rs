@@ -47,6 +47,8 @@ struct Inner {
     book: Mutex<Book>,
     /// Held by whoever merges.
     merging: tokio::sync::Mutex<()>,
+    /// Held by whoever writes or deletes components: their names are not new each time.
+    components: tokio::sync::Mutex<()>,
     ending: AtomicBool,
 }
 
@@ -61,6 +63,8 @@ struct Book {
     stored: BTreeMap<CheckpointId, Arc<Metadata>>,
     /// Rounds from their trigger until they are stored or given up, with what they are based on.
     rounds: BTreeMap<CheckpointId, Option<Arc<Metadata>>>,
+    /// Rounds that are being stored and are not wanted any more.
+    expired: BTreeSet<CheckpointId>,
     /// Merged neighbours that are not in a checkpoint yet, by number.
     merged: BTreeMap<u64, Arc<Merged>>,
     next_merge: u64,
@@ -73,8 +77,8 @@ struct Book {
 pub struct Found {
     /// Complete checkpoints that are kept, in order.
     pub kept: Vec<CheckpointId>,
-    /// Checkpoints whose `_metadata` cannot be read, and why. They are left alone.
-    pub damaged: Vec<(CheckpointId, MetadataError)>,
+    /// Checkpoints that cannot be read. They are left alone.
+    pub damaged: Vec<CheckpointId>,
 }
 
 impl Book {
@@ -122,11 +126,13 @@ impl CheckpointStore {
                 newest: None,
                 stored: BTreeMap::new(),
                 rounds: BTreeMap::new(),
+                expired: BTreeSet::new(),
                 merged: BTreeMap::new(),
                 next_merge: 1,
                 modules: BTreeSet::new(),
             }),
             merging: tokio::sync::Mutex::new(()),
+            components: tokio::sync::Mutex::new(()),
             ending: AtomicBool::new(false),
         }))
     }
@@ -184,11 +190,13 @@ impl CheckpointStore {
     pub async fn store(&self, round: Acknowledged, facts: &JobFacts, how: StoreAs) -> Result<Stored, StoreFailure> {
         let id = round.id;
         let stored = self.write(round, facts, how).await;
+        let stored = stored.and_then(|(stored, metadata)| {
+            self.wanted(id)?;
+            self.stored(id, metadata);
+            Ok(stored)
+        });
         match stored {
-            Ok((stored, metadata)) => {
-                self.stored(id, metadata);
-                Ok(stored)
-            }
+            Ok(stored) => Ok(stored),
             Err(error) => {
                 self.give_up(id).await;
                 Err(error)
@@ -212,7 +220,11 @@ impl CheckpointStore {
             book.ledger.claim(Claim::Round(id), names);
             (book.rounds.get(&id).cloned().flatten(), merged)
         };
-        let writes = |name: &str| self.claim(Claim::Round(id), name);
+        let writes = |name: &str| {
+            self.wanted(id)?;
+            self.claim(Claim::Round(id), name);
+            Ok(())
+        };
         let target = Target {
             environment,
             own: &own,
@@ -227,7 +239,21 @@ impl CheckpointStore {
         let mut collected = collect(&target, round, facts, how).await?;
         collected.stored.bytes += self.keep_modules(distinct(facts)).await?;
         collected.metadata.modules = distinct(facts).map(shared_module).collect();
+        self.wanted(id)?;
         finish(environment, &own, collected).await
+    }
+
+    /// A round that is being stored is not wanted any more. Whoever stores it is told at its next step, and removes what there
+    /// is of it: a request that is under way is waited for, so that nothing of it turns up later.
+    pub fn expire(&self, id: CheckpointId) {
+        self.book().expired.insert(id);
+    }
+
+    fn wanted(&self, id: CheckpointId) -> Result<(), StoreFailure> {
+        if self.book().expired.contains(&id) {
+            return Err(StoreFailure::Expired);
+        }
+        Ok(())
     }
 
     fn claim(&self, claim: Claim, name: &str) {
@@ -262,6 +288,7 @@ impl CheckpointStore {
         {
             let mut book = self.book();
             book.rounds.remove(&id);
+            book.expired.remove(&id);
             book.forget(id);
         }
         match self.remove_checkpoint(id).await {
@@ -284,14 +311,15 @@ impl CheckpointStore {
     ) -> Result<u64, StoreError> {
         let shared = self.shared()?;
         let mut written = 0;
+        let _guard = self.0.components.lock().await;
         for module in modules {
             let sha256 = module.digest().to_string();
-            if self.book().modules.contains(&sha256) {
-                continue;
-            }
             let path = paths::shared_module(&sha256);
             let Some(name) = paths::in_shared(&path) else { continue };
             self.claim(Claim::Modules, name);
+            if self.book().modules.contains(&sha256) {
+                continue;
+            }
             let component = bytes::Bytes::copy_from_slice(module.bytes());
             let size = component.len() as u64;
             if retried(&*self.0.environment, || shared.size(name)).await? != Some(size) {
@@ -301,6 +329,15 @@ impl CheckpointStore {
             self.book().modules.insert(sha256);
         }
         Ok(written)
+    }
+
+    /// The job runs these components (by digest) and no others from now on: others stay only as long as checkpoints refer to
+    /// them.
+    pub fn only_modules(&self, digests: impl IntoIterator<Item = String>) {
+        let mut book = self.book();
+        book.ledger.release(Claim::Modules);
+        let names = digests.into_iter().map(|sha256| format!("{sha256}.wasm"));
+        book.ledger.claim(Claim::Modules, names);
     }
 
     /// Retires what is older than the newest complete checkpoints, deletes what nobody refers to, and then merges neighbours
@@ -319,7 +356,7 @@ impl CheckpointStore {
         }
     }
 
-    /// Merging stops; to be waited for is whoever [tidies](Self::tidy).
+    /// Merging stops, until the next [`CheckpointStore::recover`]; to be waited for is whoever [tidies](Self::tidy).
     pub fn end(&self) {
         self.0.ending.store(true, Ordering::Relaxed);
     }
@@ -365,17 +402,33 @@ impl CheckpointStore {
             return;
         };
         for name in retired.files {
-            match retried(&*self.0.environment, || shared.delete(&name)).await {
-                Ok(()) => {
-                    let mut book = self.book();
-                    book.ledger.file_gone(&name);
-                    if let Some(sha256) = name.strip_suffix(".wasm") {
-                        book.modules.remove(sha256);
-                    }
-                }
-                Err(error) => tracing::warn!("a file of earlier checkpoints could not be removed: {error}"),
+            let deleted = match name.strip_suffix(".wasm") {
+                Some(sha256) => self.delete_component(&shared, &name, sha256).await,
+                None => self.delete_file(&shared, &name).await,
+            };
+            if let Err(error) = deleted {
+                tracing::warn!("a file of earlier checkpoints could not be removed: {error}");
             }
         }
+    }
+
+    async fn delete_file(&self, shared: &Storage, name: &str) -> Result<(), StoreError> {
+        retried(&*self.0.environment, || shared.delete(name)).await?;
+        self.book().ledger.file_gone(name);
+        Ok(())
+    }
+
+    /// Deletes a component, unless somebody has come to need it again since.
+    async fn delete_component(&self, shared: &Storage, name: &str, sha256: &str) -> Result<(), StoreError> {
+        let _guard = self.0.components.lock().await;
+        {
+            let mut book = self.book();
+            if book.ledger.is_needed(name) {
+                return Ok(());
+            }
+            book.modules.remove(sha256);
+        }
+        self.delete_file(shared, name).await
     }
 
     /// Removes what is ours of a checkpoint's directory: `_metadata` first.
@@ -390,9 +443,10 @@ impl CheckpointStore {
         storage.remove_if_empty().await
     }
 
-    /// Takes over what is on disk, after a crash or another attempt. Checkpoints that are not complete go, and so do those
-    /// that `is_ours` does not believe and the shared files that no other refers to; rounds under way in this process are let
-    /// be. `restored`: the checkpoint that the job goes on from. `modules`: digests of components that must stay.
+    /// Takes over what is on disk, after a crash or for another attempt. `restored`: the checkpoint that the job goes on from.
+    /// Those behind it are of no use to anybody and go, and so do incomplete ones and the shared files that no other refers
+    /// to; rounds under way in this process are let be, and so are those in `damaged`. `modules`: digests of components that
+    /// must stay.
     ///
     /// # Errors
     /// As the store says; nothing has been deleted then.
@@ -400,8 +454,9 @@ impl CheckpointStore {
         &self,
         restored: Option<CheckpointId>,
         modules: impl IntoIterator<Item = String>,
-        is_ours: impl Fn(&Metadata) -> bool,
+        damaged: &[CheckpointId],
     ) -> Result<Found, StoreError> {
+        self.0.ending.store(false, Ordering::Relaxed);
         let environment = &*self.0.environment;
         let (directories, _) = retried(environment, || self.0.job.list_names()).await?;
         let mut found = Found::default();
@@ -410,11 +465,18 @@ impl CheckpointStore {
             if self.book().rounds.contains_key(&id) {
                 continue;
             }
+            if damaged.contains(&id) {
+                found.damaged.push(id);
+                continue;
+            }
             match Savepoint::load(self.location(id)?).await {
-                Ok(checkpoint) if is_ours(&checkpoint.metadata) => complete.push((id, checkpoint.metadata)),
+                Ok(checkpoint) if Some(id) <= restored => complete.push((id, checkpoint.metadata)),
                 Ok(_) | Err(MetadataError::Missing { .. }) => useless.push(id),
                 Err(MetadataError::Store(error)) => return Err(error),
-                Err(error) => found.damaged.push((id, error)),
+                Err(error) => {
+                    tracing::warn!("checkpoint {id} is left as it is: {error}");
+                    found.damaged.push(id);
+                }
             }
         }
         let shared = self.shared()?;
@@ -436,10 +498,9 @@ impl CheckpointStore {
             {
                 book.ledger.may_exist(name);
             }
-            book.ledger.claim(
-                Claim::Modules,
-                modules.into_iter().map(|sha256| format!("{sha256}.wasm")),
-            );
+            book.ledger.release(Claim::Modules);
+            let modules = modules.into_iter().map(|sha256| format!("{sha256}.wasm"));
+            book.ledger.claim(Claim::Modules, modules);
             let known: Vec<CheckpointId> = book.completed.keys().chain(book.stored.keys()).copied().collect();
             for id in known.into_iter().chain(useless) {
                 book.forget(id);
@@ -449,7 +510,7 @@ impl CheckpointStore {
                 book.ledger.completed(id, shared_names(&metadata));
                 book.completed.insert(id, Arc::new(metadata));
             }
-            for (id, _) in &found.damaged {
+            for id in &found.damaged {
                 book.ledger.gone(*id);
             }
             book.newest = restored.filter(|restored| book.completed.contains_key(restored));

@@ -74,6 +74,8 @@ impl Ledger {
     /// A checkpoint is complete, and refers to these files.
     pub fn completed(&mut self, id: CheckpointId, files: Names) {
         self.files.extend(files.iter().cloned());
+        // One that could not be deleted, and that somebody has gone on from since.
+        self.retired.remove(&id);
         self.completed.insert(id, files);
     }
 
@@ -96,12 +98,22 @@ impl Ledger {
         {
             self.retired.insert(oldest);
         }
-        let needed: BTreeSet<&String> = self.completed.values().chain(self.claims.values()).flatten().collect();
+        let needed: BTreeSet<&String> = self.needed().collect();
         let unneeded = self.files.iter().filter(|file| !needed.contains(file));
         Retired {
             checkpoints: self.retired.iter().copied().collect(),
             files: unneeded.cloned().collect(),
         }
+    }
+
+    fn needed(&self) -> impl Iterator<Item = &String> {
+        self.completed.values().chain(self.claims.values()).flatten()
+    }
+
+    /// Whether a retained checkpoint refers to a file, or somebody claims it.
+    #[must_use]
+    pub fn is_needed(&self, file: &str) -> bool {
+        self.needed().any(|needed| needed == file)
     }
 
     /// A checkpoint has been deleted as a whole.
@@ -150,6 +162,17 @@ mod tests {
             ledger.retained().collect::<Vec<_>>(),
             [CheckpointId(3), CheckpointId(4)]
         );
+    }
+
+    #[test]
+    fn one_that_was_given_up_and_is_gone_on_from_stays() {
+        let mut ledger = Ledger::new(2);
+        ledger.completed(CheckpointId(1), names(&[1]));
+        ledger.discard(CheckpointId(2));
+        assert_eq!(ids(&ledger.retire()), [2]);
+        // It could not be deleted, and the next attempt has found it.
+        ledger.completed(CheckpointId(2), names(&[2]));
+        assert_eq!(ledger.retire(), Retired::default());
     }
 
     #[test]

@@ -41,8 +41,8 @@ pub(super) struct Shared<'a> {
     pub(super) base: Option<&'a Metadata>,
     /// Neighbours in chains that have been merged.
     pub(super) merged: &'a [Arc<Merged>],
-    /// Is told the name of each file before it is written.
-    pub(super) writes: &'a (dyn Fn(&str) + Send + Sync),
+    /// Is told the name of each file before it is written, and may refuse.
+    pub(super) writes: &'a (dyn Fn(&str) -> Result<(), StoreFailure> + Send + Sync),
 }
 
 /// One subtask of an operator.
@@ -201,7 +201,7 @@ impl Target<'_> {
         file.increment = increment;
         let name = paths::in_shared(&file.path);
         if let (Some(name), Some(shared)) = (name, &self.shared) {
-            (shared.writes)(name);
+            (shared.writes)(name)?;
         }
         write_file(self.environment, storage, name.unwrap_or(&file.path), bytes).await?;
         Ok(file)

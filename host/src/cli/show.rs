@@ -138,18 +138,19 @@ fn rounds_text(rounds: &[RoundView], lines: &mut Vec<String>) {
         return;
     }
     lines.push(format!(
-        "{:>6}  {:<12} {:<9} {:<19} {:>8} {:>12}  FAILURE",
-        "ROUND", "TYPE", "STATUS", "TRIGGERED", "MS", "BYTES"
+        "{:>6}  {:<12} {:<9} {:<19} {:>8} {:>12} {:>12}  FAILURE",
+        "ROUND", "TYPE", "STATUS", "TRIGGERED", "MS", "BYTES", "FULL"
     ));
     for round in rounds.iter().rev().take(ROUNDS_SHOWN).rev() {
         let line = format!(
-            "{:>6}  {:<12} {:<9} {:<19} {:>8} {:>12}  {}",
+            "{:>6}  {:<12} {:<9} {:<19} {:>8} {:>12} {:>12}  {}",
             round.checkpoint_id,
             round.kind.log_word(),
             round.status,
             date_time(round.triggered_at),
             round.duration_ms,
             round.bytes,
+            round.full_bytes,
             round.failure.as_deref().unwrap_or_default()
         );
         lines.push(line.trim_end().to_owned());
@@ -158,17 +159,18 @@ fn rounds_text(rounds: &[RoundView], lines: &mut Vec<String>) {
         return;
     };
     lines.push(format!(
-        "round {:<16} {:>10} {:>10} {:>10} {:>12}",
-        newest.checkpoint_id, "ALIGN MS", "SYNC MS", "ASYNC MS", "BYTES"
+        "round {:<16} {:>10} {:>10} {:>10} {:>12} {:>12}",
+        newest.checkpoint_id, "ALIGN MS", "SYNC MS", "ASYNC MS", "BYTES", "STATE"
     ));
     for part in &newest.subtasks {
         lines.push(format!(
-            "{:<22} {:>10.1} {:>10.1} {:>10.1} {:>12}",
+            "{:<22} {:>10.1} {:>10.1} {:>10.1} {:>12} {:>12}",
             format!("{}#{}", part.uid, part.subtask),
             part.align_ms,
             part.sync_ms,
             part.async_ms,
-            part.bytes
+            part.bytes,
+            part.state_bytes
         ));
     }
 }

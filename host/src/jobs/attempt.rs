@@ -93,7 +93,7 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
                 if !known {
                     commit(job, &over.handles, "its last snapshot").await?;
                 }
-                clean(job, &durable, wish, &Handles::new()).await;
+                clean(job, &durable, wish, &Handles::new(), Some(over.checkpoint_id)).await;
                 return Ok(Prepared::Over(Box::new(over)));
             }
             Point::Beginning => break beginning(job),
@@ -129,7 +129,7 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
         commit_from(job, &pending, &from, writer).await?;
         note_committed(job, restored).await;
     }
-    clean(job, &durable, wish, &pending).await;
+    clean(job, &durable, wish, &pending, restored).await;
     let useless = |id: &CheckpointId| !durable.useless.contains(id);
     Ok(Prepared::Ready(Box::new(Ready {
         attempt,
@@ -334,7 +334,7 @@ pub async fn note_committed(job: &Job, checkpoint_id: Option<CheckpointId>) {
 }
 
 /// Removes what dead attempts have left: output that nothing names, and checkpoints that were never completed.
-async fn clean(job: &Job, durable: &Durable, wish: &Wish, pending: &Handles) {
+async fn clean(job: &Job, durable: &Durable, wish: &Wish, pending: &Handles, restored: Option<CheckpointId>) {
     let environment = &*job.host.environment;
     let nodes = wish.regions.iter().filter_map(|region| job.regions.get(*region));
     for uid in nodes.flat_map(|region| &region.nodes) {
@@ -348,14 +348,9 @@ async fn clean(job: &Job, durable: &Durable, wish: &Wish, pending: &Handles) {
             tracing::warn!("what earlier attempts left of sink \"{uid}\" could not be removed: {error}");
         }
     }
-    for id in &durable.useless {
-        let removed = match job.directory.checkpoint(*id) {
-            Ok(storage) => storage.delete_prefix("").await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = removed {
-            tracing::warn!("files of checkpoint {id} could not be removed: {error}");
-        }
+    let modules = durable.version.modules.values().cloned();
+    if let Err(error) = job.checkpoints.recover(restored, modules, &durable.damaged()).await {
+        tracing::warn!("what earlier attempts left of checkpoints could not be removed: {error}");
     }
 }
 

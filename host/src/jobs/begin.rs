@@ -81,15 +81,24 @@ pub async fn from_checkpoint(
         .collect();
     plan.operators.retain(|operator| wanted.contains(&operator.uid));
     match restore::load(&*job.host.environment, checkpoint, &plan).await {
-        Ok(loaded) => Ok(Some(Begin {
-            loaded,
-            restored: Some(id),
-            taken_by: Some(checkpoint.metadata.attempt),
-            from: format!("checkpoint {id} at {}", checkpoint.url()),
-            pending: handles(&checkpoint.metadata),
-            writer: job.job_id,
-            next: id.next(),
-        })),
+        Ok(mut loaded) => {
+            let same = |uid: &OperatorUid, subtasks: usize| {
+                let saved = checkpoint.metadata.operator(uid.as_str());
+                saved.is_some_and(|saved| saved.parallelism as usize == subtasks)
+            };
+            let operators = plan.operators.iter();
+            let as_it_was = operators.filter(|operator| same(&operator.uid, operator.subtasks.len()));
+            loaded.state.rounds = as_it_was.map(|operator| (operator.uid.clone(), id)).collect();
+            Ok(Some(Begin {
+                loaded,
+                restored: Some(id),
+                taken_by: Some(checkpoint.metadata.attempt),
+                from: format!("checkpoint {id} at {}", checkpoint.url()),
+                pending: handles(&checkpoint.metadata),
+                writer: job.job_id,
+                next: id.next(),
+            }))
+        }
         Err(MetadataError::Store(error)) => Err(error.into()),
         Err(error) => {
             tracing::error!("Checkpoint {id} of job {} cannot be used: {error}", job.job_id);

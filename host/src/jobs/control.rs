@@ -143,6 +143,8 @@ pub(super) struct Controller {
     kept: VecDeque<CheckpointId>,
     /// Savepoints that name output which is not committed yet, and are therefore written down.
     savepoints: BTreeSet<CheckpointId>,
+    /// Rounds that were given up while they were being stored, until the store answers; and where, if it is a savepoint.
+    overdue: BTreeMap<CheckpointId, Option<Storage>>,
     /// Savepoints that are said to have failed, and could not be removed.
     unclear: Vec<(CheckpointId, Storage)>,
     exhausted: BTreeSet<SubtaskId>,
@@ -190,6 +192,7 @@ impl Controller {
             committed: None,
             kept: VecDeque::new(),
             savepoints: BTreeSet::new(),
+            overdue: BTreeMap::new(),
             unclear: vec![],
             exhausted: BTreeSet::new(),
             guilty: None,
@@ -264,6 +267,9 @@ impl Controller {
             at = at.min(due);
         }
         if let Some(deadline) = self.rounds.next_deadline_ns() {
+            at = at.min(deadline);
+        }
+        if let Some(deadline) = self.stored_until_ns() {
             at = at.min(deadline);
         }
         if let Some(awaiting) = &self.awaiting_gaps {
@@ -388,6 +394,7 @@ impl Controller {
             let why = format!("expired before completing; not acked: {}", missing.join(" "));
             self.round_failed(given_up.id, &why);
         }
+        self.expire_stored(now);
         if let Some(awaiting) = &self.awaiting_gaps
             && (now >= awaiting.until || self.gaps.len() >= awaiting.expected || !self.is_running())
         {

@@ -8,7 +8,7 @@ use regraft_guest_runtime::events::GuestEvents;
 use regraft_guest_runtime::instance::InstanceSettings;
 use regraft_guest_runtime::trap::GuestError;
 use regraft_model::describe::{Description, PortValue};
-use regraft_model::id::{AttemptId, JobId, JobVersion, OperatorUid};
+use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
 use regraft_model::key_group::range_of;
 use regraft_model::time::{Clock, NO_TIMESTAMP};
 
@@ -67,6 +67,9 @@ pub struct RestoredState {
     pub finished: HashSet<OperatorUid>,
     /// Operator state and private state, by uid and subtask.
     pub operator: HashMap<(OperatorUid, u32), Vec<OperatorState>>,
+    /// Of each uid whose state is that of a checkpoint of the same job at the same parallelism, that checkpoint: the next one
+    /// can hold what has changed since.
+    pub rounds: HashMap<OperatorUid, CheckpointId>,
     /// Operators to run carefully: a failure of theirs is why the job was restarted, and the record at fault is to be found
     /// (`SubtaskFailure::unisolated`).
     pub careful: BTreeSet<OperatorUid>,
@@ -495,7 +498,7 @@ fn backend(
             backend.load(&rows)?;
         }
     }
-    backend.loaded(None);
+    backend.loaded(restored.rounds.get(&node.uid).copied());
     Ok(Some(Box::new(backend)))
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::deploy::{Counters, committer, counters};
 use super::records::JobDirectory;
+use crate::checkpoint::kept::CheckpointStore;
 use crate::dataflow::control::{Event, EventSink};
 use crate::dataflow::executor::Executor;
 use crate::dataflow::operator::OperatorModule;
@@ -73,8 +74,10 @@ pub struct Job {
     pub host: HostContext,
     /// Its graph.
     pub graph: Arc<JobGraph>,
-    /// Its records and checkpoints.
+    /// Its records.
     pub directory: JobDirectory,
+    /// Its checkpoints, over all attempts in this process.
+    pub checkpoints: CheckpointStore,
     /// The parts of it that restart alone.
     pub regions: Vec<Region>,
     /// The uids of each chain.
@@ -113,6 +116,11 @@ impl Job {
         };
         Self {
             job_id,
+            checkpoints: CheckpointStore::new(
+                host.environment.clone(),
+                directory.storage().clone(),
+                graph.checkpoint.retain,
+            ),
             host: host.clone(),
             directory,
             regions: regions(&graph).into_iter().map(region).collect(),

@@ -23,7 +23,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::status::JobStatus;
-use crate::dataflow::operator::Modules;
 use crate::savepoint::metadata::Ancestor;
 use crate::storage::{Storage, StoreError, paths};
 
@@ -322,6 +321,21 @@ impl JobDirectory {
         Ok(records)
     }
 
+    /// A savepoint that is written down as complete is to be removed: whoever finds its record looks whether it is there.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub async fn doubt_savepoint(&self, id: CheckpointId) -> Result<(), RecordError> {
+        let record: Option<SavepointRecord> = self.read(&format!("{SAVEPOINTS}/{id}.json")).await?;
+        match record {
+            Some(record) if record.complete => {
+                let complete = false;
+                self.write_savepoint(&SavepointRecord { complete, ..record }).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Forgets a savepoint.
     ///
     /// # Errors
@@ -378,26 +392,6 @@ impl JobDirectory {
     pub async fn remove(&self) -> Result<(), StoreError> {
         self.clear().await?;
         self.storage.delete_prefix("").await
-    }
-
-    /// Keeps modules.
-    ///
-    /// # Errors
-    /// As the store says.
-    pub async fn keep_modules(&self, modules: &Modules) -> Result<(), StoreError> {
-        for module in modules.values() {
-            let component = Bytes::copy_from_slice(module.bytes());
-            self.put_module(&module.digest().to_string(), component).await?;
-        }
-        Ok(())
-    }
-
-    async fn put_module(&self, sha256: &str, component: Bytes) -> Result<(), StoreError> {
-        let name = shared_module(sha256);
-        if self.storage.size(&name).await? == Some(component.len() as u64) {
-            return Ok(());
-        }
-        self.storage.put(&name, component).await
     }
 
     /// A module's file.
@@ -517,10 +511,7 @@ mod tests {
     #[tokio::test]
     async fn a_cleared_directory_still_says_that_the_job_has_ended() {
         let directory = directory();
-        directory
-            .put_module("00ff", Bytes::from_static(b"wasm"))
-            .await
-            .expect("put");
+        directory.storage().put("shared/00ff.wasm", "wasm").await.expect("put");
         directory.storage().put("chk-3/_metadata", "x").await.expect("put");
         directory.storage().put("chk-12/_metadata", "x").await.expect("put");
         assert_eq!(

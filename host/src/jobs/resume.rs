@@ -200,6 +200,12 @@ impl Durable {
         handles.flatten().cloned().collect()
     }
 
+    /// Checkpoints that cannot be read.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<CheckpointId> {
+        self.damaged.iter().map(|(id, _)| *id).collect()
+    }
+
     /// A checkpoint could not be read to its end: the next [`Durable::point`] is an older one.
     pub fn pass_over(&mut self, id: CheckpointId, why: String) {
         self.damaged.push((id, why));

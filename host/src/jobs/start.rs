@@ -259,7 +259,9 @@ async fn write_down(
             job.directory.remove().await?;
         }
         job.directory.write_job(&record).await?;
-        job.directory.keep_modules(modules).await?;
+        job.checkpoints
+            .keep_modules(modules.values().map(|module| &**module))
+            .await?;
         job.directory.create_version(&version).await?;
         job.directory.create_attempt(&attempt).await
     };

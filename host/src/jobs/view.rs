@@ -24,8 +24,11 @@ pub struct RoundSummary {
     pub kind: SnapshotKind,
     /// When it was durable, milliseconds since the Unix epoch.
     pub completed_at: i64,
-    /// Size of its files.
+    /// Size of the files that were written for it.
     pub bytes: u64,
+    /// Size of all files that it refers to.
+    #[serde(default)]
+    pub full_bytes: u64,
     /// From trigger to durable.
     pub duration_ms: u64,
     /// The longest time processing waited, milliseconds.
@@ -95,8 +98,11 @@ pub struct RoundView {
     pub triggered_at: i64,
     /// From trigger to its end.
     pub duration_ms: u64,
-    /// Size of its files.
+    /// Size of the files that were written for it.
     pub bytes: u64,
+    /// Size of all files that it refers to: those that it shares with earlier checkpoints too.
+    #[serde(default)]
+    pub full_bytes: u64,
     /// Where it is, or would be.
     pub path: Option<String>,
     /// Why it failed.
@@ -118,8 +124,11 @@ pub struct SubtaskRound {
     pub sync_ms: f64,
     /// What was written out while records were processed, milliseconds.
     pub async_ms: f64,
-    /// Size of the files that hold its state.
+    /// Size of the state files that were written for the round.
     pub bytes: u64,
+    /// Size of all state files that the round refers to.
+    #[serde(default)]
+    pub state_bytes: u64,
 }
 
 /// What a job shares with those who hold its handle.

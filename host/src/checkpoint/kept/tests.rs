@@ -263,7 +263,10 @@ async fn a_crash_at_any_request_leaves_what_the_next_start_removes() {
                 disk.storage().put(foreign, "mine").await.expect("put");
             }
             let kept = disk.open(Gate::new(disk.0.clone(), None), retain);
-            let found = kept.recover(None, [], |_| true).await.expect("recovered");
+            let found = kept
+                .recover(Some(CheckpointId(u64::MAX)), [], &[])
+                .await
+                .expect("recovered");
             let newest = found.kept.last().copied();
             assert!(newest >= known, "{at} {fate:?}: {newest:?} of {known:?}");
             assert!(found.damaged.is_empty() && found.kept.len() <= retain as usize);
@@ -301,10 +304,7 @@ async fn a_recovered_job_goes_on_with_its_chain() {
     checkpoint(&mut job, &kept).await.expect("stored");
 
     let kept = disk.open(Gate::new(disk.0.clone(), None), 1);
-    let found = kept
-        .recover(Some(CheckpointId(2)), [], |_| true)
-        .await
-        .expect("recovered");
+    let found = kept.recover(Some(CheckpointId(2)), [], &[]).await.expect("recovered");
     assert_eq!(found.kept, [CheckpointId(2)]);
     assert_eq!(
         kept.begin(CheckpointId(9), SnapshotKind::Savepoint, &job.facts),
@@ -341,10 +341,7 @@ async fn a_recovered_job_goes_on_with_its_chain() {
     assert_eq!(job.restored(&saved, 2).await, job.state);
     // Another attempt goes on from nothing: nothing that is there counts.
     let kept = disk.open(Gate::new(disk.0.clone(), None), 1);
-    let found = kept
-        .recover(None, ["ab".to_owned()], |_| false)
-        .await
-        .expect("recovered");
+    let found = kept.recover(None, ["ab".to_owned()], &[]).await.expect("recovered");
     assert!(
         found.kept.is_empty() && disk.bytes().await == 0,
         "{:?}",

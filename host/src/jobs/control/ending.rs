@@ -88,6 +88,7 @@ pub(in crate::jobs) async fn clean_up(job: &Job, record: &EndRecord) {
         Err(error) => tracing::warn!("what snapshots name could not be read, so nothing pending is removed: {error}"),
     }
     let cleared = if keep {
+        job.checkpoints.leave().await;
         Ok(())
     } else if job.host.recovers {
         job.directory.clear().await

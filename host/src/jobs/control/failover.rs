@@ -208,6 +208,7 @@ impl Controller {
     }
 
     fn fall_back(&mut self, regions: BTreeSet<usize>, wait: Duration, why: &str) {
+        self.job.checkpoints.end();
         self.set_status(JobStatus::Restarting);
         for region in regions.iter().filter_map(|region| self.regions.get(*region)) {
             region.stop();

@@ -248,6 +248,7 @@ impl Controller {
     /// Ends everything: no round begins any more, and those that are not yet being stored are given up.
     pub(super) fn stop_all(&mut self, ending: Ending, why: &str) {
         self.stage = Stage::Ending(ending);
+        self.job.checkpoints.end();
         for region in &self.regions {
             region.stop();
         }

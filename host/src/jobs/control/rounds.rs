@@ -45,10 +45,16 @@ pub(super) struct Flight {
     pub(super) started_ns: u64,
     /// Milliseconds since the Unix epoch.
     triggered_ms: i64,
+    /// When it is given up, monotonic nanoseconds.
+    deadline_ns: u64,
+    /// The checkpoint that what is handed over is the changes since.
+    base: Option<CheckpointId>,
     /// Where it is stored.
     pub(super) target: Option<Storage>,
     /// Complete once it is stored.
     pub(super) report: Option<SnapshotReport>,
+    /// Size of all files that it refers to, once it is stored.
+    pub(super) full_bytes: u64,
     pub(super) subtasks: Vec<SubtaskRound>,
     /// What whoever asked is told when the job goes on, where it is not what they asked for.
     pub(super) why: Option<String>,
@@ -58,6 +64,11 @@ impl Flight {
     /// Whether no other round may be under way beside it.
     pub(super) fn is_alone(&self) -> bool {
         self.request.kind != SnapshotKind::Checkpoint
+    }
+
+    /// When it is to be given up although it is being stored. One that ends the job is not: whether it is durable must be known.
+    fn stored_until_ns(&self) -> Option<u64> {
+        (self.leg == Leg::Storing && self.request.kind != SnapshotKind::Stop).then_some(self.deadline_ns)
     }
 
     /// The word for it in messages to whoever asked.
@@ -129,12 +140,13 @@ impl Controller {
             request.kind.log_word(),
             self.job.job_id
         );
+        let base = self.job.checkpoints.begin(begun.id, request.kind, &self.facts);
         let swaps = request.swap.as_mut().map(|swap| std::mem::take(&mut swap.set));
         let barrier = Arc::new(CheckpointBarrier {
             id: begun.id,
             kind: request.kind,
             swaps,
-            base: None,
+            base,
             aligned: self.is_aligned(request.kind),
         });
         if request.swap.is_some() {
@@ -147,8 +159,11 @@ impl Controller {
             leg: Leg::Acking,
             started_ns: now,
             triggered_ms: now_ms,
+            deadline_ns: deadline,
+            base,
             target: None,
             report: None,
+            full_bytes: 0,
             subtasks: vec![],
             why: None,
         };
@@ -158,19 +173,45 @@ impl Controller {
         }
     }
 
+    /// When a round is to be given up that is being stored, monotonic nanoseconds.
+    pub(super) fn stored_until_ns(&self) -> Option<u64> {
+        let running = self.is_running().then_some(&self.flights).into_iter().flatten();
+        running.filter_map(|(_, flight)| flight.stored_until_ns()).min()
+    }
+
+    /// Gives up rounds that take too long to be stored.
+    pub(super) fn expire_stored(&mut self, now: u64) {
+        let late = |flight: &Flight| flight.stored_until_ns().is_some_and(|until| now >= until);
+        while self.is_running()
+            && let Some((id, flight)) = self.flights.iter().find(|(_, flight)| late(flight))
+        {
+            let id = *id;
+            let path = flight.target.as_ref().map(Storage::url).unwrap_or_default();
+            let savepoint = flight.request.savepoint_dir.is_some();
+            self.overdue.insert(id, flight.target.clone().filter(|_| savepoint));
+            if !savepoint {
+                self.job.checkpoints.expire(id);
+            }
+            self.round_failed(
+                id,
+                &format!("expired before completing; all acked, and still being written to {path}"),
+            );
+        }
+    }
+
     fn is_aligned(&self, kind: SnapshotKind) -> bool {
         kind != SnapshotKind::Checkpoint || self.job.graph.checkpoint.mode == CheckpointMode::ExactlyOnce
     }
 
     pub(super) fn trigger_directly(&self, id: CheckpointId, subtask: SubtaskId) {
         if let Some(flight) = self.flights.get(&id) {
-            let kind = flight.request.kind;
+            let (kind, base) = (flight.request.kind, flight.base);
             // A subtask that has ended has nothing to swap that would still run.
             let barrier = Arc::new(CheckpointBarrier {
                 id,
                 kind,
                 swaps: None,
-                base: None,
+                base,
                 aligned: self.is_aligned(kind),
             });
             self.send(subtask, Control::Trigger(barrier));
@@ -192,6 +233,7 @@ impl Controller {
                 sync_ms: ms(Some(part.sync_ns)),
                 async_ms: ms(Some(part.async_ns)),
                 bytes: 0,
+                state_bytes: 0,
             }));
         }
         let Some(flight) = self.flights.get_mut(&round.id) else {
@@ -224,6 +266,9 @@ impl Controller {
         self.schedule.ended(now);
         tracing::warn!("Checkpoint {id} of job {} FAILED ({why}).", self.job.job_id);
         self.remember(id, &flight, Some(why));
+        if flight.request.savepoint_dir.is_none() && flight.leg == Leg::Acking {
+            self.drop_files(id);
+        }
         let message = format!("{} {id} of job {} FAILED ({why})", flight.word(), self.job.job_id);
         if flight.request.swap.is_some() && self.is_running() {
             // Some subtasks run new modules by now.
@@ -287,6 +332,7 @@ impl Controller {
             self.broadcast(&Control::Aborted(earlier));
             if let Some(flight) = self.flights.remove(&earlier) {
                 self.remember(earlier, &flight, Some(&format!("subsumed by checkpoint {id}")));
+                self.drop_files(earlier);
             }
         }
     }
@@ -350,6 +396,7 @@ impl Controller {
                 kind: flight.request.kind,
                 completed_at: self.clock.now_ms(),
                 bytes: report.bytes,
+                full_bytes: flight.full_bytes,
                 duration_ms: report.duration_ms,
                 sync_ms: report.sync_ms,
                 align_ms: report.align_ms,
@@ -372,6 +419,7 @@ impl Controller {
             triggered_at: flight.triggered_ms,
             duration_ms: (self.now_ns() - flight.started_ns) / 1_000_000,
             bytes: flight.report.as_ref().map_or(0, |report| report.bytes),
+            full_bytes: flight.full_bytes,
             path: flight.target.as_ref().map(Storage::url),
             failure: failure.map(str::to_owned),
             subtasks: flight.subtasks.clone(),
@@ -386,6 +434,7 @@ impl Controller {
             return;
         }
         self.stage = Stage::Ending(Ending::Finish);
+        self.job.checkpoints.end();
         self.broadcast(&Control::Terminate);
         let message = format!("job {} has ended: nothing more can be saved", self.job.job_id);
         let mut waiting: Vec<_> = self.waiting.drain(..).chain(self.after_end.take()).collect();
@@ -422,16 +471,22 @@ impl Controller {
     pub(super) fn keep(&mut self, id: CheckpointId) {
         self.kept.push_back(id);
         while self.kept.len() > self.job.graph.checkpoint.retain as usize {
-            let Some(oldest) = self.kept.pop_front() else { return };
-            let Ok(storage) = self.job.directory.checkpoint(oldest) else {
-                continue;
-            };
-            self.beside(async move {
-                if let Err(error) = storage.delete_prefix("").await {
-                    tracing::warn!("an old checkpoint could not be removed: {error}");
-                }
-                Background::Noted
-            });
+            self.kept.pop_front();
         }
+        self.job.checkpoints.confirm(id);
+        let checkpoints = self.job.checkpoints.clone();
+        self.beside(async move {
+            checkpoints.tidy().await;
+            Background::Noted
+        });
+    }
+
+    /// What a round has written that is of no use goes, and what it is based on may go.
+    pub(super) fn drop_files(&mut self, id: CheckpointId) {
+        let checkpoints = self.job.checkpoints.clone();
+        self.beside(async move {
+            checkpoints.give_up(id).await;
+            Background::Noted
+        });
     }
 }

@@ -48,7 +48,10 @@ impl Controller {
         };
         let target = match target {
             Ok(target) => target,
-            Err(error) => return self.round_failed(id, &error.to_string()),
+            Err(error) => {
+                self.drop_files(id);
+                return self.round_failed(id, &error.to_string());
+            }
         };
         flight.target = Some(target.clone());
         let user = flight.request.savepoint_dir.is_some();
@@ -68,7 +71,7 @@ impl Controller {
             let outcome = if user {
                 store_savepoint(&job, round, &facts, &target, how).await
             } else {
-                store_checkpoint(&job, round, &facts, &target, how).await
+                store_checkpoint(&job, round, &facts, how).await
             };
             Background::Stored(id, outcome)
         });
@@ -76,6 +79,9 @@ impl Controller {
 
     /// The store has answered.
     pub(super) fn stored(&mut self, id: CheckpointId, outcome: StoreOutcome) {
+        if let Some(savepoint) = self.overdue.remove(&id) {
+            return self.stored_too_late(id, savepoint, &outcome);
+        }
         match outcome {
             StoreOutcome::Failed(why) => {
                 self.savepoints.remove(&id);
@@ -83,6 +89,19 @@ impl Controller {
             }
             StoreOutcome::Unclear(why) => self.unclear(id, why),
             StoreOutcome::Durable(stored) => self.durable(id, *stored),
+        }
+    }
+
+    /// The store has answered for a round that was given up meanwhile. Of a checkpoint nothing is left; a savepoint goes now.
+    fn stored_too_late(&mut self, id: CheckpointId, savepoint: Option<Storage>, outcome: &StoreOutcome) {
+        match (savepoint, outcome) {
+            (Some(storage), StoreOutcome::Durable(_) | StoreOutcome::Unclear(_)) => {
+                self.unclear.push((id, storage));
+                self.remove_unclear();
+            }
+            _ => {
+                self.savepoints.remove(&id);
+            }
         }
     }
 
@@ -96,7 +115,17 @@ impl Controller {
             report.bytes = stored.bytes;
             report.duration_ms = (now - flight.started_ns) / 1_000_000;
         }
+        flight.full_bytes = stored.full_bytes;
+        for part in &mut flight.subtasks {
+            let records = stored.subtasks.get(&part.uid);
+            if let Some(record) = records.and_then(|records| records.get(part.subtask as usize)) {
+                (part.bytes, part.state_bytes) = (record.written_bytes, record.state_bytes);
+            }
+        }
         let (kind, swaps) = (flight.request.kind, flight.request.swap.is_some());
+        if kind.commits() && self.committed >= Some(id) {
+            return self.too_old(id);
+        }
         match self.stage {
             Stage::Running => {}
             Stage::Restarting(_) => return self.durable_meanwhile(id),
@@ -104,7 +133,7 @@ impl Controller {
         }
         let committing = |flight: &Flight| matches!(flight.leg, Leg::Flipping | Leg::Committing | Leg::Queued);
         let overtaken = self.flights.range(id..).any(|(_, later)| committing(later));
-        if self.committed >= Some(id) || overtaken {
+        if overtaken {
             return self.too_old(id);
         }
         locked(&self.shared.state).sink_totals = totals(&stored.sink_states);
@@ -166,14 +195,7 @@ impl Controller {
     fn too_old(&mut self, id: CheckpointId) {
         if let Some(flight) = self.flights.remove(&id) {
             self.remember(id, &flight, Some("a later checkpoint was complete before it"));
-            if let Some(storage) = flight.target {
-                self.beside(async move {
-                    if let Err(error) = storage.delete_prefix("").await {
-                        tracing::warn!("an old checkpoint could not be removed: {error}");
-                    }
-                    Background::Noted
-                });
-            }
+            self.drop_files(id);
         }
     }
 
@@ -206,8 +228,9 @@ impl Controller {
             let directory = self.job.directory.clone();
             self.beside(async move {
                 let removed = async {
+                    directory.doubt_savepoint(id).await?;
                     remove(&storage).await?;
-                    directory.forget_savepoint(id).await
+                    Ok::<_, RecordError>(directory.forget_savepoint(id).await?)
                 };
                 match removed.await {
                     Ok(()) => Background::Noted,
@@ -234,11 +257,11 @@ impl Controller {
         };
         let new = swap.modules.clone();
         self.flipping_handles = Some(handles);
-        let directory = self.job.directory.clone();
+        let job = self.job.clone();
         self.beside(async move {
             let flipped = async {
-                directory.keep_modules(&new).await?;
-                directory.create_version(&record).await
+                job.checkpoints.keep_modules(new.values().map(|new| &**new)).await?;
+                job.directory.create_version(&record).await
             };
             Background::Flipped(id, flipped.await)
         });
@@ -281,6 +304,10 @@ impl Controller {
             let new = swap.modules.iter().map(|(uid, module)| (uid.clone(), module.clone()));
             self.facts.modules.extend(new);
         }
+        let modules = self.facts.modules.values();
+        self.job
+            .checkpoints
+            .only_modules(modules.map(|module| module.digest().to_string()));
         self.facts.version = JobVersion(self.facts.version.0 + 1);
         if let Some(report) = &mut flight.report {
             report.version = self.facts.version;
@@ -292,23 +319,12 @@ impl Controller {
     }
 }
 
-async fn store_checkpoint(
-    job: &Job,
-    round: Acknowledged,
-    facts: &JobFacts,
-    target: &Storage,
-    how: StoreAs,
-) -> StoreOutcome {
-    let stored = store(&*job.host.environment, round, facts, target, how).await;
-    let why = match stored {
-        Ok(stored) => return StoreOutcome::Durable(Box::new(stored)),
-        Err(error) => error.to_string(),
-    };
-    if let Err(error) = remove(target).await {
-        // The next attempt removes it, or finds it complete and uses it.
-        tracing::warn!("files of a failed checkpoint could not be removed: {error}");
+/// What it has written of a round that fails is gone again.
+async fn store_checkpoint(job: &Job, round: Acknowledged, facts: &JobFacts, how: StoreAs) -> StoreOutcome {
+    match job.checkpoints.store(round, facts, how).await {
+        Ok(stored) => StoreOutcome::Durable(Box::new(stored)),
+        Err(error) => StoreOutcome::Failed(error.to_string()),
     }
-    StoreOutcome::Failed(why)
 }
 
 /// Removes what has been written of a snapshot that is said to have failed; should it be complete after all, it is not any
