@@ -19,6 +19,7 @@ mod full_disk;
 mod golden;
 mod handbook;
 mod isolation;
+mod kinds;
 mod kill;
 mod moved;
 mod random;

@@ -17,13 +17,15 @@ use serde_json::Value;
 use crate::support::{Attached, Ran, World, root, wait_until};
 
 /// Guest crates, by the uid they are built under.
-const GUESTS: [(&str, &str); 6] = [
+const GUESTS: [(&str, &str); 8] = [
     ("split", "examples/word-count/split"),
     ("count", "examples/word-count/count"),
     ("count-v2", "examples/word-count/count-v2"),
     ("count-v3", "tests/guests/count-v3"),
     ("rolling", "examples/rolling-count/count"),
     ("picky", "tests/guests/picky"),
+    ("kinds", "tests/guests/kinds"),
+    ("parse", "examples/sessions/parse"),
 ];
 
 /// The component of a guest crate. All are built once, by the program itself.

@@ -279,7 +279,7 @@ impl FromStr for ClaimMode {
     }
 }
 
-/// `--drop-state UID[/STATE]`.
+/// `UID[/STATE]`, of `--drop-state` and `--entries`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DropState {
     /// Whose state.
@@ -443,8 +443,20 @@ pub struct StateArgs {
 pub enum StateVerb {
     /// Read every file of it and compare sizes and checksums.
     Verify(StatePathArgs),
-    /// List its uids with their states, keys and bytes.
-    Show(StatePathArgs),
+    /// List its uids with their states, keys and bytes, and the entries of states.
+    Show(StateShowArgs),
+}
+
+/// `state show`.
+#[derive(Debug, Args)]
+pub struct StateShowArgs {
+    /// The savepoint's directory, or its _metadata file.
+    #[arg(value_name = "SAVEPOINT")]
+    pub path: String,
+    /// Show the entries too: of all states, or of one uid, or of one of its states. Their order is the same at any
+    /// parallelism.
+    #[arg(long, value_name = "UID[/STATE]", num_args = 0..=1, require_equals = true)]
+    pub entries: Option<Option<DropState>>,
 }
 
 /// A savepoint.

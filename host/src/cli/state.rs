@@ -2,11 +2,12 @@
 
 use regraft_model::error_kind::ErrorKind;
 
-use super::args::{StateArgs, StateVerb};
+use super::args::{DropState, StateArgs, StateVerb};
 use super::failure::Failure;
 use super::output::Output;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::MetadataError;
+use crate::savepoint::show::{EntriesOf, ShownSavepoint, ShownState};
 use crate::savepoint::{show, verify};
 use crate::storage::LocalStores;
 
@@ -18,7 +19,10 @@ pub async fn state(args: &StateArgs, output: Output) -> Result<(), Failure> {
     match &args.verb {
         StateVerb::Show(args) => {
             let savepoint = open(&args.path).await?;
-            let shown = show::show(&savepoint);
+            let shown = match &args.entries {
+                None => show::show(&savepoint),
+                Some(of) => with_entries(&savepoint, &args.path, of.as_ref()).await?,
+            };
             let json = serde_json::to_value(&shown).unwrap_or_default();
             output.result(&json, || shown.text().trim_end().to_owned());
             Ok(())
@@ -59,6 +63,35 @@ pub async fn state(args: &StateArgs, output: Output) -> Result<(), Failure> {
             });
             Ok(())
         }
+    }
+}
+
+async fn with_entries(savepoint: &Savepoint, path: &str, of: Option<&DropState>) -> Result<ShownSavepoint, Failure> {
+    let wanted = EntriesOf {
+        uid: of.map(|of| of.uid.clone()),
+        state: of.and_then(|of| of.state.clone()),
+    };
+    let failed = |error: MetadataError| Failure {
+        path: Some(path.to_owned()),
+        ..Failure::new(error.kind(), error.to_string())
+    };
+    let (shown, found) = show::show_entries(savepoint, &wanted).await.map_err(failed)?;
+    match of {
+        Some(of) if !found => {
+            let states = shown.operators.iter().flat_map(|operator| {
+                let name = |state: &ShownState| format!("{}/{}", operator.uid, state.name);
+                operator.states.iter().map(name)
+            });
+            let known = states.collect::<Vec<_>>().join(", ");
+            Err(Failure {
+                path: Some(path.to_owned()),
+                ..Failure::usage(format!(
+                    "--entries={of}: {} has no such state. Expected one of: {known}",
+                    savepoint.url()
+                ))
+            })
+        }
+        _ => Ok(shown),
     }
 }
 

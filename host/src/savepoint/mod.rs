@@ -8,6 +8,7 @@ pub mod metadata;
 pub mod publish;
 pub mod load;
 pub mod verify;
+pub mod entries;
 pub mod show;
 pub mod restore;
 pub mod dispose;

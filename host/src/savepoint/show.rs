@@ -1,13 +1,15 @@
-//! What a savepoint holds, for people (`regraft state show`) and for `--json`. From `_metadata` alone: no state is read.
+//! What a savepoint holds, for people (`regraft state show`) and for `--json`. From `_metadata` alone, but for entries that
+//! are asked for.
 
 use std::fmt::Write;
 
 use regraft_model::id::{CheckpointId, JobId, OperatorUid};
 use serde::Serialize;
 
+use crate::savepoint::entries::{self, ShownEntry};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{
-    Ancestor, EntryKind, Metadata, Owner, SavedStateKind, SnapshotKind, SplitEntry, Trigger,
+    Ancestor, EntryKind, Metadata, MetadataError, Owner, SavedStateKind, SnapshotKind, SplitEntry, Trigger,
 };
 use crate::savepoint::rows::Layout;
 
@@ -88,7 +90,7 @@ pub struct ShownOperator {
 }
 
 /// One state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ShownState {
     /// Its name.
     pub name: String,
@@ -97,6 +99,12 @@ pub struct ShownState {
     /// The type of its key, as people write it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// The type of a map's keys, as people write it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub map_key: Option<String>,
+    /// The names of pending timers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub timers: Vec<String>,
     /// The type of its values, as people write it.
     pub schema: String,
     /// The digest of that type.
@@ -107,6 +115,18 @@ pub struct ShownState {
     pub bytes: u64,
     /// Its files, relative to the savepoint.
     pub files: Vec<String>,
+    /// Its entries, where they were asked for: in order of key group, key and entry, so in the same one at any parallelism.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries: Option<Vec<ShownEntry>>,
+}
+
+/// Whose entries are to be shown; none of one: all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EntriesOf {
+    /// The uid.
+    pub uid: Option<OperatorUid>,
+    /// Its state.
+    pub state: Option<String>,
 }
 
 /// Gathers what there is to show.
@@ -136,6 +156,27 @@ pub fn show(savepoint: &Savepoint) -> ShownSavepoint {
     }
 }
 
+/// Likewise, with the entries of all states, or of some. False: there is no such state.
+///
+/// # Errors
+/// [`MetadataError`] where a file cannot be read.
+pub async fn show_entries(savepoint: &Savepoint, of: &EntriesOf) -> Result<(ShownSavepoint, bool), MetadataError> {
+    let mut shown = show(savepoint);
+    let mut found = false;
+    for operator in &mut shown.operators {
+        let entry = savepoint.metadata.operator(operator.uid.as_str());
+        let saved = entry.iter().flat_map(|entry| &entry.states);
+        for (state, saved) in operator.states.iter_mut().zip(saved) {
+            let is_uid = of.uid.as_ref().is_none_or(|uid| *uid == operator.uid);
+            if is_uid && of.state.as_ref().is_none_or(|name| *name == state.name) {
+                found = true;
+                state.entries = Some(entries::read(savepoint, &operator.uid, saved).await?);
+            }
+        }
+    }
+    Ok((shown, found))
+}
+
 fn operators(metadata: &Metadata) -> Vec<ShownOperator> {
     let shown = metadata
         .operators
@@ -148,11 +189,14 @@ fn operators(metadata: &Metadata) -> Vec<ShownOperator> {
                 name: state.name.clone(),
                 kind: state.kind,
                 key: state.key.as_ref().map(|key| format!("{}: {}", key.name, key.ty)),
+                map_key: state.map_key.as_ref().map(ToString::to_string),
+                timers: state.timers.clone(),
                 schema: state.schema.to_string(),
                 digest: state.digest.clone(),
                 keys: state.entries(),
                 bytes: state.bytes(),
                 files: state.files.iter().map(|file| file.path.clone()).collect(),
+                entries: None,
             });
             ShownOperator {
                 uid: entry.uid.clone(),
@@ -223,6 +267,7 @@ impl ShownSavepoint {
         }
         text.push('\n');
         text.push_str(&table(&self.rows()));
+        self.entries(text);
         self.positions(text);
     }
 
@@ -233,7 +278,7 @@ impl ShownSavepoint {
             for state in &operator.states {
                 let name = format!("{} ({})", state.name, state.kind);
                 let (keys, bytes) = (state.keys.to_string(), state.bytes.to_string());
-                rows.push([uid.clone(), kind.clone(), name, state.schema.clone(), keys, bytes]);
+                rows.push([uid.clone(), kind.clone(), name, state.types(), keys, bytes]);
             }
             if operator.states.is_empty() {
                 let connector = operator.connector.clone().unwrap_or_default();
@@ -241,6 +286,18 @@ impl ShownSavepoint {
             }
         }
         rows
+    }
+
+    fn entries(&self, text: &mut String) {
+        for operator in &self.operators {
+            for state in &operator.states {
+                let Some(entries) = &state.entries else { continue };
+                let _ = writeln!(text, "\nentries of {}/{}:", operator.uid, state.name);
+                for entry in entries {
+                    let _ = writeln!(text, "  {}", entry.line());
+                }
+            }
+        }
     }
 
     fn positions(&self, text: &mut String) {
@@ -262,6 +319,18 @@ impl ShownSavepoint {
             for handle in &operator.pending {
                 let _ = writeln!(text, "  {handle}");
             }
+        }
+    }
+}
+
+impl ShownState {
+    /// What its entries are, as people write types: of a list, its items; of a map, keys and values; of timers, their names.
+    fn types(&self) -> String {
+        match (self.kind, &self.map_key) {
+            (SavedStateKind::Timers, _) => self.timers.join(", "),
+            (SavedStateKind::List, _) => format!("[{}]", self.schema),
+            (_, Some(key)) => format!("{{{key}: {}}}", self.schema),
+            _ => self.schema.clone(),
         }
     }
 }

@@ -5,13 +5,16 @@
 //! `highest` is n, `mean` that of 1 to n, and `words` (a list that belongs to the instance) gets the word. `instances` is
 //! a union of one item for each instance. Config `{"gap_ms":N}` sets the event-time timer `gap` at the record's event time
 //! plus N, and `{"alarm_ms":N}` the processing-time timer `alarm` at the present time plus N; each that fires adds to
-//! `fired`, and goes out by `fired`. At the end of input all of a word goes out by `summaries`.
+//! `fired`, and goes out by `fired`. `recent` counts n % 7 as `digits` does, and forgets after a few seconds. With
+//! `{"table":N}` the first record of an instance whose broadcast state `table` is empty puts 0 to N - 1 into it. At the end
+//! of input all of a word goes out by `summaries`.
 
 use regraft_sdk::{
-    Aggregate, AggregatingState, Any, Clock, Ctx, Declare, ListState, MapState, NO_TIMESTAMP, OpenContext, Operator,
-    OperatorList, Port, Record, ReducingState, Result, State, Timer, ValueState, operator,
+    Aggregate, AggregatingState, Any, BroadcastState, Clock, Ctx, Declare, ListState, MapState, NO_TIMESTAMP,
+    OpenContext, Operator, OperatorList, Port, Record, ReducingState, Result, State, Timer, ValueState, operator,
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// The mean of some numbers.
 #[derive(State, Serialize, Deserialize, Default)]
@@ -66,7 +69,12 @@ pub struct Fired<'a> {
     pub timer: &'a str,
     /// The time that it was set for.
     pub at: i64,
+    /// How many records the word had when it fired.
+    pub count: u64,
 }
+
+/// How long an entry of `recent` lives.
+const RECENT: Duration = Duration::from_secs(4);
 
 /// The operator's config.
 #[derive(Deserialize, Default)]
@@ -74,6 +82,7 @@ pub struct Fired<'a> {
 struct Config {
     gap_ms: Option<i64>,
     alarm_ms: Option<i64>,
+    table: Option<u32>,
 }
 
 /// The operator.
@@ -85,8 +94,10 @@ pub struct Kinds {
     highest: ReducingState<u64>,
     mean: AggregatingState<Mean>,
     fired: ValueState<u64>,
+    recent: MapState<u64, u64>,
     words: OperatorList<String>,
     instances: OperatorList<u32>,
+    table: BroadcastState<u32, String>,
     gap: Timer,
     alarm: Timer,
     clock: Clock,
@@ -111,8 +122,10 @@ impl Operator for Kinds {
             highest: d.reducing("highest", |a, b| *a = (*a).max(b)),
             mean: d.aggregating("mean"),
             fired: d.value("fired"),
+            recent: d.map("recent").ttl(RECENT),
             words: d.list_state("words"),
             instances: d.union_state("instances"),
+            table: d.broadcast_state("table"),
             gap: d.timer("gap"),
             alarm: d.processing_timer("alarm"),
             clock: d.clock(),
@@ -149,7 +162,13 @@ impl Operator for Kinds {
         self.digits.update(&(n % 7), |count| *count += 1);
         self.highest.add(n);
         self.mean.add(n);
+        self.recent.update(&(n % 7), |count| *count += 1);
         self.words.push(word.into());
+        if self.table.is_empty() {
+            for row in 0..self.config.table.unwrap_or(0) {
+                self.table.insert(row, format!("row {row}"));
+            }
+        }
         if let Some(gap_ms) = self.config.gap_ms.filter(|_| cx.timestamp() != NO_TIMESTAMP) {
             cx.at(self.gap, cx.timestamp() + gap_ms);
         }
@@ -162,7 +181,8 @@ impl Operator for Kinds {
     fn on_timer(&mut self, word: &str, timer: Timer, at: i64, cx: &mut Ctx) -> Result<()> {
         self.fired.update(|fired| *fired += 1);
         let timer = if timer == self.gap { "gap" } else { "alarm" };
-        cx.emit(self.firings, &Fired { word, timer, at })
+        let count = self.count.get_or_default();
+        cx.emit(self.firings, &Fired { word, timer, at, count })
     }
 
     fn finish(&mut self, word: &str, cx: &mut Ctx) -> Result<()> {
@@ -207,6 +227,7 @@ mod tests {
             word: "to",
             timer: "gap",
             at: 10,
+            count: 20,
         };
         assert_eq!(fired[5].record::<Fired>().unwrap(), last);
         assert_eq!(harness.advance(50).unwrap().len(), 1);

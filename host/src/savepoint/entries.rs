@@ -1,0 +1,209 @@
+//! What is in a savepoint's states, entry by entry, for people and for comparing two savepoints: in an order that is the same
+//! at any parallelism, by key group, key and entry.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use regraft_model::id::OperatorUid;
+use regraft_model::key_group::KeyGroupRange;
+use regraft_model::schema::Type;
+use regraft_model::value::{self, Value, ValueError};
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use crate::savepoint::load::Savepoint;
+use crate::savepoint::metadata::{MetadataError, StateEntry};
+use crate::savepoint::rows::{Entries, RowsError, StateRows};
+use crate::state::rows::{NEVER, REMOVED, split_timer_entry};
+
+/// One entry of a state. What its kind does not have is absent.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ShownEntry {
+    /// The key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Json>,
+    /// A list's item, or an item of operator state: its position, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+    /// A map's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub map_key: Option<Json>,
+    /// A timer's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timer: Option<String>,
+    /// When it is due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<i64>,
+    /// The value; timers have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<Json>,
+    /// When it expires, in milliseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<i64>,
+}
+
+impl ShownEntry {
+    /// As a line for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let mut line = String::new();
+        if let Some(key) = &self.key {
+            let _ = write!(line, "{key}");
+        }
+        if let Some(index) = self.index {
+            let _ = write!(line, "[{index}]");
+        }
+        if let Some(key) = &self.map_key {
+            let _ = write!(line, "[{key}]");
+        }
+        if let (Some(timer), Some(time)) = (&self.timer, self.time) {
+            let _ = write!(line, " {timer} at {time}");
+        }
+        if let Some(value) = &self.value {
+            let _ = write!(line, ": {value}");
+        }
+        if let Some(expires) = self.expires {
+            let _ = write!(line, " (expires at {expires})");
+        }
+        line
+    }
+}
+
+/// A row, but for what orders it.
+struct Row {
+    /// Which of the state's files it is in.
+    file: usize,
+    group: u16,
+    value: Vec<u8>,
+    schema: u16,
+    expires: i64,
+}
+
+/// What orders rows: key group, key, entry key; of operator state subtask and position, and no key.
+type Order = (u64, u64, Vec<u8>, Vec<u8>);
+
+/// Reads all entries of a state.
+///
+/// # Errors
+/// [`MetadataError`] with the file's path.
+pub async fn read(
+    savepoint: &Savepoint,
+    uid: &OperatorUid,
+    state: &StateEntry,
+) -> Result<Vec<ShownEntry>, MetadataError> {
+    let mut all: BTreeMap<Order, Row> = BTreeMap::new();
+    for (at, file) in state.files.iter().enumerate() {
+        let whole = KeyGroupRange {
+            first: 0,
+            last: u16::MAX,
+        };
+        for rows in savepoint.read_rows(state, file, whole).await? {
+            collect(state, at, &rows, &mut all);
+        }
+    }
+    let damaged = |row: &Row, source: ValueError| MetadataError::Rows {
+        path: savepoint.url_of(state.files.get(row.file).map_or("", |file| &file.path)),
+        source: Box::new(RowsError::Value {
+            state: format!("{uid}/{}", state.name),
+            group: row.group,
+            expected: state.schema.to_string(),
+            source,
+        }),
+    };
+    let mut shown: Vec<ShownEntry> = Vec::with_capacity(all.len());
+    let mut position = Position::default();
+    for ((.., key, entry), row) in &all {
+        let index = position.next(state, key);
+        let entry = show(state, (key, entry), row, index).map_err(|error| damaged(row, error))?;
+        shown.push(entry);
+    }
+    Ok(shown)
+}
+
+/// Later rows of a file, and those of later files of the same subtask, replace earlier ones.
+fn collect(state: &StateEntry, file: usize, rows: &StateRows, all: &mut BTreeMap<Order, Row>) {
+    let subtask = state.files.get(file).map_or(0, |file| u64::from(file.subtask.0));
+    for i in 0..rows.len() {
+        let key = rows.keys.get(i);
+        let order = match state.entries_of_key() {
+            Entries::Items => {
+                let position = key.first_chunk().copied().map_or(0, u64::from_le_bytes);
+                (subtask, position, vec![], vec![])
+            }
+            _ => {
+                let entry = rows.entry_key(i).unwrap_or_default();
+                (u64::from(rows.group.0), 0, key.to_vec(), entry.to_vec())
+            }
+        };
+        if rows.schemas[i] == REMOVED {
+            all.remove(&order);
+            continue;
+        }
+        let row = Row {
+            file,
+            group: rows.group.0,
+            value: rows.values.get(i).to_vec(),
+            schema: rows.schemas[i],
+            expires: rows.expires_at(i),
+        };
+        all.insert(order, row);
+    }
+}
+
+/// Counts the items of a list.
+#[derive(Default)]
+struct Position {
+    key: Vec<u8>,
+    next: u64,
+}
+
+impl Position {
+    /// The position of the next row among those of its key; none for the kinds without.
+    fn next(&mut self, state: &StateEntry, key: &[u8]) -> Option<u64> {
+        if !matches!(state.entries_of_key(), Entries::List | Entries::Items) {
+            return None;
+        }
+        if self.key != key {
+            (self.key, self.next) = (key.to_vec(), 0);
+        }
+        self.next += 1;
+        Some(self.next - 1)
+    }
+}
+
+fn show(
+    state: &StateEntry,
+    (key, entry): (&[u8], &[u8]),
+    row: &Row,
+    index: Option<u64>,
+) -> Result<ShownEntry, ValueError> {
+    let as_key = |ty: &Type, bytes: &[u8]| value::decode_key(ty, bytes).map(|key: Value| value::to_json(ty, &key));
+    let mut shown = ShownEntry {
+        key: state.key.as_ref().map(|field| as_key(&field.ty, key)).transpose()?,
+        index,
+        map_key: None,
+        timer: None,
+        time: None,
+        value: None,
+        expires: (row.expires != NEVER).then_some(row.expires),
+    };
+    match state.entries_of_key() {
+        Entries::Map(ty) => shown.map_key = Some(as_key(ty, entry)?),
+        Entries::Timers => {
+            if let Some((time, name)) = split_timer_entry(entry) {
+                (shown.timer, shown.time) = (Some(name.to_owned()), Some(time));
+            }
+            return Ok(shown);
+        }
+        Entries::None | Entries::List | Entries::Items => {}
+    }
+    let older = usize::from(row.schema)
+        .checked_sub(1)
+        .and_then(|at| state.schemas.get(at));
+    let ty = older.unwrap_or(&state.schema);
+    shown.value = Some(value::to_json(ty, &value::decode(ty, &row.value)?));
+    Ok(shown)
+}
+
+#[cfg(test)]
+mod tests;
