@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::setup::{component, info, local, savepoint, shown, stop, text};
+use crate::setup::{component, info, local, savepoint, show, shown, stop, text};
 use crate::support::{Attached, World, wait_until};
 
 /// Lines of word, event time and anything in `in/*.txt`, watched: lines → parse → kinds → sums and fired. `config` is that of
@@ -91,8 +91,11 @@ fn file_sizes(savepoint: &str, state: &str) -> Vec<u64> {
     files.as_array().expect("files").iter().map(size).collect()
 }
 
-/// Word, timer and time of each pending timer that a savepoint has.
-fn pending(world: &World, savepoint: &str) -> BTreeSet<(String, String, i64)> {
+/// A timer: word, name and time.
+type Timer = (String, String, i64);
+
+/// Each pending timer that a savepoint has.
+fn pending(world: &World, savepoint: &str) -> BTreeSet<Timer> {
     let timer = |entry: &Value| {
         let time = entry["time"].as_i64().expect("a time");
         (text(&entry["key"]), text(&entry["timer"]), time)
@@ -100,8 +103,8 @@ fn pending(world: &World, savepoint: &str) -> BTreeSet<(String, String, i64)> {
     entries(world, savepoint)["timers"].iter().map(timer).collect()
 }
 
-/// Word, timer, time and count of one line of `fired`.
-fn fired(line: &str) -> ((String, String, i64), u64) {
+/// The timer of one line of `fired`, and how many records its word had.
+fn fired(line: &str) -> (Timer, u64) {
     let parts: Vec<&str> = line.split('\t').collect();
     let [word, timer, at, count] = parts[..] else {
         panic!("a line of fired: {line}")
@@ -111,7 +114,7 @@ fn fired(line: &str) -> ((String, String, i64), u64) {
 }
 
 /// All that has fired, each part's lines in order. `dir` is that of the sink.
-fn firings(dir: &Path) -> Vec<Vec<((String, String, i64), u64)>> {
+fn firings(dir: &Path) -> Vec<Vec<(Timer, u64)>> {
     let parts = std::fs::read_dir(dir)
         .expect("parts")
         .map(|entry| entry.expect("entry").path());
@@ -123,7 +126,7 @@ fn firings(dir: &Path) -> Vec<Vec<((String, String, i64), u64)>> {
 }
 
 /// Checks that each part has fired in order of (time, key), and gives what all have fired, each once.
-fn fired_once(dir: &Path) -> BTreeMap<(String, String, i64), u64> {
+fn fired_once(dir: &Path) -> BTreeMap<Timer, u64> {
     let mut all = BTreeMap::new();
     for part in firings(dir) {
         let order: Vec<_> = part.iter().map(|((word, _, at), _)| (*at, word.clone())).collect();
@@ -146,6 +149,11 @@ fn event_timers_of_a_savepoint_fire_once_at_their_time_at_another_parallelism() 
     reads(&world, &job, 450);
     let (saved, _) = stop(&world, job);
     assert_eq!(world.committed("fired"), [""; 0], "nothing was due");
+    let watermark = shown(&show(&world, &saved), "kinds")["watermark"].clone();
+    assert!(
+        watermark.as_i64().is_some_and(|watermark| watermark > -1_000),
+        "{watermark}"
+    );
     let timers = pending(&world, &saved);
     let times = |from: u64, count: u64| (from..from + count).map(|at| at as i64 + 60_000);
     let expected: BTreeSet<i64> = times(100, 300).chain(times(30_000, 150)).collect();
@@ -171,6 +179,15 @@ fn event_timers_of_a_savepoint_fire_once_at_their_time_at_another_parallelism() 
     assert_eq!(first.into_keys().collect::<BTreeSet<_>>(), half);
     let rest: BTreeSet<_> = timers.difference(&half).cloned().collect();
     assert!(pending(&world, &saved).is_superset(&rest));
+    let told: Vec<_> = entries(&world, &saved)["instances"]
+        .iter()
+        .map(|entry| entry["value"]["watermark"].clone())
+        .collect();
+    assert_eq!(
+        told,
+        vec![watermark; 3],
+        "what `open` is told is where the old subtasks stood"
+    );
 
     let job = world.start(&["-s", &saved, "job.toml", "-p", "1", "--set", "fired.path=fired-rest"]);
     let answer = world.run(&["stop", &job.job_id, "--drain", "--json"]).exits(0).json();
@@ -272,10 +289,26 @@ fn rescale(layout: &str) {
         );
         assert_eq!(file_sizes(&saved, "table"), [5], "one copy");
         let instances = &entries(&world, &saved)["instances"];
-        let instances: Vec<_> = instances.iter().map(|entry| entry["value"].clone()).collect();
+        let instances: Vec<_> = instances
+            .iter()
+            .map(|entry| entry["value"]["subtask"].clone())
+            .collect();
         assert_eq!(instances, (0..parallelism).map(Value::from).collect::<Vec<_>>());
         world.run(&["state", "verify", &saved]).exits(0);
     }
+    let text = world
+        .run(&["state", "show", &saved, "--entries=kinds/table"])
+        .exits(0)
+        .stdout;
+    let expected = "\nentries of kinds/table:\n  [0]: [0,\"row 0\"]\n  [1]: [1,\"row 1\"]\n";
+    assert!(text.contains(expected) && text.contains("{u64: u64}"), "{text}");
+    let refused = world.run(&["state", "show", &saved, "--entries=kinds/tables"]).exits(2);
+    assert!(
+        refused
+            .stderr
+            .contains("has no such state. Expected one of: kinds/last, kinds/count, "),
+        "{refused:?}"
+    );
     // Nor is it only shown: what goes out at the end is computed from it.
     let job = world.start(&["-s", &saved, "job.toml", "-p", "2"]);
     world.run(&["stop", &job.job_id, "--drain"]).exits(0);
@@ -456,4 +489,25 @@ fn a_host_that_is_killed_again_and_again_loses_no_timer_and_no_entry() {
         expected.1.len()
     );
     assert_eq!(found.0, expected.0);
+}
+
+#[test]
+fn an_upgrade_hands_over_state_of_every_kind() {
+    let world = World::new();
+    world.write("job.toml", &kinds_job("{ gap_ms = 60_000, table = 5 }"));
+    world.write("in/a.txt", &lines(30, 10, 100));
+    let job = world.start(&["job.toml", "-p", "1"]);
+    reads(&world, &job, 300);
+    let before = savepoint(&world, "kinds");
+    let module = format!("kinds={}", component("kinds").display());
+    world.run(&["upgrade", "kinds", "--module", &module]).exits(0);
+    let (after, _) = stop(&world, job);
+    assert_eq!(lasting(&world, &after), lasting(&world, &before));
+    let instances = &entries(&world, &after)["instances"];
+    let watermark = shown(&show(&world, &before), "kinds")["watermark"].clone();
+    assert_eq!(instances.len(), 1);
+    assert_eq!(
+        instances[0]["value"]["watermark"], watermark,
+        "`open` is told where it stands"
+    );
 }

@@ -1,12 +1,13 @@
 //! Messages into a subtask from its coordinator, and what it tells back. The dataflow knows these, and no coordinator.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use regraft_guest_runtime::call::OperatorState;
 use regraft_model::id::{CheckpointId, OperatorUid};
+use regraft_model::time::NO_TIMESTAMP;
 
 use super::element::CheckpointBarrier;
 use super::failure::SubtaskFailure;
@@ -179,7 +180,7 @@ impl Mailbox {
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// Running counts of one node in one subtask.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct NodeCounters {
     /// Records that came in (a source: that it read).
     pub records_in: AtomicU64,
@@ -189,6 +190,20 @@ pub struct NodeCounters {
     pub keys: AtomicU64,
     /// Records and timers that went to the dead letters, since this attempt began.
     pub dead_letters: AtomicU64,
+    /// Where its watermark stands, of an operator.
+    pub watermark: AtomicI64,
+}
+
+impl Default for NodeCounters {
+    fn default() -> Self {
+        Self {
+            records_in: AtomicU64::default(),
+            records_out: AtomicU64::default(),
+            keys: AtomicU64::default(),
+            dead_letters: AtomicU64::default(),
+            watermark: AtomicI64::new(NO_TIMESTAMP),
+        }
+    }
 }
 
 impl NodeCounters {

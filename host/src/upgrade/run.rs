@@ -2,10 +2,12 @@
 //! never notices.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use regraft_model::id::{CheckpointId, JobId, JobVersion, OperatorUid};
+use regraft_model::time::NO_TIMESTAMP;
 use serde::{Deserialize, Serialize};
 
 use super::compat;
@@ -108,7 +110,8 @@ pub async fn upgrade(job: &JobHandle, modules: Modules, loading: Instant) -> Res
         })
         .collect();
     let (prepared_graph, prepared_modules) = (graph.clone(), modules.clone());
-    let preparing = move || prepare(&prepared_graph, &prepared_modules, &descriptions);
+    let watermarks = watermarks(job, &modules);
+    let preparing = move || prepare(&prepared_graph, &prepared_modules, &descriptions, &watermarks);
     let prepared = run_blocking(&**job.environment(), preparing).await;
     let set = prepared.map_err(|error| JobError::failed(error.to_string()))??;
     let prepare_ms = loading.elapsed().as_secs_f64() * 1e3;
@@ -179,8 +182,24 @@ fn check(graph: &JobGraph, modules: &Modules, old: &Descriptions, new: &Descript
     )))
 }
 
+/// Where the watermark of each subtask of a changed uid stands. It only advances: when the instances take over it is there or
+/// further on.
+fn watermarks(job: &JobHandle, modules: &Modules) -> BTreeMap<OperatorUid, Vec<i64>> {
+    let of = |uid: &OperatorUid| {
+        let counters = job.shared.counters.get(uid).into_iter().flatten();
+        let watermarks = counters.map(|counters| counters.watermark.load(Ordering::Relaxed));
+        (uid.clone(), watermarks.collect())
+    };
+    modules.keys().map(of).collect()
+}
+
 /// Opens an instance for every subtask of every changed uid.
-fn prepare(graph: &JobGraph, modules: &Modules, descriptions: &Descriptions) -> Result<SwapSet, JobError> {
+fn prepare(
+    graph: &JobGraph,
+    modules: &Modules,
+    descriptions: &Descriptions,
+    watermarks: &BTreeMap<OperatorUid, Vec<i64>>,
+) -> Result<SwapSet, JobError> {
     let mut set = SwapSet::default();
     for (uid, module) in modules {
         let Some(node) = graph.node(uid.as_str()) else { continue };
@@ -189,15 +208,9 @@ fn prepare(graph: &JobGraph, modules: &Modules, descriptions: &Descriptions) -> 
         };
         let mut instances: Vec<Mutex<Option<PreparedOperator>>> = vec![];
         for subtask in 0..node.parallelism {
-            let prepared = open_operator(
-                graph,
-                node,
-                operator,
-                &**module,
-                subtask,
-                regraft_model::time::NO_TIMESTAMP,
-                &[],
-            );
+            let known = watermarks.get(uid).and_then(|all| all.get(subtask as usize));
+            let watermark = known.copied().unwrap_or(NO_TIMESTAMP);
+            let prepared = open_operator(graph, node, operator, &**module, subtask, watermark, &[]);
             let prepared = prepared.map_err(|error| {
                 JobError::failed(format!(
                     "the upgrade is refused, and the job goes on as it was: {error}"

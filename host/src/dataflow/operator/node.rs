@@ -149,6 +149,7 @@ impl OperatorNode {
     #[must_use]
     pub fn new(parts: NodeParts) -> Self {
         let now = parts.clock.monotonic_ns();
+        parts.counters.watermark.store(parts.watermark, Ordering::Relaxed);
         let watermarks = parts.strategy.as_ref();
         let mut node = Self {
             uid: parts.uid,
@@ -203,8 +204,9 @@ impl OperatorNode {
     }
 
     /// Its watermark advances.
-    pub const fn set_watermark(&mut self, watermark: i64) {
+    pub fn set_watermark(&mut self, watermark: i64) {
         self.watermark = watermark;
+        self.counters.watermark.store(watermark, Ordering::Relaxed);
     }
 
     /// The watermarks of what it emits, where it makes them itself.

@@ -3,7 +3,7 @@
 //!
 //! Record number `n` of a word, from 1: `count` is n, `last` is `<word>#<n>`, `items` gets n, `digits` counts n % 7,
 //! `highest` is n, `mean` that of 1 to n, and `words` (a list that belongs to the instance) gets the word. `instances` is
-//! a union of one item for each instance. Config `{"gap_ms":N}` sets the event-time timer `gap` at the record's event time
+//! a union of one item for each instance that was restored. Config `{"gap_ms":N}` sets the event-time timer `gap` at the record's event time
 //! plus N, and `{"alarm_ms":N}` the processing-time timer `alarm` at the present time plus N; each that fires adds to
 //! `fired`, and goes out by `fired`. `recent` counts n % 7 as `digits` does, and forgets after a few seconds. With
 //! `{"table":N}` the first record of an instance whose broadcast state `table` is empty puts 0 to N - 1 into it. At the end
@@ -76,6 +76,13 @@ pub struct Fired<'a> {
 /// How long an entry of `recent` lives.
 const RECENT: Duration = Duration::from_secs(4);
 
+/// What an instance knew when it was restored.
+#[derive(State, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct Instance {
+    subtask: u32,
+    watermark: i64,
+}
+
 /// The operator's config.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
@@ -96,7 +103,7 @@ pub struct Kinds {
     fired: ValueState<u64>,
     recent: MapState<u64, u64>,
     words: OperatorList<String>,
-    instances: OperatorList<u32>,
+    instances: OperatorList<Instance>,
     table: BroadcastState<u32, String>,
     gap: Timer,
     alarm: Timer,
@@ -141,7 +148,8 @@ impl Operator for Kinds {
     }
 
     fn restored(&mut self, cx: &mut OpenContext) -> Result<()> {
-        self.instances.set(vec![cx.subtask()]);
+        let (subtask, watermark) = (cx.subtask(), cx.watermark());
+        self.instances.set(vec![Instance { subtask, watermark }]);
         Ok(())
     }
 
