@@ -98,6 +98,27 @@ pub struct Incident {
     what: What,
 }
 
+impl Incident {
+    /// For those who count.
+    fn name(&self) -> String {
+        match self.what {
+            What::Crash { power, after } => {
+                let (kind, when) = (
+                    if power { "power loss" } else { "kill" },
+                    if after { "after" } else { "before" },
+                );
+                format!("{kind} {when} {:?}", self.place)
+            }
+            What::Fail { after, .. } => format!("failure {} {:?}", if after { "after" } else { "of" }, self.place),
+            What::User(action) => format!("user {action:?}"),
+            What::Full { .. } => "full disk".to_owned(),
+            What::Outage { .. } => "outage".to_owned(),
+            What::Stall { .. } => "stall".to_owned(),
+            What::Trap => "trap".to_owned(),
+        }
+    }
+}
+
 /// The answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -124,6 +145,8 @@ struct Inner {
     action: Option<Action>,
     power: bool,
     which: Random,
+    /// What has happened, for those who count.
+    happened: Vec<String>,
 }
 
 /// What goes wrong, shared by everything that can.
@@ -204,6 +227,7 @@ impl Fate {
             action: None,
             power: false,
             which: Random::of(seed, "which"),
+            happened: vec![],
         };
         Self {
             machine: machine.clone(),
@@ -235,6 +259,11 @@ impl Fate {
         self.inner().action.take()
     }
 
+    /// What has happened since this was last asked.
+    pub fn take_happened(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner().happened)
+    }
+
     /// Whether the process has just died because the power went.
     pub fn take_power_loss(&self) -> bool {
         std::mem::take(&mut self.inner().power)
@@ -261,6 +290,7 @@ impl Fate {
                 self.machine
                     .trace
                     .line(now, format_args!("incident {:?}", incident.what));
+                inner.happened.push(incident.name());
                 if let Some(verdict) = self.happen(inner, incident, now) {
                     return verdict;
                 }

@@ -191,6 +191,11 @@ impl Machine {
         drop((tasks, runners));
     }
 
+    /// Lets time pass in which nothing runs.
+    pub fn advance(&self, ns: u64) {
+        self.clock.0.fetch_add(ns, Ordering::Relaxed);
+    }
+
     /// Runs a task under a process.
     pub fn spawn(&self, process: u64, task: Task) {
         // A dead process starts nothing; its task is dropped without the lock, which it may ask for.

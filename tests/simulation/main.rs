@@ -1,6 +1,7 @@
 //! Whole jobs on one seeded thread, with a simulated clock, a faulty store, a disk that forgets, and crashes at any moment:
 //! nothing is lost, nothing is doubled, nothing is left behind (`docs/design/0013-simulation.md`).
 
+mod boot;
 mod check;
 mod disk;
 mod fate;
@@ -14,6 +15,7 @@ mod trace;
 mod user;
 mod world;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -21,9 +23,6 @@ use play::{Played, play};
 
 /// Seeds that a run plays where nothing else is asked for.
 const SEEDS: u64 = 2_000;
-/// Further seeds that once found something, played as well: a checkpoint in the middle of a drain, and a job whose last
-/// records were removed but for one.
-const FOUND: [u64; 2] = [2747, 16271];
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -40,8 +39,7 @@ fn played(seed: u64, keep_trace: bool) -> Played {
             hash: 0,
             trace: String::new(),
             steps: 0,
-            processes: 0,
-            snapshots: 0,
+            tally: play::Tally::new(),
         }
     })
 }
@@ -67,23 +65,22 @@ fn nothing_is_lost_doubled_or_left_behind() {
     let first = number("REGRAFT_SIM_FIRST").unwrap_or(0);
     let count = number("REGRAFT_SIM_SEEDS").unwrap_or(SEEDS);
     let start = Instant::now();
-    let (next, sums) = (AtomicU64::new(first), [const { AtomicU64::new(0) }; 3]);
-    let failures = std::sync::Mutex::new(vec![]);
+    let next = AtomicU64::new(first);
+    let (failures, sums) = (Mutex::new(vec![]), Mutex::new((0, play::Tally::new())));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let found = at.checked_sub(first + count).map(|beyond| FOUND.get(beyond as usize));
-                    let seed = match found {
-                        None => at,
-                        Some(Some(found)) if number("REGRAFT_SIM_SEEDS").is_none() => *found,
-                        Some(_) => return,
-                    };
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
                     let played = played(seed, false);
-                    for (sum, of) in sums.iter().zip([played.steps, played.processes, played.snapshots]) {
-                        sum.fetch_add(of, Ordering::Relaxed);
+                    let mut sums = sums.lock().expect("not poisoned");
+                    sums.0 += played.steps;
+                    for (what, n) in played.tally {
+                        *sums.1.entry(what).or_default() += n;
                     }
                     if let Some(failure) = played.failure {
                         println!("seed {seed}: {failure}");
@@ -93,12 +90,12 @@ fn nothing_is_lost_doubled_or_left_behind() {
             });
         }
     });
-    let sums = sums.map(|sum| sum.load(Ordering::Relaxed));
+    let (steps, tally) = sums.into_inner().expect("not poisoned");
+    for (what, n) in &tally {
+        println!("{n:>8} {what}");
+    }
     println!(
-        "{count} seeds from {first}: {} steps, {} processes, {} snapshots in {:.1} s",
-        sums[0],
-        sums[1],
-        sums[2],
+        "{count} seeds from {first}: {steps} steps in {:.1} s",
         start.elapsed().as_secs_f64()
     );
     let mut failures = failures.into_inner().expect("not poisoned");

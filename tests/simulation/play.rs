@@ -3,33 +3,27 @@
 //! Each process does what a serving host does with its list of jobs: it brings the job back, or starts it where it had
 //! never begun. The list itself is simulated as if it never failed.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use regraft::dataflow::control::locked;
-use regraft::dataflow::operator::{Modules, OperatorModule};
 use regraft::environment::Environment as _;
-use regraft::graph::job_graph::{JobGraph, NodeKind};
-use regraft::jobs::admission::Descriptions;
-use regraft::jobs::handle::JobHandle;
 use regraft::jobs::records::EndRecord;
-use regraft::jobs::recover::{RecoverJob, Recovered, forget, recover};
-use regraft::jobs::start::{HostContext, LoadModule, NewJob, RestoreFrom, start};
+use regraft::jobs::start::HostContext;
 use regraft::jobs::status::JobStatus;
-use regraft::savepoint::restore::RestoreOptions;
-use regraft_model::id::{CheckpointId, JobId, OperatorUid};
+use regraft_model::id::{CheckpointId, JobId};
 use regraft_model::snapshot::SnapshotKind;
 
+use crate::boot::{Boot, Entry, From, boot, descriptions};
 use crate::check::Scene;
-use crate::disk::{Disk, Files, MachineRef};
+use crate::disk::Disk;
 use crate::fate::{self, Fate, Place};
-use crate::guests::Native;
 use crate::machine::{Machine, Process, Stepped};
 use crate::model::Model;
 use crate::random::Random;
-use crate::store::{Objects, SimStore};
+use crate::store::Objects;
 use crate::trace::logged;
-use crate::world::{Kind, World, graph};
+use crate::world::{World, graph};
 
 /// Nothing goes wrong any more after so many steps: then the job has to come to its end.
 const CALM_AFTER_STEPS: u64 = 60_000;
@@ -51,29 +45,12 @@ pub struct Played {
     /// The trace, where it was kept.
     pub trace: String,
     pub steps: u64,
-    pub processes: u64,
-    pub snapshots: u64,
+    /// How often what happened.
+    pub tally: Tally,
 }
 
-/// Where a job starts from.
-#[derive(Debug, Clone)]
-pub enum From {
-    Nothing,
-    Snapshot(String),
-}
-
-/// A job in the host's list.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    pub id: JobId,
-    pub from: From,
-    /// Its job file.
-    pub text: String,
-    /// Whether who submitted it was told that it runs.
-    pub accepted: bool,
-    /// How it ended, where that has been noted.
-    pub ended: Option<EndRecord>,
-}
+/// How often what happened.
+pub type Tally = BTreeMap<String, u64>;
 
 /// How a process ended.
 #[derive(Debug)]
@@ -104,12 +81,12 @@ pub struct Play {
     pub disk: Arc<Disk>,
     pub objects: Arc<Objects>,
     pub random: Random,
-    names: Arc<Mutex<Random>>,
-    process: u64,
+    pub names: Arc<Mutex<Random>>,
+    pub process: u64,
     steps: u64,
     /// The last moment, and the first step in it.
     moment: (u64, u64),
-    snapshots: u64,
+    tally: Tally,
     pub entry: Entry,
     /// The version of the modules that are submitted, and that the last upgrade brought.
     pub version: u32,
@@ -127,7 +104,7 @@ pub struct Play {
 pub fn play(seed: u64, keep_trace: bool) -> Played {
     let machine = Machine::new(seed, keep_trace);
     let mut random = Random::of(seed, "world");
-    let world = World::draw(&mut random, &mut Random::of(seed, "picky"));
+    let world = World::draw(&mut random);
     let parallelism = world.parallelism(&mut random);
     let text = world.text(&parallelism, &mut random);
     let model = Model::new(&graph(&text));
@@ -140,6 +117,7 @@ pub fn play(seed: u64, keep_trace: bool) -> Played {
         id: job_id(&mut names),
         from: From::Nothing,
         text,
+        at_end: random.percent(10),
         accepted: false,
         ended: None,
     };
@@ -154,7 +132,7 @@ pub fn play(seed: u64, keep_trace: bool) -> Played {
         process: 0,
         steps: 0,
         moment: (0, 0),
-        snapshots: 0,
+        tally: Tally::new(),
         entry,
         version: 1,
         upgrading: false,
@@ -169,6 +147,9 @@ pub fn play(seed: u64, keep_trace: bool) -> Played {
     } else {
         play.run().err()
     };
+    for what in play.fate.take_happened() {
+        play.count(what);
+    }
     if let Some(failure) = &failure {
         play.note(format_args!("wrong: {failure}"));
     }
@@ -179,29 +160,12 @@ pub fn play(seed: u64, keep_trace: bool) -> Played {
         hash: machine.trace.hash(),
         trace: machine.trace.lines(),
         steps: play.steps,
-        processes: play.process,
-        snapshots: play.snapshots,
+        tally: play.tally,
     }
 }
 
 fn job_id(random: &mut Random) -> JobId {
     JobId::from_bits(u128::from(random.next()) << 64 | u128::from(random.next()))
-}
-
-/// Loads modules that a job has kept.
-struct Loader(Fate);
-
-impl LoadModule for Loader {
-    fn load(&self, _: &OperatorUid, component: Bytes) -> Result<Arc<dyn OperatorModule>, String> {
-        Native::load(&component, &self.0).ok_or_else(|| format!("no module: {component:?}"))
-    }
-}
-
-/// What a boot of the host came to.
-enum Boot {
-    Runs(JobHandle),
-    Ended(EndRecord),
-    Failed(String),
 }
 
 impl Play {
@@ -219,22 +183,9 @@ impl Play {
         self.machine.trace.line(self.machine.now_ns(), text);
     }
 
-    /// The modules of a graph's operators, in a version.
-    pub fn modules(&self, graph: &JobGraph, version: u32) -> Modules {
-        let mut modules = Modules::new();
-        for node in &graph.nodes {
-            let kind = self
-                .world
-                .nodes
-                .iter()
-                .find(|of| of.uid == node.uid.as_str())
-                .map(|of| of.kind);
-            if let (NodeKind::Operator(_), Some(Kind::Operator(logic))) = (&node.kind, kind) {
-                let picky = self.world.fails(node.uid.as_str());
-                modules.insert(node.uid.clone(), Native::module(logic, picky, version, &self.fate));
-            }
-        }
-        modules
+    /// Counts something that happened.
+    pub fn count(&mut self, what: impl Into<String>) {
+        *self.tally.entry(what.into()).or_default() += 1;
     }
 
     fn run(&mut self) -> Result<(), String> {
@@ -248,6 +199,10 @@ impl Play {
                 self.disk.lose_power();
                 self.objects.lose_power();
             }
+            self.objects.abandon(self.machine.now_ns(), self.world.is_late);
+            // It takes a while until somebody begins a new one.
+            let ms = *self.random.pick(&[0, 1, 50, 3_000, 600_000]);
+            self.machine.advance(ms * 1_000_000);
             match life {
                 Life::Over => {}
                 Life::Next(from) => {
@@ -256,6 +211,7 @@ impl Play {
                         id: job_id(&mut locked(&self.names)),
                         from,
                         text: self.world.text(&parallelism, &mut self.random),
+                        at_end: self.random.percent(10),
                         accepted: false,
                         ended: None,
                     };
@@ -282,12 +238,12 @@ impl Play {
     /// Every snapshot that has become visible since this was last called is as it should be.
     fn published(&mut self) -> Result<(), String> {
         for name in self.objects.take_published() {
-            self.snapshots += 1;
             let path = format!("store:///{}", name.trim_end_matches("/_metadata"));
             self.note(format_args!("check {path}"));
             let (kind, job, id) = self
                 .restores(&path)
                 .map_err(|error| format!("snapshot {path}: {error}"))?;
+            self.count(format!("snapshot {kind}"));
             // One may become durable after a later one.
             let later = self
                 .newest
@@ -322,40 +278,12 @@ impl Play {
         } else if self.steps > self.moment.1 + STEPS_AT_ONCE_MAX {
             return Err("somebody spins".to_owned());
         }
+        self.objects.apply_late(now);
         self.published()
     }
 
     pub fn is_dead(&self) -> bool {
         !self.machine.is_alive(self.process)
-    }
-
-    fn host(&mut self) -> (Process, HostContext) {
-        self.process += 1;
-        self.machine.begin(self.process);
-        let files = Files {
-            disk: self.disk.clone(),
-            fate: self.fate.clone(),
-            machine: MachineRef(self.machine.clone()),
-            process: self.process,
-        };
-        let process = Process {
-            machine: self.machine.clone(),
-            number: self.process,
-            files: Arc::new(files),
-            names: self.names.clone(),
-        };
-        let store = SimStore {
-            objects: self.objects.clone(),
-            of: Some((process.clone(), self.fate.clone())),
-        };
-        let host = HostContext {
-            environment: Arc::new(process.clone()),
-            stores: Arc::new(store),
-            executor: Arc::new(process.clone()),
-            checkpoint_dir: CHECKPOINTS.into(),
-            recovers: true,
-        };
-        (process, host)
     }
 
     /// A process from its start to its end.
@@ -375,6 +303,7 @@ impl Play {
             };
             match boot {
                 Boot::Runs(handle) => {
+                    self.count(if self.entry.accepted { "brought back" } else { "started" });
                     self.entry.accepted = true;
                     self.runs_one_version(&handle)?;
                     return self.attend(&process, &host, &handle, faults);
@@ -423,69 +352,6 @@ impl Play {
         }
     }
 
-    fn submission(&self) -> (RecoverJob, NewJob) {
-        let graph = graph(&self.entry.text);
-        let restore = |location: &String| RestoreFrom {
-            location: location.clone(),
-            options: RestoreOptions::default(),
-            allow_later_output: false,
-        };
-        let recover = RecoverJob {
-            job_id: self.entry.id,
-            graph: graph.clone(),
-            loader: Arc::new(Loader(self.fate.clone())),
-            savepoint_at_end: None,
-        };
-        let start = NewJob {
-            modules: self.modules(&graph, self.version),
-            graph,
-            restore: match &self.entry.from {
-                From::Nothing => None,
-                From::Snapshot(location) => Some(restore(location)),
-            },
-            savepoint_at_end: None,
-            job_id: Some(self.entry.id),
-        };
-        (recover, start)
-    }
-
-    /// A job runs one version wholly, and not an older one than it was said to run.
-    fn runs_one_version(&mut self, handle: &JobHandle) -> Result<(), String> {
-        let running = locked(&handle.shared.state).modules.clone();
-        let graph = graph(&self.entry.text);
-        let is = |version: u32| {
-            let digest = |modules: &Modules| modules.values().map(|module| module.digest()).collect::<Vec<_>>();
-            digest(&self.modules(&graph, version)) == digest(&running)
-        };
-        if is(self.version) {
-            return Ok(());
-        }
-        if self.upgrading && is(self.version + 1) {
-            (self.version, self.upgrading) = (self.version + 1, false);
-            return Ok(());
-        }
-        let found: Vec<_> = running
-            .values()
-            .map(|module| String::from_utf8_lossy(module.bytes()).into_owned())
-            .collect();
-        Err(format!(
-            "the job runs {found:?}, and should run version {}",
-            self.version
-        ))
-    }
-
-    /// What the job has left of itself is removed, as a host does that has noted its end.
-    pub fn forget(&mut self, process: &Process, host: &HostContext) -> Result<Option<()>, String> {
-        let (host, id, graph) = (host.clone(), self.entry.id, graph(&self.entry.text));
-        let done = self.wait(process, async move {
-            forget(&host, id, graph).await.map_err(|error| error.to_string())
-        })?;
-        if let Some(Err(error)) = &done {
-            self.note(format_args!("not forgotten: {error}"));
-        }
-        Ok(done.map(|_| ()))
-    }
-
     /// What goes on after the end of a job.
     pub fn ended(
         &mut self,
@@ -495,6 +361,7 @@ impl Play {
         faults: Option<u64>,
     ) -> Result<Life, String> {
         self.note(format_args!("job {} is {}", self.entry.id, end.status));
+        self.count(format!("job {}", end.status));
         self.entry.ended = Some(end.clone());
         if self.forget(process, host)?.is_none() {
             return Ok(Life::Over);
@@ -558,28 +425,4 @@ impl Play {
         }
         Ok(())
     }
-}
-
-/// Brings the job back, or starts it.
-async fn boot(host: HostContext, entry: Entry, (back, new): (RecoverJob, NewJob)) -> Boot {
-    match recover(&host, back).await {
-        Ok(Recovered::Running(handle)) => Boot::Runs(handle),
-        Ok(Recovered::Ended(end)) => Boot::Ended(end),
-        Ok(Recovered::NeverBegun) if entry.accepted => {
-            Boot::Failed("nothing is there of a job that was said to run".to_owned())
-        }
-        Ok(Recovered::NeverBegun) => match start(&host, new).await {
-            Ok(handle) => Boot::Runs(handle),
-            Err(error) => Boot::Failed(error.to_string()),
-        },
-        Err(error) => Boot::Failed(error.to_string()),
-    }
-}
-
-fn descriptions(modules: &Modules) -> Descriptions {
-    let description = |module: &Arc<dyn OperatorModule>| module.description().clone().into();
-    modules
-        .iter()
-        .map(|(uid, module)| (uid.clone(), description(module)))
-        .collect()
 }

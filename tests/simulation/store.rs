@@ -1,7 +1,8 @@
 //! The object store of checkpoints and savepoints: slow, and faulty where fate says so.
 //!
 //! A put is seen whole or not at all, and is durable when it is answered, as the contract of the store says. Its answer
-//! may be lost. A request goes on when who asked no longer listens, but not when the host has died.
+//! may be lost. A request goes on when who asked no longer listens; in some seeds a put goes on even when its host has died,
+//! and comes about while the next one runs.
 //! Deletions are durable with the next put only: when the power goes, the last of them may be undone.
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use regraft::dataflow::control::locked;
 use regraft::environment::Environment as _;
 use regraft::storage::{Storage, StoreError, Stores};
 
@@ -24,7 +26,9 @@ use crate::fate::{Fate, Place, Verdict};
 use crate::machine::Process;
 use crate::random::Random;
 
-#[derive(Debug)]
+/// What a request does when it is done.
+type Work = Box<dyn FnOnce(&mut Inner) + Send>;
+
 struct Inner {
     objects: BTreeMap<String, Bytes>,
     /// Deleted since the last put, in order.
@@ -32,10 +36,14 @@ struct Inner {
     random: Random,
     /// Names of all `_metadata` since this was last asked.
     published: Vec<String>,
+    /// Requests that are on their way, by number, and whether each is a put.
+    under_way: BTreeMap<u64, (bool, Work)>,
+    next: u64,
+    /// Puts of dead processes that are done later, and when.
+    late: Vec<(u64, Work)>,
 }
 
 /// The objects: they outlive processes.
-#[derive(Debug)]
 pub struct Objects(Mutex<Inner>);
 
 impl Objects {
@@ -45,6 +53,9 @@ impl Objects {
             deleted: vec![],
             random: Random::of(seed, "store"),
             published: vec![],
+            under_way: BTreeMap::new(),
+            next: 0,
+            late: vec![],
         })))
     }
 
@@ -65,6 +76,33 @@ impl Objects {
     /// All names, in order.
     pub fn names(&self) -> Vec<String> {
         self.inner().objects.keys().cloned().collect()
+    }
+
+    /// The process is dead. What it was putting is lost, or is done now or later where the store `is_late`.
+    pub fn abandon(&self, now: u64, is_late: bool) {
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        for (_, (is_put, work)) in std::mem::take(&mut inner.under_way) {
+            if is_late && is_put && inner.random.percent(50) {
+                let delay = *inner.random.pick(&[0, 1, 20, 100, 500, 2_000]);
+                inner.late.push((now + delay * 1_000_000, work));
+            }
+        }
+    }
+
+    /// Does what dead processes have asked for, when its time has come.
+    pub fn apply_late(&self, now: u64) {
+        let mut inner = self.inner();
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut inner.late)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
+        inner.late = later;
+        for (_, work) in due {
+            let published = inner.published.len();
+            work(&mut inner);
+            // Nobody who lives knows of it, so it need not be good for anything.
+            inner.published.truncate(published);
+        }
     }
 
     /// Each `_metadata` that was put since this was last asked.
@@ -119,27 +157,51 @@ impl SimStore {
         };
         let (answer, answered) = tokio::sync::oneshot::channel();
         let (objects, own, path) = (self.objects.clone(), process.clone(), path.clone());
+        let writes = matches!(place, Place::Put | Place::PutMetadata | Place::Create);
+        // The work is kept where it may outlive the process.
+        let done: Arc<Mutex<Option<Result<T>>>> = Arc::default();
+        let result = done.clone();
+        let work: Work = Box::new(move |inner| *locked(&result) = Some(work(inner)));
+        let number = {
+            let mut inner = objects.inner();
+            inner.next += 1;
+            let number = inner.next;
+            inner.under_way.insert(number, (writes, work));
+            number
+        };
         process.spawn(Box::pin(async move {
             let (before, after) = delays(&mut objects.inner().random);
             own.sleep(before).await;
-            let writes = matches!(place, Place::Put | Place::PutMetadata | Place::Create);
-            let result = match fate.visit(place, writes, path.as_ref()) {
-                Verdict::Go => work(&mut objects.inner()),
-                Verdict::Fail => Err(failed("the store does not answer (simulated)")),
-                Verdict::FailAfter => {
-                    let _ = work(&mut objects.inner());
-                    Err(failed("the answer of the store was lost (simulated)"))
+            let verdict = fate.visit(place, writes, path.as_ref());
+            let work = |objects: &Objects| {
+                let mut inner = objects.inner();
+                if let Some((_, work)) = inner.under_way.remove(&number) {
+                    work(&mut inner);
                 }
-                Verdict::NoSpace => Err(failed(std::io::Error::from(std::io::ErrorKind::StorageFull))),
+            };
+            let error = match verdict {
+                Verdict::Go => {
+                    work(&objects);
+                    None
+                }
+                Verdict::Fail => Some(failed("the store does not answer (simulated)")),
+                Verdict::FailAfter => {
+                    work(&objects);
+                    Some(failed("the answer of the store was lost (simulated)"))
+                }
+                Verdict::NoSpace => Some(failed(std::io::Error::from(std::io::ErrorKind::StorageFull))),
                 Verdict::Crash => return,
                 Verdict::CrashAfter => {
-                    let _ = work(&mut objects.inner());
+                    work(&objects);
                     own.machine.kill();
                     return;
                 }
             };
+            // What failed is over; only what a dead process has asked for may still come about.
+            objects.inner().under_way.remove(&number);
             own.sleep(after).await;
-            let _ = answer.send(result);
+            let result = error.map_or_else(|| locked(&done).take(), |error| Some(Err(error)));
+            let _ = result.map(|result| answer.send(result));
         }));
         match answered.await {
             Ok(result) => result,

@@ -1,6 +1,5 @@
 //! What the user does with a job that runs, and what must be true when the user is told that it is done.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -15,10 +14,11 @@ use regraft::savepoint::rows::Layout;
 use regraft::upgrade::run::upgrade;
 use regraft_model::snapshot::SnapshotKind;
 
+use crate::boot::From;
 use crate::check::{part_of, visible};
 use crate::fate::Action;
 use crate::machine::Process;
-use crate::play::{From, Life, Play, SAVEPOINTS, take};
+use crate::play::{Life, Play, SAVEPOINTS, take};
 use crate::world::OUT;
 
 type Slot<T> = Arc<Mutex<Option<T>>>;
@@ -27,8 +27,6 @@ type Slot<T> = Arc<Mutex<Option<T>>>;
 enum Asked {
     Snapshot(Action, Slot<Result<SnapshotReport, JobError>>),
     Upgrade(Slot<Result<(), JobError>>),
-    /// That the job ends.
-    End,
 }
 
 impl Play {
@@ -40,60 +38,68 @@ impl Play {
         handle: &JobHandle,
         faults: Option<u64>,
     ) -> Result<Life, String> {
-        let mut waiting: VecDeque<Action> = VecDeque::new();
-        let mut asked: Option<Asked> = None;
+        let mut asked: Vec<Asked> = vec![];
         loop {
             self.step()?;
             if self.is_dead() {
                 return Ok(Life::Over);
             }
-            waiting.extend(self.fate.take_action());
-            asked = match asked {
-                None => waiting.pop_front().map(|action| self.ask(process, handle, action)),
-                Some(Asked::Snapshot(action, slot)) => match take(&slot) {
-                    None => Some(Asked::Snapshot(action, slot)),
-                    Some(result) => self.saved(handle, action, result)?,
-                },
-                Some(Asked::Upgrade(slot)) => match take(&slot) {
-                    None => Some(Asked::Upgrade(slot)),
-                    Some(result) => {
-                        self.upgraded(&result);
-                        None
-                    }
-                },
-                Some(Asked::End) => Some(Asked::End),
-            };
+            if let Some(action) = self.fate.take_action() {
+                asked.extend(self.ask(process, handle, action));
+            }
+            for waiting in std::mem::take(&mut asked) {
+                asked.extend(self.answered(handle, waiting)?);
+            }
+            // Whoever waits for an answer gets one before the end.
             let status = handle.status();
-            let is_answered = matches!(asked, None | Some(Asked::End));
-            if status == JobStatus::Suspended && is_answered {
+            if !asked.is_empty() || !status.is_terminal() {
+                continue;
+            }
+            if status == JobStatus::Suspended {
                 return Ok(Life::Over);
             }
-            if status.is_over() && is_answered {
+            let end = {
                 let state = locked(&handle.shared.state);
-                let end = EndRecord {
+                EndRecord {
                     status,
                     ended_at: 0,
                     savepoint: state.final_savepoint.clone(),
                     failure: state.failure.clone(),
-                };
-                drop(state);
-                return self.ended(process, host, &end, faults);
-            }
+                }
+            };
+            return self.ended(process, host, &end, faults);
         }
     }
 
-    fn ask(&mut self, process: &Process, handle: &JobHandle, action: Action) -> Asked {
+    /// Looks whether an answer has come; gives back what is still waited for.
+    fn answered(&mut self, handle: &JobHandle, asked: Asked) -> Result<Option<Asked>, String> {
+        match asked {
+            Asked::Snapshot(action, slot) => match take(&slot) {
+                None => return Ok(Some(Asked::Snapshot(action, slot))),
+                Some(result) => self.saved(handle, action, result)?,
+            },
+            Asked::Upgrade(slot) => match take(&slot) {
+                None => return Ok(Some(Asked::Upgrade(slot))),
+                Some(result) => self.upgraded(&result),
+            },
+        }
+        Ok(None)
+    }
+
+    fn ask(&mut self, process: &Process, handle: &JobHandle, action: Action) -> Option<Asked> {
         self.note(format_args!("the user asks: {action:?}"));
         let job = handle.clone();
         match action {
             Action::Cancel => {
                 handle.cancel();
-                Asked::End
+                None
             }
             Action::Suspend => {
                 handle.suspend();
-                Asked::End
+                None
             }
+            // One at a time, so that it is known which version there must be.
+            Action::Upgrade if self.upgrading => None,
             Action::Upgrade => {
                 let slot = Slot::default();
                 let result = slot.clone();
@@ -103,7 +109,7 @@ impl Play {
                     let done = upgrade(&job, modules, Instant::now()).await.map(|_| ());
                     *locked(&result) = Some(done);
                 }));
-                Asked::Upgrade(slot)
+                Some(Asked::Upgrade(slot))
             }
             Action::Savepoint | Action::Stop | Action::Drain => {
                 let slot = Slot::default();
@@ -125,17 +131,21 @@ impl Play {
                     let done = job.snapshot(request).await;
                     *locked(&result) = Some(done);
                 }));
-                Asked::Snapshot(action, slot)
+                Some(Asked::Snapshot(action, slot))
             }
         }
     }
 
     fn upgraded(&mut self, result: &Result<(), JobError>) {
+        self.upgrading = false;
         match result {
-            Ok(()) => (self.version, self.upgrading) = (self.version + 1, false),
+            Ok(()) => {
+                self.version += 1;
+                self.count("upgrade done");
+            }
             // It goes on as it was; only a crash leaves the user without an answer.
             Err(error) => {
-                self.upgrading = false;
+                self.count("upgrade failed");
                 self.note(format_args!("upgrade: {error}"));
             }
         }
@@ -146,23 +156,24 @@ impl Play {
         handle: &JobHandle,
         action: Action,
         result: Result<SnapshotReport, JobError>,
-    ) -> Result<Option<Asked>, String> {
+    ) -> Result<(), String> {
         let report = match result {
             Ok(report) => report,
             Err(error) => {
+                self.count(format!("{action:?} failed"));
                 self.note(format_args!("{action:?}: {error}"));
-                return Ok(None);
+                return Ok(());
             }
         };
+        self.count(format!("{action:?} done"));
         self.note(format_args!("{action:?}: {}", report.path));
         self.savepoints
             .push((report.path.clone(), handle.job_id(), report.checkpoint_id));
-        if action == Action::Savepoint {
-            return Ok(None);
+        if action != Action::Savepoint {
+            // It is said to be committed: so it is.
+            self.stopped(&report.path)?;
         }
-        // It is said to be committed: so it is.
-        self.stopped(&report.path)?;
-        Ok(Some(Asked::End))
+        Ok(())
     }
 
     /// The user goes back to a savepoint, or to the beginning, and removes what was written since.

@@ -42,9 +42,13 @@ pub struct World {
     pub retains: bool,
     /// An operator with dead letters.
     pub picky: Option<(&'static str, Fails)>,
+    /// Whether the store may do what a process has asked for after the process has died.
+    pub is_late: bool,
+    /// Whether records may come out more often than once.
+    pub at_least_once: bool,
     settings: String,
     source: String,
-    rates: Vec<u64>,
+    rates: Vec<Option<u64>>,
 }
 
 /// Node by node: uid, kind, and the uids it reads; `*` before one: by key.
@@ -103,8 +107,7 @@ const SHAPES: [Shape; 8] = [
 ];
 
 impl World {
-    /// `apart`: for what came later, so that what older seeds draw stays as it was.
-    pub fn draw(random: &mut Random, apart: &mut Random) -> Self {
+    pub fn draw(random: &mut Random) -> Self {
         let shape = random.pick(&SHAPES);
         let position = |uid: &str| shape.iter().position(|(of, ..)| *of == uid).unwrap_or(0);
         let input = |from: &&str| match from.strip_prefix('*') {
@@ -122,23 +125,31 @@ impl World {
             .filter(|(_, kind, _)| matches!(kind, Operator(_)))
             .map(|(uid, ..)| *uid)
             .collect();
-        let picky = (!operators.is_empty() && apart.percent(30)).then(|| {
+        let picky = (!operators.is_empty() && random.percent(30)).then(|| {
             let fails = [Fails::Panics, Fails::Traps, Fails::Says];
-            (*apart.pick(&operators), *apart.pick(&fails))
+            (*random.pick(&operators), *random.pick(&fails))
         });
+        // What is given at the end would tell each key's own wrong count.
+        let at_end = shape.iter().any(|(_, kind, _)| *kind == Operator(Final));
+        let at_least_once = random.percent(10) && !at_end;
         Self {
             picky,
             nodes: shape.iter().map(node).collect(),
             max_parallelism: *random.pick(&[8, 16, 128]),
             retains,
-            settings: settings(random, retains),
+            is_late: random.percent(20),
+            at_least_once,
+            settings: settings(random, retains, at_least_once),
             source: format!(
                 "seed = {}\nsplits = {}\nrows = {}\n",
                 random.below(1000),
                 random.range(1, 5),
-                random.range(0, 400)
+                match random.below(4) {
+                    0 => random.range(400, 3000),
+                    _ => random.range(0, 400),
+                }
             ),
-            rates: vec![500, 2_000, 20_000],
+            rates: vec![Some(100), Some(500), Some(2_000), None],
         }
     }
 
@@ -194,9 +205,10 @@ impl World {
                         ""
                     };
                     let rate = random.pick(&self.rates);
+                    let rate = rate.map_or_else(String::new, |rate| format!("rate = {rate}\n"));
                     write!(
                         text,
-                        "connector = \"generator\"\nrate = {rate}\n{}{key}fields = [{word}{line}]\n",
+                        "connector = \"generator\"\n{rate}{}{key}fields = [{word}{line}]\n",
                         self.source
                     )
                 }
@@ -218,7 +230,7 @@ impl World {
 }
 
 /// `[checkpoint]` and `[restart]`.
-fn settings(random: &mut Random, retains: bool) -> String {
+fn settings(random: &mut Random, retains: bool, at_least_once: bool) -> String {
     let interval = *random.pick(&["3ms", "10ms", "30ms", "100ms", "400ms"]);
     let mut text = format!("[checkpoint]\ninterval = \"{interval}\"\n");
     let mut set = |random: &mut Random, percent: u64, key: &str, values: &[&str]| {
@@ -231,6 +243,9 @@ fn settings(random: &mut Random, retains: bool) -> String {
     set(random, 50, "tolerable-failures", &["1", "3", "1000"]);
     set(random, 30, "max-concurrent", &["2", "3"]);
     set(random, 30, "retain", &["2", "4"]);
+    if at_least_once {
+        text.push_str("mode = \"at-least-once\"\n");
+    }
     if retains {
         text.push_str("on-cancel = \"retain\"\n");
     }

@@ -1,0 +1,200 @@
+//! How a process of the host begins: it brings the job of its list back, or starts it where it had never begun.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use regraft::dataflow::control::locked;
+use regraft::dataflow::operator::{Modules, OperatorModule};
+use regraft::graph::job_graph::{JobGraph, NodeKind};
+use regraft::jobs::admission::Descriptions;
+use regraft::jobs::handle::JobHandle;
+use regraft::jobs::records::EndRecord;
+use regraft::jobs::recover::{RecoverJob, Recovered, forget, recover};
+use regraft::jobs::start::{HostContext, LoadModule, NewJob, RestoreFrom, start};
+use regraft::savepoint::restore::RestoreOptions;
+use regraft_model::id::{JobId, OperatorUid};
+
+use crate::disk::{Files, MachineRef};
+use crate::fate::Fate;
+use crate::guests::Native;
+use crate::machine::Process;
+use crate::play::{CHECKPOINTS, Play, SAVEPOINTS};
+use crate::store::SimStore;
+use crate::world::{Kind, graph};
+
+/// Where a job starts from.
+#[derive(Debug, Clone)]
+pub enum From {
+    Nothing,
+    Snapshot(String),
+}
+
+/// A job in the host's list.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub id: JobId,
+    pub from: From,
+    /// Its job file.
+    pub text: String,
+    /// Whether it is saved at its end, rather than ended.
+    pub at_end: bool,
+    /// Whether who submitted it was told that it runs.
+    pub accepted: bool,
+    /// How it ended, where that has been noted.
+    pub ended: Option<EndRecord>,
+}
+
+/// Loads modules that a job has kept.
+struct Loader(Fate);
+
+impl LoadModule for Loader {
+    fn load(&self, _: &OperatorUid, component: Bytes) -> Result<Arc<dyn OperatorModule>, String> {
+        Native::load(&component, &self.0).ok_or_else(|| format!("no module: {component:?}"))
+    }
+}
+
+/// What a boot of the host came to.
+pub enum Boot {
+    Runs(JobHandle),
+    Ended(EndRecord),
+    Failed(String),
+}
+
+impl Play {
+    /// The modules of a graph's operators, in a version.
+    pub fn modules(&self, graph: &JobGraph, version: u32) -> Modules {
+        let mut modules = Modules::new();
+        for node in &graph.nodes {
+            let kind = self
+                .world
+                .nodes
+                .iter()
+                .find(|of| of.uid == node.uid.as_str())
+                .map(|of| of.kind);
+            if let (NodeKind::Operator(_), Some(Kind::Operator(logic))) = (&node.kind, kind) {
+                let picky = self.world.fails(node.uid.as_str());
+                modules.insert(node.uid.clone(), Native::module(logic, picky, version, &self.fate));
+            }
+        }
+        modules
+    }
+
+    /// The next process.
+    pub fn host(&mut self) -> (Process, HostContext) {
+        self.process += 1;
+        self.machine.begin(self.process);
+        let files = Files {
+            disk: self.disk.clone(),
+            fate: self.fate.clone(),
+            machine: MachineRef(self.machine.clone()),
+            process: self.process,
+        };
+        let process = Process {
+            machine: self.machine.clone(),
+            number: self.process,
+            files: Arc::new(files),
+            names: self.names.clone(),
+        };
+        let store = SimStore {
+            objects: self.objects.clone(),
+            of: Some((process.clone(), self.fate.clone())),
+        };
+        let host = HostContext {
+            environment: Arc::new(process.clone()),
+            stores: Arc::new(store),
+            executor: Arc::new(process.clone()),
+            checkpoint_dir: CHECKPOINTS.into(),
+            recovers: true,
+        };
+        (process, host)
+    }
+
+    /// What the entry of the list says, to be brought back or started.
+    pub fn submission(&self) -> (RecoverJob, NewJob) {
+        let graph = graph(&self.entry.text);
+        let restore = |location: &String| RestoreFrom {
+            location: location.clone(),
+            options: RestoreOptions::default(),
+            allow_later_output: false,
+        };
+        let recover = RecoverJob {
+            job_id: self.entry.id,
+            graph: graph.clone(),
+            loader: Arc::new(Loader(self.fate.clone())),
+            savepoint_at_end: self.entry.at_end.then(|| SAVEPOINTS.to_owned()),
+        };
+        let start = NewJob {
+            modules: self.modules(&graph, self.version),
+            graph,
+            restore: match &self.entry.from {
+                From::Nothing => None,
+                From::Snapshot(location) => Some(restore(location)),
+            },
+            savepoint_at_end: self.entry.at_end.then(|| SAVEPOINTS.to_owned()),
+            job_id: Some(self.entry.id),
+        };
+        (recover, start)
+    }
+
+    /// A job runs one version wholly, and not an older one than it was said to run.
+    pub fn runs_one_version(&mut self, handle: &JobHandle) -> Result<(), String> {
+        let running = locked(&handle.shared.state).modules.clone();
+        let graph = graph(&self.entry.text);
+        let is = |version: u32| {
+            let digest = |modules: &Modules| modules.values().map(|module| module.digest()).collect::<Vec<_>>();
+            digest(&self.modules(&graph, version)) == digest(&running)
+        };
+        if is(self.version) {
+            return Ok(());
+        }
+        if self.upgrading && is(self.version + 1) {
+            (self.version, self.upgrading) = (self.version + 1, false);
+            return Ok(());
+        }
+        let found: Vec<_> = running
+            .values()
+            .map(|module| String::from_utf8_lossy(module.bytes()).into_owned())
+            .collect();
+        Err(format!(
+            "the job runs {found:?}, and should run version {}",
+            self.version
+        ))
+    }
+
+    /// What the job has left of itself is removed, as a host does that has noted its end.
+    pub fn forget(&mut self, process: &Process, host: &HostContext) -> Result<Option<()>, String> {
+        let (host, id, graph) = (host.clone(), self.entry.id, graph(&self.entry.text));
+        let done = self.wait(process, async move {
+            forget(&host, id, graph).await.map_err(|error| error.to_string())
+        })?;
+        if let Some(Err(error)) = &done {
+            self.note(format_args!("not forgotten: {error}"));
+        }
+        Ok(done.map(|_| ()))
+    }
+}
+
+/// Brings the job back, or starts it.
+pub async fn boot(host: HostContext, entry: Entry, (back, new): (RecoverJob, NewJob)) -> Boot {
+    match recover(&host, back).await {
+        Ok(Recovered::Running(handle)) => Boot::Runs(handle),
+        Ok(Recovered::Ended(end)) => Boot::Ended(end),
+        Ok(Recovered::NeverBegun) if entry.accepted => {
+            Boot::Failed("nothing is there of a job that was said to run".to_owned())
+        }
+        Ok(Recovered::NeverBegun) => match start(&host, new).await {
+            Ok(handle) => Boot::Runs(handle),
+            Err(error) => Boot::Failed(error.to_string()),
+        },
+        Err(error) => Boot::Failed(error.to_string()),
+    }
+}
+
+/// What each module declares.
+pub fn descriptions(modules: &Modules) -> Descriptions {
+    let description = |module: &Arc<dyn OperatorModule>| module.description().clone().into();
+    modules
+        .iter()
+        .map(|(uid, module)| (uid.clone(), description(module)))
+        .collect()
+}
