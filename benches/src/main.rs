@@ -13,6 +13,7 @@
 //! - [`pipeline`]: wires and runs two subtasks, as a deployment does.
 //! - [`rounds`]: runs contenders in turn and compares what they found.
 //! - [`calls`]: the cost of one call of a keyed operator.
+//! - [`jobs`]: whole jobs by the `regraft` program: checkpoints, isolation.
 //! - [`report`]: medians and tables.
 
 mod settings;
@@ -26,6 +27,7 @@ mod pipeline;
 mod report;
 mod rounds;
 mod calls;
+mod jobs;
 
 use std::process::ExitCode;
 
@@ -48,20 +50,39 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: &Settings) -> Result<(), Failure> {
-    let guests = Guests::load()?;
+    if settings.does(Part::W1) || settings.does(Part::W2) || settings.does(Part::Calls) {
+        data_path(settings, &Guests::load()?)?;
+    }
+    if settings.does(Part::Checkpoints) {
+        println!("{}", jobs::checkpoints::cost(settings)?);
+    }
+    if settings.does(Part::Increments) {
+        println!("{}", jobs::checkpoints::increments(settings)?);
+    }
+    if settings.does(Part::Isolation) {
+        println!("{}", jobs::isolation::cost(settings)?);
+    }
+    if settings.does(Part::Neighbours) {
+        println!("{}", jobs::isolation::neighbours(settings)?);
+    }
+    Ok(())
+}
+
+/// What is measured within this process.
+fn data_path(settings: &Settings, guests: &Guests) -> Result<(), Failure> {
     let mut measured = vec![];
     if settings.does(Part::W1) {
-        measured.push(rounds::words(settings, &guests)?);
+        measured.push(rounds::words(settings, guests)?);
     }
     if settings.does(Part::W2) {
-        measured.push(rounds::records(settings, &guests)?);
+        measured.push(rounds::records(settings, guests)?);
     }
     if !measured.is_empty() {
         println!("{}", report::table(&measured));
         println!("{}", report::ratios(&measured));
     }
     if settings.does(Part::Calls) {
-        println!("{}", calls::table(settings, &guests)?);
+        println!("{}", calls::table(settings, guests)?);
     }
     Ok(())
 }

@@ -43,6 +43,16 @@ impl Spread {
     }
 }
 
+/// Median, 99th percentile and greatest, with that many decimals.
+pub(crate) fn percentiles(mut numbers: Vec<f64>, decimals: usize) -> String {
+    numbers.sort_by(f64::total_cmp);
+    let at = |percent: usize| {
+        let position = (numbers.len() * percent).div_ceil(100).saturating_sub(1);
+        numbers.get(position).copied().unwrap_or(f64::NAN)
+    };
+    format!("{:.decimals$}, {:.decimals$}, {:.decimals$}", at(50), at(99), at(100))
+}
+
 /// Throughput and CPU time of every contender.
 pub(crate) fn table(measured: &[Measured]) -> String {
     let mut text = String::from(

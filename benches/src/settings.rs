@@ -13,6 +13,14 @@ pub(crate) enum Part {
     W2,
     /// Single calls of a keyed operator.
     Calls,
+    /// Whole jobs with and without checkpoints.
+    Checkpoints,
+    /// What checkpoints write where little changes.
+    Increments,
+    /// A whole job whose guest panics now and then.
+    Isolation,
+    /// The latency of a job whose neighbour misbehaves.
+    Neighbours,
 }
 
 /// Measures wasm beside the same operators native in the host, and a hand-written loop.
@@ -34,7 +42,10 @@ pub(crate) struct Settings {
     /// W2: how many records.
     #[arg(long, default_value_t = 20_000_000)]
     pub(crate) records: u64,
-    /// W2: how many keys.
+    /// Checkpoints, isolation: how many records.
+    #[arg(long, default_value_t = 100_000_000)]
+    pub(crate) job_records: u64,
+    /// W2 and whole jobs: how many keys.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) keys: u64,
     /// W2: make the records before the clock starts, so that only their copy is measured. Takes memory for all of them.

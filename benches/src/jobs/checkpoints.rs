@@ -1,0 +1,214 @@
+//! What checkpoints cost, and what they write.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use regraft::jobs::view::RoundView;
+use serde_json::Value;
+
+use super::lab::{ASK_EVERY, Lab};
+use crate::Failure;
+use crate::report::{Spread, percentiles};
+use crate::settings::Settings;
+
+/// The job of workload W2: keyed count and sum.
+const COUNT: &str = r#"
+name = "bench-count"
+[checkpoint]
+interval = "off"
+[[source]]
+uid = "events"
+connector = "generator"
+seed = 1
+rows = ROWS
+key = "id"
+fields = [{ name = "id", type = "u64", range = [0, LAST_KEY] }, { name = "payload", type = "bytes", len = 32 }]
+[[operator]]
+uid = "count"
+crate = "ROOT/examples/rolling-count/count"
+inputs = [{ from = "events", by = "key" }]
+config = { emit = "final" }
+[[sink]]
+uid = "out"
+connector = "blackhole"
+inputs = ["count"]
+"#;
+
+/// All keys once, and then, without end, one key in a hundred between two checkpoints.
+const SOME_CHANGE: &str = r#"
+name = "bench-some-change"
+[checkpoint]
+interval = "200ms"
+on-cancel = "retain"
+[[source]]
+uid = "all"
+connector = "generator"
+seed = 1
+rows = KEYS
+key = "id"
+fields = [{ name = "id", type = "u64", sequence = 0 }, { name = "payload", type = "bytes", len = 32 }]
+[[source]]
+uid = "some"
+connector = "generator"
+seed = 2
+rate = RATE
+key = "id"
+fields = [{ name = "id", type = "u64", range = [0, LAST_KEY] }, { name = "payload", type = "bytes", len = 32 }]
+[[operator]]
+uid = "count"
+crate = "ROOT/examples/rolling-count/count"
+inputs = [{ from = "all", by = "key" }, { from = "some", by = "key" }]
+config = { emit = "final" }
+[[sink]]
+uid = "out"
+connector = "blackhole"
+inputs = ["count"]
+"#;
+
+/// So many checkpoints are taken where one key in a hundred changes between two.
+const INCREMENTS: usize = 100;
+
+/// Throughput with a checkpoint every second beside none, and how long processing waited for them.
+pub(crate) fn cost(settings: &Settings) -> Result<String, Failure> {
+    let lab = Lab::new()?;
+    let job = lab.write("count.toml", COUNT, settings)?;
+    // Builds and compiles what is not there yet.
+    lab.run(&job, "bench-count", &["events.rows=1000"], false)?;
+    let (mut ratios, mut rates, mut taken) = (vec![], vec![], 0);
+    for round in 0..settings.rounds {
+        eprintln!("checkpoints, round {}", round + 1);
+        let without = lab.run(&job, "bench-count", &[], false)?;
+        let with = lab.run(&job, "bench-count", &["checkpoint.interval=1s"], true)?;
+        if without.result["blackholes"] != with.result["blackholes"] {
+            return Err("the counts differ with checkpoints".into());
+        }
+        ratios.push(without.number("duration_ms") / with.number("duration_ms"));
+        rates.push(with.number("records_in") / with.number("duration_ms") / 1e3);
+        taken += with.view.map_or(0, |view| completed(&view.recent_checkpoints).count());
+    }
+    // Many more of them, for how long each makes processing wait.
+    let often = lab.run(&job, "bench-count", &["checkpoint.interval=100ms"], true)?;
+    let rounds = often.view.map(|view| view.recent_checkpoints).unwrap_or_default();
+    let longest = |round: &RoundView| round.subtasks.iter().map(|part| part.sync_ms).fold(0.0, f64::max);
+    let sync: Vec<f64> = completed(&rounds).map(longest).collect();
+    let mut text = String::from("| checkpoints every second | |\n|---|---|\n");
+    let _ = writeln!(text, "| keys | {} |", settings.keys);
+    let _ = writeln!(text, "| M records/s with | {} |", Spread::of(rates).text(2));
+    let _ = writeln!(text, "| throughput with / without | {} |", Spread::of(ratios).text(3));
+    let _ = writeln!(text, "| checkpoints seen, at least | {taken} |");
+    let _ = writeln!(
+        text,
+        "| synchronous part of {} checkpoints, ms: median, p99, max | {} |",
+        sync.len(),
+        percentiles(sync, 3)
+    );
+    Ok(text)
+}
+
+/// Bytes of checkpoints between which one key in a hundred changes, beside the first one, which has them all.
+pub(crate) fn increments(settings: &Settings) -> Result<String, Failure> {
+    let lab = Lab::new()?;
+    // Five checkpoints a second.
+    let rate = (settings.keys / 100 * 5).max(1);
+    let text = SOME_CHANGE.replace("RATE", &rate.to_string());
+    let job = lab.write("some.toml", &text, settings)?;
+    let file = job.display().to_string();
+    lab.done(&["build", &file])?;
+    let running = lab.start(&["run", &file, "--set", "checkpoint.dir=ckpt"])?;
+    let (client, found) = lab.find("bench-some-change")?;
+    let mut rounds: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    let mut loaded_at = None;
+    while loaded_at.is_none_or(|at| rounds.len() < at + INCREMENTS) {
+        std::thread::sleep(ASK_EVERY);
+        let view = client.info(&found).map_err(|error| error.to_string())?;
+        for round in completed(&view.recent_checkpoints) {
+            rounds.insert(round.checkpoint_id.0, (round.bytes, round.full_bytes));
+        }
+        if loaded_at.is_none() && view.operators.iter().any(|node| node.keys >= settings.keys) {
+            loaded_at = Some(rounds.len());
+        }
+    }
+    client.cancel(&found).map_err(|error| error.to_string())?;
+    while client
+        .find("bench-some-change")
+        .is_ok_and(|found| !found.summary.status.is_over())
+    {
+        std::thread::sleep(ASK_EVERY / 10);
+    }
+    drop(running);
+    let most = rounds.values().map(|(written, _)| *written).max().unwrap_or(0);
+    let last = rounds.values().map(|(_, full)| *full).max().unwrap_or(0);
+    // Those behind the one that had all keys.
+    let later: Vec<f64> = rounds
+        .values()
+        .skip_while(|(_, full)| *full * 10 < last * 9)
+        .skip(2)
+        .map(|(written, _)| *written as f64)
+        .collect();
+    let (files, bytes) = chain(&lab.path().join("ckpt"))?;
+    let mut text = String::from("| one key in a hundred changes between two checkpoints | |\n|---|---|\n");
+    let _ = writeln!(text, "| keys | {} |", settings.keys);
+    let _ = writeln!(text, "| checkpoints | {} |", rounds.len());
+    let _ = writeln!(text, "| bytes written by the one with the most | {} |", most);
+    let _ = writeln!(
+        text,
+        "| bytes written by each later one | {} |",
+        Spread::of(later.clone()).text(0)
+    );
+    let _ = writeln!(
+        text,
+        "| of it, in % of the one with the most | {} |",
+        Spread::of(later.iter().map(|written| written * 100.0 / most as f64)).text(2)
+    );
+    let _ = writeln!(
+        text,
+        "| files of keyed state that a restore of the last one reads | {files} |"
+    );
+    let _ = writeln!(text, "| their bytes | {bytes} |");
+    Ok(text)
+}
+
+fn completed(rounds: &[RoundView]) -> impl Iterator<Item = &RoundView> {
+    rounds.iter().filter(|round| round.status == "COMPLETED")
+}
+
+/// How many files of keyed state the newest checkpoint below a directory names, and their size.
+fn chain(checkpoints: &std::path::Path) -> Result<(usize, u64), Failure> {
+    let mut newest: Option<(u64, std::path::PathBuf)> = None;
+    for job in std::fs::read_dir(checkpoints)? {
+        for entry in std::fs::read_dir(job?.path())? {
+            let path = entry?.path().join("_metadata");
+            let name = path.parent().and_then(|dir| dir.file_name()).unwrap_or_default();
+            let id = name
+                .to_string_lossy()
+                .strip_prefix("chk-")
+                .and_then(|id| id.parse().ok());
+            if let Some(id) = id
+                && path.exists()
+                && newest.as_ref().is_none_or(|(least, _)| id > *least)
+            {
+                newest = Some((id, path));
+            }
+        }
+    }
+    let (_, path) = newest.ok_or("no checkpoint was kept")?;
+    let metadata: Value = serde_json::from_slice(&std::fs::read(path)?)?;
+    let mut files = vec![];
+    state_files(&metadata, &mut files);
+    Ok((files.len(), files.iter().sum()))
+}
+
+/// The sizes of all Parquet files that a part of `_metadata` names.
+fn state_files(value: &Value, files: &mut Vec<u64>) {
+    match value {
+        Value::Object(fields) => {
+            let path = fields.get("path").and_then(Value::as_str).unwrap_or_default();
+            if path.ends_with(".parquet") {
+                files.extend(fields.get("bytes").and_then(Value::as_u64));
+            }
+            fields.values().for_each(|value| state_files(value, files));
+        }
+        Value::Array(items) => items.iter().for_each(|value| state_files(value, files)),
+        _ => {}
+    }
+}
