@@ -19,6 +19,7 @@ fn job(version: &str) -> String {
     golden_text(version, "job.toml")
         .replace("COUNT", &module("count"))
         .replace("ROLLING", &module("rolling"))
+        .replace("KINDS", &module("kinds"))
 }
 
 #[test]
@@ -77,5 +78,71 @@ fn version_1_is_shown_and_verified() {
                 "{problem}"
             );
         }
+    }
+}
+
+/// The savepoints and the checkpoint of version 2, and what has their entries.
+const VERSION_2: [(&str, &str); 3] = [
+    ("canonical", "canonical.entries.txt"),
+    ("native", "native.entries.txt"),
+    ("checkpoints/chk-7", "checkpoints.entries.txt"),
+];
+
+#[test]
+fn version_2_has_state_of_every_kind_and_is_restored_at_any_parallelism() {
+    // How many records its words had when a timer fired depends on the moment.
+    let sums = |text: &str| {
+        let sums: Vec<String> = text
+            .lines()
+            .filter(|line| line.starts_with("blackhole sums"))
+            .map(str::to_owned)
+            .collect();
+        assert!(text.contains("blackhole fired: records=600 checksum="), "{text}");
+        sums
+    };
+    let undisturbed = sums(&golden_text("v2", "undisturbed.txt"));
+    assert_eq!(undisturbed.len(), 1);
+    let world = World::new();
+    world.write("job.toml", &job("v2"));
+    for (at, (name, _)) in VERSION_2.iter().enumerate() {
+        let saved = golden("v2").join(name);
+        let saved = saved.to_str().expect("UTF-8");
+        for parallelism in [["1", "3"], ["4", "1"], ["2", "5"]][at] {
+            let args = [
+                "run",
+                "-s",
+                saved,
+                "job.toml",
+                "-p",
+                parallelism,
+                "--set",
+                "words.rate=1000000",
+            ];
+            let ran = world.run(&args).exits(0);
+            assert_eq!(sums(&ran.stdout), undisturbed, "{name} at parallelism {parallelism}");
+        }
+    }
+}
+
+#[test]
+fn version_2_is_shown_and_verified() {
+    let world = World::new();
+    for (name, entries) in VERSION_2 {
+        let saved = golden("v2").join(name);
+        let saved = saved.to_str().expect("UTF-8");
+        let shown = world.run(&["state", "show", saved, "--entries"]).exits(0).stdout;
+        let from = shown.find("entries of ").expect("entries");
+        let to = shown.find("positions of ").expect("positions");
+        assert!(
+            shown[from..to] == golden_text("v2", entries),
+            "{name}: {}",
+            &shown[from..to]
+        );
+        let report = world.run(&["state", "verify", saved, "--json"]).exits(1).json();
+        let message = text(&report["error"]["message"]);
+        assert!(
+            message.lines().count() == 1 && message.contains(".wasm is missing"),
+            "{message}"
+        );
     }
 }
