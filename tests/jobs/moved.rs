@@ -176,6 +176,7 @@ fn ordinary_tools_read_words_and_counts() {
 }
 
 /// What is done to a file.
+#[derive(Clone, Copy)]
 enum Damage {
     Truncate,
     Flip,
