@@ -12,6 +12,7 @@ mod support;
 mod setup;
 
 mod brought_back;
+mod checkpoints;
 mod endings;
 mod examples;
 mod forks;

@@ -83,12 +83,15 @@ pub(in crate::jobs) async fn clean_up(job: &Job, record: &EndRecord) {
             tracing::warn!("files of a savepoint that failed could not be removed: {error}");
         }
     }
+    if keep {
+        // Rounds that were given up go first: what only they name is pending for nobody.
+        job.checkpoints.leave().await;
+    }
     match named(job, keep).await {
         Ok(named) => drop_pending(job, &named).await,
         Err(error) => tracing::warn!("what snapshots name could not be read, so nothing pending is removed: {error}"),
     }
     let cleared = if keep {
-        job.checkpoints.leave().await;
         Ok(())
     } else if job.host.recovers {
         job.directory.clear().await
