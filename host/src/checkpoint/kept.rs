@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::BoxFuture;
 use regraft_model::id::CheckpointId;
 use regraft_model::snapshot::SnapshotKind;
 
@@ -36,6 +37,9 @@ use crate::storage::paths::StateFileName;
 use crate::storage::retry::retried;
 use crate::storage::{Storage, StoreError, paths};
 
+/// Answers whether the job is still run by whoever asks, as far as the store knows.
+pub type StillOurs = Arc<dyn Fn() -> BoxFuture<'static, Result<bool, StoreError>> + Send + Sync>;
+
 /// The checkpoints of one job. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct CheckpointStore(Arc<Inner>);
@@ -45,8 +49,14 @@ struct Inner {
     /// The directory of the job.
     job: Storage,
     book: Mutex<Book>,
+    /// Asked before anything is deleted.
+    still_ours: StillOurs,
     /// Held by whoever merges.
     merging: tokio::sync::Mutex<()>,
+    /// Held by whoever deletes.
+    deleting: tokio::sync::Mutex<()>,
+    /// Held by the one who waits for that, and will do it for everybody who comes meanwhile.
+    next_to_delete: tokio::sync::Mutex<()>,
     /// Held by whoever writes or deletes components: their names are not new each time.
     components: tokio::sync::Mutex<()>,
     ending: AtomicBool,
@@ -65,6 +75,9 @@ struct Book {
     rounds: BTreeMap<CheckpointId, Option<Arc<Metadata>>>,
     /// Rounds that are being stored and are not wanted any more.
     expired: BTreeSet<CheckpointId>,
+    /// Rounds whose `_metadata` is there, or may be, and that are not confirmed. Whoever comes after a crash may go on from
+    /// one, so it is not deleted before a newer checkpoint is there to go on from.
+    unsure: BTreeSet<CheckpointId>,
     /// Merged neighbours that are not in a checkpoint yet, by number.
     merged: BTreeMap<u64, Arc<Merged>>,
     next_merge: u64,
@@ -90,10 +103,11 @@ impl Book {
         self.newest = self.newest.filter(|newest| *newest != id);
     }
 
-    /// A checkpoint that was given up has been deleted.
-    fn gone(&mut self, id: CheckpointId) {
+    /// A checkpoint has been deleted. Answers whether it had claims.
+    fn gone(&mut self, id: CheckpointId) -> bool {
+        self.unsure.remove(&id);
         self.ledger.gone(id);
-        self.ledger.release(Claim::Round(id));
+        self.ledger.release(Claim::Round(id))
     }
 
     fn newest(&self) -> Option<&Arc<Metadata>> {
@@ -114,9 +128,9 @@ impl Book {
 
 impl CheckpointStore {
     /// The checkpoints in the directory of a job (`<checkpoint dir>/<JobID>`), of which none are known yet. `retain` complete
-    /// ones are kept.
+    /// ones are kept. Nothing is deleted but while the job is `still_ours`.
     #[must_use]
-    pub fn new(environment: Arc<dyn Environment>, job: Storage, retain: u32) -> Self {
+    pub fn new(environment: Arc<dyn Environment>, job: Storage, retain: u32, still_ours: StillOurs) -> Self {
         Self(Arc::new(Inner {
             environment,
             job,
@@ -127,11 +141,15 @@ impl CheckpointStore {
                 stored: BTreeMap::new(),
                 rounds: BTreeMap::new(),
                 expired: BTreeSet::new(),
+                unsure: BTreeSet::new(),
                 merged: BTreeMap::new(),
                 next_merge: 1,
                 modules: BTreeSet::new(),
             }),
+            still_ours,
             merging: tokio::sync::Mutex::new(()),
+            deleting: tokio::sync::Mutex::new(()),
+            next_to_delete: tokio::sync::Mutex::new(()),
             components: tokio::sync::Mutex::new(()),
             ending: AtomicBool::new(false),
         }))
@@ -240,7 +258,17 @@ impl CheckpointStore {
         collected.stored.bytes += self.keep_modules(distinct(facts)).await?;
         collected.metadata.modules = distinct(facts).map(shared_module).collect();
         self.wanted(id)?;
-        finish(environment, &own, collected).await
+        self.book().unsure.insert(id);
+        let finished = finish(environment, &own, collected).await;
+        let said_no = match &finished {
+            Err(StoreFailure::Metadata(MetadataError::Store(error))) => !error.may_pass(),
+            Err(_) => true,
+            Ok(_) => false,
+        };
+        if said_no {
+            self.book().unsure.remove(&id);
+        }
+        finished
     }
 
     /// A round that is being stored is not wanted any more. Whoever stores it is told at its next step, and removes what there
@@ -270,7 +298,7 @@ impl CheckpointStore {
     }
 
     /// The output of a stored checkpoint is committed, and the subtasks have been told: it counts, and the next round may be
-    /// based on it. To be followed by [`CheckpointStore::tidy`].
+    /// based on it. To be followed by [`CheckpointStore::remove_old`] and then [`CheckpointStore::merge_long`].
     pub fn confirm(&self, id: CheckpointId) {
         let mut book = self.book();
         let Some(metadata) = book.stored.remove(&id) else {
@@ -279,11 +307,13 @@ impl CheckpointStore {
         book.ledger.completed(id, shared_names(&metadata));
         book.ledger.release(Claim::Round(id));
         book.completed.insert(id, metadata);
+        book.unsure.remove(&id);
         book.newest = book.newest.max(Some(id));
         book.forget_merged();
     }
 
-    /// A round will not be completed, or has been in vain: what there is of it goes.
+    /// A round will not be completed, or has been in vain: what there is of it goes, at once where it has no `_metadata`, else
+    /// when a newer checkpoint is complete.
     pub async fn give_up(&self, id: CheckpointId) {
         {
             let mut book = self.book();
@@ -291,14 +321,7 @@ impl CheckpointStore {
             book.expired.remove(&id);
             book.forget(id);
         }
-        match self.remove_checkpoint(id).await {
-            // As long as its `_metadata` may be there, so must its files.
-            Err(error) => tracing::warn!("files of a checkpoint that failed could not be removed: {error}"),
-            Ok(()) => {
-                self.book().gone(id);
-                self.delete_unneeded().await;
-            }
-        }
+        self.delete_unneeded(false).await;
     }
 
     /// Writes components that are not there yet, and keeps them from now on. Answers the size of what was written.
@@ -340,10 +363,27 @@ impl CheckpointStore {
         book.ledger.claim(Claim::Modules, names);
     }
 
-    /// Retires what is older than the newest complete checkpoints, deletes what nobody refers to, and then merges neighbours
-    /// in chains that have become long. Returns when there is nothing more to do, or [`CheckpointStore::end`] is called.
-    pub async fn tidy(&self) {
-        self.delete_unneeded().await;
+    /// Retires what is older than the newest complete checkpoints, and deletes what nobody refers to. Returns at once where
+    /// somebody waits to do so already.
+    pub async fn remove_old(&self) {
+        let Ok(next) = self.0.next_to_delete.try_lock() else {
+            return;
+        };
+        let _guard = self.0.deleting.lock().await;
+        drop(next);
+        while self.delete_once(false).await {}
+    }
+
+    /// How many checkpoints are to be removed, and nobody has tried to yet. As in Flink's `CheckpointsCleaner`, whoever takes
+    /// checkpoints faster than they can be removed has to wait.
+    #[must_use]
+    pub fn to_be_removed(&self) -> usize {
+        self.book().ledger.to_be_removed()
+    }
+
+    /// Merges neighbours in chains that have become long. Returns when there is nothing more to do, or
+    /// [`CheckpointStore::end`] is called.
+    pub async fn merge_long(&self) {
         let Ok(_guard) = self.0.merging.try_lock() else {
             return;
         };
@@ -356,7 +396,7 @@ impl CheckpointStore {
         }
     }
 
-    /// Merging stops, until the next [`CheckpointStore::recover`]; to be waited for is whoever [tidies](Self::tidy).
+    /// Merging stops, until the next [`CheckpointStore::recover`]; to be waited for is whoever [merges](Self::merge_long).
     pub fn end(&self) {
         self.0.ending.store(true, Ordering::Relaxed);
     }
@@ -369,39 +409,79 @@ impl CheckpointStore {
     pub async fn leave(&self) {
         self.end();
         let _guard = self.0.merging.lock().await;
+        // Those whose output nobody has committed any more are complete too, and can be started from.
+        let stored: Vec<CheckpointId> = self.book().stored.keys().copied().collect();
+        stored.into_iter().for_each(|id| self.confirm(id));
         {
             let mut book = self.book();
             for number in std::mem::take(&mut book.merged).into_keys() {
                 book.ledger.release(Claim::Merge(number));
             }
         }
-        self.delete_unneeded().await;
+        self.delete_unneeded(true).await;
     }
 
-    async fn delete_unneeded(&self) {
-        let retired = {
+    /// Whether deleting is ours to do. A host that was cut off, and is alive, must leave alone what another goes on from.
+    async fn may_delete(&self) -> bool {
+        match (self.0.still_ours)().await {
+            Ok(true) => true,
+            Ok(false) => {
+                let job = self.0.job.url();
+                tracing::error!("another host runs the job of {job} now: this one deletes none of its checkpoints");
+                false
+            }
+            Err(error) => {
+                tracing::warn!("old checkpoints are removed later: {error}");
+                false
+            }
+        }
+    }
+
+    /// Deletes what is retired or given up. `all`: also rounds that may be complete and have no newer one behind them.
+    async fn delete_unneeded(&self, all: bool) {
+        let _guard = self.0.deleting.lock().await;
+        // With an unsure round its claims go, so there may be more to delete.
+        while self.delete_once(all).await {}
+    }
+
+    /// Answers whether claims have been released.
+    async fn delete_once(&self, all: bool) -> bool {
+        // What may go is decided before it is asked whose job it is: who takes it over later goes on from something newer.
+        let (checkpoints, files) = {
             let mut book = self.book();
             let retired = book.ledger.retire();
             for id in &retired.checkpoints {
                 book.completed.remove(id);
             }
-            retired
+            let newest = book.completed.keys().next_back().copied();
+            let may_go = |id: &CheckpointId| all || newest > Some(*id) || !book.unsure.contains(id);
+            let (go, stay): (Vec<_>, Vec<_>) = retired.checkpoints.into_iter().partition(may_go);
+            stay.into_iter().for_each(|id| book.ledger.not_gone(id));
+            (go, retired.files)
         };
-        let mut whole = true;
-        for id in retired.checkpoints {
+        if checkpoints.is_empty() && files.is_empty() {
+            return false;
+        }
+        if !self.may_delete().await {
+            checkpoints.iter().for_each(|id| self.book().ledger.not_gone(*id));
+            return false;
+        }
+        let (mut whole, mut released) = (true, false);
+        for id in checkpoints {
             match self.remove_checkpoint(id).await {
-                Ok(()) => self.book().ledger.gone(id),
+                Ok(()) => released |= self.book().gone(id),
                 Err(error) => {
                     tracing::warn!("checkpoint {id} could not be removed: {error}");
+                    self.book().ledger.not_gone(id);
                     whole = false;
                 }
             }
         }
         // A `_metadata` that is still there may refer to any of them.
         let Some(shared) = self.shared().ok().filter(|_| whole) else {
-            return;
+            return false;
         };
-        for name in retired.files {
+        for name in files {
             let deleted = match name.strip_suffix(".wasm") {
                 Some(sha256) => self.delete_component(&shared, &name, sha256).await,
                 None => self.delete_file(&shared, &name).await,
@@ -410,6 +490,7 @@ impl CheckpointStore {
                 tracing::warn!("a file of earlier checkpoints could not be removed: {error}");
             }
         }
+        released
     }
 
     async fn delete_file(&self, shared: &Storage, name: &str) -> Result<(), StoreError> {
@@ -501,7 +582,9 @@ impl CheckpointStore {
             book.ledger.release(Claim::Modules);
             let modules = modules.into_iter().map(|sha256| format!("{sha256}.wasm"));
             book.ledger.claim(Claim::Modules, modules);
-            let known: Vec<CheckpointId> = book.completed.keys().chain(book.stored.keys()).copied().collect();
+            let unsure = std::mem::take(&mut book.unsure);
+            let known = book.completed.keys().chain(book.stored.keys()).chain(&unsure);
+            let known: Vec<CheckpointId> = known.copied().collect();
             for id in known.into_iter().chain(useless) {
                 book.forget(id);
                 book.ledger.release(Claim::Round(id));
@@ -519,7 +602,7 @@ impl CheckpointStore {
         if let Err(error) = self.0.job.delete_half_written().await {
             tracing::warn!("half-written files could not be removed: {error}");
         }
-        self.delete_unneeded().await;
+        self.delete_unneeded(false).await;
         found.kept = self.completed();
         Ok(found)
     }

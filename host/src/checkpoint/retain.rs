@@ -29,6 +29,8 @@ pub struct Ledger {
     completed: BTreeMap<CheckpointId, Names>,
     /// Those that are to go, or have gone only in part.
     retired: BTreeSet<CheckpointId>,
+    /// Those of them that could not be deleted when it was tried.
+    not_gone: BTreeSet<CheckpointId>,
     claims: BTreeMap<Claim, Names>,
     /// Every shared file that may be there.
     files: Names,
@@ -51,6 +53,7 @@ impl Ledger {
             retain: (retain as usize).max(1),
             completed: BTreeMap::new(),
             retired: BTreeSet::new(),
+            not_gone: BTreeSet::new(),
             claims: BTreeMap::new(),
             files: Names::new(),
         }
@@ -66,16 +69,16 @@ impl Ledger {
         self.claims.entry(claim).or_default().extend(files);
     }
 
-    /// Nobody needs them for that any more.
-    pub fn release(&mut self, claim: Claim) {
-        self.claims.remove(&claim);
+    /// Nobody needs them for that any more. Answers whether somebody did.
+    pub fn release(&mut self, claim: Claim) -> bool {
+        self.claims.remove(&claim).is_some()
     }
 
     /// A checkpoint is complete, and refers to these files.
     pub fn completed(&mut self, id: CheckpointId, files: Names) {
         self.files.extend(files.iter().cloned());
         // One that could not be deleted, and that somebody has gone on from since.
-        self.retired.remove(&id);
+        self.gone(id);
         self.completed.insert(id, files);
     }
 
@@ -119,6 +122,20 @@ impl Ledger {
     /// A checkpoint has been deleted as a whole.
     pub fn gone(&mut self, id: CheckpointId) {
         self.retired.remove(&id);
+        self.not_gone.remove(&id);
+    }
+
+    /// A checkpoint could not be deleted, or not yet.
+    pub fn not_gone(&mut self, id: CheckpointId) {
+        if self.retired.contains(&id) {
+            self.not_gone.insert(id);
+        }
+    }
+
+    /// How many checkpoints are to go, and nobody has tried to delete.
+    #[must_use]
+    pub fn to_be_removed(&self) -> usize {
+        self.completed.len().saturating_sub(self.retain) + self.retired.len() - self.not_gone.len()
     }
 
     /// A shared file has been deleted.
@@ -154,7 +171,9 @@ mod tests {
         let retired = ledger.retire();
         assert_eq!((ids(&retired), &*retired.files), (vec![2], &["f1".to_owned()][..]));
         // A delete that failed is asked for again.
-        assert_eq!(ledger.retire(), retired);
+        assert_eq!(ledger.to_be_removed(), 1);
+        ledger.not_gone(CheckpointId(2));
+        assert_eq!((ledger.retire(), ledger.to_be_removed()), (retired, 0));
         ledger.gone(CheckpointId(2));
         ledger.file_gone("f1");
         assert_eq!(ledger.retire(), Retired::default());

@@ -26,6 +26,7 @@ use crate::dataflow::sink::SinkError;
 use crate::dataflow::source::SourceError;
 use crate::environment::run_blocking;
 use crate::savepoint::metadata::Ancestor;
+use crate::storage::paths;
 
 /// What an attempt is to run, and what is known of the ones before it in this process.
 #[derive(Debug, Clone)]
@@ -124,6 +125,7 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
     };
     let deployed = deploy_regions(job, &wish.regions, loaded, identity, &modules, &descriptions).await?;
     record(job, &durable, attempt, restored, last_id).await?;
+    nothing_newer(job, &durable, restored).await?;
     let known = durable.is_committed(restored) || (restored.is_some() && wish.committed == restored);
     if !known {
         commit_from(job, &pending, &from, writer).await?;
@@ -174,7 +176,26 @@ async fn record(
         started_at: environment.clock().now_ms(),
         nonce: format!("{:032x}", environment.random()),
     };
+    locked(&job.nonces).insert(record.nonce.clone());
     Ok(job.directory.create_attempt(&record).await?)
+}
+
+/// A host that was cut off, and is alive, may have completed a checkpoint while this attempt read an older one, and may have
+/// deleted that one. What it completes from now on does not count.
+async fn nothing_newer(job: &Job, durable: &Durable, restored: Option<CheckpointId>) -> Result<(), AttemptError> {
+    for id in job.directory.checkpoints().await? {
+        if Some(id) <= restored {
+            break;
+        }
+        if !durable.has_seen(id) && job.directory.checkpoint(id)?.exists(paths::METADATA).await? {
+            let message = format!("checkpoint {id} was completed by another host meanwhile: its state is to be read");
+            return Err(AttemptError {
+                restartable: true,
+                error: JobError::failed(message),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What each module declares.

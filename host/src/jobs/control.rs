@@ -75,6 +75,8 @@ enum Background {
     Committed(CheckpointId, Result<bool, CommitError>),
     /// What follows a failure.
     Prepared(Result<Prepared, AttemptError>),
+    /// Old checkpoints have been removed.
+    Removed,
     /// Something was noted or removed that nobody waits for.
     Noted,
     /// A savepoint of which nobody knows whether it is complete is still there.
@@ -254,6 +256,7 @@ impl Controller {
             Background::Flipped(id, result) => self.flipped(id, result),
             Background::Committed(id, result) => self.committed(id, result),
             Background::Prepared(prepared) => self.prepared(prepared),
+            Background::Removed => self.removed(),
             Background::Noted => {}
             Background::Unclear(id, storage) => self.unclear.push((id, storage)),
         }

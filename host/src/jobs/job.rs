@@ -9,9 +9,9 @@ use regraft_model::id::{AttemptId, JobId, OperatorUid};
 use tokio::sync::mpsc;
 
 use super::deploy::{Counters, committer, counters};
-use super::records::JobDirectory;
-use crate::checkpoint::kept::CheckpointStore;
-use crate::dataflow::control::{Event, EventSink};
+use super::records::{JobDirectory, RecordError};
+use crate::checkpoint::kept::{CheckpointStore, StillOurs};
+use crate::dataflow::control::{Event, EventSink, locked};
 use crate::dataflow::executor::Executor;
 use crate::dataflow::operator::OperatorModule;
 use crate::dataflow::sink::SinkCommitter;
@@ -92,6 +92,8 @@ pub struct Job {
     pub hold_at_end: bool,
     /// Operators with state of their own that have trapped: they are run so that the record at fault is found alone.
     pub careful: Mutex<BTreeSet<OperatorUid>>,
+    /// What the attempts that this process has created, or has tried to, can be told by.
+    pub nonces: Arc<Mutex<BTreeSet<String>>>,
     /// Takes what subtasks tell, with the attempt that they are of.
     pub events: mpsc::UnboundedSender<(AttemptId, Event)>,
 }
@@ -114,13 +116,16 @@ impl Job {
                 .collect(),
             nodes: nodes.iter().filter_map(uid).collect(),
         };
+        let nonces: Arc<Mutex<BTreeSet<String>>> = Arc::default();
         Self {
             job_id,
             checkpoints: CheckpointStore::new(
                 host.environment.clone(),
                 directory.storage().clone(),
                 graph.checkpoint.retain,
+                is_run_by(&directory, &nonces),
             ),
+            nonces,
             host: host.clone(),
             directory,
             regions: regions(&graph).into_iter().map(region).collect(),
@@ -138,6 +143,15 @@ impl Job {
         }
     }
 
+    /// Whether no other host has begun an attempt since this one did.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn is_still_ours(&self) -> Result<bool, RecordError> {
+        let nonces = locked(&self.nonces).clone();
+        Ok(nonces.is_empty() || self.directory.is_run_by(&nonces).await?)
+    }
+
     /// Where the subtasks of an attempt tell what happens.
     #[must_use]
     pub fn event_sink(&self, attempt: AttemptId) -> EventSink {
@@ -153,6 +167,25 @@ impl Job {
     pub fn chains_of(&self, region: usize) -> &[usize] {
         self.regions.get(region).map_or(&[], |region| &region.chains)
     }
+}
+
+/// Asks whether an attempt of this process is the one that counts; who has begun none only cleans up.
+fn is_run_by(directory: &JobDirectory, nonces: &Arc<Mutex<BTreeSet<String>>>) -> StillOurs {
+    let (directory, nonces) = (directory.clone(), nonces.clone());
+    Arc::new(move || {
+        let (directory, nonces) = (directory.clone(), locked(&nonces).clone());
+        Box::pin(async move {
+            match directory.is_run_by(&nonces).await {
+                _ if nonces.is_empty() => Ok(true),
+                Err(RecordError::Store(error)) => Err(error),
+                Err(error) => {
+                    tracing::warn!("{error}");
+                    Ok(false)
+                }
+                Ok(ours) => Ok(ours),
+            }
+        })
+    })
 }
 
 /// What commits the output of each sink and the dead letters of each operator, for a job that wrote them.

@@ -14,7 +14,7 @@
 //! A put whose answer is lost has happened or not. What is created only once therefore carries a random text, so that
 //! whoever asks again can tell their own from another's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
@@ -271,6 +271,15 @@ impl JobDirectory {
             }
         }
         Ok(())
+    }
+
+    /// Whether the attempt that counts has one of these texts of its own.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub async fn is_run_by(&self, nonces: &BTreeSet<String>) -> Result<bool, RecordError> {
+        let newest = self.newest_attempt().await?;
+        Ok(newest.is_some_and(|newest| nonces.contains(&newest.nonce)))
     }
 
     /// The attempt that counts.

@@ -116,6 +116,8 @@ pub struct Durable {
     pub checkpoints: Vec<CheckpointId>,
     /// Checkpoints that are not complete, or that were written after another attempt had begun: of no use to anybody.
     pub useless: Vec<CheckpointId>,
+    /// Those of them that are complete.
+    disowned: Vec<CheckpointId>,
     /// Checkpoints that cannot be read.
     damaged: Vec<(CheckpointId, String)>,
 }
@@ -160,6 +162,7 @@ impl Durable {
             savepoints,
             checkpoints: directory.checkpoints().await?,
             useless: vec![],
+            disowned: vec![],
             damaged: vec![],
         })
     }
@@ -198,6 +201,13 @@ impl Durable {
             .iter()
             .filter_map(|savepoint| savepoint.handles.get(uid));
         handles.flatten().cloned().collect()
+    }
+
+    /// Whether a checkpoint was complete, or damaged, when this was read. One that was not complete may be since.
+    #[must_use]
+    pub fn has_seen(&self, id: CheckpointId) -> bool {
+        let damaged = self.damaged.iter().any(|(damaged, _)| *damaged == id);
+        damaged || self.disowned.contains(&id)
     }
 
     /// Checkpoints that cannot be read.
@@ -250,13 +260,18 @@ impl Durable {
     /// The newest checkpoint that is complete, that reads, and that no attempt since has disowned.
     async fn newest_checkpoint(&mut self, job: &Job) -> Result<Option<Savepoint>, AttemptError> {
         self.useless.clear();
+        self.disowned.clear();
         for id in self.checkpoints.clone() {
             if self.damaged.iter().any(|(damaged, _)| *damaged == id) {
                 continue;
             }
             match Savepoint::load(job.directory.checkpoint(id)?).await {
                 Ok(checkpoint) if self.is_ours(checkpoint.metadata.attempt, id) => return Ok(Some(checkpoint)),
-                Ok(_) | Err(MetadataError::Missing { .. }) => self.useless.push(id),
+                Ok(_) => {
+                    self.useless.push(id);
+                    self.disowned.push(id);
+                }
+                Err(MetadataError::Missing { .. }) => self.useless.push(id),
                 Err(error) if may_pass(&error) => return Err(error.into()),
                 Err(error) => {
                     tracing::error!("Checkpoint {id} of job {} cannot be used: {error}", job.job_id);

@@ -17,7 +17,7 @@ use super::records::{AttemptRecord, JobDirectory, JobRecord, Origin, RecordError
 use super::status::JobStatus;
 use super::view::{JobShared, JobState};
 use crate::checkpoint::store::JobFacts;
-use crate::dataflow::control::Event;
+use crate::dataflow::control::{Event, locked};
 use crate::dataflow::operator::Modules;
 use crate::dataflow::sink::file::later_parts;
 use crate::environment::files::FileSystem;
@@ -253,6 +253,7 @@ async fn write_down(
         started_at: now,
         nonce: nonce(),
     };
+    locked(&job.nonces).insert(attempt.nonce.clone());
     let written = async {
         // What a start has left that was killed before the first attempt was written down.
         if job.directory.newest_attempt().await?.is_none() {

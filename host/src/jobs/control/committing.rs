@@ -4,7 +4,7 @@ use regraft_model::id::CheckpointId;
 
 use super::failover::JobFailure;
 use super::rounds::Leg;
-use super::{Background, Controller, reply};
+use super::{Background, Controller, Stage, reply};
 use crate::jobs::attempt::note_committed;
 use crate::jobs::commit::{CommitError, Handles, commit_all};
 use crate::jobs::handle::JobError;
@@ -82,20 +82,26 @@ impl Controller {
         if flight.request.savepoint_dir.is_none() {
             self.keep(id);
         }
-        let failed = JobError {
-            path: Some(path),
-            ..JobError::failed(message.clone()).on(&error.uid)
-        };
-        reply(&mut flight.request, Err(failed));
-        if !self.is_running() {
+        if self.is_running() {
+            let region = self.region_of_uid(&error.uid);
+            let failure = if error.may_pass && flight.request.kind != SnapshotKind::Stop {
+                JobFailure::new(message.clone(), region)
+            } else {
+                JobFailure::fatal(message.clone())
+            };
+            self.fail(failure.on(&error.uid));
+        }
+        if flight.request.swap.is_some() && matches!(self.stage, Stage::Restarting(_)) {
+            // The modules are the job's by now: the next attempt commits the output, and runs them.
+            flight.why = Some(message);
+            flight.leg = Leg::Held;
+            self.flights.insert(id, flight);
             return;
         }
-        let region = self.region_of_uid(&error.uid);
-        let failure = if error.may_pass && flight.request.kind != SnapshotKind::Stop {
-            JobFailure::new(message, region)
-        } else {
-            JobFailure::fatal(message)
+        let failed = JobError {
+            path: Some(path),
+            ..JobError::failed(message).on(&error.uid)
         };
-        self.fail(failure.on(&error.uid));
+        reply(&mut flight.request, Err(failed));
     }
 }

@@ -59,6 +59,13 @@ impl Controller {
 
 /// Writes the end down, and cleans up.
 async fn leave(job: &Arc<Job>, record: &EndRecord) {
+    if matches!(job.is_still_ours().await, Ok(false)) {
+        tracing::error!(
+            "another host runs job {} now: this one does not touch what it has written",
+            job.job_id
+        );
+        return;
+    }
     if let Err(error) = job.directory.write_end(record).await {
         tracing::warn!("that job {} has ended could not be written down: {error}", job.job_id);
         if job.host.recovers {

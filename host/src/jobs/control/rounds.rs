@@ -87,10 +87,16 @@ impl Controller {
         // What has ended wholly has its own last round.
         let quiet =
             self.is_running() && self.waiting.is_empty() && self.after_end.is_none() && !self.rounds.all_ended();
-        if !quiet || self.flights.values().any(Flight::is_alone) {
+        if !quiet || self.flights.values().any(Flight::is_alone) || self.is_behind_with_removing() {
             return None;
         }
         self.schedule.due(self.flights.len())
+    }
+
+    /// Whether old checkpoints are removed more slowly than new ones come: then those wait, as in Flink
+    /// (`CheckpointRequestDecider`).
+    fn is_behind_with_removing(&self) -> bool {
+        self.job.checkpoints.to_be_removed() > self.job.graph.checkpoint.max_concurrent as usize
     }
 
     /// Begins the round whose turn it is, if there is one.
@@ -476,7 +482,16 @@ impl Controller {
         self.job.checkpoints.confirm(id);
         let checkpoints = self.job.checkpoints.clone();
         self.beside(async move {
-            checkpoints.tidy().await;
+            checkpoints.remove_old().await;
+            Background::Removed
+        });
+    }
+
+    /// Old checkpoints have gone, which the next one may have waited for.
+    pub(super) fn removed(&mut self) {
+        let checkpoints = self.job.checkpoints.clone();
+        self.beside(async move {
+            checkpoints.merge_long().await;
             Background::Noted
         });
     }

@@ -330,7 +330,7 @@ async fn store_checkpoint(job: &Job, round: Acknowledged, facts: &JobFacts, how:
 /// Removes what has been written of a snapshot that is said to have failed; should it be complete after all, it is not any
 /// more from the first step on.
 async fn remove(target: &Storage) -> Result<(), StoreError> {
-    target.delete(paths::METADATA).await?;
+    target.delete_durably(paths::METADATA).await?;
     target.delete_prefix("").await
 }
 
