@@ -54,13 +54,6 @@ pub fn plan_merge(chain: &[Link]) -> Option<Range<usize>> {
     (end >= FAN).then_some(0..end)
 }
 
-/// Whether changes of so many bytes are so many beside so many bytes of full files that the next checkpoints had better be
-/// full: then nothing has to be merged, and no more is written than changes and merges would.
-#[must_use]
-pub const fn is_dense((changed, full): (u64, u64)) -> bool {
-    changed > SMALL && changed.saturating_mul(2) > full
-}
-
 /// At which level a file of that size is, from 0.
 fn level(bytes: u64) -> u32 {
     let mut level = 0;

@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use regraft_model::id::CheckpointId;
 use regraft_model::snapshot::SnapshotKind;
 
-use super::chain::{Link, is_dense, plan_merge};
+use super::chain::{Link, plan_merge};
 use super::describe;
 use super::facts::{JobFacts, StoreAs, StoreFailure, Stored};
 use super::merge::{Merge, Merged};
@@ -36,9 +36,6 @@ use crate::savepoint::rows::Layout;
 use crate::storage::paths::StateFileName;
 use crate::storage::retry::retried;
 use crate::storage::{Storage, StoreError, paths};
-
-/// So many checkpoints are taken whole when most of the state has changed between two; then it is tried again.
-const WHOLE_IN_A_ROW: u32 = 15;
 
 /// Answers whether the job is still run by whoever asks, as far as the store knows.
 pub type StillOurs = Arc<dyn Fn() -> BoxFuture<'static, Result<bool, StoreError>> + Send + Sync>;
@@ -81,8 +78,6 @@ struct Book {
     /// Rounds whose `_metadata` is there, or may be, and that are not confirmed. Whoever comes after a crash may go on from
     /// one, so it is not deleted before a newer checkpoint is there to go on from.
     unsure: BTreeSet<CheckpointId>,
-    /// So many of the next rounds have no base.
-    whole: u32,
     /// Merged neighbours that are not in a checkpoint yet, by number.
     merged: BTreeMap<u64, Arc<Merged>>,
     next_merge: u64,
@@ -147,7 +142,6 @@ impl CheckpointStore {
                 rounds: BTreeMap::new(),
                 expired: BTreeSet::new(),
                 unsure: BTreeSet::new(),
-                whole: 0,
                 merged: BTreeMap::new(),
                 next_merge: 1,
                 modules: BTreeSet::new(),
@@ -185,8 +179,7 @@ impl CheckpointStore {
     }
 
     /// A round begins. Answers the completed checkpoint that it may be based on, which stays until the round is
-    /// [stored](Self::store) or [given up](Self::give_up). None: all state is to be handed out, since there is no such
-    /// checkpoint, or most of the state changes from one to the next.
+    /// [stored](Self::store) or [given up](Self::give_up). None: all state is to be handed out.
     pub fn begin(&self, id: CheckpointId, kind: SnapshotKind, facts: &JobFacts) -> Option<CheckpointId> {
         if matches!(kind, SnapshotKind::Savepoint | SnapshotKind::Stop) {
             return None;
@@ -198,9 +191,7 @@ impl CheckpointStore {
             .map(|node| describe::entry(node, facts))
             .collect();
         let mut book = self.book();
-        let whole = book.whole > 0;
-        book.whole = book.whole.saturating_sub(1);
-        let newest = book.newest().filter(|_| !whole).cloned();
+        let newest = book.newest().cloned();
         let base = newest.filter(|base| can_be_base(base, &operators, facts.graph.max_parallelism));
         if let Some(base) = &base {
             book.ledger.claim(Claim::Round(id), shared_names(base));
@@ -301,11 +292,7 @@ impl CheckpointStore {
 
     fn stored(&self, id: CheckpointId, metadata: Metadata) {
         let mut book = self.book();
-        if let Some(base) = book.rounds.remove(&id).flatten()
-            && is_dense(changes(&metadata, &base))
-        {
-            book.whole = WHOLE_IN_A_ROW;
-        }
+        book.rounds.remove(&id);
         book.ledger.claim(Claim::Round(id), shared_names(&metadata));
         book.stored.insert(id, Arc::new(metadata));
     }
@@ -623,8 +610,7 @@ impl CheckpointStore {
     /// The next neighbours to be merged, of the newest checkpoint.
     fn next_merge(&self) -> Option<Merge> {
         let book = self.book();
-        // Where the next checkpoint is whole, no chain goes on.
-        let newest = book.newest().filter(|_| book.whole == 0)?;
+        let newest = book.newest()?;
         for entry in &newest.operators {
             for state in entry.states.iter().filter(|state| state.has_increments()) {
                 for subtask in state.files.iter().map(|file| file.subtask).collect::<BTreeSet<_>>() {
@@ -737,17 +723,6 @@ impl CheckpointStore {
             })
             .await
     }
-}
-
-/// Bytes of keyed state that a checkpoint has written as changes since its base, and bytes of full files.
-fn changes(metadata: &Metadata, base: &Metadata) -> (u64, u64) {
-    let before = shared_names(base);
-    let is_new = |file: &&StateFile| paths::in_shared(&file.path).is_some_and(|name| !before.contains(name));
-    let states = metadata.operators.iter().flat_map(|entry| &entry.states);
-    let files: Vec<&StateFile> = states.flat_map(|state| &state.files).collect();
-    let (increments, full): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.increment);
-    let changed = increments.into_iter().filter(is_new).map(|file| file.bytes).sum();
-    (changed, full.into_iter().map(|file| file.bytes).sum())
 }
 
 /// The names of the shared files that a checkpoint refers to.

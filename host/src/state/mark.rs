@@ -54,6 +54,8 @@ struct Round {
     /// Writes up to this generation are in it.
     generation: u32,
     completed: bool,
+    /// How many changes there had been at its mark.
+    changes: u64,
 }
 
 /// The marks of a backend.
@@ -92,21 +94,31 @@ impl Marks {
         !self.rounds.is_empty()
     }
 
-    /// What has been written until now is the state of this completed round, or of none that is known.
-    pub fn loaded(&mut self, round: Option<CheckpointId>) {
+    /// What has been written until now, with so many changes, is the state of this completed round, or of none that is
+    /// known.
+    pub fn loaded(&mut self, round: Option<CheckpointId>, changes: u64) {
         let generation = self.generation;
         self.rounds.extend(round.map(|id| Round {
             id,
             generation,
             completed: true,
+            changes,
         }));
         self.generation += 1;
     }
 
-    /// A mark. Answers the base, where it can be one, and the oldest stamp that the sweep is to hand out.
-    pub fn begin(&mut self, id: CheckpointId, base: Option<CheckpointId>) -> (Option<CheckpointId>, Stamp) {
+    /// A mark, after so many changes. Answers the base, where it can be one and no more than `most` changes have come since
+    /// its mark, and the oldest stamp that the sweep is to hand out.
+    pub fn begin(
+        &mut self,
+        id: CheckpointId,
+        base: Option<CheckpointId>,
+        changes: u64,
+        most: u64,
+    ) -> (Option<CheckpointId>, Stamp) {
         let at = base.and_then(|base| self.rounds.iter().position(|round| round.id == base && round.completed));
-        let from = at.map_or(1, |at| stamp_after(self.rounds[at].generation));
+        let few = at.filter(|at| changes - self.rounds[*at].changes <= most);
+        let from = few.map_or(1, |at| stamp_after(self.rounds[at].generation));
         // Barriers come in order of their rounds, and a base is the last completed one of its time: none before this one
         // will be asked for again.
         self.rounds.drain(..at.unwrap_or(0));
@@ -114,9 +126,10 @@ impl Marks {
             id,
             generation: self.generation,
             completed: false,
+            changes,
         });
         self.generation += 1;
-        (base.filter(|_| at.is_some()), from)
+        (base.filter(|_| few.is_some()), from)
     }
 
     /// The round may be a base from now on.
@@ -167,19 +180,19 @@ mod tests {
     #[test]
     fn a_completed_round_is_a_base_until_a_later_one_was() {
         let mut marks = Marks::default();
-        assert_eq!(marks.begin(id(1), Some(id(0))), (None, 1));
+        assert_eq!(marks.begin(id(1), Some(id(0)), 0, 0), (None, 1));
         assert!(!marks.can_base(id(1)));
         marks.completed(id(1));
         assert!(marks.can_base(id(1)));
         // Two rounds on the same base: the second was triggered before the first was completed.
         let from = stamp_after(1);
-        assert_eq!(marks.begin(id(2), Some(id(1))), (Some(id(1)), from));
+        assert_eq!(marks.begin(id(2), Some(id(1)), 0, 0), (Some(id(1)), from));
         marks.completed(id(2));
-        assert_eq!(marks.begin(id(3), Some(id(1))), (Some(id(1)), from));
+        assert_eq!(marks.begin(id(3), Some(id(1)), 0, 0), (Some(id(1)), from));
         assert_eq!(marks.settled(), from);
         marks.aborted(id(3));
         assert!(!marks.can_base(id(3)));
-        assert_eq!(marks.begin(id(4), Some(id(2))), (Some(id(2)), stamp_after(2)));
+        assert_eq!(marks.begin(id(4), Some(id(2)), 0, 0), (Some(id(2)), stamp_after(2)));
         assert!(!marks.can_base(id(1)));
         assert_eq!(marks.settled(), stamp_after(2));
         marks.forget();
@@ -190,7 +203,7 @@ mod tests {
     fn rounds_that_nobody_bases_on_are_forgotten() {
         let mut marks = Marks::default();
         for n in 1..100 {
-            assert_eq!(marks.begin(id(n), None).0, None);
+            assert_eq!(marks.begin(id(n), None, 0, 0).0, None);
             marks.completed(id(n));
         }
         assert_eq!(marks.rounds.len(), COMPLETED_MAX);
@@ -207,7 +220,7 @@ mod tests {
         };
         let first = marks.now();
         assert!(!mark(&marks).remembers(first));
-        assert_eq!(marks.begin(id(1), None), (None, 1));
+        assert_eq!(marks.begin(id(1), None, 0, 0), (None, 1));
         let (old, new) = (first, marks.now());
         assert!(mark(&marks).remembers(old) && !mark(&marks).remembers(new));
         // Written again, it is still what a mark has seen.

@@ -191,6 +191,11 @@ impl MemoryBackend {
         }
     }
 
+    /// First writes of keys after a mark, and removals, ever.
+    fn changes(&self) -> u64 {
+        self.tables.iter().map(Table::changes).sum()
+    }
+
     const fn group_at(&self, position: usize) -> KeyGroup {
         KeyGroup(self.range.first + position as u16)
     }
@@ -389,7 +394,7 @@ impl StateBackend for MemoryBackend {
     }
 
     fn loaded(&mut self, round: Option<CheckpointId>) {
-        self.marks.loaded(round);
+        self.marks.loaded(round, self.changes());
     }
 
     fn begin_snapshot(&mut self, round: CheckpointId, base: Option<CheckpointId>) -> Option<CheckpointId> {

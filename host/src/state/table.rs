@@ -99,6 +99,8 @@ pub struct Table {
     /// log2 of the number of slots.
     bits: u32,
     len: usize,
+    /// First writes after a mark, and removals, ever.
+    changes: u64,
     spilled: Vec<Box<[u8]>>,
     spilled_free: Vec<u32>,
     /// Entries as they were at the mark of the snapshot under way.
@@ -115,6 +117,7 @@ impl Table {
             arena,
             bits: 0,
             len: 0,
+            changes: 0,
             spilled: vec![],
             spilled_free: vec![],
             saved: vec![],
@@ -131,6 +134,12 @@ impl Table {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// How many entries have been changed, each counted once between two marks; ever.
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     #[inline]
@@ -260,6 +269,7 @@ impl Table {
         let slot = &mut self.slots[at];
         let key_len = slot.key_len as usize;
         let (old, new) = (key_len + slot.blob_len as usize, key_len + blob.len());
+        self.changes += u64::from(slot.stamp < mark.now);
         slot.stamp = mark.rewritten(slot.stamp);
         if old <= INLINE && new <= INLINE {
             copy(&mut slot.data[key_len..], blob);
@@ -318,6 +328,7 @@ impl Table {
         self.slots[at].hash = hash;
         self.slots[at].stamp = stamp;
         self.len += 1;
+        self.changes += 1;
     }
 
     fn grow(&mut self) {
@@ -342,6 +353,7 @@ impl Table {
         self.save(hole, mark);
         self.release_spilled(hole);
         self.len -= 1;
+        self.changes += 1;
         let mask = self.slots.len() - 1;
         // Move back what the hole would cut off from its home.
         let mut at = hole;

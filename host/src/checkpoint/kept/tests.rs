@@ -157,32 +157,6 @@ async fn one_percent_of_a_million_keys_is_less_than_three_percent_of_the_bytes()
 }
 
 #[tokio::test]
-async fn where_most_of_the_state_changes_checkpoints_are_whole_and_nothing_is_merged() {
-    const KEYS: u64 = 20_000;
-    let (disk, mut job) = (Disk::new(), Job::new(1, &["sum"]));
-    let kept = disk.open(Gate::new(disk.0.clone(), None), 1);
-    let mut bases = vec![];
-    for round in 0..40 {
-        change(&mut job, KEYS, 0, if round < 20 { 1 } else { 100 });
-        let id = job.next_id();
-        let base = kept.begin(id, SnapshotKind::Checkpoint, &job.facts);
-        bases.push(base.is_some());
-        let round = job.round(id, SnapshotKind::Checkpoint, base);
-        kept.store(round, &job.facts, job.how()).await.expect("stored");
-        kept.confirm(id);
-        kept.remove_old().await;
-        kept.merge_long().await;
-        assert!(kept.book().merged.is_empty() || bases.len() > 20, "{bases:?}");
-    }
-    let saved = disk.checkpoint(*kept.completed().last().expect("one")).await;
-    assert_eq!(job.restored(&saved, 2).await, job.state);
-    // Tried once, and once again; then, as less changes, for good.
-    assert_eq!(bases[..2], [false, true]);
-    assert!(bases[2..17].iter().all(|based| !based) && bases[17], "{bases:?}");
-    assert!(bases[33..].iter().all(|based| *based), "{bases:?}");
-}
-
-#[tokio::test]
 async fn after_a_hundred_checkpoints_the_chain_is_short() {
     const KEYS: u64 = 40_000;
     let (disk, mut job) = (Disk::new(), Job::new(1, &["sum"]));

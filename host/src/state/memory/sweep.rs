@@ -8,6 +8,10 @@ use super::super::ordered::Entry;
 use super::super::rows::{NEVER, REMOVED, RowsOf, StateRows};
 use super::{MemoryBackend, Shape, Sweep};
 
+/// So many changed keys are an increment, however few there are beside them; otherwise half of them are: more are handed
+/// out with all the others, since a full file costs less then than an increment that has to be merged.
+const CHANGES_MIN: u64 = 4096;
+
 /// A row on its way out.
 struct Row<'a> {
     state: u16,
@@ -73,7 +77,8 @@ impl MemoryBackend {
     pub(super) fn mark_state(&mut self, round: CheckpointId, base: Option<CheckpointId>) -> Option<CheckpointId> {
         debug_assert!(self.snapshot.is_none(), "a snapshot is under way");
         self.drop_sweep();
-        let (base, from) = self.marks.begin(round, base);
+        let most = CHANGES_MIN.max(self.keys as u64 / 2);
+        let (base, from) = self.marks.begin(round, base, self.changes(), most);
         self.snapshot = Some(Sweep {
             round,
             bound: self.bound.clone(),

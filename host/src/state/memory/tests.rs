@@ -143,6 +143,35 @@ fn removals_do_not_pile_up() {
 }
 
 #[test]
+fn where_most_keys_have_changed_all_are_handed_out() {
+    let mut backend = backend(&bound(&["count"]));
+    call(&mut backend, 0, 40_000, 0, true);
+    let mut handed_out = vec![];
+    for (round, to) in (1..).zip([40_000, 400, 20_000, 30_000, 20_000, 20_001]) {
+        // Twice the same is one change.
+        call(&mut backend, 0, to, 0, true);
+        call(&mut backend, 0, to, 0, true);
+        let (round, base) = (CheckpointId(round), CheckpointId(round - 1));
+        let based = backend.begin_snapshot(round, Some(base)) == Some(base);
+        let mut rows = 0;
+        while let Some(all) = backend.next_snapshot_rows() {
+            rows += all.iter().map(StateRows::len).sum::<usize>();
+        }
+        backend.completed(round);
+        handed_out.push((based, rows));
+    }
+    let expected = [
+        (false, 40_000),
+        (true, 400),
+        (true, 20_000),
+        (false, 40_000),
+        (true, 20_000),
+        (false, 40_000),
+    ];
+    assert_eq!(handed_out, expected);
+}
+
+#[test]
 fn rows_that_do_not_fit_are_refused() {
     let mut states = bound(&["count", "log"]);
     states[1] = BoundState {
