@@ -13,7 +13,6 @@ use regraft::jobs::admission::Descriptions;
 use regraft::jobs::restore::{self, Loaded};
 use regraft::savepoint::load::Savepoint;
 use regraft::savepoint::restore::{RestoreOptions, plan_restore};
-use regraft::state::rows::REMOVED;
 use regraft::storage::Stores as _;
 use regraft_model::id::{CheckpointId, JobId};
 use regraft_model::schema::Type;
@@ -22,8 +21,9 @@ use regraft_model::time::Clock;
 use regraft_model::value::{Value, decode};
 
 use crate::disk::Disk;
+use crate::held::{held, rows};
 use crate::machine::SimClock;
-use crate::model::{Lines, Model, Offsets, difference};
+use crate::model::{AllHeld, Expected, Held, Lines, Model, Offsets, difference};
 use crate::store::{Objects, SimStore};
 use crate::world::{OUT, World};
 
@@ -62,6 +62,25 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
         Poll::Ready(result) => result,
         Poll::Pending => panic!("a bystander had to wait"),
     }
+}
+
+/// What a snapshot is.
+pub struct Found {
+    pub kind: SnapshotKind,
+    pub job: JobId,
+    pub id: CheckpointId,
+    /// What operators have not given yet, for those who count.
+    pub holds: Vec<&'static str>,
+}
+
+/// How far a job is.
+pub struct Position {
+    /// Records read.
+    pub read: Offsets,
+    /// Operators that have been told that all has ended.
+    pub finished: BTreeSet<String>,
+    /// What operators have not given yet.
+    pub held: AllHeld,
 }
 
 /// Everything that checks look at.
@@ -118,15 +137,29 @@ impl Scene<'_> {
         at_once(Savepoint::load(storage)).map_err(|error| error.to_string())
     }
 
-    /// How far the sources had been read in a snapshot, and which operators had been told that all has ended.
-    pub fn position(&self, path: &str) -> Result<(Offsets, BTreeSet<String>), String> {
+    /// What a snapshot says of how far a job is.
+    pub fn position(&self, path: &str, graph: &JobGraph, descriptions: &Descriptions) -> Result<Position, String> {
         let savepoint = self.open(path)?;
-        Ok((offsets(&savepoint), finished(&savepoint)))
+        let loaded = restored(&savepoint, graph, descriptions)?;
+        self.position_of(&savepoint, &loaded)
     }
 
-    /// What users see is exactly what there should be when so much has been read.
-    pub fn output(&self, read: &Offsets, finished: &dyn Fn(&str) -> bool) -> Result<(), String> {
-        let expected = self.model.expect(self.world, read, finished);
+    fn position_of(&self, savepoint: &Savepoint, loaded: &Loaded) -> Result<Position, String> {
+        Ok(Position {
+            read: offsets(savepoint),
+            finished: finished(savepoint),
+            held: held(self.world, savepoint, loaded)?,
+        })
+    }
+
+    fn expect(&self, position: &Position) -> Result<Expected, String> {
+        let finished = |uid: &str| position.finished.contains(uid);
+        self.model.expect(self.world, &position.read, &finished, &position.held)
+    }
+
+    /// What users see is exactly what there should be when a job is so far.
+    pub fn output(&self, position: &Position) -> Result<(), String> {
+        let expected = self.expect(position)?;
         let visible = visible(self.disk);
         for (sink, expected) in &expected.lines {
             let parts = visible.get(sink).into_iter().flatten().map(|(_, content)| content);
@@ -195,18 +228,11 @@ impl Scene<'_> {
     }
 
     /// A snapshot restores, holds the state that it should, and together with what is visible all output until then.
-    pub fn snapshot(
-        &self,
-        path: &str,
-        graph: &JobGraph,
-        descriptions: &Descriptions,
-    ) -> Result<(SnapshotKind, JobId, CheckpointId), String> {
+    pub fn snapshot(&self, path: &str, graph: &JobGraph, descriptions: &Descriptions) -> Result<Found, String> {
         let savepoint = self.open(path)?;
         let loaded = restored(&savepoint, graph, descriptions)?;
-        let finished = finished(&savepoint);
-        let expected = self
-            .model
-            .expect(self.world, &offsets(&savepoint), &|uid| finished.contains(uid));
+        let position = self.position_of(&savepoint, &loaded)?;
+        let expected = self.expect(&position)?;
         for (uid, expected) in &expected.counts {
             let mut found = counts(&loaded, uid)?;
             if self.world.at_least_once {
@@ -218,6 +244,18 @@ impl Scene<'_> {
             }
             if found != *expected {
                 return Err(format!("state of \"{uid}\": {}", differing(expected, &found)));
+            }
+        }
+        for (uid, expected) in &expected.seen {
+            let found = position.held.get(uid).map_or(0, |held| held.seen);
+            if found != *expected {
+                return Err(format!("\"{uid}\" has seen {found} records, expected {expected}"));
+            }
+        }
+        for (uid, expected) in &expected.words {
+            let found = position.held.get(uid).map(|held| &held.words);
+            if found != Some(expected) {
+                return Err(format!("the table of \"{uid}\" is {found:?}, expected {expected:?}"));
             }
         }
         let visible = visible(self.disk);
@@ -248,7 +286,12 @@ impl Scene<'_> {
             }
         }
         let of = &savepoint.metadata;
-        Ok((of.kind, of.job_id, of.checkpoint_id))
+        Ok(Found {
+            kind: of.kind,
+            job: of.job_id,
+            id: of.checkpoint_id,
+            holds: position.held.values().flat_map(Held::shown).collect(),
+        })
     }
 }
 
@@ -280,28 +323,13 @@ fn offsets(savepoint: &Savepoint) -> Offsets {
 
 type Counts = BTreeMap<Vec<u8>, u64>;
 
-/// The counts of an operator, of all its subtasks together: later rows replace earlier ones.
+/// The counts of an operator, of all its subtasks together.
 fn counts(loaded: &Loaded, uid: &str) -> Result<Counts, String> {
-    let mut counts = Counts::new();
-    for ((of, _), restored) in &loaded.state.keyed {
-        if of.as_str() != uid {
-            continue;
-        }
-        for rows in restored.iter().flat_map(|restored| &restored.rows) {
-            for (row, schema) in rows.schemas.iter().enumerate() {
-                let key = rows.keys.get(row).to_vec();
-                if *schema == REMOVED {
-                    counts.remove(&key);
-                    continue;
-                }
-                match decode(&Type::U64, rows.values.get(row)) {
-                    Ok(Value::Unsigned(count)) => counts.insert(key, count),
-                    other => return Err(format!("state of \"{uid}\": {other:?} is no count")),
-                };
-            }
-        }
-    }
-    Ok(counts)
+    let count = |((key, _), bytes): ((Vec<u8>, Vec<u8>), Vec<u8>)| match decode(&Type::U64, &bytes) {
+        Ok(Value::Unsigned(count)) => Ok((key, count)),
+        other => Err(format!("state of \"{uid}\": {other:?} is no count")),
+    };
+    rows(loaded, uid, "count").into_iter().map(count).collect()
 }
 
 fn differing(expected: &Counts, found: &Counts) -> String {

@@ -1,19 +1,34 @@
 //! Operators compiled natively, as modules of the simulated jobs: what they emit and keep is easy to say for a model.
 //!
 //! A module's file is its text, so that what a store keeps of it is enough to load it again.
+//!
+//! - `describe`: what each declares.
+//! - [`waiting`]: those that wait, with timers, lists and maps.
+//! - [`own`]: those that keep state of their own.
 
+mod describe;
+pub mod own;
+pub mod waiting;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use regraft::dataflow::operator::{Operator, OperatorModule};
-use regraft_guest_runtime::call::{BatchView, Failure, Header, KeyedView, OpenContext, Outcome, Output};
+use regraft_guest_runtime::call::{
+    BatchView, Failure, Header, KeyedView, OpenContext, OperatorState, Outcome, Output, TimerView,
+};
 use regraft_guest_runtime::describe::ModuleDigest;
 use regraft_guest_runtime::instance::InstanceSettings;
+use regraft_guest_runtime::state_access::StateAccess;
 use regraft_guest_runtime::trap::{GuestError, TrapCause};
-use regraft_model::describe::{Description, Port, PortValue, StateDescription, StateKind, WIT_VERSION};
-use regraft_model::schema::{Field, Type};
+use regraft_model::describe::Description;
+use regraft_model::id::CheckpointId;
+use regraft_model::schema::Type;
 use regraft_model::value::{Value, decode, encode};
 
 use crate::fate::{Fate, Place, Verdict};
+use own::Own;
+use waiting::Call;
 
 /// What an operator does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +41,26 @@ pub enum Logic {
     Final,
     /// Emits each record under the first letter of its key.
     Initial,
+    /// Counts records by key and window of event time, and emits `key@end n` when a window has ended.
+    Window,
+    /// Emits each record after a while of processing time, or with a hasty one of its key; the rest at the end.
+    Later,
+    /// Emits records a few at a time, and the rest at the end.
+    Hold,
+    /// Emits the records of its first input, and keeps the keys of its second one.
+    Table,
+}
+
+impl Logic {
+    /// Whether its instances keep something between calls.
+    const fn has_own_state(self) -> bool {
+        matches!(self, Self::Hold | Self::Table)
+    }
+
+    /// Whether it counts the records of each key in a state called `count`.
+    pub const fn counts(self) -> bool {
+        matches!(self, Self::Count | Self::Final | Self::Window | Self::Later)
+    }
 }
 
 /// How an operator fails on a record that it does not like; such records go to its dead letters.
@@ -50,11 +85,15 @@ pub fn is_bad(value: &[u8]) -> bool {
     value.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 13 == 5
 }
 
-const LOGICS: [(Logic, &str); 4] = [
+const LOGICS: [(Logic, &str); 8] = [
     (Logic::Split, "split"),
     (Logic::Count, "count"),
     (Logic::Final, "final"),
     (Logic::Initial, "initial"),
+    (Logic::Window, "window"),
+    (Logic::Later, "later"),
+    (Logic::Hold, "hold"),
+    (Logic::Table, "table"),
 ];
 
 /// The words of a line: `a` and `b` part them, and two letters are enough for a word.
@@ -86,7 +125,7 @@ impl Native {
             logic,
             picky,
             bytes: format!("{name} {version} {fails}").into_bytes(),
-            description: describe(logic),
+            description: describe::describe(logic),
             fate: fate.clone(),
         })
     }
@@ -98,48 +137,6 @@ impl Native {
         let (logic, _) = LOGICS.iter().find(|(_, of)| *of == name)?;
         let picky = FAILS.iter().find(|(_, of)| *of == fails).map(|(of, _)| *of);
         Some(Self::module(*logic, picky, version.parse().ok()?, fate))
-    }
-}
-
-fn describe(logic: Logic) -> Description {
-    let key = |name: &str| Field {
-        name: name.to_owned(),
-        ty: Type::String,
-        aliases: vec![],
-        default: false,
-    };
-    let port = |name: &str, key: Option<Field>| Port {
-        name: name.to_owned(),
-        key,
-        value: PortValue::Text,
-    };
-    let counts = matches!(logic, Logic::Count | Logic::Final);
-    let count = StateDescription {
-        name: "count".to_owned(),
-        kind: StateKind::Value,
-        schema: Type::U64,
-        map_key: None,
-        travels: true,
-        ttl_ms: None,
-        version: None,
-    };
-    Description {
-        wit: WIT_VERSION.to_owned(),
-        sdk: String::new(),
-        key: counts.then(|| key("word")),
-        states: if counts { vec![count] } else { vec![] },
-        inputs: vec![port("in", None)],
-        outputs: vec![port(
-            "out",
-            (logic == Logic::Split || logic == Logic::Initial).then(|| key("word")),
-        )],
-        timers: vec![],
-        on_watermark: false,
-        finish: logic == Logic::Final,
-        private_state: false,
-        operator_states: vec![],
-        reads_clock: false,
-        reads_random: false,
     }
 }
 
@@ -162,16 +159,32 @@ impl OperatorModule for Native {
             picky: self.picky,
             fate: self.fate.clone(),
             poisoned: false,
+            access: None,
+            own: Own::default(),
+            began: None,
+            looks: 2,
         }))
     }
 }
 
-#[derive(Debug)]
 struct Instance {
     logic: Logic,
     picky: Option<Fails>,
     fate: Fate,
     poisoned: bool,
+    /// What maps and lists are read by.
+    access: Option<Arc<dyn StateAccess>>,
+    own: Own,
+    /// The time of its first call.
+    began: Option<i64>,
+    /// How many calls are still to be looked at for timers that should have fired before.
+    looks: u32,
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.logic)
+    }
 }
 
 /// The counts that travel with a call.
@@ -190,6 +203,12 @@ fn counts(keyed: &KeyedView<'_>) -> Vec<u64> {
     counts
 }
 
+fn number(number: u64) -> Vec<u8> {
+    let mut bytes = vec![];
+    encode(&Type::U64, &Value::Unsigned(number), &mut bytes).unwrap_or_else(|error| panic!("{error}"));
+    bytes
+}
+
 fn item<'a>(data: &'a [u8], ends: &[u32], at: usize) -> &'a [u8] {
     let start = if at == 0 { 0 } else { ends[at - 1] as usize };
     &data[start..ends[at] as usize]
@@ -201,10 +220,8 @@ pub fn counted(key: &[u8], count: u64) -> Vec<u8> {
 }
 
 fn write(outcome: &mut Outcome, cell: usize, count: u64) {
-    let mut bytes = vec![];
-    encode(&Type::U64, &Value::Unsigned(count), &mut bytes).unwrap_or_else(|error| panic!("{error}"));
     outcome.cells.push(cell as u32);
-    outcome.cell_values.push(&bytes);
+    outcome.cell_values.push(&number(count));
 }
 
 impl Instance {
@@ -253,17 +270,95 @@ impl Instance {
 }
 
 impl Operator for Instance {
-    fn open(&mut self, _: &OpenContext) -> Result<(), GuestError> {
+    fn open(&mut self, context: &OpenContext) -> Result<(), GuestError> {
+        self.own = Own::new(context);
         Ok(())
     }
 
-    fn process(&mut self, _: Header, batch: BatchView<'_>, keyed: KeyedView<'_>) -> Result<Outcome, GuestError> {
+    fn process(&mut self, header: Header, batch: BatchView<'_>, keyed: KeyedView<'_>) -> Result<Outcome, GuestError> {
+        if self.poisoned {
+            return Err(GuestError::Poisoned);
+        }
+        if self.logic.has_own_state() {
+            // It fails when it has changed what it keeps: then that has to be undone.
+            let outcome = self.own.process(self.logic, &batch, &keyed);
+            self.call()?;
+            self.look_at(&batch)?;
+            return Ok(outcome);
+        }
         self.call()?;
         self.look_at(&batch)?;
-        let mut outcome = Outcome::default();
+        let mut outcome = match self.logic {
+            Logic::Window | Logic::Later => self.wait(header, &batch, &keyed),
+            _ => self.pass(&batch, &keyed),
+        };
+        if self.logic.counts() {
+            let mut state = counts(&keyed);
+            let written: BTreeSet<usize> = batch.key_index.iter().map(|at| *at as usize).collect();
+            batch.key_index.iter().for_each(|at| state[*at as usize] += 1);
+            written
+                .into_iter()
+                .for_each(|cell| write(&mut outcome, cell, state[cell]));
+        }
+        Ok(outcome)
+    }
+
+    fn on_timers(
+        &mut self,
+        header: Header,
+        timers: TimerView<'_>,
+        keyed: KeyedView<'_>,
+    ) -> Result<Outcome, GuestError> {
+        self.call()?;
+        self.began.get_or_insert(header.now);
+        Ok(Call::new(self.access.as_deref(), &keyed).fire(self.logic, header, &timers))
+    }
+
+    fn finish(&mut self, _: Header, keyed: KeyedView<'_>, last: bool) -> Result<Outcome, GuestError> {
+        self.call()?;
+        if self.logic.has_own_state() {
+            return Ok(self.own.finish(last));
+        }
+        if self.logic != Logic::Final {
+            return Ok(Call::new(self.access.as_deref(), &keyed).finish(self.logic));
+        }
         let mut out = Output::default();
-        let mut state = counts(&keyed);
-        let mut written = vec![false; state.len()];
+        for (at, count) in counts(&keyed).into_iter().enumerate() {
+            out.parents.push(at as u32);
+            out.values
+                .push(&counted(item(keyed.key_data, keyed.key_ends, at), count));
+        }
+        Ok(Outcome {
+            outputs: vec![out],
+            ..Outcome::default()
+        })
+    }
+
+    fn snapshot(&mut self, _: CheckpointId) -> Result<Vec<OperatorState>, GuestError> {
+        Ok(self.own.snapshot(self.logic))
+    }
+
+    fn restore(&mut self, states: &[OperatorState]) -> Result<(), GuestError> {
+        self.own.restore(states);
+        Ok(())
+    }
+
+    fn set_state(&mut self, access: Option<Arc<dyn StateAccess>>) {
+        self.access = access;
+    }
+
+    fn reset(&mut self) -> Result<(), GuestError> {
+        self.poisoned = false;
+        self.own = Own::default();
+        Ok(())
+    }
+}
+
+impl Instance {
+    /// Those that give something for each record at once.
+    fn pass(&self, batch: &BatchView<'_>, keyed: &KeyedView<'_>) -> Outcome {
+        let mut out = Output::default();
+        let mut state = if self.logic.counts() { counts(keyed) } else { vec![] };
         for row in 0..batch.rows() {
             let value = item(batch.value_data, batch.value_ends, row);
             let at = batch.key_index.get(row).map(|at| *at as usize);
@@ -281,40 +376,29 @@ impl Operator for Instance {
                     out.keys.push(&key[..key.len().min(1)]);
                     out.values.push(value);
                 }
-                (Logic::Count | Logic::Final, Some(at)) => {
+                (Logic::Count, Some(at)) => {
                     state[at] += 1;
-                    written[at] = true;
-                    if self.logic == Logic::Count {
-                        out.parents.push(row as u32);
-                        out.values.push(&counted(key, state[at]));
-                    }
+                    out.parents.push(row as u32);
+                    out.values.push(&counted(key, state[at]));
                 }
-                (Logic::Count | Logic::Final, None) => panic!("a keyed operator was given a record without a key"),
+                (_, None) => panic!("a keyed operator was given a record without a key"),
+                _ => {}
             }
         }
-        for (cell, count) in state.into_iter().enumerate().filter(|(cell, _)| written[*cell]) {
-            write(&mut outcome, cell, count);
-        }
-        outcome.outputs.push(out);
-        Ok(outcome)
-    }
-
-    fn finish(&mut self, _: Header, keyed: KeyedView<'_>, _: bool) -> Result<Outcome, GuestError> {
-        self.call()?;
-        let mut out = Output::default();
-        for (at, count) in counts(&keyed).into_iter().enumerate() {
-            out.parents.push(at as u32);
-            out.values
-                .push(&counted(item(keyed.key_data, keyed.key_ends, at), count));
-        }
-        Ok(Outcome {
+        Outcome {
             outputs: vec![out],
             ..Outcome::default()
-        })
+        }
     }
 
-    fn reset(&mut self) -> Result<(), GuestError> {
-        self.poisoned = false;
-        Ok(())
+    /// Those that wait.
+    fn wait(&mut self, header: Header, batch: &BatchView<'_>, keyed: &KeyedView<'_>) -> Outcome {
+        let began = *self.began.get_or_insert(header.now);
+        let call = Call::new(self.access.as_deref(), keyed);
+        if self.logic == Logic::Later && self.looks > 0 {
+            self.looks -= 1;
+            call.nothing_is_overdue(began);
+        }
+        call.process(self.logic, header, batch)
     }
 }

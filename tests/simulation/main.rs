@@ -6,6 +6,7 @@ mod check;
 mod disk;
 mod fate;
 mod guests;
+mod held;
 mod machine;
 mod model;
 mod play;
@@ -31,6 +32,7 @@ fn number(name: &str) -> Option<u64> {
 
 /// Plays a seed; a panic of the host is a failure too.
 fn played(seed: u64, keep_trace: bool) -> Played {
+    play::note_panics();
     std::panic::catch_unwind(|| play(seed, keep_trace)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));

@@ -1,13 +1,14 @@
 //! What must come out: the job's meaning, computed from its input without any of the host's machinery.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regraft::dataflow::source::generator::{GeneratorReader, list};
 use regraft::dataflow::source::{Polled, SourceReader as _};
-use regraft::graph::job_graph::JobGraph;
+use regraft::graph::job_graph::{GeneratorSource, JobGraph};
 
+use crate::guests::waiting::{window_line, window_of};
 use crate::guests::{Logic, counted, is_bad, words};
-use crate::world::{Kind, World, generators};
+use crate::world::{Kind, Node, World, generators};
 
 /// How often each line.
 pub type Lines = BTreeMap<Vec<u8>, u64>;
@@ -15,12 +16,48 @@ pub type Lines = BTreeMap<Vec<u8>, u64>;
 /// Records read, by source and split.
 pub type Offsets = BTreeMap<String, BTreeMap<String, u64>>;
 
-type Record = (Vec<u8>, Vec<u8>);
+/// A record.
+#[derive(Debug, Clone)]
+struct Record {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    time: i64,
+}
 
 /// The whole input.
 pub struct Model {
     input: BTreeMap<String, BTreeMap<String, Vec<Record>>>,
 }
+
+/// What an operator has and has not given yet, as a snapshot says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Windows that are open, by key and end, and how many records they have.
+    pub windows: BTreeMap<(Vec<u8>, i64), u64>,
+    /// Records that wait, by key and value.
+    pub records: BTreeMap<(Vec<u8>, Vec<u8>), u64>,
+    /// How many records it says that it has seen.
+    pub seen: u64,
+    /// The keys in its table.
+    pub words: BTreeSet<Vec<u8>>,
+}
+
+impl Held {
+    /// What there is of it, for those who count.
+    pub fn shown(&self) -> Vec<&'static str> {
+        let all = [
+            (self.windows.is_empty(), "open windows"),
+            (self.records.is_empty(), "waiting records"),
+            (self.seen == 0, "numbers of records"),
+            (self.words.is_empty(), "tables"),
+        ];
+        let some = all.iter().filter(|(is_empty, _)| !is_empty);
+        some.map(|(_, what)| *what).collect()
+    }
+}
+
+/// By operator.
+pub type AllHeld = BTreeMap<String, Held>;
 
 /// What a job has done when it has read so much.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -29,22 +66,32 @@ pub struct Expected {
     pub lines: BTreeMap<String, Lines>,
     /// The counts of each operator that counts, by key.
     pub counts: BTreeMap<String, BTreeMap<Vec<u8>, u64>>,
+    /// How many records each operator has seen that tells so.
+    pub seen: BTreeMap<String, u64>,
+    /// The table of each operator that has one.
+    pub words: BTreeMap<String, BTreeSet<Vec<u8>>>,
 }
 
 impl Model {
     pub fn new(graph: &JobGraph) -> Self {
-        let split = |settings: &regraft::graph::job_graph::GeneratorSource, name: String| {
+        let split = |(settings, timestamp): &(GeneratorSource, Option<usize>), name: String| {
             let mut records = vec![];
             let reader = GeneratorReader::new(settings.clone(), vec![(name.clone(), None)]);
-            let mut reader = reader.unwrap_or_else(|error| panic!("{error}"));
+            let mut reader = reader
+                .unwrap_or_else(|error| panic!("{error}"))
+                .with_timestamps(*timestamp);
             while let Ok(Polled::Batch(batch)) = reader.poll(1000, 0) {
-                records.extend((0..batch.len()).map(|i| (batch.key(i).to_vec(), batch.values.get(i).to_vec())));
+                records.extend((0..batch.len()).map(|i| Record {
+                    key: batch.key(i).to_vec(),
+                    value: batch.values.get(i).to_vec(),
+                    time: batch.timestamp(i),
+                }));
             }
             (name, records)
         };
-        let source = |(uid, settings): (String, regraft::graph::job_graph::GeneratorSource)| {
-            let splits = list(&settings).into_iter().map(|name| split(&settings, name)).collect();
-            (uid, splits)
+        let source = |(uid, settings): (String, (GeneratorSource, Option<usize>))| {
+            let names = list(&settings.0).into_iter();
+            (uid, names.map(|name| split(&settings, name)).collect())
         };
         Self {
             input: generators(graph).into_iter().map(source).collect(),
@@ -66,52 +113,51 @@ impl Model {
     }
 
     /// What must have come out when the sources have been read to there; `finished`: which operators have been told that
-    /// all has ended.
-    pub fn expect(&self, world: &World, read: &Offsets, finished: &dyn Fn(&str) -> bool) -> Expected {
+    /// all has ended; `held`: what operators have not given yet.
+    ///
+    /// # Errors
+    /// A text where an operator holds what it cannot have.
+    pub fn expect(
+        &self,
+        world: &World,
+        read: &Offsets,
+        finished: &dyn Fn(&str) -> bool,
+        held: &AllHeld,
+    ) -> Result<Expected, String> {
         let mut expected = Expected::default();
         let mut emitted: Vec<Vec<Record>> = vec![];
+        let nothing = Held::default();
         for node in &world.nodes {
-            let mut input: Vec<&Record> = node.inputs.iter().flat_map(|(from, _)| &emitted[*from]).collect();
+            let mut inputs: Vec<Vec<&Record>> = node
+                .inputs
+                .iter()
+                .map(|(from, _)| emitted[*from].iter().collect())
+                .collect();
             if world.fails(node.uid).is_some() {
                 let rejects = expected.lines.entry(node.uid.to_owned()).or_default();
-                let bad = input.iter().filter(|(_, value)| is_bad(value));
-                bad.for_each(|(_, value)| *rejects.entry(value.clone()).or_default() += 1);
-                input.retain(|(_, value)| !is_bad(value));
-            }
-            let input = input.into_iter();
-            let out = match node.kind {
-                Kind::Lines | Kind::Keyed => self.read(node.uid, read),
-                Kind::Operator(Logic::Split) => {
-                    let words = input.flat_map(|(_, line)| words(line));
-                    words.map(|word| (word.to_vec(), word.to_vec())).collect()
+                for input in &mut inputs {
+                    let bad = input.iter().filter(|record| is_bad(&record.value));
+                    bad.for_each(|record| *rejects.entry(record.value.clone()).or_default() += 1);
+                    input.retain(|record| !is_bad(&record.value));
                 }
-                Kind::Operator(Logic::Initial) => input
-                    .map(|(key, value)| (key[..key.len().min(1)].to_vec(), value.clone()))
-                    .collect(),
-                Kind::Operator(logic @ (Logic::Count | Logic::Final)) => {
-                    let counts = expected.counts.entry(node.uid.to_owned()).or_default();
-                    let mut out = vec![];
-                    for (key, _) in input {
-                        let count = counts.entry(key.clone()).or_default();
-                        *count += 1;
-                        if logic == Logic::Count {
-                            out.push((key.clone(), counted(key, *count)));
-                        }
-                    }
-                    if logic == Logic::Final && finished(node.uid) {
-                        out.extend(counts.iter().map(|(key, count)| (key.clone(), counted(key, *count))));
-                    }
-                    out
+            }
+            let out = match node.kind {
+                Kind::Lines | Kind::Keyed | Kind::Timed => self.read(node.uid, read),
+                Kind::Operator(logic) => {
+                    let held = held.get(node.uid).unwrap_or(&nothing);
+                    let out = operator(node, logic, &inputs, finished(node.uid), held, &mut expected);
+                    out.map_err(|error| format!("operator \"{}\" {error}", node.uid))?
                 }
                 Kind::Sink => {
                     let lines = expected.lines.entry(node.uid.to_owned()).or_default();
-                    input.for_each(|(_, value)| *lines.entry(value.clone()).or_default() += 1);
+                    let input = inputs.concat().into_iter();
+                    input.for_each(|record| *lines.entry(record.value.clone()).or_default() += 1);
                     vec![]
                 }
             };
             emitted.push(out);
         }
-        expected
+        Ok(expected)
     }
 
     fn read(&self, uid: &str, read: &Offsets) -> Vec<Record> {
@@ -123,6 +169,110 @@ impl Model {
             .iter()
             .flat_map(|(name, records)| records[..offset(name).min(records.len())].iter().cloned())
             .collect()
+    }
+}
+
+/// What an operator has emitted, given its inputs.
+fn operator(
+    node: &Node,
+    logic: Logic,
+    inputs: &[Vec<&Record>],
+    finished: bool,
+    held: &Held,
+    expected: &mut Expected,
+) -> Result<Vec<Record>, String> {
+    let input = || inputs.iter().flatten().copied();
+    let uid = || node.uid.to_owned();
+    let with = |record: &Record, key: &[u8], value: Vec<u8>| Record {
+        key: key.to_vec(),
+        value,
+        time: record.time,
+    };
+    let mut counts: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    let mut out = vec![];
+    if logic.counts() {
+        for record in input() {
+            let count = counts.entry(record.key.clone()).or_default();
+            *count += 1;
+            if logic == Logic::Count {
+                out.push(with(record, &record.key, counted(&record.key, *count)));
+            }
+        }
+    }
+    match logic {
+        Logic::Split => {
+            let words = input().flat_map(|record| words(&record.value).map(move |word| (record, word)));
+            out.extend(words.map(|(record, word)| with(record, word, word.to_vec())));
+        }
+        Logic::Initial => {
+            let initial = |record: &Record| with(record, &record.key[..record.key.len().min(1)], record.value.clone());
+            out.extend(input().map(initial));
+        }
+        Logic::Final if finished => out.extend(counts.iter().map(|(key, count)| Record {
+            key: key.clone(),
+            value: counted(key, *count),
+            time: i64::MIN,
+        })),
+        Logic::Count | Logic::Final => {}
+        Logic::Window => out = closed(input(), held)?,
+        Logic::Later => out = given(input(), held)?,
+        Logic::Hold => {
+            expected.seen.insert(uid(), input().count() as u64);
+            out = given(input(), held)?;
+        }
+        Logic::Table => {
+            let words = inputs[1].iter().map(|record| record.key.clone());
+            expected.words.insert(uid(), words.collect());
+            out.extend(inputs[0].iter().copied().cloned());
+        }
+    }
+    if logic.counts() {
+        expected.counts.insert(uid(), counts);
+    }
+    Ok(out)
+}
+
+/// Windows that are not open any more: each has given its line once.
+fn closed<'a>(input: impl Iterator<Item = &'a Record>, held: &Held) -> Result<Vec<Record>, String> {
+    let mut windows: BTreeMap<(Vec<u8>, i64), u64> = BTreeMap::new();
+    for record in input {
+        *windows.entry((record.key.clone(), window_of(record.time))).or_default() += 1;
+    }
+    for (window, count) in &held.windows {
+        let expected = windows.remove(window);
+        if expected != Some(*count) {
+            let (key, end) = (String::from_utf8_lossy(&window.0), window.1);
+            return Err(format!(
+                "has {count} record(s) in the window of {key:?} that ends at {end}, expected {expected:?}"
+            ));
+        }
+    }
+    let line = |((key, end), count): ((Vec<u8>, i64), u64)| Record {
+        value: window_line(&key, end, count),
+        key,
+        time: end,
+    };
+    Ok(windows.into_iter().map(line).collect())
+}
+
+/// Records that do not wait any more.
+fn given<'a>(input: impl Iterator<Item = &'a Record>, held: &Held) -> Result<Vec<Record>, String> {
+    let mut left = held.records.clone();
+    let mut out = vec![];
+    for record in input {
+        match left.get_mut(&(record.key.clone(), record.value.clone())) {
+            Some(count) if *count > 0 => *count -= 1,
+            _ => out.push(record.clone()),
+        }
+    }
+    match left.into_iter().find(|(_, count)| *count > 0) {
+        Some(((key, value), count)) => {
+            let (key, value) = (String::from_utf8_lossy(&key), String::from_utf8_lossy(&value));
+            Err(format!(
+                "holds {value:?} of {key:?} {count} time(s) more than it was given it"
+            ))
+        }
+        None => Ok(out),
     }
 }
 

@@ -12,14 +12,13 @@ use regraft::jobs::records::EndRecord;
 use regraft::jobs::start::HostContext;
 use regraft::jobs::status::JobStatus;
 use regraft_model::id::{CheckpointId, JobId};
-use regraft_model::snapshot::SnapshotKind;
 
 use crate::boot::{Boot, Entry, From, boot, descriptions};
-use crate::check::Scene;
+use crate::check::{Found, Position, Scene};
 use crate::disk::Disk;
 use crate::fate::{self, Fate, Place};
 use crate::machine::{Machine, Process, Stepped};
-use crate::model::Model;
+use crate::model::{AllHeld, Model};
 use crate::random::Random;
 use crate::store::Objects;
 use crate::trace::logged;
@@ -98,6 +97,24 @@ pub struct Play {
     pub newest: Option<Newest>,
     /// Savepoints that can still be started from, with their job and checkpoint id.
     pub savepoints: Vec<Newest>,
+}
+
+thread_local! {
+    /// The first panic of the seed that this thread plays.
+    static PANIC: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
+}
+
+/// From now on panics are noted: the host takes one in a subtask for a failure, and may restart and say nothing.
+pub fn note_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANIC.with_borrow_mut(|panic| _ = panic.get_or_insert_with(|| info.to_string()));
+            before(info);
+        }));
+    });
+    PANIC.take();
 }
 
 /// Plays a seed.
@@ -229,7 +246,7 @@ impl Play {
     }
 
     /// A snapshot restores, with what it should hold.
-    fn restores(&self, path: &str) -> Result<(SnapshotKind, JobId, CheckpointId), String> {
+    fn restores(&self, path: &str) -> Result<Found, String> {
         let graph = graph(&self.entry.text);
         let descriptions = descriptions(&self.modules(&graph, 1));
         self.scene().snapshot(path, &graph, &descriptions)
@@ -240,10 +257,14 @@ impl Play {
         for name in self.objects.take_published() {
             let path = format!("store:///{}", name.trim_end_matches("/_metadata"));
             self.note(format_args!("check {path}"));
-            let (kind, job, id) = self
+            let found = self
                 .restores(&path)
                 .map_err(|error| format!("snapshot {path}: {error}"))?;
+            let Found { kind, job, id, holds } = found;
             self.count(format!("snapshot {kind}"));
+            holds
+                .into_iter()
+                .for_each(|what| self.count(format!("snapshot with {what}")));
             // One may become durable after a later one.
             let later = self
                 .newest
@@ -279,6 +300,9 @@ impl Play {
             return Err("somebody spins".to_owned());
         }
         self.objects.apply_late(now);
+        if let Some(panic) = PANIC.take() {
+            return Err(panic);
+        }
         self.published()
     }
 
@@ -372,7 +396,13 @@ impl Play {
         }
         match (end.status, &end.savepoint) {
             (JobStatus::Finished, None) => {
-                self.scene().output(&self.model.end(), &|_| true)?;
+                // All have given what they had.
+                let uids = self.world.nodes.iter().map(|node| node.uid.to_owned());
+                self.scene().output(&Position {
+                    read: self.model.end(),
+                    finished: uids.collect(),
+                    held: AllHeld::new(),
+                })?;
                 Ok(Life::Done)
             }
             (JobStatus::Finished, Some(path)) => self.stopped(path),
@@ -387,10 +417,13 @@ impl Play {
 
     /// A job has ended with a savepoint: users see what it says, and another job goes on from it.
     pub fn stopped(&self, path: &str) -> Result<Life, String> {
-        let (read, finished) = self.scene().position(path)?;
-        self.scene().output(&read, &|uid| finished.contains(uid))?;
+        let graph = graph(&self.entry.text);
+        let descriptions = descriptions(&self.modules(&graph, 1));
+        let position = self.scene().position(path, &graph, &descriptions)?;
+        self.scene().output(&position)?;
         // Where operators have given what they give at the end, nothing more is to come.
-        if finished.iter().any(|uid| self.world.gives_at_end(uid)) && read != self.model.end() {
+        let given = position.finished.iter().any(|uid| self.world.gives_at_end(uid));
+        if given && position.read != self.model.end() {
             return Ok(Life::Done);
         }
         Ok(Life::Next(From::Snapshot(path.to_owned())))
@@ -403,13 +436,7 @@ impl Play {
             let name = format!("{}/_metadata", path.trim_start_matches("store:///"));
             names.contains(&name)
         };
-        // One that a dead process has completed, and that the next one has gone on from.
-        let found = self
-            .objects
-            .gone_on_from(&format!("{}/{}", &CHECKPOINTS[1..], self.entry.id));
-        let later = |of: &JobId, newest: &CheckpointId| *of == self.entry.id && found > Some(newest.0);
-        let newest = self.newest.as_ref().filter(|(path, ..)| exists(path));
-        if let Some((newest, ..)) = newest.filter(|(_, of, newest)| !later(of, newest)) {
+        if let Some((newest, ..)) = self.newest.as_ref().filter(|(path, ..)| exists(path)) {
             return From::Snapshot(newest.clone());
         }
         let prefix = format!("{}/{}/chk-", &CHECKPOINTS[1..], self.entry.id);

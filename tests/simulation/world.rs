@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use regraft::graph::job_graph::{JobGraph, NodeKind};
+use regraft::graph::job_graph::{GeneratorSource, JobGraph, NodeKind};
 use regraft::graph::{Overrides, parse_job};
 
 use crate::guests::{Fails, Logic};
@@ -20,6 +20,8 @@ pub enum Kind {
     Lines,
     /// Lines with a key.
     Keyed,
+    /// Records with a key and an event time.
+    Timed,
     Operator(Logic),
     Sink,
 }
@@ -29,8 +31,17 @@ pub enum Kind {
 pub struct Node {
     pub uid: &'static str,
     pub kind: Kind,
-    /// Positions of those that it reads, and whether by key.
-    pub inputs: Vec<(usize, bool)>,
+    /// Positions of those that it reads, and how.
+    pub inputs: Vec<(usize, By)>,
+}
+
+/// How records are dealt out to subtasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// As the job file does where it says nothing.
+    Default,
+    Key,
+    Broadcast,
 }
 
 /// A job without its parallelism, which changes while it lives.
@@ -51,13 +62,13 @@ pub struct World {
     rates: Vec<Option<u64>>,
 }
 
-/// Node by node: uid, kind, and the uids it reads; `*` before one: by key.
+/// Node by node: uid, kind, and the uids it reads; `*` before one: by key; `+`: all records to all subtasks.
 type Shape = &'static [(&'static str, Kind, &'static [&'static str])];
 
-use Kind::{Keyed, Lines, Operator, Sink};
-use Logic::{Count, Final, Initial, Split};
+use Kind::{Keyed, Lines, Operator, Sink, Timed};
+use Logic::{Count, Final, Hold, Initial, Later, Split, Table, Window};
 
-const SHAPES: [Shape; 8] = [
+const SHAPES: [Shape; 15] = [
     &[("lines", Lines, &[]), ("out", Sink, &["lines"])],
     &[
         ("pairs", Keyed, &[]),
@@ -104,15 +115,67 @@ const SHAPES: [Shape; 8] = [
         ("final", Operator(Final), &["*pairs", "*count"]),
         ("out", Sink, &["final", "count"]),
     ],
+    &[
+        ("times", Timed, &[]),
+        ("window", Operator(Window), &["*times"]),
+        ("out", Sink, &["window"]),
+    ],
+    &[
+        ("times", Timed, &[]),
+        ("window", Operator(Window), &["*times"]),
+        ("initial", Operator(Initial), &["window"]),
+        ("again", Operator(Window), &["*initial"]),
+        ("out", Sink, &["window", "again"]),
+    ],
+    &[
+        ("pairs", Keyed, &[]),
+        ("later", Operator(Later), &["*pairs"]),
+        ("out", Sink, &["later"]),
+    ],
+    &[
+        ("times", Timed, &[]),
+        ("window", Operator(Window), &["*times"]),
+        ("pairs", Keyed, &[]),
+        ("later", Operator(Later), &["*pairs", "*window"]),
+        ("final", Operator(Final), &["*later"]),
+        ("each", Sink, &["later"]),
+        ("all", Sink, &["final"]),
+    ],
+    &[
+        ("lines", Lines, &[]),
+        ("hold", Operator(Hold), &["lines"]),
+        ("out", Sink, &["hold"]),
+    ],
+    &[
+        ("lines", Lines, &[]),
+        ("split", Operator(Split), &["lines"]),
+        ("hold", Operator(Hold), &["split"]),
+        ("later", Operator(Later), &["*hold"]),
+        ("count", Operator(Count), &["*later"]),
+        ("out", Sink, &["count", "hold"]),
+    ],
+    &[
+        ("lines", Lines, &[]),
+        ("pairs", Keyed, &[]),
+        ("table", Operator(Table), &["lines", "+pairs"]),
+        ("hold", Operator(Hold), &["table"]),
+        ("out", Sink, &["hold"]),
+    ],
 ];
+
+/// Whether an operator is one of those whose state tells what it has not given yet.
+const fn waits(logic: Logic) -> bool {
+    matches!(logic, Window | Later | Hold | Table)
+}
 
 impl World {
     pub fn draw(random: &mut Random) -> Self {
         let shape = random.pick(&SHAPES);
         let position = |uid: &str| shape.iter().position(|(of, ..)| *of == uid).unwrap_or(0);
-        let input = |from: &&str| match from.strip_prefix('*') {
-            Some(uid) => (position(uid), true),
-            None => (position(from), false),
+        let input = |from: &&str| match (from.strip_prefix('*'), from.strip_prefix('+')) {
+            (Some(uid), _) => (position(uid), By::Key),
+            (None, Some(uid)) => (position(uid), By::Broadcast),
+            (None, None) => (position(from), By::Default),
         };
         let node = |(uid, kind, inputs): &(&'static str, Kind, &[&str])| Node {
             uid,
@@ -120,18 +183,28 @@ impl World {
             inputs: inputs.iter().map(input).collect(),
         };
         let retains = random.percent(30);
+        let timed = |inputs: &[&str]| {
+            let of = |uid: &str| shape.iter().any(|(other, kind, _)| *other == uid && *kind == Timed);
+            inputs.iter().any(|uid| of(uid.trim_start_matches('*')))
+        };
+        // A record that all subtasks are given would be a dead letter of each; one with an event time is no text.
         let operators: Vec<&'static str> = shape
             .iter()
-            .filter(|(_, kind, _)| matches!(kind, Operator(_)))
+            .filter(|(_, kind, inputs)| matches!(kind, Operator(logic) if *logic != Table) && !timed(inputs))
             .map(|(uid, ..)| *uid)
             .collect();
         let picky = (!operators.is_empty() && random.percent(30)).then(|| {
             let fails = [Fails::Panics, Fails::Traps, Fails::Says];
             (*random.pick(&operators), *random.pick(&fails))
         });
-        // What is given at the end would tell each key's own wrong count.
-        let at_end = shape.iter().any(|(_, kind, _)| *kind == Operator(Final));
-        let at_least_once = random.percent(10) && !at_end;
+        // What is given at the end would tell each key's own wrong count; what waits cannot be told from what came twice.
+        let exact = |kind: &Kind| matches!(kind, Operator(logic) if *logic == Final || waits(*logic));
+        let is_exact = shape.iter().any(|(_, kind, _)| exact(kind));
+        let at_least_once = random.percent(10) && !is_exact;
+        // Many states take longer to be stored than others.
+        let has_much = shape
+            .iter()
+            .any(|(_, kind, _)| matches!(kind, Operator(logic) if waits(*logic)));
         Self {
             picky,
             nodes: shape.iter().map(node).collect(),
@@ -139,25 +212,26 @@ impl World {
             retains,
             is_late: random.percent(20),
             at_least_once,
-            settings: settings(random, retains, at_least_once),
+            settings: settings(random, retains, at_least_once, has_much),
             source: format!(
                 "seed = {}\nsplits = {}\nrows = {}\n",
                 random.below(1000),
                 random.range(1, 5),
-                match random.below(4) {
-                    0 => random.range(400, 3000),
-                    _ => random.range(0, 400),
+                match (random.below(4), has_much) {
+                    (0, false) => random.range(400, 3000),
+                    (0, true) => random.range(300, 1500),
+                    (_, false) => random.range(0, 400),
+                    (_, true) => random.range(0, 300),
                 }
             ),
             rates: vec![Some(100), Some(500), Some(2_000), None],
         }
     }
 
-    /// Whether an operator gives something when all has ended.
+    /// Whether an operator gives something when all has ended that would have been something else later.
     pub fn gives_at_end(&self, uid: &str) -> bool {
-        self.nodes
-            .iter()
-            .any(|node| node.uid == uid && node.kind == Operator(Final))
+        let gives = |kind| matches!(kind, Operator(Final | Window));
+        self.nodes.iter().any(|node| node.uid == uid && gives(node.kind))
     }
 
     /// How an operator fails on records that it does not like.
@@ -179,7 +253,7 @@ impl World {
         );
         for (node, parallelism) in self.nodes.iter().zip(parallelism) {
             let table = match node.kind {
-                Lines | Keyed => "source",
+                Lines | Keyed | Timed => "source",
                 Operator(_) => "operator",
                 Sink => "sink",
             };
@@ -187,8 +261,12 @@ impl World {
             let inputs: Vec<String> = node
                 .inputs
                 .iter()
-                .map(|(from, by_key)| {
-                    let by = if *by_key { ", by = \"key\"" } else { "" };
+                .map(|(from, by)| {
+                    let by = match by {
+                        By::Default => "",
+                        By::Key => ", by = \"key\"",
+                        By::Broadcast => ", by = \"broadcast\"",
+                    };
                     format!("{{ from = {:?}{by} }}", self.nodes[*from].uid)
                 })
                 .collect();
@@ -197,18 +275,29 @@ impl World {
             }
             let line = "{ name = \"line\", type = \"string\", len = 9 }";
             let _ = match node.kind {
-                Lines | Keyed => {
-                    let key = if node.kind == Keyed { "key = \"word\"\n" } else { "" };
-                    let word = if node.kind == Keyed {
-                        "{ name = \"word\", type = \"string\", range = [0, 99] }, "
+                Lines | Keyed | Timed => {
+                    let key = if node.kind == Lines { "" } else { "key = \"word\"\n" };
+                    let word = |last: u32| format!("{{ name = \"word\", type = \"string\", range = [0, {last}] }}, ");
+                    // Few keys with event times, so that windows of one key often end together.
+                    let word = match node.kind {
+                        Lines => String::new(),
+                        Timed => word(19),
+                        _ => word(99),
+                    };
+                    let (time, watermark) = if node.kind == Timed {
+                        let bound = random.pick(&["0s", "5ms", "100ms"]);
+                        (
+                            ", { name = \"time\", type = \"u64\", sequence = 0 }",
+                            format!("watermark = {{ timestamp = \"time\", max-out-of-orderness = \"{bound}\" }}\n"),
+                        )
                     } else {
-                        ""
+                        ("", String::new())
                     };
                     let rate = random.pick(&self.rates);
                     let rate = rate.map_or_else(String::new, |rate| format!("rate = {rate}\n"));
                     write!(
                         text,
-                        "connector = \"generator\"\n{rate}{}{key}fields = [{word}{line}]\n",
+                        "connector = \"generator\"\n{rate}{watermark}{}{key}fields = [{word}{line}{time}]\n",
                         self.source
                     )
                 }
@@ -230,7 +319,7 @@ impl World {
 }
 
 /// `[checkpoint]` and `[restart]`.
-fn settings(random: &mut Random, retains: bool, at_least_once: bool) -> String {
+fn settings(random: &mut Random, retains: bool, at_least_once: bool, has_much: bool) -> String {
     let interval = *random.pick(&["3ms", "10ms", "30ms", "100ms", "400ms"]);
     let mut text = format!("[checkpoint]\ninterval = \"{interval}\"\n");
     let mut set = |random: &mut Random, percent: u64, key: &str, values: &[&str]| {
@@ -238,7 +327,8 @@ fn settings(random: &mut Random, retains: bool, at_least_once: bool) -> String {
             let _ = writeln!(text, "{key} = {}", random.pick(values));
         }
     };
-    set(random, 80, "timeout", &["\"200ms\"", "\"2s\"", "\"30s\""]);
+    let shortest = if has_much { "\"1s\"" } else { "\"200ms\"" };
+    set(random, 80, "timeout", &[shortest, "\"2s\"", "\"30s\""]);
     set(random, 20, "min-pause", &["\"5ms\"", "\"200ms\""]);
     set(random, 50, "tolerable-failures", &["1", "3", "1000"]);
     set(random, 30, "max-concurrent", &["2", "3"]);
@@ -267,12 +357,15 @@ pub fn graph(text: &str) -> JobGraph {
     }
 }
 
-/// The settings of each generator of a graph.
-pub fn generators(graph: &JobGraph) -> BTreeMap<String, regraft::graph::job_graph::GeneratorSource> {
+/// The settings of each generator of a graph, and which of its fields is the event time.
+pub fn generators(graph: &JobGraph) -> BTreeMap<String, (GeneratorSource, Option<usize>)> {
     use regraft::graph::job_graph::SourceConnector::Generator;
     let settings = |node: &regraft::graph::job_graph::Node| match &node.kind {
         NodeKind::Source(source) => match &source.connector {
-            Generator(settings) => Some((node.uid.to_string(), settings.clone())),
+            Generator(settings) => {
+                let timestamp = node.watermark.as_ref().and_then(|strategy| strategy.timestamp);
+                Some((node.uid.to_string(), (settings.clone(), timestamp)))
+            }
             _ => None,
         },
         _ => None,
