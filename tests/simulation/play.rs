@@ -436,7 +436,13 @@ impl Play {
             let name = format!("{}/_metadata", path.trim_start_matches("store:///"));
             names.contains(&name)
         };
-        if let Some((newest, ..)) = self.newest.as_ref().filter(|(path, ..)| exists(path)) {
+        // One that a dead process has completed, and that the next one has gone on from.
+        let found = self
+            .objects
+            .gone_on_from(&format!("{}/{}", &CHECKPOINTS[1..], self.entry.id));
+        let later = |of: &JobId, newest: &CheckpointId| *of == self.entry.id && found > Some(newest.0);
+        let newest = self.newest.as_ref().filter(|(path, ..)| exists(path));
+        if let Some((newest, ..)) = newest.filter(|(_, of, newest)| !later(of, newest)) {
             return From::Snapshot(newest.clone());
         }
         let prefix = format!("{}/{}/chk-", &CHECKPOINTS[1..], self.entry.id);

@@ -3,7 +3,8 @@
 //! A put is seen whole or not at all, and is durable when it is answered, as the contract of the store says. Its answer
 //! may be lost. A request goes on when who asked no longer listens; in some seeds a put goes on even when its host has died,
 //! and comes about while the next one runs.
-//! Deletions are durable with the next put only: when the power goes, the last of them may be undone.
+//! Deletions are durable with the next put only: when the power goes, the last of them may be undone. Those of `_metadata`
+//! are durable at once, as the host makes them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,7 @@ use object_store::{
 };
 use regraft::dataflow::control::locked;
 use regraft::environment::Environment as _;
+use regraft::jobs::records::AttemptRecord;
 use regraft::storage::{Storage, StoreError, Stores};
 
 use crate::fate::{Fate, Place, Verdict};
@@ -103,6 +105,15 @@ impl Objects {
             // Nobody who lives knows of it, so it need not be good for anything.
             inner.published.truncate(published);
         }
+    }
+
+    /// The checkpoint that the newest attempt of a job has gone on from, as its records say.
+    pub fn gone_on_from(&self, job: &str) -> Option<u64> {
+        let inner = self.inner();
+        let attempts = under(&inner.objects, &format!("{job}/attempts"));
+        let read = |bytes: &Bytes| serde_json::from_slice::<AttemptRecord>(bytes).ok();
+        let restored = attempts.into_iter().filter_map(|(_, bytes)| read(bytes)?.restored);
+        restored.map(|id| id.0).max()
     }
 
     /// Each `_metadata` that was put since this was last asked.
@@ -314,6 +325,8 @@ impl ObjectStore for SimStore {
                     let location = location?;
                     let name = location.to_string();
                     let delete = move |inner: &mut Inner| match inner.objects.remove(&name) {
+                        // A `_metadata` is always deleted durably.
+                        Some(_) if name.ends_with("/_metadata") => Ok(()),
                         Some(bytes) => {
                             inner.deleted.push((name, bytes));
                             Ok(())
