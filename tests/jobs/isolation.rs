@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::setup::{component, info, stop, text};
-use crate::support::{World, wait_until};
+use crate::support::{Ran, World, wait_until};
 
 const SPLITS: u64 = 8;
 
@@ -243,4 +243,122 @@ fn a_guest_that_loops_on_every_record_does_not_hold_up_a_cancel() {
         asked.elapsed(),
         ran.stderr
     );
+}
+
+/// Numbers: numbers → private → told. The operator numbers its records by a number that it keeps in itself.
+fn private_job(rows: u64, config: &str, settings: &str) -> String {
+    format!(
+        r#"name = "private"
+[checkpoint]
+interval = "50ms"
+[restart]
+strategy = "fixed-delay"
+attempts = 5
+delay = "10ms"
+[[source]]
+uid = "numbers"
+connector = "generator"
+rate = 400
+splits = 1
+rows = {rows}
+key = "user"
+fields = [{{ name = "user", type = "u64", range = [0, 9] }}, {{ name = "n", type = "u64", sequence = 0 }}]
+[[operator]]
+uid = "private"
+module = {private:?}
+inputs = ["numbers"]
+config = {{ {config} }}
+{settings}
+[[sink]]
+uid = "told"
+connector = "file"
+path = "out"
+format = "tsv"
+inputs = ["private"]
+"#,
+        private = component("private"),
+    )
+}
+
+/// What the operator told of each record, in order of the records: which one it was.
+fn told(world: &World) -> Vec<(u64, u64)> {
+    let row = |line: &String| {
+        let (n, seen) = line.split_once('\t').expect("two columns");
+        (n.parse().expect("a number"), seen.parse().expect("a number"))
+    };
+    let mut told: Vec<(u64, u64)> = world.committed("out").iter().map(row).collect();
+    told.sort_unstable();
+    told
+}
+
+/// How often the job was restarted.
+fn restarts(ran: &Ran) -> usize {
+    ran.stderr.matches("; it restarts in ").count()
+}
+
+#[test]
+fn a_record_that_fails_twice_on_a_guest_with_private_state_fails_the_job() {
+    let (rows, bad) = (600, 300);
+    let world = World::new();
+    world.write("job.toml", &private_job(rows, &format!("panic_at = {bad}"), ""));
+    let ran = world.run(&["run", "job.toml"]).exits(1);
+    // Once to find it, from the last checkpoint, and not again.
+    assert_eq!(restarts(&ran), 1, "{}", ran.stderr);
+    let unisolated =
+        "the operator keeps state of its own, so the job goes back to its last checkpoint to find the record";
+    assert!(ran.stderr.contains("goes on from checkpoint "), "{}", ran.stderr);
+    let last = ran.stderr.rsplit("operator \"private\"").next().expect("its failure");
+    assert!(!last.contains(unisolated), "{last}");
+    for expected in [
+        ", subtask 0, failed in process: the module panicked at tests/guests/private/src/lib.rs:".to_owned(),
+        format!(": record {bad} is one too many"),
+        format!("value {{\"n\":{bad}}}, from 00000:{bad}"),
+        "policy: on-trap = \"fail\": the job fails".to_owned(),
+    ] {
+        assert!(last.contains(&expected), "{expected}\n{last}");
+    }
+    // What is committed is what came before it, once, as far as a checkpoint had come.
+    let told = told(&world);
+    assert!(!told.is_empty() && told.len() as u64 <= bad, "{}", told.len());
+    assert!(
+        told.iter().copied().eq((0..told.len() as u64).map(|n| (n, n + 1))),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_guest_with_private_state_that_fails_once_goes_on_from_the_checkpoint() {
+    // An instance runs out of memory after some 200 records. No record is at fault, so none is blamed.
+    let rows = 700;
+    let world = World::new();
+    let limits = "limits = { memory = \"16MiB\" }";
+    world.write("job.toml", &private_job(rows, "leak_bytes = 65536", limits));
+    let ran = world.run(&["run", "job.toml"]).exits(0);
+    assert_eq!(restarts(&ran), 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("goes on from checkpoint "), "{}", ran.stderr);
+    // From then on a new instance is given what the old one had before the call.
+    assert!(
+        ran.stderr.contains("no record of it failed alone; nothing is lost"),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        told(&world).into_iter().eq((0..rows).map(|n| (n, n + 1))),
+        "{:?}",
+        told(&world)
+    );
+}
+
+#[test]
+fn a_dead_letter_of_a_guest_with_private_state_leaves_no_trace_in_it() {
+    let (rows, bad) = (300, 100);
+    let world = World::new();
+    let settings = format!("on-trap = \"dead-letter\"\n{REJECTS}");
+    world.write("job.toml", &private_job(rows, &format!("panic_at = {bad}"), &settings));
+    let ran = world.run(&["run", "job.toml"]).exits(0);
+    assert_eq!(restarts(&ran), 0, "{}", ran.stderr);
+    assert_eq!(rejects(&world).keys().copied().collect::<Vec<_>>(), [bad]);
+    // It had counted the record before it panicked.
+    let others = (0..rows).filter(|n| *n != bad);
+    assert!(told(&world).into_iter().eq(others.zip(1..)), "{:?}", told(&world));
 }

@@ -17,13 +17,14 @@ use serde_json::Value;
 use crate::support::{Attached, Ran, World, root, wait_until};
 
 /// Guest crates, by the uid they are built under.
-const GUESTS: [(&str, &str); 8] = [
+const GUESTS: [(&str, &str); 9] = [
     ("split", "examples/word-count/split"),
     ("count", "examples/word-count/count"),
     ("count-v2", "examples/word-count/count-v2"),
     ("count-v3", "tests/guests/count-v3"),
     ("rolling", "examples/rolling-count/count"),
     ("picky", "tests/guests/picky"),
+    ("private", "tests/guests/private"),
     ("kinds", "tests/guests/kinds"),
     ("parse", "examples/sessions/parse"),
 ];
