@@ -128,6 +128,9 @@ pub(crate) fn increments(settings: &Settings) -> Result<String, Failure> {
             loaded_at = Some(rounds.len());
         }
     }
+    // What a checkpoint would write that has everything.
+    lab.done(&["savepoint", "bench-some-change", "full", "--type", "native"])?;
+    let full = full_bytes(&lab.path().join("full"))?;
     client.cancel(&found).map_err(|error| error.to_string())?;
     while client
         .find("bench-some-change")
@@ -136,7 +139,6 @@ pub(crate) fn increments(settings: &Settings) -> Result<String, Failure> {
         std::thread::sleep(ASK_EVERY / 10);
     }
     drop(running);
-    let most = rounds.values().map(|(written, _)| *written).max().unwrap_or(0);
     let last = rounds.values().map(|(_, full)| *full).max().unwrap_or(0);
     // Those behind the one that had all keys.
     let later: Vec<f64> = rounds
@@ -149,16 +151,16 @@ pub(crate) fn increments(settings: &Settings) -> Result<String, Failure> {
     let mut text = String::from("| one key in a hundred changes between two checkpoints | |\n|---|---|\n");
     let _ = writeln!(text, "| keys | {} |", settings.keys);
     let _ = writeln!(text, "| checkpoints | {} |", rounds.len());
-    let _ = writeln!(text, "| bytes written by the one with the most | {} |", most);
+    let _ = writeln!(text, "| bytes of state in a savepoint of the same job | {full} |");
     let _ = writeln!(
         text,
-        "| bytes written by each later one | {} |",
+        "| bytes written by each later checkpoint | {} |",
         Spread::of(later.clone()).text(0)
     );
     let _ = writeln!(
         text,
-        "| of it, in % of the one with the most | {} |",
-        Spread::of(later.iter().map(|written| written * 100.0 / most as f64)).text(2)
+        "| of it, in % of the savepoint | {} |",
+        Spread::of(later.iter().map(|written| written * 100.0 / full as f64)).text(2)
     );
     let _ = writeln!(
         text,
@@ -192,10 +194,24 @@ fn chain(checkpoints: &std::path::Path) -> Result<(usize, u64), Failure> {
         }
     }
     let (_, path) = newest.ok_or("no checkpoint was kept")?;
+    let files = named_files(&path)?;
+    Ok((files.len(), files.iter().sum()))
+}
+
+/// The size of all state files of the one savepoint in a directory.
+fn full_bytes(savepoints: &std::path::Path) -> Result<u64, Failure> {
+    let entry = std::fs::read_dir(savepoints)?
+        .next()
+        .ok_or("no savepoint was taken")??;
+    Ok(named_files(&entry.path().join("_metadata"))?.iter().sum())
+}
+
+/// The sizes of all Parquet files that a `_metadata` names.
+fn named_files(path: &std::path::Path) -> Result<Vec<u64>, Failure> {
     let metadata: Value = serde_json::from_slice(&std::fs::read(path)?)?;
     let mut files = vec![];
     state_files(&metadata, &mut files);
-    Ok((files.len(), files.iter().sum()))
+    Ok(files)
 }
 
 /// The sizes of all Parquet files that a part of `_metadata` names.

@@ -712,10 +712,10 @@ impl CheckpointStore {
         name: &str,
     ) -> Result<Merged, super::merge::MergeError> {
         let shared = self.shared()?;
-        let savepoint = Savepoint {
+        let savepoint = Arc::new(Savepoint {
             storage: self.location(newest.checkpoint_id)?,
             metadata: (**newest).clone(),
-        };
+        });
         let environment = &*self.0.environment;
         merge
             .run(environment, &savepoint, number, path, (&shared, name), || {

@@ -4,11 +4,12 @@
 //! until the next one does.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use regraft_model::id::{OperatorUid, SubtaskIndex};
 use regraft_model::key_group::{KeyGroup, KeyGroupRange};
 
-use crate::environment::{Environment, run_blocking};
+use crate::environment::{Environment, run_computing};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{Metadata, MetadataError, SavedStateKind, StateEntry, StateFile};
 use crate::savepoint::publish::{state_file, write_file};
@@ -106,7 +107,7 @@ impl Merge {
     pub(super) async fn run(
         self,
         environment: &dyn Environment,
-        savepoint: &Savepoint,
+        savepoint: &Arc<Savepoint>,
         number: u64,
         path: String,
         put: (&Storage, &str),
@@ -130,14 +131,14 @@ impl Merge {
                 return Err(MergeError::Ending);
             }
             for source in &mut sources {
-                source.fill(savepoint, &self.state).await?;
+                source.fill(environment, savepoint, &self.state).await?;
             }
             // What is before this group has been read of every file.
             let Some(groups) = ready(&mut sources) else { break };
             let full = self.full;
-            writer = run_blocking(environment, move || write_groups(writer, groups, full)).await??;
+            writer = run_computing(environment, move || write_groups(writer, groups, full)).await??;
         }
-        let encoded = run_blocking(environment, move || writer.finish()).await??;
+        let encoded = run_computing(environment, move || writer.finish()).await??;
         let key_groups = self
             .files
             .first()
@@ -192,7 +193,12 @@ impl<'a> Source<'a> {
     }
 
     /// Reads on, where nothing is left of what was read.
-    async fn fill(&mut self, savepoint: &Savepoint, state: &StateEntry) -> Result<(), MetadataError> {
+    async fn fill(
+        &mut self,
+        environment: &dyn Environment,
+        savepoint: &Arc<Savepoint>,
+        state: &StateEntry,
+    ) -> Result<(), MergeError> {
         let left = &self.file.groups[self.next.min(self.file.groups.len())..];
         let Some(first) = left.first().filter(|_| self.rows.is_empty()) else {
             return Ok(());
@@ -211,7 +217,10 @@ impl<'a> Source<'a> {
             first: first.first_group,
             last,
         };
-        self.rows = savepoint.read_rows(state, self.file, range).await?.into();
+        let parts = savepoint.read_parts(self.file, range).await?;
+        let (of, state, file) = (savepoint.clone(), state.clone(), self.file.clone());
+        let rows = run_computing(environment, move || of.decode_rows(&state, &file, range, parts)).await??;
+        self.rows = rows.into();
         Ok(())
     }
 }
@@ -262,7 +271,8 @@ fn merge_rows(files: &[StateRows], full: bool) -> Option<StateRows> {
     for (file, rows) in files.iter().enumerate() {
         order.extend((0..rows.len()).map(|row| (rows.keys.get(row), rows.entry_key(row).unwrap_or(&[]), file, row)));
     }
-    order.sort_unstable();
+    // Those of each file are in order: stable sorting finds that out, and merges.
+    order.sort();
     let mut merged = StateRows::new(first.group, first.of);
     let has_entries = files.iter().any(|rows| !rows.entry_keys.is_empty());
     let has_expiry = files.iter().any(|rows| !rows.expires.is_empty());

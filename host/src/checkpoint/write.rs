@@ -13,7 +13,7 @@ use super::describe::{TIMERS, state_entry};
 use super::facts::StoreFailure;
 use super::merge::Merged;
 use crate::dataflow::control::KeyedSnapshot;
-use crate::environment::{Environment, run_blocking};
+use crate::environment::{Environment, run_computing};
 use crate::savepoint::metadata::{Metadata, OperatorEntry, SavedStateKind, StateEntry, StateFile};
 use crate::savepoint::publish::{state_file, write_file};
 use crate::savepoint::rows::{EncodedStateFile, Layout, RowsError, RowsOf, StateFileSpec, StateFileWriter, StateRows};
@@ -168,7 +168,7 @@ impl Target<'_> {
             },
             self.layout,
         );
-        let encoded = run_blocking(self.environment, move || encode(&rows, (of, expires), &like, layout)).await;
+        let encoded = run_computing(self.environment, move || encode(&rows, (of, expires), &like, layout)).await;
         let encoded = encoded.map_err(|error| StoreFailure::Encode(error.to_string()))?;
         encoded.map_err(|error| StoreFailure::Rows {
             uid: part.uid.clone(),

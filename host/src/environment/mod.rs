@@ -37,6 +37,11 @@ pub trait Environment: Send + Sync {
     /// Runs work that blocks where it holds nobody up. Is ready when the work is over, also when it panicked.
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> Task;
 
+    /// As [`Environment::blocking`], for work that computes for long and has time: those who process records come first.
+    fn computing(&self, work: Box<dyn FnOnce() + Send>) -> Task {
+        self.blocking(work)
+    }
+
     /// The files of sinks.
     fn files(&self) -> Arc<dyn FileSystem>;
 }
@@ -54,15 +59,37 @@ pub async fn run_blocking<T: Send + 'static>(
     environment: &dyn Environment,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Panicked> {
+    let (work, result) = with_result(work);
+    environment.blocking(work).await;
+    result()
+}
+
+/// Runs work that computes for long and has time, and gives what it returns.
+///
+/// # Errors
+/// [`Panicked`].
+pub async fn run_computing<T: Send + 'static>(
+    environment: &dyn Environment,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Panicked> {
+    let (work, result) = with_result(work);
+    environment.computing(work).await;
+    result()
+}
+
+/// The work, and what takes its result when it is over.
+fn with_result<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> (Box<dyn FnOnce() + Send>, impl FnOnce() -> Result<T, Panicked>) {
     let slot = Arc::new(Mutex::new(None));
     let result = slot.clone();
     let work = move || {
         let value = work();
         *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
     };
-    environment.blocking(Box::new(work)).await;
-    slot.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()
-        .ok_or(Panicked)
+    let result = move || {
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.take().ok_or(Panicked)
+    };
+    (Box::new(work), result)
 }
