@@ -156,6 +156,7 @@ impl Operator for Kinds {
     fn prefetch(&mut self, _word: &str, _: Any) -> Result<()> {
         for digit in 0..7u64 {
             self.digits.prefetch(&digit);
+            self.recent.prefetch(&digit);
         }
         Ok(())
     }
