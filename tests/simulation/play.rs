@@ -300,6 +300,9 @@ impl Play {
             return Err("somebody spins".to_owned());
         }
         self.objects.apply_late(now);
+        if let Some(wrong) = self.objects.wrong() {
+            return Err(wrong);
+        }
         if let Some(panic) = PANIC.take() {
             return Err(panic);
         }

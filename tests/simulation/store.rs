@@ -6,7 +6,7 @@
 //! Deletions are durable with the next put only: when the power goes, the last of them may be undone. Those of `_metadata`
 //! are durable at once, as the host makes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,7 +22,8 @@ use object_store::{
 use regraft::dataflow::control::locked;
 use regraft::environment::Environment as _;
 use regraft::jobs::records::AttemptRecord;
-use regraft::storage::{Storage, StoreError, Stores};
+use regraft::savepoint::metadata::Metadata;
+use regraft::storage::{Storage, StoreError, Stores, paths};
 
 use crate::fate::{Fate, Place, Verdict};
 use crate::machine::Process;
@@ -38,11 +39,43 @@ struct Inner {
     random: Random,
     /// Names of all `_metadata` since this was last asked.
     published: Vec<String>,
+    /// The objects that each `_metadata` names which is there.
+    named: BTreeMap<String, BTreeSet<String>>,
+    /// What should not have been done.
+    wrong: Option<String>,
     /// Requests that are on their way, by number, and whether each is a put.
     under_way: BTreeMap<u64, (bool, Work)>,
     next: u64,
     /// Puts of dead processes that are done later, and when.
     late: Vec<(u64, Work)>,
+}
+
+impl Inner {
+    /// An object has been deleted: no `_metadata` may name it, unless all of a job that has ended goes.
+    fn note_needed(&mut self, deleted: &str) {
+        let needs = |(_, named): &(&String, &BTreeSet<String>)| named.contains(deleted);
+        let Some((metadata, _)) = self.named.iter().find(needs) else {
+            return;
+        };
+        let job: Vec<&str> = deleted.split('/').take(2).collect();
+        if !self.objects.contains_key(&format!("{}/ended.json", job.join("/"))) {
+            self.wrong = Some(format!("{deleted} is deleted, and {metadata} names it"));
+        }
+    }
+}
+
+/// The objects that a `_metadata` names.
+fn named_by(name: &str, bytes: &Bytes) -> BTreeSet<String> {
+    let Ok(metadata) = Metadata::from_text(bytes, name) else {
+        return BTreeSet::new();
+    };
+    let own = name.trim_end_matches("/_metadata");
+    let job = own.rsplit_once('/').map_or("", |(job, _)| job);
+    let at = |path: &str| match paths::in_shared(path) {
+        Some(name) => format!("{job}/{}/{name}", paths::SHARED_DIR),
+        None => format!("{own}/{path}"),
+    };
+    metadata.files().map(|(path, _)| at(path)).collect()
 }
 
 /// The objects: they outlive processes.
@@ -55,6 +88,8 @@ impl Objects {
             deleted: vec![],
             random: Random::of(seed, "store"),
             published: vec![],
+            named: BTreeMap::new(),
+            wrong: None,
             under_way: BTreeMap::new(),
             next: 0,
             late: vec![],
@@ -103,7 +138,9 @@ impl Objects {
             let published = inner.published.len();
             work(&mut inner);
             // Nobody who lives knows of it, so it need not be good for anything.
-            inner.published.truncate(published);
+            for name in inner.published.split_off(published) {
+                inner.named.remove(&name);
+            }
         }
     }
 
@@ -114,6 +151,11 @@ impl Objects {
         let read = |bytes: &Bytes| serde_json::from_slice::<AttemptRecord>(bytes).ok();
         let restored = attempts.into_iter().filter_map(|(_, bytes)| read(bytes)?.restored);
         restored.map(|id| id.0).max()
+    }
+
+    /// Something has been deleted that was still needed.
+    pub fn wrong(&self) -> Option<String> {
+        self.inner().wrong.clone()
     }
 
     /// Each `_metadata` that was put since this was last asked.
@@ -279,6 +321,7 @@ impl ObjectStore for SimStore {
             inner.deleted.clear();
             if place == Place::PutMetadata {
                 inner.published.push(name.clone());
+                inner.named.insert(name.clone(), named_by(&name, &bytes));
             }
             inner.objects.insert(name, bytes);
             Ok(PutResult {
@@ -326,8 +369,12 @@ impl ObjectStore for SimStore {
                     let name = location.to_string();
                     let delete = move |inner: &mut Inner| match inner.objects.remove(&name) {
                         // A `_metadata` is always deleted durably.
-                        Some(_) if name.ends_with("/_metadata") => Ok(()),
+                        Some(_) if name.ends_with("/_metadata") => {
+                            inner.named.remove(&name);
+                            Ok(())
+                        }
                         Some(bytes) => {
+                            inner.note_needed(&name);
                             inner.deleted.push((name, bytes));
                             Ok(())
                         }
