@@ -23,7 +23,7 @@ use regraft_model::value::{Value, decode};
 use crate::disk::Disk;
 use crate::held::{held, rows};
 use crate::machine::SimClock;
-use crate::model::{AllHeld, Expected, Held, Lines, Model, Offsets, difference};
+use crate::model::{Expected, Held, Lines, Model, Offsets, Position, difference};
 use crate::store::{Objects, SimStore};
 use crate::world::{OUT, World};
 
@@ -71,16 +71,6 @@ pub struct Found {
     pub id: CheckpointId,
     /// What operators have not given yet, for those who count.
     pub holds: Vec<&'static str>,
-}
-
-/// How far a job is.
-pub struct Position {
-    /// Records read.
-    pub read: Offsets,
-    /// Operators that have been told that all has ended.
-    pub finished: BTreeSet<String>,
-    /// What operators have not given yet.
-    pub held: AllHeld,
 }
 
 /// Everything that checks look at.
@@ -148,13 +138,13 @@ impl Scene<'_> {
         Ok(Position {
             read: offsets(savepoint),
             finished: finished(savepoint),
+            ended: ended(savepoint),
             held: held(self.world, savepoint, loaded)?,
         })
     }
 
     fn expect(&self, position: &Position) -> Result<Expected, String> {
-        let finished = |uid: &str| position.finished.contains(uid);
-        self.model.expect(self.world, &position.read, &finished, &position.held)
+        self.model.expect(self.world, position)
     }
 
     /// What users see is exactly what there should be when a job is so far.
@@ -305,6 +295,15 @@ fn restored(savepoint: &Savepoint, graph: &JobGraph, descriptions: &Descriptions
 fn finished(savepoint: &Savepoint) -> BTreeSet<String> {
     let entries = savepoint.metadata.operators.iter().filter(|entry| entry.finished);
     entries.map(|entry| entry.uid.to_string()).collect()
+}
+
+fn ended(savepoint: &Savepoint) -> BTreeMap<String, Vec<u32>> {
+    let ended = |entry: &regraft::savepoint::metadata::OperatorEntry| match entry.finished {
+        true => (0..entry.parallelism).collect(),
+        false => entry.finished_subtasks.clone(),
+    };
+    let entries = savepoint.metadata.operators.iter();
+    entries.map(|entry| (entry.uid.to_string(), ended(entry))).collect()
 }
 
 fn offsets(savepoint: &Savepoint) -> Offsets {

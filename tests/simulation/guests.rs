@@ -49,12 +49,14 @@ pub enum Logic {
     Hold,
     /// Emits the records of its first input, and keeps the keys of its second one.
     Table,
+    /// Emits its records, and at the end which of its subtasks has ended.
+    Ends,
 }
 
 impl Logic {
     /// Whether its instances keep something between calls.
     const fn has_own_state(self) -> bool {
-        matches!(self, Self::Hold | Self::Table)
+        matches!(self, Self::Hold | Self::Table | Self::Ends)
     }
 
     /// Whether it counts the records of each key in a state called `count`.
@@ -85,7 +87,7 @@ pub fn is_bad(value: &[u8]) -> bool {
     value.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 13 == 5
 }
 
-const LOGICS: [(Logic, &str); 8] = [
+const LOGICS: [(Logic, &str); 9] = [
     (Logic::Split, "split"),
     (Logic::Count, "count"),
     (Logic::Final, "final"),
@@ -94,6 +96,7 @@ const LOGICS: [(Logic, &str); 8] = [
     (Logic::Later, "later"),
     (Logic::Hold, "hold"),
     (Logic::Table, "table"),
+    (Logic::Ends, "ends"),
 ];
 
 /// The words of a line: `a` and `b` part them, and two letters are enough for a word.
@@ -317,7 +320,7 @@ impl Operator for Instance {
     fn finish(&mut self, _: Header, keyed: KeyedView<'_>, last: bool) -> Result<Outcome, GuestError> {
         self.call()?;
         if self.logic.has_own_state() {
-            return Ok(self.own.finish(last));
+            return Ok(self.own.finish(self.logic, last));
         }
         if self.logic != Logic::Final {
             return Ok(Call::new(self.access.as_deref(), &keyed).finish(self.logic));

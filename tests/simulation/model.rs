@@ -6,6 +6,7 @@ use regraft::dataflow::source::generator::{GeneratorReader, list};
 use regraft::dataflow::source::{Polled, SourceReader as _};
 use regraft::graph::job_graph::{GeneratorSource, JobGraph};
 
+use crate::guests::own::ended;
 use crate::guests::waiting::{window_line, window_of};
 use crate::guests::{Logic, counted, is_bad, words};
 use crate::world::{Kind, Node, World, generators};
@@ -58,6 +59,18 @@ impl Held {
 
 /// By operator.
 pub type AllHeld = BTreeMap<String, Held>;
+
+/// How far a job is.
+pub struct Position {
+    /// Records read.
+    pub read: Offsets,
+    /// Operators that have been told that all has ended.
+    pub finished: BTreeSet<String>,
+    /// Which of their subtasks have been told, where it is known: also of those that have not been told altogether.
+    pub ended: BTreeMap<String, Vec<u32>>,
+    /// What operators have not given yet.
+    pub held: AllHeld,
+}
 
 /// What a job has done when it has read so much.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -112,21 +125,13 @@ impl Model {
             .collect()
     }
 
-    /// What must have come out when the sources have been read to there; `finished`: which operators have been told that
-    /// all has ended; `held`: what operators have not given yet.
+    /// What must have come out when a job is so far.
     ///
     /// # Errors
     /// A text where an operator holds what it cannot have.
-    pub fn expect(
-        &self,
-        world: &World,
-        read: &Offsets,
-        finished: &dyn Fn(&str) -> bool,
-        held: &AllHeld,
-    ) -> Result<Expected, String> {
+    pub fn expect(&self, world: &World, position: &Position) -> Result<Expected, String> {
         let mut expected = Expected::default();
         let mut emitted: Vec<Vec<Record>> = vec![];
-        let nothing = Held::default();
         for node in &world.nodes {
             let mut inputs: Vec<Vec<&Record>> = node
                 .inputs
@@ -142,10 +147,9 @@ impl Model {
                 }
             }
             let out = match node.kind {
-                Kind::Lines | Kind::Keyed | Kind::Timed => self.read(node.uid, read),
+                Kind::Lines | Kind::Keyed | Kind::Timed => self.read(node.uid, &position.read),
                 Kind::Operator(logic) => {
-                    let held = held.get(node.uid).unwrap_or(&nothing);
-                    let out = operator(node, logic, &inputs, finished(node.uid), held, &mut expected);
+                    let out = operator(node, logic, &inputs, position, &mut expected);
                     out.map_err(|error| format!("operator \"{}\" {error}", node.uid))?
                 }
                 Kind::Sink => {
@@ -177,10 +181,12 @@ fn operator(
     node: &Node,
     logic: Logic,
     inputs: &[Vec<&Record>],
-    finished: bool,
-    held: &Held,
+    position: &Position,
     expected: &mut Expected,
 ) -> Result<Vec<Record>, String> {
+    let nothing = Held::default();
+    let held = position.held.get(node.uid).unwrap_or(&nothing);
+    let finished = position.finished.contains(node.uid);
     let input = || inputs.iter().flatten().copied();
     let uid = || node.uid.to_owned();
     let with = |record: &Record, key: &[u8], value: Vec<u8>| Record {
@@ -224,6 +230,15 @@ fn operator(
             let words = inputs[1].iter().map(|record| record.key.clone());
             expected.words.insert(uid(), words.collect());
             out.extend(inputs[0].iter().copied().cloned());
+        }
+        Logic::Ends => {
+            out.extend(input().cloned());
+            let subtasks = position.ended.get(node.uid).into_iter().flatten();
+            out.extend(subtasks.map(|subtask| Record {
+                key: vec![],
+                value: ended(*subtask),
+                time: i64::MIN,
+            }));
         }
     }
     if logic.counts() {

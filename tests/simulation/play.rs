@@ -14,11 +14,11 @@ use regraft::jobs::status::JobStatus;
 use regraft_model::id::{CheckpointId, JobId};
 
 use crate::boot::{Boot, Entry, From, boot, descriptions};
-use crate::check::{Found, Position, Scene};
+use crate::check::{Found, Scene};
 use crate::disk::Disk;
 use crate::fate::{self, Fate, Place};
 use crate::machine::{Machine, Process, Stepped};
-use crate::model::{AllHeld, Model};
+use crate::model::{AllHeld, Model, Position};
 use crate::random::Random;
 use crate::store::Objects;
 use crate::trace::logged;
@@ -400,10 +400,12 @@ impl Play {
         match (end.status, &end.savepoint) {
             (JobStatus::Finished, None) => {
                 // All have given what they had.
-                let uids = self.world.nodes.iter().map(|node| node.uid.to_owned());
+                let uids = || self.world.nodes.iter().map(|node| node.uid.to_owned());
+                let subtasks: Vec<u32> = (0..self.world.fixed().unwrap_or(0) as u32).collect();
                 self.scene().output(&Position {
                     read: self.model.end(),
-                    finished: uids.collect(),
+                    finished: uids().collect(),
+                    ended: uids().map(|uid| (uid, subtasks.clone())).collect(),
                     held: AllHeld::new(),
                 })?;
                 Ok(Life::Done)

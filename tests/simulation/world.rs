@@ -59,6 +59,7 @@ pub struct World {
     pub at_least_once: bool,
     settings: String,
     source: String,
+    fixed: u64,
     rates: Vec<Option<u64>>,
 }
 
@@ -66,9 +67,9 @@ pub struct World {
 type Shape = &'static [(&'static str, Kind, &'static [&'static str])];
 
 use Kind::{Keyed, Lines, Operator, Sink, Timed};
-use Logic::{Count, Final, Hold, Initial, Later, Split, Table, Window};
+use Logic::{Count, Ends, Final, Hold, Initial, Later, Split, Table, Window};
 
-const SHAPES: [Shape; 15] = [
+const SHAPES: [Shape; 16] = [
     &[("lines", Lines, &[]), ("out", Sink, &["lines"])],
     &[
         ("pairs", Keyed, &[]),
@@ -161,11 +162,17 @@ const SHAPES: [Shape; 15] = [
         ("hold", Operator(Hold), &["table"]),
         ("out", Sink, &["hold"]),
     ],
+    &[
+        ("lines", Lines, &[]),
+        ("hold", Operator(Hold), &["lines"]),
+        ("ends", Operator(Ends), &["hold"]),
+        ("out", Sink, &["ends"]),
+    ],
 ];
 
 /// Whether an operator is one of those whose state tells what it has not given yet.
 const fn waits(logic: Logic) -> bool {
-    matches!(logic, Window | Later | Hold | Table)
+    matches!(logic, Window | Later | Hold | Table | Ends)
 }
 
 impl World {
@@ -224,13 +231,14 @@ impl World {
                     (_, true) => random.range(0, 300),
                 }
             ),
+            fixed: random.range(1, 4),
             rates: vec![Some(100), Some(500), Some(2_000), None],
         }
     }
 
     /// Whether an operator gives something when all has ended that would have been something else later.
     pub fn gives_at_end(&self, uid: &str) -> bool {
-        let gives = |kind| matches!(kind, Operator(Final | Window));
+        let gives = |kind| matches!(kind, Operator(Final | Window | Ends));
         self.nodes.iter().any(|node| node.uid == uid && gives(node.kind))
     }
 
@@ -239,8 +247,17 @@ impl World {
         self.picky.filter(|(of, _)| *of == uid).map(|(_, fails)| fails)
     }
 
+    /// The parallelism of all nodes, where it is the same all the time: some say what each subtask has done.
+    pub fn fixed(&self) -> Option<u64> {
+        let says = self.nodes.iter().any(|node| node.kind == Operator(Ends));
+        says.then_some(self.fixed)
+    }
+
     /// A parallelism for each node.
     pub fn parallelism(&self, random: &mut Random) -> Vec<u64> {
+        if let Some(fixed) = self.fixed() {
+            return vec![fixed; self.nodes.len()];
+        }
         let most = *random.pick(&[1, 2, 3, 4]);
         self.nodes.iter().map(|_| random.range(1, most)).collect()
     }

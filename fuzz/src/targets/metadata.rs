@@ -85,6 +85,7 @@ const WORDS: [&str; 64] = [
     "identity",
     "watermarks",
     "finished",
+    "finished_subtasks",
     "../x",
     "_metadata",
     "u64",

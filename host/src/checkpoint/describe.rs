@@ -89,6 +89,7 @@ pub(super) fn entry(node: &Node, facts: &JobFacts) -> OperatorEntry {
         sink,
         watermarks: vec![],
         finished: false,
+        finished_subtasks: vec![],
         subtasks: vec![],
     }
 }

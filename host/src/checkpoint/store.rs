@@ -202,9 +202,14 @@ impl Snapshot<'_> {
                 continue;
             };
             entry.watermarks.push(*watermark);
+            if part.finished.contains(uid) {
+                entry.finished_subtasks.push(part.subtask.index);
+            }
             // Where one subtask has not finished, the operator has not.
-            let first = entry.watermarks.len() == 1;
-            entry.finished = part.finished.contains(uid) && (first || entry.finished);
+            entry.finished = entry.finished_subtasks.len() == entry.parallelism as usize;
+            if entry.finished {
+                entry.finished_subtasks.clear();
+            }
         }
         for uid in uids {
             let Some(entry) = self.entries.get_mut(uid) else {

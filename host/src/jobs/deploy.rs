@@ -63,8 +63,8 @@ pub struct RestoredState {
     pub sinks: HashMap<OperatorUid, serde_json::Value>,
     /// Where each uid's watermark stood.
     pub watermarks: HashMap<OperatorUid, i64>,
-    /// Operators whose `finish` has run: what they emitted then is output already.
-    pub finished: HashSet<OperatorUid>,
+    /// Subtasks of operators whose `finish` has run: what they emitted then is output already.
+    pub finished: HashSet<(OperatorUid, u32)>,
     /// Operator state and private state, by uid and subtask.
     pub operator: HashMap<(OperatorUid, u32), Vec<OperatorState>>,
     /// Of each uid whose state is that of a checkpoint of the same job at the same parallelism, that checkpoint: the next one
@@ -450,7 +450,7 @@ fn chained(
                 seed,
             };
             let mut operator = OperatorNode::new(parts);
-            operator.set_finished(restored.finished.contains(&node.uid));
+            operator.set_finished(restored.finished.contains(&(node.uid.clone(), subtask)));
             ChainedKind::Operator(Box::new(operator))
         }
         NodeKind::Sink(sink) => {

@@ -94,9 +94,8 @@ pub async fn load(
     for operator in &plan.operators {
         let uid = &operator.uid;
         loaded.state.watermarks.insert(uid.clone(), operator.watermark);
-        if operator.finished {
-            loaded.state.finished.insert(uid.clone());
-        }
+        let finished = operator.finished.iter().map(|subtask| (uid.clone(), *subtask));
+        loaded.state.finished.extend(finished);
         let mut items = Items::default();
         for (subtask, part) in operator.subtasks.iter().enumerate() {
             if operator.kind == EntryKind::Source {

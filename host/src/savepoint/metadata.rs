@@ -213,6 +213,9 @@ pub struct OperatorEntry {
     /// Whether all inputs had ended and `finish` had run: it does not run again unless more records come.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finished: bool,
+    /// Where that holds for some subtasks and not for all: which, in order. At another parallelism it says nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finished_subtasks: Vec<u32>,
     /// What each subtask did for this snapshot, in order; empty: not recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subtasks: Vec<SubtaskRecord>,

@@ -78,8 +78,8 @@ pub struct RestoredOperator {
     pub kind: EntryKind,
     /// The least watermark of the old subtasks; `NO_TIMESTAMP` where none is known.
     pub watermark: EventTime,
-    /// Whether `finish` had run.
-    pub finished: bool,
+    /// Those of its new subtasks for which `finish` had run.
+    pub finished: Vec<u32>,
     /// Its new subtasks, in order.
     pub subtasks: Vec<RestoredSubtask>,
     /// States that the new job declares and the savepoint does not have: they start empty.

@@ -131,6 +131,7 @@ pub(super) fn entry(name: &str, kind: EntryKind, parallelism: u32) -> OperatorEn
         sink: None,
         watermarks: vec![],
         finished: false,
+        finished_subtasks: vec![],
         subtasks: vec![],
     }
 }

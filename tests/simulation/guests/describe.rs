@@ -39,7 +39,10 @@ pub fn describe(logic: Logic) -> Description {
         inputs: inputs.iter().map(|name| input(name)).collect(),
         outputs: vec![port("out", emits_words.then(|| key("word")), PortValue::Text)],
         timers: timers(logic),
-        finish: matches!(logic, Logic::Final | Logic::Window | Logic::Later | Logic::Hold),
+        finish: matches!(
+            logic,
+            Logic::Final | Logic::Window | Logic::Later | Logic::Hold | Logic::Ends
+        ),
         operator_states: operator_states(logic),
         ..Description::default()
     }
@@ -65,7 +68,7 @@ fn states(logic: Logic) -> Vec<StateDescription> {
             state(LIST, StateKind::List, Type::Bytes, false),
             count(StateKind::Aggregating),
         ],
-        Logic::Split | Logic::Initial | Logic::Hold | Logic::Table => vec![],
+        Logic::Split | Logic::Initial | Logic::Hold | Logic::Table | Logic::Ends => vec![],
     }
 }
 

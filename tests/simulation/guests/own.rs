@@ -64,6 +64,11 @@ pub fn seen(item: &[u8]) -> Result<(u64, u64), String> {
     Ok((u64::from_le_bytes(*subtask), u64::from_le_bytes(*count)))
 }
 
+/// What a subtask says when it has ended.
+pub fn ended(subtask: u32) -> Vec<u8> {
+    format!("subtask {subtask} has ended").into_bytes()
+}
+
 impl Own {
     pub fn new(context: &OpenContext) -> Self {
         Self {
@@ -80,7 +85,7 @@ impl Own {
             let key = at.map_or(&[][..], |at| item(keyed.key_data, keyed.key_ends, at));
             let value = item(batch.value_data, batch.value_ends, row);
             match (logic, batch.input) {
-                (Logic::Table, 0) => {
+                (Logic::Table, 0) | (Logic::Ends, _) => {
                     out.parents.push(row as u32);
                     out.values.push(value);
                 }
@@ -109,10 +114,13 @@ impl Own {
     }
 
     /// The rest is given at the end.
-    pub fn finish(&mut self, last: bool) -> Outcome {
+    pub fn finish(&mut self, logic: Logic, last: bool) -> Outcome {
         assert!(last, "an operator without keys was given some");
         let mut out = Output::default();
         self.give(&mut out);
+        if logic == Logic::Ends {
+            out.values.push(&ended(self.subtask));
+        }
         Outcome {
             outputs: vec![out],
             ..Outcome::default()

@@ -20,7 +20,10 @@ pub(super) fn subtasks(
             key_groups: range_of(index, parallelism, max_parallelism),
             reads: states
                 .iter()
-                .flat_map(|state| reads(state, index, parallelism, max_parallelism))
+                .flat_map(|state| match state.kind {
+                    SavedStateKind::OperatorList if !finished_alone(node, entry).is_empty() => own_reads(state, index),
+                    _ => reads(state, index, parallelism, max_parallelism),
+                })
                 .collect(),
             splits: Vec::new(),
         })
@@ -34,6 +37,30 @@ pub(super) fn subtasks(
         }
     }
     subtasks
+}
+
+/// The subtasks that had finished where others had not, at the parallelism that they had: they do not finish again.
+pub(super) fn finished_alone<'a>(node: &NewNode, entry: &'a OperatorEntry) -> &'a [u32] {
+    if node.parallelism == entry.parallelism {
+        &entry.finished_subtasks
+    } else {
+        &[]
+    }
+}
+
+/// What the subtask itself has written of a list: one that has finished must not be given what another is to finish.
+fn own_reads(state: &StateEntry, index: u32) -> Vec<StateRead> {
+    let own = state
+        .files
+        .iter()
+        .filter(|file| file.subtask.0 == index && file.entries > 0);
+    own.map(|file| StateRead {
+        state: state.name.clone(),
+        kind: state.kind,
+        file: file.clone(),
+        part: Part::Items(0..file.entries),
+    })
+    .collect()
 }
 
 /// What one subtask reads of a state, in order of the old subtasks.

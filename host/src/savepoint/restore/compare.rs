@@ -327,7 +327,10 @@ fn restored_operator(node: &NewNode, entry: &OperatorEntry, kept: Kept<'_>, max_
         uid: node.uid.clone(),
         kind: node.kind,
         watermark: entry.watermarks.iter().copied().min().unwrap_or(NO_TIMESTAMP),
-        finished: entry.finished,
+        finished: match entry.finished {
+            true => (0..node.parallelism).collect(),
+            false => assign::finished_alone(node, entry).to_vec(),
+        },
         subtasks: assign::subtasks(node, entry, &kept.states, max_parallelism),
         new_states: declared
             .filter(|state| !is_saved(&state.name))

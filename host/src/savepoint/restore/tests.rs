@@ -10,7 +10,7 @@ use regraft_model::schema::Type;
 use serde_json::json;
 
 use super::*;
-use crate::savepoint::metadata::{Metadata, StateEntry};
+use crate::savepoint::metadata::{Metadata, OperatorEntry, StateEntry};
 use crate::savepoint::rows::GroupExtent;
 use crate::savepoint::test_data::{self, description, uid};
 
@@ -144,24 +144,33 @@ proptest! {
             file.entries = *size;
         }
         let total: u64 = sizes.iter().sum();
-        let items = |state: &StateEntry| -> Vec<Vec<(u32, u64)>> {
+        let items = |state: &StateEntry, entry: &OperatorEntry| -> Vec<Vec<(u32, u64)>> {
             let read = |read: &StateRead| match &read.part {
                 Part::Items(range) => range.clone().map(|i| (read.file.subtask.0, i)).collect::<Vec<_>>(),
                 Part::KeyGroups(_) => vec![],
             };
-            assign::subtasks(&node, &entry, &[state], 128).iter().map(|s| s.reads.iter().flat_map(read).collect()).collect()
+            assign::subtasks(&node, entry, &[state], 128).iter().map(|s| s.reads.iter().flat_map(read).collect()).collect()
         };
         state.kind = SavedStateKind::OperatorList;
         let all: Vec<_> = (0u32..).zip(&sizes).flat_map(|(s, n)| (0..*n).map(move |i| (s, i))).collect();
-        let shares = items(&state);
+        let shares = items(&state, &entry);
         prop_assert_eq!(shares.concat(), all.clone());
         let (least, most) = (shares.iter().map(Vec::len).min(), shares.iter().map(Vec::len).max());
         prop_assert!(most.unwrap_or(0) - least.unwrap_or(0) <= 1);
+        // One that has finished is given its own and nothing else, where there are as many of them.
+        let partly = OperatorEntry { finished_subtasks: vec![0], ..entry.clone() };
+        let owns = items(&state, &partly);
+        if to == entry.parallelism {
+            prop_assert!((0u32..).zip(&owns).all(|(own, share)| share.iter().all(|(subtask, _)| *subtask == own)));
+            prop_assert_eq!(owns.concat(), all.clone());
+        } else {
+            prop_assert_eq!(owns, shares);
+        }
         state.kind = SavedStateKind::OperatorUnion;
-        prop_assert!(items(&state).iter().all(|share| *share == all));
+        prop_assert!(items(&state, &entry).iter().all(|share| *share == all));
         state.kind = SavedStateKind::OperatorBroadcast;
         let first = sizes.iter().find(|size| **size > 0).copied().unwrap_or(0);
-        prop_assert!(items(&state).iter().all(|share| share.len() as u64 == first));
+        prop_assert!(items(&state, &entry).iter().all(|share| share.len() as u64 == first));
         prop_assert!(first <= total);
     }
 }
@@ -366,4 +375,21 @@ async fn operator_states_are_compared_by_their_own_names() {
     let keyed = &planned.operators[2].subtasks[0].reads[0].part;
     assert_eq!(*keyed, Part::KeyGroups(range_of(0, 2, 128)));
     assert!(range_of(0, 2, 128).contains(KeyGroup(5)));
+}
+
+#[tokio::test]
+async fn subtasks_that_have_finished_alone_are_finished_at_the_same_parallelism() {
+    let mut metadata = sample().await;
+    let mut finished = |all: bool, some: &[u32], parallelism: u32| {
+        let saved = metadata.operators.iter_mut().find(|entry| entry.uid == uid("count"));
+        let saved = saved.expect("an operator");
+        assert_eq!(saved.parallelism, 2);
+        (saved.finished, saved.finished_subtasks) = (all, some.to_vec());
+        let plan = plan(&metadata, &same_job(parallelism), &RestoreOptions::default()).expect("the same job");
+        plan.operators[2].finished.clone()
+    };
+    assert_eq!(finished(false, &[1], 2), [1]);
+    assert_eq!(finished(false, &[1], 3), [0; 0]);
+    assert_eq!(finished(true, &[], 3), [0, 1, 2]);
+    assert_eq!(finished(false, &[], 2), [0; 0]);
 }
