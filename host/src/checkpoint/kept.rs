@@ -245,6 +245,7 @@ impl CheckpointStore {
         };
         let target = Target {
             environment,
+            timeout: facts.graph.checkpoint.timeout,
             own: &own,
             layout: Layout::Native,
             shared: Some(Shared {

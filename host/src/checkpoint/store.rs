@@ -34,6 +34,7 @@ pub async fn store(
 ) -> Result<Stored, StoreFailure> {
     let target = Target {
         environment,
+        timeout: facts.graph.checkpoint.timeout,
         own: storage,
         layout: how.layout,
         shared: None,

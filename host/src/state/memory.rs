@@ -119,6 +119,8 @@ struct Sweep {
     from: Stamp,
     /// Whether it is an increment, in which removals are told.
     increment: bool,
+    /// What the last key group came to, by bound state.
+    last: Vec<sweep::Size>,
 }
 
 /// Goes round in the background and drops what has expired.

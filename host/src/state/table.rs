@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 
 use super::arena::{Arena, Block};
 use super::mark::{Mark, Stamp};
-use super::short::{copy, equal};
+use super::short::{append, copy, equal};
 
 /// Bytes of key and blob that fit into a slot.
 const INLINE: usize = 48;
@@ -84,11 +84,29 @@ impl DerefMut for Slots {
     }
 }
 
-/// An entry saved before its first write after a mark.
-#[derive(Debug)]
+/// Entries that were saved before their first writes after a mark, one after the other.
+#[derive(Debug, Default)]
 struct Saved {
-    key: Box<[u8]>,
-    blob: Box<[u8]>,
+    bytes: Vec<u8>,
+    /// Of each: the lengths of key and blob.
+    lengths: Vec<(u32, u32)>,
+}
+
+impl Saved {
+    #[inline]
+    fn push(&mut self, entry: &[u8], key: u32, blob: u32) {
+        append(&mut self.bytes, entry);
+        self.lengths.push((key, blob));
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = self.bytes.as_slice();
+        self.lengths.iter().map(move |&(key, blob)| {
+            let (entry, after) = rest.split_at(key as usize + blob as usize);
+            rest = after;
+            entry.split_at(key as usize)
+        })
+    }
 }
 
 /// The entries of one key group.
@@ -104,13 +122,13 @@ pub struct Table {
     spilled: Vec<Box<[u8]>>,
     spilled_free: Vec<u32>,
     /// Entries as they were at the mark of the snapshot under way.
-    saved: Vec<Saved>,
+    saved: Saved,
 }
 
 impl Table {
     /// An empty table, whose slots will be in the arena.
     #[must_use]
-    pub const fn new(arena: Arena) -> Self {
+    pub fn new(arena: Arena) -> Self {
         let slots = Slots { block: None, len: 0 };
         Self {
             slots,
@@ -120,7 +138,7 @@ impl Table {
             changes: 0,
             spilled: vec![],
             spilled_free: vec![],
-            saved: vec![],
+            saved: Saved::default(),
         }
     }
 
@@ -243,11 +261,15 @@ impl Table {
     fn save(&mut self, at: usize, mark: Mark) {
         let slot = &self.slots[at];
         if mark.saves(slot.stamp) {
-            let (key, blob) = self.bytes_of(slot).split_at(slot.key_len as usize);
-            self.saved.push(Saved {
-                key: key.into(),
-                blob: blob.into(),
-            });
+            let len = slot.key_len as usize + slot.blob_len as usize;
+            // Not by `bytes_of`, which would borrow all of the table.
+            let entry = if len <= INLINE {
+                &slot.data[..len]
+            } else {
+                let [a, b, c, d, ..] = slot.data;
+                &*self.spilled[u32::from_le_bytes([a, b, c, d]) as usize]
+            };
+            self.saved.push(entry, slot.key_len, slot.blob_len);
         }
     }
 
@@ -387,13 +409,13 @@ impl Table {
                 each(key, blob);
             }
         }
-        for saved in std::mem::take(&mut self.saved) {
-            each(&saved.key, &saved.blob);
+        for (key, blob) in std::mem::take(&mut self.saved).iter() {
+            each(key, blob);
         }
     }
 
     /// Forgets what was saved.
     pub fn drop_saved(&mut self) {
-        self.saved = vec![];
+        self.saved = Saved::default();
     }
 }

@@ -164,7 +164,7 @@ impl StateFileWriter {
         Ok(())
     }
 
-    /// Finds the rows that are to be written, in order of their keys. Most comparisons end at the first eight bytes.
+    /// Finds the rows that are to be written, in order of their keys: by the first eight bytes, and then by the rest.
     fn sort(&mut self, rows: &StateRows) {
         let head = if self.by_position { position } else { head };
         let (keys, only) = (&rows.keys, self.only);
@@ -174,9 +174,16 @@ impl StateFileWriter {
                 self.order.push((head(keys.get(row)), row as u32));
             }
         }
+        self.order.sort_unstable_by_key(|(head, _)| *head);
+        // Hardly any are alike in those; where entries of a key are, all of its are.
         let rest = |row: u32| (keys.get(row as usize), rows.entry_key(row as usize));
-        self.order
-            .sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| rest(a.1).cmp(&rest(b.1))));
+        for alike in self
+            .order
+            .chunk_by_mut(|a, b| a.0 == b.0)
+            .filter(|alike| alike.len() > 1)
+        {
+            alike.sort_unstable_by(|a, b| rest(a.1).cmp(&rest(b.1)));
+        }
     }
 
     fn write_row(&mut self, group: u16, row: &Row<'_>) -> Result<(), RowsError> {
@@ -286,14 +293,20 @@ fn checksum_of(bytes: &Bytes, range: Range<u64>) -> String {
 
 fn properties(spec: &StateFileSpec<'_>) -> Result<WriterProperties, RowsError> {
     let note = |key: &str, value: String| KeyValue::new(format!("regraft.{key}"), value);
-    Ok(WriterProperties::builder()
+    let builder = match spec.layout {
+        // What people query.
+        Layout::Canonical => WriterProperties::builder()
+            .set_column_dictionary_enabled(ColumnPath::from(KEY_GROUP), true)
+            .set_column_dictionary_enabled(ColumnPath::from(SCHEMA), true)
+            .set_statistics_enabled(EnabledStatistics::Chunk),
+        // What is to be written fast, and read whole.
+        Layout::Native => WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None),
+    };
+    Ok(builder
         .set_created_by(concat!("regraft ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         // Keys do not repeat and counters hardly do: a dictionary costs more than it saves.
         .set_dictionary_enabled(false)
-        .set_column_dictionary_enabled(ColumnPath::from(KEY_GROUP), true)
-        .set_column_dictionary_enabled(ColumnPath::from(SCHEMA), true)
-        .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_offset_index_disabled(true)
         .set_key_value_metadata(Some(vec![
             note("layout", spec.layout.to_string()),

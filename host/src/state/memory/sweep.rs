@@ -35,6 +35,34 @@ impl<'a> Row<'a> {
     }
 }
 
+/// How much the rows of a key group were: those of the next are about as much.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    rows: usize,
+    keys: usize,
+    values: usize,
+}
+
+impl Size {
+    const fn of(rows: &StateRows) -> Self {
+        Self {
+            rows: rows.schemas.len(),
+            keys: rows.keys.data.len(),
+            values: rows.values.data.len(),
+        }
+    }
+
+    /// Makes room for as much, and some more.
+    fn reserve(self, rows: &mut StateRows) {
+        let more = |size: usize| size + size / 16;
+        rows.schemas.reserve(more(self.rows));
+        rows.keys.ends.reserve(more(self.rows));
+        rows.keys.data.reserve(more(self.keys));
+        rows.values.ends.reserve(more(self.rows));
+        rows.values.data.reserve(more(self.values));
+    }
+}
+
 /// The rows of one key group, by state.
 struct Output<'a> {
     sweep: &'a Sweep,
@@ -85,6 +113,7 @@ impl MemoryBackend {
             next: 0,
             from,
             increment: base.is_some(),
+            last: vec![],
         });
         base
     }
@@ -129,7 +158,13 @@ impl MemoryBackend {
             sweep,
             now: self.now,
             rows: states
-                .map(|at| StateRows::new(group, RowsOf::State(at as u16)))
+                .map(|at| {
+                    let mut rows = StateRows::new(group, RowsOf::State(at as u16));
+                    if let Some(last) = sweep.last.get(at) {
+                        last.reserve(&mut rows);
+                    }
+                    rows
+                })
                 .collect(),
         };
         let table = &mut self.tables[position];
@@ -158,7 +193,11 @@ impl MemoryBackend {
             }
         }
         let mut rows = out.rows;
-        rows.push(self.timers.sweep(position, group, mark, sweep.increment));
+        let (sizes, increment) = (rows.iter().map(Size::of).collect(), sweep.increment);
+        if let Some(sweep) = &mut self.snapshot {
+            sweep.last = sizes;
+        }
+        rows.push(self.timers.sweep(position, group, mark, increment));
         rows
     }
 }
