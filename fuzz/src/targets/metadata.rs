@@ -24,7 +24,7 @@ pub(super) const TARGET: Target = Target {
 };
 
 /// Keys and words of the format.
-const WORDS: [&str; 64] = [
+const WORDS: [&str; 65] = [
     "format",
     "canonical",
     "native",
