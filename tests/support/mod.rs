@@ -7,7 +7,7 @@
     reason = "a test that cannot be set up has failed"
 )]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -91,7 +91,15 @@ impl World {
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path().join(name);
         std::fs::create_dir_all(path.parent().expect("in a directory")).expect("directory");
-        std::fs::write(&path, text).expect("written");
+        let old = std::fs::read(&path).unwrap_or_default();
+        match text.as_bytes().strip_prefix(old.as_slice()) {
+            // A job that follows the file must never see it shorter than it was.
+            Some(more) if !old.is_empty() => {
+                let file = std::fs::OpenOptions::new().append(true).open(&path);
+                file.and_then(|mut file| file.write_all(more)).expect("appended");
+            }
+            _ => std::fs::write(&path, text).expect("written"),
+        }
         path
     }
 

@@ -245,7 +245,6 @@ impl CheckpointStore {
         };
         let target = Target {
             environment,
-            timeout: facts.graph.checkpoint.timeout,
             own: &own,
             layout: Layout::Native,
             shared: Some(Shared {

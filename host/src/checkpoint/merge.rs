@@ -5,12 +5,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use regraft_model::id::{OperatorUid, SubtaskIndex};
 use regraft_model::key_group::{KeyGroup, KeyGroupRange};
 
-use crate::environment::{Environment, Panicked, run_blocking, run_computing};
+use crate::environment::{Environment, run_computing};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{Metadata, MetadataError, SavedStateKind, StateEntry, StateFile};
 use crate::savepoint::publish::{state_file, write_file};
@@ -18,8 +17,8 @@ use crate::savepoint::rows::{EncodedStateFile, Layout, RowsError, StateFileSpec,
 use crate::state::rows::REMOVED;
 use crate::storage::{Storage, StoreError, paths};
 
-/// About so many bytes of a file are read at once: also what a job that ends may have to wait for.
-const READ_BYTES: u64 = 1 << 20;
+/// About so many bytes of a file are read at once.
+const READ_BYTES: u64 = 4 << 20;
 
 /// Neighbours that are to be one file.
 #[derive(Debug, Clone)]
@@ -99,9 +98,6 @@ pub(super) enum MergeError {
     Ending,
 }
 
-/// For so long a merge lets those who process records go first.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 impl Merge {
     /// Reads the neighbours and writes the file; `path` is how `_metadata` will name it, `name` its name in `savepoint`'s
     /// shared directory. `savepoint` is a checkpoint that refers to the neighbours. Stops early where `ending` says so.
@@ -130,22 +126,19 @@ impl Merge {
         };
         let mut writer = StateFileWriter::new(&spec)?;
         let mut sources: Vec<Source<'_>> = self.files.iter().map(Source::new).collect();
-        let clock = environment.clock();
-        let until = clock.monotonic_ns() + PATIENCE.as_nanos() as u64;
         loop {
             if ending() {
                 return Err(MergeError::Ending);
             }
-            let patient = clock.monotonic_ns() < until;
             for source in &mut sources {
-                source.fill((environment, patient), savepoint, &self.state).await?;
+                source.fill(environment, savepoint, &self.state).await?;
             }
             // What is before this group has been read of every file.
             let Some(groups) = ready(&mut sources) else { break };
             let full = self.full;
-            writer = compute((environment, patient), move || write_groups(writer, groups, full)).await??;
+            writer = run_computing(environment, move || write_groups(writer, groups, full)).await??;
         }
-        let encoded = run_blocking(environment, move || writer.finish()).await??;
+        let encoded = run_computing(environment, move || writer.finish()).await??;
         let key_groups = self
             .files
             .first()
@@ -181,18 +174,6 @@ impl Merge {
     }
 }
 
-/// Computes; whoever is patient lets those who process records go first.
-async fn compute<T: Send + 'static>(
-    (environment, patient): (&dyn Environment, bool),
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Panicked> {
-    if patient {
-        run_computing(environment, work).await
-    } else {
-        run_blocking(environment, work).await
-    }
-}
-
 /// A file that is read from its beginning to its end.
 struct Source<'a> {
     file: &'a StateFile,
@@ -214,7 +195,7 @@ impl<'a> Source<'a> {
     /// Reads on, where nothing is left of what was read.
     async fn fill(
         &mut self,
-        how: (&dyn Environment, bool),
+        environment: &dyn Environment,
         savepoint: &Arc<Savepoint>,
         state: &StateEntry,
     ) -> Result<(), MergeError> {
@@ -238,7 +219,7 @@ impl<'a> Source<'a> {
         };
         let parts = savepoint.read_parts(self.file, range).await?;
         let (of, state, file) = (savepoint.clone(), state.clone(), self.file.clone());
-        let rows = compute(how, move || of.decode_rows(&state, &file, range, parts)).await??;
+        let rows = run_computing(environment, move || of.decode_rows(&state, &file, range, parts)).await??;
         self.rows = rows.into();
         Ok(())
     }

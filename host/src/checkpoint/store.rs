@@ -34,7 +34,6 @@ pub async fn store(
 ) -> Result<Stored, StoreFailure> {
     let target = Target {
         environment,
-        timeout: facts.graph.checkpoint.timeout,
         own: storage,
         layout: how.layout,
         shared: None,

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use regraft_guest_runtime::call::OperatorState;
 use regraft_model::id::{CheckpointId, OperatorUid, SubtaskIndex};
@@ -14,18 +13,13 @@ use super::describe::{TIMERS, state_entry};
 use super::facts::StoreFailure;
 use super::merge::Merged;
 use crate::dataflow::control::KeyedSnapshot;
-use crate::environment::{Environment, Panicked, run_blocking, run_computing};
+use crate::environment::{Environment, run_computing};
 use crate::savepoint::metadata::{Metadata, OperatorEntry, SavedStateKind, StateEntry, StateFile};
 use crate::savepoint::publish::{state_file, write_file};
 use crate::savepoint::rows::{EncodedStateFile, Layout, RowsError, RowsOf, StateFileSpec, StateFileWriter, StateRows};
 use crate::state::rows::split_timer_entry;
 use crate::storage::paths::StateFileName;
 use crate::storage::{Storage, paths};
-
-/// For so long at most encoding lets those who process records go first.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Likewise, as a part of the time that the checkpoint has.
-const PATIENT_PART: u32 = 10;
 
 /// Where items of operator state are: in key group 0, whatever their subtask owns.
 const ITEMS: KeyGroupRange = KeyGroupRange { first: 0, last: 0 };
@@ -38,8 +32,6 @@ pub(super) struct Target<'a> {
     pub(super) layout: Layout,
     /// A checkpoint's: where keyed state goes.
     pub(super) shared: Option<Shared<'a>>,
-    /// How long it may take, from its trigger on.
-    pub(super) timeout: Duration,
 }
 
 /// The files that a checkpoint shares with others of its job.
@@ -161,7 +153,7 @@ impl Target<'_> {
         chain
     }
 
-    /// Encoding computes, so it runs beside the I/O threads, and lets those who process records go first for a while.
+    /// Encoding computes, so it runs beside the I/O threads.
     async fn encode(
         &self,
         part: &Part<'_>,
@@ -169,30 +161,20 @@ impl Target<'_> {
         (of, expires): (RowsOf, bool),
         rows: Arc<[StateRows]>,
     ) -> Result<EncodedStateFile, StoreFailure> {
-        let wrong = |error| StoreFailure::Rows {
+        let (like, layout) = (
+            StateEntry {
+                files: vec![],
+                ..state.clone()
+            },
+            self.layout,
+        );
+        let encoded = run_computing(self.environment, move || encode(&rows, (of, expires), &like, layout)).await;
+        let encoded = encoded.map_err(|error| StoreFailure::Encode(error.to_string()))?;
+        encoded.map_err(|error| StoreFailure::Rows {
             uid: part.uid.clone(),
             state: state.name.clone(),
             error,
-        };
-        let panicked = |error: Panicked| StoreFailure::Encode(error.to_string());
-        let encoder = Encoder::new(&rows, (of, expires), state, self.layout).map_err(wrong)?;
-        let clock = self.environment.clock();
-        let patience = PATIENCE.min(self.timeout / PATIENT_PART);
-        let until = clock.monotonic_ns() + patience.as_nanos() as u64;
-        let some = rows.clone();
-        let begun = run_computing(self.environment, move || {
-            encoder.run(&some, || clock.monotonic_ns() < until)
-        });
-        match begun.await.map_err(panicked)?.map_err(wrong)? {
-            Progress::Done(encoded) => Ok(encoded),
-            Progress::Paused(encoder) => {
-                let rest = run_blocking(self.environment, move || encoder.run(&rows, || true)).await;
-                match rest.map_err(panicked)?.map_err(wrong)? {
-                    Progress::Done(encoded) => Ok(encoded),
-                    Progress::Paused(_) => Err(panicked(Panicked)),
-                }
-            }
-        }
+        })
     }
 
     async fn put(
@@ -317,55 +299,28 @@ fn expiring(entry: &OperatorEntry) -> BTreeSet<String> {
     expiring.map(|state| state.name.clone()).collect()
 }
 
-/// A state file that is being encoded, one key group after the other.
-struct Encoder {
-    writer: StateFileWriter,
-    of: RowsOf,
-    /// The next of the rows.
-    next: usize,
-}
-
-/// How far an encoder has come.
-enum Progress {
-    Done(EncodedStateFile),
-    Paused(Box<Encoder>),
-}
-
-impl Encoder {
-    /// `expires`: whether the state has a time to live. Rows from before it had none, or since, may be among the others.
-    fn new(
-        rows: &[StateRows],
-        (of, expires): (RowsOf, bool),
-        state: &StateEntry,
-        layout: Layout,
-    ) -> Result<Self, RowsError> {
-        let key = state.key_field();
-        let spec = StateFileSpec {
-            layout,
-            state: &state.name,
-            key: &key,
-            entries: state.entries_of_key(),
-            value: &state.schema,
-            schema: 1,
-            expires: expires || rows.iter().any(|rows| rows.of == of && !rows.expires.is_empty()),
-        };
-        let writer = StateFileWriter::new(&spec)?;
-        Ok(Self { writer, of, next: 0 })
+/// `expires`: whether the state has a time to live. Rows from before it had none, or since, may be among the others.
+fn encode(
+    rows: &[StateRows],
+    (of, expires): (RowsOf, bool),
+    state: &StateEntry,
+    layout: Layout,
+) -> Result<EncodedStateFile, RowsError> {
+    let key = state.key_field();
+    let spec = StateFileSpec {
+        layout,
+        state: &state.name,
+        key: &key,
+        entries: state.entries_of_key(),
+        value: &state.schema,
+        schema: 1,
+        expires: expires || rows.iter().any(|rows| rows.of == of && !rows.expires.is_empty()),
+    };
+    let mut writer = StateFileWriter::new(&spec)?;
+    for rows in rows.iter().filter(|rows| rows.of == of) {
+        writer.write_group(rows)?;
     }
-
-    /// Encodes the rows that it was begun with, or goes on with them, as long as `goes_on`.
-    fn run(mut self, rows: &[StateRows], goes_on: impl Fn() -> bool) -> Result<Progress, RowsError> {
-        for rows in &rows[self.next..] {
-            if !goes_on() {
-                return Ok(Progress::Paused(Box::new(self)));
-            }
-            self.next += 1;
-            if rows.of == self.of {
-                self.writer.write_group(rows)?;
-            }
-        }
-        self.writer.finish().map(Progress::Done)
-    }
+    writer.finish()
 }
 
 /// Whether the changes since a checkpoint can be stored behind its files: the same operators with the same states, and no

@@ -37,9 +37,7 @@ pub trait Environment: Send + Sync {
     /// Runs work that blocks where it holds nobody up. Is ready when the work is over, also when it panicked.
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> Task;
 
-    /// As [`Environment::blocking`], for work that computes for long and has time: those who process records come first. Where
-    /// they leave nothing of the machine it may take very long, so whoever needs it done hands over a little at a time, and
-    /// does the rest otherwise when patience ends.
+    /// As [`Environment::blocking`], for work that computes for long and has time: those who process records come first.
     fn computing(&self, work: Box<dyn FnOnce() + Send>) -> Task {
         self.blocking(work)
     }
@@ -66,7 +64,7 @@ pub async fn run_blocking<T: Send + 'static>(
     result()
 }
 
-/// Runs work that computes for long and has time, and gives what it returns: see [`Environment::computing`].
+/// Runs work that computes for long and has time, and gives what it returns.
 ///
 /// # Errors
 /// [`Panicked`].
