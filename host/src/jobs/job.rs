@@ -175,8 +175,10 @@ fn is_run_by(directory: &JobDirectory, nonces: &Arc<Mutex<BTreeSet<String>>>) ->
     Arc::new(move || {
         let (directory, nonces) = (directory.clone(), locked(&nonces).clone());
         Box::pin(async move {
+            if nonces.is_empty() {
+                return Ok(true);
+            }
             match directory.is_run_by(&nonces).await {
-                _ if nonces.is_empty() => Ok(true),
                 Err(RecordError::Store(error)) => Err(error),
                 Err(error) => {
                     tracing::warn!("{error}");

@@ -175,7 +175,7 @@ impl StateFileWriter {
             }
         }
         self.order.sort_unstable_by_key(|(head, _)| *head);
-        // Hardly any are alike in those; where entries of a key are, all of its are.
+        // Hardly any rows are alike in those, but for the entries of one key.
         let rest = |row: u32| (keys.get(row as usize), rows.entry_key(row as usize));
         for alike in self
             .order
