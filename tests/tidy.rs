@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 800;
 
 /// Heavy crates, and where they may be used: prefixes of paths.
-const HOMES: [(&str, &[&str]); 7] = [
+const HOMES: [(&str, &[&str]); 9] = [
     ("wasmtime", &["host/guest-runtime/src/"]),
+    ("addr2line", &["host/guest-runtime/src/symbols.rs"]),
+    ("gimli", &["host/guest-runtime/src/symbols.rs"]),
     ("parquet", &["host/src/savepoint/rows.rs", "host/src/savepoint/rows/"]),
     ("object_store", &["host/src/storage/"]),
     ("axum", &["host/src/api/"]),

@@ -25,6 +25,7 @@ use crate::instance::{GuestInstance, InstanceSettings, Parts};
 use crate::limits::TICK;
 use crate::module::{GuestModule, Loaded};
 use crate::module_error::ModuleError;
+use crate::symbols::DebugInfo;
 use crate::world;
 
 /// The most memory that `describe` may need: interpreters of other languages come with some.
@@ -140,11 +141,11 @@ impl GuestEngine {
     /// # Errors
     /// As [`Self::load`].
     pub fn embed(&self, component: &[u8]) -> Result<Vec<u8>, ModuleError> {
-        let (parts, _) = self.link(component, ModuleDigest::of(component))?;
+        let (parts, _) = self.link(&component.into(), ModuleDigest::of(component))?;
         Ok(describe::embed(component, &self.describe(&parts)?))
     }
 
-    fn link(&self, bytes: &[u8], digest: ModuleDigest) -> Result<(Parts, bool), ModuleError> {
+    fn link(&self, bytes: &Arc<[u8]>, digest: ModuleDigest) -> Result<(Parts, bool), ModuleError> {
         let Shared {
             engine, linker, cache, ..
         } = &*self.0;
@@ -171,6 +172,7 @@ impl GuestEngine {
                 pre,
                 declared: Arc::default(),
                 states: [].into(),
+                debug: Arc::new(DebugInfo::new(Arc::clone(bytes))),
             },
             compiled,
         ))
@@ -213,7 +215,8 @@ fn config() -> Config {
     let mut config = Config::new();
     config.concurrency_support(false);
     config.epoch_interruption(true);
-    config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
+    // Files and lines are read once for a module, not for each trap: see `symbols`.
+    config.wasm_backtrace_details(WasmBacktraceDetails::Disable);
     // The same answer on every machine, where that costs nothing: NaN bits are the one thing left open.
     config.relaxed_simd_deterministic(true);
     config

@@ -20,6 +20,7 @@ use crate::events::GuestEvents;
 use crate::imports::GuestData;
 use crate::imports::state::DeclaredState;
 use crate::state_access::StateAccess;
+use crate::symbols::DebugInfo;
 use crate::trap::{GuestError, classify};
 
 /// What an instance is given beside its module.
@@ -43,6 +44,7 @@ pub(crate) struct Parts {
     pub(crate) pre: OperatorPre<GuestData>,
     pub(crate) declared: Arc<Declared>,
     pub(crate) states: Arc<[DeclaredState]>,
+    pub(crate) debug: Arc<DebugInfo>,
 }
 
 /// A running instance.
@@ -293,7 +295,7 @@ impl GuestInstance {
             }),
             Err(error) => {
                 self.poisoned = true;
-                Err(classify(&error, self.store.data(), rows))
+                Err(classify(&error, self.store.data(), &self.parts.debug, rows))
             }
         }
     }
@@ -342,7 +344,7 @@ fn instantiate(parts: &Parts, settings: &InstanceSettings) -> Result<(Store<Gues
     store.set_epoch_deadline(ticks);
     match parts.pre.instantiate(&mut store) {
         Ok(operator) => Ok((store, operator)),
-        Err(error) => Err(classify(&error, store.data(), 0)),
+        Err(error) => Err(classify(&error, store.data(), &parts.debug, 0)),
     }
 }
 

@@ -14,6 +14,7 @@
 //! - `bindings`: generated from `wit/`.
 //! - [`limits`]: what bounds memory and time.
 //! - `imports`: what a guest may ask of its host; one file per WIT interface.
+//! - `symbols`: files and lines of a component's code.
 //! - [`trap`]: what can go wrong in a call.
 //! - [`instance`]: one instance: calls, reset.
 //! - [`module`]: a loaded component.
@@ -54,6 +55,7 @@ pub mod world;
 mod bindings;
 pub mod limits;
 mod imports;
+mod symbols;
 pub mod trap;
 pub mod instance;
 pub mod module;

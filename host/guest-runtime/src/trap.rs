@@ -10,6 +10,7 @@ use wasmtime::{Trap, WasmBacktrace};
 
 use crate::call::Failure;
 use crate::imports::GuestData;
+use crate::symbols::DebugInfo;
 
 /// Why a call to an operator gave no outcome. Nothing of that call is kept.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -151,7 +152,7 @@ impl std::fmt::Display for Frame {
 }
 
 /// What ended a call, from the runtime's error and from what the store recorded on the way.
-pub(crate) fn classify(error: &wasmtime::Error, data: &GuestData, rows: u32) -> GuestError {
+pub(crate) fn classify(error: &wasmtime::Error, data: &GuestData, debug: &DebugInfo, rows: u32) -> GuestError {
     if let Some(message) = &data.state.failure {
         return GuestError::Engine {
             doing: "reading state",
@@ -166,7 +167,7 @@ pub(crate) fn classify(error: &wasmtime::Error, data: &GuestData, rows: u32) -> 
             what: unreadable(error, data.memory.limit()),
         };
     }
-    let mut frames = backtrace.map(frames).unwrap_or_default();
+    let mut frames = backtrace.map_or_else(Vec::new, |backtrace| frames(backtrace, debug));
     let cause = if data.deadline.passed {
         TrapCause::Deadline {
             limit: data.deadline.limit(),
@@ -242,7 +243,7 @@ fn below_the_stack(error: &wasmtime::Error, frames: &[Frame]) -> bool {
     fault.is_some_and(|address| address >= 0xf000_0000) && frames.iter().any(recurses)
 }
 
-fn frames(backtrace: &WasmBacktrace) -> Vec<Frame> {
+fn frames(backtrace: &WasmBacktrace, debug: &DebugInfo) -> Vec<Frame> {
     let mut frames = Vec::new();
     for frame in backtrace.frames() {
         let name = || {
@@ -250,18 +251,18 @@ fn frames(backtrace: &WasmBacktrace) -> Vec<Frame> {
                 .func_name()
                 .map_or_else(|| format!("function {}", frame.func_index()), demangled)
         };
-        // Innermost first; all but the last were inlined into it. Debug information has names without their paths, the
-        // function's own name has it.
-        let inlined = frame.symbols().len().saturating_sub(1);
-        for (i, symbol) in frame.symbols().iter().enumerate() {
-            let function = symbol.name().filter(|_| i < inlined).map_or_else(name, demangled);
+        let symbols = frame.module_offset().map(|offset| debug.at(offset)).unwrap_or_default();
+        // Debug information has names without their paths, the function's own name has it.
+        let inlined = symbols.len().saturating_sub(1);
+        for (i, symbol) in symbols.iter().enumerate() {
+            let function = symbol.function.as_deref().filter(|_| i < inlined);
             frames.push(Frame {
-                function,
-                file: symbol.file().map(str::to_owned),
-                line: symbol.line(),
+                function: function.map_or_else(name, demangled),
+                file: symbol.file.clone(),
+                line: symbol.line,
             });
         }
-        if frame.symbols().is_empty() {
+        if symbols.is_empty() {
             frames.push(Frame {
                 function: name(),
                 file: None,

@@ -3,9 +3,13 @@
 use std::time::{Duration, Instant};
 
 use regraft_guest_runtime::call::{Failure, Outcome};
+use regraft_guest_runtime::componentize::encode;
+use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
 use regraft_guest_runtime::trap::{GuestError, TrapCause};
 
-use crate::support::{BATCH, HEADER, KEYED, context, hostile, opened, settings};
+use crate::support::{
+    BATCH, HEADER, KEYED, context, engine, hostile, hostile_component, hostile_core, opened, settings,
+};
 
 fn process(behaviour: &str) -> Result<Outcome, GuestError> {
     opened(behaviour).process(HEADER, BATCH, KEYED)
@@ -247,4 +251,68 @@ fn open_may_refuse_or_trap() {
         error.to_string(),
         "the module trapped: wasm `unreachable` instruction executed"
     );
+}
+
+/// Places of the component's debug information.
+fn debug_sections(component: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let payloads = wasmparser::Parser::new(0).parse_all(component);
+    let sections = payloads.filter_map(|payload| match payload.expect("a component") {
+        wasmparser::Payload::CustomSection(section) if section.name().starts_with(".debug_") => Some(section),
+        _ => None,
+    });
+    sections
+        .map(|section| section.data_offset()..section.data_offset() + section.data().len())
+        .collect()
+}
+
+#[test]
+fn debug_information_may_lie() {
+    // Without its description, which has a checksum of all the rest.
+    let good = &encode(hostile_core()).expect("a component");
+    let sections = debug_sections(good);
+    assert!(!sections.is_empty(), "the guest has debug information");
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize
+    };
+    for round in 0..8 {
+        let mut bad = good.clone();
+        for section in &sections {
+            match round {
+                0 => bad[section.clone()].fill(0),
+                1 => bad[section.clone()].fill(0xff),
+                _ => {
+                    for _ in 0..section.len().div_ceil(64) {
+                        bad[section.start + random() % section.len()] = random() as u8;
+                    }
+                }
+            }
+        }
+        let module = engine().load(bad).expect("its code is whole").module;
+        let mut instance = module.instantiate(&settings("panic")).expect("an instance");
+        instance.open(&context()).expect("it opens");
+        let error = instance.process(HEADER, BATCH, KEYED).expect_err("a panic");
+        assert!(error.to_string().contains("cannot parse \"bad\""), "{error}");
+        // The function's names are not of the debug information.
+        assert!(
+            functions(&error).iter().any(|frame| frame.contains("::process")),
+            "{:#?}",
+            functions(&error)
+        );
+    }
+}
+
+#[test]
+fn the_second_trap_is_told_as_the_first_was() {
+    let first = process("panic").expect_err("a panic");
+    let again = process("panic").expect_err("a panic");
+    assert_eq!(first, again);
+    let fresh = GuestEngine::new(&EngineSettings::default()).expect("an engine");
+    let module = fresh.load(hostile_component()).expect("a module").module;
+    let mut instance = module.instantiate(&settings("panic")).expect("an instance");
+    instance.open(&context()).expect("it opens");
+    assert_eq!(first, instance.process(HEADER, BATCH, KEYED).expect_err("a panic"));
 }
