@@ -19,7 +19,7 @@ use crate::environment::Environment;
 use crate::graph::chaining;
 use crate::graph::job_graph::{JobGraph, Node};
 use crate::graph::regions::regions;
-use crate::storage::Stores;
+use crate::storage::{StoreError, Stores};
 
 /// What a host lends every job.
 #[derive(Clone)]
@@ -94,6 +94,7 @@ pub struct Job {
     pub careful: Mutex<BTreeSet<OperatorUid>>,
     /// What the attempts that this process has created, or has tried to, can be told by.
     pub nonces: Arc<Mutex<BTreeSet<String>>>,
+    still_ours: StillOurs,
     /// Takes what subtasks tell, with the attempt that they are of.
     pub events: mpsc::UnboundedSender<(AttemptId, Event)>,
 }
@@ -117,15 +118,17 @@ impl Job {
             nodes: nodes.iter().filter_map(uid).collect(),
         };
         let nonces: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+        let still_ours = is_run_by(&directory, &nonces);
         Self {
             job_id,
             checkpoints: CheckpointStore::new(
                 host.environment.clone(),
                 directory.storage().clone(),
                 graph.checkpoint.retain,
-                is_run_by(&directory, &nonces),
+                still_ours.clone(),
             ),
             nonces,
+            still_ours,
             host: host.clone(),
             directory,
             regions: regions(&graph).into_iter().map(region).collect(),
@@ -143,13 +146,12 @@ impl Job {
         }
     }
 
-    /// Whether no other host has begun an attempt since this one did.
+    /// Whether no other host has begun an attempt since this one did. One whose record cannot be read counts as another's.
     ///
     /// # Errors
     /// As the store says.
-    pub async fn is_still_ours(&self) -> Result<bool, RecordError> {
-        let nonces = locked(&self.nonces).clone();
-        Ok(nonces.is_empty() || self.directory.is_run_by(&nonces).await?)
+    pub async fn is_still_ours(&self) -> Result<bool, StoreError> {
+        (self.still_ours)().await
     }
 
     /// Where the subtasks of an attempt tell what happens.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::future::{Either, select};
 use object_store::memory::InMemory;
@@ -13,6 +14,7 @@ use self::gate::{Fate, Gate};
 use self::job::{Job, Plain};
 use super::*;
 use crate::checkpoint::chain;
+use crate::savepoint::load::Savepoint;
 
 mod gate;
 mod job;
