@@ -3,7 +3,7 @@
 //! Every check is a pure function from texts to a list of problems. It is run on the repository, and on a small broken
 //! sample, so that a check that cannot fail is noticed. Nothing but the standard library is used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The longest a source file may be, without its tests.
@@ -331,6 +331,44 @@ fn every_path_that_architecture_and_design_notes_name_exists() {
         none(&check_paths(document, text, exists));
     }
     assert_eq!(check_paths("A.md", "`a/b.rs` and `a/<n>/` and `c`", |_| false).len(), 1);
+}
+
+/// Numbers of design notes in a text: of four digits, after "design note" or "design notes", and after "and" behind one.
+fn design_notes(text: &str) -> BTreeSet<&str> {
+    let mut found = BTreeSet::new();
+    for start in ["esign note ", "esign notes "] {
+        for mut rest in text.split(start).skip(1) {
+            while let Some(number) = rest
+                .get(..4)
+                .filter(|number| number.bytes().all(|b| b.is_ascii_digit()))
+            {
+                found.insert(number);
+                let Some(more) = rest[4..].strip_prefix(" and ") else {
+                    break;
+                };
+                rest = more;
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_design_note_that_code_refers_to_exists() {
+    let there: BTreeSet<String> = files(&["md"])
+        .keys()
+        .filter_map(|path| path.strip_prefix("docs/design/")?.get(..4).map(str::to_owned))
+        .collect();
+    let mut problems = vec![];
+    for (path, text) in files(&["rs", "wit", "md", "toml"]) {
+        let missing = design_notes(&text)
+            .into_iter()
+            .filter(|number| !there.contains(*number));
+        problems.extend(missing.map(|number| format!("{path}: refers to design note {number}, which does not exist")));
+    }
+    none(&problems);
+    let sample = "Design notes 0001 and 0002, (design note 0003), design note of";
+    assert_eq!(design_notes(sample), BTreeSet::from(["0001", "0002", "0003"]));
 }
 
 /// Targets of links in a Markdown text that are files: relative to it, without the fragment.

@@ -1,7 +1,7 @@
 //! The backend that keeps everything in memory: one table per key group, beside it the entries of maps and lists, and timers.
 //!
 //! A snapshot is a mark, not a copy: `begin_snapshot` begins a new generation, and key groups are swept one at a time by the
-//! owning thread, between batches. Design notes 0003 and 0007 have the reasons and the measurements.
+//! owning thread, between batches. Design notes 0003 and 0007 have the reasons.
 
 mod slots;
 mod apply;
