@@ -1,47 +1,40 @@
 //! A job graph, its components and its restored state become subtasks, wired by channels. Nothing runs yet.
 
+mod sources;
+mod sinks;
+mod operators;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use regraft_guest_runtime::call::OperatorState;
-use regraft_guest_runtime::events::GuestEvents;
-use regraft_guest_runtime::instance::InstanceSettings;
 use regraft_guest_runtime::trap::GuestError;
-use regraft_model::describe::{Description, PortValue};
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
-use regraft_model::key_group::range_of;
 use regraft_model::time::{Clock, NO_TIMESTAMP};
 
+use self::operators::{Budgets, backend, budgets, policy};
+use self::sinks::open_sink;
+use self::sources::open_source;
+pub use self::{operators::open_operator, sinks::committer};
 use super::admission::{Descriptions, edge_shape};
-use super::guest_log::GuestLog;
 use crate::dataflow::chain::{Chain, ChainedKind, ChainedNode, SinkNode};
 use crate::dataflow::control::{EventSink, Mailbox, NodeCounters, SubtaskId};
-use crate::dataflow::element::PreparedOperator;
 use crate::dataflow::exchange::channel::{Receiver, Sender, channel};
 use crate::dataflow::exchange::gate::Gate;
 use crate::dataflow::exchange::partitioner::OutputEdge;
 use crate::dataflow::failure::Backtrace;
-use crate::dataflow::operator::dead_letters::{self, Budget, DeadLetters};
-use crate::dataflow::operator::node::{NodeParts, NodePolicy, OperatorNode, open_context};
-use crate::dataflow::operator::{Modules, OperatorModule};
-use crate::dataflow::sink::blackhole::BlackholeWriter;
-use crate::dataflow::sink::file::{FileSinkCommitter, FileSinkContext, FileSinkWriter};
-use crate::dataflow::sink::print::{NoCommitter, PrintWriter};
-use crate::dataflow::sink::{SinkCommitter, SinkError, SinkWriter};
-use crate::dataflow::source::file::FileReader;
-use crate::dataflow::source::generator::GeneratorReader;
+use crate::dataflow::operator::Modules;
+use crate::dataflow::operator::node::{NodeParts, OperatorNode};
+use crate::dataflow::sink::SinkError;
 use crate::dataflow::source::rate::Rate;
-use crate::dataflow::source::{SourceError, SourceReader, SplitState, file, generator};
+use crate::dataflow::source::{SourceError, SplitState};
 use crate::dataflow::subtask::{Head, SourceHead, Subtask};
 use crate::dataflow::watermark::Watermarks;
 use crate::environment::files::FileSystem;
 use crate::graph::chaining;
-use crate::graph::job_graph::{
-    JobGraph, Node, NodeKind, Operator, Partitioning, SinkConnector, Source, SourceConnector,
-};
-use crate::state::backend::{BackendError, StateBackend, bindings};
-use crate::state::memory::MemoryBackend;
-use crate::state::rows::{RowsOf, StateRows};
+use crate::graph::job_graph::{JobGraph, Node, NodeKind, Partitioning};
+use crate::state::backend::BackendError;
+use crate::state::rows::StateRows;
 
 /// Rows of one state, or of timers, for one subtask.
 #[derive(Debug)]
@@ -164,56 +157,6 @@ pub struct DeployContext<'a> {
     pub hold_at_end: bool,
     /// Where nodes count.
     pub counters: &'a Counters,
-}
-
-/// Opens an instance of a component for one subtask, and gives it the operator state that it had, if any.
-///
-/// # Errors
-/// [`DeployError::Open`], [`DeployError::Restore`].
-pub fn open_operator(
-    graph: &JobGraph,
-    node: &Node,
-    operator: &Operator,
-    module: &dyn OperatorModule,
-    subtask: u32,
-    watermark: i64,
-    states: &[OperatorState],
-) -> Result<PreparedOperator, DeployError> {
-    let failed = |error| DeployError::Open {
-        uid: node.uid.clone(),
-        subtask,
-        error,
-    };
-    let description = Arc::new(module.description().clone());
-    let settings = InstanceSettings {
-        memory_max: operator.memory_max,
-        time_per_batch_max: operator.time_per_batch_max,
-        config: operator.config.to_string().into(),
-        arguments: graph.arguments.clone().into(),
-        sink: Arc::new(GuestLog::new(&node.uid, subtask)) as Arc<dyn GuestEvents>,
-    };
-    let mut instance = module.instantiate(&settings).map_err(failed)?;
-    let context = open_context(
-        &node.uid,
-        &description,
-        subtask,
-        node.parallelism,
-        graph.max_parallelism,
-        watermark,
-    );
-    instance.open(&context).map_err(failed)?;
-    if !states.is_empty() {
-        instance.restore(states).map_err(|error| DeployError::Restore {
-            uid: node.uid.clone(),
-            subtask,
-            error,
-        })?;
-    }
-    Ok(PreparedOperator {
-        operator: instance,
-        description,
-        context,
-    })
 }
 
 /// Builds the subtasks of some chains of a job, which are connected with no others. `wanted` are positions among the
@@ -359,57 +302,6 @@ fn wire(
     Ok(wiring)
 }
 
-type Readers = std::collections::VecDeque<(Box<dyn SourceReader>, f64)>;
-
-/// A reader per subtask, each with its share of the rate. Splits are dealt out in sorted order.
-fn open_source(node: &Node, source: &Source, restored: &mut RestoredState) -> Result<Readers, DeployError> {
-    let failed = |error| DeployError::Source {
-        uid: node.uid.clone(),
-        error,
-    };
-    let mut saved: BTreeMap<String, Option<serde_json::Value>> = BTreeMap::new();
-    match &source.connector {
-        SourceConnector::File(settings) => {
-            // Files known from before are opened even where the glob misses them now, so that a lost one is told.
-            let known = restored.splits.get(&node.uid).is_some_and(|splits| !splits.is_empty());
-            let names = match file::list(settings) {
-                Err(SourceError::NothingMatches { .. }) if known => vec![],
-                names => names.map_err(failed)?,
-            };
-            saved.extend(names.into_iter().map(|name| (name, None)));
-        }
-        SourceConnector::Generator(settings) => {
-            saved.extend(generator::list(settings).into_iter().map(|name| (name, None)));
-        }
-    }
-    for SplitState { split, position } in restored.splits.remove(&node.uid).unwrap_or_default() {
-        saved.insert(split, Some(position));
-    }
-    let known: Arc<HashSet<String>> = Arc::new(saved.keys().cloned().collect());
-    let parallelism = node.parallelism;
-    let mut shares: Vec<Vec<_>> = (0..parallelism).map(|_| vec![]).collect();
-    for (i, split) in saved.into_iter().enumerate() {
-        shares[i % parallelism as usize].push(split);
-    }
-    let busy = shares.iter().filter(|share| !share.is_empty()).count().max(1);
-    let mut readers = Readers::new();
-    for (subtask, splits) in shares.into_iter().enumerate() {
-        let reader: Box<dyn SourceReader> = match &source.connector {
-            SourceConnector::File(settings) => {
-                let reader = FileReader::new(settings.clone(), subtask as u32, parallelism, splits, known.clone());
-                Box::new(reader.map_err(failed)?)
-            }
-            SourceConnector::Generator(settings) => {
-                let reader = GeneratorReader::new(settings.clone(), splits).map_err(failed)?;
-                let timestamp = node.watermark.as_ref().and_then(|strategy| strategy.timestamp);
-                Box::new(reader.with_timestamps(timestamp))
-            }
-        };
-        readers.push_back((reader, 1.0 / busy as f64));
-    }
-    Ok(readers)
-}
-
 fn chained(
     graph: &JobGraph,
     at: usize,
@@ -471,142 +363,4 @@ fn chained(
         NodeKind::Source(_) => return Err(DeployError::Shape(format!("source \"{}\" has an input", node.uid))),
     };
     Ok(ChainedNode { port: shape.port, kind })
-}
-
-/// Keyed state for an operator whose inputs all come by key: it may have none today and some after an upgrade.
-fn backend(
-    graph: &JobGraph,
-    node: &Node,
-    subtask: u32,
-    description: &Description,
-    restored: &mut RestoredState,
-) -> Result<Option<Box<dyn StateBackend>>, DeployError> {
-    if !node.inputs.iter().all(|input| input.by == Partitioning::Key) {
-        return Ok(None);
-    }
-    let range = range_of(subtask, node.parallelism, graph.max_parallelism);
-    let mut backend = MemoryBackend::new(node.uid.clone(), range, graph.max_parallelism);
-    let (states, timers) = bindings(description);
-    backend.bind(&states, &timers);
-    for restored in restored.keyed.remove(&(node.uid.clone(), subtask)).unwrap_or_default() {
-        let position = states.iter().position(|state| state.name == restored.state);
-        for mut rows in restored.rows {
-            if let RowsOf::State(_) = rows.of {
-                let missing = || DeployError::Shape(format!("\"{}\" has no state \"{}\"", node.uid, restored.state));
-                rows.of = RowsOf::State(position.ok_or_else(missing)? as u16);
-            }
-            backend.load(&rows)?;
-        }
-    }
-    backend.loaded(restored.rounds.get(&node.uid).copied());
-    Ok(Some(Box::new(backend)))
-}
-
-type Budgets = BTreeMap<OperatorUid, Arc<Budget>>;
-
-/// For each operator with dead letters how many there may be, together with those that its state tells of.
-fn budgets(graph: &JobGraph, restored: &RestoredState) -> Budgets {
-    let budget = |node: &Node| {
-        let NodeKind::Operator(operator) = &node.kind else {
-            return None;
-        };
-        let letters = operator.dead_letter.as_ref()?;
-        let count = restored.sinks.get(&node.uid).map_or(0, dead_letters::count_of);
-        Some((node.uid.clone(), Arc::new(Budget::new(letters.budget, count))))
-    };
-    graph.nodes.iter().filter_map(budget).collect()
-}
-
-/// What follows a record that an operator cannot process, with the output for its dead letters.
-fn policy(
-    node: &Node,
-    operator: &Operator,
-    subtask: u32,
-    restored: &RestoredState,
-    context: &DeployContext<'_>,
-    budgets: &Budgets,
-) -> Result<NodePolicy, DeployError> {
-    let mut policy = NodePolicy {
-        on_trap: operator.on_trap,
-        on_failure: operator.on_failure,
-        dead_letters: None,
-        careful: restored.careful.contains(&node.uid),
-    };
-    if let (Some(letters), Some(budget)) = (&operator.dead_letter, budgets.get(&node.uid)) {
-        let failed = |error| DeployError::Sink {
-            uid: node.uid.clone(),
-            error,
-        };
-        let mut writer: Box<dyn SinkWriter> = match &letters.connector {
-            SinkConnector::File(settings) => {
-                let context_of = file_context(node, subtask, context.identity);
-                Box::new(FileSinkWriter::of_lines(
-                    context.files.clone(),
-                    settings.clone(),
-                    context_of,
-                ))
-            }
-            other => {
-                let nothing = serde_json::Value::Null;
-                open_sink(node, other, subtask, &nothing, context, &PortValue::Text).map_err(failed)?
-            }
-        };
-        writer.begin().map_err(failed)?;
-        // The count goes on in one of the subtasks.
-        let saved = restored.sinks.get(&node.uid).filter(|_| subtask == 0);
-        let count = saved.map_or(0, dead_letters::count_of);
-        policy.dead_letters = Some(DeadLetters::new(writer, budget.clone(), count));
-    }
-    Ok(policy)
-}
-
-fn file_context(node: &Node, subtask: u32, identity: Identity) -> FileSinkContext {
-    FileSinkContext {
-        job_id: identity.job_id,
-        uid: node.uid.clone(),
-        subtask,
-        attempt: identity.attempt,
-        version: identity.version,
-    }
-}
-
-fn open_sink(
-    node: &Node,
-    connector: &SinkConnector,
-    subtask: u32,
-    saved: &serde_json::Value,
-    context: &DeployContext<'_>,
-    input: &PortValue,
-) -> Result<Box<dyn SinkWriter>, SinkError> {
-    let mut writer: Box<dyn SinkWriter> = match connector {
-        SinkConnector::File(settings) => {
-            let (files, of) = (context.files.clone(), file_context(node, subtask, context.identity));
-            Box::new(FileSinkWriter::new(files, settings.clone(), of, input)?)
-        }
-        SinkConnector::Print => Box::new(PrintWriter::new(subtask, node.parallelism, input)?),
-        // Totals are sums: all of what was saved goes to one subtask.
-        SinkConnector::Blackhole if subtask == 0 => Box::new(BlackholeWriter::new(saved)),
-        SinkConnector::Blackhole => Box::new(BlackholeWriter::new(&serde_json::Value::Null)),
-    };
-    writer.begin()?;
-    Ok(writer)
-}
-
-/// What commits the output of a connector.
-#[must_use]
-pub fn committer(
-    files: &Arc<dyn FileSystem>,
-    uid: &OperatorUid,
-    connector: &SinkConnector,
-    job_id: JobId,
-) -> Arc<dyn SinkCommitter> {
-    match connector {
-        SinkConnector::File(settings) => Arc::new(FileSinkCommitter {
-            files: files.clone(),
-            path: settings.path.clone(),
-            job_id,
-            uid: uid.clone(),
-        }),
-        SinkConnector::Print | SinkConnector::Blackhole => Arc::new(NoCommitter),
-    }
 }
