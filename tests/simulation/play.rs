@@ -411,24 +411,47 @@ impl Play {
                 Ok(Life::Done)
             }
             (JobStatus::Finished, Some(path)) => self.stopped(path),
-            (JobStatus::Canceled, _) => Ok(Life::Next(self.go_back())),
+            (JobStatus::Canceled, _) => {
+                let from = self.go_back();
+                self.goes_on(from)
+            }
             _ => {
                 let failure = end.failure.clone().unwrap_or_default();
                 self.explained(&failure)?;
-                Ok(Life::Next(self.newest_of_failed()))
+                self.goes_on(self.newest_of_failed())
             }
         }
     }
 
-    /// A job has ended with a savepoint: users see what it says, and another job goes on from it.
-    pub fn stopped(&self, path: &str) -> Result<Life, String> {
+    /// Another job goes on from there, unless it is the savepoint of a drain whose output could not be committed.
+    fn goes_on(&self, from: From) -> Result<Life, String> {
+        match &from {
+            From::Snapshot(path) if path.trim_start_matches("store://").starts_with(SAVEPOINTS) => {
+                match self.position(path)? {
+                    (_, true) => Ok(Life::Done),
+                    (_, false) => Ok(Life::Next(from)),
+                }
+            }
+            _ => Ok(Life::Next(from)),
+        }
+    }
+
+    /// What a snapshot says, and whether it is of a drain: operators have given what they give at the end, so nothing more
+    /// is to come.
+    fn position(&self, path: &str) -> Result<(Position, bool), String> {
         let graph = graph(&self.entry.text);
         let descriptions = descriptions(&self.modules(&graph, 1));
         let position = self.scene().position(path, &graph, &descriptions)?;
-        self.scene().output(&position)?;
-        // Where operators have given what they give at the end, nothing more is to come.
         let given = position.finished.iter().any(|uid| self.world.gives_at_end(uid));
-        if given && position.read != self.model.end() {
+        let drained = given && position.read != self.model.end();
+        Ok((position, drained))
+    }
+
+    /// A job has ended with a savepoint: users see what it says, and another job goes on from it.
+    pub fn stopped(&self, path: &str) -> Result<Life, String> {
+        let (position, drained) = self.position(path)?;
+        self.scene().output(&position)?;
+        if drained {
             return Ok(Life::Done);
         }
         Ok(Life::Next(From::Snapshot(path.to_owned())))
