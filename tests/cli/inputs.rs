@@ -83,3 +83,58 @@ fn no_savepoint() {
     check("s3://bucket/sp", "usage", message);
     assert_eq!(files(&world.path().join("out")), [""; 0]);
 }
+
+#[test]
+fn a_directory_is_no_file() {
+    let world = World::new();
+    world.write("job.toml", COPY);
+    world.write("in/a", "a\n");
+    for mode in ["bounded", "watch"] {
+        let set = format!("lines.mode={mode}");
+        let expected = Expected {
+            status: 1,
+            kind: "failed",
+            message: "source \"lines\": DIR/in is a directory; to read the files in it, write DIR/in/*",
+            uid: Some("lines"),
+            path: Some("DIR/in"),
+        };
+        refused(&world, &["run", "--set", "lines.path=in", "--set", &set], &expected);
+    }
+}
+
+/// Whoever writes a file gives it a dot first, and its name when it is whole.
+#[test]
+fn a_star_does_not_match_hidden_files() {
+    let world = World::new();
+    world.write("job.toml", COPY);
+    world.write("in/a", "a\n");
+    world.write("in/.b.tmp", "b\n");
+    assert_eq!(world.run(&["run"]).exits(0).stdout, "a\n");
+    let all = world.run(&["run", "--set", "lines.path=in/.*"]).exits(0);
+    assert_eq!(all.stdout, "b\n");
+}
+
+/// Not when all input has been read.
+#[test]
+fn a_savepoint_at_the_end_that_cannot_be_is_told_at_the_beginning() {
+    let world = World::new();
+    world.write("job.toml", COPY);
+    world.write("in/a", "a\n");
+    world.write("sp", "a file");
+    let ran = world.run(&["run", "--savepoint-at-end", "sp"]).exits(1);
+    assert_eq!(ran.stdout, "");
+    let message = "error: the savepoint directory cannot be used: cannot write file://";
+    assert!(ran.stderr.starts_with(message), "{}", ran.stderr);
+    assert!(
+        ran.stderr.ends_with(": Not a directory (os error 20)\n"),
+        "{}",
+        ran.stderr
+    );
+    let ran = world.run(&["run", "--savepoint-at-end", "new/sp"]).exits(0);
+    assert_eq!(ran.stdout, "a\n");
+    assert_eq!(
+        files(&world.path().join("new/sp")).len(),
+        1,
+        "its _metadata, and no probe"
+    );
+}

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::fixtures::{COPY, files, plain};
+use crate::fixtures::{COPY, PLAIN, files, hostile_world, plain};
 use crate::support::{Attached, World};
 
 /// An endless job, and settings of it.
@@ -68,4 +68,58 @@ fn it_cancels_and_says_what_is_lost_where_there_is_none() {
         "{log}"
     );
     assert_eq!(files(&world.path().join("data/run")), [""; 0]);
+}
+
+#[test]
+fn the_second_one_ends_at_once_and_json_says_so() {
+    // A guest that computes without end is not to be had.
+    let settings = "inputs = [\"lines\"]\nconfig = { do = \"loop\" }\nlimits.time-per-batch = \"1h\"";
+    for json in [false, true] {
+        let world = hostile_world(PLAIN, settings);
+        let mut job = world.start(if json { &["job.toml", "--json"] } else { &["job.toml"] });
+        job.wait_for_log("switched from state CREATED to RUNNING");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        interrupt(&job);
+        job.wait_for_log("interrupted: ");
+        interrupt(&job);
+        let ran = job.end().exits(130);
+        let said = "interrupted again: ended at once, nothing is saved";
+        assert!(ran.stderr.ends_with(&format!("{said}\n")), "{}", ran.stderr);
+        if json {
+            let error = &ran.json()["error"];
+            assert_eq!(
+                (
+                    error["kind"].as_str(),
+                    plain(&world, error["message"].as_str().expect("a message")).as_str()
+                ),
+                (Some("interrupted"), format!("job j (JOB): {said}").as_str())
+            );
+        } else {
+            assert_eq!(ran.stdout, "");
+        }
+        // What it has left behind is cleaned up by whoever looks next.
+        assert_eq!(world.run(&["list"]).exits(0).stdout, "No running jobs.\n");
+        assert_eq!(files(&world.path().join("data/run")), [""; 0]);
+    }
+}
+
+#[test]
+fn it_says_so_where_the_savepoint_fails() {
+    let world = world("[savepoint]\ndir = \"sp\"");
+    world.write("sp", "a file");
+    let job = world.start(&["job.toml"]);
+    interrupt(&job);
+    let ran = job.end().exits(130);
+    let log = plain(&world, &ran.stderr);
+    let at = log.find("no savepoint was taken: ").expect("a message");
+    let line = log[at..].lines().next().unwrap_or_default();
+    let (before, after) = line.split_once("/.probe-").expect("the probe");
+    assert_eq!(
+        before,
+        "no savepoint was taken: the savepoint directory cannot be used: cannot write file://DIR/sp"
+    );
+    assert!(
+        after.ends_with(": Not a directory (os error 20); the job is cancelled, and nothing is saved"),
+        "{line}"
+    );
 }

@@ -1,9 +1,13 @@
 //! stdout carries results and nothing else.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::fixtures::{COPY, keys, plain};
-use crate::support::World;
+use crate::support::{Ran, World};
 
 fn copy(lines: &[&str], parallelism: u32, connector: &str) -> World {
     let world = World::new();
@@ -142,4 +146,33 @@ fn a_failure_is_told_once_and_its_first_line_in_the_log() {
         ran.stderr
     );
     assert!(plain(&world, &ran.stderr).contains("ERROR Job JOB failed: operator \"bad\", subtask 0, failed in "));
+}
+
+/// A pipe that nobody reads any more stays broken: the job ends, though it would go on for ever and restart for ever.
+#[test]
+fn a_job_ends_when_nobody_reads_its_stdout() {
+    let lines: Vec<String> = (0..100_000).map(|i| format!("line {i}")).collect();
+    let world = copy(&[&lines.join("\n")], 1, "print");
+    let mut command = world.command(&["run", "--set", "lines.mode=watch"]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut first = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    stdout.read_line(&mut first).expect("a line");
+    drop(stdout);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().expect("waitable").is_none() {
+        if Instant::now() > deadline {
+            child.kill().expect("killed");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let ran = Ran::from(child.wait_with_output().expect("it has ended")).exits(1);
+    assert_eq!(first, "line 0\n");
+    let message = "FAILED: sink \"out\", subtask 0, failed in write: cannot write to stdout: Broken pipe (os error 32); whoever read it has gone\n";
+    assert!(ran.stderr.ends_with(message), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("restarts"), "{}", ran.stderr);
 }

@@ -154,7 +154,7 @@ fn ctrl_c_without_a_savepoint_directory_says_what_is_lost() {
     // A verb that needs a directory says so, and the job goes on.
     let refused = world.run(&["savepoint", "words"]).exits(1);
     let message = format!(
-        "no savepoint directory is known for job {}: name one with the command, or set `dir` in [savepoint] of the job file; the job goes on",
+        "no savepoint directory is known for job {}: name one with the command (`regraft savepoint JOB DIR`, `regraft stop JOB --savepoint-path DIR`), or set `dir` in [savepoint] of the job file (Flink's state.savepoints.dir); the job goes on",
         job.job_id
     );
     assert!(refused.stderr.contains(&message), "{}", refused.stderr);

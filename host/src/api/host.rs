@@ -143,11 +143,15 @@ impl Host {
         let dir = request.dir.or_else(|| job.shared.graph.savepoint_dir.clone());
         let dir = dir.ok_or_else(|| {
             JobError::failed(format!(
-                "no savepoint directory is known for job {}: name one with the command, or set `dir` in [savepoint] of the job file; the job goes on",
+                "no savepoint directory is known for job {}: name one with the command (`regraft savepoint JOB DIR`, `regraft stop JOB --savepoint-path DIR`), or set `dir` in [savepoint] of the job file (Flink's state.savepoints.dir); the job goes on",
                 job.job_id()
             ))
         })?;
-        self.probe(&dir).await?;
+        let probed = self.context.probe(&dir).await;
+        probed.map_err(|error| JobError {
+            message: format!("{}; the job goes on", error.message.trim_end_matches('.')),
+            ..error
+        })?;
         let layout = if request.native {
             Layout::Native
         } else {
@@ -323,21 +327,5 @@ impl Host {
         }
         let now = Instant::now();
         upgrade(job, modules, now.checked_sub(took).unwrap_or(now)).await
-    }
-
-    /// Whether the directory can be written to: said before a round begins.
-    async fn probe(&self, dir: &str) -> Result<(), JobError> {
-        let name = format!(".probe-{:012x}", random() as u64 & 0xffff_ffff_ffff);
-        let tried = async {
-            let storage = self.context.stores.open(dir)?;
-            storage.put(&name, "probe").await?;
-            storage.delete(&name).await
-        };
-        tried.await.map_err(|error| JobError {
-            path: Some(dir.to_owned()),
-            ..JobError::failed(format!(
-                "the savepoint directory cannot be used: {error}; the job goes on"
-            ))
-        })
     }
 }

@@ -94,12 +94,12 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     .await?;
     let host = Arc::new(Host::new(engine, context, None));
     host.add(job.clone());
-    let interrupted = attend(&job, &host, data_dir).await?;
+    let interrupted = attend(&job, &host, data_dir, output).await?;
     end(&job, &interrupted, started.elapsed().as_millis() as u64, output)
 }
 
 /// Serves the API, shows progress and waits for the end or for Ctrl-C.
-async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path) -> Result<Interrupted, Failure> {
+async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path, output: Output) -> Result<Interrupted, Failure> {
     let io = |error: std::io::Error| Failure::new(ErrorKind::Failed, format!("cannot serve the API: {error}"));
     // Before anybody is told that the job runs: from then on Ctrl-C must mean what it says.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
@@ -130,13 +130,13 @@ async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path) -> Result<In
     let mut outcome = Interrupted::No;
     tokio::select! {
         () = job.done() => {}
-        _ = interrupt.recv() => outcome = interrupted(job, host, &mut interrupt).await,
-        _ = terminate.recv() => outcome = interrupted(job, host, &mut interrupt).await,
+        _ = interrupt.recv() => outcome = interrupted(job, host, &mut interrupt, output).await,
+        _ = terminate.recv() => outcome = interrupted(job, host, &mut interrupt, output).await,
     }
     // A guest that computes without end must not keep whoever has seen enough.
     tokio::select! {
         () = job.done() => {}
-        _ = interrupt.recv() => end_at_once(),
+        _ = interrupt.recv() => end_at_once(job, output),
     }
     progress.end();
     server.end().await;
@@ -145,7 +145,12 @@ async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path) -> Result<In
 }
 
 /// The first Ctrl-C: a savepoint where a directory is known, else a cancel that says what is lost. The second ends at once.
-async fn interrupted(job: &JobHandle, host: &Arc<Host>, again: &mut tokio::signal::unix::Signal) -> Interrupted {
+async fn interrupted(
+    job: &JobHandle,
+    host: &Arc<Host>,
+    again: &mut tokio::signal::unix::Signal,
+    output: Output,
+) -> Interrupted {
     if job.shared.graph.savepoint_dir.is_none() {
         log::line(
             "interrupted: the job is cancelled; nothing is saved, since no savepoint directory is known: set `dir` in [savepoint], or use `regraft stop JOB --savepoint-path DIR`",
@@ -161,18 +166,24 @@ async fn interrupted(job: &JobHandle, host: &Arc<Host>, again: &mut tokio::signa
                 Interrupted::Saved
             }
             Err(error) => {
-                log::line(&format!("no savepoint was taken: {error}; the job is cancelled"));
+                let why = error.message.trim_end_matches("; the job goes on");
+                log::line(&format!("no savepoint was taken: {why}; the job is cancelled, and nothing is saved"));
                 job.cancel();
                 Interrupted::Lost
             }
         },
-        _ = again.recv() => end_at_once(),
+        _ = again.recv() => end_at_once(job, output),
     }
 }
 
 /// The second Ctrl-C.
-fn end_at_once() -> ! {
-    log::line("interrupted again: ended at once, nothing is saved");
+fn end_at_once(job: &JobHandle, output: Output) -> ! {
+    let said = "interrupted again: ended at once, nothing is saved";
+    if output.json {
+        let message = format!("job {} ({}): {said}", job.shared.graph.name, job.job_id());
+        print(&Failure::new(ErrorKind::Interrupted, message).to_json());
+    }
+    log::line(said);
     std::process::exit(ExitStatus::Interrupted.code().into());
 }
 
@@ -282,7 +293,9 @@ pub(super) fn refuse_collisions(
     allow: Allow,
     Origin(origin): Origin,
 ) -> Result<(), Failure> {
-    let token = std::env::var("REGRAFT_TOKEN").ok();
+    let token = std::env::var("REGRAFT_TOKEN")
+        .ok()
+        .filter(|token| !token.trim().is_empty());
     let client = Client::new(None, token.as_deref(), data_dir);
     // A host that has just ended, and one that does not answer, write nothing.
     let running = client.jobs().unwrap_or_default();

@@ -9,6 +9,7 @@ use regraft_model::id::{AttemptId, JobId, OperatorUid};
 use tokio::sync::mpsc;
 
 use super::deploy::{Counters, committer, counters};
+use super::handle::JobError;
 use super::records::{JobDirectory, RecordError};
 use crate::checkpoint::kept::{CheckpointStore, StillOurs};
 use crate::dataflow::control::{Event, EventSink, locked};
@@ -42,6 +43,24 @@ impl HostContext {
     pub fn checkpoint_dir_of(&self, graph: &JobGraph) -> String {
         let own = graph.checkpoint.dir.clone();
         own.unwrap_or_else(|| self.checkpoint_dir.to_string_lossy().into_owned())
+    }
+
+    /// Whether a directory for savepoints, a path or URL, can be written to: said before it is needed. What is tried is
+    /// an object of its own, which is deleted again.
+    ///
+    /// # Errors
+    /// [`JobError`] that names the directory.
+    pub async fn probe(&self, dir: &str) -> Result<(), JobError> {
+        let name = format!(".probe-{:012x}", self.environment.random() as u64 & 0xffff_ffff_ffff);
+        let tried = async {
+            let storage = self.stores.open(dir)?;
+            storage.put(&name, "probe").await?;
+            storage.delete(&name).await
+        };
+        tried.await.map_err(|error: StoreError| JobError {
+            path: Some(dir.to_owned()),
+            ..JobError::failed(format!("the savepoint directory cannot be used: {error}"))
+        })
     }
 }
 

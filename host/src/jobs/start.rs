@@ -66,6 +66,10 @@ pub async fn start(host: &HostContext, new: NewJob) -> Result<JobHandle, JobErro
     } = new;
     let descriptions = descriptions(&modules);
     admitted(&graph, &descriptions)?;
+    if let Some(dir) = &savepoint_at_end {
+        // Not when all input has been read.
+        host.probe(dir).await?;
+    }
     let job_id = job_id.unwrap_or_else(|| JobId::from_bits(host.environment.random()));
     let (mut job, events) = assemble(host, job_id, graph)?;
     job.hold_at_end = savepoint_at_end.is_some();

@@ -152,7 +152,8 @@ impl StoreError {
         bytes: usize,
     ) -> Self {
         match source {
-            object_store::Error::NotFound { .. } => Self::NotFound { path },
+            // Of a write it is the directory that could not be made.
+            object_store::Error::NotFound { .. } if operation != "write" => Self::NotFound { path },
             object_store::Error::AlreadyExists { .. } => Self::AlreadyExists { path },
             other => Self::from_cause(Box::new(other), operation, path, bytes),
         }

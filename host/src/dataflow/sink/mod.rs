@@ -100,6 +100,14 @@ pub enum SinkError {
         /// The system's words.
         error: std::io::Error,
     },
+    /// Whoever read what is written has gone, and does not come back.
+    #[error("cannot write to {path}: {error}; whoever read it has gone")]
+    ReaderGone {
+        /// stdout or stderr.
+        path: &'static str,
+        /// The system's words.
+        error: std::io::Error,
+    },
     /// Prepared output is gone.
     #[error("output that a savepoint or checkpoint names is neither pending nor committed: {}; put it back, or drop the sink's state with --drop-state", parts.join(", "))]
     Lost {

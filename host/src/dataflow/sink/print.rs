@@ -52,6 +52,18 @@ fn format_of(input: &PortValue) -> TextFormat {
     }
 }
 
+/// A full disk may be emptied; a pipe that nobody reads any more stays broken, and the job must not restart for ever.
+fn cannot_write(path: &'static str, error: std::io::Error) -> SinkError {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        return SinkError::ReaderGone { path, error };
+    }
+    SinkError::Io {
+        doing: "write to",
+        path: path.to_owned(),
+        error,
+    }
+}
+
 impl SinkWriter for PrintWriter {
     fn begin(&mut self) -> Result<(), SinkError> {
         Ok(())
@@ -69,11 +81,7 @@ impl SinkWriter for PrintWriter {
             let mut stdout = std::io::stdout().lock();
             (stdout.write_all(&text).and_then(|()| stdout.flush()), "stdout")
         };
-        written.map_err(|error| SinkError::Io {
-            doing: "write to",
-            path: path.to_owned(),
-            error,
-        })
+        written.map_err(|error| cannot_write(path, error))
     }
 
     fn prepare(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {

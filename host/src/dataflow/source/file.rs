@@ -20,21 +20,38 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// A batch with this many bytes is handed on, however few its lines are.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// The names of all files that match, sorted.
+/// Whether a match is meant. As in a shell, a `*` does not match the dot that hides a name: a file that is still being written
+/// has one until it is renamed, and would vanish then. (The option of `glob` for that finds no `.*` either, and panics on
+/// names that are no Unicode.)
+fn is_meant(path: &Path, dotted: &[glob::Pattern]) -> bool {
+    path.iter().all(|name| {
+        let name = name.to_string_lossy();
+        !name.starts_with('.') || dotted.iter().any(|pattern| pattern.matches(&name))
+    })
+}
+
+/// The names of all files that match, sorted. Hidden ones are not matched by a `*`.
 ///
 /// # Errors
-/// [`SourceError::Glob`], or [`SourceError::NothingMatches`] of a bounded source.
+/// [`SourceError::Glob`], [`SourceError::Directory`], or [`SourceError::NothingMatches`] of a bounded source.
 pub fn list(settings: &FileSource) -> Result<Vec<String>, SourceError> {
     let paths = glob::glob(&settings.path).map_err(|error| SourceError::Glob {
         path: settings.path.clone(),
         message: error.to_string(),
     })?;
+    let parts = settings.path.split('/').filter(|part| part.starts_with('.'));
+    let dotted: Vec<glob::Pattern> = parts.filter_map(|part| glob::Pattern::new(part).ok()).collect();
     let mut names: Vec<String> = paths
         .filter_map(Result::ok)
-        .filter(|path| path.is_file())
+        .filter(|path| path.is_file() && is_meant(path, &dotted))
         .map(|path| path.to_string_lossy().into_owned())
         .collect();
     names.sort();
+    if names.is_empty() && Path::new(&settings.path).is_dir() {
+        return Err(SourceError::Directory {
+            path: settings.path.trim_end_matches('/').to_owned(),
+        });
+    }
     if names.is_empty() && !settings.watch {
         return Err(SourceError::NothingMatches {
             path: settings.path.clone(),

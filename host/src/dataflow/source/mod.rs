@@ -62,6 +62,12 @@ pub enum SourceError {
         /// The glob.
         path: String,
     },
+    /// A directory where files are expected.
+    #[error("{path} is a directory; to read the files in it, write {path}/*")]
+    Directory {
+        /// The directory.
+        path: String,
+    },
     /// A glob that cannot be parsed.
     #[error("{path} is not a glob: {message}")]
     Glob {
@@ -118,6 +124,7 @@ impl SourceError {
     pub fn path(&self) -> Option<&str> {
         match self {
             Self::NothingMatches { path }
+            | Self::Directory { path }
             | Self::Glob { path, .. }
             | Self::Io { path, .. }
             | Self::Vanished { path, .. }
