@@ -135,6 +135,16 @@ fn the_same_name_twice_is_refused() {
 }
 
 #[test]
+fn jobs_of_several_hosts_are_listed_in_order_of_time() {
+    let world = watching();
+    let jobs = ["a", "b", "c", "d"].map(|name| world.start(&["job.toml", "--name", name]));
+    let list = world.run(&["list"]).exits(0).stdout;
+    let expected = jobs.each_ref().map(|job| job.job_id.as_str());
+    let listed: Vec<&str> = list.lines().filter_map(|line| line.split(" : ").nth(1)).collect();
+    assert_eq!(listed, expected, "{list}");
+}
+
+#[test]
 fn cancel_with_a_savepoint_never_takes_the_job_for_a_directory() {
     let world = watching();
     let job = world.start(&["job.toml"]);

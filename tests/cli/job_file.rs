@@ -13,12 +13,13 @@ fn check(job: &str, uid: Option<&str>, message: &str) {
 fn check_args(job: &str, args: &[&str], uid: Option<&str>, message: &str) {
     let world = World::new();
     world.write("job.toml", job);
+    let in_file = message.lines().all(|line| line.starts_with("job.toml:"));
     let expected = Expected {
         status: 2,
         kind: "usage",
         message,
         uid,
-        path: None,
+        path: in_file.then_some("job.toml"),
     };
     for verb in ["validate", "run"] {
         let mut all = vec![verb, "job.toml"];

@@ -1,7 +1,7 @@
 //! The help, the version, spellings from elsewhere, and verbs that are not there yet.
 
 use crate::fixtures::{COPY, Expected, refused};
-use crate::support::World;
+use crate::support::{Ran, World};
 
 #[test]
 fn version() {
@@ -51,6 +51,10 @@ fn every_help_lists_the_exit_statuses() {
         assert!(help.stdout.ends_with(EXIT_STATUS), "{verb}: {}", help.stdout);
         assert_eq!(help.stderr, "");
     }
+    for verb in ["show", "verify"] {
+        let help = world.run(&["state", verb, "--help"]).exits(0);
+        assert!(help.stdout.ends_with(EXIT_STATUS), "state {verb}: {}", help.stdout);
+    }
 }
 
 #[track_caller]
@@ -74,7 +78,9 @@ fn usage(args: &[&str], message: &str) {
 fn no_verb() {
     let ran = World::new().run(&[]).exits(2);
     assert!(
-        ran.stderr.contains("Usage: regraft [OPTIONS] <COMMAND>") && ran.stderr.contains("  run "),
+        ran.stderr.starts_with("error: no command is given\n\n")
+            && ran.stderr.contains("Usage: regraft [OPTIONS] <COMMAND>")
+            && ran.stderr.contains("  run "),
         "{}",
         ran.stderr
     );
@@ -170,4 +176,22 @@ fn claim() {
         &["run", "--claim-mode", "x"],
         "invalid value 'x' for '--claim-mode <MODE>': expected no-claim\n\nFor more information, try '--help'.",
     );
+}
+
+/// Set and empty is how scripts unset a variable.
+#[test]
+fn an_empty_variable_names_no_host() {
+    let world = World::new();
+    let mut command = world.command(&["list"]);
+    let ran = command.env("REGRAFT_HOST", "").env("REGRAFT_TOKEN", "").output();
+    let ran = Ran::from(ran.expect("runs")).exits(0);
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("No running jobs.\n", ""));
+}
+
+#[test]
+fn nothing_to_build() {
+    let world = World::new();
+    world.write("job.toml", COPY);
+    let said = "There is nothing to build: no operator of the job has a crate.\n";
+    assert_eq!(world.run(&["build"]).exits(0).stdout, said);
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use crate::setup::{counts, local, savepoint, show, shown, stop, text, tsv, wait_for_out, words_job};
 use crate::support::World;
 
@@ -68,6 +70,56 @@ fn a_savepoint_is_restored_from_where_it_was_copied_to() {
 }
 
 #[test]
+fn show_says_who_would_miss_a_savepoint() {
+    let world = World::new();
+    let saved = stopped(&world, "2");
+    let saved = saved.to_str().expect("UTF-8");
+    let asked = |more: &[&str]| {
+        let mut args = vec!["state", "show", saved];
+        args.extend_from_slice(more);
+        (
+            world.run(&args).exits(0).stdout,
+            world.run(&[&args[..], &["--json"]].concat()).exits(0).json(),
+        )
+    };
+    let (shown, json) = asked(&[]);
+    assert!(shown.contains("\nsafe to delete:  yes\n\nUID "), "{shown}");
+    assert_eq!(
+        (&json["needed_by"], &json["safe_to_delete"]),
+        (&json!([]), &json!(true))
+    );
+    // Every operator's component, also that of one without state, and the job file.
+    let split = json["modules"]["split"].as_str().expect("its digest");
+    assert!(
+        shown.contains(&format!("\nmodule:          split {split}\n")),
+        "{shown}"
+    );
+    assert!(shown.contains("\njob file:\n  name = \"words\"\n"), "{shown}");
+
+    // The job has no checkpoint of its own: its interval is "off".
+    let job = world.start(&["-s", saved, "job.toml", "--set", "out.path=again"]);
+    let (shown, json) = asked(&[]);
+    let needed = format!(
+        "\nneeded by:       job words ({}) until first checkpoint\nsafe to delete:  no\n",
+        job.job_id
+    );
+    assert!(shown.contains(&needed), "{shown}");
+    assert_eq!(
+        (&json["needed_by"][0]["job_id"], &json["safe_to_delete"]),
+        (&json!(job.job_id), &json!(false))
+    );
+    // A host that does not answer knows nothing.
+    let (shown, json) = asked(&["--host", "127.0.0.1:1"]);
+    assert!(
+        shown.contains("\nsafe to delete:  unknown: http://127.0.0.1:1/jobs: "),
+        "{shown}"
+    );
+    assert!(json["safe_to_delete"].is_null(), "{json}");
+    drop(job);
+    assert!(asked(&[]).0.contains("\nsafe to delete:  yes\n"));
+}
+
+#[test]
 fn state_that_nobody_takes_is_refused_until_it_is_dropped() {
     let world = World::new();
     let saved = stopped(&world, "2");
@@ -101,7 +153,10 @@ fn state_that_nobody_takes_is_refused_until_it_is_dropped() {
         (&refused["error"]["kind"], &refused["error"]["path"]),
         (&"failed".into(), &format!("file://{saved}").into())
     );
-    let half = text(&run(&["--drop-state", "count"]).exits(1).json()["error"]["message"]);
+    assert!(refused["error"]["uid"].is_null(), "it is about two of them: {refused}");
+    let half = run(&["--drop-state", "count"]).exits(1).json();
+    assert_eq!(half["error"]["uid"], "lines");
+    let half = text(&half["error"]["message"]);
     assert!(
         half.contains(&orphan("lines", "source", 0, 0)) && !half.contains("uid \"count\""),
         "{half}"

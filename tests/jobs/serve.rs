@@ -58,9 +58,14 @@ fn http(url: &str, method: &str, path: &str, headers: &str, body: &str) -> (u16,
     } else {
         format!("Host: {address}\r\n")
     };
+    let content = if headers.contains("Content-Type:") {
+        ""
+    } else {
+        "Content-Type: application/json\r\n"
+    };
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\n{host}Content-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"
+        "{method} {path} HTTP/1.1\r\n{host}{content}Content-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"
     )
     .expect("sent");
     let mut answer = String::new();
@@ -321,6 +326,31 @@ fn over_http_a_savepoint_is_triggered_and_asked_about() {
     assert!(cause.starts_with("the savepoint directory cannot be used: "), "{cause}");
     assert_eq!(http(&url, "GET", &format!("/jobs/{id}/savepoints/0"), "", "").0, 400);
     assert_eq!(http(&url, "GET", "/nowhere", "", "").0, 404);
+    // Whatever is wrong with a request is told as any failure is.
+    let savepoints = format!("/jobs/{id}/savepoints");
+    let wrong = [
+        (
+            "POST",
+            savepoints.as_str(),
+            r#"{"dirr":1}"#,
+            400,
+            "unknown field `dirr`",
+        ),
+        (
+            "POST",
+            "/jobs",
+            "no JSON",
+            400,
+            "the request's body is not the JSON that this path takes: ",
+        ),
+        ("DELETE", "/jobs", "", 405, "this path has no such method"),
+        ("GET", &format!("/jobs/{id}/logs?lines=many"), "", 400, "lines"),
+    ];
+    for (method, path, body, status, message) in wrong {
+        let (answered, said) = http(&url, method, path, "", body);
+        assert_eq!((answered, &said["error"]["kind"]), (status, &json!("usage")), "{said}");
+        assert!(text(&said["error"]["message"]).contains(message), "{said}");
+    }
     // Neither web pages nor names that were made to point here.
     assert_eq!(http(&url, "GET", "/jobs", "Origin: http://evil.example\r\n", "").0, 400);
     assert_eq!(http(&url, "GET", "/jobs", "Host: evil.example\r\n", "").0, 400);
@@ -356,6 +386,13 @@ fn over_http_a_savepoint_is_triggered_and_asked_about() {
         gone.stderr.contains("does not exist") || gone.stderr.contains("there is no"),
         "{}",
         gone.stderr
+    );
+    // Nothing need be said about a savepoint, also not of what type it is.
+    let (status, triggered) = http(&url, "POST", &savepoints, "Content-Type: text/plain\r\n", "");
+    assert_eq!(
+        (status, triggered["trigger_id"].is_string()),
+        (202, true),
+        "{triggered}"
     );
     drop(host);
 }

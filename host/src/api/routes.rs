@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -11,6 +13,7 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use regraft_model::error_kind::ErrorKind;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -126,15 +129,51 @@ fn router(host: Arc<Host>, access: Access) -> Router {
         .route("/jobs/{job}/cancel", post(cancel))
         .route("/jobs/{job}/upgrade", post(upgrade))
         .route("/modules", put(upload).layer(DefaultBodyLimit::max(MODULE_BYTES_MAX)))
-        .fallback(|| async { not_found("there is no such path") })
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such path") })
+        .method_not_allowed_fallback(|| async {
+            problem(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")
+        })
         .layer(from_fn_with_state(access, who_is_answered))
         .layer(from_fn(no_foreign_pages))
         .with_state(host)
 }
 
-fn not_found(message: &str) -> Response {
+fn problem(status: StatusCode, message: impl Into<String>) -> Response {
     let error = JobError::usage(message);
-    (StatusCode::NOT_FOUND, Json(Problem { error })).into_response()
+    (status, Json(Problem { error })).into_response()
+}
+
+/// The JSON of a request, whatever type it says it has; none is `{}`. What is wrong with it is a failure like any other.
+struct Body<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let bytes = Bytes::from_request(request, state).await;
+        let bytes = bytes.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
+        let json: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        serde_json::from_slice(json).map(Self).map_err(|error| {
+            problem(
+                StatusCode::BAD_REQUEST,
+                format!("the request's body is not the JSON that this path takes: {error}"),
+            )
+        })
+    }
+}
+
+/// What stands behind the `?` of a request.
+struct Parameters<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(parameters)) => Ok(Self(parameters)),
+            Err(rejection) => Err(problem(StatusCode::BAD_REQUEST, rejection.body_text())),
+        }
+    }
 }
 
 /// A page in a browser must not command a host on the same machine: browsers name the page's origin, our client does not.
@@ -150,11 +189,8 @@ async fn no_foreign_pages(request: Request, next: Next) -> Response {
 async fn who_is_answered(State(access): State<Access>, request: Request, next: Next) -> Response {
     if !access.allows(request.headers()) {
         let message = "this host demands a token, and the request has not brought the right one: set REGRAFT_TOKEN to the host's, or send `Authorization: Bearer TOKEN`";
-        let problem = Problem {
-            error: JobError::usage(message),
-        };
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return (StatusCode::UNAUTHORIZED, challenge, Json(problem)).into_response();
+        return (challenge, problem(StatusCode::UNAUTHORIZED, message)).into_response();
     }
     if access.token.is_none() && !names_an_address(request.headers()) {
         return Refusal(JobError::usage("this host is asked by its address, or as localhost")).into_response();
@@ -184,7 +220,7 @@ async fn list(State(host): State<Arc<Host>>) -> Json<JobList> {
     })
 }
 
-async fn submit(State(host): State<Arc<Host>>, Json(submission): Json<Submission>) -> Answer<Submitted> {
+async fn submit(State(host): State<Arc<Host>>, Body(submission): Body<Submission>) -> Answer<Submitted> {
     // It goes on where nobody waits for the answer any more: a job must not stay half submitted.
     let submitting = tokio::spawn(async move { host.submit(submission).await });
     Ok(Json(submitting.await.map_err(panicked)??))
@@ -204,7 +240,7 @@ async fn info(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answer<
 async fn logs(
     State(host): State<Arc<Host>>,
     Path(job): Path<String>,
-    Query(query): Query<LogQuery>,
+    Parameters(query): Parameters<LogQuery>,
 ) -> Answer<LogChunk> {
     let reading = tokio::task::spawn_blocking(move || host.log(&job, &query));
     Ok(Json(reading.await.map_err(panicked)??))
@@ -226,8 +262,8 @@ struct Wait {
 async fn savepoint(
     State(host): State<Arc<Host>>,
     Path(job): Path<String>,
-    Query(Wait { wait }): Query<Wait>,
-    Json(request): Json<SavepointRequest>,
+    Parameters(Wait { wait }): Parameters<Wait>,
+    Body(request): Body<SavepointRequest>,
 ) -> Result<Response, Refusal> {
     let job = host.job(&job)?;
     let (trigger_id, taking) = host.trigger(job, request, SnapshotKind::Savepoint);
@@ -248,7 +284,7 @@ async fn triggered(
 async fn stop(
     State(host): State<Arc<Host>>,
     Path(job): Path<String>,
-    Json(request): Json<SavepointRequest>,
+    Body(request): Body<SavepointRequest>,
 ) -> Answer<SnapshotReport> {
     let job = host.job(&job)?;
     let (_, stopping) = host.trigger(job, request, SnapshotKind::Stop);
@@ -259,7 +295,7 @@ async fn cancel(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answe
     Ok(Json(host.cancel(&job).await?))
 }
 
-async fn upload(State(host): State<Arc<Host>>, body: axum::body::Bytes) -> Answer<ModuleUploaded> {
+async fn upload(State(host): State<Arc<Host>>, body: Bytes) -> Answer<ModuleUploaded> {
     let loaded = tokio::task::spawn_blocking(move || host.upload(body.to_vec())).await;
     let digest = loaded.map_err(panicked)??;
     Ok(Json(ModuleUploaded { digest }))
@@ -268,7 +304,7 @@ async fn upload(State(host): State<Arc<Host>>, body: axum::body::Bytes) -> Answe
 async fn upgrade(
     State(host): State<Arc<Host>>,
     Path(job): Path<String>,
-    Json(request): Json<UpgradeRequest>,
+    Body(request): Body<UpgradeRequest>,
 ) -> Answer<UpgradeReport> {
     let job = host.job(&job)?;
     Ok(Json(host.upgrade(&job, request).await?))

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use regraft_model::id::OperatorUid;
 
@@ -457,6 +458,9 @@ pub struct StateShowArgs {
     /// parallelism.
     #[arg(long, value_name = "UID[/STATE]", num_args = 0..=1, require_equals = true)]
     pub entries: Option<Option<DropState>>,
+    /// Where jobs run that may need it.
+    #[command(flatten)]
+    pub host: HostArgs,
 }
 
 /// A savepoint.
@@ -482,14 +486,18 @@ pub fn wants_json(args: &[OsString]) -> bool {
     args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
 }
 
+/// Every help ends with what exit statuses mean.
+fn with_exit_status(command: clap::Command) -> clap::Command {
+    command.after_help(EXIT_STATUS_HELP).mut_subcommands(with_exit_status)
+}
+
 /// Reads the arguments, the program's name first.
 ///
 /// # Errors
 /// What is wrong with them, as [`regraft_model::error_kind::ErrorKind::Usage`].
 pub fn parse(args: Vec<OsString>) -> Result<Parsed, Failure> {
     let args = habits::rewrite(args)?;
-    let with_help = |command: clap::Command| command.after_help(EXIT_STATUS_HELP);
-    let command = with_help(Cli::command()).mut_subcommands(with_help);
+    let command = with_exit_status(Cli::command());
     match command
         .try_get_matches_from(args)
         .and_then(|matches| Cli::from_arg_matches(&matches))
@@ -498,6 +506,9 @@ pub fn parse(args: Vec<OsString>) -> Result<Parsed, Failure> {
         Err(error) if !error.use_stderr() => Ok(Parsed::Print(error.render().to_string())),
         Err(error) => {
             let text = error.render().to_string();
+            if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                return Err(Failure::usage(format!("no command is given\n\n{}", text.trim_end())));
+            }
             Err(Failure::usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end()))
         }
     }

@@ -122,6 +122,9 @@ pub fn build(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), 
         })
         .collect();
     output.result(&json!({ "components": shown }), || {
+        if built.is_empty() {
+            return "There is nothing to build: no operator of the job has a crate.".to_owned();
+        }
         let line = |b: &crate::build::Built| format!("{}: {} ({} bytes)", b.uid, b.component.display(), b.bytes);
         built.iter().map(line).collect::<Vec<_>>().join("\n")
     });

@@ -63,7 +63,7 @@ pub async fn dispose(path: &str, host: &HostArgs, force: bool, data_dir: &Path, 
 }
 
 /// Whether a job would go back to this savepoint if it failed now: it started from it, and has no checkpoint of its own.
-fn needs(client: &Client, job: &FoundJob, savepoint: &Savepoint) -> Result<bool, JobError> {
+pub(super) fn needs(client: &Client, job: &FoundJob, savepoint: &Savepoint) -> Result<bool, JobError> {
     let url = savepoint.url();
     let from = job.summary.restored_from.as_deref();
     let from = from.is_some_and(|from| from.trim_end_matches("/_metadata").trim_end_matches('/') == url);

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::exit_status::ExitStatus;
 use crate::build::BuildError;
 use crate::data_dir::DataDirError;
+use crate::graph::problem::Place;
 use crate::graph::{JobFileError, Problem};
 use crate::scaffold::ScaffoldError;
 
@@ -58,7 +59,7 @@ impl From<JobFileError> for Failure {
     fn from(error: JobFileError) -> Self {
         let (uid, path) = match &error {
             JobFileError::Unreadable { path, .. } => (None, Some(path.to_string_lossy().into_owned())),
-            JobFileError::Invalid(problems) => (common_uid(problems), None),
+            JobFileError::Invalid(problems) => (common_uid(problems), common_file(problems)),
         };
         Self {
             uid,
@@ -107,6 +108,19 @@ fn common_uid(problems: &[Problem]) -> Option<String> {
     problems
         .iter()
         .all(|problem| problem.uid.as_deref() == Some(first.as_str()))
+        .then_some(first)
+}
+
+/// The file that all problems stand in.
+fn common_file(problems: &[Problem]) -> Option<String> {
+    let file = |problem: &Problem| match &problem.place {
+        Place::JobFile { file, .. } | Place::Config { file, .. } => Some(file.to_string()),
+        Place::Environment(_) | Place::CommandLine(_) => None,
+    };
+    let first = file(problems.first()?)?;
+    problems
+        .iter()
+        .all(|problem| file(problem).as_deref() == Some(first.as_str()))
         .then_some(first)
 }
 

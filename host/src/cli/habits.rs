@@ -43,7 +43,7 @@ const LATER_VERBS: [(&str, &str); 6] = [
 ];
 
 /// `state` verbs that are not there yet.
-const LATER_STATE_VERBS: [&str; 7] = ["list", "read", "export", "edit", "bootstrap", "diff", "skew"];
+const LATER_STATE_VERBS: [&str; 8] = ["list", "read", "export", "edit", "bootstrap", "diff", "skew", "migrate"];
 
 /// Flags whose next argument is their value, where optional values have to be told from a JOB.
 const VALUED: [&str; 3] = ["--host", "--token", "--type"];
@@ -133,6 +133,25 @@ fn refuse_flags(verb: &str, after: &[String]) -> Result<(), Failure> {
         let message = match (verb, flag) {
             (_, "-yid" | "--yarnapplicationId") => "YARN is not supported; use --host URL".to_owned(),
             (_, "-m" | "--jobmanager") => format!("{flag} is not known; use --host URL"),
+            ("savepoint", "--keep" | "--older-than" | "--dry-run") => {
+                "savepoint prune is not implemented yet; remove savepoints one by one with `regraft savepoint -d PATH`"
+                    .to_owned()
+            }
+            ("savepoint" | "stop", "--label") => format!(
+                "{flag} is not implemented yet; a savepoint has its job's name and its time, and can have a directory of its own: `regraft {verb} JOB {}DIR`",
+                if verb == "stop" { "--savepoint-path " } else { "" }
+            ),
+            ("savepoint" | "stop", "--if-healthy") => {
+                format!(
+                    "{flag} is not implemented yet; `regraft info JOB` shows status, restarts and the last checkpoints"
+                )
+            }
+            ("info", "--since-restore") => {
+                format!("{flag} is not implemented yet; `regraft info JOB` shows the job's counts since it was started")
+            }
+            ("run" | "upgrade", "--rename") => format!(
+                "{flag} is not implemented yet; keep the uid, which is what state is bound to, or drop its state with --drop-state UID"
+            ),
             ("upgrade", "-p" | "--parallelism") => format!(
                 "upgrade {flag} is not implemented yet; write `regraft stop JOB`, then `regraft run -s SAVEPOINT JOB.toml -p N`"
             ),
@@ -268,6 +287,25 @@ mod tests {
             refused("regraft state export sp"),
             "regraft state export is not implemented yet; a savepoint's state is Parquet, which any tool opens: PATH/operators/*.parquet"
         );
+        assert!(refused("regraft state migrate sp").starts_with("regraft state migrate is not implemented yet; "));
+        assert_eq!(
+            refused("regraft savepoint prune dir --keep 5"),
+            "savepoint prune is not implemented yet; remove savepoints one by one with `regraft savepoint -d PATH`"
+        );
+        for line in [
+            "savepoint j --if-healthy",
+            "stop j --label=x",
+            "info j --since-restore",
+            "run --rename a=b",
+        ] {
+            let said = refused(&format!("regraft {line}"));
+            assert!(
+                said.starts_with("--") && said.contains(" is not implemented yet; "),
+                "{said}"
+            );
+        }
+        // What follows -- is the job's own.
+        assert_eq!(rewritten("regraft run j -- --rename a"), "regraft run j -- --rename a");
         assert_eq!(
             refused("regraft savepoint j -yid app"),
             "YARN is not supported; use --host URL"

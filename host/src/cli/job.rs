@@ -37,7 +37,9 @@ pub(super) struct Asked {
 
 /// Whoever the user names, or all hosts of this machine.
 pub(super) fn client(host: &HostArgs, data_dir: &Path) -> Client {
-    Client::new(host.host.as_deref(), host.token.as_deref(), data_dir)
+    // Set and empty is how scripts unset a variable.
+    let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+    Client::new(given(&host.host).as_deref(), given(&host.token).as_deref(), data_dir)
 }
 
 pub(super) fn find(args: &JobArgs, data_dir: &Path) -> Result<Asked, Failure> {

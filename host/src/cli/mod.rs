@@ -79,7 +79,7 @@ fn verb(cli: &Cli) -> Result<ExitStatus, Failure> {
         Verb::Stop(args) => job::stop(args, &data_dir, output)?,
         Verb::Cancel(args) => job::cancel(args, &data_dir, output)?,
         Verb::Upgrade(args) => job::upgrade(args, &data_dir, output)?,
-        Verb::State(args) => runtime()?.block_on(state::state(args, output))?,
+        Verb::State(args) => runtime()?.block_on(state::state(args, &data_dir, output))?,
         Verb::Run(args) if args.detached => {
             let origin = runtime()?.block_on(run::Origin::read(args));
             submit::submit(args, &data_dir, origin, output)?;

@@ -27,9 +27,11 @@ pub fn list(args: &ListArgs, data_dir: &Path, output: Output) -> Result<(), Fail
         return snapshots(job, args, data_dir, output);
     }
     let jobs = client(&args.host, data_dir).jobs()?.into_iter().map(|job| job.summary);
-    let list = JobList {
+    let mut list = JobList {
         jobs: jobs.filter(|job| args.all || !job.status.is_over()).collect(),
     };
+    // They come host by host.
+    list.jobs.sort_by_key(|job| (job.started_at, job.job_id));
     output.result(&json!(list), || {
         if list.jobs.is_empty() {
             return if args.all { "No jobs." } else { "No running jobs." }.to_owned();

@@ -1,12 +1,18 @@
 //! `state show` and `state verify`: savepoints, offline.
 
-use regraft_model::error_kind::ErrorKind;
+use std::path::Path;
 
-use super::args::{DropState, StateArgs, StateVerb};
+use regraft_model::error_kind::ErrorKind;
+use serde_json::json;
+
+use super::args::{DropState, HostArgs, StateArgs, StateVerb};
+use super::dispose::needs;
 use super::failure::Failure;
+use super::job::client;
 use super::output::Output;
+use crate::jobs::handle::JobError;
 use crate::savepoint::load::Savepoint;
-use crate::savepoint::metadata::MetadataError;
+use crate::savepoint::metadata::{MetadataError, Owner};
 use crate::savepoint::show::{EntriesOf, ShownSavepoint, ShownState};
 use crate::savepoint::{show, verify};
 use crate::storage::LocalStores;
@@ -15,7 +21,7 @@ use crate::storage::LocalStores;
 ///
 /// # Errors
 /// [`Failure`] where there is no savepoint, or it is damaged.
-pub async fn state(args: &StateArgs, output: Output) -> Result<(), Failure> {
+pub async fn state(args: &StateArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     match &args.verb {
         StateVerb::Show(args) => {
             let savepoint = open(&args.path).await?;
@@ -23,8 +29,13 @@ pub async fn state(args: &StateArgs, output: Output) -> Result<(), Failure> {
                 None => show::show(&savepoint),
                 Some(of) => with_entries(&savepoint, &args.path, of.as_ref()).await?,
             };
-            let json = serde_json::to_value(&shown).unwrap_or_default();
-            output.result(&json, || shown.text().trim_end().to_owned());
+            let (host, data_dir) = (args.host.clone(), data_dir.to_owned());
+            let asked = tokio::task::spawn_blocking(move || Needed::ask(&savepoint, &host, &data_dir)).await;
+            let needed = asked.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))?;
+            let mut json = serde_json::to_value(&shown).unwrap_or_default();
+            json["needed_by"] = json!(needed.jobs);
+            json["safe_to_delete"] = json!(needed.safe());
+            output.result(&json, || with_facts(shown.text().trim_end(), &needed.lines()));
             Ok(())
         }
         StateVerb::Verify(args) => {
@@ -64,6 +75,75 @@ pub async fn state(args: &StateArgs, output: Output) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Who would miss a savepoint, as far as hosts that run can tell.
+struct Needed {
+    /// Jobs, each with why, for people.
+    jobs: Vec<serde_json::Value>,
+    lines: Vec<String>,
+    /// It belongs to a host.
+    of_host: bool,
+    /// Why nobody knows.
+    unknown: Option<String>,
+}
+
+impl Needed {
+    fn ask(savepoint: &Savepoint, host: &HostArgs, data_dir: &Path) -> Self {
+        let of_host = savepoint.metadata.owner == Owner::Host;
+        let mut needed = Self {
+            jobs: vec![],
+            lines: vec![],
+            of_host,
+            unknown: None,
+        };
+        let asked: Result<(), JobError> = (|| {
+            let client = client(host, data_dir);
+            for job in client.jobs()?.into_iter().filter(|job| !job.summary.status.is_over()) {
+                let (id, name) = (job.summary.job_id, &job.summary.name);
+                let why = if of_host && id == savepoint.metadata.job_id {
+                    "whose checkpoint it is"
+                } else if needs(&client, &job, savepoint)? {
+                    "until first checkpoint"
+                } else {
+                    continue;
+                };
+                needed.lines.push(format!("needed by:       job {name} ({id}) {why}"));
+                needed.jobs.push(json!({ "job_id": id, "name": name, "why": why }));
+            }
+            Ok(())
+        })();
+        needed.unknown = asked.err().map(|error| error.message);
+        needed
+    }
+
+    /// None: nobody knows.
+    const fn safe(&self) -> Option<bool> {
+        match (self.of_host || !self.jobs.is_empty(), &self.unknown) {
+            (true, _) => Some(false),
+            (false, None) => Some(true),
+            (false, Some(_)) => None,
+        }
+    }
+
+    fn lines(&self) -> String {
+        let mut lines = self.lines.clone();
+        lines.push(match (self.safe(), &self.unknown) {
+            (Some(true), _) => "safe to delete:  yes".to_owned(),
+            (Some(false), _) if self.jobs.is_empty() => {
+                "safe to delete:  no, it is a checkpoint, which its host keeps and removes".to_owned()
+            }
+            (Some(false), _) => "safe to delete:  no".to_owned(),
+            (None, why) => format!("safe to delete:  unknown: {}", why.as_deref().unwrap_or_default()),
+        });
+        lines.join("\n")
+    }
+}
+
+/// A shown savepoint with more facts below those that it begins with.
+fn with_facts(text: &str, facts: &str) -> String {
+    let (head, rest) = text.split_once("\n\n").unwrap_or((text, ""));
+    format!("{head}\n{facts}\n\n{rest}").trim_end().to_owned()
 }
 
 async fn with_entries(savepoint: &Savepoint, path: &str, of: Option<&DropState>) -> Result<ShownSavepoint, Failure> {

@@ -8,11 +8,10 @@ use serde_json::json;
 use super::args::RunArgs;
 use super::build::engine;
 use super::failure::Failure;
-use super::job::{absolute, read_component};
+use super::job::{absolute, client, read_component};
 use super::log;
 use super::output::Output;
 use super::run::{Origin, refuse_collisions};
-use crate::api::client::Client;
 use crate::build::{StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::jobs::submission::{Layers, RestoreSource, Submission};
 
@@ -24,7 +23,7 @@ pub fn submit(args: &RunArgs, data_dir: &Path, origin: Origin, output: Output) -
     if let Some(warning) = args.restore.claim_mode.warning() {
         log::line(&format!("warning: {warning}"));
     }
-    let client = Client::new(args.host.host.as_deref(), args.host.token.as_deref(), data_dir);
+    let client = client(&args.host, data_dir);
     // Before anything is built.
     let host = client.serving()?.to_owned();
     let overrides = args.job.overrides(data_dir, &args.arguments)?;

@@ -70,6 +70,7 @@ pub async fn from_checkpoint(
     );
     let mut plan = planned.map_err(|refusal| {
         AttemptError::fatal(JobError {
+            uid: refusal.uid(),
             path: Some(checkpoint.url()),
             ..JobError::failed(refusal.to_string())
         })
@@ -150,6 +151,7 @@ pub fn plan_origin(
     let new = restore::new_job(&job.graph, descriptions);
     let planned = plan_restore(&savepoint.url(), &savepoint.metadata, &new, &options);
     let mut plan = planned.map_err(|refusal| JobError {
+        uid: refusal.uid(),
         path: Some(savepoint.url()),
         ..JobError::failed(refusal.to_string())
     })?;

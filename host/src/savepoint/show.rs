@@ -1,6 +1,7 @@
 //! What a savepoint holds, for people (`regraft state show`) and for `--json`. From `_metadata` alone, but for entries that
 //! are asked for.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use regraft_model::id::{CheckpointId, JobId, OperatorUid};
@@ -9,7 +10,8 @@ use serde::Serialize;
 use crate::savepoint::entries::{self, ShownEntry};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{
-    Ancestor, EntryKind, Metadata, MetadataError, Owner, SavedStateKind, SnapshotKind, SplitEntry, Trigger,
+    Ancestor, EntryKind, Metadata, MetadataError, OperatorEntry, Owner, SavedStateKind, SnapshotKind, SplitEntry,
+    Trigger,
 };
 use crate::savepoint::rows::Layout;
 
@@ -53,6 +55,8 @@ pub struct ShownSavepoint {
     pub job_file: String,
     /// The size of all files beside `_metadata`.
     pub bytes: u64,
+    /// The SHA-256 of every operator's component, also of those without state.
+    pub modules: BTreeMap<OperatorUid, String>,
     /// What has state, in order of the job.
     pub operators: Vec<ShownOperator>,
 }
@@ -152,8 +156,14 @@ pub fn show(savepoint: &Savepoint) -> ShownSavepoint {
         arguments: metadata.arguments.clone(),
         job_file: metadata.job_file.clone(),
         bytes: metadata.files().map(|(_, bytes)| bytes).sum(),
+        modules: modules(metadata),
         operators: operators(metadata),
     }
+}
+
+fn modules(metadata: &Metadata) -> BTreeMap<OperatorUid, String> {
+    let module = |entry: &OperatorEntry| Some((entry.uid.clone(), entry.module.clone()?));
+    metadata.operators.iter().filter_map(module).collect()
 }
 
 /// Likewise, with the entries of all states, or of some. False: there is no such state.
@@ -216,7 +226,7 @@ fn operators(metadata: &Metadata) -> Vec<ShownOperator> {
 }
 
 impl ShownSavepoint {
-    /// As text: the facts of the job, the table of states, positions of sources, pending parts of sinks.
+    /// As text: the facts of the job, the table of states, positions of sources, pending parts of sinks, the job file.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -260,15 +270,17 @@ impl ShownSavepoint {
             );
         }
         fact("bytes", self.bytes.to_string());
-        for operator in &self.operators {
-            if let Some(module) = &operator.module {
-                fact("module", format!("{} {module}", operator.uid));
-            }
+        for (uid, module) in &self.modules {
+            fact("module", format!("{uid} {module}"));
         }
         text.push('\n');
         text.push_str(&table(&self.rows()));
         self.entries(text);
         self.positions(text);
+        text.push_str("\njob file:\n");
+        for line in self.job_file.lines() {
+            let _ = writeln!(text, "{}", format!("  {line}").trim_end());
+        }
     }
 
     fn rows(&self) -> Vec<[String; 6]> {

@@ -176,10 +176,15 @@ fn check(graph: &JobGraph, modules: &Modules, old: &Descriptions, new: &Descript
     if problems.is_empty() {
         return Ok(());
     }
-    Err(JobError::usage(format!(
+    let error = JobError::usage(format!(
         "the upgrade is refused, and the job goes on as it was:\n{}",
         problems.join("\n")
-    )))
+    ));
+    let mut uids = modules.keys();
+    Err(match (uids.next(), uids.next()) {
+        (Some(uid), None) => error.on(uid),
+        _ => error,
+    })
 }
 
 /// Where the watermark of each subtask of a changed uid stands. It only advances: when the instances take over it is there or

@@ -15,6 +15,16 @@ pub struct RestoreRefusal {
     pub problems: Vec<RestoreProblem>,
 }
 
+impl RestoreRefusal {
+    /// The uid that all problems are about, where they are about one.
+    #[must_use]
+    pub fn uid(&self) -> Option<String> {
+        let first = self.problems.first()?.uid()?;
+        let all = self.problems.iter().all(|problem| problem.uid() == Some(first));
+        all.then(|| first.to_string())
+    }
+}
+
 fn list(problems: &[RestoreProblem]) -> String {
     problems
         .iter()
@@ -191,4 +201,24 @@ pub enum RestoreProblem {
         /// What could be dropped.
         known: Vec<String>,
     },
+}
+
+impl RestoreProblem {
+    /// Whose it is; none of the job's own.
+    const fn uid(&self) -> Option<&OperatorUid> {
+        match self {
+            Self::MaxParallelism { .. } | Self::UnknownDrop { .. } => None,
+            Self::Parallelism { uid, .. }
+            | Self::Orphan { uid, .. }
+            | Self::Kind { uid, .. }
+            | Self::OrphanState { uid, .. }
+            | Self::OrphanTimer { uid, .. }
+            | Self::TimerTime { uid, .. }
+            | Self::StateKind { uid, .. }
+            | Self::Schema { uid, .. }
+            | Self::MapKey { uid, .. }
+            | Self::Key { uid, .. }
+            | Self::Identity { uid, .. } => Some(uid),
+        }
+    }
 }

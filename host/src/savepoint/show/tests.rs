@@ -34,6 +34,9 @@ positions of lines:
 
 pending parts of out (they may lie outside the savepoint):
   {{\"pending\":\"out/.pending/p1\"}}
+
+job file:
+  name = \"word-count\"
 ",
         "BYTES", "-", "-"
     );
