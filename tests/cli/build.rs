@@ -10,10 +10,38 @@ fn validate() {
     let world = words_world();
     assert_eq!(
         world.run(&["validate"]).exits(0).stdout,
-        "job.toml is valid: job words, 4 nodes\n"
+        format!("job.toml is valid: job words, 4 nodes\n{STATEFUL}")
     );
     let json = world.run(&["validate", "--json"]).exits(0).json();
-    assert_eq!(json, json!({ "name": "words", "valid": true, "warnings": [] }));
+    let operators = json!([
+        { "uid": "split", "stateful": false, "states": [] },
+        { "uid": "count", "stateful": true, "states": ["count"] },
+    ]);
+    assert_eq!(
+        json,
+        json!({ "name": "words", "valid": true, "warnings": [], "operators": operators })
+    );
+}
+
+/// The operators of `words_world`.
+const STATEFUL: &str = "\
+OPERATOR  STATEFUL  STATES
+split     no
+count     yes       count
+";
+
+#[test]
+fn validate_says_what_it_cannot_know() {
+    let world = words_world();
+    world.write("no.wasm", "no component");
+    let args = ["validate", "--module", "split=gone.wasm", "--module", "count=no.wasm"];
+    let said = plain(&world, &world.run(&args).exits(0).stdout);
+    let expected = "job.toml is valid: job words, 4 nodes\nOPERATOR  STATEFUL  STATES\n\
+                    split     unknown   cannot read DIR/gone.wasm: No such file or directory (os error 2)\n\
+                    count     unknown   DIR/no.wasm was not made by `regraft build`; `regraft inspect DIR/no.wasm` runs it to see\n";
+    assert_eq!(said, expected);
+    let json = world.run(&[&args[..], &["--json"]].concat()).exits(0).json();
+    assert!(json["operators"][0]["stateful"].is_null(), "{json}");
 }
 
 #[test]
@@ -21,7 +49,7 @@ fn validate_warns() {
     let world = words_world();
     let warning = "sink \"out\": checkpoint.interval is \"off\", so its output becomes visible only when the job ends; set checkpoint.interval = \"10s\"";
     let args = ["validate", "--set", "checkpoint.interval=off"];
-    let expected = format!("warning: job.toml:1: {warning}\njob.toml is valid: job words, 4 nodes\n");
+    let expected = format!("warning: job.toml:1: {warning}\njob.toml is valid: job words, 4 nodes\n{STATEFUL}");
     assert_eq!(world.run(&args).exits(0).stdout, expected);
 }
 

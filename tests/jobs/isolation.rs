@@ -362,3 +362,25 @@ fn a_dead_letter_of_a_guest_with_private_state_leaves_no_trace_in_it() {
     let others = (0..rows).filter(|n| *n != bad);
     assert!(told(&world).into_iter().eq(others.zip(1..)), "{:?}", told(&world));
 }
+
+/// Whoever left it to a host has nothing but the log.
+#[test]
+fn the_log_of_a_served_job_has_the_record_that_it_failed_on() {
+    let world = World::new();
+    world.write("job.toml", &picky_job(Some(1000), "panic", 100, ""));
+    let host = world.serve(&[]);
+    world.run(&["run", "-d", "job.toml"]).exits(0);
+    let mut logs = String::new();
+    wait_until("the job has failed", || {
+        logs = world.run(&["logs", "picky"]).exits(0).stdout;
+        logs.contains("switched from state FAILING to FAILED")
+    });
+    for part in [
+        "failed in process: the module panicked at tests/guests/picky/src/lib.rs:",
+        "\n  record: key ",
+        "\n  policy: on-trap = \"fail\": the job fails\n",
+    ] {
+        assert!(logs.contains(part), "no {part:?} in:\n{logs}");
+    }
+    drop(host);
+}

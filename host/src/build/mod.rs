@@ -6,11 +6,13 @@
 //! - [`error`]: why it did not work.
 //! - [`report`]: what a build says while it runs.
 //! - [`tools`]: cargo, rustc, rustup, and the wasm target.
+//! - [`declared`]: what operators declare, without a build.
 //! - `cargo`, `component`: the two steps.
 
 pub mod error;
 pub mod report;
 pub mod tools;
+pub mod declared;
 mod cargo;
 mod component;
 

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
 use regraft_guest_runtime::module_error::ModuleError;
-use regraft_model::describe::Description;
+use regraft_model::describe::{Description, StateDescription};
 use serde_json::json;
 
 use super::args::{GraphArgs, InspectArgs, JobFileArgs, NewArgs};
 use super::failure::Failure;
 use super::log;
 use super::output::Output;
+use crate::build::declared::{DeclaredOperator, declared};
 use crate::build::{StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::dataflow::operator::Modules;
 use crate::graph::job_graph::JobGraph;
@@ -131,23 +132,63 @@ pub fn build(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), 
     Ok(())
 }
 
-/// `regraft validate`: the job file alone.
+/// `regraft validate`: the job file, and what the components of its operators say of themselves, where they are there.
 ///
 /// # Errors
 /// [`Failure`] with every problem.
 pub fn validate(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let (graph, warnings) = args.load(data_dir, &[])?;
     let texts: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    output.result(&json!({ "name": graph.name, "valid": true, "warnings": texts }), || {
+    let operators = declared(&graph);
+    let shown: Vec<_> = operators
+        .iter()
+        .map(|operator| match &operator.description {
+            Ok(description) => {
+                json!({ "uid": operator.uid, "stateful": is_stateful(description), "states": state_names(description) })
+            }
+            Err(why) => json!({ "uid": operator.uid, "stateful": null, "states": [], "unknown": why }),
+        })
+        .collect();
+    let value = json!({ "name": graph.name, "valid": true, "warnings": texts, "operators": shown });
+    output.result(&value, || {
         let warnings: String = texts.iter().map(|text| format!("warning: {text}\n")).collect();
         format!(
-            "{warnings}{} is valid: job {}, {} nodes",
+            "{warnings}{} is valid: job {}, {} nodes{}",
             args.job.display(),
             graph.name,
-            graph.nodes.len()
+            graph.nodes.len(),
+            stateful_text(&operators)
         )
     });
     Ok(())
+}
+
+/// Whether a savepoint has something of it.
+fn is_stateful(d: &Description) -> bool {
+    d.is_keyed() || d.private_state || !d.operator_states.is_empty()
+}
+
+fn state_names(d: &Description) -> Vec<&str> {
+    let keyed = d.states.iter().map(|state| state.name.as_str());
+    let timers = d.timers.iter().map(|timer| timer.name.as_str());
+    let operator = d.operator_states.iter().map(|state| state.name.as_str());
+    keyed.chain(timers).chain(operator).collect()
+}
+
+/// A line for each operator: whether it has state, and what it is called.
+fn stateful_text(operators: &[DeclaredOperator]) -> String {
+    let mut rows = vec![["OPERATOR".to_owned(), "STATEFUL".to_owned(), "STATES".to_owned()]];
+    rows.extend(operators.iter().map(|operator| match &operator.description {
+        Ok(d) if is_stateful(d) => [operator.uid.to_string(), "yes".into(), state_names(d).join(", ")],
+        Ok(_) => [operator.uid.to_string(), "no".into(), String::new()],
+        Err(why) => [operator.uid.to_string(), "unknown".into(), why.clone()],
+    }));
+    if operators.is_empty() {
+        return String::new();
+    }
+    let width = rows.iter().map(|[uid, ..]| uid.len()).max().unwrap_or(0);
+    let line = |[uid, stateful, states]: &[String; 3]| format!("\n{uid:<width$}  {stateful:<8}  {states}");
+    rows.iter().map(|row| line(row).trim_end().to_owned()).collect()
 }
 
 /// `regraft graph`.
@@ -202,9 +243,10 @@ fn description_text(digest: &str, size: usize, d: &Description) -> String {
     if let Some(key) = &d.key {
         lines.push(format!("key     {}: {}", key.name, key.ty));
     }
-    for state in &d.states {
+    lines.extend(d.states.iter().map(state_text));
+    for state in &d.operator_states {
         lines.push(format!(
-            "state   {}: {} ({}, digest {})",
+            "state   {}: {} (operator state, {}, digest {})",
             state.name,
             state.schema,
             state.kind,
@@ -237,4 +279,18 @@ fn description_text(digest: &str, size: usize, d: &Description) -> String {
     }
     lines.push("imports regraft:operator/* only".to_owned());
     lines.join("\n")
+}
+
+fn state_text(state: &StateDescription) -> String {
+    let map_key = state.map_key.as_ref().map(|key| format!(", keys {key}"));
+    let ttl = state.ttl_ms.map(|ms| format!(", expires after {ms} ms"));
+    format!(
+        "state   {}: {} ({}{}{}, digest {})",
+        state.name,
+        state.schema,
+        state.kind,
+        map_key.unwrap_or_default(),
+        ttl.unwrap_or_default(),
+        state.schema.digest()
+    )
 }

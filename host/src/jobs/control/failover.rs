@@ -53,7 +53,7 @@ impl JobFailure {
         self
     }
 
-    /// All of it is shown where the run ends; the log says when.
+    /// All of it is shown where the run ends, or in the log of a served job.
     fn first_line(&self) -> &str {
         self.message.lines().next().unwrap_or_default()
     }
@@ -178,9 +178,10 @@ impl Controller {
     /// Some regions go back to the last checkpoint, after a wait.
     fn restart(&mut self, failure: JobFailure, wait: Duration) {
         tracing::warn!(
-            "Job {} failed: {}; it restarts in {wait:?}.",
+            "Job {} failed: {}; it restarts in {:?}.",
             self.job.job_id,
-            failure.first_line()
+            failure.first_line(),
+            shown(wait)
         );
         {
             let mut state = locked(&self.shared.state);
@@ -289,9 +290,10 @@ impl Controller {
 
     fn try_again(&mut self, failure: &JobFailure, wait: Duration) {
         tracing::warn!(
-            "Job {}: {}; tried again in {wait:?}.",
+            "Job {}: {}; tried again in {:?}.",
             self.job.job_id,
-            failure.first_line()
+            failure.first_line(),
+            shown(wait)
         );
         let until = self.now_ns().saturating_add(wait.as_nanos() as u64);
         {
@@ -366,7 +368,13 @@ impl Controller {
 
     /// The end of the job: no restart helps, or none is allowed.
     fn give_up(&mut self, failure: JobFailure) {
-        tracing::error!("Job {} failed: {}", self.job.job_id, failure.first_line());
+        // Of a served job the log is what its user has; of an attached one, all is told where the run ends.
+        let said = if self.job.host.recovers {
+            &failure.message
+        } else {
+            failure.first_line()
+        };
+        tracing::error!("Job {} failed: {said}", self.job.job_id);
         let why = format!("the job failed: {}", failure.message);
         {
             let mut state = locked(&self.shared.state);
@@ -386,4 +394,9 @@ pub(crate) fn sink_totals(over: &Over) -> std::collections::BTreeMap<OperatorUid
         (!state.is_null() && !dead_letters::is_state(state)).then(|| (entry.uid.clone(), blackhole::totals([state])))
     };
     entries.filter_map(of).collect()
+}
+
+/// A wait as it is told: to the millisecond.
+const fn shown(wait: Duration) -> Duration {
+    Duration::from_millis(wait.as_millis() as u64)
 }
