@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -342,12 +343,31 @@ fn only_the_region_that_failed_restarts() {
 }
 
 #[test]
-fn a_second_ctrl_c_ends_at_once_whatever_a_guest_does() {
+fn a_stuck_guest_holds_up_neither_a_restart_nor_a_cancel() {
     let world = World::new();
+    let job_file = picky_job("loop", &with_limits("time-per-batch = \"10m\""), QUICK);
     world.write(
         "job.toml",
-        &picky_job("loop", &with_limits("time-per-batch = \"10m\""), QUICK),
+        &job_file.replace("tolerable-failures = 10000", "tolerable-failures = 0"),
     );
+    let mut job = world.start(&["job.toml"]);
+    // The checkpoint that it holds up expires, and the job goes back to the one before.
+    job.wait_for_log("tolerable-failures = 0; it restarts in");
+    job.wait_for_log("attempt 2");
+    let asked = Instant::now();
+    world.run(&["cancel", &job.job_id]).exits(0);
+    let ran = job.end().exits(1);
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    assert!(ran.stderr.contains("was CANCELED"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("computed for more than"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_second_ctrl_c_ends_at_once_whatever_a_guest_does() {
+    let world = World::new();
+    let tables = format!("[savepoint]\ndir = \"savepoints\"\n{QUICK}");
+    let job_file = picky_job("loop", &with_limits("time-per-batch = \"10m\""), &tables);
+    world.write("job.toml", &job_file.replace("timeout = \"300ms\"", "timeout = \"5s\""));
     let mut job = world.start(&["job.toml"]);
     job.wait_for_log("FAILED (expired before completing");
     let interrupt = |job: &Attached| {
@@ -357,7 +377,8 @@ fn a_second_ctrl_c_ends_at_once_whatever_a_guest_does() {
         assert!(sent.expect("kill runs").success());
     };
     interrupt(&job);
-    job.wait_for_log("interrupted: the job is cancelled");
+    // The savepoint waits for the guest.
+    job.wait_for_log("interrupted: stopping with a savepoint");
     interrupt(&job);
     let ran = job.end().exits(130);
     assert!(

@@ -4,6 +4,7 @@
 //! has made a new one, which knows nothing of earlier calls. All calls are synchronous, one at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use regraft_model::batch::BytesColumn;
@@ -54,6 +55,7 @@ pub struct GuestInstance {
     store: Store<GuestData>,
     operator: Operator,
     state: Option<Arc<dyn StateAccess>>,
+    interrupt: Option<Arc<AtomicBool>>,
     poisoned: bool,
     /// Keeps the engine's ticker running.
     _keep: Arc<dyn Send + Sync>,
@@ -73,13 +75,14 @@ impl GuestInstance {
         settings: InstanceSettings,
         keep: Arc<dyn Send + Sync>,
     ) -> Result<Self, GuestError> {
-        let (store, operator) = instantiate(&parts, &settings)?;
+        let (store, operator) = instantiate(&parts, &settings, None)?;
         Ok(Self {
             parts,
             settings,
             store,
             operator,
             state: None,
+            interrupt: None,
             poisoned: false,
             _keep: keep,
         })
@@ -102,13 +105,19 @@ impl GuestInstance {
         self.state = state;
     }
 
+    /// Ends calls before their time, soon after the flag is set: they fail with [`GuestError::Interrupted`].
+    pub fn interrupt_by(&mut self, flag: Arc<AtomicBool>) {
+        self.store.data_mut().deadline.interrupt_by(Some(flag.clone()));
+        self.interrupt = Some(flag);
+    }
+
     /// Drops everything that the guest has and starts it anew. It then needs `open` again, and `restore` where there is
     /// operator state.
     ///
     /// # Errors
     /// [`GuestError`] where the guest's own initialisation traps.
     pub fn reset(&mut self) -> Result<(), GuestError> {
-        (self.store, self.operator) = instantiate(&self.parts, &self.settings)?;
+        (self.store, self.operator) = instantiate(&self.parts, &self.settings, self.interrupt.clone())?;
         self.poisoned = false;
         Ok(())
     }
@@ -320,8 +329,12 @@ impl GuestInstance {
     }
 }
 
-fn instantiate(parts: &Parts, settings: &InstanceSettings) -> Result<(Store<GuestData>, Operator), GuestError> {
-    let data = GuestData::new(
+fn instantiate(
+    parts: &Parts,
+    settings: &InstanceSettings,
+    interrupt: Option<Arc<AtomicBool>>,
+) -> Result<(Store<GuestData>, Operator), GuestError> {
+    let mut data = GuestData::new(
         settings.memory_max,
         settings.time_per_batch_max,
         Arc::clone(&settings.config),
@@ -329,6 +342,7 @@ fn instantiate(parts: &Parts, settings: &InstanceSettings) -> Result<(Store<Gues
         Arc::clone(&settings.sink),
         Arc::clone(&parts.states),
     );
+    data.deadline.interrupt_by(interrupt);
     let mut store = Store::new(parts.pre.engine(), data);
     store.limiter(|data| &mut data.memory);
     store.epoch_deadline_callback(|mut store| {

@@ -2,6 +2,8 @@
 //!
 //! A limit that was hit is recorded, because the trap that follows does not tell of it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
@@ -15,6 +17,8 @@ const TABLE_ELEMENTS_MAX: usize = 1 << 20;
 const INSTANCES_MAX: usize = 1_000;
 /// The most memories of one component.
 const MEMORIES_MAX: usize = 16;
+/// After so many ticks a call is looked at in any case: whether somebody wants it to end.
+const LOOK_TICKS: u64 = 5;
 
 /// Bounds the memory of one instance.
 #[derive(Debug)]
@@ -80,6 +84,10 @@ pub(crate) struct Deadline {
     waited: Duration,
     /// Whether the present call was ended by it.
     pub(crate) passed: bool,
+    /// Set by others where nobody waits for the call's answer any more.
+    interrupt: Option<Arc<AtomicBool>>,
+    /// Whether the present call was ended by that.
+    pub(crate) interrupted: bool,
 }
 
 impl Deadline {
@@ -89,7 +97,14 @@ impl Deadline {
             started: Instant::now(),
             waited: Duration::ZERO,
             passed: false,
+            interrupt: None,
+            interrupted: false,
         }
+    }
+
+    /// What ends a call before its time.
+    pub(crate) fn interrupt_by(&mut self, interrupt: Option<Arc<AtomicBool>>) {
+        self.interrupt = interrupt;
     }
 
     pub(crate) fn limit(&self) -> Duration {
@@ -101,7 +116,8 @@ impl Deadline {
         self.started = Instant::now();
         self.waited = Duration::ZERO;
         self.passed = false;
-        ticks(self.limit)
+        self.interrupted = false;
+        ticks(self.limit).min(LOOK_TICKS)
     }
 
     /// Time that the guest waited for the host.
@@ -111,10 +127,14 @@ impl Deadline {
 
     /// The ticks are over: after how many more to look again, or `None` where the call is to end.
     pub(crate) fn look(&mut self) -> Option<u64> {
+        self.interrupted = self.interrupt.as_ref().is_some_and(|it| it.load(Ordering::Relaxed));
+        if self.interrupted {
+            return None;
+        }
         let computed = self.started.elapsed().saturating_sub(self.waited);
         let left = self.limit.checked_sub(computed).filter(|left| !left.is_zero());
         self.passed = left.is_none();
-        left.map(ticks)
+        left.map(|left| ticks(left).min(LOOK_TICKS))
     }
 }
 
@@ -143,11 +163,25 @@ mod tests {
     #[test]
     fn waiting_is_not_computing() {
         let mut deadline = Deadline::new(Duration::from_secs(3600));
-        assert_eq!(deadline.start(), 360_001);
+        assert_eq!(deadline.start(), LOOK_TICKS);
         assert!(deadline.look().is_some());
         deadline.limit = Duration::ZERO;
         assert_eq!((deadline.look(), deadline.passed), (None, true));
         assert_eq!(ticks(Duration::from_millis(25)), 4);
         assert_eq!(ticks(Duration::MAX), u64::MAX / 2 + 1);
+    }
+
+    #[test]
+    fn a_call_ends_before_its_time_where_somebody_wants_it() {
+        let mut deadline = Deadline::new(Duration::from_secs(3600));
+        let interrupt = Arc::new(AtomicBool::new(false));
+        deadline.interrupt_by(Some(interrupt.clone()));
+        deadline.start();
+        assert!(deadline.look().is_some());
+        interrupt.store(true, Ordering::Relaxed);
+        assert_eq!(
+            (deadline.look(), deadline.interrupted, deadline.passed),
+            (None, true, false)
+        );
     }
 }

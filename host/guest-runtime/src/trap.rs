@@ -36,6 +36,9 @@ pub enum GuestError {
         /// Which column, what was expected, what was found.
         what: String,
     },
+    /// The call was ended from outside: nobody waits for its answer any more. The instance is of no more use until `reset`.
+    #[error("the call was ended before its time, since nobody waits for its answer any more")]
+    Interrupted,
     /// An earlier call trapped, and the instance has not been reset.
     #[error("the instance cannot be called: an earlier call of it trapped, and it has not been reset")]
     Poisoned,
@@ -158,6 +161,9 @@ pub(crate) fn classify(error: &wasmtime::Error, data: &GuestData, debug: &DebugI
             doing: "reading state",
             message: message.clone(),
         };
+    }
+    if data.deadline.interrupted {
+        return GuestError::Interrupted;
     }
     let trap = error.downcast_ref::<Trap>();
     let backtrace = error.downcast_ref::<WasmBacktrace>();

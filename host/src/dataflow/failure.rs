@@ -82,7 +82,7 @@ impl SubtaskFailure {
 pub enum Cause {
     /// In the guest.
     #[error(transparent)]
-    Guest(#[from] GuestError),
+    Guest(GuestError),
     /// A new module failed while it took over: with the old one the job can go on from its last checkpoint.
     #[error("the new module failed: {0}")]
     Swap(GuestError),
@@ -111,6 +111,27 @@ pub enum Cause {
     /// The host's own code panicked.
     #[error("the host panicked: {0}; this is a bug in Regraft, please report it")]
     Panic(String),
+}
+
+impl From<GuestError> for Cause {
+    /// A call is interrupted only where the subtask is to end: that is no failure of the guest.
+    fn from(error: GuestError) -> Self {
+        match error {
+            GuestError::Interrupted => Self::Cancelled,
+            error => Self::Guest(error),
+        }
+    }
+}
+
+impl Cause {
+    /// Of a new module that does not take over.
+    #[must_use]
+    pub fn of_swap(error: GuestError) -> Self {
+        match error {
+            GuestError::Interrupted => Self::Cancelled,
+            error => Self::Swap(error),
+        }
+    }
 }
 
 /// A record or timer, shown.

@@ -1,6 +1,7 @@
 //! A component as an operator: the guest runtime's instance behind the dataflow's contract.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use regraft_guest_runtime::call::{BatchView, Header, KeyedView, OpenContext, OperatorState, Outcome, TimerView};
 use regraft_guest_runtime::describe::ModuleDigest;
@@ -49,6 +50,10 @@ impl Operator for GuestInstance {
 
     fn set_state(&mut self, access: Option<Arc<dyn StateAccess>>) {
         Self::set_state(self, access);
+    }
+
+    fn interrupt_by(&mut self, flag: Arc<AtomicBool>) {
+        Self::interrupt_by(self, flag);
     }
 
     fn reset(&mut self) -> Result<(), GuestError> {

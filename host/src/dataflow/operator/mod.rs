@@ -14,6 +14,7 @@ pub mod node;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use regraft_guest_runtime::call::{BatchView, Header, KeyedView, OpenContext, OperatorState, Outcome, TimerView};
 use regraft_guest_runtime::describe::ModuleDigest;
@@ -89,6 +90,12 @@ pub trait Operator: Send + Debug {
     /// What calls read keyed state from that does not travel with the batch; without it there is none to read.
     fn set_state(&mut self, access: Option<Arc<dyn StateAccess>>) {
         let _ = access;
+    }
+
+    /// Once this is set nobody waits for the answer of the call under way: a component's is ended soon, and fails with
+    /// [`GuestError::Interrupted`]. It stays over a `reset`.
+    fn interrupt_by(&mut self, flag: Arc<AtomicBool>) {
+        let _ = flag;
     }
 
     /// Drops everything that the instance has and starts it anew: it needs `open` again, and `restore` where there is

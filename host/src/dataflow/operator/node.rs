@@ -192,8 +192,9 @@ impl OperatorNode {
         self.backend.as_deref_mut()
     }
 
-    /// What ends the job's calls early: between two of them nothing more is run again.
+    /// What ends the job's calls early, also the one under way.
     pub fn set_cancelled(&mut self, cancelled: Arc<AtomicBool>) {
+        self.instance.operator.interrupt_by(cancelled.clone());
         self.cancelled = cancelled;
     }
 
@@ -279,9 +280,10 @@ impl OperatorNode {
         mut new: PreparedOperator,
         own: &[OperatorState],
     ) -> Result<(), SubtaskFailure> {
+        new.operator.interrupt_by(self.cancelled.clone());
         if !own.is_empty() {
             let restored = new.operator.restore(own);
-            restored.map_err(|error| self.failed("swap", Cause::Swap(error)))?;
+            restored.map_err(|error| self.failed("swap", Cause::of_swap(error)))?;
         }
         let old = std::mem::replace(&mut self.instance, new);
         self.parked = Some((id, old));

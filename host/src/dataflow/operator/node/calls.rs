@@ -291,7 +291,9 @@ impl OperatorNode {
     fn fault(&mut self, rows: &Rows, range: Range<u32>, error: &GuestError) -> Result<Fault, SubtaskFailure> {
         let doing = rows.doing();
         let (fault, fails) = match error {
-            GuestError::Engine { .. } | GuestError::Poisoned => return Err(self.failed(doing, error.clone())),
+            GuestError::Engine { .. } | GuestError::Poisoned | GuestError::Interrupted => {
+                return Err(self.failed(doing, error.clone()));
+            }
             GuestError::Failed { failure } => match failure.row {
                 Some(row) => (Fault::Declared(row), self.policy.on_failure == Policy::Fail),
                 // State that cannot be decoded, for one, is nothing that a record is to blame for.
