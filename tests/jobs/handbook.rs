@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::setup::{counts, info, local, savepoint, show, shown, stop, text, tsv, wait_for_out, words_job};
-use crate::support::{World, committed};
+use crate::support::{World, committed, wait_until};
 
 fn append(world: &World, lines: &str) {
     let path = world.path().join("in/words.txt");
@@ -127,6 +127,42 @@ fn the_same_output_directory_needs_a_flag() {
     assert_eq!(
         world.committed("out"),
         ["a\t1", "a\t2", "a\t3", "a\t3", "b\t1", "b\t2", "b\t2"]
+    );
+}
+
+#[test]
+fn a_savepoint_that_another_job_went_on_from_is_not_gone_on_from_into_the_same_output() {
+    let world = World::new();
+    let job_file = words_job("words", "update").replace("interval = \"off\"", "interval = \"50ms\"");
+    world.write("job.toml", &job_file);
+    append(&world, "a b a\n");
+    let job = world.start(&["job.toml"]);
+    wait_until("output", || world.committed("out").len() == 3);
+    let (saved, _) = stop(&world, job);
+    append(&world, "b a\n");
+    let mut killed = world.start(&["-s", &saved, "job.toml"]);
+    wait_until("more output", || world.committed("out").len() == 5);
+    killed.kill();
+    let refused = world.run(&["run", "-s", &saved, "job.toml"]).exits(1);
+    let id = &killed.job_id;
+    for said in [
+        format!(" part(s) of job \"words\" ({id}), part-out-0-{}-", &id[..6]),
+        "which went on from this savepoint before".to_owned(),
+        "or allow it with --allow-later-output".to_owned(),
+    ] {
+        assert!(refused.stderr.contains(&said), "{said}: {}", refused.stderr);
+    }
+    // What it says to do is right.
+    let (_, checkpoint) = refused.stderr.split_once("with run -s ").expect("a checkpoint");
+    let (checkpoint, _) = checkpoint.split_once(',').expect("and more");
+    append(&world, "a\n");
+    let again = world.start(&["-s", checkpoint, "job.toml"]);
+    wait_until("the rest", || world.committed("out").len() == 6);
+    stop(&world, again);
+    assert_eq!(
+        world.committed("out"),
+        ["a\t1", "a\t2", "a\t3", "a\t4", "b\t1", "b\t2"],
+        "each record once"
     );
 }
 

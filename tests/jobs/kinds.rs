@@ -355,6 +355,37 @@ fn copies_of_broadcast_state_that_differ_fail_the_savepoint() {
 }
 
 #[test]
+fn a_job_whose_state_cannot_be_saved_at_the_end_fails_and_does_not_read_its_input_again_and_again() {
+    let world = World::new();
+    let bounded = kinds_job("{ table = 5 }").replace("mode = \"watch\"\npoll = \"10ms\"\n", "");
+    let restarts = "[restart]\nstrategy = \"fixed-delay\"\nattempts = 1000\ndelay = \"10ms\"\n";
+    world.write("job.toml", &format!("{bounded}{restarts}"));
+    world.write("in/a.txt", "one\t1\tx\n");
+    let args = [
+        "run",
+        "job.toml",
+        "-p",
+        "2",
+        "--json",
+        "--savepoint-at-end",
+        "kept",
+        "--set",
+        "checkpoint.tolerable-failures=5",
+    ];
+    let ran = world.run(&args).exits(1);
+    let error = &ran.json()["error"];
+    let message = text(&error["message"]);
+    assert!(
+        message.contains("FAILED: savepoint 1") && message.contains("broadcast state \"table\""),
+        "{message}"
+    );
+    assert_eq!(error["uid"], "kinds");
+    assert!(!ran.stderr.contains("RESTARTING"), "{}", ran.stderr);
+    let left = std::fs::read_dir(world.path().join("kept")).expect("there").count();
+    assert_eq!(left, 0, "nothing of it is left");
+}
+
+#[test]
 fn what_has_expired_does_not_come_back_and_what_has_not_keeps_its_time() {
     let world = World::new();
     world.write("job.toml", &kinds_job("{}"));

@@ -66,13 +66,11 @@ pub enum StoreFailure {
     #[error(transparent)]
     Metadata(#[from] MetadataError),
     /// Rows do not fit their schema.
-    #[error("state \"{state}\" of operator \"{uid}\" cannot be written: {error}")]
+    #[error("operator \"{uid}\": {error}{}", remedy(error))]
     Rows {
         /// The operator.
         uid: OperatorUid,
-        /// The state.
-        state: String,
-        /// Why.
+        /// Why, with the state and the key group.
         error: RowsError,
     },
     /// An operator gave state that it has not declared.
@@ -120,4 +118,25 @@ pub enum StoreFailure {
     /// The encoding thread failed.
     #[error("encoding state failed: {0}")]
     Encode(String),
+}
+
+impl StoreFailure {
+    /// The operator whose state is at fault, where the same state cannot be saved however often it is tried.
+    #[must_use]
+    pub const fn at_fault(&self) -> Option<&OperatorUid> {
+        match self {
+            Self::Rows { uid, .. } | Self::Undeclared { uid, .. } | Self::Broadcast { uid, .. } => Some(uid),
+            Self::Store(_) | Self::Metadata(_) | Self::Base { .. } | Self::Expired | Self::Encode(_) => None,
+        }
+    }
+}
+
+/// What helps where the operator has written what it does not declare.
+const fn remedy(error: &RowsError) -> &'static str {
+    match error {
+        RowsError::Key { .. } | RowsError::Entry { .. } | RowsError::Value { .. } => {
+            ". That is not what the operator declares: mend it. Checkpoints, and savepoints with --type native, keep the bytes as they are."
+        }
+        _ => "",
+    }
 }

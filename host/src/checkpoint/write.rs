@@ -172,7 +172,6 @@ impl Target<'_> {
         let encoded = encoded.map_err(|error| StoreFailure::Encode(error.to_string()))?;
         encoded.map_err(|error| StoreFailure::Rows {
             uid: part.uid.clone(),
-            state: state.name.clone(),
             error,
         })
     }

@@ -322,6 +322,29 @@ pub fn later_parts(
     job_id: JobId,
     checkpoint: CheckpointId,
 ) -> Vec<String> {
+    parts_behind(files, path, uid, |short| short == job_id.short(), checkpoint)
+}
+
+/// Committed parts of all other jobs with greater checkpoint numbers than a snapshot's.
+#[must_use]
+pub fn later_parts_of_others(
+    files: &dyn FileSystem,
+    path: &Path,
+    uid: &OperatorUid,
+    job_id: JobId,
+    checkpoint: CheckpointId,
+) -> Vec<String> {
+    parts_behind(files, path, uid, |short| short != job_id.short(), checkpoint)
+}
+
+/// Committed parts behind a checkpoint, of jobs whose first six digits are asked for.
+fn parts_behind(
+    files: &dyn FileSystem,
+    path: &Path,
+    uid: &OperatorUid,
+    is_asked_for: impl Fn(&str) -> bool,
+    checkpoint: CheckpointId,
+) -> Vec<String> {
     let Ok(names) = files.list(path) else { return vec![] };
     let prefix = format!("part-{uid}-");
     let mut names: Vec<String> = names
@@ -332,7 +355,7 @@ pub fn later_parts(
             };
             let fields: Vec<&str> = rest.split(['-', '.']).collect();
             matches!(fields[..], [_, short, id, ..]
-                if short == job_id.short() && id.parse::<u64>().is_ok_and(|id| id > checkpoint.0))
+                if is_asked_for(short) && id.parse::<u64>().is_ok_and(|id| id > checkpoint.0))
         })
         .collect();
     names.sort();

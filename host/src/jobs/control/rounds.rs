@@ -265,6 +265,11 @@ impl Controller {
 
     /// The round is given up, and nothing of it is left: whoever asked is told.
     pub(super) fn round_failed(&mut self, id: CheckpointId, why: &str) {
+        self.round_failed_for(id, why, None);
+    }
+
+    /// The same, where it may be that the state of an operator can never be saved as it is.
+    pub(super) fn round_failed_for(&mut self, id: CheckpointId, why: &str, at_fault: Option<&OperatorUid>) {
         let Some(mut flight) = self.flights.remove(&id) else {
             return;
         };
@@ -299,7 +304,7 @@ impl Controller {
             return;
         }
         if nobody_asked {
-            self.checkpoint_failed(kind, message);
+            self.checkpoint_failed(kind, message, at_fault);
         } else if kind == SnapshotKind::Stop && self.rounds.all_ended() && self.waiting.is_empty() {
             // A drained job has not read all of its input: it goes on where it was before the drain.
             self.rewind("it was drained, and its savepoint failed");
@@ -314,7 +319,12 @@ impl Controller {
     }
 
     /// A round that the job itself takes has failed.
-    fn checkpoint_failed(&mut self, kind: SnapshotKind, message: String) {
+    fn checkpoint_failed(&mut self, kind: SnapshotKind, message: String, at_fault: Option<&OperatorUid>) {
+        if let (SnapshotKind::Stop | SnapshotKind::EndOfInput, Some(uid)) = (kind, at_fault) {
+            // The job has come to its end, where the same input gives the same state.
+            self.fail(JobFailure::fatal(message).on(uid));
+            return;
+        }
         if self.schedule.failed() {
             let tolerated = self.job.graph.checkpoint.tolerable_failures;
             let message = format!("{message}; tolerable-failures = {tolerated}");

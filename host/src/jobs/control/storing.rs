@@ -26,8 +26,8 @@ use regraft_model::snapshot::SnapshotKind;
 pub(super) enum StoreOutcome {
     /// The round is durable.
     Durable(Box<Stored>),
-    /// It is not, and nothing of it is left.
-    Failed(String),
+    /// It is not, and nothing of it is left: why, and the operator whose state can never be saved as it is.
+    Failed(String, Option<OperatorUid>),
     /// It may be: the store did not say, and does not let it be removed.
     Unclear(String),
 }
@@ -83,9 +83,9 @@ impl Controller {
             return self.stored_too_late(id, savepoint, &outcome);
         }
         match outcome {
-            StoreOutcome::Failed(why) => {
+            StoreOutcome::Failed(why, at_fault) => {
                 self.savepoints.remove(&id);
-                self.round_failed(id, &why);
+                self.round_failed_for(id, &why, at_fault.as_ref());
             }
             StoreOutcome::Unclear(why) => self.unclear(id, why),
             StoreOutcome::Durable(stored) => self.durable(id, *stored),
@@ -323,7 +323,7 @@ impl Controller {
 async fn store_checkpoint(job: &Job, round: Acknowledged, facts: &JobFacts, how: StoreAs) -> StoreOutcome {
     match job.checkpoints.store(round, facts, how).await {
         Ok(stored) => StoreOutcome::Durable(Box::new(stored)),
-        Err(error) => StoreOutcome::Failed(error.to_string()),
+        Err(error) => StoreOutcome::Failed(error.to_string(), error.at_fault().cloned()),
     }
 }
 
@@ -358,10 +358,13 @@ async fn store_savepoint(
         handles,
         complete: false,
     };
-    let why = match job.directory.write_savepoint(&record).await {
-        Err(error) => format!("it cannot be written down in the checkpoint directory: {error}"),
+    let (why, at_fault) = match job.directory.write_savepoint(&record).await {
+        Err(error) => {
+            let why = format!("it cannot be written down in the checkpoint directory: {error}");
+            (why, None)
+        }
         Ok(()) => match store(&*job.host.environment, round, facts, target, how).await {
-            Err(error) => error.to_string(),
+            Err(error) => (error.to_string(), error.at_fault().cloned()),
             Ok(stored) => {
                 record.complete = true;
                 if let Err(error) = job.directory.write_savepoint(&record).await {
@@ -377,7 +380,7 @@ async fn store_savepoint(
         job.directory.forget_savepoint(record.checkpoint_id).await
     };
     match removed.await {
-        Ok(()) => StoreOutcome::Failed(why),
+        Ok(()) => StoreOutcome::Failed(why, at_fault),
         Err(error) => {
             tracing::warn!("files of a failed savepoint could not be removed: {error}");
             StoreOutcome::Unclear(why)
