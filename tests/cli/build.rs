@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fixtures::{COPY, Expected, components, keys, plain, refused, words_world};
+use crate::fixtures::{COPY, Expected, KEYED, components, hostile, keys, plain, refused, words_world};
 use crate::support::World;
 
 #[test]
@@ -38,8 +38,12 @@ fn validate_says_what_it_cannot_know() {
     let said = plain(&world, &world.run(&args).exits(0).stdout);
     let expected = "job.toml is valid: job words, 4 nodes\nOPERATOR  STATEFUL  STATES\n\
                     split     unknown   cannot read DIR/gone.wasm: No such file or directory (os error 2)\n\
-                    count     unknown   DIR/no.wasm was not made by `regraft build`; `regraft inspect DIR/no.wasm` runs it to see\n";
+                    count     unknown   DIR/no.wasm: not a WebAssembly file: expected it to begin with \\0asm, found no compo\n";
     assert_eq!(said, expected);
+    // One that has no description in its file is asked.
+    std::fs::write(world.path().join("no.wasm"), hostile(KEYED)).expect("written");
+    let asked = world.run(&args).exits(0).stdout;
+    assert!(asked.ends_with("\ncount     yes       count\n"), "{asked}");
     let json = world.run(&[&args[..], &["--json"]].concat()).exits(0).json();
     assert!(json["operators"][0]["stateful"].is_null(), "{json}");
 }

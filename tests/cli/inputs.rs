@@ -36,7 +36,7 @@ fn an_output_directory_that_cannot_be_made() {
         kind: "failed",
         message,
         uid: Some("out"),
-        path: None,
+        path: Some("DIR/out/.pending/JOB"),
     };
     refused(&world, &["run"], &expected);
 }

@@ -1,6 +1,8 @@
 //! stdout carries results and nothing else.
 
-use std::io::{BufRead as _, BufReader};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -175,4 +177,47 @@ fn a_job_ends_when_nobody_reads_its_stdout() {
     let message = "FAILED: sink \"out\", subtask 0, failed in write: cannot write to stdout: Broken pipe (os error 32); whoever read it has gone\n";
     assert!(ran.stderr.ends_with(message), "{}", ran.stderr);
     assert!(!ran.stderr.contains("restarts"), "{}", ran.stderr);
+}
+
+/// A terminal of our own: what is written to the second end is read from the first.
+fn terminal() -> (File, OwnedFd) {
+    let (mut ours, mut theirs) = (0, 0);
+    let none: *mut libc::c_void = std::ptr::null_mut();
+    // SAFETY: both numbers are written to, and nothing else is pointed at; the last three arguments may be null.
+    let opened = unsafe { libc::openpty(&raw mut ours, &raw mut theirs, none.cast(), none.cast(), none.cast()) };
+    assert_eq!(opened, 0, "a terminal");
+    // SAFETY: the call above has just opened both, and nobody else has them.
+    unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) }
+}
+
+/// On a terminal, the progress line stands where the next line is printed.
+#[test]
+fn what_is_printed_is_not_appended_to_the_progress_line() {
+    let world = copy(&["early\n"], 1, "print");
+    let (mut ours, theirs) = terminal();
+    let again = theirs.try_clone().expect("a second one");
+    let mut command = world.command(&["run", "--set", "lines.mode=watch", "--set", "lines.poll=10ms"]);
+    let mut child = command.stdout(theirs).stderr(again).spawn().expect("runs");
+    drop(command);
+    let mut seen = Vec::new();
+    let mut until = |text: &str| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !String::from_utf8_lossy(&seen).contains(text) {
+            assert!(Instant::now() < deadline, "{}", String::from_utf8_lossy(&seen));
+            let mut bytes = [0; 4096];
+            let read = ours.read(&mut bytes).expect("it runs");
+            seen.extend_from_slice(&bytes[..read]);
+        }
+        String::from_utf8_lossy(&seen).into_owned()
+    };
+    until("copy RUNNING: ");
+    world.write("in/0", "early\nlate\n");
+    let text = until("late\r\n");
+    child.kill().expect("killed");
+    child.wait().expect("waitable");
+    let before = &text[..text.find("late").expect("there")];
+    assert!(
+        before.ends_with('\n') || before.ends_with("\x1b[2K") || before.ends_with('\r'),
+        "{before:?}"
+    );
 }

@@ -139,7 +139,7 @@ pub fn build(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), 
 pub fn validate(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let (graph, warnings) = args.load(data_dir, &[])?;
     let texts: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    let operators = declared(&graph);
+    let operators = declared(&graph, &engine(data_dir)?);
     let shown: Vec<_> = operators
         .iter()
         .map(|operator| match &operator.description {

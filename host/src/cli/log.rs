@@ -32,6 +32,11 @@ pub fn line(text: &str) {
     });
 }
 
+/// Does something that writes to the terminal, above the progress line.
+pub fn within(write: &mut dyn FnMut()) {
+    above(write);
+}
+
 fn above<R>(write: impl FnOnce() -> R) -> R {
     let bar = BAR
         .get_or_init(Mutex::default)

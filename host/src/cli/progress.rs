@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 
 use super::log;
+use crate::dataflow::sink::print;
 use crate::jobs::handle::{JobHandle, JobView};
 
 /// How often a terminal's line changes.
@@ -33,6 +34,9 @@ impl Progress {
             bar
         });
         log::stand_above(bar.clone());
+        if bar.is_some() && print::is_on_terminal() {
+            print::write_within(log::within);
+        }
         let shown = bar.clone();
         let task = tokio::spawn(async move {
             let (mut last, mut at) = (0, Instant::now());

@@ -295,9 +295,11 @@ fn deploy_error(error: &DeployError) -> AttemptError {
         DeployError::Bug(_) | DeployError::Shape(_) => false,
     };
     let error = match error {
-        DeployError::Open { uid, .. } | DeployError::Restore { uid, .. } | DeployError::Sink { uid, .. } => {
-            JobError::failed(message).on(uid)
-        }
+        DeployError::Open { uid, .. } | DeployError::Restore { uid, .. } => JobError::failed(message).on(uid),
+        DeployError::Sink { uid, error } => JobError {
+            path: error.path().map(str::to_owned),
+            ..JobError::failed(message).on(uid)
+        },
         DeployError::Source { uid, error } => JobError {
             path: error.path().map(str::to_owned),
             ..JobError::failed(message).on(uid)

@@ -224,7 +224,10 @@ async fn check_outputs(job: &Job) -> Result<(), JobError> {
         let committer = committer.clone();
         let checked = run_blocking(&*job.host.environment, move || committer.check()).await;
         let checked = checked.map_err(|error| JobError::failed(error.to_string()))?;
-        checked.map_err(|error| JobError::failed(format!("sink \"{uid}\": {error}")).on(uid))?;
+        checked.map_err(|error| JobError {
+            path: error.path().map(str::to_owned),
+            ..JobError::failed(format!("sink \"{uid}\": {error}")).on(uid)
+        })?;
     }
     Ok(())
 }

@@ -141,3 +141,14 @@ pub enum SinkError {
         message: String,
     },
 }
+
+impl SinkError {
+    /// The file or directory that it is about.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::Io { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+}

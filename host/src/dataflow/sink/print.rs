@@ -1,7 +1,8 @@
 //! Lines on stdout: `value`, or with parallelism above 1 `N> value` with N from 1. What is printed cannot be taken back,
 //! so a replay prints it again: at least once.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use regraft_model::batch::Batch;
@@ -14,6 +15,27 @@ use crate::graph::job_graph::TextFormat;
 
 /// Whether stdout is for something else. Stdout is the process's, and so is this.
 static TO_STDERR: AtomicBool = AtomicBool::new(false);
+
+/// Does what it is given while nothing else stands at the bottom of the terminal.
+pub type Within = fn(&mut dyn FnMut());
+
+/// What lines are written within, where there is a progress line that they must not be appended to.
+static WITHIN: OnceLock<Within> = OnceLock::new();
+
+/// From now on the lines of all print sinks are written within this.
+pub fn write_within(around: Within) {
+    let _ = WITHIN.set(around);
+}
+
+/// Whether what is printed is seen on a terminal.
+#[must_use]
+pub fn is_on_terminal() -> bool {
+    if TO_STDERR.load(Ordering::Relaxed) {
+        std::io::stderr().is_terminal()
+    } else {
+        std::io::stdout().is_terminal()
+    }
+}
 
 /// From now on the lines of all print sinks go to stderr: stdout is left to one JSON object.
 pub fn leave_stdout() {
@@ -75,13 +97,21 @@ impl SinkWriter for PrintWriter {
             text.extend_from_slice(self.prefix.as_bytes());
             self.formatter.append(value, &mut text)?;
         }
-        let (written, path) = if TO_STDERR.load(Ordering::Relaxed) {
-            (std::io::stderr().lock().write_all(&text), "stderr")
-        } else {
-            let mut stdout = std::io::stdout().lock();
-            (stdout.write_all(&text).and_then(|()| stdout.flush()), "stdout")
+        let to_stderr = TO_STDERR.load(Ordering::Relaxed);
+        let mut written = Ok(());
+        let mut write = || {
+            written = if to_stderr {
+                std::io::stderr().lock().write_all(&text)
+            } else {
+                let mut stdout = std::io::stdout().lock();
+                stdout.write_all(&text).and_then(|()| stdout.flush())
+            };
         };
-        written.map_err(|error| cannot_write(path, error))
+        match WITHIN.get() {
+            Some(around) => around(&mut write),
+            None => write(),
+        }
+        written.map_err(|error| cannot_write(if to_stderr { "stderr" } else { "stdout" }, error))
     }
 
     fn prepare(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
