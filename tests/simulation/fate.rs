@@ -247,6 +247,11 @@ impl Fate {
         (!lasting).then_some(inner.faults)
     }
 
+    /// Something has gone wrong elsewhere.
+    pub fn count_fault(&self) {
+        self.inner().faults += 1;
+    }
+
     /// Nothing goes wrong from now on.
     pub fn calm(&self) {
         let mut inner = self.inner();

@@ -299,7 +299,10 @@ impl Play {
         } else if self.steps > self.moment.1 + STEPS_AT_ONCE_MAX {
             return Err("somebody spins".to_owned());
         }
-        self.objects.apply_late(now);
+        if self.objects.apply_late(now) {
+            // Whoever has the job now finds what nobody alive has written.
+            self.fate.count_fault();
+        }
         if let Some(wrong) = self.objects.wrong() {
             return Err(wrong);
         }

@@ -127,13 +127,14 @@ impl Objects {
         }
     }
 
-    /// Does what dead processes have asked for, when its time has come.
-    pub fn apply_late(&self, now: u64) {
+    /// Does what dead processes have asked for, when its time has come. Answers whether there was any.
+    pub fn apply_late(&self, now: u64) -> bool {
         let mut inner = self.inner();
         let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut inner.late)
             .into_iter()
             .partition(|(at, _)| *at <= now);
         inner.late = later;
+        let any = !due.is_empty();
         for (_, work) in due {
             let published = inner.published.len();
             work(&mut inner);
@@ -142,6 +143,7 @@ impl Objects {
                 inner.named.remove(&name);
             }
         }
+        any
     }
 
     /// The checkpoint that the newest attempt of a job has gone on from, as its records say.
