@@ -173,7 +173,9 @@ fn the_same_job_goes_on_and_its_output_is_that_of_an_undisturbed_run() {
             let job = lab.recovered(job_id).await;
             assert_eq!(job.job_id(), job_id);
             let view = job.shared.view();
-            assert_eq!((view.attempt.0, view.version.0), (life + 2, version));
+            // What the process before had under way may still turn up, and then an attempt begins anew.
+            assert!(view.attempt.0 >= life + 2, "{}", view.attempt);
+            assert_eq!(view.version.0, version);
             if life % 3 == 1 {
                 let guest = if version % 2 == 1 { "count-v2" } else { "count" };
                 if upgrade(&job, lab.module(guest), Instant::now()).await.is_ok() {
@@ -245,7 +247,8 @@ fn whoever_began_the_last_attempt_has_the_job() {
         let first = lab.start().await;
         wait_until("output", || lab.output("out").len() > 500);
         let second = lab.recovered(first.job_id()).await;
-        assert_eq!(second.shared.view().attempt.0, 2);
+        // The first one lives: it may complete a checkpoint while the second one starts, which then begins anew.
+        assert!(second.shared.view().attempt.0 >= 2);
         // The first one fails, and must not go on: its next attempt is refused.
         let out = lab.path().join("out");
         std::fs::rename(&out, lab.path().join("away")).expect("renamed");
@@ -262,7 +265,7 @@ fn whoever_began_the_last_attempt_has_the_job() {
         };
         let failure = locked(&lost.shared.state).failure.clone().expect("a reason");
         assert!(
-            failure.contains("has been written by another host: it runs this job now, and two must not"),
+            failure.contains("another host") && failure.contains("it runs this job now, and two must not"),
             "{failure}"
         );
         kept.cancel();

@@ -75,11 +75,44 @@ pub enum Prepared {
     Over(Box<Over>),
 }
 
+/// How often an attempt begins anew, because a checkpoint turned up that it had not read.
+const TRIES: u32 = 5;
+
 /// Makes a new attempt of a job from what is durable.
 ///
 /// # Errors
 /// [`AttemptError`]; then nothing runs.
 pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptError> {
+    let mut newer = None;
+    for _ in 0..TRIES {
+        match prepare_once(job, wish).await? {
+            Outcome::Prepared(prepared) => return Ok(prepared),
+            Outcome::Newer(id) => {
+                tracing::info!(
+                    "Checkpoint {id} of job {} was completed meanwhile: its state is read.",
+                    job.job_id
+                );
+                newer = Some(id);
+            }
+        }
+    }
+    let newer = newer.map(|id| id.to_string()).unwrap_or_default();
+    let message =
+        format!("checkpoint {newer} was completed by another host meanwhile, and others before it: it still runs");
+    Err(AttemptError {
+        restartable: true,
+        error: JobError::failed(message),
+    })
+}
+
+/// What one try came to.
+enum Outcome {
+    Prepared(Prepared),
+    /// A checkpoint turned up that has not been read.
+    Newer(CheckpointId),
+}
+
+async fn prepare_once(job: &Arc<Job>, wish: &Wish) -> Result<Outcome, AttemptError> {
     let mut durable = Durable::read(job).await?;
     let attempt = durable.next_attempt(wish.after);
     let last_id = durable.last_id().max(wish.last_id);
@@ -95,7 +128,7 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
                     commit(job, &over.handles, "its last snapshot").await?;
                 }
                 clean(job, &durable, wish, &Handles::new(), Some(over.checkpoint_id)).await;
-                return Ok(Prepared::Over(Box::new(over)));
+                return Ok(Outcome::Prepared(Prepared::Over(Box::new(over))));
             }
             Point::Beginning => break beginning(job),
             Point::Origin(savepoint, origin) => break from_origin(job, &descriptions, &savepoint, &origin).await?,
@@ -125,7 +158,9 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
     };
     let deployed = deploy_regions(job, &wish.regions, loaded, identity, &modules, &descriptions).await?;
     record(job, &durable, attempt, restored, last_id).await?;
-    nothing_newer(job, &durable, restored).await?;
+    if let Some(newer) = newer_checkpoint(job, &durable, restored).await? {
+        return Ok(Outcome::Newer(newer));
+    }
     let known = durable.is_committed(restored) || (restored.is_some() && wish.committed == restored);
     if !known {
         commit_from(job, &pending, &from, writer).await?;
@@ -133,7 +168,7 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
     }
     clean(job, &durable, wish, &pending, restored).await;
     let useless = |id: &CheckpointId| !durable.useless.contains(id);
-    Ok(Prepared::Ready(Box::new(Ready {
+    Ok(Outcome::Prepared(Prepared::Ready(Box::new(Ready {
         attempt,
         version: durable.version.version,
         modules,
@@ -156,7 +191,7 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
             .map(|savepoint| savepoint.checkpoint_id)
             .collect(),
         deployed,
-    })))
+    }))))
 }
 
 /// Writes the attempt down: from here on no other host may go on with the job.
@@ -182,20 +217,20 @@ async fn record(
 
 /// A host that was cut off, and is alive, may have completed a checkpoint while this attempt read an older one, and may have
 /// deleted that one. What it completes from now on does not count.
-async fn nothing_newer(job: &Job, durable: &Durable, restored: Option<CheckpointId>) -> Result<(), AttemptError> {
+async fn newer_checkpoint(
+    job: &Job,
+    durable: &Durable,
+    restored: Option<CheckpointId>,
+) -> Result<Option<CheckpointId>, AttemptError> {
     for id in job.directory.checkpoints().await? {
         if Some(id) <= restored {
             break;
         }
         if !durable.has_seen(id) && job.directory.checkpoint(id)?.exists(paths::METADATA).await? {
-            let message = format!("checkpoint {id} was completed by another host meanwhile: its state is to be read");
-            return Err(AttemptError {
-                restartable: true,
-                error: JobError::failed(message),
-            });
+            return Ok(Some(id));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// What each module declares.

@@ -35,7 +35,13 @@ impl Controller {
         let job = self.job.clone();
         let something = handles.values().any(|handles| !handles.is_empty());
         self.beside(async move {
-            let result = commit_all(&*job.host.environment, &job.committers, &handles).await;
+            let mut result = commit_all(&*job.host.environment, &job.committers, &handles).await;
+            if let Err(error) = &mut result
+                && !error.may_pass
+                && matches!(job.is_still_ours().await, Ok(false))
+            {
+                error.message = "another host has taken the job over and dropped or committed this output: it runs this job now, and two must not".to_owned();
+            }
             Background::Committed(id, result.map(|()| something))
         });
     }
