@@ -192,7 +192,7 @@ fn a_setting_that_is_not_there() {
 #[test]
 fn no_job_file() {
     let world = World::new();
-    let message = "cannot read job.toml: No such file or directory (os error 2)";
+    let message = "cannot read job.toml: No such file or directory (os error 2); name a job file, or make a job with `regraft new NAME`";
     let expected = Expected {
         status: 2,
         kind: "usage",

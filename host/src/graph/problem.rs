@@ -74,7 +74,7 @@ pub type Warning = Problem;
 #[derive(Debug, thiserror::Error)]
 pub enum JobFileError {
     /// A file could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {source}{}", remedy(.source))]
     Unreadable {
         /// Which.
         path: PathBuf,
@@ -94,6 +94,15 @@ impl JobFileError {
             Self::Unreadable { .. } => &[],
             Self::Invalid(problems) => problems,
         }
+    }
+}
+
+/// What to do about a file that is not there.
+fn remedy(error: &std::io::Error) -> &'static str {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        "; name a job file, or make a job with `regraft new NAME`"
+    } else {
+        ""
     }
 }
 

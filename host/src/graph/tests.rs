@@ -749,7 +749,7 @@ fn a_missing_file_is_named() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "cannot read /nowhere/job.toml: No such file or directory (os error 2)"
+        "cannot read /nowhere/job.toml: No such file or directory (os error 2); name a job file, or make a job with `regraft new NAME`"
     );
 }
 

@@ -50,6 +50,7 @@ impl Formatter {
     /// # Errors
     /// [`SinkError::Record`] where the value is not of the declared schema.
     pub fn append(&mut self, value: &[u8], out: &mut Vec<u8>) -> Result<(), SinkError> {
+        let start = out.len();
         let written = match (&self.input, self.format) {
             (_, TextFormat::Lines) => {
                 out.extend_from_slice(value);
@@ -69,6 +70,10 @@ impl Formatter {
                 Ok(())
             }
         };
+        if self.format == TextFormat::Csv && out.len() == start {
+            // A line without anything is no record to those who read it.
+            out.extend_from_slice(b"\"\"");
+        }
         out.push(b'\n');
         written.map_err(|error| SinkError::Record {
             schema: self.input.to_string(),
@@ -248,6 +253,8 @@ mod tests {
         check(TextFormat::Lines, &PortValue::Text, b"a\tb", "a\tb\n");
         check(TextFormat::Tsv, &PortValue::Text, b"a\tb\\", "a\\tb\\\\\n");
         check(TextFormat::Json, &PortValue::Text, b"a", "{\"value\":\"a\"}\n");
+        check(TextFormat::Csv, &PortValue::Text, b"", "\"\"\n");
+        check(TextFormat::Tsv, &PortValue::Text, b"", "\n");
     }
 
     #[test]
