@@ -144,6 +144,26 @@ fn jobs_of_several_hosts_are_listed_in_order_of_time() {
     assert_eq!(listed, expected, "{list}");
 }
 
+/// Ctrl-Z in one terminal must not hold up the others.
+#[test]
+fn a_host_that_is_stopped_is_left_out() {
+    let world = watching();
+    let job = world.start(&["job.toml"]);
+    let signal = |signal: &str| {
+        let sent = Command::new("kill")
+            .args(["-s", signal, &job.pid().to_string()])
+            .status();
+        assert!(sent.expect("kill runs").success());
+    };
+    signal("STOP");
+    let listed = world.run(&["list"]).exits(0);
+    assert_eq!(listed.stdout, NONE);
+    let message = " does not answer, and its jobs are left out; is its process stopped? (`fg` brings back what Ctrl-Z has stopped)\n";
+    assert!(listed.stderr.ends_with(message), "{}", listed.stderr);
+    signal("CONT");
+    assert!(world.run(&["list"]).exits(0).stdout.contains(" : copy (RUNNING)"));
+}
+
 #[test]
 fn cancel_with_a_savepoint_never_takes_the_job_for_a_directory() {
     let world = watching();

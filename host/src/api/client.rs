@@ -18,6 +18,10 @@ use crate::upgrade::run::UpgradeReport;
 
 /// How long a connection may take; an operation takes what it takes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The largest answer that is read, bytes. What is told of a job grows with its subtasks.
+const ANSWER_BYTES_MAX: u64 = 1 << 30;
+/// How long a host may take to say what it knows. One whose process is stopped takes connections and never answers.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Asks hosts.
 #[derive(Debug)]
@@ -93,7 +97,15 @@ impl Client {
     pub fn jobs(&self) -> Result<Vec<FoundJob>, JobError> {
         let mut found = vec![];
         for host in &self.hosts {
-            let list: Result<JobList, JobError> = self.get(&format!("{host}/jobs"));
+            let url = format!("{host}/jobs");
+            let sent = self.sent(&url);
+            if !self.named && matches!(sent, Err(ureq::Error::Timeout(_))) {
+                tracing::warn!(
+                    "the host at {host} does not answer, and its jobs are left out; is its process stopped? (`fg` brings back what Ctrl-Z has stopped)"
+                );
+                continue;
+            }
+            let list: Result<JobList, JobError> = answer(&url, sent);
             match list {
                 Ok(list) => found.extend(list.jobs.into_iter().map(|summary| FoundJob {
                     host: host.clone(),
@@ -218,7 +230,12 @@ impl Client {
     }
 
     fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, JobError> {
-        answer(url, self.known(self.agent.get(url)).call())
+        answer(url, self.sent(url))
+    }
+
+    fn sent(&self, url: &str) -> Sent {
+        let request = self.known(self.agent.get(url));
+        request.config().timeout_global(Some(ANSWER_TIMEOUT)).build().call()
     }
 
     /// A request that brings the token along.
@@ -248,6 +265,8 @@ fn answer<T: DeserializeOwned>(url: &str, sent: Sent) -> Result<T, JobError> {
     let ok = response.status().is_success();
     let text = response
         .body_mut()
+        .with_config()
+        .limit(ANSWER_BYTES_MAX)
         .read_to_string()
         .map_err(|error| failed(error.to_string()))?;
     if ok {
@@ -278,4 +297,29 @@ fn normal(host: &str) -> String {
 fn lines(jobs: &[FoundJob]) -> String {
     let line = |job: &FoundJob| format!("  {}  {}  {}", job.summary.job_id, job.summary.name, job.summary.status);
     jobs.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_long_answer_is_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let host = listener.local_addr().expect("its address").to_string();
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a request");
+            let _ = stream.read(&mut [0; 4096]).expect("its head");
+            let body = format!(r#"{{"jobs":[]{}}}"#, " ".repeat(11 << 20));
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all((head + &body).as_bytes()).expect("answered");
+        });
+        let dir = tempfile::tempdir().expect("temp dir");
+        let found = Client::new(Some(&host), None, dir.path()).jobs().expect("an answer");
+        assert!(found.is_empty());
+        answering.join().expect("no panic");
+    }
 }
