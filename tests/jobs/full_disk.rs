@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use regraft::graph::Overrides;
 
@@ -69,6 +70,30 @@ fn a_drain_whose_savepoint_fails_goes_back_and_reads_on() {
     let back = "it was drained, and its savepoint failed; the job goes back to its last checkpoint.";
     assert!(log.contains(back), "{log}");
     assert_eq!(world.committed("out"), ["a\t2", "b\t3"], "each count once");
+}
+
+#[test]
+fn a_savepoint_at_the_end_is_taken_again_with_a_pause() {
+    let world = World::new();
+    let dir = world.path().join("kept");
+    std::fs::create_dir(&dir).expect("made");
+    let Some(_mounted) = Mounted::new(&dir, "8m") else {
+        println!("not run: file systems cannot be mounted here");
+        return;
+    };
+    let bounded = words_job("words", "final").replace("mode = \"watch\"\npoll = \"10ms\"\n", "");
+    let tolerant = "interval = \"off\"\ntolerable-failures = 100000";
+    world.write("job.toml", &bounded.replace("interval = \"off\"", tolerant));
+    world.write("in/words.txt", "a b a\n");
+    fill_nearly(&dir.join("filler"));
+    let mut job = world.start(&["job.toml", "--savepoint-at-end", "kept"]);
+    job.wait_for_log(" FAILED (no space left writing file://");
+    std::thread::sleep(Duration::from_secs(3));
+    let failed = job.stderr().matches(" FAILED (no space left").count();
+    assert!((2..=5).contains(&failed), "{failed} times in three seconds");
+    std::fs::remove_file(dir.join("filler")).expect("removed");
+    let ran = job.end().exits(0);
+    assert!(ran.stderr.contains("Savepoint completed. Path: "), "{}", ran.stderr);
 }
 
 #[test]

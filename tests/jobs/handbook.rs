@@ -196,6 +196,18 @@ fn what_the_savepoint_has_pending_is_committed_by_the_restore() {
         ["a\t1", "a\t2", "a\t3", "b\t1", "b\t2"],
         "each record once"
     );
+    // Without the sink it would be lost: that is told, too.
+    let other = words_job("words", "update")
+        .replace("uid = \"out\"", "uid = \"other\"")
+        .replace("mode = \"watch\"\npoll = \"10ms\"\n", "");
+    world.write("other.toml", &other);
+    let orphan = ["run", "-s", &saved, "other.toml", "--allow-later-output"];
+    let refused = world.run(&orphan).exits(1);
+    let said = "uid \"out\": the savepoint has state of this sink (0 keys, 0 bytes, 1 part(s) of output that is not committed)";
+    assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    let dropped = world.run(&[&orphan[..], &["-n"]].concat()).exits(0);
+    let said = "1 part(s) of output that the savepoint has pending for \"out\" are left to the run that wrote them";
+    assert!(dropped.stderr.contains(said), "{}", dropped.stderr);
     // What was pending is gone from both places: that is told, not passed over.
     std::fs::remove_dir_all(world.path().join("out")).expect("removed");
     let lost = world.run(&["run", "-s", &saved, "job.toml"]).exits(1);

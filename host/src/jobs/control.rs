@@ -150,6 +150,8 @@ pub(super) struct Controller {
     /// Savepoints that are said to have failed, and could not be removed.
     unclear: Vec<(CheckpointId, Storage)>,
     exhausted: BTreeSet<SubtaskId>,
+    /// When the last round of the job, which has failed, is taken again; monotonic nanoseconds.
+    last_again_ns: Option<u64>,
     /// The last failure that names a record: the same one again is not answered by a restart.
     guilty: Option<Guilty>,
     gaps: Vec<SwapGap>,
@@ -197,6 +199,7 @@ impl Controller {
             overdue: BTreeMap::new(),
             unclear: vec![],
             exhausted: BTreeSet::new(),
+            last_again_ns: None,
             guilty: None,
             gaps: vec![],
             awaiting_gaps: None,
@@ -319,10 +322,8 @@ impl Controller {
         if self.exhausted.len() == self.sources()
             && let Some(dir) = &self.savepoint_at_end
             && self.is_running()
-            && !self
-                .flights
-                .values()
-                .any(|flight| flight.request.kind == SnapshotKind::Stop)
+            && self.last_again_ns.is_none()
+            && !self.is_stopping()
         {
             let request = SnapshotRequest {
                 savepoint_dir: Some(dir.clone()),
@@ -333,10 +334,20 @@ impl Controller {
         }
     }
 
+    /// Whether a round that ends the job is under way, or asked for.
+    fn is_stopping(&self) -> bool {
+        let under_way = self.flights.values().map(|flight| &flight.request);
+        under_way
+            .chain(&self.waiting)
+            .chain(&self.after_end)
+            .any(|request| request.kind == SnapshotKind::Stop)
+    }
+
     /// All input is read: the last round follows.
     fn all_ended(&mut self) {
         let last = |request: &SnapshotRequest| request.kind == SnapshotKind::EndOfInput;
-        if self.rounds.all_ended() && self.is_running() && !self.waiting.iter().any(last) {
+        let now = self.is_running() && self.last_again_ns.is_none();
+        if self.rounds.all_ended() && now && !self.waiting.iter().any(last) {
             let drain = self.waiting.iter().position(|request| request.drain);
             let drain = drain.and_then(|at| self.waiting.remove(at));
             let request = self.after_end.take().or(drain).map(|request| SnapshotRequest {
@@ -405,6 +416,7 @@ impl Controller {
         }
         self.join_ended();
         self.go_on_restarting();
+        self.take_last_again(now);
         self.begin_what_is_due();
     }
 }

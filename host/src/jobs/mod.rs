@@ -31,6 +31,7 @@ pub mod resume;
 pub mod begin;
 pub mod attempt;
 pub mod control;
+pub mod output;
 pub mod start;
 pub mod recover;
 pub mod submission;

@@ -13,20 +13,18 @@ use super::deploy::Identity;
 use super::handle::{JobError, JobHandle};
 use super::job::Job;
 pub use super::job::{HostContext, LoadModule};
+use super::output::{refuse_later_output, tell_left_output};
 use super::records::{AttemptRecord, JobDirectory, JobRecord, Origin, RecordError, VersionRecord};
 use super::status::JobStatus;
 use super::view::{JobShared, JobState};
 use crate::checkpoint::store::JobFacts;
 use crate::dataflow::control::{Event, locked};
 use crate::dataflow::operator::Modules;
-use crate::dataflow::sink::file::{later_parts, later_parts_of_others};
-use crate::environment::files::FileSystem;
 use crate::environment::run_blocking;
 use crate::graph::job_graph::JobGraph;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::Ancestor;
 use crate::savepoint::restore::RestoreOptions;
-use crate::storage::paths;
 
 /// A job to start.
 pub struct NewJob {
@@ -308,9 +306,7 @@ async fn read_savepoint(
     };
     let (plan, retargeted) = plan_origin(job, descriptions, &savepoint, &origin)?;
     if !from.allow_later_output {
-        let files = host.environment.files();
-        refuse_later_output(&*files, &job.graph, &savepoint)?;
-        refuse_output_of_heirs(&*files, job, &savepoint).await?;
+        refuse_later_output(job, &savepoint).await?;
     }
     tracing::info!(
         "Starting job {} ({}) from savepoint {} (NO_CLAIM)",
@@ -331,9 +327,18 @@ async fn read_savepoint(
             dropped.bytes
         );
     }
+    for operator in plan
+        .operators
+        .iter()
+        .filter(|operator| !operator.dropped_timers.is_empty())
+    {
+        let timers = operator.dropped_timers.join(", ");
+        tracing::warn!("Dropped pending timers of \"{}\": {timers}.", operator.uid);
+    }
     for uid in &retargeted {
         tracing::info!("Sink \"{uid}\" writes to another target than in the savepoint: it starts anew there.");
     }
+    tell_left_output(&plan, metadata, &retargeted);
     let begin = from_origin(job, descriptions, &savepoint, &origin).await;
     let begin = begin.map_err(|error| JobError {
         path: Some(from.location.clone()),
@@ -341,106 +346,4 @@ async fn read_savepoint(
     })?;
     tracing::info!("Reset the checkpoint ID of job {} to {}.", job.job_id, begin.next);
     Ok((begin, origin))
-}
-
-/// Output that the savepoint's run wrote after it.
-fn refuse_later_output(files: &dyn FileSystem, graph: &JobGraph, savepoint: &Savepoint) -> Result<(), JobError> {
-    let metadata = &savepoint.metadata;
-    for node in &graph.nodes {
-        let Some(dir) = node.output_dir() else { continue };
-        let parts = later_parts(files, dir, &node.uid, metadata.job_id, metadata.checkpoint_id);
-        if let Some(first) = parts.first() {
-            let message = format!(
-                "sink \"{}\": {} holds {} part(s) of a later state than checkpoint {} of the savepoint, {first} the first of them: restoring would write their records again. Remove them, write elsewhere (--set {}.path=…), or allow it with --allow-later-output",
-                node.uid,
-                dir.display(),
-                parts.len(),
-                metadata.checkpoint_id,
-                node.uid
-            );
-            return Err(JobError {
-                path: Some(dir.display().to_string()),
-                ..JobError::failed(message).on(&node.uid)
-            });
-        }
-    }
-    Ok(())
-}
-
-/// A job that went on from the same savepoint before, and whose directory is still there: it was killed, for instance.
-struct Heir {
-    job_id: JobId,
-    name: String,
-    /// Its newest complete checkpoint, as a URL.
-    checkpoint: Option<String>,
-}
-
-/// All of them, as far as it is known; of other jobs nobody knows whether they did.
-async fn heirs(job: &Job, savepoint: &str) -> Vec<Heir> {
-    let root = job.directory.root();
-    let (directories, _) = root.list_names().await.unwrap_or_default();
-    let mut heirs = vec![];
-    for job_id in directories.iter().filter_map(|name| name.parse::<JobId>().ok()) {
-        let Ok(directory) = JobDirectory::new(root, job_id) else {
-            continue;
-        };
-        let Ok(Some(record)) = directory.job().await else {
-            continue;
-        };
-        let lineage = record.origin.map(|origin| origin.lineage).unwrap_or_default();
-        if !lineage.iter().any(|ancestor| ancestor.savepoint == savepoint) {
-            continue;
-        }
-        let mut heir = Heir {
-            job_id,
-            name: record.name,
-            checkpoint: None,
-        };
-        for id in directory.checkpoints().await.unwrap_or_default() {
-            if let Ok(checkpoint) = directory.checkpoint(id)
-                && checkpoint.exists(paths::METADATA).await.unwrap_or(false)
-            {
-                heir.checkpoint = Some(checkpoint.url());
-                break;
-            }
-        }
-        heirs.push(heir);
-    }
-    heirs
-}
-
-/// Output of jobs that went on from the same savepoint before. Where it is only likely, there is a warning.
-async fn refuse_output_of_heirs(files: &dyn FileSystem, job: &Job, savepoint: &Savepoint) -> Result<(), JobError> {
-    let metadata = &savepoint.metadata;
-    let heirs = heirs(job, &savepoint.url()).await;
-    for node in &job.graph.nodes {
-        let Some(dir) = node.output_dir() else { continue };
-        let (uid, shown) = (&node.uid, dir.display());
-        for heir in &heirs {
-            let parts = later_parts(files, dir, uid, heir.job_id, metadata.checkpoint_id);
-            let Some(first) = parts.first() else { continue };
-            let go_on = match &heir.checkpoint {
-                Some(checkpoint) => format!("Go on from where it was with run -s {checkpoint}, remove"),
-                None => "Remove".to_owned(),
-            };
-            let message = format!(
-                "sink \"{uid}\": {shown} holds {} part(s) of job \"{}\" ({}), {first} the first of them, which went on from this savepoint before: restoring it once more would write their records again. {go_on} them, write elsewhere (--set {uid}.path=…), or allow it with --allow-later-output",
-                parts.len(),
-                heir.name,
-                heir.job_id
-            );
-            return Err(JobError {
-                path: Some(shown.to_string()),
-                ..JobError::failed(message).on(uid)
-            });
-        }
-        let parts = later_parts_of_others(files, dir, uid, metadata.job_id, metadata.checkpoint_id);
-        if let Some(first) = parts.first() {
-            tracing::warn!(
-                "sink \"{uid}\": {shown} holds {} part(s) of other jobs, {first} the first of them, of later checkpoints than the savepoint's. If those jobs went on from it, their records will be there twice: then stop this one, and write elsewhere (--set {uid}.path=…).",
-                parts.len()
-            );
-        }
-    }
-    Ok(())
 }

@@ -424,6 +424,12 @@ impl OperatorEntry {
         !self.states.is_empty() || source || sink
     }
 
+    /// How many parts of output it has pending.
+    #[must_use]
+    pub fn pending_parts(&self) -> usize {
+        self.sink.as_ref().map_or(0, |sink| sink.handles.len())
+    }
+
     /// At least how many keys: as many as its largest keyed state has.
     #[must_use]
     pub fn keys(&self) -> u64 {

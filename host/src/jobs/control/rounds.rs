@@ -20,6 +20,9 @@ use regraft_model::snapshot::SnapshotKind;
 /// How long an upgrade's report waits for the first output behind the swap.
 const GAP_WAIT: Duration = Duration::from_secs(2);
 
+/// How long after the last round of a job has failed it is taken again.
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
 /// How far a round is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leg {
@@ -135,6 +138,9 @@ impl Controller {
 
     fn begin(&mut self, mut request: SnapshotRequest) {
         let (now, now_ms) = (self.now_ns(), self.clock.now_ms());
+        if matches!(request.kind, SnapshotKind::Stop | SnapshotKind::EndOfInput) {
+            self.last_again_ns = None;
+        }
         let deadline = now.saturating_add(self.job.graph.checkpoint.timeout.as_nanos() as u64);
         let begun = self.rounds.begin(request.kind, now_ms, deadline);
         if request.kind == SnapshotKind::Checkpoint {
@@ -331,11 +337,22 @@ impl Controller {
             self.fail(JobFailure::new(message, 0..self.job.regions.len()));
             return;
         }
-        // The last round of a job is taken until it succeeds.
-        match kind {
-            SnapshotKind::Stop => self.all_exhausted(),
-            SnapshotKind::EndOfInput => self.all_ended(),
-            _ => {}
+        if matches!(kind, SnapshotKind::Stop | SnapshotKind::EndOfInput) {
+            self.last_again_ns = Some(self.now_ns() + LAST_PAUSE.as_nanos() as u64);
+        }
+    }
+
+    /// The last round of a job is taken until it succeeds, with a pause: what failed at once fails at once again.
+    pub(super) fn take_last_again(&mut self, now: u64) {
+        match self.last_again_ns {
+            // A stop that somebody asked for may have been under way when all input was read, and may have failed.
+            None => self.all_exhausted(),
+            Some(again) if now >= again => {
+                self.last_again_ns = None;
+                self.all_exhausted();
+                self.all_ended();
+            }
+            Some(_) => {}
         }
     }
 

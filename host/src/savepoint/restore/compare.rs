@@ -145,6 +145,7 @@ impl Comparison<'_> {
                 kind: entry.kind,
                 keys,
                 bytes,
+                parts: entry.pending_parts(),
             });
             return None;
         };

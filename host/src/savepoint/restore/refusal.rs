@@ -31,6 +31,14 @@ fn list(problems: &[RestoreProblem]) -> String {
         .fold(String::new(), |list, problem| format!("{list}\n  {problem}"))
 }
 
+/// Output that is lost with what names it.
+fn pending(parts: usize) -> String {
+    match parts {
+        0 => String::new(),
+        parts => format!(", {parts} part(s) of output that is not committed"),
+    }
+}
+
 /// One reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreProblem {
@@ -60,7 +68,8 @@ pub enum RestoreProblem {
     },
     /// The new job does not have a uid that has state.
     #[error(
-        "uid \"{uid}\": the savepoint has state of this {kind} ({keys} keys, {bytes} bytes); the job has no such uid. Add it, or drop its state with --drop-state {uid}, or that of all absent uids with -n/--allow-non-restored-state."
+        "uid \"{uid}\": the savepoint has state of this {kind} ({keys} keys, {bytes} bytes{}); the job has no such uid. Add it, or drop its state with --drop-state {uid}, or that of all absent uids with -n/--allow-non-restored-state.",
+        pending(*parts)
     )]
     Orphan {
         /// The uid.
@@ -71,6 +80,8 @@ pub enum RestoreProblem {
         keys: u64,
         /// How many bytes of state files.
         bytes: u64,
+        /// How many parts of output are not committed.
+        parts: usize,
     },
     /// The uid is something else now.
     #[error(
