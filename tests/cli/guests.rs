@@ -1,7 +1,7 @@
 //! Guests that fail while a job runs: the whole message, a FAILED job, and nothing left of what they did.
 
-use crate::fixtures::{Expected, KEYED, files, hostile_world, message, refused, words_world};
-use crate::support::World;
+use crate::fixtures::{Expected, KEYED, PLAIN, files, hostile_world, message, refused, words_world};
+use crate::support::{World, wait_until};
 
 const BY_KEY: &str = "inputs = [{ from = \"lines\", by = \"key\" }]";
 
@@ -281,4 +281,47 @@ fn what_came_before_the_failure_is_not_committed_either() {
         ran.stderr
     );
     assert_eq!(world.committed("out"), [""; 0]);
+}
+
+#[test]
+fn dead_letters_are_counted_and_have_a_directory_of_their_own() {
+    let settings = "inputs = [\"lines\"]\nconfig = { do = \"panic\" }\non-trap = \"dead-letter\"\ndead-letter = { connector = \"file\", path = \"rejects\" }";
+    let world = hostile_world(PLAIN, settings);
+    let set = "lines.mode=watch";
+    let job = world.start(&["job.toml", "--set", set]);
+    wait_until("a dead letter", || {
+        world
+            .run(&["info", "j"])
+            .exits(0)
+            .stdout
+            .contains("\nrecords      3 in, 2 out, 1 dead letter(s)\n")
+    });
+    // Another job must not write there, too.
+    let more = [
+        "run",
+        "job.toml",
+        "--set",
+        set,
+        "--name",
+        "k",
+        "--set",
+        "out.path=other",
+    ];
+    let refused = world.run(&more).exits(1);
+    let message = format!(
+        "error: operator \"bad\" writes dead letters to DIR/rejects, where job \"j\" ({}) writes already; write elsewhere (--set bad.dead-letter.path=…), or allow it with --allow-shared-output\n",
+        job.job_id
+    );
+    assert_eq!(
+        refused.stderr.replace(&world.path().display().to_string(), "DIR"),
+        message
+    );
+    world.run(&["stop", "j", "--savepoint-path=sp"]).exits(0);
+    let ran = job.end().exits(0);
+    assert!(
+        ran.stderr
+            .contains(" finished: 3 records in, 2 out, 1 dead letter(s), in "),
+        "{}",
+        ran.stderr
+    );
 }

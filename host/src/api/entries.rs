@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use regraft_model::id::JobId;
 
-use crate::graph::job_graph::JobGraph;
+use crate::graph::job_graph::{JobGraph, NodeKind};
 use crate::jobs::catalog::{CatalogRecord, KnownSavepoint};
 use crate::jobs::handle::{JobError, JobHandle, JobView};
 use crate::jobs::status::JobStatus;
@@ -100,10 +100,14 @@ pub fn refuse_collision(graph: &JobGraph, other: &JobView, allow: Allow) -> Resu
     for node in &graph.nodes {
         let Some(path) = node.output_dir() else { continue };
         if theirs.iter().any(|their| same_dir(their, path)) && !allow.shared_output {
+            let uid = &node.uid;
+            let (who, setting) = match node.kind {
+                NodeKind::Operator(_) => (format!("operator \"{uid}\" writes dead letters"), "dead-letter.path"),
+                NodeKind::Source(_) | NodeKind::Sink(_) => (format!("sink \"{uid}\" writes"), "path"),
+            };
             let message = format!(
-                "sink \"{uid}\" writes to {}, where job \"{name}\" ({id}) writes already; write elsewhere (--set {uid}.path=…), or allow it with --allow-shared-output",
-                path.display(),
-                uid = node.uid
+                "{who} to {}, where job \"{name}\" ({id}) writes already; write elsewhere (--set {uid}.{setting}=…), or allow it with --allow-shared-output",
+                path.display()
             );
             return Err(JobError {
                 path: Some(path.display().to_string()),

@@ -132,6 +132,10 @@ fn refuse_flags(verb: &str, after: &[String]) -> Result<(), Failure> {
         let flag = arg.split('=').next().unwrap_or(arg);
         let message = match (verb, flag) {
             (_, "-yid" | "--yarnapplicationId") => "YARN is not supported; use --host URL".to_owned(),
+            (_, dynamic) if dynamic.starts_with("-D") => {
+                let setting = arg.strip_prefix("-D").filter(|setting| !setting.is_empty());
+                format!("{flag} is not known; write --set {}", setting.unwrap_or("KEY=VALUE"))
+            }
             (_, "-m" | "--jobmanager") => format!("{flag} is not known; use --host URL"),
             ("savepoint", "--keep" | "--older-than" | "--dry-run") => {
                 "savepoint prune is not implemented yet; remove savepoints one by one with `regraft savepoint -d PATH`"
@@ -309,6 +313,14 @@ mod tests {
         assert_eq!(
             refused("regraft savepoint j -yid app"),
             "YARN is not supported; use --host URL"
+        );
+        assert_eq!(
+            refused("regraft run -Dstate.savepoints.dir=sp j"),
+            "-Dstate.savepoints.dir is not known; write --set state.savepoints.dir=sp"
+        );
+        assert_eq!(
+            refused("regraft run -D parallelism=2 j"),
+            "-D is not known; write --set KEY=VALUE"
         );
         assert_eq!(refused("regraft list -m host:8081"), "-m is not known; use --host URL");
         assert_eq!(

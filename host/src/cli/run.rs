@@ -18,6 +18,7 @@ use super::log;
 use super::output::{Output, print};
 use super::progress::Progress;
 use super::serve::host_context;
+use super::show::dead_letters;
 use crate::api::announce::Announcement;
 use crate::api::client::Client;
 use crate::api::entries::refuse_collision;
@@ -203,8 +204,12 @@ fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Out
                 log::line(&format!("Savepoint completed. Path: {path}"));
             }
             log::line(&format!(
-                "Job {} ({}) finished: {} records in, {} out, in {duration_ms} ms.",
-                view.name, view.job_id, view.records_in, view.records_out
+                "Job {} ({}) finished: {} records in, {} out{}, in {duration_ms} ms.",
+                view.name,
+                view.job_id,
+                view.records_in,
+                view.records_out,
+                dead_letters(&view)
             ));
             Ok(ExitStatus::Done)
         }

@@ -83,7 +83,12 @@ fn info_text(view: &JobView) -> String {
         format!("restored     {}", view.restored_from.as_deref().unwrap_or("no")),
         format!("version      {}", view.version),
         format!("parallelism  {} of at most {}", view.parallelism, view.max_parallelism),
-        format!("records      {} in, {} out", view.records_in, view.records_out),
+        format!(
+            "records      {} in, {} out{}",
+            view.records_in,
+            view.records_out,
+            dead_letters(view)
+        ),
     ];
     lines.push(match &view.last_checkpoint {
         Some(last) => format!(
@@ -132,6 +137,14 @@ fn info_text(view: &JobView) -> String {
         lines.push(format!("{key} = {}  ({})", setting.value, setting.origin));
     }
     lines.join("\n")
+}
+
+/// How many dead letters there are, where there are any, behind other counts.
+pub(super) fn dead_letters(view: &JobView) -> String {
+    match view.dead_letters {
+        0 => String::new(),
+        count => format!(", {count} dead letter(s)"),
+    }
 }
 
 /// The last rounds, and each subtask's part in the newest one that all of them acknowledged.
