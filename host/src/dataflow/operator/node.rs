@@ -273,7 +273,8 @@ impl OperatorNode {
     /// and private state of the current one.
     ///
     /// # Errors
-    /// [`SubtaskFailure`] where the new one does not take the state; the job then goes back to its last checkpoint.
+    /// [`SubtaskFailure`] where the new one does not take the state, or does not give its own; the job then goes back to its
+    /// last checkpoint.
     pub fn swap(
         &mut self,
         id: CheckpointId,
@@ -284,6 +285,11 @@ impl OperatorNode {
         if !own.is_empty() {
             let restored = new.operator.restore(own);
             restored.map_err(|error| self.failed("swap", Cause::of_swap(error)))?;
+        }
+        if has_own_state(&new.description) {
+            // One that cannot save itself would fail the job at its next round, when there is no way back.
+            let saved = new.operator.snapshot(CheckpointId(0));
+            saved.map_err(|error| self.failed("swap", Cause::of_swap(error)))?;
         }
         let old = std::mem::replace(&mut self.instance, new);
         self.parked = Some((id, old));

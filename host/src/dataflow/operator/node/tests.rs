@@ -40,6 +40,8 @@ struct Script {
     own: Vec<u8>,
     open: bool,
     poisoned: bool,
+    /// Whether it cannot save what is its own.
+    unsaved: bool,
 }
 
 impl Script {
@@ -51,6 +53,7 @@ impl Script {
             own: vec![],
             open: false,
             poisoned: false,
+            unsaved: false,
         }
     }
 
@@ -150,6 +153,9 @@ impl Operator for Script {
     }
 
     fn snapshot(&mut self, _: CheckpointId) -> Result<Vec<OperatorState>, GuestError> {
+        if self.unsaved {
+            return Err(self.trap(TrapCause::StackOverflow));
+        }
         let mut items = BytesColumn::default();
         items.push(&self.own);
         let name = "own".to_owned();
@@ -490,4 +496,31 @@ fn state_of_its_own_is_what_it_was_before_the_call_that_failed() {
         .expect("goes on");
     let own = world.node.snapshot(CheckpointId(1)).expect("saved");
     assert_eq!(own[0].items.get(0), b"...", "one for each record that was processed");
+}
+
+#[test]
+fn a_new_instance_that_cannot_save_its_own_state_does_not_take_over() {
+    let own = |_: &mut Script, description: &mut Description| *description = self::description(true);
+    let mut world = world(Policy::Fail, Policy::Fail, None, own);
+    world.process(&["a=1"]).expect("processed");
+    let old = world.node.snapshot(CheckpointId(1)).expect("saved");
+    let prepared = |unsaved: bool, world: &World| {
+        let mut script = Script::new(&world.seen);
+        script.unsaved = unsaved;
+        PreparedOperator {
+            operator: Box::new(script),
+            description: Arc::new(description(true)),
+            context: world.node.instance.context.clone(),
+        }
+    };
+    let new = prepared(true, &world);
+    let failure = world.node.swap(CheckpointId(1), new, &old).expect_err("refused");
+    assert!(
+        matches!(failure.cause, Cause::Swap(_)) && failure.restartable(),
+        "{failure}"
+    );
+    let new = prepared(false, &world);
+    world.node.swap(CheckpointId(1), new, &old).expect("taken over");
+    let own = world.node.snapshot(CheckpointId(2)).expect("saved");
+    assert_eq!(own[0].items.get(0), b".", "what the old one had");
 }
