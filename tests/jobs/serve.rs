@@ -308,6 +308,7 @@ fn over_http_a_savepoint_is_triggered_and_asked_about() {
     });
     assert_eq!(answer["status"], "COMPLETED");
     let path = text(&answer["path"]);
+    let answer_bytes = answer["bytes"].clone();
     assert!(local(&path).starts_with(world.path().join("there")), "{answer}");
     show(&world, &path);
     let (_, triggered) = http(
@@ -368,6 +369,7 @@ fn over_http_a_savepoint_is_triggered_and_asked_about() {
         (saved.len(), &saved[0]["path"], &saved[0]["owner"], &saved[0]["trigger"]),
         (1, &json!(path), &json!("user"), &json!("manual"))
     );
+    assert_eq!(saved[0]["bytes"], answer_bytes, "as it was told when it was taken");
     let checkpoint = of("checkpoint").next().expect("one is retained");
     assert_eq!(
         (&checkpoint["owner"], &checkpoint["trigger"]),

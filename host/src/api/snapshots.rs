@@ -9,6 +9,7 @@ use crate::jobs::job::HostContext;
 use crate::jobs::records::JobDirectory;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::Owner;
+use crate::storage::{Storage, paths};
 
 /// Checkpoints come and go while they are read: they are listed anew at most so often.
 const LISTINGS: u32 = 5;
@@ -28,7 +29,7 @@ pub async fn snapshots(host: &HostContext, entry: &Entry) -> Result<Vec<Snapshot
     for savepoint in &entry.savepoints {
         let place = host.stores.open(&savepoint.path).map_err(failed)?;
         // The user may have moved it away.
-        rows.extend(Savepoint::load(place).await.ok().as_ref().map(row));
+        rows.extend(row(place).await);
     }
     rows.sort_by_key(|row| row.checkpoint_id);
     Ok(rows)
@@ -52,25 +53,28 @@ async fn checkpoints(directory: &JobDirectory) -> Result<Vec<SnapshotRow>, crate
 async fn read(directory: &JobDirectory, ids: &[CheckpointId]) -> Result<Vec<SnapshotRow>, crate::storage::StoreError> {
     let mut rows = vec![];
     for id in ids {
-        rows.extend(Savepoint::load(directory.checkpoint(*id)?).await.ok().as_ref().map(row));
+        rows.extend(row(directory.checkpoint(*id)?).await);
     }
     Ok(rows)
 }
 
-fn row(found: &Savepoint) -> SnapshotRow {
+/// None: it is not there, or is no snapshot.
+async fn row(place: Storage) -> Option<SnapshotRow> {
+    let found = Savepoint::load(place).await.ok()?;
+    let itself = found.storage.size(paths::METADATA).await.ok()??;
     let metadata = &found.metadata;
     let kind = if metadata.owner == Owner::Host {
         "checkpoint"
     } else {
         "savepoint"
     };
-    SnapshotRow {
+    Some(SnapshotRow {
         kind: kind.to_owned(),
         owner: metadata.owner.to_string(),
         trigger: metadata.trigger.to_string(),
         checkpoint_id: metadata.checkpoint_id,
         completed_at: metadata.completed_at_ms,
-        bytes: metadata.files().map(|(_, bytes)| bytes).sum(),
+        bytes: itself + metadata.files().map(|(_, bytes)| bytes).sum::<u64>(),
         path: found.url(),
-    }
+    })
 }

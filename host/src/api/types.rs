@@ -151,7 +151,7 @@ pub struct SnapshotRow {
     pub checkpoint_id: CheckpointId,
     /// Milliseconds since the Unix epoch.
     pub completed_at: i64,
-    /// Size of the files that it names.
+    /// Size of its `_metadata` and of the files that this names.
     pub bytes: u64,
     /// Where it is, as a URL.
     pub path: String,

@@ -25,10 +25,14 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("TB", 1_000_000_000_000),
 ];
 
+/// A hundred years: moments are counted in nanoseconds, and must not run over.
+const LONGEST_MS: u64 = 36_500 * 86_400_000;
+
 /// `"10s"`, `"500ms"`, `"10m"` (or `"10min"`), `"2h"`, `"1d"`; none where the text is no duration.
 #[must_use]
 pub fn duration(text: &str) -> Option<Duration> {
-    quantity(text, &TIME_UNITS).map(Duration::from_millis)
+    let ms = quantity(text, &TIME_UNITS)?;
+    (ms <= LONGEST_MS).then(|| Duration::from_millis(ms))
 }
 
 /// `"256MiB"`, `"1GB"`, `"512B"`, in bytes; none where the text is no size.
@@ -73,6 +77,7 @@ mod tests {
             ("10 min", 600_000),
             ("0s", 0),
             ("1d", 86_400_000),
+            ("36500d", 3_153_600_000_000),
         ] {
             assert_eq!(duration(text), Some(Duration::from_millis(ms)), "{text}");
         }
@@ -85,6 +90,7 @@ mod tests {
             "10x",
             "99999999999999999999s",
             "9999999999999999999d",
+            "36501d",
         ] {
             assert_eq!(duration(text), None, "{text}");
         }
