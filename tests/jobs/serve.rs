@@ -241,6 +241,41 @@ fn jobs_come_back_with_the_next_host_and_ended_ones_do_not() {
 }
 
 #[test]
+fn a_job_that_cannot_be_brought_back_for_now_is_tried_again() {
+    let world = World::new();
+    let (mut host, id) = serving(&world);
+    let ended = world.path().join("data/checkpoints").join(&id).join("ended.json");
+    for given_up in [false, true] {
+        host.kill();
+        // For now, the store cannot read whether it has ended.
+        std::os::unix::fs::symlink(&ended, &ended).expect("a loop");
+        host = world.serve(&[]);
+        wait_until("a try has failed", || info(&world, "words")["failure"].is_string());
+        let view = info(&world, "words");
+        assert!(text(&view["failure"]).contains("ended.json"), "{view}");
+        assert_eq!(view["status"], "RESTARTING");
+        let refused = world.run(&["savepoint", "words", "savepoints"]).exits(1).stderr;
+        assert!(
+            refused.contains("is RESTARTING, not RUNNING: it could not be brought back: ")
+                && refused.contains(". This host tries again; `regraft cancel "),
+            "{refused}"
+        );
+        std::fs::remove_file(&ended).expect("removed");
+        if given_up {
+            world.run(&["cancel", "words"]).exits(0);
+            assert_eq!(jobs(&world, &["-a"]), [named("words", "CANCELED")]);
+        } else {
+            wait_until("it runs again", || jobs(&world, &[]) == [named("words", "RUNNING")]);
+            world.write("in/words.txt", "a b a\nb\n");
+            wait_until("the fourth", || {
+                world.committed("out") == ["a\t1", "a\t2", "b\t1", "b\t2"]
+            });
+        }
+    }
+    drop(host);
+}
+
+#[test]
 fn one_data_directory_has_one_host() {
     let world = World::new();
     let mut first = world.serve(&[]);

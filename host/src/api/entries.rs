@@ -31,7 +31,7 @@ pub enum Stage {
     Starting(Arc<JobView>),
     /// It runs, or has just ended.
     Live(JobHandle),
-    /// It could not be brought back, and waits for the next host to try again.
+    /// It could not be brought back: it waits for this host to try again, where that may help, or else for the next one.
     Held(Arc<JobView>),
     /// It has ended.
     Over(Arc<JobView>),
@@ -59,10 +59,15 @@ impl Entry {
                 self.job_id, view.status
             ))),
             Stage::Held(view) => Err(JobError::failed(format!(
-                "job {} is {}, not RUNNING: it could not be brought back: {}. The next `regraft serve` tries again; `regraft cancel {}` gives it up",
+                "job {} is {}, not RUNNING: it could not be brought back: {}. {} tries again; `regraft cancel {}` gives it up",
                 self.job_id,
                 view.status,
                 view.failure.as_deref().unwrap_or("no reason is known"),
+                if view.status == JobStatus::Restarting {
+                    "This host"
+                } else {
+                    "The next `regraft serve`"
+                },
                 self.job_id
             ))),
         }

@@ -123,6 +123,18 @@ impl Host {
         self.changed.notify_waiters();
     }
 
+    /// A job that could not be brought back is being started or given up from now on. False: it does not wait for that.
+    pub(super) fn take(&self, job: JobId) -> bool {
+        let mut taken = false;
+        self.update(job, |entry| {
+            if let Stage::Held(view) = &entry.stage {
+                entry.stage = Stage::Starting(view.clone());
+                taken = true;
+            }
+        });
+        taken
+    }
+
     /// Takes a savepoint, and with [`SnapshotKind::Stop`] ends the job.
     ///
     /// # Errors
@@ -249,7 +261,9 @@ impl Host {
             let entry = self.entry(id)?;
             match &entry.stage {
                 Stage::Starting(_) => change.await,
-                Stage::Held(_) => return self.give_up(&entry).await,
+                Stage::Held(_) if self.take(entry.job_id) => return self.give_up(&entry).await,
+                // Somebody else has just taken it.
+                Stage::Held(_) => {}
                 Stage::Over(_) => {
                     entry.handle()?;
                 }

@@ -26,6 +26,7 @@ use crate::jobs::catalog::{CatalogError, CatalogRecord, Catalogued, EndedJob, Pr
 use crate::jobs::handle::{JobError, JobHandle, JobView};
 use crate::jobs::job::LoadModule;
 use crate::jobs::recover::{self, RecoverJob, Recovered, recover};
+use crate::jobs::resume::AttemptError;
 use crate::jobs::start::{NewJob, start};
 use crate::jobs::status::JobStatus;
 use crate::jobs::submission::Submission;
@@ -34,6 +35,15 @@ use crate::jobs::submission::Submission;
 const ENDED_MAX: usize = 100;
 /// How long jobs may take to suspend when the host ends.
 const SUSPEND_MAX: Duration = Duration::from_secs(10);
+
+/// Until a job that could not be brought back is tried again; it doubles each time.
+const AGAIN_FIRST: Duration = Duration::from_secs(1);
+/// At most.
+const AGAIN_MAX: Duration = Duration::from_secs(60);
+
+/// Another try may help.
+#[derive(PartialEq, Eq)]
+struct Again;
 
 impl Host {
     fn serves(&self) -> Result<&Serving, JobError> {
@@ -265,10 +275,29 @@ impl Host {
         .await;
     }
 
+    /// Tries again for as long as that may help and nobody gives the job up: nothing of it is lost by a try that fails.
     async fn bring_back_one(self: &Arc<Self>, job: Catalogued) {
-        let Some(serving) = &self.serving else { return };
+        let id = job.record.job_id;
+        let mut wait = AGAIN_FIRST;
+        while self.bring_back_once(&job, wait).await == Some(Again) {
+            loop {
+                self.context.environment.sleep(wait).await;
+                match self.entry(&id.to_string()).map(|entry| entry.stage) {
+                    Ok(Stage::Held(_)) if self.take(id) => break,
+                    // Somebody tries to give it up just now.
+                    Ok(Stage::Held(_) | Stage::Starting(_)) => {}
+                    Ok(Stage::Live(_) | Stage::Over(_)) | Err(_) => return,
+                }
+            }
+            wait = (wait * 2).min(AGAIN_MAX);
+        }
+    }
+
+    /// `wait`: until the next try, if this one fails and another may not.
+    async fn bring_back_once(self: &Arc<Self>, job: &Catalogued, wait: Duration) -> Option<Again> {
+        let serving = self.serving.as_ref()?;
         let (id, name) = (job.record.job_id, &job.record.name);
-        match self.recovered(serving, &job).await {
+        let AttemptError { error, restartable } = match self.recovered(serving, job).await {
             Ok(Recovered::Running(handle)) => {
                 if job.progress == Progress::Submitted
                     && let Err(error) = serving.catalog.accepted(id).await
@@ -276,41 +305,55 @@ impl Host {
                     tracing::warn!("that job {id} runs could not be noted: {error}");
                 }
                 self.run(handle);
+                return None;
             }
             Ok(Recovered::Ended(end)) => {
                 tracing::info!("Job {name} ({id}) had ended: {}.", end.status);
                 let graph = job.record.submission.graph().ok();
                 let view = outline(&job.record, graph.as_ref(), end.status, end.failure.as_deref());
                 self.over(graph, view).await;
+                return None;
             }
-            Ok(Recovered::NeverBegun) => self.drop_job(serving, id).await,
-            // Whoever submitted it was told nothing, and would have been told this.
-            Err(error) if job.progress == Progress::Submitted => {
-                tracing::warn!("Job {name} ({id}) had not been started yet and cannot be: {error}. It is dropped.");
+            Ok(Recovered::NeverBegun) => {
                 self.drop_job(serving, id).await;
+                return None;
             }
-            Err(error) => {
-                tracing::error!(
-                    "Job {name} ({id}) could not be brought back: {error}. It is SUSPENDED: the next start of this host tries again, and `regraft cancel {id}` gives it up."
-                );
-                let graph = job.record.submission.graph().ok();
-                let view = outline(&job.record, graph.as_ref(), JobStatus::Suspended, Some(&error.message));
-                self.update(id, |entry| entry.stage = Stage::Held(Arc::new(view)));
-            }
+            Err(error) => error,
+        };
+        // Whoever submitted it was told nothing, and would have been told this.
+        if job.progress == Progress::Submitted {
+            tracing::warn!("Job {name} ({id}) had not been started yet and cannot be: {error}. It is dropped.");
+            self.drop_job(serving, id).await;
+            return None;
         }
+        let status = if restartable {
+            tracing::error!(
+                "Job {name} ({id}) could not be brought back: {error}. It is tried again in {wait:?}; `regraft cancel {id}` gives it up."
+            );
+            JobStatus::Restarting
+        } else {
+            tracing::error!(
+                "Job {name} ({id}) could not be brought back: {error}. It is SUSPENDED: the next start of this host tries again, and `regraft cancel {id}` gives it up."
+            );
+            JobStatus::Suspended
+        };
+        let graph = job.record.submission.graph().ok();
+        let view = outline(&job.record, graph.as_ref(), status, Some(&error.message));
+        self.update(id, |entry| entry.stage = Stage::Held(Arc::new(view)));
+        restartable.then_some(Again)
     }
 
     /// Goes on with a job. One that was taken in and not started is started now.
-    async fn recovered(&self, serving: &Serving, job: &Catalogued) -> Result<Recovered, JobError> {
+    async fn recovered(&self, serving: &Serving, job: &Catalogued) -> Result<Recovered, AttemptError> {
         let record = &job.record;
-        let graph = record.submission.graph()?;
+        let graph = record.submission.graph().map_err(AttemptError::fatal)?;
         let recovering = RecoverJob {
             job_id: record.job_id,
             graph: graph.clone(),
             loader: Arc::new(Loader(self.engine.clone())),
             savepoint_at_end: record.submission.savepoint_at_end.clone(),
         };
-        let recovered = recover(&self.context, recovering).await.map_err(|error| error.error)?;
+        let recovered = recover(&self.context, recovering).await?;
         let Recovered::NeverBegun = recovered else {
             return Ok(recovered);
         };
@@ -320,11 +363,17 @@ impl Host {
                 "{dir} has nothing of job {} any more, not even how it started. Put its directory back, or start the job from a savepoint",
                 record.job_id
             );
-            return Err(JobError {
+            return Err(AttemptError::fatal(JobError {
                 path: Some(dir),
                 ..JobError::failed(message)
-            });
+            }));
         }
+        let started = self.begin(serving, record, graph).await;
+        started.map(Recovered::Running).map_err(AttemptError::fatal)
+    }
+
+    /// Starts a job that was taken in.
+    async fn begin(&self, serving: &Serving, record: &CatalogRecord, graph: JobGraph) -> Result<JobHandle, JobError> {
         let mut modules = Modules::new();
         for (uid, digest) in &record.submission.modules {
             let component = serving.catalog.component(record.job_id, digest).await;
@@ -334,12 +383,10 @@ impl Host {
             let loaded = loaded.unwrap_or_else(|panicked| Err(panicked.to_string()));
             modules.insert(uid.clone(), loaded.map_err(|error| JobError::failed(error).on(uid))?);
         }
-        Ok(Recovered::Running(
-            start(&self.context, new_job(record, graph, modules)).await?,
-        ))
+        start(&self.context, new_job(record, graph, modules)).await
     }
 
-    /// Ends a job that could not be brought back.
+    /// Ends a job that could not be brought back, and has been [taken](Self::take) for that.
     pub(super) async fn give_up(&self, entry: &Entry) -> Result<JobView, JobError> {
         let view = JobView {
             status: JobStatus::Canceled,
@@ -347,7 +394,10 @@ impl Host {
         };
         if let Some(graph) = &entry.graph {
             let given_up = recover::give_up(&self.context, entry.job_id, JobGraph::clone(graph));
-            given_up.await.map_err(|error| error.error)?;
+            if let Err(error) = given_up.await {
+                self.update(entry.job_id, |held| held.stage = entry.stage.clone());
+                return Err(error.error);
+            }
         }
         self.over(entry.graph.as_deref().cloned(), view.clone()).await;
         Ok(view)
