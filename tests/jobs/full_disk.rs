@@ -97,6 +97,57 @@ fn a_savepoint_at_the_end_is_taken_again_with_a_pause() {
 }
 
 #[test]
+fn a_host_whose_disk_is_full_when_it_starts_brings_its_jobs_back_when_there_is_room() {
+    let world = World::new();
+    let dir = world.path().join("ckpt");
+    std::fs::create_dir(&dir).expect("made");
+    let Some(_mounted) = Mounted::new(&dir, "8m") else {
+        println!("not run: file systems cannot be mounted here");
+        return;
+    };
+    let job_file = tolerant();
+    world.write("job.toml", &job_file);
+    let mut host = world.serve(&[]);
+    world.run(&["run", "-d", "job.toml"]).exits(0);
+    wait_until("output", || !world.committed("out").is_empty());
+    fill(&dir.join("filler"));
+    host.kill();
+    let mut host = world.serve(&[]);
+    host.wait_for_log("It is tried again in 1s");
+    let held = info(&world, "words");
+    assert_eq!(held["status"], "RESTARTING", "{held}");
+    assert!(
+        held["failure"]
+            .as_str()
+            .is_some_and(|why| why.contains("no space left")),
+        "{held}"
+    );
+    let refused = world.run(&["savepoint", "words"]).exits(1).stderr;
+    assert!(refused.contains("is RESTARTING, not RUNNING"), "{refused}");
+    std::fs::remove_file(dir.join("filler")).expect("removed");
+    wait_until("it runs again", || info(&world, "words")["status"] == "RUNNING");
+    let answer = world.run(&["stop", "words", "--json"]).exits(0).json();
+    let saved = show(&world, answer["path"].as_str().expect("a path"));
+    let by_hand = counted_by_hand(
+        &graph(&job_file, world.path(), &Overrides::default()),
+        &shown(&saved, "events")["splits"],
+    );
+    assert!(counts(&saved) == by_hand, "nothing is lost or counted twice");
+    assert_eq!(world.committed("out").len() as u64, by_hand.values().sum::<u64>());
+    // One that never can be is given up.
+    world
+        .run(&["run", "-d", "job.toml", "--set", "out.path=other"])
+        .exits(0);
+    wait_until("output", || !world.committed("other").is_empty());
+    fill(&dir.join("filler"));
+    host.kill();
+    let mut host = world.serve(&[]);
+    host.wait_for_log("It is tried again in 1s");
+    std::fs::remove_file(dir.join("filler")).expect("removed");
+    world.run(&["cancel", "words"]).exits(0);
+}
+
+#[test]
 fn an_upgrade_that_fails_behind_its_barrier_goes_back_to_the_old_modules() {
     let world = World::new();
     let dir = world.path().join("ckpt");
