@@ -209,6 +209,8 @@ fn a_stuck_guest_lets_checkpoints_expire_and_does_not_stop_the_job_from_being_as
         )),
         "{line}"
     );
+    let slow = "The barrier has not reached count+out#0: records before it, or a call that takes long, hold it up.";
+    assert!(line.ends_with(slow), "{line}");
     let view = info(&world, &job.job_id);
     let rounds = view["recent_checkpoints"].as_array().expect("rounds");
     let failed = rounds

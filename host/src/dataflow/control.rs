@@ -160,6 +160,49 @@ pub struct Mailbox {
     messages: Mutex<VecDeque<Control>>,
     /// Wakes the subtask.
     pub wake: Wake,
+    /// How far the subtask is with rounds.
+    pub progress: RoundProgress,
+}
+
+/// The newest rounds that a subtask has begun, and whose state it has marked: where it is with one that it owes.
+#[derive(Debug, Default)]
+pub struct RoundProgress {
+    begun: AtomicU64,
+    marked: AtomicU64,
+}
+
+impl RoundProgress {
+    /// Its barrier has come from all inputs.
+    pub fn begin(&self, id: CheckpointId) {
+        self.begun.store(id.0, Ordering::Relaxed);
+    }
+
+    /// What is to be saved is marked, and records flow again.
+    pub fn mark(&self, id: CheckpointId) {
+        self.marked.store(id.0, Ordering::Relaxed);
+    }
+
+    /// What a round waits for that the subtask has not acknowledged.
+    pub fn waits_for(&self, id: CheckpointId) -> WaitsFor {
+        if self.begun.load(Ordering::Relaxed) < id.0 {
+            WaitsFor::Barrier
+        } else if self.marked.load(Ordering::Relaxed) < id.0 {
+            WaitsFor::Mark
+        } else {
+            WaitsFor::State
+        }
+    }
+}
+
+/// What holds up a round at a subtask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WaitsFor {
+    /// Its barrier has not come from all inputs.
+    Barrier,
+    /// What is to be saved is not marked.
+    Mark,
+    /// State has not been handed over.
+    State,
 }
 
 impl Mailbox {
@@ -211,5 +254,23 @@ impl NodeCounters {
     #[inline]
     pub fn add(counter: &AtomicU64, delta: u64) {
         counter.store(counter.load(Ordering::Relaxed).wrapping_add(delta), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_waits_for_the_barrier_and_then_for_the_state() {
+        let progress = RoundProgress::default();
+        let waits_for = |id| progress.waits_for(CheckpointId(id));
+        assert_eq!(waits_for(1), WaitsFor::Barrier);
+        progress.begin(CheckpointId(1));
+        assert_eq!((waits_for(1), waits_for(2)), (WaitsFor::Mark, WaitsFor::Barrier));
+        progress.mark(CheckpointId(1));
+        assert_eq!((waits_for(1), waits_for(2)), (WaitsFor::State, WaitsFor::Barrier));
+        progress.begin(CheckpointId(3));
+        assert_eq!((waits_for(1), waits_for(3)), (WaitsFor::State, WaitsFor::Mark));
     }
 }

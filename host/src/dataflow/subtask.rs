@@ -454,6 +454,7 @@ impl Subtask {
     /// Takes the snapshot of a barrier, swaps what it brings, and passes it on.
     fn barrier(&mut self, barrier: &Arc<CheckpointBarrier>, align_ns: u64) -> Result<(), SubtaskFailure> {
         let start = self.clock.monotonic_ns();
+        self.mailbox.progress.begin(barrier.id);
         self.last_round = barrier.id;
         self.aborted.retain(|aborted| *aborted > barrier.id);
         // A new mark needs the old sweep to be over.
@@ -464,6 +465,7 @@ impl Subtask {
         let before_swap = self.clock.monotonic_ns();
         self.chain.swap(self.id.index, barrier, &snapshot.operator)?;
         let end = self.clock.monotonic_ns();
+        self.mailbox.progress.mark(barrier.id);
         if self.stage != Stage::Ended {
             self.chain.control(&Element::Barrier(barrier.clone()));
             if barrier.kind == SnapshotKind::Stop {

@@ -7,6 +7,7 @@
 //!
 //! - [`regions`]: subtasks set running, told, stopped and joined, region by region.
 //! - [`rounds`]: a round from its trigger until every subtask has acknowledged it, and how it ends.
+//! - [`slow`]: what held up a round that has expired.
 //! - [`storing`], [`committing`]: a round is stored, its modules become the job's, its output is committed.
 //! - [`failover`]: a failure, the wait, and the next attempt.
 //! - [`ending`]: what an ended job leaves behind.
@@ -38,6 +39,7 @@ use regraft_model::snapshot::SnapshotKind;
 
 mod regions;
 mod rounds;
+mod slow;
 mod storing;
 mod committing;
 mod failover;
@@ -406,6 +408,7 @@ impl Controller {
         for given_up in self.rounds.expire(now) {
             let missing: Vec<String> = given_up.missing.iter().map(|id| self.subtask_name(*id)).collect();
             let why = format!("expired before completing; not acked: {}", missing.join(" "));
+            self.note_what_is_slow(&given_up);
             self.round_failed(given_up.id, &why);
         }
         self.expire_stored(now);

@@ -23,7 +23,7 @@ pub(super) struct RegionRun {
     /// The attempt that it is of.
     attempt: Option<AttemptId>,
     /// The way into each subtask, of those that run or have ended.
-    mailboxes: BTreeMap<SubtaskId, Arc<Mailbox>>,
+    pub(super) mailboxes: BTreeMap<SubtaskId, Arc<Mailbox>>,
     /// Subtasks that have ended.
     gone: BTreeSet<SubtaskId>,
     cancelled: Arc<AtomicBool>,

@@ -61,6 +61,8 @@ pub(super) struct Flight {
     pub(super) subtasks: Vec<SubtaskRound>,
     /// What whoever asked is told when the job goes on, where it is not what they asked for.
     pub(super) why: Option<String>,
+    /// What held it up, of one that has expired.
+    pub(super) slow: Option<String>,
 }
 
 impl Flight {
@@ -178,6 +180,7 @@ impl Controller {
             full_bytes: 0,
             subtasks: vec![],
             why: None,
+            slow: None,
         };
         self.flights.insert(begun.id, flight);
         for target in begun.targets {
@@ -281,7 +284,8 @@ impl Controller {
         };
         let now = self.now_ns();
         self.schedule.ended(now);
-        tracing::warn!("Checkpoint {id} of job {} FAILED ({why}).", self.job.job_id);
+        let slow = flight.slow.take().map(|slow| format!(" {slow}")).unwrap_or_default();
+        tracing::warn!("Checkpoint {id} of job {} FAILED ({why}).{slow}", self.job.job_id);
         self.remember(id, &flight, Some(why));
         if flight.request.savepoint_dir.is_none() && flight.leg == Leg::Acking {
             self.drop_files(id);
@@ -298,7 +302,12 @@ impl Controller {
         self.broadcast(&Control::Aborted(id));
         let kind = flight.request.kind;
         let nobody_asked = flight.request.reply.is_none();
-        reply(&mut flight.request, Err(JobError::failed(message.clone())));
+        let told = if slow.is_empty() {
+            message.clone()
+        } else {
+            format!("{message}.{slow}")
+        };
+        reply(&mut flight.request, Err(JobError::failed(told)));
         if !self.is_running() {
             return;
         }
