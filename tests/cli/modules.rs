@@ -1,7 +1,9 @@
 //! Modules that are none, and modules that do not fit: refused before anything runs.
 
-use crate::fixtures::{Expected, KEYED, PLAIN, components, files, hostile, hostile_world, job_around, refused};
-use crate::support::World;
+use crate::fixtures::{
+    Expected, KEYED, PLAIN, components, files, hostile, hostile_world, job_around, refused, words_world,
+};
+use crate::support::{Ran, World};
 
 const BY_KEY: &str = "inputs = [{ from = \"lines\", by = \"key\" }]";
 
@@ -260,4 +262,22 @@ fn what_contradicts_itself() {
         declares("state \"log\" twice; give one of them another name"),
     ];
     unfit(&world, Some("bad"), &message.join("\n"));
+}
+
+/// It is not the module's doing.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_room_for_an_instance() {
+    let world = words_world();
+    world.write("in/a", "a\n");
+    let run = world.command(&["run"]);
+    let mut limited = std::process::Command::new("sh");
+    limited
+        .args(["-c", "ulimit -v 4000000; exec \"$0\" run"])
+        .arg(run.get_program())
+        .current_dir(world.path())
+        .env("REGRAFT_DATA", world.path().join("data"));
+    let ran = Ran::from(limited.output().expect("runs")).exits(1);
+    let message = "making an instance of the module failed: Cannot allocate memory (os error 12); an instance reserves 4 GiB of addresses, without using them: allow more (`ulimit -v`), or run fewer subtasks\n";
+    assert!(ran.stderr.ends_with(message), "{}", ran.stderr);
 }

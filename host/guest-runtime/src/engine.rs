@@ -26,6 +26,7 @@ use crate::limits::TICK;
 use crate::module::{GuestModule, Loaded};
 use crate::module_error::ModuleError;
 use crate::symbols::DebugInfo;
+use crate::trap::GuestError;
 use crate::world;
 
 /// The most memory that `describe` may need: interpreters of other languages come with some.
@@ -188,8 +189,11 @@ impl GuestEngine {
         };
         let live = GuestInstance::new(parts.clone(), settings, self.keep())
             .and_then(|mut instance| instance.describe())
-            .map_err(|error| ModuleError::DescribeFailed {
-                message: error.to_string(),
+            .map_err(|error| match error {
+                GuestError::Engine { doing, message } => ModuleError::Engine { doing, message },
+                error => ModuleError::DescribeFailed {
+                    message: error.to_string(),
+                },
             })?;
         let description = describe::parse(&live)?;
         world::check_wit_version(&description.wit)?;

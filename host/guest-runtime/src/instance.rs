@@ -22,7 +22,7 @@ use crate::imports::GuestData;
 use crate::imports::state::DeclaredState;
 use crate::state_access::StateAccess;
 use crate::symbols::DebugInfo;
-use crate::trap::{GuestError, classify};
+use crate::trap::{GuestError, classify, not_made};
 
 /// What an instance is given beside its module.
 #[derive(Clone)]
@@ -358,7 +358,7 @@ fn instantiate(
     store.set_epoch_deadline(ticks);
     match parts.pre.instantiate(&mut store) {
         Ok(operator) => Ok((store, operator)),
-        Err(error) => Err(classify(&error, store.data(), &parts.debug, 0)),
+        Err(error) => Err(not_made(&error, store.data(), &parts.debug)),
     }
 }
 

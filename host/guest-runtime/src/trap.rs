@@ -154,6 +154,25 @@ impl std::fmt::Display for Frame {
     }
 }
 
+/// Why there is no instance: the module's own initialisation trapped, or the machine has no room for one.
+pub(crate) fn not_made(error: &wasmtime::Error, data: &GuestData, debug: &DebugInfo) -> GuestError {
+    match classify(error, data, debug, 0) {
+        // Nothing was called that could have returned it.
+        GuestError::InvalidOutcome { what } => {
+            let remedy = if what.ends_with("(os error 12)") {
+                "; an instance reserves 4 GiB of addresses, without using them: allow more (`ulimit -v`), or run fewer subtasks"
+            } else {
+                ""
+            };
+            GuestError::Engine {
+                doing: "making an instance of the module",
+                message: format!("{what}{remedy}"),
+            }
+        }
+        error => error,
+    }
+}
+
 /// What ended a call, from the runtime's error and from what the store recorded on the way.
 pub(crate) fn classify(error: &wasmtime::Error, data: &GuestData, debug: &DebugInfo, rows: u32) -> GuestError {
     if let Some(message) = &data.state.failure {
