@@ -31,7 +31,9 @@ impl CheckpointStore {
             Ok(true) => true,
             Ok(false) => {
                 let job = self.0.job.url();
-                tracing::error!("another host runs the job of {job} now: this one deletes none of its checkpoints");
+                tracing::error!(
+                    "another host runs the job of {job} now, or somebody has removed its records: this one deletes none of its checkpoints"
+                );
                 false
             }
             Err(error) => {

@@ -61,7 +61,7 @@ impl Controller {
 async fn leave(job: &Arc<Job>, record: &EndRecord) {
     if matches!(job.is_still_ours().await, Ok(false)) {
         tracing::error!(
-            "another host runs job {} now: this one does not touch what it has written",
+            "another host runs job {} now, or somebody has removed its records: this one does not touch what it has written",
             job.job_id
         );
         return;

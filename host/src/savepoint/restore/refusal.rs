@@ -85,7 +85,8 @@ pub enum RestoreProblem {
     },
     /// The uid is something else now.
     #[error(
-        "uid \"{uid}\": expected a {saved}, as in the savepoint; the job has a different node ({new}) of that uid. Give it another uid, or drop the old state with --drop-state {uid}."
+        "uid \"{uid}\": expected {}, as in the savepoint; the job has a different node ({new}) of that uid. Give it another uid, or drop the old state with --drop-state {uid}.",
+        with_article(saved)
     )]
     Kind {
         /// The uid.
@@ -135,7 +136,9 @@ pub enum RestoreProblem {
     },
     /// A state is of another kind now.
     #[error(
-        "uid \"{uid}\": state \"{state}\": expected a {saved} state, as in the savepoint; this component declares a {new} state. Deploy a component that declares a {saved} state, or drop the state with --drop-state {uid}/{state}."
+        "uid \"{uid}\": state \"{state}\": expected {0} state, as in the savepoint; this component declares {1} state. Deploy a component that declares {0} state, or drop the state with --drop-state {uid}/{state}.",
+        with_article(saved),
+        with_article(new)
     )]
     StateKind {
         /// The uid.
@@ -232,4 +235,15 @@ impl RestoreProblem {
             | Self::Identity { uid, .. } => Some(uid),
         }
     }
+}
+
+/// `an operator`, `a sink`.
+fn with_article(noun: &impl std::fmt::Display) -> String {
+    let noun = noun.to_string();
+    let article = if noun.starts_with(['a', 'e', 'i', 'o']) {
+        "an"
+    } else {
+        "a"
+    };
+    format!("{article} {noun}")
 }
