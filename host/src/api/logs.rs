@@ -32,10 +32,10 @@ const LINE_BYTES_MAX: usize = 64 << 10;
 /// The most that is read at once.
 const CHUNK_BYTES_MAX: u64 = 1 << 20;
 
-/// The span of everything that is done for a job. It is there at every log level.
+/// The span of everything that is done for a job. It is there at every log level, and in no other span.
 #[must_use]
 pub fn job_span(job: JobId) -> Span {
-    tracing::error_span!("job", id = %job)
+    tracing::error_span!(parent: None, "job", id = %job)
 }
 
 /// The logs of a host's jobs.
