@@ -6,6 +6,7 @@ use super::super::blob::{LINK, items, link_in};
 use super::super::mark::Mark;
 use super::super::ordered::Entry;
 use super::super::rows::{NEVER, REMOVED, RowsOf, StateRows};
+use super::super::short;
 use super::{MemoryBackend, Shape, Sweep};
 
 /// So many changed keys are an increment, however few there are beside them; otherwise half of them are: more are handed
@@ -89,8 +90,8 @@ impl Output<'_> {
         if expires != NEVER && rows.expires.is_empty() {
             rows.expires.resize(rows.len(), NEVER);
         }
-        rows.keys.push(row.key);
-        rows.values.push(value);
+        short::push(&mut rows.keys, row.key);
+        short::push(&mut rows.values, value);
         rows.schemas.push(schema);
         if self.sweep.bound[position].shape != Shape::Value {
             rows.entry_keys.push(row.entry_key);
