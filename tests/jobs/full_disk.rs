@@ -1,7 +1,7 @@
 //! Small disks that are full: what cannot be saved is told, and the job goes on. Where no file system may be mounted these
 //! tests say so and show nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,10 +16,7 @@ use crate::support::{World, wait_until};
 #[test]
 fn a_full_disk_is_told_and_got_over() {
     let world = World::new();
-    let dir = world.path().join("ckpt");
-    std::fs::create_dir(&dir).expect("made");
-    let Some(_mounted) = Mounted::new(&dir, "4m") else {
-        println!("not run: file systems cannot be mounted here");
+    let Some((dir, _mounted)) = small_disk(&world, "ckpt", "4m") else {
         return;
     };
     world.write("job.toml", &tolerant());
@@ -45,10 +42,7 @@ fn a_full_disk_is_told_and_got_over() {
 #[test]
 fn a_drain_whose_savepoint_fails_goes_back_and_reads_on() {
     let world = World::new();
-    let dir = world.path().join("kept");
-    std::fs::create_dir(&dir).expect("made");
-    let Some(_mounted) = Mounted::new(&dir, "8m") else {
-        println!("not run: file systems cannot be mounted here");
+    let Some((dir, _mounted)) = small_disk(&world, "kept", "8m") else {
         return;
     };
     world.write("job.toml", &words_job("words", "final"));
@@ -75,10 +69,7 @@ fn a_drain_whose_savepoint_fails_goes_back_and_reads_on() {
 #[test]
 fn a_savepoint_at_the_end_is_taken_again_with_a_pause() {
     let world = World::new();
-    let dir = world.path().join("kept");
-    std::fs::create_dir(&dir).expect("made");
-    let Some(_mounted) = Mounted::new(&dir, "8m") else {
-        println!("not run: file systems cannot be mounted here");
+    let Some((dir, _mounted)) = small_disk(&world, "kept", "8m") else {
         return;
     };
     let bounded = words_job("words", "final").replace("mode = \"watch\"\npoll = \"10ms\"\n", "");
@@ -99,10 +90,7 @@ fn a_savepoint_at_the_end_is_taken_again_with_a_pause() {
 #[test]
 fn a_host_whose_disk_is_full_when_it_starts_brings_its_jobs_back_when_there_is_room() {
     let world = World::new();
-    let dir = world.path().join("ckpt");
-    std::fs::create_dir(&dir).expect("made");
-    let Some(_mounted) = Mounted::new(&dir, "8m") else {
-        println!("not run: file systems cannot be mounted here");
+    let Some((dir, _mounted)) = small_disk(&world, "ckpt", "8m") else {
         return;
     };
     let job_file = tolerant();
@@ -150,10 +138,7 @@ fn a_host_whose_disk_is_full_when_it_starts_brings_its_jobs_back_when_there_is_r
 #[test]
 fn an_upgrade_that_fails_behind_its_barrier_goes_back_to_the_old_modules() {
     let world = World::new();
-    let dir = world.path().join("ckpt");
-    std::fs::create_dir(&dir).expect("made");
-    let Some(_mounted) = Mounted::new(&dir, "8m") else {
-        println!("not run: file systems cannot be mounted here");
+    let Some((dir, _mounted)) = small_disk(&world, "ckpt", "8m") else {
         return;
     };
     let job_file = tolerant();
@@ -185,6 +170,17 @@ fn an_upgrade_that_fails_behind_its_barrier_goes_back_to_the_old_modules() {
     assert!(counts(&saved) == by_hand, "nothing is lost or counted twice");
     let updates = world.committed("out").len() as u64;
     assert_eq!(updates, by_hand.values().sum::<u64>(), "one line for each record");
+}
+
+/// A directory of the world that is a disk of its own, for as long as the second is kept; says so where there cannot be one.
+fn small_disk(world: &World, name: &str, size: &str) -> Option<(PathBuf, Mounted)> {
+    let dir = world.path().join(name);
+    std::fs::create_dir(&dir).expect("made");
+    let mounted = Mounted::new(&dir, size);
+    if mounted.is_none() {
+        println!("not run: file systems cannot be mounted here");
+    }
+    Some((dir, mounted?))
 }
 
 /// A job with a checkpoint ten times a second, on a disk that may be full.
@@ -224,21 +220,23 @@ fn partial(job: &Path) -> Vec<String> {
 }
 
 /// A small file system in memory, while this lives.
-struct Mounted<'a>(&'a Path);
+struct Mounted(PathBuf);
 
-impl<'a> Mounted<'a> {
-    fn new(dir: &'a Path, size: &str) -> Option<Self> {
+impl Mounted {
+    fn new(dir: &Path, size: &str) -> Option<Self> {
         let options = format!("size={size}");
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
             .arg(dir)
             .output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self(dir))
+        mounted
+            .is_ok_and(|output| output.status.success())
+            .then(|| Self(dir.to_owned()))
     }
 }
 
-impl Drop for Mounted<'_> {
+impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }

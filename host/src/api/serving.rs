@@ -41,10 +41,6 @@ const AGAIN_FIRST: Duration = Duration::from_secs(1);
 /// At most.
 const AGAIN_MAX: Duration = Duration::from_secs(60);
 
-/// Another try may help.
-#[derive(PartialEq, Eq)]
-struct Again;
-
 impl Host {
     fn serves(&self) -> Result<&Serving, JobError> {
         self.serving.as_ref().ok_or_else(|| {
@@ -279,7 +275,7 @@ impl Host {
     async fn bring_back_one(self: &Arc<Self>, job: Catalogued) {
         let id = job.record.job_id;
         let mut wait = AGAIN_FIRST;
-        while self.bring_back_once(&job, wait).await == Some(Again) {
+        while self.bring_back_once(&job, wait).await {
             loop {
                 self.context.environment.sleep(wait).await;
                 match self.entry(&id.to_string()).map(|entry| entry.stage) {
@@ -293,9 +289,9 @@ impl Host {
         }
     }
 
-    /// `wait`: until the next try, if this one fails and another may not.
-    async fn bring_back_once(self: &Arc<Self>, job: &Catalogued, wait: Duration) -> Option<Again> {
-        let serving = self.serving.as_ref()?;
+    /// Answers whether it failed, and another try after this wait may not.
+    async fn bring_back_once(self: &Arc<Self>, job: &Catalogued, wait: Duration) -> bool {
+        let Some(serving) = &self.serving else { return false };
         let (id, name) = (job.record.job_id, &job.record.name);
         let AttemptError { error, restartable } = match self.recovered(serving, job).await {
             Ok(Recovered::Running(handle)) => {
@@ -305,18 +301,18 @@ impl Host {
                     tracing::warn!("that job {id} runs could not be noted: {error}");
                 }
                 self.run(handle);
-                return None;
+                return false;
             }
             Ok(Recovered::Ended(end)) => {
                 tracing::info!("Job {name} ({id}) had ended: {}.", end.status);
                 let graph = job.record.submission.graph().ok();
                 let view = outline(&job.record, graph.as_ref(), end.status, end.failure.as_deref());
                 self.over(graph, view).await;
-                return None;
+                return false;
             }
             Ok(Recovered::NeverBegun) => {
                 self.drop_job(serving, id).await;
-                return None;
+                return false;
             }
             Err(error) => error,
         };
@@ -324,7 +320,7 @@ impl Host {
         if job.progress == Progress::Submitted {
             tracing::warn!("Job {name} ({id}) had not been started yet and cannot be: {error}. It is dropped.");
             self.drop_job(serving, id).await;
-            return None;
+            return false;
         }
         let status = if restartable {
             tracing::error!(
@@ -340,7 +336,7 @@ impl Host {
         let graph = job.record.submission.graph().ok();
         let view = outline(&job.record, graph.as_ref(), status, Some(&error.message));
         self.update(id, |entry| entry.stage = Stage::Held(Arc::new(view)));
-        restartable.then_some(Again)
+        restartable
     }
 
     /// Goes on with a job. One that was taken in and not started is started now.

@@ -83,7 +83,6 @@ const TRIES: u32 = 5;
 /// # Errors
 /// [`AttemptError`]; then nothing runs.
 pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptError> {
-    let mut newer = None;
     for _ in 0..TRIES {
         match prepare_once(job, wish).await? {
             Outcome::Prepared(prepared) => return Ok(prepared),
@@ -92,13 +91,10 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
                     "Checkpoint {id} of job {} was completed meanwhile: its state is read.",
                     job.job_id
                 );
-                newer = Some(id);
             }
         }
     }
-    let newer = newer.map(|id| id.to_string()).unwrap_or_default();
-    let message =
-        format!("checkpoint {newer} was completed by another host meanwhile, and others before it: it still runs");
+    let message = "another host completes one checkpoint after the other meanwhile: it still runs the job".to_owned();
     Err(AttemptError {
         restartable: true,
         error: JobError::failed(message),
