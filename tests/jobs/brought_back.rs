@@ -11,7 +11,7 @@ use regraft::dataflow::operator::{Modules, OperatorModule};
 use regraft::environment::real::RealEnvironment;
 use regraft::graph::Overrides;
 use regraft::graph::job_graph::JobGraph;
-use regraft::jobs::handle::{JobHandle, SnapshotRequest};
+use regraft::jobs::handle::{JobHandle, SavepointTarget, SnapshotRequest};
 use regraft::jobs::recover::{RecoverJob, Recovered, forget, recover};
 use regraft::jobs::start::{HostContext, LoadModule, NewJob, start};
 use regraft::jobs::status::JobStatus;
@@ -20,7 +20,6 @@ use regraft::storage::LocalStores;
 use regraft::upgrade::run::upgrade;
 use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
 use regraft_model::id::{JobId, OperatorUid};
-use regraft_model::snapshot::SnapshotKind;
 use tokio::runtime::Runtime;
 
 use crate::setup::{BLACKHOLE, FILE_SINK, component, graph, made_up_job};
@@ -213,22 +212,18 @@ fn a_job_that_has_ended_does_not_run_again() {
     process.block_on(async {
         let unknown = JobId::from_bits(1);
         assert!(matches!(lab.recover(unknown).await, Ok(Recovered::NeverBegun)));
-        for kind in [None, Some(SnapshotKind::Stop)] {
+        for stops in [false, true] {
             let job = lab.start().await;
             let job_id = job.job_id();
-            match kind {
-                None => job.cancel(),
-                Some(kind) => {
-                    let request = SnapshotRequest {
-                        kind,
-                        savepoint_dir: Some(lab.path().join("savepoints").to_string_lossy().into_owned()),
-                        layout: Layout::Canonical,
-                        drain: false,
-                        swap: None,
-                        reply: None,
-                    };
-                    job.snapshot(request).await.expect("stopped");
-                }
+            if stops {
+                let target = SavepointTarget {
+                    dir: lab.path().join("savepoints").to_string_lossy().into_owned(),
+                    layout: Layout::Canonical,
+                };
+                let request = SnapshotRequest::Stop { target, drain: false };
+                job.snapshot(request).await.expect("stopped");
+            } else {
+                job.cancel();
             }
             job.done().await;
             let left = std::fs::read_dir(lab.records(job_id)).expect("there").count();
@@ -237,7 +232,7 @@ fn a_job_that_has_ended_does_not_run_again() {
                 panic!("it had ended")
             };
             assert_eq!(ended.status, job.status());
-            assert_eq!(ended.savepoint.is_some(), kind.is_some());
+            assert_eq!(ended.savepoint.is_some(), stops);
             forget(&lab.host(), job_id, lab.graph()).await.expect("forgotten");
             assert!(!lab.records(job_id).exists());
         }

@@ -9,7 +9,7 @@ use regraft::dataflow::executor::Threads;
 use regraft::dataflow::operator::{Modules, OperatorModule};
 use regraft::environment::real::RealEnvironment;
 use regraft::graph::Overrides;
-use regraft::jobs::handle::{JobError, JobHandle, SnapshotReport, SnapshotRequest};
+use regraft::jobs::handle::{JobError, JobHandle, SavepointTarget, SnapshotReport, SnapshotRequest};
 use regraft::jobs::start::{HostContext, NewJob, RestoreFrom, start};
 use regraft::jobs::status::JobStatus;
 use regraft::savepoint::load::Savepoint;
@@ -108,14 +108,11 @@ impl Play<'_> {
     }
 
     async fn snapshot(&self, job: &JobHandle, kind: SnapshotKind, layout: Layout) -> Result<SnapshotReport, JobError> {
-        let savepoint_dir = Some(self.dir.join("savepoints").to_string_lossy().into_owned());
-        job.snapshot(SnapshotRequest {
-            kind,
-            savepoint_dir,
-            layout,
-            drain: false,
-            swap: None,
-            reply: None,
+        let dir = self.dir.join("savepoints").to_string_lossy().into_owned();
+        let target = SavepointTarget { dir, layout };
+        job.snapshot(match kind {
+            SnapshotKind::Stop => SnapshotRequest::Stop { target, drain: false },
+            _ => SnapshotRequest::Savepoint(target),
         })
         .await
     }

@@ -6,13 +6,12 @@ use std::time::Instant;
 
 use regraft::dataflow::control::locked;
 use regraft::environment::Environment as _;
-use regraft::jobs::handle::{JobError, JobHandle, SnapshotReport, SnapshotRequest};
+use regraft::jobs::handle::{JobError, JobHandle, SavepointTarget, SnapshotReport, SnapshotRequest};
 use regraft::jobs::records::EndRecord;
 use regraft::jobs::start::HostContext;
 use regraft::jobs::status::JobStatus;
 use regraft::savepoint::rows::Layout;
 use regraft::upgrade::run::upgrade;
-use regraft_model::snapshot::SnapshotKind;
 
 use crate::boot::From;
 use crate::check::{part_of, visible};
@@ -115,17 +114,15 @@ impl Play {
                 let slot = Slot::default();
                 let result = slot.clone();
                 let intermediate = action == Action::Savepoint;
-                let request = SnapshotRequest {
-                    kind: if intermediate {
-                        SnapshotKind::Savepoint
-                    } else {
-                        SnapshotKind::Stop
-                    },
-                    savepoint_dir: Some(SAVEPOINTS.to_owned()),
+                let target = SavepointTarget {
+                    dir: SAVEPOINTS.to_owned(),
                     layout: *self.random.pick(&[Layout::Canonical, Layout::Native]),
-                    drain: action == Action::Drain,
-                    swap: None,
-                    reply: None,
+                };
+                let drain = action == Action::Drain;
+                let request = if intermediate {
+                    SnapshotRequest::Savepoint(target)
+                } else {
+                    SnapshotRequest::Stop { target, drain }
                 };
                 process.spawn(Box::pin(async move {
                     let done = job.snapshot(request).await;

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use regraft::graph::job_graph::{JobGraph, NodeKind, Partitioning, Policy, RestartStrategy};
+use regraft::graph::plan::Plan;
 use regraft::graph::problem::Place;
-use regraft::graph::{JobFileError, Overrides, chaining, parse_job, parse_module, regions, render};
+use regraft::graph::{JobFileError, Overrides, parse_job, parse_module, render};
 
 use super::{Target, check_error};
 use crate::mutate;
@@ -286,15 +287,24 @@ fn check_graph(graph: &JobGraph) {
         assert!(backoff_multiplier >= 1.0 && (0.0..=1.0).contains(&jitter_factor));
     }
     // Everything that is made of a graph has each node once.
-    let mut chained: Vec<usize> = chaining::chains(graph)
-        .into_iter()
-        .flat_map(|chain| chain.nodes)
-        .collect();
-    let mut in_regions: Vec<usize> = regions::regions(graph).concat();
+    let plan = Plan::new(graph);
+    let chains = plan.chains().iter();
+    let mut chained: Vec<usize> = chains.flat_map(|chain| chain.nodes.clone()).collect();
     chained.sort_unstable();
-    in_regions.sort_unstable();
     let all: Vec<usize> = (0..graph.nodes.len()).collect();
-    assert_eq!((&chained, &in_regions), (&all, &all));
+    assert_eq!(chained, all);
+    let regions = plan.regions().iter();
+    let mut in_regions: Vec<&str> = regions
+        .flat_map(|region| &region.uids)
+        .map(|uid| uid.as_str())
+        .collect();
+    in_regions.sort_unstable();
+    let mut uids: Vec<&str> = graph.nodes.iter().map(|node| node.uid.as_str()).collect();
+    uids.sort_unstable();
+    assert_eq!(in_regions, uids);
+    for node in &graph.nodes {
+        assert!(plan.region_of_uid(&node.uid).is_some() && plan.parallelism_of(&node.uid) == node.parallelism);
+    }
     for uid in uids {
         assert!(render::text(graph).contains(uid) && render::mermaid(graph).contains(uid));
     }

@@ -17,7 +17,7 @@ use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::environment::real::random;
 use crate::jobs::catalog::{Catalog, KnownSavepoint};
-use crate::jobs::handle::{JobError, JobHandle, JobView, SnapshotReport, SnapshotRequest};
+use crate::jobs::handle::{JobError, JobHandle, JobView, SavepointTarget, SnapshotReport, SnapshotRequest};
 use crate::jobs::start::HostContext;
 use crate::jobs::status::JobStatus;
 use crate::jobs::submission::ConfigFile;
@@ -169,16 +169,12 @@ impl Host {
         } else {
             Layout::Canonical
         };
-        let drain = request.drain && kind == SnapshotKind::Stop;
-        let savepoint_dir = Some(dir);
+        let target = SavepointTarget { dir, layout };
+        let drain = request.drain;
         let report = job
-            .snapshot(SnapshotRequest {
-                kind,
-                savepoint_dir,
-                layout,
-                drain,
-                swap: None,
-                reply: None,
+            .snapshot(match kind {
+                SnapshotKind::Stop => SnapshotRequest::Stop { target, drain },
+                _ => SnapshotRequest::Savepoint(target),
             })
             .await?;
         self.note(&report).await;

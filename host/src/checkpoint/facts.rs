@@ -7,7 +7,9 @@ use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid}
 
 use crate::dataflow::operator::Modules;
 use crate::graph::job_graph::JobGraph;
+use crate::graph::plan::Plan;
 use crate::savepoint::metadata::{Ancestor, MetadataError, Owner, SubtaskRecord, Trigger};
+use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::rows::{Layout, RowsError};
 use crate::storage::StoreError;
 
@@ -16,6 +18,8 @@ use crate::storage::StoreError;
 pub struct JobFacts {
     /// The graph it runs.
     pub graph: Arc<JobGraph>,
+    /// The parallel expansion of that graph.
+    pub plan: Arc<Plan>,
     /// The job.
     pub job_id: JobId,
     /// The attempt.
@@ -48,8 +52,8 @@ pub struct Stored {
     pub bytes: u64,
     /// Size of all files that it refers to: what it shares with earlier ones too.
     pub full_bytes: u64,
-    /// What each sink has to commit.
-    pub handles: BTreeMap<OperatorUid, Vec<serde_json::Value>>,
+    /// Permission to commit the output that it names.
+    pub permit: CommitPermit,
     /// The states of each sink's subtasks.
     pub sink_states: BTreeMap<OperatorUid, Vec<serde_json::Value>>,
     /// What each subtask of each operator, source and sink did.

@@ -15,8 +15,8 @@ use crate::dataflow::operator::{OperatorModule, dead_letters};
 use crate::dataflow::sink::blackhole;
 use crate::dataflow::source::SplitState;
 use crate::environment::Environment;
-use crate::graph::chaining;
 use crate::savepoint::metadata::{Metadata, ModuleFile, OperatorEntry, SavedStateKind, SplitEntry, SubtaskRecord};
+use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::publish::{module_file, publish, write_file};
 use crate::state::rows::RowsOf;
 use crate::storage::{Storage, paths};
@@ -63,7 +63,9 @@ pub(super) async fn finish(
     collected: Collected,
 ) -> Result<(Stored, Metadata), StoreFailure> {
     let Collected { metadata, mut stored } = collected;
-    let size = publish(environment, storage, &metadata).await?;
+    let published = publish(environment, storage, &metadata).await?;
+    let size = published.bytes;
+    stored.permit = published.permit;
     stored.bytes += size;
     stored.full_bytes = size + metadata.files().map(|(_, bytes)| bytes).sum::<u64>();
     Ok((stored, metadata))
@@ -93,13 +95,12 @@ pub(super) async fn collect(
         stored: Stored {
             bytes: 0,
             full_bytes: 0,
-            handles: BTreeMap::new(),
+            permit: CommitPermit::none(),
             sink_states: BTreeMap::new(),
             subtasks: BTreeMap::new(),
         },
         written: BTreeMap::new(),
     };
-    let chains = chaining::chains(&facts.graph);
     same_broadcasts(facts, &round.snapshots)?;
     for keyed in round.snapshots.iter().flat_map(|part| &part.keyed) {
         if let Some(entry) = snapshot.entries.get_mut(&keyed.uid)
@@ -109,14 +110,9 @@ pub(super) async fn collect(
         }
     }
     for mut part in round.snapshots {
-        let chain = chains
-            .get(part.subtask.chain as usize)
-            .into_iter()
-            .flat_map(|chain| &chain.nodes);
-        let uids: Vec<OperatorUid> = chain.filter_map(|node| Some(nodes.get(*node)?.uid.clone())).collect();
         snapshot.state(target, &mut part).await?;
         snapshot.ends(&mut part);
-        snapshot.rest(&part, &uids);
+        snapshot.rest(&part, facts.plan.uids(part.subtask));
     }
     let Snapshot {
         mut entries,
@@ -187,10 +183,8 @@ impl Snapshot<'_> {
         }
         for (uid, snapshot) in std::mem::take(&mut part.sinks) {
             if let Some(sink) = self.entries.get_mut(&uid).and_then(|entry| entry.sink.as_mut()) {
-                sink.handles.extend(snapshot.handles.iter().cloned());
+                sink.handles.extend(snapshot.handles);
             }
-            let handles = self.stored.handles.entry(uid.clone()).or_default();
-            handles.extend(snapshot.handles);
             self.stored.sink_states.entry(uid).or_default().push(snapshot.state);
         }
     }

@@ -13,16 +13,8 @@ use super::element::CheckpointBarrier;
 use super::failure::SubtaskFailure;
 use super::sink::SinkSnapshot;
 use super::source::SplitState;
+pub use crate::graph::plan::SubtaskId;
 use crate::state::rows::StateRows;
-
-/// Which subtask: chain number and index in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubtaskId {
-    /// Position of the chain in the plan.
-    pub chain: u32,
-    /// Its parallel index.
-    pub index: u32,
-}
 
 /// A message into a subtask.
 #[derive(Debug, Clone)]

@@ -1,29 +1,29 @@
-//! Which operators run in one subtask: forward neighbours, so that a batch goes from one to the next without a channel.
+//! Fuses forward neighbours into chains, so that a batch goes from one operator to the next without a channel.
 
 use super::job_graph::{JobGraph, Partitioning};
 
-/// Nodes that run in one subtask, in the order of the data.
+/// Nodes that are fused into one chain, in the order of the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chain {
-    /// Positions in [`JobGraph::nodes`], each but the first one fed only by the one before it.
-    pub nodes: Vec<usize>,
-    /// How many subtasks.
-    pub parallelism: u32,
+pub(super) struct Fused {
+    /// Positions in [`JobGraph::nodes`]; each but the first is fed only by the one before it.
+    pub(super) nodes: Vec<usize>,
+    /// Number of subtasks.
+    pub(super) parallelism: u32,
 }
 
-/// All chains, each after those that feed it; every node is in exactly one.
+/// Returns all chains, each after those that feed it; every node is in exactly one.
 ///
 /// A node joins the chain of its input when that is its only input, comes by forward at the same parallelism, and has no
 /// other reader.
 #[must_use]
-pub fn chains(graph: &JobGraph) -> Vec<Chain> {
+pub(super) fn chains(graph: &JobGraph) -> Vec<Fused> {
     let mut readers = vec![0_usize; graph.nodes.len()];
     for input in graph.nodes.iter().flat_map(|node| &node.inputs) {
         if let Some(count) = readers.get_mut(input.from) {
             *count += 1;
         }
     }
-    let mut chains: Vec<Chain> = Vec::new();
+    let mut chains: Vec<Fused> = Vec::new();
     // `nodes` is in topological order, so the chain of an input is always there already.
     for (idx, node) in graph.nodes.iter().enumerate() {
         let joins = match node.inputs.as_slice() {
@@ -40,7 +40,7 @@ pub fn chains(graph: &JobGraph) -> Vec<Chain> {
         let chain = joins.and_then(|above| chains.iter_mut().find(|chain| chain.nodes.last() == Some(&above)));
         match chain {
             Some(chain) => chain.nodes.push(idx),
-            None => chains.push(Chain {
+            None => chains.push(Fused {
                 nodes: vec![idx],
                 parallelism: node.parallelism,
             }),

@@ -10,7 +10,8 @@
 //! - `tree`, [`settings`]: files and arguments as layers of one tree.
 //! - `reader`, `job_tables`, `generator`, `connectors`, `watermark`, `nodes`: the tree, table by table.
 //! - `check`, [`parse`]: how they fit together; the way in.
-//! - [`chaining`], [`regions`], [`render`]: what shares a subtask; what restarts together; the graph for people.
+//! - `chaining`, `regions`, [`plan`]: fused operators; what restarts together; the parallel expansion of a graph.
+//! - [`render`]: the graph for people.
 
 pub mod job_graph;
 pub mod identity;
@@ -27,8 +28,9 @@ mod watermark;
 mod nodes;
 mod check;
 pub mod parse;
-pub mod chaining;
-pub mod regions;
+mod chaining;
+mod regions;
+pub mod plan;
 pub mod render;
 
 pub use parse::{load_job, parse_job};

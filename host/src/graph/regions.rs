@@ -1,15 +1,15 @@
-//! What must restart together: nodes that records connect, in any direction.
+//! Finds the regions of a graph: nodes that records connect, in any direction, restart together.
 
 use super::job_graph::JobGraph;
 
-/// The connected components of a job: positions in [`JobGraph::nodes`], in order, each in exactly one region; regions in
+/// Returns the connected components of a job: positions in [`JobGraph::nodes`], in order, each in exactly one region; regions in
 /// the order of their first node.
 ///
 /// A subtask that failed has lost records on their way to it, and those behind it have seen records that will come again;
 /// so all that is connected with it goes back to the last checkpoint, and nothing else has to.
 #[must_use]
-pub fn regions(graph: &JobGraph) -> Vec<Vec<usize>> {
-    // The least node that each one is known to be connected with.
+pub(super) fn regions(graph: &JobGraph) -> Vec<Vec<usize>> {
+    // For each node the least one that it is known to be connected with.
     let mut least: Vec<usize> = (0..graph.nodes.len()).collect();
     for (idx, node) in graph.nodes.iter().enumerate() {
         for input in &node.inputs {

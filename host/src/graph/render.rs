@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::chaining::{Chain, chains};
 use super::job_graph::{Artifact, JobGraph, Node, NodeKind, Partitioning, SinkConnector, SourceConnector};
+use super::plan::{Chain, Plan};
 
 /// What `regraft graph` prints: chains, what runs in them, and the edges between them.
 #[must_use]
@@ -12,7 +12,7 @@ pub fn text(graph: &JobGraph) -> String {
         "job {} (parallelism {}, max {})\n",
         graph.name, graph.parallelism, graph.max_parallelism
     );
-    for (number, chain) in chains(graph).iter().enumerate() {
+    for (number, chain) in Plan::new(graph).chains().iter().enumerate() {
         let _ = writeln!(out, "\nchain {} x {}", number + 1, chain.parallelism);
         for (position, idx) in chain.nodes.iter().enumerate() {
             let Some(node) = graph.nodes.get(*idx) else { continue };
@@ -37,7 +37,7 @@ pub fn text(graph: &JobGraph) -> String {
 #[must_use]
 pub fn mermaid(graph: &JobGraph) -> String {
     let mut out = String::from("flowchart LR\n");
-    for (number, Chain { nodes, parallelism }) in chains(graph).iter().enumerate() {
+    for (number, Chain { nodes, parallelism, .. }) in Plan::new(graph).chains().iter().enumerate() {
         let _ = writeln!(out, "  subgraph chain{}[\"x {parallelism}\"]", number + 1);
         for idx in nodes {
             let Some(node) = graph.nodes.get(*idx) else { continue };

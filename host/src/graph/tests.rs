@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use super::job_graph::{
     Artifact, GeneratorValues, JobGraph, LineKey, NodeKind, Partitioning, SinkConnector, SourceConnector, TextFormat,
 };
+use regraft_model::id::OperatorUid;
+
 use super::*;
 
 mod policies;
@@ -756,8 +758,9 @@ fn a_missing_file_is_named() {
 #[test]
 fn chains_and_their_picture() {
     let graph = good(GOOD, &overrides());
-    let chains: Vec<Vec<usize>> = chaining::chains(&graph).into_iter().map(|chain| chain.nodes).collect();
-    assert_eq!(chains, [vec![0, 1], vec![2, 3]]);
+    let plan = plan::Plan::new(&graph);
+    let chains: Vec<&[usize]> = plan.chains().iter().map(|chain| &*chain.nodes).collect();
+    assert_eq!(chains, [[0, 1], [2, 3]]);
     assert_eq!(
         render::text(&graph),
         "job word-count (parallelism 2, max 128)
@@ -789,6 +792,21 @@ chain 2 x 2
 "
     );
     assert_eq!(regions::regions(&graph), [[0, 1, 2, 3]]);
+    let subtask = |chain, index| plan::SubtaskId { chain, index };
+    assert_eq!(
+        plan.subtasks().collect::<Vec<_>>(),
+        [subtask(0, 0), subtask(0, 1), subtask(1, 0), subtask(1, 1)]
+    );
+    assert_eq!(plan.name(subtask(1, 1)), "count+out#1");
+    assert_eq!(plan.sources(), 2);
+    let count = OperatorUid::new("count").expect("a uid");
+    assert_eq!(plan.subtask_of(&count, 1), Some(subtask(1, 1)));
+    assert_eq!(plan.region_of_uid(&count), plan.region_of(subtask(0, 0)));
+    let edge = plan::Edge {
+        from: 0,
+        by: job_graph::Partitioning::Key,
+    };
+    assert_eq!(plan.chains()[1].inputs, [edge]);
     // A second reader, a second input and another parallelism each break a chain.
     let broken = around(
         "[[operator]]\nuid = \"a\"\nmodule = \"m\"\ninputs = [\"src\"]\n[[operator]]\nuid = \"b\"\nmodule = \"m\"\ninputs = [\"a\", \"src\"]\n[[operator]]\nuid = \"c\"\nmodule = \"m\"\nparallelism = 2\ninputs = [\"b\"]",

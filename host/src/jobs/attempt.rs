@@ -4,7 +4,7 @@
 //! other host runs the job; the output that the snapshot has pending is committed, and what dead attempts left is removed.
 //! A crash anywhere in between is answered by the next attempt, which does the same again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use regraft_guest_runtime::trap::GuestError;
@@ -13,10 +13,12 @@ use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid}
 
 use super::admission::Descriptions;
 use super::begin::{Begin, beginning, from_checkpoint, from_origin};
-use super::commit::{Handles, commit_all};
+use super::commit::commit_all;
 use super::deploy::{DeployContext, DeployError, Deployed, Identity, deploy};
 use super::handle::JobError;
 use super::job::{Job, committers};
+use super::life::effect;
+pub use super::life::effect::Wish;
 use super::records::{AttemptRecord, CommittedRecord, VersionRecord};
 use super::restore::Loaded;
 use super::resume::{AttemptError, Durable, Over, Point};
@@ -25,23 +27,10 @@ use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::dataflow::sink::SinkError;
 use crate::dataflow::source::SourceError;
 use crate::environment::run_blocking;
+use crate::graph::plan::RegionIndex;
 use crate::savepoint::metadata::Ancestor;
+use crate::savepoint::permit::CommitPermit;
 use crate::storage::paths;
-
-/// What an attempt is to run, and what is known of the ones before it in this process.
-#[derive(Debug, Clone)]
-pub struct Wish {
-    /// The regions to run.
-    pub regions: Vec<usize>,
-    /// Modules that are loaded already.
-    pub known: Vec<Arc<dyn OperatorModule>>,
-    /// The attempt gets a greater number than this one.
-    pub after: AttemptId,
-    /// Its rounds get greater numbers than this one.
-    pub last_id: CheckpointId,
-    /// The newest round whose output is known to be committed.
-    pub committed: Option<CheckpointId>,
-}
 
 /// An attempt that only has to be set running.
 pub struct Ready {
@@ -64,7 +53,29 @@ pub struct Ready {
     /// Savepoints that name output which may not be committed yet.
     pub savepoints: BTreeSet<CheckpointId>,
     /// The subtasks of each region.
-    pub deployed: Vec<(usize, Deployed)>,
+    pub deployed: Vec<(RegionIndex, Deployed)>,
+}
+
+impl Ready {
+    /// The attempt as the protocol sees it, and its subtasks.
+    #[must_use]
+    pub fn split(self) -> (effect::Ready, BTreeMap<RegionIndex, Deployed>) {
+        let mut checkpoints: VecDeque<CheckpointId> = self.checkpoints.into();
+        checkpoints.make_contiguous().reverse();
+        let ready = effect::Ready {
+            attempt: self.attempt,
+            version: self.version,
+            modules: self.modules,
+            restored: self.restored,
+            from: self.from,
+            lineage: self.lineage,
+            last_id: self.last_id,
+            checkpoints,
+            savepoints: self.savepoints,
+            regions: self.deployed.iter().map(|(region, _)| *region).collect(),
+        };
+        (ready, self.deployed.into_iter().collect())
+    }
 }
 
 /// What comes of an attempt.
@@ -121,9 +132,9 @@ async fn prepare_once(job: &Arc<Job>, wish: &Wish) -> Result<Outcome, AttemptErr
                 let known =
                     wish.committed == Some(over.checkpoint_id) || durable.is_committed(Some(over.checkpoint_id));
                 if !known {
-                    commit(job, &over.handles, "its last snapshot").await?;
+                    commit(job, &over.permit, "its last snapshot").await?;
                 }
-                clean(job, &durable, wish, &Handles::new(), Some(over.checkpoint_id)).await;
+                clean(job, &durable, wish, &CommitPermit::none(), Some(over.checkpoint_id)).await;
                 return Ok(Outcome::Prepared(Prepared::Over(Box::new(over))));
             }
             Point::Beginning => break beginning(job),
@@ -282,12 +293,12 @@ pub async fn modules_of(
 /// [`AttemptError`].
 pub async fn deploy_regions(
     job: &Arc<Job>,
-    regions: &[usize],
+    regions: &[RegionIndex],
     mut loaded: Loaded,
     identity: Identity,
     modules: &Modules,
     descriptions: &Descriptions,
-) -> Result<Vec<(usize, Deployed)>, AttemptError> {
+) -> Result<Vec<(RegionIndex, Deployed)>, AttemptError> {
     let (job, regions) = (job.clone(), regions.to_vec());
     let environment = job.host.environment.clone();
     let (modules, descriptions) = (modules.clone(), descriptions.clone());
@@ -303,8 +314,8 @@ pub async fn deploy_regions(
             hold_at_end: job.hold_at_end,
             counters: &job.counters,
         };
-        let of = |region: usize| {
-            let deployed = deploy(&job.graph, job.chains_of(region), &mut loaded.state, &context)?;
+        let of = |region: RegionIndex| {
+            let deployed = deploy(&job.graph, &job.plan, region, &mut loaded.state, &context)?;
             Ok((region, deployed))
         };
         regions.into_iter().map(of).collect::<Result<Vec<_>, DeployError>>()
@@ -345,7 +356,7 @@ fn deploy_error(error: &DeployError) -> AttemptError {
 }
 
 /// Rename what is pending, accept what is already final, refuse what is neither.
-async fn commit(job: &Job, pending: &Handles, of: &str) -> Result<(), AttemptError> {
+async fn commit(job: &Job, pending: &CommitPermit, of: &str) -> Result<(), AttemptError> {
     commit_from(job, pending, of, job.job_id).await
 }
 
@@ -353,7 +364,7 @@ async fn commit(job: &Job, pending: &Handles, of: &str) -> Result<(), AttemptErr
 ///
 /// # Errors
 /// [`AttemptError`] names sink and parts.
-pub async fn commit_from(job: &Job, pending: &Handles, of: &str, writer: JobId) -> Result<(), AttemptError> {
+pub async fn commit_from(job: &Job, pending: &CommitPermit, of: &str, writer: JobId) -> Result<(), AttemptError> {
     let committers = if writer == job.job_id {
         job.committers.clone()
     } else {
@@ -369,7 +380,7 @@ pub async fn commit_from(job: &Job, pending: &Handles, of: &str, writer: JobId) 
     })?;
     if writer != job.job_id {
         for (uid, committer) in committers {
-            if pending.contains_key(&uid) {
+            if pending.handles().contains_key(&uid) {
                 // Empty directories only.
                 let cleaned = run_blocking(&*job.host.environment, move || committer.clean()).await;
                 let _ = cleaned;
@@ -388,15 +399,15 @@ pub async fn note_committed(job: &Job, checkpoint_id: Option<CheckpointId>) {
 }
 
 /// Removes what dead attempts have left: output that nothing names, and checkpoints that were never completed.
-async fn clean(job: &Job, durable: &Durable, wish: &Wish, pending: &Handles, restored: Option<CheckpointId>) {
+async fn clean(job: &Job, durable: &Durable, wish: &Wish, pending: &CommitPermit, restored: Option<CheckpointId>) {
     let environment = &*job.host.environment;
-    let nodes = wish.regions.iter().filter_map(|region| job.regions.get(*region));
-    for uid in nodes.flat_map(|region| &region.nodes) {
+    let nodes = wish.regions.iter().filter_map(|region| job.plan.region(*region));
+    for uid in nodes.flat_map(|region| &region.uids) {
         let Some(committer) = job.committers.get(uid).cloned() else {
             continue;
         };
         let mut keep = durable.kept(uid);
-        keep.extend(pending.get(uid).into_iter().flatten().cloned());
+        keep.extend(pending.handles().get(uid).into_iter().flatten().cloned());
         let cleaned = run_blocking(environment, move || committer.clean_leftovers(&keep)).await;
         if let Ok(Err(error)) = cleaned {
             tracing::warn!("what earlier attempts left of sink \"{uid}\" could not be removed: {error}");

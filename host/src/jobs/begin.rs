@@ -7,14 +7,15 @@ use std::collections::BTreeSet;
 use regraft_model::id::{AttemptId, CheckpointId, JobId, OperatorUid};
 
 use super::admission::Descriptions;
-use super::commit::Handles;
 use super::handle::JobError;
 use super::job::Job;
 use super::records::Origin;
 use super::restore::{self, Loaded};
-use super::resume::{AttemptError, Durable, handles};
+use super::resume::{AttemptError, Durable};
+use crate::graph::plan::RegionIndex;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::MetadataError;
+use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::restore::{RestoreOptions, RestorePlan, plan_restore};
 
 /// What state an attempt begins with.
@@ -28,7 +29,7 @@ pub struct Begin {
     /// Where it is from, for people.
     pub from: String,
     /// Output to be committed first, and the savepoint's job where it is not this one.
-    pub pending: Handles,
+    pub pending: CommitPermit,
     /// Who wrote the pending output.
     pub writer: JobId,
     /// The first number that a round may have behind it.
@@ -43,7 +44,7 @@ pub fn beginning(job: &Job) -> Begin {
         restored: None,
         taken_by: None,
         from: "the beginning".to_owned(),
-        pending: Handles::new(),
+        pending: CommitPermit::none(),
         writer: job.job_id,
         next: CheckpointId(1),
     }
@@ -57,7 +58,7 @@ pub async fn from_checkpoint(
     job: &Job,
     descriptions: &Descriptions,
     checkpoint: &Savepoint,
-    regions: &[usize],
+    regions: &[RegionIndex],
     durable: &mut Durable,
 ) -> Result<Option<Begin>, AttemptError> {
     let id = checkpoint.metadata.checkpoint_id;
@@ -77,8 +78,8 @@ pub async fn from_checkpoint(
     })?;
     let wanted: BTreeSet<&OperatorUid> = regions
         .iter()
-        .filter_map(|region| job.regions.get(*region))
-        .flat_map(|region| &region.nodes)
+        .filter_map(|region| job.plan.region(*region))
+        .flat_map(|region| &region.uids)
         .collect();
     plan.operators.retain(|operator| wanted.contains(&operator.uid));
     match restore::load(&*job.host.environment, checkpoint, &plan).await {
@@ -95,7 +96,7 @@ pub async fn from_checkpoint(
                 restored: Some(id),
                 taken_by: Some(checkpoint.metadata.attempt),
                 from: format!("checkpoint {id} at {}", checkpoint.url()),
-                pending: handles(&checkpoint.metadata),
+                pending: checkpoint.permit(),
                 writer: job.job_id,
                 next: id.next(),
             }))
@@ -125,7 +126,7 @@ pub async fn from_origin(
         restored: None,
         taken_by: None,
         from: format!("savepoint {}", savepoint.url()),
-        pending: loaded.pending.clone(),
+        pending: savepoint.permit().only(|uid| loaded.state.sinks.contains_key(uid)),
         loaded,
         writer: savepoint.metadata.job_id,
         next: plan.next_checkpoint,

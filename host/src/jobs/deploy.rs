@@ -31,8 +31,8 @@ use crate::dataflow::source::{SourceError, SplitState};
 use crate::dataflow::subtask::{Head, SourceHead, Subtask};
 use crate::dataflow::watermark::Watermarks;
 use crate::environment::files::FileSystem;
-use crate::graph::chaining;
-use crate::graph::job_graph::{JobGraph, Node, NodeKind, Partitioning};
+use crate::graph::job_graph::{JobGraph, Node, NodeKind};
+use crate::graph::plan::{Plan, RegionIndex, consumers};
 use crate::state::backend::BackendError;
 use crate::state::rows::StateRows;
 
@@ -159,33 +159,29 @@ pub struct DeployContext<'a> {
     pub counters: &'a Counters,
 }
 
-/// Builds the subtasks of some chains of a job, which are connected with no others. `wanted` are positions among the
-/// job's chains.
+/// Builds the subtasks of one region of a job.
 ///
 /// # Errors
 /// [`DeployError`]; then nothing is left behind.
 pub fn deploy(
     graph: &JobGraph,
-    wanted: &[usize],
+    plan: &Plan,
+    region: RegionIndex,
     restored: &mut RestoredState,
     context: &DeployContext<'_>,
 ) -> Result<Deployed, DeployError> {
-    let chains = chaining::chains(graph);
-    let wanted = || chains.iter().enumerate().filter(|(c, _)| wanted.contains(c));
+    let chains = plan.chains();
+    let wanted = || chains.iter().enumerate().filter(|(_, chain)| chain.region == region);
     let mut deployed = Deployed {
         subtasks: vec![],
         mailboxes: BTreeMap::new(),
         sources: BTreeSet::new(),
     };
-    for (c, chain) in wanted() {
-        for index in 0..chain.parallelism {
-            deployed
-                .mailboxes
-                .insert(SubtaskId { chain: c as u32, index }, Arc::default());
-        }
+    for id in plan.subtasks_of(region) {
+        deployed.mailboxes.insert(id, Arc::default());
     }
     let budgets = budgets(graph, restored);
-    let mut wiring = wire(graph, &chains, context.descriptions, &deployed.mailboxes)?;
+    let mut wiring = wire(graph, plan, region, context.descriptions, &deployed.mailboxes)?;
     let mut readers = HashMap::new();
     for (c, chain) in wanted() {
         if let NodeKind::Source(source) = &graph.nodes[chain.nodes[0]].kind {
@@ -258,43 +254,34 @@ fn counters_of(context: &DeployContext<'_>, node: &Node, index: u32) -> Result<A
 
 type Wiring = HashMap<SubtaskId, (Vec<(u32, Receiver)>, Vec<OutputEdge>)>;
 
-/// Makes the channels of every edge between chains.
+/// Makes the channels of every edge between chains of a region.
 fn wire(
     graph: &JobGraph,
-    chains: &[chaining::Chain],
+    plan: &Plan,
+    region: RegionIndex,
     descriptions: &Descriptions,
     mailboxes: &BTreeMap<SubtaskId, Arc<Mailbox>>,
 ) -> Result<Wiring, DeployError> {
-    let chain_of = |node: usize| chains.iter().position(|chain| chain.nodes.contains(&node)).unwrap_or(0);
     let mut wiring = Wiring::new();
-    let deployed = |c: usize| {
-        mailboxes.contains_key(&SubtaskId {
-            chain: c as u32,
-            index: 0,
-        })
-    };
-    for (c, chain) in chains.iter().enumerate().filter(|(c, _)| deployed(*c)) {
-        for (number, input) in graph.nodes[chain.nodes[0]].inputs.iter().enumerate() {
+    let chains = plan.chains().iter().enumerate();
+    for (c, chain) in chains.filter(|(_, chain)| chain.region == region) {
+        let inputs = &graph.nodes[chain.nodes[0]].inputs;
+        for (number, (input, edge)) in inputs.iter().zip(&chain.inputs).enumerate() {
             let shape = edge_shape(graph, descriptions, input).map_err(DeployError::Shape)?;
-            let from = chain_of(input.from);
-            for i in 0..chains[from].parallelism {
+            let producers = plan.chain(edge.from).map_or(0, |chain| chain.parallelism);
+            for i in 0..producers {
                 let producer = SubtaskId {
-                    chain: from as u32,
+                    chain: edge.from,
                     index: i,
                 };
-                let consumers: Vec<u32> = if input.by == Partitioning::Forward {
-                    vec![i]
-                } else {
-                    (0..chain.parallelism).collect()
-                };
                 let mut senders: Vec<Sender> = vec![];
-                for index in consumers {
+                for index in consumers(edge.by, i, chain.parallelism) {
                     let consumer = SubtaskId { chain: c as u32, index };
                     let (sender, receiver) = channel(mailboxes[&producer].clone(), mailboxes[&consumer].clone());
                     senders.push(sender);
                     wiring.entry(consumer).or_default().0.push((number as u32, receiver));
                 }
-                let edge = OutputEdge::new(shape.port, input.by, graph.max_parallelism, i, senders);
+                let edge = OutputEdge::new(shape.port, edge.by, graph.max_parallelism, i, senders);
                 wiring.entry(producer).or_default().1.push(edge);
             }
         }

@@ -7,52 +7,23 @@ use regraft_model::id::{CheckpointId, JobId, JobVersion, OperatorUid};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use super::request::{SavepointTarget, SnapshotRequest, SwapRequest};
 use super::status::JobStatus;
 pub use super::view::{
     EffectiveSettingView, JobShared, JobState, JobView, NodeView, RoundSummary, RoundView, SubtaskRound,
 };
 use crate::dataflow::control::{SwapGap, locked};
-use crate::dataflow::element::SwapSet;
-use crate::dataflow::operator::Modules;
 use crate::environment::Environment;
-use crate::savepoint::rows::Layout;
-use regraft_model::snapshot::SnapshotKind;
 
-/// A command to a job's control loop.
+/// A command to a job's driver.
 #[derive(Debug)]
 pub enum Command {
-    /// Take a snapshot.
-    Snapshot(SnapshotRequest),
+    /// Take a snapshot, and send its report.
+    Snapshot(SnapshotRequest, oneshot::Sender<Result<SnapshotReport, JobError>>),
     /// End at once, with no snapshot.
     Cancel,
     /// End at once and leave everything as it is: another process brings the job back.
     Suspend,
-}
-
-/// A snapshot somebody asks for.
-#[derive(Debug)]
-pub struct SnapshotRequest {
-    /// What for.
-    pub kind: SnapshotKind,
-    /// The directory for the savepoint, a path or URL; none: a checkpoint, in the host's own directory.
-    pub savepoint_dir: Option<String>,
-    /// How state files are laid out.
-    pub layout: Layout,
-    /// Whether sources end first, and `finish` runs (`stop --drain`).
-    pub drain: bool,
-    /// Modules to swap in at its barrier.
-    pub swap: Option<SwapRequest>,
-    /// Where the result goes.
-    pub reply: Option<oneshot::Sender<Result<SnapshotReport, JobError>>>,
-}
-
-/// Modules to swap in.
-#[derive(Debug)]
-pub struct SwapRequest {
-    /// What the barrier carries.
-    pub set: SwapSet,
-    /// What is recorded once it is durable.
-    pub modules: Modules,
 }
 
 /// A completed snapshot.
@@ -187,10 +158,9 @@ impl JobHandle {
     ///
     /// # Errors
     /// [`JobError`] where the job is not running, or the snapshot failed.
-    pub async fn snapshot(&self, mut request: SnapshotRequest) -> Result<SnapshotReport, JobError> {
+    pub async fn snapshot(&self, request: SnapshotRequest) -> Result<SnapshotReport, JobError> {
         let (reply, result) = oneshot::channel();
-        request.reply = Some(reply);
-        let sent = self.commands.send(Command::Snapshot(request));
+        let sent = self.commands.send(Command::Snapshot(request, reply));
         sent.map_err(|_| self.not_running())?;
         result.await.map_err(|_| self.not_running())?
     }

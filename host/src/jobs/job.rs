@@ -17,9 +17,8 @@ use crate::dataflow::executor::Executor;
 use crate::dataflow::operator::OperatorModule;
 use crate::dataflow::sink::SinkCommitter;
 use crate::environment::Environment;
-use crate::graph::chaining;
 use crate::graph::job_graph::{JobGraph, Node};
-use crate::graph::regions::regions;
+use crate::graph::plan::Plan;
 use crate::storage::{StoreError, Stores};
 
 /// What a host lends every job.
@@ -73,15 +72,6 @@ pub trait LoadModule: Send + Sync {
     fn load(&self, uid: &OperatorUid, component: Bytes) -> Result<Arc<dyn OperatorModule>, String>;
 }
 
-/// A part of a job that restarts as one: what records connect.
-#[derive(Debug, Clone)]
-pub struct Region {
-    /// Its nodes.
-    pub nodes: Vec<OperatorUid>,
-    /// Its chains: positions among those of the job.
-    pub chains: Vec<usize>,
-}
-
 /// What commits the output of each sink.
 pub type Committers = BTreeMap<OperatorUid, Arc<dyn SinkCommitter>>;
 
@@ -97,10 +87,8 @@ pub struct Job {
     pub directory: JobDirectory,
     /// Its checkpoints, over all attempts in this process.
     pub checkpoints: CheckpointStore,
-    /// The parts of it that restart alone.
-    pub regions: Vec<Region>,
-    /// The uids of each chain.
-    pub chains: Vec<Vec<OperatorUid>>,
+    /// Its parallel expansion.
+    pub plan: Arc<Plan>,
     /// What commits each sink's output.
     pub committers: Committers,
     /// What each node counts, over all attempts in this process.
@@ -128,14 +116,6 @@ impl Job {
         directory: JobDirectory,
         events: mpsc::UnboundedSender<(AttemptId, Event)>,
     ) -> Self {
-        let chains = chaining::chains(&graph);
-        let uid = |node: &usize| graph.nodes.get(*node).map(|node| node.uid.clone());
-        let region = |nodes: Vec<usize>| Region {
-            chains: (0..chains.len())
-                .filter(|c| chains[*c].nodes.iter().any(|node| nodes.contains(node)))
-                .collect(),
-            nodes: nodes.iter().filter_map(uid).collect(),
-        };
         let nonces: Arc<Mutex<BTreeSet<String>>> = Arc::default();
         let still_ours = is_run_by(&directory, &nonces);
         Self {
@@ -150,11 +130,7 @@ impl Job {
             still_ours,
             host: host.clone(),
             directory,
-            regions: regions(&graph).into_iter().map(region).collect(),
-            chains: chains
-                .iter()
-                .map(|chain| chain.nodes.iter().filter_map(uid).collect())
-                .collect(),
+            plan: Arc::new(Plan::new(&graph)),
             committers: committers(host, &graph, job_id),
             counters: counters(&graph),
             loader: None,
@@ -181,12 +157,6 @@ impl Job {
             // After the control loop has ended nobody listens any more.
             let _ = events.send((attempt, event));
         })
-    }
-
-    /// The chains of a region.
-    #[must_use]
-    pub fn chains_of(&self, region: usize) -> &[usize] {
-        self.regions.get(region).map_or(&[], |region| &region.chains)
     }
 }
 

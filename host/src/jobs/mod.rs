@@ -1,4 +1,4 @@
-//! The life of a job in this process. Knows nothing of upgrades: it takes a snapshot that swaps modules like any other.
+//! The life of a job in this process, from its start to its end.
 //!
 //! - [`status`]: the stages, as a table.
 //! - [`restart`], [`schedule`]: when to restart, when to take a checkpoint. Pure.
@@ -6,12 +6,14 @@
 //! - [`guest_log`]: what guests log.
 //! - [`deploy`]: graph, components and restored state become subtasks.
 //! - [`restore`]: a savepoint becomes restored state.
-//! - [`view`], [`handle`]: how the rest of the host sees a job, and talks to it.
+//! - [`request`], [`view`], [`handle`]: snapshots that are asked for; how a job is shown; how it is talked to.
+//! - [`life`]: the protocol, pure: inputs become effects.
 //! - [`records`]: what a job writes down of itself.
 //! - [`job`]: what stays over all its attempts.
 //! - [`commit`]: output becomes visible.
 //! - [`resume`], [`begin`], [`attempt`]: where to go on from, with what state, and what else it takes to do so.
-//! - [`control`]: one job's control loop: events in, rounds driven, failures answered, the end.
+//! - [`end`], [`store`]: the writes at a job's end, and behind a round.
+//! - [`driver`]: does the effects of a job's life.
 //! - [`start`]: a new job. [`recover`]: one that another process ran.
 //! - [`submission`], [`catalog`]: what it takes to start a job again, and the durable list of a host's jobs.
 
@@ -23,14 +25,18 @@ pub mod guest_log;
 pub mod deploy;
 pub mod restore;
 pub mod view;
+pub mod request;
 pub mod handle;
+pub mod life;
 pub mod records;
 pub mod job;
 pub mod commit;
 pub mod resume;
 pub mod begin;
 pub mod attempt;
-pub mod control;
+mod end;
+mod store;
+mod driver;
 pub mod output;
 pub mod start;
 pub mod recover;

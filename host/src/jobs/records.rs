@@ -22,6 +22,7 @@ use regraft_model::snapshot::SnapshotKind;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::life::effect::RecordFailure;
 use super::status::JobStatus;
 use crate::savepoint::metadata::Ancestor;
 use crate::storage::{Storage, StoreError, paths};
@@ -152,6 +153,15 @@ impl RecordError {
         match self {
             Self::Store(error) => error.path(),
             Self::Damaged { path, .. } | Self::Taken { path } => path,
+        }
+    }
+}
+
+impl From<RecordError> for RecordFailure {
+    fn from(error: RecordError) -> Self {
+        Self {
+            message: error.to_string(),
+            may_pass: error.may_pass(),
         }
     }
 }

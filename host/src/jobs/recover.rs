@@ -5,7 +5,7 @@ use std::sync::Arc;
 use regraft_model::id::{AttemptId, CheckpointId, JobId};
 
 use super::attempt::{Prepared, Wish, descriptions, modules_of, prepare};
-use super::control::ending::clean_up;
+use super::end::clean_up;
 use super::handle::JobHandle;
 use super::job::{HostContext, Job, LoadModule};
 use super::records::{EndRecord, RecordError};
@@ -70,7 +70,7 @@ pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovere
     let modules = modules_of(&job, &durable.version, &[]).await?;
     admitted(&job.graph, &descriptions(&modules)).map_err(AttemptError::fatal)?;
     let wish = Wish {
-        regions: (0..job.regions.len()).collect(),
+        regions: job.plan.region_indices().collect(),
         known: modules.into_values().collect(),
         after: AttemptId(0),
         last_id: CheckpointId(0),

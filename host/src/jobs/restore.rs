@@ -69,13 +69,11 @@ pub fn retargeted_sinks(graph: &JobGraph, savepoint: &Savepoint) -> Vec<Operator
         .collect()
 }
 
-/// What is to be restored, and each sink's pending output.
+/// State that is read, to be restored.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// What subtasks start with.
     pub state: RestoredState,
-    /// What each sink has to commit before the job starts.
-    pub pending: BTreeMap<OperatorUid, Vec<serde_json::Value>>,
     /// Keys read.
     pub keys: u64,
 }
@@ -125,9 +123,6 @@ pub async fn load(
         }
         if let Some(sink) = &operator.sink {
             loaded.state.sinks.insert(uid.clone(), sink.state.clone());
-            if !sink.handles.is_empty() {
-                loaded.pending.insert(uid.clone(), sink.handles.clone());
-            }
         }
     }
     Ok(loaded)

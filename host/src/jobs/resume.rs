@@ -7,13 +7,14 @@
 use regraft_model::id::{AttemptId, CheckpointId, OperatorUid};
 use regraft_model::snapshot::SnapshotKind;
 
-use super::commit::Handles;
 use super::handle::JobError;
 use super::job::Job;
+use super::life::effect::{self, PrepareFailure};
 use super::records::{AttemptRecord, CommittedRecord, JobRecord, Origin, RecordError, SavepointRecord, VersionRecord};
 use crate::dataflow::sink::file::later_parts;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{Metadata, MetadataError};
+use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::publish::remove_partial;
 
 /// Why an attempt does not come about.
@@ -68,6 +69,15 @@ impl From<MetadataError> for AttemptError {
     }
 }
 
+impl From<AttemptError> for PrepareFailure {
+    fn from(error: AttemptError) -> Self {
+        Self {
+            error: error.error,
+            may_pass: error.restartable,
+        }
+    }
+}
+
 /// Whether reading again later may go well; if not, the snapshot is damaged.
 const fn may_pass(error: &MetadataError) -> bool {
     matches!(error, MetadataError::Store(_))
@@ -94,9 +104,23 @@ pub struct Over {
     /// The savepoint that ended it, as a URL.
     pub savepoint: Option<String>,
     /// What that round has to commit.
-    pub handles: Handles,
+    pub permit: CommitPermit,
     /// What the round saved, where it is still there.
     pub metadata: Option<Box<Metadata>>,
+}
+
+impl Over {
+    /// The end as the protocol sees it.
+    #[must_use]
+    pub fn facts(self) -> effect::Over {
+        let entries = self.metadata.into_iter().flat_map(|metadata| metadata.operators);
+        let states = entries.filter_map(|entry| Some((entry.uid, vec![entry.sink?.state])));
+        effect::Over {
+            checkpoint_id: self.checkpoint_id,
+            savepoint: self.savepoint,
+            sink_states: states.collect(),
+        }
+    }
 }
 
 /// What is durable of a job.
@@ -240,7 +264,7 @@ impl Durable {
             return Ok(Point::Over(Over {
                 checkpoint_id: stop.checkpoint_id,
                 savepoint: Some(stop.path.clone()),
-                handles: stop.handles.clone(),
+                permit: CommitPermit::of_complete_record(stop.handles.clone()),
                 metadata: metadata.map(|savepoint| Box::new(savepoint.metadata)),
             }));
         }
@@ -249,7 +273,7 @@ impl Durable {
             Some(newest) if newest.metadata.kind == SnapshotKind::EndOfInput => Ok(Point::Over(Over {
                 checkpoint_id: newest.metadata.checkpoint_id,
                 savepoint: None,
-                handles: handles(&newest.metadata),
+                permit: newest.permit(),
                 metadata: Some(Box::new(newest.metadata)),
             })),
             Some(newest) => Ok(Point::Checkpoint(Box::new(newest))),
@@ -365,14 +389,4 @@ async fn resolved(job: &Job, mut record: SavepointRecord) -> Result<Option<Savep
         Err(error) => tracing::warn!("a savepoint cannot be looked at: {error}"),
     }
     Ok(Some(record))
-}
-
-/// What every sink has pending in a snapshot.
-#[must_use]
-pub fn handles(metadata: &Metadata) -> Handles {
-    let of = |entry: &crate::savepoint::metadata::OperatorEntry| {
-        let sink = entry.sink.as_ref()?;
-        Some((entry.uid.clone(), sink.handles.clone()))
-    };
-    metadata.operators.iter().filter_map(of).collect()
 }

@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, watch};
 use super::admission::{self, Descriptions};
 use super::attempt::{Ready, commit_from, deploy_regions, descriptions, digests, note_committed};
 use super::begin::{Begin, beginning, from_origin, plan_origin};
-use super::control::{Controller, Parts};
 use super::deploy::Identity;
+use super::driver::{Driver, Parts};
 use super::handle::{JobError, JobHandle};
 use super::job::Job;
 pub use super::job::{HostContext, LoadModule};
@@ -22,6 +22,7 @@ use crate::dataflow::control::{Event, locked};
 use crate::dataflow::operator::Modules;
 use crate::environment::run_blocking;
 use crate::graph::job_graph::JobGraph;
+use crate::graph::plan::RegionIndex;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::Ancestor;
 use crate::savepoint::restore::RestoreOptions;
@@ -93,7 +94,7 @@ pub async fn start(host: &HostContext, new: NewJob) -> Result<JobHandle, JobErro
         attempt: AttemptId(1),
         version: JobVersion(1),
     };
-    let regions: Vec<usize> = (0..job.regions.len()).collect();
+    let regions: Vec<RegionIndex> = job.plan.region_indices().collect();
     let deployed = deploy_regions(&job, &regions, loaded, identity, &modules, &descriptions).await;
     let deployed = deployed.map_err(|error| error.error)?;
     check_outputs(&job).await?;
@@ -163,6 +164,7 @@ pub(super) fn launch(
     let shared = Arc::new(shared(&job, record, &ready));
     let facts = JobFacts {
         graph: job.graph.clone(),
+        plan: job.plan.clone(),
         job_id: job.job_id,
         attempt: ready.attempt,
         version: ready.version,
@@ -172,7 +174,7 @@ pub(super) fn launch(
     let (commands, receiver) = mpsc::unbounded_channel();
     let (done, is_done) = watch::channel(false);
     let environment = job.host.environment.clone();
-    let controller = Controller::new(Parts {
+    let parts = Parts {
         job,
         shared: shared.clone(),
         facts,
@@ -180,8 +182,9 @@ pub(super) fn launch(
         commands: receiver,
         done,
         savepoint_at_end,
-    });
-    environment.spawn(Box::pin(controller.run(ready)));
+    };
+    let driver = Driver::new(parts, ready);
+    environment.spawn(Box::pin(driver.run()));
     JobHandle {
         environment,
         shared,
@@ -205,6 +208,7 @@ fn shared(job: &Job, record: &JobRecord, ready: &Ready) -> JobShared {
             last_round: None,
             rounds: 0,
             failure: None,
+            failure_kind: None,
             failed_uid: None,
             sink_totals: std::collections::BTreeMap::new(),
             final_savepoint: None,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,8 @@ pub struct JobState {
     pub rounds: u64,
     /// Why it failed.
     pub failure: Option<String>,
+    /// The kind of that failure, which decides the exit status.
+    pub failure_kind: Option<ErrorKind>,
     /// The uid that failed.
     pub failed_uid: Option<String>,
     /// Totals of each blackhole sink, from the last round: records and checksum.

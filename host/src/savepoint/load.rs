@@ -5,6 +5,7 @@ use bytes::Bytes;
 use regraft_model::key_group::KeyGroupRange;
 
 use crate::savepoint::metadata::{Metadata, MetadataError, ModuleFile, StateEntry, StateFile, checksum};
+use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::rows::{FileParts, Place, StateFileSpec, StateRows, read_state_file};
 use crate::storage::{Storage, StoreError, Stores, paths};
 
@@ -43,6 +44,12 @@ impl Savepoint {
         };
         let metadata = Metadata::from_text(&text, &path)?;
         Ok(Self { storage, metadata })
+    }
+
+    /// Permission to commit the output that it names.
+    #[must_use]
+    pub fn permit(&self) -> CommitPermit {
+        CommitPermit::of(&self.metadata)
     }
 
     /// Its location as a URL.

@@ -5,6 +5,7 @@
 
 pub mod rows;
 pub mod metadata;
+pub mod permit;
 pub mod publish;
 pub mod load;
 pub mod verify;

@@ -8,6 +8,7 @@ use regraft_model::key_group::KeyGroupRange;
 
 use crate::environment::Environment;
 use crate::savepoint::metadata::{Metadata, MetadataError, ModuleFile, StateFile, checksum};
+use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::rows::EncodedStateFile;
 use crate::storage::retry::retried;
 use crate::storage::{Storage, StoreError, paths};
@@ -59,8 +60,17 @@ pub async fn write_file(
     retried(environment, || storage.put(name, bytes.clone())).await
 }
 
+/// A snapshot that is durable.
+#[derive(Debug, PartialEq)]
+pub struct Published {
+    /// Size of its `_metadata`.
+    pub bytes: u64,
+    /// Permission to commit the output that it names.
+    pub permit: CommitPermit,
+}
+
 /// Makes a savepoint or checkpoint visible. All files that `metadata` lists must have been written; those in the directory
-/// itself are looked at. Answers the size of `_metadata`. Doing it again with the same metadata is no error.
+/// itself are looked at. Doing it again with the same metadata is no error.
 ///
 /// # Errors
 /// [`MetadataError::Invalid`], [`MetadataError::FileMissing`], [`MetadataError::FileSize`]: nothing was made visible.
@@ -69,7 +79,7 @@ pub async fn publish(
     environment: &dyn Environment,
     storage: &Storage,
     metadata: &Metadata,
-) -> Result<u64, MetadataError> {
+) -> Result<Published, MetadataError> {
     let path = storage.url_of(paths::METADATA);
     let text = Bytes::from(metadata.to_text(&path)?);
     // What is shared was there before, or its put was answered.
@@ -89,7 +99,10 @@ pub async fn publish(
         }
     };
     retried(environment, create).await?;
-    Ok(text.len() as u64)
+    Ok(Published {
+        bytes: text.len() as u64,
+        permit: CommitPermit::of(metadata),
+    })
 }
 
 /// Removes what a failed round has written. One that is complete after all is left alone: the answer is then false.

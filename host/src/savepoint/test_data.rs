@@ -227,5 +227,6 @@ pub(super) async fn savepoint() -> Savepoint {
 
 /// Publishes where nothing has to be tried again.
 pub(super) async fn publish(storage: &Storage, metadata: &Metadata) -> Result<u64, MetadataError> {
-    publish::publish(&RealEnvironment::default(), storage, metadata).await
+    let published = publish::publish(&RealEnvironment::default(), storage, metadata).await?;
+    Ok(published.bytes)
 }

@@ -19,8 +19,6 @@ use crate::graph::job_graph::{JobGraph, NodeKind, Partitioning};
 use crate::jobs::admission::{self, Descriptions, edge_shape};
 use crate::jobs::deploy::open_operator;
 use crate::jobs::handle::{JobError, JobHandle, SnapshotRequest, SwapRequest};
-use crate::savepoint::rows::Layout;
-use regraft_model::snapshot::SnapshotKind;
 
 /// What an upgrade did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -116,14 +114,7 @@ pub async fn upgrade(job: &JobHandle, modules: Modules, loading: Instant) -> Res
     let set = prepared.map_err(|error| JobError::failed(error.to_string()))??;
     let prepare_ms = loading.elapsed().as_secs_f64() * 1e3;
     let report = job
-        .snapshot(SnapshotRequest {
-            kind: SnapshotKind::Upgrade,
-            savepoint_dir: None,
-            layout: Layout::Native,
-            drain: false,
-            swap: Some(SwapRequest { set, modules }),
-            reply: None,
-        })
+        .snapshot(SnapshotRequest::Upgrade(SwapRequest { set, modules }))
         .await?;
     // Where no record came by in time, what is known is how long the subtasks were busy with the swap.
     let measured = report

@@ -21,6 +21,7 @@ use crate::dataflow::control::{KeyedSnapshot, SubtaskId, SubtaskSnapshot};
 use crate::dataflow::operator::{Modules, Operator, OperatorModule};
 use crate::environment::files::FileSystem;
 use crate::environment::{Environment, Task};
+use crate::graph::plan::Plan;
 use crate::graph::{Overrides, parse_job};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{EntryKind, Owner, Trigger};
@@ -131,6 +132,7 @@ impl Job {
         let module: Arc<dyn OperatorModule> = Arc::new(Module(description(states), b"count"));
         Self {
             facts: JobFacts {
+                plan: Arc::new(Plan::new(&graph)),
                 graph: Arc::new(graph),
                 job_id: JobId::from_bits(7),
                 attempt: AttemptId(1),
@@ -199,7 +201,6 @@ impl Job {
             id,
             kind,
             triggered_ms: 10,
-            deadline_ns: u64::MAX,
             snapshots: parts.map(|(chain, index)| part(chain, index)).collect(),
         }
     }

@@ -1,64 +1,35 @@
-//! The end of a job, when nothing of it runs any more: it is written down that it has ended, what is pending and not named
-//! by a snapshot goes, checkpoints are kept or removed, and at last the status is told.
+//! The end of a job of which nothing runs any more: its end is recorded, pending output that no snapshot names is removed,
+//! checkpoints are kept or removed.
 //!
 //! In this order: a host that is killed in between brings back either a job that has all it needs, or none.
 
 use std::sync::Arc;
 
-use super::{Controller, Ending, Stage, reply};
+use super::job::Job;
+use super::records::EndRecord;
+use super::resume::AttemptError;
+use super::status::JobStatus;
+use super::view::JobShared;
 use crate::dataflow::control::locked;
 use crate::environment::run_blocking;
 use crate::graph::job_graph::OnCancel;
-use crate::jobs::commit::Handles;
-use crate::jobs::handle::JobError;
-use crate::jobs::job::Job;
-use crate::jobs::records::EndRecord;
-use crate::jobs::resume::{AttemptError, handles};
-use crate::jobs::status::JobStatus;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::MetadataError;
+use crate::savepoint::permit::Handles;
 use crate::savepoint::publish::remove_partial;
 
-impl Controller {
-    /// Nothing runs any more.
-    pub(super) async fn end(mut self) {
-        self.report_upgrade();
-        let message = format!("job {} has ended: nothing more can be saved", self.job.job_id);
-        let flights = std::mem::take(&mut self.flights)
-            .into_values()
-            .map(|flight| flight.request);
-        for mut request in flights.chain(std::mem::take(&mut self.waiting)) {
-            reply(&mut request, Err(JobError::failed(message.clone())));
+/// Records the end of a job of which nothing runs any more, and cleans up.
+pub(super) async fn leave(job: &Arc<Job>, shared: &JobShared, status: JobStatus) {
+    let record = {
+        let state = locked(&shared.state);
+        EndRecord {
+            status,
+            ended_at: job.host.environment.clock().now_ms(),
+            savepoint: state.final_savepoint.clone(),
+            failure: state.failure.clone(),
         }
-        let status = match self.stage {
-            Stage::Ending(Ending::Cancel) => JobStatus::Canceled,
-            Stage::Ending(Ending::Fail) => JobStatus::Failed,
-            Stage::Ending(Ending::Suspend) => JobStatus::Suspended,
-            _ => JobStatus::Finished,
-        };
-        let record = {
-            let state = locked(&self.shared.state);
-            EndRecord {
-                status,
-                ended_at: self.clock.now_ms(),
-                savepoint: state.final_savepoint.clone(),
-                failure: state.failure.clone(),
-            }
-        };
-        let job = self.job.clone();
-        // Its parts cannot be shared between threads, and nothing needs them any more.
-        self.regions.clear();
-        let Self { shared, done, .. } = self;
-        if status.is_over() {
-            leave(&job, &record).await;
-        }
-        shared.set_status(status);
-        let _ = done.send(true);
-    }
-}
-
-/// Writes the end down, and cleans up.
-async fn leave(job: &Arc<Job>, record: &EndRecord) {
+    };
+    let record = &record;
     if matches!(job.is_still_ours().await, Ok(false)) {
         tracing::error!(
             "another host runs job {} now, or somebody has removed its records: this one does not touch what it has written",
@@ -78,7 +49,7 @@ async fn leave(job: &Arc<Job>, record: &EndRecord) {
 
 /// Cleans up after a job that is written down to have ended. Doing it again, where a killed process had it under way,
 /// changes nothing.
-pub(in crate::jobs) async fn clean_up(job: &Job, record: &EndRecord) {
+pub(super) async fn clean_up(job: &Job, record: &EndRecord) {
     // As in Flink: a failed job's checkpoints stay, those of a cancelled one as its settings say.
     let retained = record.status == JobStatus::Canceled && job.graph.checkpoint.on_cancel == OnCancel::Retain;
     let keep = record.status == JobStatus::Failed || retained;
@@ -125,7 +96,7 @@ async fn named(job: &Job, checkpoints_stay: bool) -> Result<Handles, AttemptErro
     if checkpoints_stay {
         for id in job.directory.checkpoints().await? {
             match Savepoint::load(job.directory.checkpoint(id)?).await {
-                Ok(checkpoint) => add(handles(&checkpoint.metadata)),
+                Ok(checkpoint) => add(checkpoint.permit().handles().clone()),
                 Err(MetadataError::Missing { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

@@ -1,0 +1,81 @@
+//! How a job ends: finished, cancelled, suspended or failed; and the last effect.
+
+use super::effect::{Effect, Told};
+use super::mistakes::Mistake;
+use super::{Ending, Life, Stage};
+use crate::jobs::handle::JobError;
+use crate::jobs::status::JobStatus;
+
+impl Life {
+    /// A user cancels the job.
+    pub(super) fn cancel(&mut self) {
+        if !self.is_ending() {
+            self.set_status(JobStatus::Cancelling);
+            let message = format!("job {} was cancelled", self.job_id());
+            self.stop_all(Ending::Cancel, &message);
+        }
+    }
+
+    /// The host ends, and another process brings the job back.
+    pub(super) fn suspend(&mut self) {
+        if !self.is_ending() {
+            let message = format!("job {} was suspended, since its host ends", self.job_id());
+            self.stop_all(Ending::Suspend, &message);
+        }
+    }
+
+    /// Ends everything: no round begins any more, and those that are not yet being stored are given up.
+    pub(super) fn stop_all(&mut self, ending: Ending, why: &str) {
+        self.effects.push(Effect::EndMerging);
+        let all: Vec<_> = self.plan().region_indices().collect();
+        self.stop(all);
+        self.end_as(ending, why);
+        self.abort_all(why);
+    }
+
+    /// All is done, saved and committed. A job that was cancelled, or has failed, while its last output was being committed
+    /// stays so.
+    pub(super) fn finish(&mut self) {
+        if self.is_ending() {
+            return;
+        }
+        self.effects.push(Effect::EndMerging);
+        self.effects.push(Effect::Broadcast(Told::Terminate));
+        let message = format!("job {} has ended: nothing more can be saved", self.job_id());
+        self.end_as(Ending::Finish, &message);
+    }
+
+    /// Begins to end, and answers those whose request has not begun.
+    fn end_as(&mut self, ending: Ending, why: &str) {
+        self.report_upgrade();
+        let mut drain = None;
+        let running = self.leave_running(|draining| {
+            drain = draining;
+            Stage::Ending(ending)
+        });
+        for asked in running.waiting.into_iter().chain(drain) {
+            self.answer(&asked, Err(JobError::failed(why)));
+        }
+    }
+
+    /// Gives the last effect when nothing runs any more, not even beside the loop.
+    pub(super) fn end_if_over(&mut self) {
+        let Stage::Ending(ending) = self.stage else { return };
+        let busy = self.beside > 0 && !self.planted.is(Mistake::EndWhileBusy);
+        if busy || !self.are_idle(self.plan().region_indices()) {
+            return;
+        }
+        self.stage = Stage::Over;
+        let message = format!("job {} has ended: nothing more can be saved", self.job_id());
+        for (id, round) in std::mem::take(&mut self.rounds) {
+            self.effects.push(Effect::Close(id));
+            self.answer(&round.asked, Err(JobError::failed(message.clone())));
+        }
+        self.effects.push(Effect::End(match ending {
+            Ending::Finish => JobStatus::Finished,
+            Ending::Cancel => JobStatus::Canceled,
+            Ending::Suspend => JobStatus::Suspended,
+            Ending::Fail => JobStatus::Failed,
+        }));
+    }
+}

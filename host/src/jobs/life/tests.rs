@@ -1,0 +1,832 @@
+//! Properties of the protocol over random histories, and the faults that turn each of them red.
+//!
+//! A history is made from a seed: a simulated world answers effects in any order and with any result, subtasks acknowledge,
+//! fail and end, users ask for things, time passes. Every effect is checked when it is given. At the end the world becomes
+//! benign, and the job must end.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use regraft_guest_runtime::describe::ModuleDigest;
+use regraft_guest_runtime::instance::InstanceSettings;
+use regraft_guest_runtime::trap::GuestError;
+use regraft_model::describe::{Description, WIT_VERSION};
+use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
+use regraft_model::snapshot::SnapshotKind;
+
+use super::effect::{
+    CommitFailure, Effect, Input, Moment, Next, Over, PrepareFailure, Ready, RecordFailure, Shown, SinkStates,
+    StoreOutcome, Told, Wish,
+};
+use super::mistakes::{Mistake, Planted};
+use super::{Life, Settings};
+use crate::checkpoint::store::{JobFacts, Stored};
+use crate::dataflow::control::{Event, SubtaskSnapshot, SwapGap};
+use crate::dataflow::element::SwapSet;
+use crate::dataflow::failure::{Cause, SubtaskFailure};
+use crate::dataflow::operator::{Modules, Operator, OperatorModule};
+use crate::graph::job_graph::JobGraph;
+use crate::graph::plan::{Plan, RegionIndex, SubtaskId};
+use crate::graph::{Overrides, parse_job};
+use crate::jobs::handle::JobError;
+use crate::jobs::request::{RequestId, SavepointTarget, SnapshotRequest, SwapRequest};
+use crate::jobs::status::JobStatus;
+use crate::savepoint::permit::CommitPermit;
+use crate::savepoint::rows::Layout;
+
+/// Histories that a run plays.
+const HISTORIES: u64 = 100_000;
+
+/// Histories in which a planted fault must be found.
+const TO_FIND: u64 = 30_000;
+
+/// Two regions, one of them of two chains.
+const JOB: &str = r#"name = "life"
+parallelism = 2
+[checkpoint]
+interval = "1s"
+timeout = "5s"
+tolerable-failures = 1
+max-concurrent = 2
+[restart]
+strategy = "fixed-delay"
+attempts = 3
+delay = "1s"
+[[source]]
+uid = "a"
+connector = "generator"
+key = "id"
+fields = [{ name = "id", type = "u64", range = [0, 9] }]
+[[operator]]
+uid = "count"
+module = "count.wasm"
+inputs = [{ from = "a", by = "key" }]
+[[sink]]
+uid = "x"
+connector = "blackhole"
+inputs = ["count"]
+[[source]]
+uid = "b"
+connector = "generator"
+parallelism = 1
+key = "id"
+fields = [{ name = "id", type = "u64", range = [0, 9] }]
+[[sink]]
+uid = "y"
+connector = "blackhole"
+parallelism = 1
+inputs = ["b"]
+"#;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        from.get(self.below(from.len())).copied()
+    }
+}
+
+#[derive(Debug)]
+struct Module(Description, u8);
+
+impl OperatorModule for Module {
+    fn digest(&self) -> ModuleDigest {
+        ModuleDigest::of(&[self.1])
+    }
+    fn description(&self) -> &Description {
+        &self.0
+    }
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+    fn instantiate(&self, _: &InstanceSettings) -> Result<Box<dyn Operator>, GuestError> {
+        unreachable!("it is not run")
+    }
+}
+
+fn uid(text: &str) -> OperatorUid {
+    OperatorUid::new(text).expect("a uid")
+}
+
+fn module(number: u8) -> Modules {
+    let description = Description {
+        wit: WIT_VERSION.into(),
+        sdk: String::new(),
+        key: None,
+        states: vec![],
+        inputs: vec![],
+        outputs: vec![],
+        timers: vec![],
+        on_watermark: false,
+        finish: false,
+        private_state: false,
+        operator_states: vec![],
+        reads_clock: false,
+        reads_random: false,
+    };
+    let module: Arc<dyn OperatorModule> = Arc::new(Module(description, number));
+    Modules::from([(uid("count"), module)])
+}
+
+/// Parts that all histories share.
+struct Shared {
+    graph: Arc<JobGraph>,
+    plan: Arc<Plan>,
+    modules: Vec<Modules>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let graph = parse_job(JOB, "job.toml", Path::new("."), &Overrides::default());
+        let graph = graph.unwrap_or_else(|error| panic!("{error}")).0;
+        Self {
+            plan: Arc::new(Plan::new(&graph)),
+            graph: Arc::new(graph),
+            modules: (0..4).map(module).collect(),
+        }
+    }
+}
+
+/// An effect that runs beside the loop.
+#[derive(Debug)]
+enum Beside {
+    Join(RegionIndex),
+    Store(CheckpointId),
+    Record(CheckpointId),
+    Commit(CheckpointId),
+    RemoveOld,
+    RemoveSavepoint(CheckpointId),
+    Prepare(Wish),
+    Other,
+}
+
+/// A round as the world has seen it.
+#[derive(Debug)]
+struct Seen {
+    kind: SnapshotKind,
+    acked: BTreeSet<SubtaskId>,
+    durable: bool,
+    recorded: bool,
+    open: bool,
+}
+
+/// Everything around the protocol.
+struct World<'a> {
+    shared: &'a Shared,
+    random: Random,
+    life: Life,
+    at: Moment,
+    attempt: AttemptId,
+    version: u32,
+    modules: usize,
+    beside: Vec<Beside>,
+    /// Subtasks that run, and whether they have been told to end.
+    running: BTreeMap<SubtaskId, bool>,
+    ended: BTreeSet<SubtaskId>,
+    rounds: BTreeMap<CheckpointId, Seen>,
+    committed: Option<CheckpointId>,
+    requests: BTreeMap<RequestId, u32>,
+    status: JobStatus,
+    over: bool,
+    problems: Vec<String>,
+}
+
+fn snapshot(id: CheckpointId, subtask: SubtaskId) -> SubtaskSnapshot {
+    SubtaskSnapshot {
+        subtask,
+        id,
+        source: None,
+        keyed: vec![],
+        operator: vec![],
+        sinks: vec![],
+        watermarks: vec![],
+        finished: vec![],
+        align_ns: 0,
+        sync_ns: 0,
+        swap_ns: 0,
+        async_ns: 0,
+    }
+}
+
+fn stored() -> Stored {
+    Stored {
+        bytes: 1,
+        full_bytes: 1,
+        permit: CommitPermit::none(),
+        sink_states: SinkStates::new(),
+        subtasks: BTreeMap::new(),
+    }
+}
+
+impl<'a> World<'a> {
+    fn new(shared: &'a Shared, seed: u64, mistake: Option<Mistake>) -> Self {
+        let mut random = Random(seed);
+        let at = Moment {
+            now_ns: 1_000_000_000,
+            now_ms: 0,
+            random: random.next(),
+            to_be_removed: 0,
+        };
+        let facts = JobFacts {
+            graph: shared.graph.clone(),
+            plan: shared.plan.clone(),
+            job_id: JobId::from_bits(7),
+            attempt: AttemptId(1),
+            version: JobVersion(1),
+            lineage: vec![],
+            modules: shared.modules[0].clone(),
+        };
+        let settings = Settings {
+            savepoint_at_end: random.one_in(4).then(|| "end".to_owned()),
+            recovers: false,
+        };
+        let ready = Ready {
+            attempt: AttemptId(1),
+            version: JobVersion(1),
+            modules: shared.modules[0].clone(),
+            restored: None,
+            from: "the beginning".to_owned(),
+            lineage: vec![],
+            last_id: CheckpointId(0),
+            checkpoints: VecDeque::new(),
+            savepoints: BTreeSet::new(),
+            regions: shared.plan.region_indices().collect(),
+        };
+        let (mut life, effects) = Life::begin(settings, facts, ready, at);
+        life.planted = Planted::plant(mistake);
+        let mut world = Self {
+            shared,
+            random,
+            life,
+            at,
+            attempt: AttemptId(1),
+            version: 1,
+            modules: 0,
+            beside: vec![],
+            running: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            rounds: BTreeMap::new(),
+            committed: None,
+            requests: BTreeMap::new(),
+            status: JobStatus::Created,
+            over: false,
+            problems: vec![],
+        };
+        world.check_all(effects);
+        world
+    }
+
+    fn input(&mut self, input: Input) {
+        self.at.random = self.random.next();
+        let effects = self.life.handle(self.at, input);
+        self.check_all(effects);
+    }
+
+    fn check_all(&mut self, effects: Vec<Effect>) {
+        let launched = effects.iter().any(|effect| matches!(effect, Effect::Start { .. }));
+        let before: Vec<CheckpointId> = self.rounds.keys().copied().collect();
+        let mut located = vec![];
+        for effect in effects {
+            if let Effect::Store(store) = &effect {
+                located.push(store.round.id);
+            }
+            self.check(effect);
+        }
+        if launched {
+            let left = before.iter().filter(|id| self.rounds[id].open);
+            let left: Vec<String> = left.map(ToString::to_string).collect();
+            self.expect(left.is_empty(), || {
+                format!("rounds {left:?} were left behind by a failover")
+            });
+        }
+        for id in located {
+            self.input(Input::Located(id, format!("file:///{id}")));
+        }
+    }
+
+    fn expect(&mut self, holds: bool, problem: impl FnOnce() -> String) {
+        if !holds {
+            self.problems.push(problem());
+        }
+    }
+
+    fn preparing(&self) -> bool {
+        self.beside.iter().any(|beside| matches!(beside, Beside::Prepare(_)))
+    }
+
+    fn runs(&self, region: RegionIndex) -> bool {
+        let joining = |beside: &Beside| matches!(beside, Beside::Join(joining) if *joining == region);
+        let mut running = self.running.keys();
+        running.any(|subtask| self.shared.plan.region_of(*subtask) == Some(region)) || self.beside.iter().any(joining)
+    }
+
+    /// Checks an effect, and does it.
+    fn check(&mut self, effect: Effect) {
+        self.expect(!self.over, || format!("{effect:?} after the end"));
+        match effect {
+            Effect::Status(status) => {
+                let before = self.status;
+                self.expect(before.may_become(status), || format!("{status} follows {before}"));
+                self.status = status;
+            }
+            Effect::Answer(answer) => {
+                let count = self.requests.entry(answer.request).or_insert(100);
+                *count += 1;
+                let count = *count;
+                self.expect(count == 1, || {
+                    format!("request {:?} answered {count} times", answer.request)
+                });
+            }
+            Effect::Start { region, attempt, .. } => {
+                let runs = self.runs(region);
+                self.expect(!runs, || format!("{region:?} is started while it runs"));
+                self.attempt = attempt;
+                for subtask in self.shared.plan.subtasks_of(region) {
+                    self.running.insert(subtask, false);
+                    self.ended.remove(&subtask);
+                }
+            }
+            Effect::Stop(region) => {
+                for (subtask, told) in &mut self.running {
+                    *told |= self.shared.plan.region_of(*subtask) == Some(region);
+                }
+            }
+            Effect::Broadcast(told) => self.told(told),
+            Effect::Join(region) => {
+                let runs = self.runs(region);
+                self.expect(!runs, || format!("{region:?} is joined while it runs"));
+                self.beside.push(Beside::Join(region));
+            }
+            Effect::Begin(begin) => self.begun(begin.id, begin.kind),
+            Effect::Store(store) => {
+                let (id, all) = (store.round.id, self.shared.plan.subtasks().count());
+                let acked = self.rounds[&id].acked.len();
+                self.expect(acked == all, || format!("{id} is stored with {acked} of {all} parts"));
+                self.beside.push(Beside::Store(id));
+            }
+            Effect::RecordVersion { id, .. } => {
+                let durable = self.rounds[&id].durable;
+                self.expect(durable, || {
+                    format!("a version is recorded before its snapshot {id} is durable")
+                });
+                self.beside.push(Beside::Record(id));
+            }
+            Effect::Commit(id, _) => self.committing(id),
+            Effect::Confirm(id) => {
+                let durable = self.rounds[&id].durable;
+                self.expect(durable, || format!("{id} counts before it is durable"));
+            }
+            Effect::ForgetSavepoint(id) => {
+                let later = self.committed > Some(id);
+                self.expect(later, || {
+                    format!("savepoint {id} is forgotten before its output is committed")
+                });
+                self.beside.push(Beside::Other);
+            }
+            Effect::Close(id) => {
+                let seen = self.rounds.get_mut(&id).expect("it had begun");
+                let was_open = std::mem::take(&mut seen.open);
+                self.expect(was_open, || format!("{id} is closed twice"));
+            }
+            Effect::Prepare(wish) => {
+                let beside = format!("{:?}", self.beside);
+                self.expect(self.beside.is_empty(), || {
+                    format!("an attempt is prepared beside {beside}")
+                });
+                let running: Vec<_> = wish.regions.iter().filter(|region| self.runs(**region)).collect();
+                let running = format!("{running:?}");
+                self.expect(running == "[]", || {
+                    format!("an attempt is prepared while {running} run")
+                });
+                self.beside.push(Beside::Prepare(wish));
+            }
+            Effect::RemoveOld => self.beside.push(Beside::RemoveOld),
+            Effect::RemoveSavepoint(id) => self.beside.push(Beside::RemoveSavepoint(id)),
+            Effect::NoteCommitted(_) | Effect::MergeLong | Effect::GiveUp(_) => self.beside.push(Beside::Other),
+            Effect::End(status) => self.end(status),
+            Effect::Show(Shown::Failed(failure)) => {
+                self.expect(!failure.to_string().is_empty(), || {
+                    "a failure without a text".to_owned()
+                });
+            }
+            Effect::Show(_)
+            | Effect::Log(..)
+            | Effect::Trigger(..)
+            | Effect::KeepModules(_)
+            | Effect::Expire(_)
+            | Effect::EndMerging
+            | Effect::Careful(_) => {}
+        }
+    }
+
+    fn told(&mut self, told: Told) {
+        match told {
+            Told::Terminate => self.running.values_mut().for_each(|told| *told = true),
+            Told::Completed { id, committed: true } => {
+                let is = self.committed >= Some(id);
+                self.expect(is, || format!("{id} is said to be committed, and is not"));
+            }
+            Told::Completed { .. } | Told::Aborted(_) | Told::Drain => {}
+        }
+    }
+
+    fn begun(&mut self, id: CheckpointId, kind: SnapshotKind) {
+        let last = self.rounds.keys().next_back().copied();
+        self.expect(last < Some(id), || format!("{id} follows {last:?}"));
+        let open: Vec<SnapshotKind> = self
+            .rounds
+            .values()
+            .filter(|seen| seen.open)
+            .map(|seen| seen.kind)
+            .collect();
+        let alone = kind != SnapshotKind::Checkpoint || open.iter().any(|kind| *kind != SnapshotKind::Checkpoint);
+        let allowed = if alone { 1 } else { 2 };
+        self.expect(open.len() < allowed, || format!("{kind} {id} begins beside {open:?}"));
+        let (status, preparing) = (self.status, self.preparing());
+        self.expect(status == JobStatus::Running && !preparing, || {
+            format!("{kind} {id} begins while the job is {status}")
+        });
+        let seen = Seen {
+            kind,
+            acked: BTreeSet::new(),
+            durable: false,
+            recorded: false,
+            open: true,
+        };
+        self.rounds.insert(id, seen);
+    }
+
+    fn committing(&mut self, id: CheckpointId) {
+        let seen = &self.rounds[&id];
+        let (kind, durable, recorded) = (seen.kind, seen.durable, seen.recorded);
+        self.expect(durable, || format!("{id} is committed before it is durable"));
+        self.expect(kind.commits(), || format!("{kind} {id} is committed"));
+        self.expect(kind != SnapshotKind::Upgrade || recorded, || {
+            format!("upgrade {id} is committed before its version is recorded")
+        });
+        let committed = self.committed;
+        self.expect(committed < Some(id), || {
+            format!("{id} is committed after {committed:?}")
+        });
+        let another = self
+            .beside
+            .iter()
+            .any(|beside| matches!(beside, Beside::Commit(_) | Beside::Prepare(_)));
+        self.expect(!another, || {
+            format!("{id} is committed beside another commit or attempt")
+        });
+        self.beside.push(Beside::Commit(id));
+    }
+
+    fn end(&mut self, status: JobStatus) {
+        self.over = true;
+        let beside = format!("{:?}", self.beside);
+        self.expect(self.beside.is_empty(), || format!("the job ends beside {beside}"));
+        let running = self.running.len();
+        self.expect(running == 0, || format!("the job ends while {running} subtasks run"));
+        let open: Vec<&CheckpointId> = self
+            .rounds
+            .iter()
+            .filter(|(_, seen)| seen.open)
+            .map(|(id, _)| id)
+            .collect();
+        let open = format!("{open:?}");
+        self.expect(open == "[]", || format!("the job ends with rounds {open}"));
+        let unanswered: Vec<_> = self.requests.iter().filter(|(_, count)| **count == 0).collect();
+        let unanswered = format!("{unanswered:?}");
+        self.expect(unanswered == "[]", || {
+            format!("requests {unanswered} are never answered")
+        });
+        let before = self.status;
+        self.expect(before.may_become(status), || format!("{status} follows {before}"));
+    }
+
+    /// Something happens.
+    fn step(&mut self) {
+        match self.random.below(20) {
+            0 => self.request(),
+            1 if self.random.one_in(3) => self.fail_a_subtask(),
+            2 => self.pass(1 + self.random.0 % 3_000_000_000),
+            3 if self.random.one_in(8) => self.input(Input::Cancel),
+            4 if self.random.one_in(12) => self.input(Input::Suspend),
+            5 => self.end_a_subtask(),
+            6 => self.report_something_old(),
+            7 => self.pass(1_000_000_000),
+            8..=12 => self.answer_one(false),
+            _ => self.acknowledge_one(),
+        }
+    }
+
+    fn pass(&mut self, ns: u64) {
+        self.at.now_ns += ns;
+        self.at.now_ms += (ns / 1_000_000) as i64;
+        self.at.to_be_removed = self.random.below(4);
+        self.input(Input::Tick);
+    }
+
+    fn request(&mut self) {
+        let id = RequestId(self.requests.len() as u64);
+        self.requests.insert(id, 0);
+        let target = SavepointTarget {
+            dir: "savepoints".to_owned(),
+            layout: Layout::Canonical,
+        };
+        let request = match self.random.below(6) {
+            0 | 1 => SnapshotRequest::Savepoint(target),
+            2 => SnapshotRequest::Stop { target, drain: false },
+            3 => SnapshotRequest::Stop { target, drain: true },
+            _ => {
+                let number = self.random.below(self.shared.modules.len());
+                SnapshotRequest::Upgrade(SwapRequest {
+                    set: SwapSet::default(),
+                    modules: self.shared.modules[number].clone(),
+                })
+            }
+        };
+        self.input(Input::Asked(id, request));
+    }
+
+    fn a_subtask(&mut self) -> Option<SubtaskId> {
+        let running: Vec<SubtaskId> = self.running.keys().copied().collect();
+        self.random.pick(&running)
+    }
+
+    fn fail_a_subtask(&mut self) {
+        let Some(subtask) = self.a_subtask() else { return };
+        self.running.remove(&subtask);
+        let of = self.shared.plan.uids(subtask)[0].clone();
+        let cause = if self.random.one_in(4) {
+            Cause::Guest(GuestError::InvalidOutcome { what: "x".into() })
+        } else {
+            Cause::Panic("x".to_owned())
+        };
+        let failure = SubtaskFailure::new(of, subtask.index, "process", cause);
+        self.input(Input::Event(self.attempt, Event::Failed(Box::new(failure))));
+    }
+
+    fn end_a_subtask(&mut self) {
+        let Some(subtask) = self.a_subtask() else { return };
+        if self.running[&subtask] {
+            self.running.remove(&subtask);
+            self.input(Input::Event(self.attempt, Event::Finished(subtask)));
+        } else if self.shared.plan.reads(subtask) && self.random.one_in(2) {
+            self.input(Input::Event(self.attempt, Event::Exhausted(subtask)));
+        } else if self.ended.insert(subtask) {
+            self.input(Input::Event(self.attempt, Event::Ended(subtask)));
+        }
+    }
+
+    fn report_something_old(&mut self) {
+        let Some(subtask) = self.a_subtask() else { return };
+        let old = AttemptId(self.attempt.0.saturating_sub(1));
+        let event = match self.random.below(3) {
+            0 => Event::Finished(subtask),
+            1 => Event::SwapGap(SwapGap {
+                uid: uid("count"),
+                index: 0,
+                id: CheckpointId(1),
+                gap_ns: 1,
+                usual_ns: 1,
+            }),
+            _ => Event::Ended(subtask),
+        };
+        self.input(Input::Event(old, event));
+    }
+
+    fn acknowledge_one(&mut self) {
+        let open: Vec<CheckpointId> = self
+            .rounds
+            .iter()
+            .filter(|(_, seen)| seen.open)
+            .map(|(id, _)| *id)
+            .collect();
+        let (Some(id), Some(subtask)) = (self.random.pick(&open), self.a_subtask()) else {
+            return;
+        };
+        self.acknowledge(id, subtask);
+    }
+
+    fn acknowledge(&mut self, id: CheckpointId, subtask: SubtaskId) {
+        self.rounds.get_mut(&id).expect("it began").acked.insert(subtask);
+        let event = Event::Snapshot(Box::new(snapshot(id, subtask)));
+        self.input(Input::Event(self.attempt, event));
+    }
+
+    /// Answers an effect that runs beside the loop; well, where the world is benign.
+    fn answer_one(&mut self, benign: bool) {
+        if self.beside.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.beside.len());
+        let fails = !benign && self.random.one_in(3);
+        let input = match self.beside.swap_remove(at) {
+            Beside::Join(region) => Input::Joined(region),
+            Beside::Store(id) => Input::Stored(id, self.store(id, fails)),
+            Beside::Record(id) => {
+                let may_pass = self.random.one_in(2);
+                let message = "the store failed".to_owned();
+                // A put whose answer was lost may have happened.
+                if !fails || (may_pass && self.random.one_in(2)) {
+                    self.version += 1;
+                }
+                self.rounds.get_mut(&id).expect("it began").recorded = !fails;
+                let failure = RecordFailure { message, may_pass };
+                Input::Recorded(id, if fails { Err(failure) } else { Ok(()) })
+            }
+            Beside::Commit(id) => {
+                let failure = CommitFailure {
+                    uid: uid("x"),
+                    message: "a full disk".to_owned(),
+                    may_pass: self.random.one_in(2),
+                };
+                if !fails {
+                    self.committed = Some(id);
+                }
+                let something = self.random.one_in(2);
+                Input::Committed(id, if fails { Err(failure) } else { Ok(something) })
+            }
+            Beside::RemoveOld => Input::OldRemoved,
+            Beside::RemoveSavepoint(id) if fails => Input::StillThere(id),
+            Beside::RemoveSavepoint(_) | Beside::Other => Input::Noted,
+            Beside::Prepare(wish) => Input::Prepared(self.prepare(wish, fails)),
+        };
+        self.input(input);
+    }
+
+    fn store(&mut self, id: CheckpointId, fails: bool) -> StoreOutcome {
+        let why = "the store failed".to_owned();
+        if fails {
+            return match self.random.below(4) {
+                0 => StoreOutcome::NotBegun(why),
+                1 => StoreOutcome::Unclear(why),
+                2 => StoreOutcome::Failed {
+                    why,
+                    at_fault: Some(uid("count")),
+                },
+                _ => StoreOutcome::Failed { why, at_fault: None },
+            };
+        }
+        self.rounds.get_mut(&id).expect("it began").durable = true;
+        StoreOutcome::Durable(Box::new(stored()))
+    }
+
+    fn prepare(&mut self, wish: Wish, fails: bool) -> Result<Next, PrepareFailure> {
+        if fails {
+            return Err(PrepareFailure {
+                error: JobError::failed("the store failed"),
+                may_pass: self.random.one_in(2),
+            });
+        }
+        let durable = self
+            .rounds
+            .iter()
+            .filter(|(_, seen)| seen.durable && seen.kind.commits());
+        let newest = durable.map(|(id, seen)| (*id, seen.kind)).next_back();
+        if let Some((id, SnapshotKind::Stop | SnapshotKind::EndOfInput)) = newest {
+            self.committed = Some(id);
+            return Ok(Next::Over(Box::new(Over {
+                checkpoint_id: id,
+                savepoint: None,
+                sink_states: SinkStates::new(),
+            })));
+        }
+        let restored = newest.map(|(id, _)| id);
+        self.committed = restored;
+        Ok(Next::Run(Box::new(Ready {
+            attempt: AttemptId(wish.after.0 + 1),
+            version: JobVersion(self.version),
+            modules: self.shared.modules[self.modules].clone(),
+            restored,
+            from: "a checkpoint".to_owned(),
+            lineage: vec![],
+            last_id: wish.last_id,
+            checkpoints: restored.into_iter().collect(),
+            savepoints: BTreeSet::new(),
+            regions: wish.regions,
+        })))
+    }
+
+    /// The world becomes benign: input ends, or the job is cancelled. It must end.
+    fn settle(&mut self) {
+        if self.random.one_in(2) {
+            self.input(Input::Cancel);
+        }
+        for _ in 0..400 {
+            if self.over || !self.problems.is_empty() {
+                return;
+            }
+            while !self.beside.is_empty() && self.problems.is_empty() {
+                self.answer_one(true);
+            }
+            let running: Vec<(SubtaskId, bool)> = self.running.iter().map(|(id, told)| (*id, *told)).collect();
+            for (subtask, told) in running {
+                if told {
+                    self.running.remove(&subtask);
+                    self.input(Input::Event(self.attempt, Event::Finished(subtask)));
+                } else if self.ended.insert(subtask) {
+                    self.input(Input::Event(self.attempt, Event::Ended(subtask)));
+                } else if let Some((id, _)) = self.rounds.iter().find(|(_, seen)| seen.open) {
+                    let id = *id;
+                    self.acknowledge(id, subtask);
+                }
+            }
+            self.pass(1_000_000_000);
+        }
+        let (status, beside) = (self.status, format!("{:?}", self.beside));
+        self.problems
+            .push(format!("the job does not end: it is {status}, beside {beside}"));
+    }
+}
+
+/// Plays a history, and gives what is wrong with it.
+fn play(shared: &Shared, seed: u64, mistake: Option<Mistake>) -> Vec<String> {
+    let mut world = World::new(shared, seed, mistake);
+    let steps = 4 + world.random.below(40);
+    for _ in 0..steps {
+        if world.over || !world.problems.is_empty() {
+            break;
+        }
+        world.step();
+    }
+    world.settle();
+    world.problems
+}
+
+#[test]
+fn every_history_keeps_the_properties() {
+    let shared = Shared::new();
+    let next = AtomicU64::new(0);
+    let found = std::sync::Mutex::new(vec![]);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let first = next.fetch_add(500, Ordering::Relaxed);
+                    if first >= HISTORIES {
+                        return;
+                    }
+                    for seed in first..first + 500 {
+                        let problems = play(&shared, seed, None);
+                        if !problems.is_empty() {
+                            found.lock().expect("not poisoned").push((seed, problems));
+                            next.store(HISTORIES, Ordering::Relaxed);
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let found = found.into_inner().expect("not poisoned");
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// Each planted fault, and words of the property that it breaks.
+const PLANTED: [(Mistake, &str); 11] = [
+    (Mistake::CommitBeforeDurable, "is committed before it is durable"),
+    (Mistake::CommitOutOfOrder, "is committed after"),
+    (Mistake::StoreBeforeAcknowledged, "is stored with"),
+    (Mistake::CheckpointBesideUpgrade, "begins beside"),
+    (Mistake::AnswerTwice, "answered 2 times"),
+    (Mistake::DropWaiting, "are never answered"),
+    (Mistake::KeepRoundOverFailover, "left behind by a failover"),
+    (Mistake::PrepareWhileStoring, "an attempt is prepared beside"),
+    (Mistake::NeverJoin, "the job does not end"),
+    (Mistake::EndWhileBusy, "the job ends beside"),
+    (
+        Mistake::VersionBeforeSnapshot,
+        "a version is recorded before its snapshot",
+    ),
+];
+
+#[test]
+fn each_planted_mistake_turns_its_property_red() {
+    let shared = Shared::new();
+    for (mistake, words) in PLANTED {
+        let red = (0..TO_FIND).find_map(|seed| {
+            let problems = play(&shared, seed, Some(mistake));
+            let is_it = problems.iter().any(|problem| problem.contains(words));
+            is_it.then_some(seed)
+        });
+        assert!(red.is_some(), "{mistake:?} is not noticed in {TO_FIND} histories");
+    }
+}

@@ -1,0 +1,140 @@
+//! The writes behind a round, beside the control loop: its files, its records, the version that an upgrade makes.
+
+use regraft_model::id::{CheckpointId, JobVersion};
+use regraft_model::snapshot::SnapshotKind;
+
+use super::attempt::digests;
+use super::job::Job;
+use super::life::effect::StoreOutcome;
+use super::records::{RecordError, SavepointRecord, VersionRecord};
+use crate::checkpoint::round::Acknowledged;
+use crate::checkpoint::store::{JobFacts, StoreAs, store};
+use crate::dataflow::operator::Modules;
+use crate::savepoint::metadata::{Owner, Trigger};
+use crate::savepoint::permit::Handles;
+use crate::savepoint::rows::Layout;
+use crate::storage::{Storage, StoreError, paths};
+
+/// Writes a checkpoint. Files of one that fails are removed again.
+pub(super) async fn store_checkpoint(job: &Job, round: Acknowledged, facts: &JobFacts, now_ms: i64) -> StoreOutcome {
+    let how = StoreAs {
+        layout: Layout::Native,
+        trigger: trigger(round.kind),
+        owner: Owner::Host,
+        completed_ms: now_ms,
+    };
+    match job.checkpoints.store(round, facts, how).await {
+        Ok(stored) => StoreOutcome::Durable(Box::new(stored)),
+        Err(error) => StoreOutcome::Failed {
+            why: error.to_string(),
+            at_fault: error.at_fault().cloned(),
+        },
+    }
+}
+
+/// Writes a savepoint, and its record first: so an attempt that goes on with the job keeps the output that the savepoint
+/// names, and knows of one that ends the job.
+pub(super) async fn store_savepoint(
+    job: &Job,
+    round: Acknowledged,
+    facts: &JobFacts,
+    target: &Storage,
+    layout: Layout,
+    now_ms: i64,
+) -> StoreOutcome {
+    let how = StoreAs {
+        layout,
+        trigger: trigger(round.kind),
+        owner: Owner::User,
+        completed_ms: now_ms,
+    };
+    let mut handles = Handles::new();
+    for (uid, snapshot) in round.snapshots.iter().flat_map(|part| &part.sinks) {
+        let of_sink = handles.entry(uid.clone()).or_default();
+        of_sink.extend(snapshot.handles.iter().cloned());
+    }
+    let mut record = SavepointRecord {
+        checkpoint_id: round.id,
+        attempt: facts.attempt,
+        kind: round.kind,
+        path: target.url(),
+        handles,
+        complete: false,
+    };
+    let (why, at_fault) = match job.directory.write_savepoint(&record).await {
+        Err(error) => {
+            let why = format!("it cannot be written down in the checkpoint directory: {error}");
+            (why, None)
+        }
+        Ok(()) => match store(&*job.host.environment, round, facts, target, how).await {
+            Err(error) => (error.to_string(), error.at_fault().cloned()),
+            Ok(stored) => {
+                record.complete = true;
+                if let Err(error) = job.directory.write_savepoint(&record).await {
+                    tracing::warn!("a savepoint could not be marked as complete: {error}");
+                }
+                return StoreOutcome::Durable(Box::new(stored));
+            }
+        },
+    };
+    // Complete or not: the requester is told that there is none.
+    let removed = async {
+        remove(target).await?;
+        job.directory.forget_savepoint(record.checkpoint_id).await
+    };
+    match removed.await {
+        Ok(()) => StoreOutcome::Failed { why, at_fault },
+        Err(error) => {
+            tracing::warn!("files of a failed savepoint could not be removed: {error}");
+            StoreOutcome::Unclear(why)
+        }
+    }
+}
+
+/// Removes the files and the record of a savepoint that is said to have failed.
+///
+/// # Errors
+/// [`RecordError`]; it can be tried again.
+pub(super) async fn remove_savepoint(job: &Job, id: CheckpointId, target: &Storage) -> Result<(), RecordError> {
+    job.directory.doubt_savepoint(id).await?;
+    remove(target).await?;
+    Ok(job.directory.forget_savepoint(id).await?)
+}
+
+/// Makes the modules of a durable upgrade the job's: a record that is created, never overwritten.
+///
+/// # Errors
+/// [`RecordError`]; the record may be there all the same where it may pass.
+pub(super) async fn record_version(
+    job: &Job,
+    id: CheckpointId,
+    version: JobVersion,
+    modules: &Modules,
+    new: &Modules,
+) -> Result<(), RecordError> {
+    let record = VersionRecord {
+        version,
+        checkpoint_id: Some(id),
+        modules: digests(modules),
+        nonce: format!("{:032x}", job.host.environment.random()),
+    };
+    job.checkpoints.keep_modules(new.values().map(|new| &**new)).await?;
+    job.directory.create_version(&record).await
+}
+
+/// Removes the files of a snapshot that is said to have failed; should it be complete after all, it is not any more from the
+/// first step on.
+async fn remove(target: &Storage) -> Result<(), StoreError> {
+    target.delete_durably(paths::METADATA).await?;
+    target.delete_prefix("").await
+}
+
+const fn trigger(kind: SnapshotKind) -> Trigger {
+    match kind {
+        SnapshotKind::Checkpoint => Trigger::Periodic,
+        SnapshotKind::Savepoint => Trigger::Manual,
+        SnapshotKind::Stop => Trigger::Stop,
+        SnapshotKind::EndOfInput => Trigger::EndOfInput,
+        SnapshotKind::Upgrade => Trigger::Upgrade,
+    }
+}
