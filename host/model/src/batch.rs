@@ -1,7 +1,9 @@
-//! Records as columns: the one place where they are laid out.
+//! Batches of records, laid out as columns.
 //!
-//! A batch has no per-record allocation. Keys are a column of their own with an index per record, so that records of the
-//! same key share it, and carry their hash once it has been computed.
+//! Their layout is defined here and nowhere else.
+//! A batch allocates nothing per record.
+//! Keys are a column of their own with one index per record, so records with the same key share its bytes.
+//! The key column carries the hash of each key once it has been computed.
 
 use std::ops::Range;
 
@@ -9,31 +11,34 @@ use crate::key_group::hash32;
 use crate::origin::Origin;
 use crate::time::{EventTime, NO_TIMESTAMP};
 
-/// A column of byte strings: all bytes, and the end offset of each item.
+/// A column of byte strings: the concatenated bytes, and the end offset of each item.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BytesColumn {
-    /// All items, one after the other.
+    /// All items, concatenated.
     pub data: Vec<u8>,
-    /// Where each item ends in `data`.
+    /// End offset of each item in `data`.
     pub ends: Vec<u32>,
 }
 
 impl BytesColumn {
-    /// The number of items.
+    /// Returns the number of items.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if the column has no items.
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// Where item `i` is in the data.
+    /// Returns the byte range of item `i` in `data`.
+    ///
+    /// # Panics
+    /// Panics if `i` is not less than [`BytesColumn::len`].
     #[must_use]
     #[inline]
     pub fn range(&self, i: usize) -> Range<usize> {
@@ -41,7 +46,10 @@ impl BytesColumn {
         start..self.ends[i] as usize
     }
 
-    /// Item `i`. Panics where there is none.
+    /// Returns item `i`.
+    ///
+    /// # Panics
+    /// Panics if `i` is not less than [`BytesColumn::len`].
     #[must_use]
     #[inline]
     pub fn get(&self, i: usize) -> &[u8] {
@@ -55,38 +63,38 @@ impl BytesColumn {
         self.ends.push(self.data.len() as u32);
     }
 
-    /// Appends all items of another column.
+    /// Appends all items of `other`.
     pub fn extend(&mut self, other: &Self) {
         let base = self.data.len() as u32;
         self.data.extend_from_slice(&other.data);
         self.ends.extend(other.ends.iter().map(|end| base + end));
     }
 
-    /// Removes everything and keeps the memory.
+    /// Removes all items and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.data.clear();
         self.ends.clear();
     }
 
-    /// All items in order.
+    /// Iterates over the items in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).map(|i| self.get(i))
     }
 
-    /// Takes a column from outside.
+    /// Builds a column from data of outside the host, after checking it with [`check_ends`].
     ///
     /// # Errors
-    /// Says what is wrong where the ends do not describe the data.
+    /// Returns the message of [`check_ends`] if `ends` does not describe `data`.
     pub fn checked(data: Vec<u8>, ends: Vec<u32>) -> Result<Self, String> {
         check_ends(data.len(), &ends)?;
         Ok(Self { data, ends })
     }
 }
 
-/// Checks that ends never decrease and that the last one is the length of the data.
+/// Checks that end offsets never decrease and that the last one equals the length of the data.
 ///
 /// # Errors
-/// Says which entry is wrong, what was expected and what was found.
+/// Returns a message that names the wrong entry, with the expected and the actual value.
 pub fn check_ends(data_len: usize, ends: &[u32]) -> Result<(), String> {
     let mut previous = 0;
     let mut ordered = true;
@@ -113,16 +121,16 @@ pub fn check_ends(data_len: usize, ends: &[u32]) -> Result<(), String> {
 /// The keys of a batch's records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// The keys; distinct where the batch has been grouped.
+    /// The keys, each one once if the batch has been grouped by key.
     pub column: BytesColumn,
-    /// The hash of each of them; empty: not computed yet.
+    /// [`hash32`] of each key in `column`; empty if not computed yet.
     pub hashes: Vec<u32>,
-    /// For each record the index of its key; empty: record `i` has key `i`.
+    /// For each record the index of its key in `column`; empty if record `i` has key `i`.
     pub index: Vec<u32>,
 }
 
 impl Keys {
-    /// Computes the hashes where that has not been done.
+    /// Computes the hashes unless they are there already.
     pub fn ensure_hashes(&mut self) {
         if self.hashes.len() != self.column.len() {
             self.hashes.clear();
@@ -130,7 +138,7 @@ impl Keys {
         }
     }
 
-    /// The position in the column of record `i`'s key.
+    /// Returns the index in `column` of the key of record `i`.
     #[must_use]
     #[inline]
     pub fn at(&self, i: usize) -> usize {
@@ -141,7 +149,7 @@ impl Keys {
         }
     }
 
-    /// Whether records have keys at all.
+    /// Returns true if the records have no keys.
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.column.is_empty()
@@ -151,32 +159,32 @@ impl Keys {
 /// Records in order, as columns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Their keys; none for records without.
+    /// Keys of the records; empty if they have none.
     pub keys: Keys,
-    /// Their values; its length is the number of records.
+    /// Values of the records; its length is the number of records.
     pub values: BytesColumn,
-    /// Their event times; empty: none has one.
+    /// Event times of the records; empty if none of them has one.
     pub timestamps: Vec<EventTime>,
-    /// Where they came from, as far as that is known.
+    /// Source positions of the records; `None` if no position is known.
     pub origin: Option<Origin>,
 }
 
 impl Batch {
-    /// The number of records.
+    /// Returns the number of records.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
         self.values.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if the batch has no records.
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
-    /// The key of record `i`; empty where records have none.
+    /// Returns the key of record `i`; empty if the records have no keys.
     #[must_use]
     pub fn key(&self, i: usize) -> &[u8] {
         if self.keys.is_none() {
@@ -186,7 +194,7 @@ impl Batch {
         }
     }
 
-    /// The timestamp of record `i`.
+    /// Returns the event time of record `i`; [`NO_TIMESTAMP`] if it has none.
     #[must_use]
     #[inline]
     pub fn timestamp(&self, i: usize) -> EventTime {
@@ -197,7 +205,7 @@ impl Batch {
         }
     }
 
-    /// About how many bytes it holds.
+    /// Returns the approximate size of the batch in memory, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.keys.column.data.len()
@@ -210,7 +218,9 @@ impl Batch {
             + self.origin.as_ref().map_or(0, Origin::bytes)
     }
 
-    /// Appends the records of another batch. Both must have keys, or neither.
+    /// Appends the records of `other`.
+    ///
+    /// Either both batches have keys, or neither has.
     pub fn append(&mut self, other: Self) {
         if self.is_empty() {
             *self = other;
@@ -246,7 +256,9 @@ impl Batch {
         self.values.extend(&other.values);
     }
 
-    /// The records `range` as a batch of their own. The key column is cut down to what they use.
+    /// Copies the records in `range` into a new batch.
+    ///
+    /// Its key column has one entry per record, and nothing of records outside the range.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         let mut part = Self::default();

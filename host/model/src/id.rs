@@ -1,36 +1,38 @@
-//! Newtypes for every id and index, checked where they are made.
+//! Newtypes for ids and indices, validated on construction.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The user's stable name of an operator, source or sink: the only tie between it and its state.
+/// The stable name that the user gives to an operator, source or sink, and the only thing that ties it to its state.
 ///
-/// `[A-Za-z_][A-Za-z0-9_-]{0,62}`, and none of the job file's own table names.
+/// Matches `[A-Za-z_][A-Za-z0-9_-]{0,62}` and is none of [`RESERVED_UIDS`].
+/// Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct OperatorUid(std::sync::Arc<str>);
 
-/// Names that `--set NAME.key=V` reads as a table of the job file, so no uid may have them.
+/// Words that are never uids, because `--set NAME.key=V` takes them for a table of the job file.
 pub const RESERVED_UIDS: [&str; 4] = ["checkpoint", "savepoint", "state", "restart"];
 
-/// Why a text is no uid.
+/// A text that is not a valid uid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UidError {
-    /// It has characters, or a length, that a uid must not have.
+    /// The text has a character or a length that a uid cannot have.
     #[error("{0:?} is not a uid: expected a letter or '_', then up to 62 letters, digits, '_' or '-'")]
     Malformed(String),
-    /// It is the name of a table of the job file.
+    /// The text is one of [`RESERVED_UIDS`].
     #[error("{0:?} cannot be a uid: it is the name of a table of the job file; choose another")]
     Reserved(String),
 }
 
 impl OperatorUid {
-    /// Checks and takes a uid.
+    /// Validates a uid.
     ///
     /// # Errors
-    /// See [`UidError`].
+    /// - [`UidError::Malformed`] if `text` does not match the pattern of a uid.
+    /// - [`UidError::Reserved`] if it is one of [`RESERVED_UIDS`].
     pub fn new(text: &str) -> Result<Self, UidError> {
         let mut bytes = text.bytes();
         let head_ok = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
@@ -44,7 +46,7 @@ impl OperatorUid {
         Ok(Self(text.into()))
     }
 
-    /// The uid as text.
+    /// Returns the uid as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -70,19 +72,21 @@ impl From<OperatorUid> for String {
     }
 }
 
-/// The identity of one run of a job: 32 hex digits. A restore makes a new one; upgrade and recovery keep it.
+/// The identity of a job, printed as 32 hex digits.
+///
+/// A job that is started from a savepoint gets a new id; upgrade and recovery keep it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct JobId(u128);
 
 impl JobId {
-    /// Makes an id of 128 given bits (random ones, in a host).
+    /// Makes an id from 128 bits, which in a host are random.
     #[must_use]
     pub const fn from_bits(bits: u128) -> Self {
         Self(bits)
     }
 
-    /// The first six hex digits, as in the names of savepoints and parts.
+    /// Returns the first six hex digits, as used in the names of savepoints and parts.
     #[must_use]
     pub fn short(self) -> String {
         self.to_string()[..6].to_owned()
@@ -140,24 +144,24 @@ macro_rules! number {
 }
 
 number! {
-    /// The number of a checkpoint or savepoint round of a job, from 1. It goes on after a restore.
+    /// Number of a checkpoint or savepoint within a job, from 1; the numbering continues after a restore.
     CheckpointId(u64)
 }
 number! {
-    /// One parallel instance of a chain, from 0.
+    /// Index of a parallel instance of a chain, from 0.
     SubtaskIndex(u32)
 }
 number! {
-    /// How often a job has been (re)started with the same JobID, from 1. Part of every path a subtask writes to.
+    /// Number of an attempt to run a job under the same JobID, from 1. Part of the name of every pending output part.
     AttemptId(u32)
 }
 number! {
-    /// Which modules a job runs: 1 at the start, one more with every upgrade.
+    /// Version of a job, which names the modules it runs: 1 at its start, incremented by every upgrade.
     JobVersion(u32)
 }
 
 impl CheckpointId {
-    /// The id after this one.
+    /// Returns the id that follows this one.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)

@@ -1,39 +1,42 @@
-//! Key → hash → key group → subtask.
+//! Assignment of keys to subtasks: key → hash → key group → subtask.
 //!
-//! The same arithmetic as Flink's `KeyGroupRangeAssignment` and `MathUtils.murmurHash`, so that another engine that takes
-//! key groups can take over our state. The vectors in the tests were computed with Flink 2.3.0.
+//! The arithmetic is that of Flink's `KeyGroupRangeAssignment` and `MathUtils.murmurHash`, so that another engine with
+//! key groups can take over our state.
+//! The test vectors were computed with Flink 2.3.0.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The greatest max parallelism: key groups are numbered in 16 bits.
+/// Upper bound of the max parallelism. Key groups are numbered in 16 bits; the bound is Flink's.
 pub const MAX_PARALLELISM_MAX: u32 = 32_768;
 
-/// The default max parallelism.
+/// Default max parallelism.
 pub const MAX_PARALLELISM_DEFAULT: u32 = 128;
 
-/// The smallest unit of keyed state that moves when a job is rescaled; `0..max_parallelism`.
+/// A key group, from 0 to `max_parallelism - 1`: the smallest unit of keyed state that moves when a job is rescaled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyGroup(pub u16);
 
-/// The key groups `first..=last` of one subtask.
+/// A range of key groups, inclusive at both ends, such as the one that a subtask owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyGroupRange {
-    /// The first key group.
+    /// First key group.
     pub first: u16,
-    /// The last key group, inclusive.
+    /// Last key group, inclusive.
     pub last: u16,
 }
 
-/// The low 32 bits of XXH3-64 (seed 0) over the key's bytes. Signed in Flink's arithmetic; the bits are the same.
+/// Returns the low 32 bits of the XXH3-64 hash (seed 0) of the key's bytes.
+///
+/// Flink's arithmetic reads them as a signed number; the bits are the same.
 #[must_use]
 #[inline]
 pub fn hash32(key: &[u8]) -> u32 {
     xxh3_64(key) as u32
 }
 
-/// Flink's `MathUtils.murmurHash`: never negative.
+/// Mixes the bits of a hash as Flink's `MathUtils.murmurHash` does; the result is never negative as an `i32`.
 #[must_use]
 #[inline]
 pub fn murmur(code: u32) -> u32 {
@@ -55,12 +58,12 @@ pub fn murmur(code: u32) -> u32 {
     }
 }
 
-/// The key group of a key's hash.
+/// Returns the key group of a key, given its hash.
 #[must_use]
 #[inline]
 pub fn key_group(hash: u32, max_parallelism: u32) -> KeyGroup {
     let m = murmur(hash);
-    // A division by a variable costs more than everything else here; the default is a power of two.
+    // A division by a variable costs more than the rest of this function, and the default is a power of two.
     let group = if max_parallelism.is_power_of_two() {
         m & (max_parallelism - 1)
     } else {
@@ -69,14 +72,16 @@ pub fn key_group(hash: u32, max_parallelism: u32) -> KeyGroup {
     KeyGroup(group as u16)
 }
 
-/// The subtask that owns a key group.
+/// Returns the index of the subtask that owns a key group.
 #[must_use]
 #[inline]
 pub fn subtask_of(group: KeyGroup, parallelism: u32, max_parallelism: u32) -> u32 {
     u32::from(group.0) * parallelism / max_parallelism
 }
 
-/// The key groups of one subtask. `parallelism` must be between 1 and `max_parallelism`.
+/// Returns the key groups that a subtask owns.
+///
+/// `parallelism` must be between 1 and `max_parallelism`, and `subtask` less than `parallelism`.
 #[must_use]
 pub fn range_of(subtask: u32, parallelism: u32, max_parallelism: u32) -> KeyGroupRange {
     let first = (u64::from(subtask) * u64::from(max_parallelism)).div_ceil(u64::from(parallelism));
@@ -88,27 +93,27 @@ pub fn range_of(subtask: u32, parallelism: u32, max_parallelism: u32) -> KeyGrou
 }
 
 impl KeyGroupRange {
-    /// How many key groups.
+    /// Returns the number of key groups in the range, at least 1.
     #[must_use]
     pub fn count(self) -> usize {
         usize::from(self.last - self.first) + 1
     }
 
-    /// Whether the group is in the range.
+    /// Returns true if the range includes `group`.
     #[must_use]
     #[inline]
     pub fn contains(self, group: KeyGroup) -> bool {
         group.0 >= self.first && group.0 <= self.last
     }
 
-    /// The groups in both ranges, if any.
+    /// Returns the key groups that are in both ranges, or `None` if there are none.
     #[must_use]
     pub fn intersect(self, other: Self) -> Option<Self> {
         let (first, last) = (self.first.max(other.first), self.last.min(other.last));
         (first <= last).then_some(Self { first, last })
     }
 
-    /// All groups, in order.
+    /// Iterates over the key groups in ascending order.
     pub fn iter(self) -> impl Iterator<Item = KeyGroup> {
         (self.first..=self.last).map(KeyGroup)
     }

@@ -1,16 +1,17 @@
-//! The vocabulary of Regraft: what the other crates mean by a job, a uid, a key group, a batch, a schema.
+//! The vocabulary of Regraft: jobs, uids, key groups, batches and schemas as all other crates understand them.
 //!
-//! Nothing here does I/O, knows a runtime, or knows wasm. Modules stand in import order: each may use only those above it.
+//! This crate does no I/O and knows neither a runtime nor WebAssembly.
+//! Modules are declared in import order: each may use only those above it.
 //!
-//! - [`error_kind`]: the few kinds that every error maps to, and with them the exit status.
-//! - [`id`]: newtypes for every id and index.
-//! - [`key_group`]: key → hash → key group → subtask, as Flink does it.
-//! - [`time`]: event time, watermarks and the clock that the dataflow is given.
-//! - [`snapshot`]: what a snapshot is taken for.
-//! - [`schema`]: types of state values and ports, their digest, and whether one reads the other.
-//! - [`value`]: a value of such a type, decoded and encoded without the guest.
-//! - [`describe`]: what a component declares.
-//! - [`origin`]: where the records of a batch came from.
+//! - [`error_kind`]: the few kinds to which every error maps, and which decide the exit status.
+//! - [`id`]: newtypes for ids and indices.
+//! - [`key_group`]: key → hash → key group → subtask, as in Flink.
+//! - [`time`]: event time, watermarks and the clock of the dataflow.
+//! - [`snapshot`]: the purposes of a snapshot.
+//! - [`schema`]: types of state values and ports, their digests and their compatibility.
+//! - [`value`]: values of these types, decoded and encoded without the guest.
+//! - [`describe`]: the declarations of a component.
+//! - [`origin`]: source positions of a batch's records.
 //! - [`batch`]: records as columns.
 
 #![warn(missing_docs)]

@@ -1,33 +1,34 @@
-//! Where the records of a batch came from: for messages about a record, not for recovery.
+//! Source positions of a batch's records, for messages about a record and not for recovery.
 //!
-//! Positions are kept by columns: runs of records that came from one split, and, where a run is not one position after the
-//! other, an offset per record. So a record keeps its position through operators and exchanges, for 4 bytes.
+//! Positions are stored by columns: runs of records from the same split and, where the positions within a run are not
+//! consecutive, one offset per record.
+//! A record thus keeps its position through operators and exchanges at a cost of 4 bytes.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Records next to each other that came from one split.
+/// Adjacent records from the same split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Run {
-    /// The first row.
+    /// First row of the run.
     start: u32,
-    /// The source's split; none where it is not known.
+    /// Split that the records were read from; `None` if unknown.
     split: Option<Arc<str>>,
-    /// The position (line or row number) that offsets count from.
+    /// Position (line or row number) that the run's offsets are relative to.
     first: u64,
 }
 
-/// Where each record of a batch came from.
+/// Source positions of all records of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// In order of rows; the first one starts at row 0.
+    /// Runs in order of their rows. The first one starts at row 0.
     runs: Vec<Run>,
-    /// For each row its distance from its run's `first`; empty: rows of a run follow one another.
+    /// For each row its offset from its run's `first`; empty if the rows of each run are consecutive.
     offsets: Vec<u32>,
 }
 
 impl Origin {
-    /// Records that follow one another in a split: row `i` is position `first + i`.
+    /// Returns the origin of consecutive records of a split: row `i` has position `first + i`.
     #[must_use]
     pub fn sequence(split: Arc<str>, first: u64) -> Self {
         let split = Some(split);
@@ -48,7 +49,7 @@ impl Origin {
         }
     }
 
-    /// Number of the run that a row is in.
+    /// Returns the index of the run that contains `row`.
     fn run_of(&self, row: u32) -> usize {
         self.runs.partition_point(|run| run.start <= row).saturating_sub(1)
     }
@@ -60,7 +61,7 @@ impl Origin {
         }
     }
 
-    /// Split and position of a row, where they are known.
+    /// Returns the split and the position of a row, or `None` if they are unknown.
     #[must_use]
     pub fn position(&self, row: u32) -> Option<(&Arc<str>, u64)> {
         let run = self.runs.get(self.run_of(row))?;
@@ -68,14 +69,17 @@ impl Origin {
         Some((split, run.first + u64::from(self.offset(row, run))))
     }
 
-    /// As part of a sentence: `SPLIT:POSITION`.
+    /// Formats the position of a row as `SPLIT:POSITION`, or returns `None` if it is unknown.
     #[must_use]
     pub fn text(&self, row: u32) -> Option<String> {
         self.position(row)
             .map(|(split, position)| format!("{split}:{position}"))
     }
 
-    /// As part of a sentence, for all of some rows: the least and the greatest position, where they are of one split.
+    /// Formats the least and the greatest position of the first `rows` rows as `SPLIT:LEAST-GREATEST`, or as
+    /// `SPLIT:POSITION` if they are equal.
+    ///
+    /// Returns `None` if a position is unknown or the rows come from more than one split.
     #[must_use]
     pub fn text_of_all(&self, rows: usize) -> Option<String> {
         let (split, mut least) = self.position(0)?;
@@ -95,13 +99,13 @@ impl Origin {
         })
     }
 
-    /// About how many bytes it holds.
+    /// Returns the approximate size in memory, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.runs.len() * size_of::<Run>() + self.offsets.len() * size_of::<u32>()
     }
 
-    /// The runs, each with its rows, of a batch of so many.
+    /// Iterates over the runs of a batch of `rows` records, each with the range of its rows.
     fn segments(&self, rows: usize) -> impl Iterator<Item = (&Run, Range<usize>)> {
         let ends = self.runs.iter().skip(1).map(|run| run.start as usize).chain([rows]);
         self.runs
@@ -110,7 +114,7 @@ impl Origin {
             .map(|(run, end)| (run, run.start as usize..end))
     }
 
-    /// The origin of records made of these rows: record `i` of row `parents[i]`.
+    /// Returns the origin of derived records: record `i` has the position of row `parents[i]`.
     #[must_use]
     pub fn select(&self, parents: &[u32]) -> Self {
         if let [run] = &self.runs[..] {
@@ -141,14 +145,14 @@ impl Origin {
         selected
     }
 
-    /// The origin of the rows `range`.
+    /// Returns the origin of the rows in `range`.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
         let rows: Vec<u32> = (range.start as u32..range.end as u32).collect();
         self.select(&rows)
     }
 
-    /// Every row with its offset, from now on.
+    /// Fills in an offset for each of `rows` rows, unless offsets are stored already.
     fn spell_out(&mut self, rows: usize) {
         if self.offsets.is_empty() {
             let mut offsets = Vec::with_capacity(rows);
@@ -159,14 +163,18 @@ impl Origin {
         }
     }
 
-    /// Records of `split` are to follow after `rows` of them. Returns what is to be added to their distance from `first`.
+    /// Prepares for records of `split` that are appended behind `rows` existing ones: extends the last run or starts a
+    /// new one.
+    ///
+    /// Returns the amount to add to the appended records' offsets from `first`.
     fn begin_run(&mut self, rows: usize, split: Option<&Arc<str>>, first: u64) -> u32 {
         let same = |run: &&Run| match (&run.split, split) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
             (None, None) => true,
             _ => false,
         };
-        // A source's batch is far shorter than 2³¹ records, so that a distance below that leaves room for it.
+        // A source's batch has far fewer than 2³¹ records, so a distance below that bound leaves room for all of its
+        // offsets.
         let delta = |run: &Run| {
             let delta = first.checked_sub(run.first).and_then(|delta| u32::try_from(delta).ok());
             delta.filter(|delta| *delta < 1 << 31)
@@ -181,7 +189,7 @@ impl Origin {
         0
     }
 
-    /// The origin of `own` records followed by `others`; none where nothing is known of any.
+    /// Returns the origin of `own` records followed by `others` records, or `None` if nothing is known of either.
     #[must_use]
     pub fn joined(a: Option<Self>, own: usize, b: Option<&Self>, others: usize) -> Option<Self> {
         if a.is_none() && b.is_none() {
@@ -226,8 +234,10 @@ impl Origin {
         Some(joined)
     }
 
-    /// Deals the rows of a batch out to several origins: `to` says for each row which, and `counts` how many records each of
-    /// them has already.
+    /// Distributes the rows of a batch over several origins, as an exchange does.
+    ///
+    /// `to` returns the index of the target of each row, and `counts` has the number of records that each target
+    /// already holds.
     pub fn deal(
         origin: Option<&Self>,
         rows: usize,
@@ -273,7 +283,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A split and a position of each row, the plain way.
+    /// Split and position of each row, in the plain representation.
     type Positions = Vec<Option<(String, u64)>>;
 
     fn positions(origin: Option<&Origin>, rows: usize) -> Positions {
@@ -283,7 +293,7 @@ mod tests {
             .collect()
     }
 
-    /// A batch's origin: runs of rows in sequence, some of unknown origin.
+    /// The origin of a batch with random runs, some of them unknown, beside the positions expected of it.
     fn arb_origin() -> impl Strategy<Value = (Option<Origin>, Positions)> {
         let run = (prop::option::of(0u8..3), 0u64..50, 1usize..6);
         prop::collection::vec(run, 0..5).prop_map(|runs| {
@@ -318,7 +328,7 @@ mod tests {
                 prop_assert_eq!(positions(Some(&selected), parents.len()), of_parents);
             }
 
-            // Twice over, the second time behind what is there already.
+            // Deal the batch out twice, so that the second round appends to targets with records in them.
             let (mut targets, mut dealt) = (vec![None, None, None], vec![Positions::new(); 3]);
             for _ in 0..2 {
                 let counts: Vec<usize> = dealt.iter().map(Vec::len).collect();

@@ -1,33 +1,33 @@
-//! What a snapshot is taken for.
+//! The purposes of a snapshot.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a snapshot is taken for; it decides what commits.
+/// The purpose of a snapshot, which decides if the sinks commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SnapshotKind {
-    /// Periodic; commits sinks.
+    /// A periodic checkpoint; commits sinks.
     Checkpoint,
-    /// The user's, while the job goes on; commits nothing.
+    /// A savepoint for the user while the job goes on; commits nothing.
     Savepoint,
-    /// A savepoint that ends the job; sources emit nothing after its barrier.
+    /// A savepoint that ends the job; the sources emit nothing after its barrier. Commits sinks.
     Stop,
-    /// The final one, after all input has ended.
+    /// The final checkpoint, after all input has ended; commits sinks.
     EndOfInput,
-    /// Swaps modules at its barrier.
+    /// A checkpoint whose barrier swaps modules; commits sinks.
     Upgrade,
 }
 
 impl SnapshotKind {
-    /// Whether sinks commit once it is durable.
+    /// Returns true if sinks commit once the snapshot is durable.
     #[must_use]
     pub const fn commits(self) -> bool {
         !matches!(self, Self::Savepoint)
     }
 
-    /// The word in log lines.
+    /// Returns the snapshot type as log lines have it, which is Flink's word.
     #[must_use]
     pub const fn log_word(self) -> &'static str {
         match self {
@@ -38,7 +38,7 @@ impl SnapshotKind {
     }
 }
 
-/// As in `_metadata`.
+/// Writes the kind as `_metadata` has it.
 impl fmt::Display for SnapshotKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

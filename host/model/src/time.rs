@@ -1,29 +1,30 @@
-//! Event time, watermarks and the clock that the dataflow is given.
+//! Event time, watermarks and the clock of the dataflow.
 //!
-//! Nothing in the host reads the system's clock except through [`Clock`]: a simulation drives whole jobs by its own.
+//! The host reads the system's clock only through [`Clock`], so that a simulation can drive whole jobs by a clock of
+//! its own.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// An event time of a record, in milliseconds since the Unix epoch; [`NO_TIMESTAMP`] where it has none.
+/// Event time of a record in milliseconds since the Unix epoch; [`NO_TIMESTAMP`] if it has none.
 pub type EventTime = i64;
 
-/// The timestamp of a record without one, and the watermark before the first.
+/// Event time of a record that has none, and the watermark before the first one.
 pub const NO_TIMESTAMP: EventTime = i64::MIN;
 
-/// The watermark after the last record of a bounded input.
+/// Watermark after the last record of a bounded input.
 pub const MAX_WATERMARK: EventTime = i64::MAX;
 
-/// Which time a timer waits for.
+/// The time domain of a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TimeDomain {
-    /// The watermark.
+    /// Event time: the timer fires when the watermark reaches it.
     Event,
-    /// The clock.
+    /// Processing time: the timer fires by the clock.
     Processing,
 }
 
 impl TimeDomain {
-    /// By the word of a declaration, `event` or `processing`.
+    /// Parses the word of a declaration, `event` or `processing`.
     #[must_use]
     pub fn named(word: &str) -> Option<Self> {
         match word {
@@ -34,11 +35,11 @@ impl TimeDomain {
     }
 }
 
-/// Where the dataflow reads the time.
+/// The clock of the dataflow.
 pub trait Clock: Send + Sync {
-    /// Milliseconds since the Unix epoch.
+    /// Returns the wall-clock time in milliseconds since the Unix epoch.
     fn now_ms(&self) -> i64;
-    /// Nanoseconds since some fixed point; never goes back.
+    /// Returns the nanoseconds since an arbitrary fixed point; never decreases.
     fn monotonic_ns(&self) -> u64;
 }
 

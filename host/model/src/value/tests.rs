@@ -1,4 +1,4 @@
-//! Values of arbitrary types, there and back; and beside bincode itself.
+//! Round trips of values of arbitrary types, compared with bincode's own encoding.
 
 use super::*;
 use crate::schema::{EnumType, Variant};
@@ -154,7 +154,7 @@ proptest! {
 
 #[test]
 fn bytes_are_bincodes() {
-    // Written by bincode 2.0.1, standard configuration, from ("ab", 300u64, -3i32, Some(1u8)).
+    // Encoded by bincode 2.0.1, standard configuration, from ("ab", 300u64, -3i32, Some(1u8)).
     let ty = Type::Tuple(vec![
         Type::String,
         Type::U64,
@@ -185,7 +185,7 @@ fn errors_say_what_was_expected() {
     );
 }
 
-/// What a guest's serde would drive bincode to write.
+/// A type whose serde implementation drives bincode, as a guest's would.
 #[derive(serde::Serialize, Debug, Clone)]
 struct Sample {
     text: String,
@@ -266,8 +266,9 @@ fn arb_sample() -> impl Strategy<Value = Sample> {
 }
 
 proptest! {
-    /// The layout is not merely ours: bytes written by bincode itself decode, mean the same as serde's own JSON, and
-    /// are written again bit by bit. Both for values and, in fixed width, for keys.
+    /// The layout is bincode's, not merely one of our own: bytes that bincode wrote decode to the value that serde's
+    /// JSON shows, and are encoded again bit by bit.
+    /// This holds for values and, in fixed width, for keys.
     #[test]
     fn what_was_written_by_bincode_is_read_and_written_again(sample in arb_sample()) {
         let ty = sample_type();
