@@ -1,17 +1,20 @@
-//! Where the host keeps what is its own: checkpoints, compiled modules, the unpacked SDK, records of running jobs.
+//! The data directory of the host: checkpoints, compiled modules, the unpacked SDK, records of running jobs.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// There is no place for it.
+/// The environment does not determine a data directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no data directory: REGRAFT_DATA, XDG_DATA_HOME and HOME are all unset; set REGRAFT_DATA=DIRECTORY")]
 pub struct DataDirError;
 
-/// `$REGRAFT_DATA`, else `${XDG_DATA_HOME:-~/.local/share}/regraft`, as an absolute path. It need not exist.
+/// Returns `$REGRAFT_DATA`, else `${XDG_DATA_HOME:-~/.local/share}/regraft`, as an absolute path.
+///
+/// The directory need not exist.
+/// Empty variables, and a relative `XDG_DATA_HOME`, count as unset.
 ///
 /// # Errors
-/// None of the variables is set.
+/// Returns [`DataDirError`] if none of `REGRAFT_DATA`, `XDG_DATA_HOME` and `HOME` is set.
 pub fn data_dir() -> Result<PathBuf, DataDirError> {
     let current = std::env::current_dir().unwrap_or_default();
     resolve(|name| std::env::var_os(name), &current)
@@ -22,7 +25,7 @@ fn resolve(variable: impl Fn(&str) -> Option<OsString>, current: &Path) -> Resul
     if let Some(dir) = path("REGRAFT_DATA") {
         return Ok(current.join(dir));
     }
-    // The XDG specification has relative paths ignored.
+    // The XDG Base Directory specification requires relative paths to be ignored.
     let share = path("XDG_DATA_HOME").filter(|dir| dir.is_absolute());
     let share = share.or_else(|| path("HOME").map(|home| home.join(".local/share")));
     share.map(|share| share.join("regraft")).ok_or(DataDirError)

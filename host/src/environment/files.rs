@@ -1,43 +1,45 @@
-//! The file system as sinks use it. Small on purpose: a simulation implements it with files that are lost, torn and full.
+//! The file system as sinks use it.
 //!
-//! As on any POSIX system, what was written is durable after `sync_all` of the file, and a name after `sync_dir` of its
-//! directory; a rename is atomic.
+//! The interface is small on purpose: a simulation implements it with files that get lost, torn or full.
+//! As on POSIX, written data is durable after `sync_all` of the file, and a name is durable after `sync_dir` of its
+//! directory.
+//! A rename is atomic.
 
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// A file that is being written.
+/// A file opened for writing.
 pub trait WriteFile: Send + Debug {
-    /// Appends all of it.
+    /// Appends all of `bytes`.
     ///
     /// # Errors
-    /// The system's; some of it may then be there.
+    /// Returns the system's error; part of `bytes` may have been written.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes what was written durable.
+    /// Makes all written data durable.
     ///
     /// # Errors
-    /// The system's.
+    /// Returns the system's error.
     fn sync_all(&mut self) -> io::Result<()>;
 }
 
 /// Files and directories.
 ///
 /// # Errors
-/// Each method gives the system's own.
+/// Each method returns the system's error.
 pub trait FileSystem: Send + Sync + Debug {
-    /// Makes an empty file, or empties the one that is there.
+    /// Creates an empty file, or truncates an existing one.
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
 
-    /// Makes a directory and those above it, where they are not there. The names it made are durable when it returns.
+    /// Creates a directory and its missing parents. The names of those it created are durable on return.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Renames a file; one of that name is replaced.
+    /// Renames a file, replacing an existing one of the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
@@ -46,13 +48,13 @@ pub trait FileSystem: Send + Sync + Debug {
     /// Removes an empty directory.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Removes a directory with everything in it.
+    /// Removes a directory with all of its contents.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Whether there is a file or directory of that name.
+    /// Returns true if a file or directory of that name exists.
     fn exists(&self, path: &Path) -> bool;
 
-    /// The names in a directory, in no particular order. Names that are not UTF-8 are left out.
+    /// Returns the names in a directory, in no particular order and without those that are not UTF-8.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
 }
 

@@ -1,7 +1,8 @@
-//! Everything that the host takes from the machine it runs on: time, randomness, tasks, and the files that sinks write.
+//! The environment of jobs: time, randomness, tasks, and the files that sinks write.
 //!
-//! What drives jobs asks here and nowhere else, so that a simulation can run whole jobs on one thread, by its own clock,
-//! with files that fail, and crash them between any two steps.
+//! Code that drives jobs uses the machine only through [`Environment`].
+//! A simulation can therefore run whole jobs on one thread, by its own clock, with files that fail, and crash them
+//! between any two steps.
 //!
 //! - [`real`]: this machine.
 //! - [`files`]: the file system, as far as sinks need one.
@@ -17,44 +18,47 @@ use regraft_model::time::Clock;
 
 use files::FileSystem;
 
-/// Something to be run to its end.
+/// A future to be run to completion.
 pub type Task = BoxFuture<'static, ()>;
 
 /// The machine, as far as jobs need one.
 pub trait Environment: Send + Sync {
-    /// The time.
+    /// Returns the clock.
     fn clock(&self) -> Arc<dyn Clock>;
 
-    /// Random bits, for the names of files and jobs.
+    /// Returns 128 random bits, for the names of files and jobs.
     fn random(&self) -> u128;
 
-    /// Runs a task beside the caller.
+    /// Runs a task concurrently with the caller.
     fn spawn(&self, task: Task);
 
-    /// Is ready after that time.
+    /// Returns a future that is ready after `duration`.
     fn sleep(&self, duration: Duration) -> Task;
 
-    /// Runs work that blocks where it holds nobody up. Is ready when the work is over, also when it panicked.
+    /// Starts work that blocks, without holding up other tasks.
+    ///
+    /// The returned future is ready when the work has ended, even if it panicked.
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> Task;
 
-    /// As [`Environment::blocking`], for work that computes for long and has time: those who process records come first.
+    /// Like [`Environment::blocking`], for long computations without a deadline, to which the threads of jobs are
+    /// preferred.
     fn computing(&self, work: Box<dyn FnOnce() + Send>) -> Task {
         self.blocking(work)
     }
 
-    /// The files of sinks.
+    /// Returns the files that sinks write.
     fn files(&self) -> Arc<dyn FileSystem>;
 }
 
-/// Work that was handed to [`Environment::blocking`] panicked.
+/// The work passed to [`run_blocking`] or [`run_computing`] panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the host panicked; this is a bug in Regraft, please report it")]
 pub struct Panicked;
 
-/// Runs work that blocks, and gives what it returns.
+/// Runs work that blocks and returns its result; see [`Environment::blocking`].
 ///
 /// # Errors
-/// [`Panicked`].
+/// Returns [`Panicked`] if the work panicked.
 pub async fn run_blocking<T: Send + 'static>(
     environment: &dyn Environment,
     work: impl FnOnce() -> T + Send + 'static,
@@ -64,10 +68,10 @@ pub async fn run_blocking<T: Send + 'static>(
     result()
 }
 
-/// Runs work that computes for long and has time, and gives what it returns.
+/// Runs a long computation without a deadline and returns its result; see [`Environment::computing`].
 ///
 /// # Errors
-/// [`Panicked`].
+/// Returns [`Panicked`] if the work panicked.
 pub async fn run_computing<T: Send + 'static>(
     environment: &dyn Environment,
     work: impl FnOnce() -> T + Send + 'static,
@@ -77,7 +81,7 @@ pub async fn run_computing<T: Send + 'static>(
     result()
 }
 
-/// The work, and what takes its result when it is over.
+/// Splits `work` into a closure without a result and a function that returns the result once that closure has ended.
 fn with_result<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> (Box<dyn FnOnce() + Send>, impl FnOnce() -> Result<T, Panicked>) {

@@ -1,6 +1,7 @@
-//! This machine: tokio's tasks, the system's clock, its files. To be used within a tokio runtime.
+//! The real environment: tokio's tasks, the system's clock and its files.
 //!
-//! Tasks and work are in the tracing span of whoever handed them over, so that what they log is known to be of that job.
+//! To be used within a tokio runtime.
+//! Tasks and work run in the tracing span of their caller, so that their log lines belong to its job.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use tracing::{Instrument as _, Span};
 use super::files::{FileSystem, LocalFiles};
 use super::{Environment, Task};
 
-/// This machine.
+/// The environment that this machine provides.
 pub struct RealEnvironment {
     clock: Arc<SystemClock>,
 }
@@ -64,7 +65,7 @@ impl Environment for RealEnvironment {
             tracing::error!("cannot start a thread: {error}");
         }
         Box::pin(async move {
-            // It is dropped when the work is over, also when it panicked.
+            // The sender is dropped when the work has ended, even if it panicked.
             let _ = is_done.await;
         })
     }
@@ -74,21 +75,24 @@ impl Environment for RealEnvironment {
     }
 }
 
-/// How much less right to the processor background work has than the threads of jobs: with 5, one third as much where it
-/// has to share. It is still not starved where all processors are busy, so that checkpoints come to their end.
+/// Nice value of threads for background work.
+///
+/// With 5 they get about a third of the share of a job's thread on a busy processor.
+/// That does not starve them, so checkpoints complete even if all processors are busy.
 #[cfg(target_os = "linux")]
 const NICENESS: libc::c_int = 5;
 
-/// The calling thread lets others go first from now on.
+/// Lowers the scheduling priority of the calling thread to [`NICENESS`].
 fn give_way() {
     #[cfg(target_os = "linux")]
-    // SAFETY: it takes numbers only; on Linux, process 0 is the calling thread. Where it is refused, nothing has changed.
+    // SAFETY: the call takes numbers only, and on Linux process 0 is the calling thread.
+    // If it is refused, nothing has changed.
     unsafe {
         libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS);
     }
 }
 
-/// Random bits, where no environment is at hand.
+/// Returns 128 random bits, for callers without an environment.
 #[must_use]
 pub fn random() -> u128 {
     let half = || u128::from(RandomState::new().build_hasher().finish());

@@ -1,6 +1,6 @@
-//! `regraft new`: a job that is ready to run, for people who have this program and rustup and nothing else of ours.
+//! `regraft new`: makes a job that is ready to run for users who have only this program and rustup.
 //!
-//! The count operator is the one of `examples/word-count`, so what people start from is what we test.
+//! The count operator is that of `examples/word-count`, so the code that users start from is tested.
 
 pub mod sdk;
 
@@ -8,35 +8,35 @@ use std::path::{Path, PathBuf};
 
 use regraft_model::error_kind::ErrorKind;
 
-/// Why there is no new job.
+/// A new job could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ScaffoldError {
-    /// The name cannot be one.
+    /// The directory's name is not a valid job name.
     #[error(
         "cannot make a job called {name:?}: expected letters, digits, '.', '_' and '-', beginning with a letter or digit"
     )]
     Name {
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
-    /// Something is there already.
+    /// The directory is not empty, or the path is not a directory.
     #[error("cannot make a job in {path}: it is there already; choose another name, or remove it")]
     Exists {
-        /// Where.
+        /// The requested directory.
         path: PathBuf,
     },
     /// A file could not be written.
     #[error("cannot write {path}: {source}")]
     Write {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
 impl ScaffoldError {
-    /// What to do about it.
+    /// Returns the kind of this error.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -46,18 +46,18 @@ impl ScaffoldError {
     }
 }
 
-/// A job that has been made.
+/// A job that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewJob {
     /// Its name.
     pub name: String,
-    /// Its directory, as it was given.
+    /// Its directory, as the caller gave it.
     pub dir: PathBuf,
-    /// The files in it, relative to it.
+    /// Its files, relative to the directory.
     pub files: Vec<PathBuf>,
 }
 
-/// The files of a job, and their text before names are filled in.
+/// The files of a new job, with the templates of their text.
 const FILES: [(&str, &str); 9] = [
     ("job.toml", include_str!("template/job.toml")),
     ("README.md", include_str!("template/README.md")),
@@ -73,15 +73,19 @@ const FILES: [(&str, &str); 9] = [
     ("input/sample.txt", include_str!("template/sample.txt")),
 ];
 
-/// Makes a job in a new or empty directory, whose last part is the job's name; unpacks the SDK under the data directory.
+/// Makes a job in a new or empty directory whose last component becomes the job's name.
+///
+/// Also unpacks the SDK under the data directory.
 ///
 /// # Errors
-/// The name is none, something is there already, or a file cannot be written.
+/// - [`ScaffoldError::Name`] if the name is not valid for a job.
+/// - [`ScaffoldError::Exists`] if `dir` is not empty, is not a directory, or cannot be read.
+/// - [`ScaffoldError::Write`] if a file of the job or of the SDK cannot be written.
 pub fn new_job(dir: &Path, data_dir: &Path) -> Result<NewJob, ScaffoldError> {
     let name = job_name(dir)?;
     let occupied = match std::fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_some(),
-        // A file, or a directory that cannot be looked into.
+        // It is a file, or a directory that cannot be read.
         Err(error) => error.kind() != std::io::ErrorKind::NotFound,
     };
     if occupied {
@@ -96,7 +100,7 @@ pub fn new_job(dir: &Path, data_dir: &Path) -> Result<NewJob, ScaffoldError> {
             source,
         };
         let krate = file.split('/').next().unwrap_or_default();
-        // Guest code is taken as it is: it has no names to fill in.
+        // Rust sources have no placeholders.
         let text = if file.ends_with(".rs") {
             text.to_owned()
         } else {
