@@ -1,75 +1,75 @@
-//! What can go wrong with stored objects, in plain words. Every variant names the object or the location.
+//! Errors of stored objects. Each variant names the object or the location.
 
 use std::io;
 
 use regraft_model::error_kind::ErrorKind;
 
-/// An operation on stored objects that failed.
+/// An operation on stored objects failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is no such object.
+    /// The object does not exist.
     #[error("{path} does not exist")]
     NotFound {
-        /// As a URL.
+        /// URL of the object.
         path: String,
     },
-    /// A create-only put found the object there.
+    /// A create-only put found an existing object.
     #[error("{path} already exists")]
     AlreadyExists {
-        /// As a URL.
+        /// URL of the object.
         path: String,
     },
-    /// The disk is full.
+    /// The device is full, or the quota is used up.
     #[error("no space left writing {path} ({bytes} bytes needed). Free some space, or choose another directory.")]
     NoSpace {
-        /// As a URL.
+        /// URL of the object.
         path: String,
-        /// What was to be written.
+        /// Size of the object that was to be written; 0 if unknown.
         bytes: u64,
     },
-    /// The host may not do this there.
+    /// The host lacks the permission, or the file system is read-only.
     #[error("no permission to {operation} {path}. Check its owner and mode, or choose another directory.")]
     Permission {
         /// `read`, `write`, `list` or `delete`.
         operation: &'static str,
-        /// As a URL.
+        /// URL of the object or location.
         path: String,
     },
-    /// The location's scheme is not one of those that this host knows.
+    /// The scheme of the location is not supported.
     #[error(
         "cannot open {location}: the scheme {scheme:?} is not supported. Supported today: a plain path, or file:///PATH."
     )]
     UnsupportedScheme {
-        /// As given.
+        /// The location as given.
         location: String,
-        /// What stands before `://`.
+        /// The part before `://`.
         scheme: String,
     },
-    /// The text is no location.
+    /// The text is not a location.
     #[error("{location:?} is not a location: {reason}. Give a plain path, or file:///PATH.")]
     InvalidLocation {
-        /// As given.
+        /// The location as given.
         location: String,
-        /// Why not.
+        /// The reason, as a clause.
         reason: String,
     },
-    /// Anything else that the store said.
+    /// Any other error of the store.
     #[error("cannot {operation} {path}: {message}")]
     Failed {
         /// `read`, `write`, `list` or `delete`.
         operation: &'static str,
-        /// As a URL.
+        /// URL of the object or location.
         path: String,
-        /// The root cause.
+        /// Message of the root cause.
         message: String,
-        /// What the store said, in full.
+        /// The store's error.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
 impl StoreError {
-    /// What to do about it.
+    /// Returns the kind of this error.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -78,13 +78,13 @@ impl StoreError {
         }
     }
 
-    /// Whether the object is just not there.
+    /// Returns true if the object does not exist.
     #[must_use]
     pub const fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }
 
-    /// The object or location.
+    /// Returns the URL of the object, or the location.
     #[must_use]
     pub fn path(&self) -> &str {
         match self {
@@ -97,8 +97,10 @@ impl StoreError {
         }
     }
 
-    /// Whether the same operation may go well a little later: a store that does not answer, answers with an error of its own,
-    /// or a device that fails. What has to be changed by somebody first is not.
+    /// Returns true if the same operation may succeed a little later.
+    ///
+    /// That is so if the store does not answer or reports an error of its own, or if a device fails.
+    /// It is not so if the user has to change something first.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         let Self::Failed { source, .. } = self else {
@@ -133,7 +135,7 @@ impl StoreError {
         true
     }
 
-    /// The same error, saying how often the operation was tried.
+    /// Adds the number of attempts to the message of a [`StoreError::Failed`].
     #[must_use]
     pub(super) fn after(mut self, attempts: u32) -> Self {
         if let Self::Failed { message, .. } = &mut self
@@ -144,7 +146,7 @@ impl StoreError {
         self
     }
 
-    /// From what `object_store` said; `bytes` is what was to be written.
+    /// Converts an error of `object_store`; `bytes` is the size of the object that was to be written.
     pub(crate) fn from_object_store(
         source: object_store::Error,
         operation: &'static str,
@@ -152,14 +154,14 @@ impl StoreError {
         bytes: usize,
     ) -> Self {
         match source {
-            // Of a write it is the directory that could not be made.
+            // When a write reports it, a directory could not be created.
             object_store::Error::NotFound { .. } if operation != "write" => Self::NotFound { path },
             object_store::Error::AlreadyExists { .. } => Self::AlreadyExists { path },
             other => Self::from_cause(Box::new(other), operation, path, bytes),
         }
     }
 
-    /// From an error of the file system.
+    /// Converts an error of the file system.
     pub(crate) fn from_io(source: io::Error, operation: &'static str, path: String) -> Self {
         Self::from_cause(Box::new(source), operation, path, 0)
     }

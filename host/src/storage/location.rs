@@ -1,13 +1,14 @@
-//! Plain paths and URLs of locations, both ways.
+//! Conversions between plain paths and URLs of locations.
 
 use std::path::{Component, Path, PathBuf};
 
 use super::StoreError;
 
-/// A plain path or `file:` URL as an absolute path without `.` and `..`.
+/// Converts a plain path or a `file:` URL to an absolute path without `.` and `..`.
 ///
 /// # Errors
-/// [`StoreError::UnsupportedScheme`], [`StoreError::InvalidLocation`].
+/// - [`StoreError::UnsupportedScheme`] if it is a URL of another scheme.
+/// - [`StoreError::InvalidLocation`] if it is empty, or a URL that is relative or wrongly percent-encoded.
 pub(super) fn local_path(location: &str) -> Result<PathBuf, StoreError> {
     let invalid = |reason: &str| StoreError::InvalidLocation {
         location: location.into(),
@@ -40,7 +41,7 @@ pub(super) fn local_path(location: &str) -> Result<PathBuf, StoreError> {
     Ok(without_dots(&absolute))
 }
 
-/// What stands before `://` (or `file:`), if it can be a scheme.
+/// Returns the part before `://` (or the `file` of `file:/`), if it has the form of a scheme.
 fn scheme(location: &str) -> Option<&str> {
     let (scheme, rest) = location.split_once(':')?;
     let letters = scheme
@@ -51,7 +52,7 @@ fn scheme(location: &str) -> Option<&str> {
         .then_some(scheme)
 }
 
-/// Resolves `..` the way the file system does: behind a symbolic link it is the parent of the link's target.
+/// Removes `.` and `..` as the file system does: behind a symbolic link, `..` is the parent of the link's target.
 fn without_dots(path: &Path) -> PathBuf {
     let mut built = PathBuf::new();
     for component in path.components() {
@@ -67,7 +68,7 @@ fn without_dots(path: &Path) -> PathBuf {
     built
 }
 
-/// The URL of an absolute path.
+/// Returns the URL of an absolute path.
 pub(super) fn file_url(path: &str) -> String {
     use std::fmt::Write;
     let mut url = String::from("file://");

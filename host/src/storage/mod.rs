@@ -1,7 +1,8 @@
-//! Where savepoints and checkpoints live: the only user of `object_store`.
+//! Storage of savepoints and checkpoints: the only user of `object_store`.
 //!
-//! What is written here is durable when the call returns: files and directories are fsynced. What must happen at most once is
-//! a create-only put. Nothing here knows what the objects mean; their names are made in [`paths`].
+//! Data written here is durable when the call returns: files and directories are fsynced.
+//! Anything that must happen at most once is a create-only put.
+//! This module does not know the meaning of the objects; their names are made in [`paths`].
 
 pub mod paths;
 pub mod object;

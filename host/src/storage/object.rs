@@ -1,6 +1,7 @@
 //! Objects at a location, over `object_store`.
 //!
-//! A name is relative to the location, with `/` between its parts. Writes are whole objects: a reader sees all of it or none.
+//! The name of an object is relative to the location, with `/` between its parts.
+//! Objects are written whole: a reader sees all of an object or none of it.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -24,31 +25,32 @@ pub struct Storage {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StoreKind {
-    /// Files of this machine: directories exist, and empty ones are removed.
+    /// Files of this machine, where directories exist and empty ones are removed.
     Local,
-    /// A store that was given to us.
+    /// A store that the caller provided.
     Given,
 }
 
-/// An object that [`Storage::list`] found.
+/// An object found by [`Storage::list`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredObject {
-    /// Relative to the location.
+    /// Name relative to the location.
     pub name: String,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
 }
 
-/// Opens locations by what users write. A simulation has its own, whose store fails.
+/// Opens locations as users write them. A simulation implements it with a store that fails.
 pub trait Stores: Send + Sync {
-    /// A location. Nothing is read or made.
+    /// Opens a location without reading or creating anything.
     ///
     /// # Errors
-    /// [`StoreError::UnsupportedScheme`], [`StoreError::InvalidLocation`].
+    /// - [`StoreError::UnsupportedScheme`] if it is a URL of a scheme that is not supported.
+    /// - [`StoreError::InvalidLocation`] if the text is not a location.
     fn open(&self, location: &str) -> Result<Storage, StoreError>;
 }
 
-/// What [`Storage::open`] knows.
+/// The stores that [`Storage::open`] supports.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalStores;
 
@@ -59,10 +61,12 @@ impl Stores for LocalStores {
 }
 
 impl Storage {
-    /// Opens a plain path (absolute or relative) or a `file:///` URL. Nothing is read or made.
+    /// Opens a plain path (absolute or relative) or a `file:` URL without reading or creating anything.
     ///
     /// # Errors
-    /// [`StoreError::UnsupportedScheme`] lists what is supported; [`StoreError::InvalidLocation`].
+    /// - [`StoreError::UnsupportedScheme`], which lists the supported ones, if it is a URL of another scheme.
+    /// - [`StoreError::InvalidLocation`] if the text is not a location, or its path is not UTF-8 or has control
+    ///   characters.
     pub fn open(location: &str) -> Result<Self, StoreError> {
         let path = location::local_path(location)?;
         let text = path.to_str().ok_or_else(|| StoreError::InvalidLocation {
@@ -80,10 +84,10 @@ impl Storage {
         })
     }
 
-    /// A location in a given store, for instance a faulty one in a simulation. Its URLs are `store:///…`.
+    /// Returns a location in a given store, such as the faulty one of a simulation. Its URLs are `store:///…`.
     ///
     /// # Errors
-    /// [`StoreError::InvalidLocation`].
+    /// Returns [`StoreError::InvalidLocation`] if `base` has control characters, an empty part, or one of `.` and `..`.
     pub fn with_store(store: Arc<dyn ObjectStore>, base: &str) -> Result<Self, StoreError> {
         let base = Path::parse(base).map_err(|e| StoreError::InvalidLocation {
             location: base.to_owned(),
@@ -96,17 +100,17 @@ impl Storage {
         })
     }
 
-    /// A location in a new store that lives in memory.
+    /// Returns a location in a new in-memory store.
     #[cfg(test)]
     pub(crate) fn in_memory(base: &str) -> Self {
         let store = Arc::new(object_store::memory::InMemory::new());
         Self::with_store(store, base).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The location `name` within this one.
+    /// Returns the location `name` within this one.
     ///
     /// # Errors
-    /// [`StoreError::InvalidLocation`] for a name with `..` or empty parts.
+    /// Returns [`StoreError::InvalidLocation`] if `name` has control characters, an empty part, or one of `.` and `..`.
     pub fn child(&self, name: &str) -> Result<Self, StoreError> {
         Ok(Self {
             base: self.path(name)?,
@@ -114,7 +118,7 @@ impl Storage {
         })
     }
 
-    /// The location that this one is in; none for the root.
+    /// Returns the parent location, or `None` for the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
         let (parent, _) = self.base.as_ref().rsplit_once('/').unwrap_or(("", ""));
@@ -123,19 +127,19 @@ impl Storage {
             .flatten()
     }
 
-    /// The last part of the location.
+    /// Returns the last part of the location; empty for the root.
     #[must_use]
     pub fn name(&self) -> &str {
         self.base.as_ref().rsplit('/').next().unwrap_or_default()
     }
 
-    /// The location as a URL, `file:///…`, without a slash at its end.
+    /// Returns the URL of the location, `file:///…`, without a trailing slash.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_of("")
     }
 
-    /// The URL of an object.
+    /// Returns the URL of the object `name`.
     #[must_use]
     pub fn url_of(&self, name: &str) -> String {
         let base = self.base.as_ref();
@@ -146,7 +150,7 @@ impl Storage {
         }
     }
 
-    /// The directory, where the location is one of this machine.
+    /// Returns the directory of the location if it is on this machine.
     #[must_use]
     pub fn local_dir(&self) -> Option<PathBuf> {
         (self.kind == StoreKind::Local).then(|| PathBuf::from(format!("/{}", self.base)))
@@ -155,7 +159,7 @@ impl Storage {
     /// Reads a whole object.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] and the others of reading.
+    /// [`StoreError::NotFound`] if the object does not exist; otherwise the store's error.
     pub async fn read(&self, name: &str) -> Result<Bytes, StoreError> {
         let error = |e| StoreError::from_object_store(e, "read", self.url_of(name), 0);
         self.store
@@ -167,27 +171,30 @@ impl Storage {
             .map_err(error)
     }
 
-    /// Reads parts of an object, each as long as it was asked for.
+    /// Reads the given byte ranges of an object. Each result has the length of its range.
     ///
     /// # Errors
-    /// As [`Storage::read`]; also where the object is too short.
+    /// As [`Storage::read`]; also fails if the object is shorter than a range.
     pub async fn read_ranges(&self, name: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
         let error = |e| StoreError::from_object_store(e, "read", self.url_of(name), 0);
         self.store.get_ranges(&self.path(name)?, ranges).await.map_err(error)
     }
 
-    /// Writes an object, over one that is there. When it returns, the object is durable.
+    /// Writes an object, replacing an existing one. The object is durable on return.
     ///
     /// # Errors
-    /// [`StoreError::NoSpace`], [`StoreError::Permission`] and the others of writing; then no object is seen, or the old one.
+    /// [`StoreError::NoSpace`], [`StoreError::Permission`] or another error of the store.
+    /// The object is then absent, or has its old content.
     pub async fn put(&self, name: &str, bytes: impl Into<Bytes> + Send) -> Result<(), StoreError> {
         self.put_as(name, bytes.into(), PutMode::Overwrite).await
     }
 
-    /// Writes an object that must not be there. Of several at once, exactly one succeeds. Durable when it returns.
+    /// Writes an object that must not exist yet. Of several concurrent calls exactly one succeeds.
+    ///
+    /// The object is durable on return.
     ///
     /// # Errors
-    /// [`StoreError::AlreadyExists`], else as [`Storage::put`].
+    /// [`StoreError::AlreadyExists`] if the object exists; otherwise as [`Storage::put`].
     pub async fn create_if_absent(&self, name: &str, bytes: impl Into<Bytes> + Send) -> Result<(), StoreError> {
         self.put_as(name, bytes.into(), PutMode::Create).await
     }
@@ -208,10 +215,10 @@ impl Storage {
         }
     }
 
-    /// All objects under a prefix (`""`: all), ordered by name. A location that is not there has none.
+    /// Lists all objects under a prefix (`""` for all), ordered by name. A missing location has none.
     ///
     /// # Errors
-    /// As the store says.
+    /// Returns the store's error.
     pub async fn list(&self, prefix: &str) -> Result<Vec<StoredObject>, StoreError> {
         let error = |e| StoreError::from_object_store(e, "list", self.url_of(prefix), 0);
         let at = self.path(prefix)?;
@@ -232,10 +239,12 @@ impl Storage {
         Ok(objects)
     }
 
-    /// The names of what is directly at the location: sub-locations, then objects, each ordered.
+    /// Lists the names directly at the location: those of sub-locations, and those of objects, each in order.
+    ///
+    /// A missing location has none.
     ///
     /// # Errors
-    /// As the store says.
+    /// Returns the store's error.
     pub async fn list_names(&self) -> Result<(Vec<String>, Vec<String>), StoreError> {
         match self.store.list_with_delimiter(Some(&self.base)).await {
             Ok(found) => {
@@ -256,10 +265,10 @@ impl Storage {
         }
     }
 
-    /// Deletes an object. One that is not there is no error.
+    /// Deletes an object; a missing one is no error.
     ///
     /// # Errors
-    /// As the store says.
+    /// Returns the store's error.
     pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
         match self.store.delete(&self.path(name)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -267,10 +276,10 @@ impl Storage {
         }
     }
 
-    /// Deletes an object that is directly at the location, so that it does not come back after a power loss.
+    /// Deletes an object directly at the location, so that it does not reappear after a power loss.
     ///
     /// # Errors
-    /// As the store says.
+    /// Returns the store's error.
     pub async fn delete_durably(&self, name: &str) -> Result<(), StoreError> {
         self.delete(name).await?;
         let Some(dir) = self.local_dir() else { return Ok(()) };
@@ -283,10 +292,10 @@ impl Storage {
         }
     }
 
-    /// Deletes all objects under a prefix (`""`: all), and the directories. A prefix that is not there is no error.
+    /// Deletes all objects under a prefix (`""` for all), and their directories. A missing prefix is no error.
     ///
     /// # Errors
-    /// As the store says; some objects may then be deleted.
+    /// Returns the store's error; some of the objects may then be deleted.
     pub async fn delete_prefix(&self, prefix: &str) -> Result<(), StoreError> {
         let at = self.path(prefix)?;
         if self.kind == StoreKind::Given {
@@ -295,7 +304,8 @@ impl Storage {
             }
             return Ok(());
         }
-        // Not object by object: what a killed writer left half-written is not listed, but has to go too.
+        // Do not delete object by object: files that a killed writer left half-written are not listed, but must be
+        // removed too.
         let error = |e| StoreError::from_io(e, "delete", self.url_of(prefix));
         let dir = PathBuf::from(format!("/{at}"));
         match tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await {
@@ -306,10 +316,12 @@ impl Storage {
         }
     }
 
-    /// Removes what killed writers have left half-written at the location and below. To be called where nobody writes.
+    /// Removes files that killed writers left half-written, at the location and below.
+    ///
+    /// Must not be called while something writes there.
     ///
     /// # Errors
-    /// As the file system says.
+    /// Returns the file system's error.
     pub async fn delete_half_written(&self) -> Result<(), StoreError> {
         let Some(dir) = self.local_dir() else { return Ok(()) };
         let error = |e| StoreError::from_io(e, "delete", self.url());
@@ -319,10 +331,10 @@ impl Storage {
         }
     }
 
-    /// Removes the location's own directory where it is empty. Stores without directories have nothing to do.
+    /// Removes the location's own directory if it is empty. Does nothing in a store without directories.
     ///
     /// # Errors
-    /// As the file system says.
+    /// Returns the file system's error.
     pub async fn remove_if_empty(&self) -> Result<(), StoreError> {
         let Some(dir) = self.local_dir() else { return Ok(()) };
         let error = |e| StoreError::from_io(e, "delete", self.url());
@@ -334,18 +346,18 @@ impl Storage {
         }
     }
 
-    /// Whether an object is there.
+    /// Returns true if the object exists.
     ///
     /// # Errors
-    /// As the store says.
+    /// Returns the store's error.
     pub async fn exists(&self, name: &str) -> Result<bool, StoreError> {
         Ok(self.size(name).await?.is_some())
     }
 
-    /// The size of an object; none where it is not there.
+    /// Returns the size of an object in bytes, or `None` if it does not exist.
     ///
     /// # Errors
-    /// As the store says.
+    /// Returns the store's error.
     pub async fn size(&self, name: &str) -> Result<Option<u64>, StoreError> {
         match self.store.head(&self.path(name)?).await {
             Ok(meta) => Ok(Some(meta.size)),
@@ -356,9 +368,9 @@ impl Storage {
         }
     }
 
-    /// Copies an object to another location, maybe in another store. Durable when it returns.
+    /// Copies an object to another location, possibly in another store. The copy is durable on return.
     ///
-    /// The bytes are copied: a local store's own copy is a hard link, and two savepoints must not share a file.
+    /// It copies the bytes, because a local store's own copy is a hard link and two savepoints must not share a file.
     ///
     /// # Errors
     /// Those of [`Storage::read`] and [`Storage::put`].
@@ -394,7 +406,9 @@ impl Storage {
     }
 }
 
-/// Removes files that `object_store` was writing: `<name>#<number>`. It lists no such file, and gives none of them to readers.
+/// Removes temporary files of `object_store`, which are named `<name>#<number>`.
+///
+/// `object_store` neither lists them nor lets them be read.
 fn remove_staged(dir: &std::path::Path) -> std::io::Result<()> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,

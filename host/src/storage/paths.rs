@@ -1,4 +1,6 @@
-//! Every object name that is read or written, built in one place (`docs/formats/savepoint.md`).
+//! Names of all objects that are read or written; see `docs/formats/savepoint.md`.
+//!
+//! Names are made nowhere else.
 
 use std::fmt::Write;
 
@@ -7,35 +9,35 @@ use regraft_model::id::{CheckpointId, JobId, OperatorUid, SubtaskIndex};
 /// The object whose presence means that a savepoint or checkpoint is complete.
 pub const METADATA: &str = "_metadata";
 
-/// Where state files are, within a savepoint or checkpoint.
+/// Directory of state files within a savepoint or checkpoint.
 pub const OPERATORS: &str = "operators";
 
-/// Where components are, within a savepoint or checkpoint.
+/// Directory of components within a savepoint or checkpoint.
 pub const MODULES: &str = "modules";
 
-/// What several checkpoints of a job refer to, as seen from one of them.
+/// Path prefix of files that several checkpoints of a job share, relative to a checkpoint.
 const SHARED: &str = "../shared/";
 
-/// What a state file holds, as it stands in its name.
+/// The content of a state file, as part of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StateFileName<'a> {
     /// A keyed state in its newest schema.
     State(&'a str),
-    /// Values of a keyed state that still have an older schema, by its number.
+    /// Values of a keyed state that still have an older schema, with the number of that schema.
     OlderSchema(&'a str, u16),
     /// Timers of an operator.
     Timers,
-    /// Operator (not keyed) state.
+    /// Operator state, which is not keyed.
     Operator(&'a str),
 }
 
-/// `savepoint-<first 6 of JobID>-<12 hex>`. Of `random`, the low 48 bits are used.
+/// Returns `savepoint-<first 6 of JobID>-<12 hex>`, with the low 48 bits of `random`.
 #[must_use]
 pub fn savepoint(job: JobId, random: u64) -> String {
     format!("savepoint-{}-{:012x}", job.short(), random & 0xffff_ffff_ffff)
 }
 
-/// `operators/<uid>-<subtask>-<uuid>.<state>.parquet`; `random` becomes the UUID (version 4).
+/// Returns `operators/<uid>-<subtask>-<uuid>.<state>.parquet`, where the UUID (version 4) is made of `random`.
 #[must_use]
 pub fn state_file(uid: &OperatorUid, subtask: SubtaskIndex, random: u128, what: StateFileName<'_>) -> String {
     let what = match what {
@@ -47,19 +49,19 @@ pub fn state_file(uid: &OperatorUid, subtask: SubtaskIndex, random: u128, what: 
     format!("{OPERATORS}/{uid}-{subtask}-{}.{what}.parquet", uuid(random))
 }
 
-/// `modules/<sha256>.wasm`.
+/// Returns `modules/<sha256>.wasm`.
 #[must_use]
 pub fn module(sha256: &str) -> String {
     format!("{MODULES}/{sha256}.wasm")
 }
 
-/// `../shared/<sha256>.wasm`: a component that checkpoints share.
+/// Returns `../shared/<sha256>.wasm`, the path of a component that checkpoints share.
 #[must_use]
 pub fn shared_module(sha256: &str) -> String {
     format!("{SHARED}{sha256}.wasm")
 }
 
-/// `../shared/<name>` for the state file that would be `operators/<name>`.
+/// Returns `../shared/<name>`, the shared path of a state file named `operators/<name>`.
 #[must_use]
 pub fn to_shared(state_file: &str) -> String {
     format!(
@@ -68,13 +70,14 @@ pub fn to_shared(state_file: &str) -> String {
     )
 }
 
-/// The name within the shared directory, where a path is in it.
+/// Returns the name within the shared directory if the path points there.
 #[must_use]
 pub fn in_shared(path: &str) -> Option<&str> {
     path.strip_prefix(SHARED)
 }
 
-/// Whether a name in the shared directory is one that is made here: a component, or a state file with its UUID.
+/// Returns true if a name in the shared directory has the form of those made here: a component, or a state file with
+/// its UUID.
 #[must_use]
 pub fn is_shared_name(name: &str) -> bool {
     let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
@@ -95,28 +98,28 @@ pub fn is_shared_name(name: &str) -> bool {
         && number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// `<JobID>/chk-<n>`, within the checkpoint directory.
+/// Returns `<JobID>/chk-<n>`, a path within the checkpoint directory.
 #[must_use]
 pub fn checkpoint(job: JobId, checkpoint: CheckpointId) -> String {
     format!("{job}/chk-{checkpoint}")
 }
 
-/// `chk-<n>`, within the directory of its job.
+/// Returns `chk-<n>`, a name within the directory of a job.
 #[must_use]
 pub fn checkpoint_name(checkpoint: CheckpointId) -> String {
     format!("chk-{checkpoint}")
 }
 
-/// The directory, within that of a job, of what several of its checkpoints refer to.
+/// Name of the directory, within that of a job, for files that several of its checkpoints share.
 pub const SHARED_DIR: &str = "shared";
 
-/// `<JobID>/taskowned`: what subtasks own.
+/// Returns `<JobID>/taskowned`, the directory for files that subtasks own.
 #[must_use]
 pub fn taskowned(job: JobId) -> String {
     format!("{job}/taskowned")
 }
 
-/// The checkpoint id of a directory's name, `chk-<n>`.
+/// Parses the name of a checkpoint's directory, `chk-<n>`.
 #[must_use]
 pub fn parse_checkpoint(name: &str) -> Option<CheckpointId> {
     let digits = name.strip_prefix("chk-")?;
@@ -124,7 +127,7 @@ pub fn parse_checkpoint(name: &str) -> Option<CheckpointId> {
     plain.then(|| digits.parse().ok().map(CheckpointId)).flatten()
 }
 
-/// 128 random bits as the text of a version 4 UUID.
+/// Formats 128 random bits as a version 4 UUID.
 #[must_use]
 pub fn uuid(random: u128) -> String {
     let bits = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
@@ -140,8 +143,10 @@ pub fn uuid(random: u128) -> String {
     )
 }
 
-/// A state's name as part of a file name: what is not a letter, digit, `_` or `-` becomes `~` and two hex digits per byte.
-/// The first letter of `timers` and `operator` does too: those words name other files.
+/// Encodes the name of a state as part of a file name.
+///
+/// Bytes other than ASCII letters, digits, `_` and `-` become `~` and two hex digits.
+/// So does the first letter of `timers` and `operator`, since these words name other files.
 fn file_word(name: &str) -> String {
     let mut word = String::with_capacity(name.len());
     for (i, byte) in name.bytes().enumerate() {

@@ -1,23 +1,23 @@
-//! Trying again where a store fails for a moment.
+//! Retries for a store that fails for a moment.
 
 use std::time::Duration;
 
 use super::StoreError;
 use crate::environment::Environment;
 
-/// How often an operation is tried before its error is believed.
+/// Number of times an operation is tried before its error is returned.
 pub const ATTEMPTS: u32 = 5;
 
-/// What is waited for before the second try; each further wait is [`GROWTH`] times the one before. In all about four seconds.
+/// Wait before the second try. Each further wait is [`GROWTH`] times the previous one, about four seconds in total.
 pub const FIRST_WAIT: Duration = Duration::from_millis(50);
 
-/// See [`FIRST_WAIT`].
+/// Factor between consecutive waits; see [`FIRST_WAIT`].
 pub const GROWTH: u32 = 4;
 
-/// Runs an operation, and again after a while where its error [may pass](StoreError::may_pass).
+/// Runs an operation, and retries it after a wait if its error [may pass](StoreError::may_pass).
 ///
 /// # Errors
-/// The last one; where it was tried more than once it says how often.
+/// Returns the error of the last try; its message tells the number of tries if there was more than one.
 pub async fn retried<T, F>(environment: &dyn Environment, operation: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
@@ -48,7 +48,7 @@ mod tests {
     use crate::environment::Task;
     use crate::environment::files::FileSystem;
 
-    /// Waits for nothing, and tells how long it should have.
+    /// An environment that does not wait, but records the requested waits in milliseconds.
     #[derive(Default)]
     struct Impatient(Mutex<Vec<u128>>);
 
@@ -81,7 +81,7 @@ mod tests {
         StoreError::from_object_store(source, "write", "s3://bucket/a".into(), 12)
     }
 
-    /// The waits of an operation that fails so often, and what comes of it.
+    /// Runs an operation that fails `fails` times; returns the waits and the result.
     async fn run(fails: u32, kind: std::io::ErrorKind) -> (Vec<u128>, Result<u32, String>) {
         let tries = AtomicU32::new(0);
         let operation = || async {

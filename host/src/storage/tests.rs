@@ -1,4 +1,4 @@
-//! One suite for real directories and for a given store, and what is said when things go wrong.
+//! One suite for local directories and for a given store, and the texts of errors.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ async fn conformance(storage: &Storage) {
 #[tokio::test]
 async fn directories_conform() {
     let dir = tempfile::tempdir().expect("temp dir");
-    // Characters that URLs and object stores treat in their own ways.
+    // Characters that URLs and object stores treat specially.
     let odd = dir.path().join("a b%20#ä");
     let storage = Storage::open(odd.to_str().expect("UTF-8")).expect("path");
     conformance(&storage).await;
