@@ -1,4 +1,4 @@
-//! How instances read entry states: they see the state as it was before the call.
+//! Read access of instances to states that do not travel with a call, as of before the call.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -9,22 +9,22 @@ use super::entries::{Counts, Group};
 use super::ordered::{Entry, Ordered};
 use super::short::push;
 
-/// No entries.
+/// Link of a key that has no entries.
 pub const NONE: u32 = u32::MAX;
 
-/// All entries of a backend, and which of them belong to the keys of the present call.
+/// All entries of a backend, and the links to those of the present call's keys.
 #[derive(Debug, Default)]
 pub struct Store {
-    /// By position of the key group.
+    /// One group per key group, in order of the range.
     pub groups: Vec<Group>,
-    /// For each key of the call the position of its key group and where its entries are, or [`NONE`].
+    /// For each key of the call the position of its key group and the index of its entries, or [`NONE`].
     pub links: Vec<(u32, u32)>,
-    /// The time of the call.
+    /// Time of the call, in milliseconds since the Unix epoch.
     pub now: i64,
 }
 
 impl Store {
-    /// How many entries there are.
+    /// Returns the number of entries in all key groups.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let each = self.groups.iter().map(Group::counts);
@@ -48,32 +48,32 @@ impl Store {
     }
 }
 
-/// The store, which the backend changes between calls and instances read within them.
+/// The store, which the backend writes between calls and instances read during a call.
 #[derive(Debug, Clone, Default)]
 pub struct Shared(Arc<RwLock<Store>>);
 
 impl Shared {
-    /// To read.
+    /// Locks the store for reading.
     pub fn read(&self) -> RwLockReadGuard<'_, Store> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To change.
+    /// Locks the store for writing.
     pub fn write(&self) -> RwLockWriteGuard<'_, Store> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What an instance is given.
+/// The [`StateAccess`] handed to an instance.
 #[derive(Debug)]
 pub struct MemoryAccess {
     shared: Shared,
-    /// The number of each declared state.
+    /// Number of each declared state.
     numbers: Vec<u16>,
 }
 
 impl MemoryAccess {
-    /// For an operator that has bound these states.
+    /// Makes the access of an operator that declares states with these numbers.
     #[must_use]
     pub const fn new(shared: Shared, numbers: Vec<u16>) -> Self {
         Self { shared, numbers }
@@ -141,7 +141,7 @@ impl StateAccess for MemoryAccess {
             return Ok(found);
         };
         let (group, at) = store.link(key)?;
-        // An index counts what is there. Without expiry that is how items are numbered.
+        // An index counts live items. If none can expire, that is the number under which an item is stored.
         let from: Box<dyn Iterator<Item = &Entry>> = if store.groups[group as usize].is_expiring(at, number) {
             let live = entries.iter().filter(|entry| entry.is_live(store.now));
             Box::new(live.skip(first as usize))

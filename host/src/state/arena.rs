@@ -1,33 +1,35 @@
-//! Memory for the tables of one backend, on huge pages: looking up a key in a large state is a miss of the cache, and with
-//! small pages one of the processor's address tables, too, which costs more.
+//! Memory for the tables of one backend, on huge pages.
 //!
-//! Blocks of a power of two are cut from chunks of the size of a huge page, and merged again when they are freed. Smaller
-//! ones and larger ones come from the allocator.
+//! A lookup in a large state misses the cache; with small pages it also misses the TLB, which costs more.
+//!
+//! Blocks of a power of two are cut from chunks of the size of a huge page, and merged again when freed (a buddy
+//! allocator).
+//! Smaller and larger blocks come from the global allocator.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// log2 of a chunk: a huge page of x86-64, and of most others.
+/// log2 of a chunk's size: a huge page of x86-64, and of most other architectures.
 const CHUNK: u32 = 21;
 /// log2 of the smallest block that is cut from a chunk.
 const LEAST: u32 = 16;
-/// Alignment of the smaller ones: a cache line.
+/// Alignment of smaller blocks: a cache line.
 const ALIGN: usize = 64;
 
-/// Where blocks come from. Clones share it.
+/// An allocator of blocks. Clones share its free blocks.
 #[derive(Debug, Clone, Default)]
 pub struct Arena(Arc<Mutex<Free>>);
 
-/// Free blocks by log2 of their size, from [`LEAST`]. A chunk that is free as a whole is given back.
+/// Free blocks by log2 of their size, from [`LEAST`]. A chunk that is entirely free is deallocated.
 #[derive(Debug, Default)]
 struct Free([BTreeSet<NonNull<u8>>; (CHUNK - LEAST) as usize]);
 
-// SAFETY: the blocks are memory that nobody else knows of.
+// SAFETY: free blocks are unaliased memory, owned by this struct.
 unsafe impl Send for Free {}
 
-/// Memory of a power of two, all zeros at first, aligned to a cache line.
+/// Memory of 2^bits bytes, zeroed when made and aligned to a cache line.
 #[derive(Debug)]
 pub struct Block {
     start: NonNull<u8>,
@@ -37,11 +39,11 @@ pub struct Block {
 
 // SAFETY: a block owns its memory, as a `Box` does.
 unsafe impl Send for Block {}
-// SAFETY: as above; nothing in it changes through a shared reference.
+// SAFETY: as above, and nothing in it changes through a shared reference.
 unsafe impl Sync for Block {}
 
 impl Arena {
-    /// A block of 2^bits bytes.
+    /// Returns a zeroed block of 2^`bits` bytes.
     #[must_use]
     pub fn block(&self, bits: u32) -> Block {
         let start = if (LEAST..CHUNK).contains(&bits) {
@@ -49,7 +51,7 @@ impl Arena {
         } else {
             allocate(bits)
         };
-        // SAFETY: the block is `1 << bits` bytes long, and nobody else's.
+        // SAFETY: the block is `1 << bits` bytes long, and not aliased.
         unsafe { start.write_bytes(0, 1 << bits) };
         Block {
             start,
@@ -60,7 +62,7 @@ impl Arena {
 }
 
 impl Block {
-    /// Its first byte.
+    /// Returns a pointer to the first byte.
     #[must_use]
     pub const fn start(&self) -> NonNull<u8> {
         self.start
@@ -76,7 +78,7 @@ impl Drop for Block {
                 .unwrap_or_else(PoisonError::into_inner)
                 .give(self.start, self.bits);
         } else {
-            // SAFETY: it was allocated with the same number of bits.
+            // SAFETY: it was allocated with the same number of bits, hence with the same layout.
             unsafe { dealloc(self.start.as_ptr(), layout(self.bits)) };
         }
     }
@@ -95,19 +97,20 @@ impl Free {
         start
     }
 
-    /// Keeps the first `to` bits of a block and frees the rest.
+    /// Cuts a block of 2^`from` bytes down to 2^`to` bytes, and frees the rest.
     fn cut(&mut self, start: NonNull<u8>, from: u32, to: u32) {
         for bits in to..from {
-            // SAFETY: the block is `1 << from` bytes long, and `bits` is less than that.
+            // SAFETY: the block is `1 << from` bytes long, and `bits` is less than `from`.
             self.0[(bits - LEAST) as usize].insert(unsafe { start.add(1 << bits) });
         }
     }
 
     fn give(&mut self, mut start: NonNull<u8>, mut bits: u32) {
         while bits < CHUNK {
-            // Chunks are aligned to their size, so blocks are to theirs: one bit tells a block from its other half.
+            // Chunks are aligned to their size, so blocks are to theirs, and one bit of the address tells the upper
+            // half from the lower.
             let is_upper = start.addr().get() & (1 << bits) != 0;
-            // SAFETY: both halves are of the same chunk.
+            // SAFETY: both halves are in the same chunk.
             let other = unsafe {
                 if is_upper {
                     start.sub(1 << bits)
@@ -122,7 +125,7 @@ impl Free {
             start = start.min(other);
             bits += 1;
         }
-        // SAFETY: all of the chunk is free, and it was allocated so.
+        // SAFETY: all of the chunk is free, and it was allocated with this layout.
         unsafe { dealloc(start.as_ptr(), layout(CHUNK)) };
     }
 }
@@ -143,8 +146,9 @@ fn allocate(bits: u32) -> NonNull<u8> {
     };
     #[cfg(target_os = "linux")]
     if bits >= CHUNK {
-        // It is advice: where it is not taken, everything is only slower.
-        // SAFETY: these are whole pages of memory that was just allocated, and the advice does not change their content.
+        // This is advice; without it everything works, only slower.
+        // SAFETY: these are whole pages of memory that was just allocated, and the advice does not change their
+        // content.
         unsafe { libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
     }
     start

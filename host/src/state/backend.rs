@@ -1,7 +1,8 @@
 //! The contract of a keyed-state backend.
 //!
-//! A backend belongs to one subtask and one operator, and is used by that subtask's thread alone. States and timers are
-//! addressed by name: an operator binds the names it declares, in order, and may bind others after an upgrade.
+//! A backend belongs to one operator in one subtask, and only that subtask's thread uses it.
+//! States and timers are identified by name: an operator binds the names it declares, in order, and may bind others
+//! after an upgrade.
 
 use std::sync::Arc;
 
@@ -18,26 +19,27 @@ use super::rows::StateRows;
 /// A state as an operator declares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundState {
-    /// What it is addressed by.
+    /// Name that identifies the state.
     pub name: String,
-    /// Its kind. To a backend, reducing and aggregating states are value states.
+    /// Kind of the state. To a backend, reducing and aggregating states are value states.
     pub kind: StateKind,
-    /// Whether its values are cells of each call.
+    /// True if the values travel with each call as cells.
     pub travels: bool,
-    /// How long a value lives after it was written, in milliseconds of processing time.
+    /// Time to live of a value after its last write, in milliseconds of processing time; `None` if values do not
+    /// expire.
     pub ttl_ms: Option<u64>,
 }
 
 /// A timer as an operator declares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundTimer {
-    /// Part of a timer's identity.
+    /// Name, which is part of a timer's identity.
     pub name: String,
-    /// What it waits for.
+    /// Time that the timer waits for.
     pub domain: TimeDomain,
 }
 
-/// What an operator declares, as a backend is told.
+/// Converts a component's declarations to the arguments of [`StateBackend::bind`].
 #[must_use]
 pub fn bindings(description: &Description) -> (Vec<BoundState>, Vec<BoundTimer>) {
     let state = |state: &regraft_model::describe::StateDescription| BoundState {
@@ -46,7 +48,7 @@ pub fn bindings(description: &Description) -> (Vec<BoundState>, Vec<BoundTimer>)
         travels: state.travels,
         ttl_ms: state.ttl_ms,
     };
-    // Admission has refused any other word.
+    // Admission refuses any other word.
     let timer = |timer: &regraft_model::describe::TimerDescription| BoundTimer {
         name: timer.name.clone(),
         domain: TimeDomain::named(&timer.time).unwrap_or(TimeDomain::Event),
@@ -57,32 +59,33 @@ pub fn bindings(description: &Description) -> (Vec<BoundState>, Vec<BoundTimer>)
     )
 }
 
-/// The cells of a call: for each bound state that travels and each key its encoded value. Cell = state × keys + key, where
-/// only states that travel are counted.
+/// The cells of a call: the encoded value of each key in each bound state that travels.
+///
+/// The index of a cell is `state * keys + key`, where only states that travel are counted.
 #[derive(Debug, Default)]
 pub struct Cells {
-    /// Encoded values; empty where there is none.
+    /// Encoded values; empty if there is none.
     pub values: BytesColumn,
-    /// The schema each was written by; 0 where there is none.
+    /// Number of the schema that each value was written with; 0 if there is no value.
     pub schemas: Vec<u16>,
-    /// Where the backend found each key; only for the backend that filled it in.
+    /// Location of each key in the backend that filled in the cells, and of no meaning to others.
     pub places: Vec<u64>,
 }
 
-/// What a call wrote. Cells are numbered as in [`Cells`].
+/// The writes of a call. Cells are numbered as in [`Cells`].
 #[derive(Debug, Clone, Copy)]
 pub struct Writes<'a> {
-    /// Written cells, each once.
+    /// Written cells, each at most once.
     pub cells: &'a [u32],
-    /// Their values.
+    /// Values of the written cells.
     pub values: &'a BytesColumn,
-    /// Cleared cells; none of them is written too.
+    /// Cleared cells, none of which is also written.
     pub cleared: &'a [u32],
     /// Writes to states that do not travel, in order. States are numbered as they are bound.
     pub entries: Option<&'a EntryWrites>,
     /// Timer operations.
     pub timers: TimerOps<'a>,
-    /// For each bound state the schema number that its values are written in.
+    /// For each bound state the number of the schema that its values are written with.
     pub schemas: &'a [u16],
 }
 
@@ -91,28 +94,28 @@ pub struct Writes<'a> {
 pub struct TimerOps<'a> {
     /// `TIMER_REGISTER` or `TIMER_DELETE` of the guest runtime's `call`.
     pub ops: &'a [u8],
-    /// The index of the key of each.
+    /// Index of each timer's key among the keys of the call.
     pub keys: &'a [u32],
-    /// The position of each among the bound timers.
+    /// Position of each timer among the bound ones.
     pub ids: &'a [u32],
-    /// The time of each.
+    /// Time of each timer.
     pub times: &'a [i64],
 }
 
-/// Timers that are due, in order of (time, key); no key twice. The columns have the same length.
+/// Due timers in order of (time, key), at most one per key. All columns have the same length.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DueTimers {
-    /// Their keys, hashed; distinct.
+    /// Keys of the timers, hashed and distinct.
     pub keys: Keys,
-    /// The index of each timer's key in `keys.column`.
+    /// Index of each timer's key in `keys.column`.
     pub key_index: Vec<u32>,
-    /// The position of each among the bound timers.
+    /// Position of each timer among the bound ones.
     pub timer_ids: Vec<u32>,
-    /// What they were registered for.
+    /// Time that each timer was registered for.
     pub times: Vec<i64>,
 }
 
-/// A broken rule inside the host, or a damaged file: never the guest's fault.
+/// A violated invariant of the host, or a damaged file; never the fault of a guest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// A key reached a subtask that does not own its key group.
@@ -123,95 +126,114 @@ pub enum BackendError {
     Misplaced {
         /// The operator.
         uid: OperatorUid,
-        /// The key's group.
+        /// Key group of the key.
         group: u16,
-        /// What the subtask owns.
+        /// Key groups that the subtask owns.
         range: KeyGroupRange,
     },
-    /// Rows that are not what they are said to be.
+    /// Rows contradict their description.
     #[error("operator \"{uid}\": rows of key group {group} cannot be loaded: {reason}")]
     Rows {
         /// The operator.
         uid: OperatorUid,
-        /// Their key group.
+        /// Key group of the rows.
         group: u16,
-        /// What is wrong.
+        /// The contradiction, as a clause.
         reason: String,
     },
 }
 
 /// Keyed state and timers of one operator in one subtask.
 pub trait StateBackend: Send {
-    /// Says which states and timers the operator declares, by name, in order. A name not known yet is new and empty. What
-    /// is no longer declared stays, but is not handed out; its timers do not fire.
+    /// Binds the states and timers that the operator declares, by name and in order.
+    ///
+    /// A name that is not known yet is new and empty.
+    /// States that are no longer declared are kept but not handed out, and undeclared timers are kept but do not fire.
     fn bind(&mut self, states: &[BoundState], timers: &[BoundTimer]);
 
-    /// Looks up distinct, hashed keys and fills in the cells of the states that travel, without what has expired at `now`.
-    /// These keys are the ones that [`access`](Self::access) reads by, at this `now`, until the next call.
+    /// Looks up distinct, hashed keys and fills in the cells of the states that travel, leaving out values that have
+    /// expired at `now`.
+    ///
+    /// Until the next `resolve`, [`access`](Self::access) reads the entries of these keys as of `now`.
     ///
     /// # Errors
-    /// [`BackendError::Misplaced`] where a key does not belong here.
+    /// Returns [`BackendError::Misplaced`] if this backend does not own the key group of a key.
     fn resolve(&mut self, keys: &Keys, now: i64, cells: &mut Cells) -> Result<(), BackendError>;
 
-    /// Applies all that a call wrote. `keys` and `cells` are those of the `resolve` just before, `now` that of the call: what
-    /// is written lives from then on.
+    /// Applies the writes of a call.
+    ///
+    /// `keys` and `cells` must be those of the preceding `resolve`, and `now` the time of the call, from which the time
+    /// to live of written values counts.
     fn apply(&mut self, keys: &Keys, cells: &Cells, now: i64, writes: Writes<'_>);
 
-    /// What instances read states by that do not travel; none where there is no such state. It is good until the next
-    /// [`bind`](Self::bind).
+    /// Returns the access by which instances read states that do not travel, or `None` if no such state is bound.
+    ///
+    /// It is valid until the next [`bind`](Self::bind).
     fn access(&self) -> Option<Arc<dyn StateAccess>>;
 
-    /// The first due timers in order of (time, key): at most `max`, and none behind a second timer of one key, so that
-    /// all fire in order. They stay until [`fired`](Self::fired). None when nothing is due at `up_to`.
+    /// Returns the first timers that are due at `up_to`, in order of (time, key), or `None` if there are none.
+    ///
+    /// Returns at most `max` timers, and stops before the second timer of a key, so that all timers of a key fire in
+    /// order.
+    /// They stay pending until [`fired`](Self::fired).
     fn due_timers(&mut self, domain: TimeDomain, up_to: i64, max: usize) -> Option<DueTimers>;
 
-    /// These timers have fired. To be called before the writes of that call are applied: a timer that registers itself for
-    /// the same time again is a new one.
+    /// Removes timers that have fired.
+    ///
+    /// Must be called before the writes of the call that they fired in are applied: a timer that registers itself again
+    /// for the same time is a new one.
     fn fired(&mut self, due: &DueTimers);
 
-    /// The time of the first pending timer of a domain that the operator declares.
+    /// Returns the time of the first pending timer of a domain, among the timers that the operator declares.
     fn next_timer(&self, domain: TimeDomain) -> Option<i64>;
 
-    /// How many keys have any state; timers are none.
+    /// Returns the number of keys that have any state. Timers are not counted.
     fn len(&self) -> usize;
 
-    /// Whether there is no key.
+    /// Returns true if no key has any state.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The key groups held.
+    /// Returns the key groups that this backend owns.
     fn range(&self) -> KeyGroupRange;
 
-    /// The keys with any state of the key group at `position` in the range, hashed.
+    /// Returns the keys, with their hashes, that have any state in the key group at `position` in the range.
     fn keys_of(&self, position: usize) -> Keys;
 
-    /// Takes rows in, as from a savepoint. State `i` of the rows is the bound state `i`. Later rows replace earlier ones; a
-    /// removed row removes.
+    /// Loads rows, as from a savepoint. State `i` of the rows is the bound state `i`.
+    ///
+    /// Later rows replace earlier ones, and a removed row removes.
     ///
     /// # Errors
-    /// [`BackendError::Misplaced`] where a key does not belong here, [`BackendError::Rows`] where columns do not fit.
+    /// - [`BackendError::Misplaced`] if this backend does not own the key group of a key.
+    /// - [`BackendError::Rows`] if the columns contradict each other, a key is of another key group than the rows
+    ///   say, or an entry key is malformed.
     fn load(&mut self, rows: &StateRows) -> Result<(), BackendError>;
 
-    /// All rows are in: what comes now is a change. `round`: the completed round whose state this is, where the next
-    /// increment may be relative to it.
+    /// Ends loading: every later write is a change.
+    ///
+    /// `round` is the completed round whose state was loaded, if the next increment may be relative to it.
     fn loaded(&mut self, round: Option<CheckpointId>);
 
-    /// Marks the state as it is now. No snapshot may be under way. `base`: only what has changed since the mark of that
-    /// completed round is wanted. Answers `base` where it can be given so, and otherwise none: then all is handed out.
+    /// Marks the present state as that of a snapshot. No other snapshot may be in progress.
+    ///
+    /// With a `base`, the snapshot is to be an increment: the changes since the mark of that completed round.
+    /// Returns `base` if it will be, and `None` if the snapshot will be full.
     #[must_use = "rows that are no increment must not be stored as one"]
     fn begin_snapshot(&mut self, round: CheckpointId, base: Option<CheckpointId>) -> Option<CheckpointId>;
 
-    /// The rows of the next key group as they were at the mark, for the states that were bound then; none when all have
-    /// been handed out. Key groups without rows are skipped.
+    /// Returns the rows of the next key group as of the mark, for the states that were bound then.
+    ///
+    /// Key groups without rows are skipped. Returns `None` when all have been returned.
     fn next_snapshot_rows(&mut self) -> Option<Vec<StateRows>>;
 
-    /// The round is durable: it may be a base from now on.
+    /// Records that the round is durable, so that it may be a base.
     fn completed(&mut self, round: CheckpointId);
 
-    /// The round was given up: it will be no base, and rows of it that were not handed out yet are dropped.
+    /// Records that the round was given up: it will not be a base, and its remaining rows are dropped.
     fn aborted(&mut self, round: CheckpointId);
 
-    /// Whether the round can be the base of the next snapshot.
+    /// Returns true if the round can be the base of the next snapshot.
     fn can_base(&self, round: CheckpointId) -> bool;
 }

@@ -1,36 +1,37 @@
-//! The values of one key as one byte string: each with the number of its state and of the schema it was written by.
+//! The values of one key in one byte string, each with the number of its state and of its schema.
 //!
-//! A value of schema 0 is a removal that some increment has still to tell. A value that expires has the time in front.
+//! A value with schema 0 is a removal (a tombstone) that a later increment still has to record.
+//! A value that expires is preceded by its time of expiry.
 
 use super::rows::{NEVER, REMOVED};
 use super::short::append;
 
-/// Bytes before each value: state number, schema number, length of what follows.
+/// Size of the header before each value: state number, schema number, length of the value with its time of expiry.
 const HEAD: usize = 8;
-/// In the state number: the value begins with the time at which it expires.
+/// Flag in the state number: the value is preceded by its time of expiry.
 const EXPIRES: u16 = 1 << 15;
-/// The number of states a backend can tell apart, without [`LINK`].
+/// Number of states that a backend can tell apart, without [`LINK`].
 pub const STATES_MAX: usize = LINK as usize;
-/// The number of the pseudo state that leads to the key's entries. Its schema is 1 where any of them is there.
+/// Number of the pseudo state that links to the key's entries. Its schema is 1 if any of them has a value.
 pub const LINK: u16 = EXPIRES - 1;
 
-/// One value.
+/// One value of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item<'a> {
-    /// The number of its state.
+    /// Number of the state.
     pub state: u16,
-    /// The number of its schema.
+    /// Number of the schema.
     pub schema: u16,
-    /// When it expires, or `NEVER`.
+    /// Time of expiry, or `NEVER`.
     pub expires: i64,
-    /// It.
+    /// Encoded value.
     pub value: &'a [u8],
-    /// All of its bytes, head and all.
+    /// All bytes of the item, including its header.
     pub raw: &'a [u8],
 }
 
 impl Item<'_> {
-    /// Whether it is there and has not expired.
+    /// Returns true if this is a value that has not expired at `now`.
     #[must_use]
     pub const fn is_live(&self, now: i64) -> bool {
         self.schema != REMOVED && self.expires > now
@@ -48,14 +49,15 @@ fn split(blob: &[u8]) -> Option<(u16, u16, &[u8], &[u8])> {
     Some((state, schema, value, after))
 }
 
-/// The time in front of a value, and the value.
+/// Splits off the time of expiry that precedes a value.
 fn timed(value: &[u8]) -> (i64, &[u8]) {
     value
         .split_first_chunk()
         .map_or((NEVER, value), |(time, value)| (i64::from_le_bytes(*time), value))
 }
 
-/// The value of one state, with its schema number, unless it has expired at `now`.
+/// Returns the value of a state and the number of its schema, or `None` if there is no item of the state or it has
+/// expired at `now`.
 #[inline]
 #[must_use]
 pub fn value_in(blob: &[u8], state: u16, now: i64) -> Option<(u16, &[u8])> {
@@ -73,7 +75,7 @@ pub fn value_in(blob: &[u8], state: u16, now: i64) -> Option<(u16, &[u8])> {
     None
 }
 
-/// All values in order.
+/// Iterates over the values in order.
 pub fn items(blob: &[u8]) -> impl Iterator<Item = Item<'_>> {
     let mut rest = blob;
     std::iter::from_fn(move || {
@@ -95,13 +97,13 @@ pub fn items(blob: &[u8]) -> impl Iterator<Item = Item<'_>> {
     })
 }
 
-/// Whether any state has a value, expired or not.
+/// Returns true if any state has a value or entry, expired or not.
 #[must_use]
 pub fn is_live(blob: &[u8]) -> bool {
     items(blob).any(|item| item.schema != REMOVED)
 }
 
-/// Whether any state has a value or entry, expired or not; and how many removals of values there are.
+/// Returns true if any state has a value or entry, expired or not, and the number of removed values.
 #[must_use]
 pub fn tally(blob: &[u8]) -> (bool, usize) {
     let (mut live, mut removals) = (false, 0);
@@ -114,7 +116,7 @@ pub fn tally(blob: &[u8]) -> (bool, usize) {
     (live, removals)
 }
 
-/// Appends a value to a blob under construction.
+/// Appends a value to a blob.
 #[inline]
 pub fn push_value(blob: &mut Vec<u8>, state: u16, schema: u16, expires: i64, value: &[u8]) {
     let timed = expires != NEVER;
@@ -136,12 +138,12 @@ pub fn push_removal(blob: &mut Vec<u8>, state: u16) {
     push_value(blob, state, REMOVED, NEVER, &[]);
 }
 
-/// Appends the way to the key's entries.
+/// Appends the link to the key's entries.
 pub fn push_link(blob: &mut Vec<u8>, entries: u32, live: bool) {
     push_value(blob, LINK, u16::from(live), NEVER, &entries.to_le_bytes());
 }
 
-/// Where the key's entries are.
+/// Returns the index of the key's entries, if the blob has a link.
 #[inline]
 #[must_use]
 pub fn link_in(blob: &[u8]) -> Option<u32> {
@@ -149,7 +151,7 @@ pub fn link_in(blob: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(*value.first_chunk()?))
 }
 
-/// Appends to `out` the values of `blob` whose states `keep` accepts.
+/// Appends the values of `blob` whose states `keep` accepts to `out`.
 pub fn copy_values(blob: &[u8], out: &mut Vec<u8>, keep: impl Fn(u16) -> bool) {
     for item in items(blob).filter(|item| keep(item.state)) {
         out.extend_from_slice(item.raw);

@@ -1,7 +1,7 @@
-//! What every backend of keyed state has to do, as tests that a backend calls with a function that makes one.
+//! The conformance suite of keyed-state backends; a backend calls it with a function that makes one.
 //!
-//! [`run`] plays a script of arbitrary calls, marks, sweeps, rebinds and restores on a backend and on a plain model, and
-//! compares them all the way: what calls read, what rounds hand out, what comes back when their rows are loaded.
+//! [`run`] plays a script of arbitrary calls, marks, sweeps, rebinds and restores on a backend and on a plain model.
+//! It compares all that calls read, what each round hands out, and the state that its rows restore.
 
 mod model;
 mod script;
@@ -20,13 +20,13 @@ use model::{Model, check_read, from_rows};
 use script::{Op, Step, Written, key_bytes, keys_of, renamed, states, timers};
 pub use script::{Script, scripts};
 
-/// Makes an empty backend at max parallelism [`GROUPS`].
+/// A function that makes an empty backend at max parallelism [`GROUPS`].
 pub type Make<'a> = &'a dyn Fn(KeyGroupRange) -> Box<dyn StateBackend>;
 
-/// The max parallelism.
+/// Max parallelism of all backends in this suite.
 pub const GROUPS: u32 = 8;
 
-/// Keys that were written to; none: any may have been.
+/// Keys that were written; `None` if any key may have been.
 type TouchedKeys = Option<BTreeSet<Vec<u8>>>;
 
 /// A round, from its mark on.
@@ -35,11 +35,11 @@ struct Round {
     base: Option<CheckpointId>,
     bound: Vec<BoundState>,
     rows: Vec<StateRows>,
-    /// The model at the mark.
+    /// The model as of the mark.
     model: Model,
     swept: bool,
     completed: bool,
-    /// Between the mark before and this one.
+    /// Keys touched between the previous mark and this one.
     touched: TouchedKeys,
 }
 
@@ -47,7 +47,7 @@ struct Player<'a> {
     make: Make<'a>,
     backend: Box<dyn StateBackend>,
     bound: Vec<BoundState>,
-    /// How many timers are declared.
+    /// Number of declared timers.
     timers: usize,
     model: Model,
     now: i64,
@@ -58,7 +58,10 @@ struct Player<'a> {
     touched: TouchedKeys,
 }
 
-/// Plays a script. Panics where backend and model differ.
+/// Plays a script.
+///
+/// # Panics
+/// Panics if the backend and the model differ.
 pub fn run(make: Make<'_>, script: &Script) {
     let mut player = Player {
         make,
@@ -125,7 +128,7 @@ impl Player<'_> {
         }
     }
 
-    /// Looks keys up, and checks that what a call reads is the state before it.
+    /// Looks up keys, and checks that a call reads the state as it was before the call.
     fn resolve(&mut self, keys: &Keys) -> Cells {
         let mut cells = Cells::default();
         self.backend.resolve(keys, self.now, &mut cells).expect("in range");
@@ -181,7 +184,7 @@ impl Player<'_> {
         }
     }
 
-    /// Due timers come in order, each key once, and stay until they have fired.
+    /// Checks that due timers come in order, at most one per key, and stay pending until they have fired.
     fn fire(&mut self, domain: TimeDomain, up_to: i64, max: usize, again: bool) {
         let mut expected = self.model.due(domain, up_to, self.timers);
         let mut keys = BTreeSet::new();
@@ -211,7 +214,7 @@ impl Player<'_> {
         self.check_timers();
     }
 
-    /// The call that the timers fire in: a timer that registers itself again for the same time is a new one.
+    /// Plays the call that timers fire in. A timer that registers itself again for the same time is a new one.
     fn answer(&mut self, due: &DueTimers, again: bool) {
         let cells = self.resolve(&due.keys);
         self.backend.fired(due);
@@ -292,7 +295,7 @@ impl Player<'_> {
         }
     }
 
-    /// Rows are distinct, in their key groups, and an increment has nothing of keys that were not touched.
+    /// Checks that rows are distinct and in their key groups, and that an increment has no rows of untouched keys.
     fn check_round(&self, at: usize) {
         let round = &self.rounds[at];
         let since = self.rounds[..=at].iter().filter(|other| Some(other.id) > round.base);
@@ -317,7 +320,7 @@ impl Player<'_> {
         }
     }
 
-    /// Ends one of the rounds that are under way; a completed one is loaded again and compared.
+    /// Ends one of the rounds in progress. A completed one is restored and compared.
     fn end(&mut self, which: usize, completed: bool) {
         let open: Vec<usize> = (0..self.rounds.len()).filter(|i| !self.rounds[*i].completed).collect();
         let Some(&at) = open.get(which.min(open.len().saturating_sub(1))) else {
@@ -326,13 +329,13 @@ impl Player<'_> {
         let id = self.rounds[at].id;
         if completed && self.rounds[at].swept {
             self.backend.completed(id);
-            // One that a later one has overtaken need not be.
+            // A round that a later base has overtaken may have been dropped.
             assert!(self.based > Some(id) || self.backend.can_base(id));
             self.rounds[at].completed = true;
             let round = &self.rounds[at];
             for parts in [1, 3] {
                 let rows = self.load(at, parts, &round.bound, None);
-                // What has expired since the mark may have gone, or not.
+                // Values that have expired since the mark may be gone or not.
                 let (found, timers) = from_rows(&rows.1, &round.bound, self.now);
                 assert_eq!(found, round.model.visible(self.now), "by way of {parts} backends");
                 assert_eq!(timers, round.model.timers);
@@ -340,7 +343,7 @@ impl Player<'_> {
         } else if !completed {
             self.backend.aborted(id);
             assert!(!self.backend.can_base(id));
-            // What was touched before it now lies between its neighbours.
+            // The keys touched before its mark now belong to the next round.
             let gone = self.rounds.remove(at).touched;
             let next = self
                 .rounds
@@ -350,8 +353,9 @@ impl Player<'_> {
         }
     }
 
-    /// Loads the rows of a round, and before them all that it is based on, into several backends. Answers these, and all
-    /// that is in them then.
+    /// Loads the rows of a round, after those of all its bases, into `parts` backends.
+    ///
+    /// Returns the backends and all rows that are in them then.
     fn load(
         &self,
         at: usize,
@@ -387,7 +391,8 @@ impl Player<'_> {
         (backends, rows)
     }
 
-    /// The job starts again from its newest completed round: as that was saved, or by way of several backends.
+    /// Restarts the job from its newest completed round: into one backend with that round as a base, or by way of
+    /// several backends.
     fn restore(&mut self, parts: u32) {
         let Some(at) = self.rounds.iter().rposition(|round| round.completed) else {
             return;
@@ -414,7 +419,7 @@ impl Player<'_> {
         self.check_keys();
     }
 
-    /// An upgrade: other positions, values that travel now or do not any more, timers that are not declared.
+    /// Plays an upgrade: other positions, a state that starts or stops travelling, timers that are not declared.
     fn rebind(&mut self, rotate: usize, flip: bool, timers: usize) {
         let count = self.bound.len();
         self.bound.rotate_left(rotate % count);
@@ -449,7 +454,7 @@ fn both(a: TouchedKeys, b: TouchedKeys) -> TouchedKeys {
     Some(&a? | &b?)
 }
 
-/// Operations by key.
+/// Groups operations by key, one for each.
 fn ops<const N: usize>(all: [(u8, Op); N]) -> BTreeMap<u8, Vec<Op>> {
     all.into_iter().map(|(key, op)| (key, vec![op])).collect()
 }
@@ -458,7 +463,7 @@ fn call(ops: BTreeMap<u8, Vec<Op>>) -> Step {
     Step::Call { wait: 1, ops }
 }
 
-/// A round that is swept and completed; with the newest one as its base, or without.
+/// Steps of a round that is swept and completed, based on the newest completed round or full.
 fn round(increment: bool) -> [Step; 3] {
     let completed = Step::End {
         which: 9,
@@ -468,7 +473,7 @@ fn round(increment: bool) -> [Step; 3] {
     [Step::Mark { base }, Step::Sweep(u8::MAX), completed]
 }
 
-/// Runs what chance seldom finds.
+/// Runs scripts for cases that random scripts seldom reach.
 pub fn run_rare(make: Make<'_>) {
     let put = |state, value: u8| Op::Put {
         state,
@@ -479,7 +484,7 @@ pub fn run_rare(make: Make<'_>) {
         let states = states(names);
         run(make, &Script { states, steps });
     };
-    // A list that has been loaded goes on behind its last item.
+    // A loaded list goes on behind its last item.
     let mut steps = vec![call(ops([(1, put("log", 1))])), call(ops([(1, put("log", 2))]))];
     steps.extend(round(false));
     steps.extend([
@@ -494,7 +499,7 @@ pub fn run_rare(make: Make<'_>) {
         call(ops([])),
     ]);
     play(&["log"], steps);
-    // A timer that was deleted before a mark comes back before its key group is swept.
+    // A timer deleted before a mark is registered again before its key group is swept.
     let timer = |register| Op::Timer {
         register,
         id: 0,
@@ -512,14 +517,14 @@ pub fn run_rare(make: Make<'_>) {
     ]);
     steps.extend(round(true));
     play(&["count"], steps);
-    // One value of a key is cleared by the call that writes another.
+    // A call clears one value of a key and writes another.
     let both = |op| BTreeMap::from([(1, vec![put("count", 2), op])]);
     let mut steps = vec![call(both(put("sum", 1)))];
     steps.extend(round(false));
     steps.push(call(both(Op::Clear { state: "sum" })));
     steps.extend(round(true));
     play(&["count", "sum"], steps);
-    // More has expired than a call cleans.
+    // More values expire than one call cleans.
     let all = |state| (0..60).map(|key| (key, vec![put(state, key)])).collect();
     for state in ["last", "cache", "seen", "recent"] {
         let mut steps = vec![
@@ -532,7 +537,7 @@ pub fn run_rare(make: Make<'_>) {
         steps.extend(round(false));
         play(&[state], steps);
     }
-    // A value is written again with less time to live, expires, and must not come back with the old time.
+    // A value rewritten with a shorter time to live expires, and must not reappear with its old time of expiry.
     for state in ["last", "cache", "seen", "recent"] {
         let mut steps = vec![call(ops([(1, put(state, 1))]))];
         steps.extend(round(false));

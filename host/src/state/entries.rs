@@ -1,18 +1,20 @@
 //! The entries of one key group: maps, lists, and values that do not travel with each call.
 //!
-//! A slot of the key group's table leads to a key's entries. Each entry carries the stamp of its last write, and the first
-//! write to one that belongs to the sweep under way saves the old one, as the table does (design notes 0003 and 0007).
+//! A slot of the key group's table links to the entries of its key.
+//! Each entry carries the stamp of its last write.
+//! The first write to an entry that belongs to the sweep in progress saves the old one, as in the table (design notes
+//! 0003 and 0007).
 
 use super::mark::{Mark, Stamp};
 use super::ordered::{Entry, Ordered};
 use super::rows::{NEVER, REMOVED};
 
-/// How many entries there are.
+/// Numbers of entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// That have a value, expired or not.
+    /// Entries that have a value, expired or not.
     pub live: usize,
-    /// Removals that some increment has still to tell.
+    /// Removals that a later increment still has to record.
     pub removed: usize,
 }
 
@@ -20,9 +22,9 @@ pub struct Counts {
 #[derive(Debug)]
 struct StateEntries {
     state: u16,
-    /// The index of the next list item.
+    /// Index of the next list item.
     next: u64,
-    /// Whether any entry may expire.
+    /// True if an entry may expire.
     expiring: bool,
     entries: Ordered,
 }
@@ -31,60 +33,61 @@ struct StateEntries {
 #[derive(Debug, Default)]
 struct KeyEntries {
     states: Vec<StateEntries>,
-    /// Of the last write to any of them.
+    /// Stamp of the last write to any of them.
     stamp: Stamp,
     counts: Counts,
-    /// Whether the present call has written to them.
+    /// True if the present call has written to them.
     touched: bool,
 }
 
 /// An entry as it was at the mark.
 #[derive(Debug)]
 pub struct Saved {
-    /// Its key.
+    /// Key of the state.
     pub key: Box<[u8]>,
-    /// The number of its state.
+    /// Number of the state.
     pub state: u16,
-    /// It.
+    /// The entry.
     pub entry: Entry,
 }
 
-/// Which state of which key.
+/// The address of one state of one key.
 #[derive(Debug, Clone, Copy)]
 pub struct At<'a> {
-    /// Where the key's entries are.
+    /// Index of the key's entries in the group.
     pub entries: u32,
     /// The key.
     pub key: &'a [u8],
-    /// The number of the state.
+    /// Number of the state.
     pub state: u16,
 }
 
 /// A value to be written.
 #[derive(Debug, Clone, Copy)]
 pub struct NewValue<'a> {
-    /// Encoded.
+    /// Encoded value.
     pub value: &'a [u8],
-    /// The number of its schema.
+    /// Number of its schema.
     pub schema: u16,
-    /// When it expires, or `NEVER`.
+    /// Time of expiry, or `NEVER`.
     pub expires: i64,
 }
 
-/// What cleaning needs to know.
+/// Parameters of cleaning.
 #[derive(Debug, Clone, Copy)]
 pub struct Cleaning {
-    /// What expires until then goes.
+    /// Values that expire at or before this time are dropped.
     pub now: i64,
-    /// Removals with a lesser stamp are not needed any more.
+    /// Removals with a lesser stamp are no longer needed.
     pub settled: Stamp,
     /// The marks.
     pub mark: Mark,
 }
 
 impl Cleaning {
-    /// Whether the removal of what has expired must be remembered. Where the bases have just this value, it expires there
-    /// by itself.
+    /// Returns true if the expiry of a value with this stamp must be remembered as a removal.
+    ///
+    /// It need not be if every base has this very value, since the value expires there by itself.
     #[must_use]
     pub const fn remembers(&self, stamp: Stamp) -> bool {
         self.mark.remembers(stamp) && stamp >= self.settled
@@ -97,24 +100,24 @@ pub struct Group {
     keys: Vec<KeyEntries>,
     free: Vec<u32>,
     saved: Vec<Saved>,
-    /// Of all keys.
+    /// Totals of all keys.
     counts: Counts,
 }
 
 impl Group {
-    /// How many entries there are.
+    /// Returns the numbers of entries in the group.
     #[must_use]
     pub const fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// How many entries a key has.
+    /// Returns the numbers of entries of a key.
     #[must_use]
     pub fn counts_of(&self, entries: u32) -> Counts {
         self.keys[entries as usize].counts
     }
 
-    /// A place for the entries of one more key.
+    /// Allocates an index for the entries of another key.
     pub fn add(&mut self) -> u32 {
         self.free.pop().unwrap_or_else(|| {
             self.keys.push(KeyEntries::default());
@@ -122,18 +125,18 @@ impl Group {
         })
     }
 
-    /// The key has no entries any more.
+    /// Frees the index of a key that has no entries left.
     pub fn release(&mut self, entries: u32) {
         self.keys[entries as usize] = KeyEntries::default();
         self.free.push(entries);
     }
 
-    /// Whether the present call writes to this key for the first time.
+    /// Flags a key as written by the present call. Returns true if it was not flagged before.
     pub fn touch(&mut self, entries: u32) -> bool {
         !std::mem::replace(&mut self.keys[entries as usize].touched, true)
     }
 
-    /// The present call is over.
+    /// Clears the flag of [`Group::touch`], at the end of a call.
     pub fn untouch(&mut self, entries: u32) {
         self.keys[entries as usize].touched = false;
     }
@@ -145,7 +148,7 @@ impl Group {
         }
     }
 
-    /// Writes one entry.
+    /// Writes an entry.
     pub fn put(&mut self, at: At<'_>, entry_key: &[u8], new: NewValue<'_>, mark: Mark) {
         let key = &mut self.keys[at.entries as usize];
         key.stamp = mark.now + 1;
@@ -175,7 +178,7 @@ impl Group {
         self.count(at.entries, live, removed);
     }
 
-    /// Adds an item at the end of a list.
+    /// Appends an item to a list.
     pub fn append(&mut self, at: At<'_>, new: NewValue<'_>, mark: Mark) {
         let state = self.keys[at.entries as usize].state(at.state);
         let index = state.next;
@@ -183,7 +186,7 @@ impl Group {
         self.put(at, &index.to_be_bytes(), new, mark);
     }
 
-    /// Removes one entry.
+    /// Removes an entry.
     pub fn remove(&mut self, at: At<'_>, entry_key: &[u8], mark: Mark) {
         let key = &mut self.keys[at.entries as usize];
         let Some(state) = key.states.iter_mut().find(|state| state.state == at.state) else {
@@ -207,7 +210,7 @@ impl Group {
         self.count(at.entries, -1, isize::from(remembered));
     }
 
-    /// Takes an entry out without a trace: it goes on elsewhere.
+    /// Takes out an entry that is stored elsewhere from now on, without remembering a removal.
     pub fn take(&mut self, at: At<'_>, entry_key: &[u8], mark: Mark) -> Option<Entry> {
         let key = &mut self.keys[at.entries as usize];
         let state = key.states.iter_mut().find(|state| state.state == at.state)?;
@@ -251,7 +254,7 @@ impl Group {
         self.count(at.entries, live, removed);
     }
 
-    /// The list goes on behind its last item: to be called when items have been loaded.
+    /// Sets the next index of a list to follow its last item, after items have been loaded.
     pub fn settle_list(&mut self, at: At<'_>) {
         let key = &mut self.keys[at.entries as usize];
         if let Some(state) = key.states.iter_mut().find(|state| state.state == at.state) {
@@ -261,13 +264,13 @@ impl Group {
         }
     }
 
-    /// The entries of a state of a key.
+    /// Returns the entries of a state of a key.
     #[must_use]
     pub fn entries(&self, entries: u32, state: u16) -> Option<&Ordered> {
         self.state_of(entries, state).map(|state| &state.entries)
     }
 
-    /// Whether entries of a state of a key may expire.
+    /// Returns true if entries of a state of a key may expire.
     #[must_use]
     pub fn is_expiring(&self, entries: u32, state: u16) -> bool {
         self.state_of(entries, state).is_some_and(|state| state.expiring)
@@ -277,7 +280,7 @@ impl Group {
         self.keys[entries as usize].states.iter().find(|s| s.state == state)
     }
 
-    /// Whether a key has any entry that has not expired.
+    /// Returns true if a key has an entry that has not expired at `now`.
     #[must_use]
     pub fn is_live(&self, entries: u32, now: i64) -> bool {
         let states = &self.keys[entries as usize].states;
@@ -286,7 +289,7 @@ impl Group {
             .any(|state| state.entries.iter().any(|entry| entry.is_live(now)))
     }
 
-    /// Calls `each` with the state and the entry of all of a key's entries that belong to the sweep.
+    /// Calls `each` with the state and the entry, for all entries of a key that belong to the sweep.
     pub fn sweep(&self, entries: u32, mark: Mark, mut each: impl FnMut(u16, &Entry)) {
         let key = &self.keys[entries as usize];
         if key.stamp < mark.from {
@@ -299,13 +302,16 @@ impl Group {
         }
     }
 
-    /// What was saved for the sweep; it is forgotten here.
+    /// Returns the entries saved for the sweep, and forgets them.
     pub fn take_saved(&mut self) -> Vec<Saved> {
         std::mem::take(&mut self.saved)
     }
 
-    /// Drops what has expired in a key's entries, and removals that nobody needs. Gives an expiry to what has none though
-    /// its state has a time to live (`ttl`, by state). Answers how many entries were looked at.
+    /// Drops expired entries of a key and removals that are no longer needed.
+    ///
+    /// Also gives a time of expiry to entries without one if their state has a time to live; `ttl` returns it, in
+    /// milliseconds, by the state's number.
+    /// Returns the number of entries that were examined.
     pub fn clean(&mut self, at: u32, key_bytes: &[u8], how: &Cleaning, ttl: impl Fn(u16) -> Option<i64>) -> usize {
         let key = &mut self.keys[at as usize];
         let looks = |state: &StateEntries| state.expiring || ttl(state.state).is_some();
@@ -330,7 +336,7 @@ impl Group {
                     return kept;
                 }
                 if entry.expires <= how.now {
-                    // The sweep would not hand it out; a removal it does, by its old stamp.
+                    // The sweep would leave the value out, but hands out the removal, by the old stamp.
                     let remembered = how.remembers(entry.stamp);
                     forget_value(entry);
                     live -= 1;

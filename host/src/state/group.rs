@@ -1,21 +1,23 @@
-//! The distinct keys of a batch: a guest is handed each key, and its state, once per call.
+//! Groups a batch by key, so that a guest gets each distinct key, and its state, once per call.
 
 use regraft_model::batch::{Batch, Keys};
 
 use super::short::{equal, push};
 
-/// Finds distinct keys; keeps its tables from batch to batch.
+/// Finds the distinct keys of batches; keeps its tables from one batch to the next.
 #[derive(Debug, Default)]
 pub struct Grouper {
-    /// Open addressing: hash and position, from 1, of a distinct key; position 0 is free.
+    /// Open-addressing table of distinct keys: hash, and position from 1. Position 0 is a free slot.
     table: Vec<(u32, u32)>,
-    /// Distinct position of each entry of the batch's key column.
+    /// Position of the distinct key for each item of the batch's key column.
     distinct_of: Vec<u32>,
 }
 
 impl Grouper {
-    /// Rewrites a batch's keys: the column becomes distinct, in order of first appearance, and every record gets an
-    /// index into it. Computes hashes where they are missing.
+    /// Rewrites a batch's keys so that the column has each key once, in order of first appearance, and every record an
+    /// index into it.
+    ///
+    /// Computes the hashes if they are missing.
     pub fn group(&mut self, batch: &mut Batch) {
         batch.keys.ensure_hashes();
         let keys = std::mem::take(&mut batch.keys);
@@ -24,7 +26,7 @@ impl Grouper {
 
     fn distinct(&mut self, keys: &Keys, records: usize) -> Keys {
         let entries = keys.column.len();
-        // At most three quarters full; mostly far less, since keys repeat.
+        // At most three quarters full, and mostly far less, since keys repeat.
         let mask = (entries * 4 / 3 + 1).next_power_of_two().max(16) - 1;
         self.table.clear();
         self.table.resize(mask + 1, (0, 0));

@@ -1,45 +1,49 @@
-//! Generations: what a mark has seen, what has changed since, and which removals have still to be told.
+//! Generations, which tell what a mark has seen, what has changed since, and which removals still have to be recorded.
 //!
-//! A mark adds one to the generation. Everything that is kept carries a [`Stamp`], so a mark costs nothing: what is older
-//! is as it was then. Increments live from the same stamps. Design notes 0003 and 0007 have the reasons.
+//! A mark increments the generation.
+//! All stored items carry a [`Stamp`], so a mark costs nothing: items with older stamps are as they were then.
+//! Increments are made from the same stamps.
+//! Design notes 0003 and 0007 have the reasons.
 
 use regraft_model::id::CheckpointId;
 
-/// When something was last written: twice the generation, and one more where an earlier generation had it, or may have.
-/// 0 is never.
+/// Time of an item's last write: twice the generation, plus one if the item was, or may have been, there in an earlier
+/// generation.
+///
+/// 0 means never.
 pub type Stamp = u32;
 
-/// Completed rounds that may still be a base: more than can be under way at once.
+/// Maximum number of completed rounds kept as possible bases; more than can be in progress at once.
 const COMPLETED_MAX: usize = 8;
 
-/// What a write needs to know of the marks.
+/// The state of the marks, as far as a write depends on it.
 #[derive(Debug, Clone, Copy)]
 pub struct Mark {
-    /// The stamp of what is new.
+    /// Stamp of new items.
     pub now: Stamp,
-    /// The oldest stamp that the sweep under way hands out; the greatest of all where there is none, or the key group has
-    /// been swept.
+    /// The oldest stamp that the sweep in progress hands out; [`Stamp::MAX`] if there is no sweep, or it has passed the
+    /// key group.
     pub from: Stamp,
-    /// Whether any round may become a base, so that removals have to be remembered.
+    /// True if a round may become a base, so that removals have to be remembered.
     pub keep: bool,
 }
 
 impl Mark {
-    /// Whether what has this stamp belongs to the sweep: before it changes it has to be saved.
+    /// Returns true if an item with this stamp belongs to the sweep and must be saved before it changes.
     #[inline]
     #[must_use]
     pub const fn saves(self, stamp: Stamp) -> bool {
         stamp >= self.from && stamp < self.now
     }
 
-    /// The new stamp of what is written again.
+    /// Returns the new stamp of an item that is written again.
     #[inline]
     #[must_use]
     pub const fn rewritten(self, old: Stamp) -> Stamp {
         if old >= self.now { old } else { self.now + 1 }
     }
 
-    /// Whether something with this stamp has to be remembered when it is removed: no mark has seen what is new.
+    /// Returns true if the removal of an item with this stamp has to be remembered. No mark has seen a new item.
     #[inline]
     #[must_use]
     pub const fn remembers(self, old: Stamp) -> bool {
@@ -47,14 +51,14 @@ impl Mark {
     }
 }
 
-/// A round whose mark may be, or become, a base.
+/// A round whose mark is or may become a base.
 #[derive(Debug, Clone, Copy)]
 struct Round {
     id: CheckpointId,
-    /// Writes up to this generation are in it.
+    /// The round contains writes up to this generation.
     generation: u32,
     completed: bool,
-    /// How many changes there had been at its mark.
+    /// Number of changes before its mark.
     changes: u64,
 }
 
@@ -62,7 +66,7 @@ struct Round {
 #[derive(Debug)]
 pub struct Marks {
     generation: u32,
-    /// In order of their marks.
+    /// Rounds in order of their marks.
     rounds: Vec<Round>,
 }
 
@@ -80,22 +84,22 @@ const fn stamp_after(generation: u32) -> Stamp {
 }
 
 impl Marks {
-    /// The stamp of what is new.
+    /// Returns the stamp of new items.
     #[inline]
     #[must_use]
     pub const fn now(&self) -> Stamp {
         self.generation * 2
     }
 
-    /// Whether any round may become a base.
+    /// Returns true if a round may become a base.
     #[inline]
     #[must_use]
     pub const fn keep(&self) -> bool {
         !self.rounds.is_empty()
     }
 
-    /// What has been written until now, with so many changes, is the state of this completed round, or of none that is
-    /// known.
+    /// Records that everything written so far, in `changes` changes, is the state of a completed round, or of an
+    /// unknown one.
     pub fn loaded(&mut self, round: Option<CheckpointId>, changes: u64) {
         let generation = self.generation;
         self.rounds.extend(round.map(|id| Round {
@@ -107,8 +111,10 @@ impl Marks {
         self.generation += 1;
     }
 
-    /// A mark, after so many changes. Answers the base, where it can be one and no more than `most` changes have come since
-    /// its mark, and the oldest stamp that the sweep is to hand out.
+    /// Begins a round, after `changes` changes.
+    ///
+    /// Returns the base, or `None` if it is not available or more than `most` changes were made since its mark, and the
+    /// oldest stamp that the sweep has to hand out.
     pub fn begin(
         &mut self,
         id: CheckpointId,
@@ -119,8 +125,8 @@ impl Marks {
         let at = base.and_then(|base| self.rounds.iter().position(|round| round.id == base && round.completed));
         let few = at.filter(|at| changes - self.rounds[*at].changes <= most);
         let from = few.map_or(1, |at| stamp_after(self.rounds[at].generation));
-        // Barriers come in order of their rounds, and a base is the last completed one of its time: none before this one
-        // will be asked for again.
+        // Barriers come in order of their rounds, and a base is the last round completed at the time: an earlier one
+        // will not be asked for again.
         self.rounds.drain(..at.unwrap_or(0));
         self.rounds.push(Round {
             id,
@@ -132,7 +138,7 @@ impl Marks {
         (base.filter(|_| few.is_some()), from)
     }
 
-    /// The round may be a base from now on.
+    /// Records that the round may be a base.
     pub fn completed(&mut self, id: CheckpointId) {
         if let Some(round) = self.rounds.iter_mut().find(|round| round.id == id) {
             round.completed = true;
@@ -145,23 +151,23 @@ impl Marks {
         }
     }
 
-    /// The round will be no base.
+    /// Forgets a round that was given up and will not be a base.
     pub fn aborted(&mut self, id: CheckpointId) {
         self.rounds.retain(|round| round.id != id);
     }
 
-    /// No round will be a base: removals need not be remembered.
+    /// Forgets all rounds, so that none will be a base and removals need not be remembered.
     pub fn forget(&mut self) {
         self.rounds.clear();
     }
 
-    /// Whether the round can be a base.
+    /// Returns true if the round can be a base.
     #[must_use]
     pub fn can_base(&self, id: CheckpointId) -> bool {
         self.rounds.iter().any(|round| round.id == id && round.completed)
     }
 
-    /// Removals with a lesser stamp are in every round that may be a base, and can be forgotten.
+    /// Returns the stamp below which removals are contained in every possible base, and can be forgotten.
     #[must_use]
     pub fn settled(&self) -> Stamp {
         let oldest = self.rounds.iter().map(|round| stamp_after(round.generation)).min();
@@ -184,7 +190,7 @@ mod tests {
         assert!(!marks.can_base(id(1)));
         marks.completed(id(1));
         assert!(marks.can_base(id(1)));
-        // Two rounds on the same base: the second was triggered before the first was completed.
+        // Two rounds with the same base: the second was triggered before the first was completed.
         let from = stamp_after(1);
         assert_eq!(marks.begin(id(2), Some(id(1)), 0, 0), (Some(id(1)), from));
         marks.completed(id(2));
@@ -223,7 +229,7 @@ mod tests {
         assert_eq!(marks.begin(id(1), None, 0, 0), (None, 1));
         let (old, new) = (first, marks.now());
         assert!(mark(&marks).remembers(old) && !mark(&marks).remembers(new));
-        // Written again, it is still what a mark has seen.
+        // Writing an item again does not change that a mark has seen it.
         assert!(mark(&marks).remembers(mark(&marks).rewritten(old)));
         assert!(!mark(&marks).remembers(mark(&marks).rewritten(new)));
     }

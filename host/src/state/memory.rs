@@ -1,7 +1,9 @@
-//! The backend that keeps everything in memory: one table per key group, beside it the entries of maps and lists, and timers.
+//! The backend that keeps all state in memory: one table per key group, with the entries of maps and lists and the
+//! timers beside it.
 //!
-//! A snapshot is a mark, not a copy: `begin_snapshot` begins a new generation, and key groups are swept one at a time by the
-//! owning thread, between batches. Design notes 0003 and 0007 have the reasons.
+//! A snapshot is a mark, not a copy: `begin_snapshot` begins a new generation, and the owning thread sweeps one key
+//! group at a time, between batches.
+//! Design notes 0003 and 0007 have the reasons.
 
 mod slots;
 mod apply;
@@ -27,10 +29,10 @@ use super::short;
 use super::table::Table;
 use super::timers::Timers;
 
-/// How many keys ahead the tables are prefetched.
+/// Number of keys by which table lookups are prefetched ahead.
 const PREFETCH_AHEAD: usize = 24;
 
-/// No slot: the key has no entry.
+/// Slot of a key that is not in the table.
 const NOWHERE: u32 = u32::MAX;
 
 /// Keyed state in memory.
@@ -39,41 +41,41 @@ pub struct MemoryBackend {
     uid: OperatorUid,
     range: KeyGroupRange,
     max_parallelism: u32,
-    /// All states ever bound; the position is the state's number in blobs and entries.
+    /// All states that were ever bound; the position is the state's number in blobs and entries.
     known: Vec<Known>,
-    /// As the operator declares them.
+    /// The states that the operator declares.
     bound: Vec<Bound>,
-    /// Positions of those bound states whose values are cells.
+    /// Positions of the bound states whose values are cells.
     travelling: Vec<u16>,
     tables: Vec<Table>,
     /// Entries of all states that do not travel.
     shared: Shared,
-    /// Whether there are, or may be, entries.
+    /// True if there are, or may be, entries.
     has_entries: bool,
     timers: Timers,
     marks: Marks,
     snapshot: Option<Sweep>,
-    /// How many keys have a value or an entry.
+    /// Number of keys that have a value or an entry.
     keys: usize,
-    /// How many removals of values are in blobs.
+    /// Number of removals in blobs.
     removed: usize,
-    /// The time of the last call.
+    /// Time of the last call.
     now: i64,
     cleaner: Cleaner,
     blob: Vec<u8>,
     touched: Vec<Touched>,
 }
 
-/// A state that was bound once.
+/// A state that is or was bound.
 #[derive(Debug)]
 struct Known {
     name: String,
     shape: Shape,
-    /// Whether its values are in the slots rather than among the entries.
+    /// True if its values are in the slots, false if they are among the entries.
     in_slots: bool,
 }
 
-/// What the entries of a state are.
+/// The structure of a state's entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Value,
@@ -100,45 +102,45 @@ struct Bound {
 }
 
 impl Bound {
-    /// When a value written now expires.
+    /// Returns the time at which a value written now expires.
     fn expires(&self, now: i64) -> i64 {
         self.ttl_ms
             .map_or(NEVER, |ttl| now.saturating_add(i64::try_from(ttl).unwrap_or(NEVER)))
     }
 }
 
-/// A snapshot under way.
+/// A snapshot in progress.
 #[derive(Debug)]
 struct Sweep {
     round: CheckpointId,
-    /// The states bound at the mark.
+    /// States bound at the mark.
     bound: Vec<Bound>,
-    /// The next table to sweep.
+    /// Position of the next table to sweep.
     next: usize,
     /// The oldest stamp that is handed out.
     from: Stamp,
-    /// Whether it is an increment, in which removals are told.
+    /// True if the snapshot is an increment, which also has removals.
     increment: bool,
-    /// What the last key group came to, by bound state.
+    /// Size of the last key group's rows, by bound state.
     last: Vec<sweep::Size>,
 }
 
-/// Goes round in the background and drops what has expired.
+/// The position of the background cleaner, which goes round and drops expired values.
 #[derive(Debug, Default)]
 struct Cleaner {
     table: usize,
     slot: u32,
-    /// How many slots and entries it may still look at; less than 0 where it had to look at more.
+    /// Number of slots and entries it may still examine; negative if it had to examine more.
     credit: i64,
-    /// Whether anything can expire.
+    /// True if values can expire.
     expiring: bool,
-    /// Calls since removals were counted.
+    /// Calls since removals were last counted.
     calls: u32,
-    /// Whether there are removals that nobody needs.
+    /// True if there are removals that are no longer needed.
     forgotten: bool,
 }
 
-/// What a call did to the cell of one key, where there are several states.
+/// The effect of a call on the cell of one key, if there are several states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Touched {
     Not,
@@ -151,7 +153,7 @@ const fn split(place: u64) -> (usize, u32) {
 }
 
 impl MemoryBackend {
-    /// An empty backend for the key groups of one subtask.
+    /// Returns an empty backend for the key groups of a subtask.
     #[must_use]
     pub fn new(uid: OperatorUid, range: KeyGroupRange, max_parallelism: u32) -> Self {
         let arena = Arena::default();
@@ -193,7 +195,7 @@ impl MemoryBackend {
         }
     }
 
-    /// First writes of keys after a mark, and removals, ever.
+    /// Returns the number of changes so far: insertions, removals, and first writes of keys after a mark.
     fn changes(&self) -> u64 {
         self.tables.iter().map(Table::changes).sum()
     }
@@ -215,7 +217,7 @@ impl MemoryBackend {
         }
     }
 
-    /// Finds every key and tells `each` its table and slot; a place is table × 2³² + slot.
+    /// Looks up every key and calls `each` with its table and slot. A place is `table << 32 | slot`.
     #[inline]
     fn find_places(
         &self,
@@ -244,7 +246,7 @@ impl MemoryBackend {
         Ok(())
     }
 
-    /// The cell of a state in a slot.
+    /// Appends the cell of a state in a slot.
     #[inline]
     fn push_cell(cells: &mut Cells, table: &Table, slot: u32, state: u16, now: i64) {
         let found = if slot == NOWHERE {
@@ -257,7 +259,7 @@ impl MemoryBackend {
         cells.schemas.push(schema);
     }
 
-    /// The number of a state; one that was there with another shape is another state.
+    /// Returns the number of a state. A known name with another shape is another state.
     fn number(&mut self, state: &BoundState) -> u16 {
         let shape = Shape::from(state.kind);
         let same = |known: &Known| known.name == state.name && known.shape == shape;
@@ -305,7 +307,7 @@ impl StateBackend for MemoryBackend {
         cells.schemas.clear();
         if let [position] = self.travelling[..] {
             let state = self.bound[usize::from(position)].number;
-            // The slot is at hand when it has been found.
+            // The slot is in the cache right after it was found.
             self.find_places(keys, &mut places, |table, slot| {
                 Self::push_cell(cells, table, slot, state, now);
             })?;

@@ -1,19 +1,19 @@
-//! Keyed state of one subtask: what the host holds so that a guest need not.
+//! Keyed state of one subtask, which the host holds so that guests do not have to.
 //!
 //! - [`rows`]: rows of one state on their way to or from a file.
 //! - [`short`]: short byte strings, compared and copied in words.
 //! - [`group`]: the distinct keys of a batch.
-//! - [`backend`]: the contract of a backend: resolve the keys of a batch, apply what a call wrote, fire timers, snapshot by a
-//!   mark.
-//! - [`mark`]: generations: what a mark has seen, what has changed since.
+//! - [`backend`]: the contract of a backend: resolve the keys of a batch, apply the writes of a call, fire timers,
+//!   snapshot by a mark.
+//! - [`mark`]: generations, which tell what a mark has seen and what has changed since.
 //! - [`arena`]: memory for tables, on huge pages.
-//! - [`blob`]: the values of one key as one byte string.
-//! - [`table`]: the hash table of one key group, keys and small values inline.
+//! - [`blob`]: the values of one key in one byte string.
+//! - [`table`]: the hash table of one key group, with keys and small values inline.
 //! - [`ordered`]: the entries of one map or list, in order.
 //! - [`entries`]: the maps and lists of one key group, and values that do not travel.
-//! - [`access`]: how instances read them.
+//! - [`access`]: read access of instances to these entries.
 //! - [`timers`]: pending timers, by key group and in order of time.
-//! - [`memory`]: the backend that keeps everything in memory.
+//! - [`memory`]: the backend that keeps all state in memory.
 
 pub mod rows;
 pub mod short;

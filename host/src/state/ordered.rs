@@ -1,11 +1,12 @@
-//! The entries of one map or list of one key, in order of their keys: short sorted runs.
+//! The entries of one map or list of one key, as short runs sorted by entry key.
 //!
-//! Most maps have a few entries and are one run; a large one costs a search among the runs and the move of half a run.
+//! Most maps have few entries and are one run.
+//! In a large map an operation costs a search among the runs, and a write moves at most a run's entries.
 
 use super::mark::Stamp;
 use super::rows::REMOVED;
 
-/// Entries in a run, at most.
+/// Maximum number of entries in a run.
 const RUN: usize = 64;
 
 /// One entry.
@@ -15,37 +16,37 @@ pub struct Entry {
     pub key: Box<[u8]>,
     /// Its value.
     pub value: Box<[u8]>,
-    /// When it expires, or `NEVER`.
+    /// Time of expiry, or `NEVER`.
     pub expires: i64,
-    /// Of its last write.
+    /// Stamp of the last write.
     pub stamp: Stamp,
-    /// The number of its value's schema; 0: a removal that some increment has still to tell.
+    /// Number of the value's schema; 0 for a removal that a later increment still has to record.
     pub schema: u16,
 }
 
 impl Entry {
-    /// Whether it is there and has not expired.
+    /// Returns true if this is a value that has not expired at `now`.
     #[must_use]
     pub const fn is_live(&self, now: i64) -> bool {
         self.schema != REMOVED && self.expires > now
     }
 }
 
-/// Entries in order of their keys, each key once.
+/// Entries in order of their keys, which are distinct.
 #[derive(Debug, Default)]
 pub struct Ordered {
-    /// None is empty.
+    /// Sorted runs, none of which is empty.
     runs: Vec<Vec<Entry>>,
 }
 
 impl Ordered {
-    /// Whether there is none.
+    /// Returns true if there are no entries.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
 
-    /// The run and the position in it where a key is, or belongs.
+    /// Returns the run of a key and its position in the run, or as an error those where it would be inserted.
     fn find(&self, key: &[u8]) -> Result<(usize, usize), (usize, usize)> {
         let first = |run: &Vec<Entry>| run.first().is_some_and(|entry| *entry.key <= *key);
         let at = self.runs.partition_point(first).saturating_sub(1);
@@ -58,20 +59,20 @@ impl Ordered {
         }
     }
 
-    /// An entry.
+    /// Returns the entry of a key.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&Entry> {
         let (run, at) = self.find(key).ok()?;
         Some(&self.runs[run][at])
     }
 
-    /// An entry, to be changed in all but its key.
+    /// Returns the entry of a key for changes. The caller must not change its key.
     pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut Entry> {
         let (run, at) = self.find(key).ok()?;
         Some(&mut self.runs[run][at])
     }
 
-    /// Adds an entry; one with the same key is replaced and answered.
+    /// Inserts an entry. Returns the entry with the same key that it replaced, if any.
     pub fn insert(&mut self, entry: Entry) -> Option<Entry> {
         let (at, position) = match self.find(&entry.key) {
             Ok((run, at)) => return Some(std::mem::replace(&mut self.runs[run][at], entry)),
@@ -81,7 +82,7 @@ impl Ordered {
         match self.runs.get_mut(at) {
             None => self.runs.push(vec![entry]),
             Some(run) if run.len() < RUN => run.insert(position, entry),
-            // At the end, as lists grow: full runs stay full.
+            // Appending, as lists do, leaves full runs full.
             Some(run) if last && position == run.len() => self.runs.push(vec![entry]),
             Some(run) => {
                 let mut upper = run.split_off(RUN / 2);
@@ -96,7 +97,7 @@ impl Ordered {
         None
     }
 
-    /// Takes an entry out.
+    /// Removes and returns the entry of a key.
     pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
         let (run, at) = self.find(key).ok()?;
         let entry = self.runs[run].remove(at);
@@ -104,7 +105,7 @@ impl Ordered {
         Some(entry)
     }
 
-    /// Joins a run that has become short with the one after it.
+    /// Merges a run that has become short with its successor.
     fn merge(&mut self, at: usize) {
         if self.runs[at].is_empty() {
             self.runs.remove(at);
@@ -116,18 +117,18 @@ impl Ordered {
         }
     }
 
-    /// All entries, in order.
+    /// Iterates over all entries in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.runs.iter().flatten()
     }
 
-    /// The entries from a key on, with it.
+    /// Iterates over the entries from `key` on, inclusive.
     pub fn from<'a>(&'a self, key: &[u8]) -> impl Iterator<Item = &'a Entry> + use<'a> {
         let (run, at) = self.find(key).unwrap_or_else(|place| place);
         self.tail(run, at)
     }
 
-    /// The entries behind a key, without it.
+    /// Iterates over the entries after `key`, exclusive.
     pub fn after<'a>(&'a self, key: &[u8]) -> impl Iterator<Item = &'a Entry> + use<'a> {
         let (run, at) = match self.find(key) {
             Ok((run, at)) => (run, at + 1),
@@ -142,7 +143,7 @@ impl Ordered {
         first.iter().chain(rest.iter().flatten())
     }
 
-    /// Keeps the entries that `keep` accepts; it may change them in all but their keys.
+    /// Keeps the entries that `keep` accepts. `keep` may change all of an entry but its key.
     pub fn retain(&mut self, mut keep: impl FnMut(&mut Entry) -> bool) {
         for run in &mut self.runs {
             run.retain_mut(&mut keep);

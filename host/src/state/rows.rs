@@ -1,46 +1,49 @@
-//! Rows of keyed state on their way to or from a file: columns, as everywhere.
+//! Rows of keyed state on their way to or from a file, as columns.
 
 use regraft_model::batch::BytesColumn;
 use regraft_model::key_group::KeyGroup;
 
-/// What rows are of.
+/// The content of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RowsOf {
-    /// A state, by its position among those bound: at the mark for a snapshot, now for `load`.
+    /// A state, by its position among the bound states: those at the mark for a snapshot, the present ones for `load`.
     State(u16),
     /// Pending timers.
     Timers,
 }
 
-/// The schema number of a removed row.
+/// Schema number of a removed row.
 pub const REMOVED: u16 = 0;
 
-/// The expiry of a value that does not expire.
+/// Time of expiry of a value that does not expire.
 pub const NEVER: i64 = i64::MAX;
 
-/// Rows of one key group and one state, or its timers, in no particular order. All columns have the same length but for
-/// the two noted.
+/// Rows of one key group and one state, or its timers, in no particular order.
+///
+/// All columns have the same length, except that `entry_keys` and `expires` may be empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateRows {
     /// The key group.
     pub group: KeyGroup,
-    /// What they are of.
+    /// The content of the rows.
     pub of: RowsOf,
-    /// The keys. Together with the entry key, each is there once.
+    /// The keys. Each pair of key and entry key occurs once.
     pub keys: BytesColumn,
-    /// Map: the encoded map key. List: the index as a `u64`, big-endian. Timers: see [`timer_entry`]. Value, reducing and
-    /// aggregating: none at all.
+    /// Map: the encoded map key.
+    /// List: the index as a `u64`, big-endian.
+    /// Timers: see [`timer_entry`].
+    /// Value, reducing and aggregating: the column is empty.
     pub entry_keys: BytesColumn,
-    /// Encoded values; empty for timers and where removed.
+    /// Encoded values; empty for timers and removed rows.
     pub values: BytesColumn,
-    /// The number of the schema each was written by; [`REMOVED`] only in increments. Timers: 1.
+    /// Number of the schema that each value was written with. Timers have 1; [`REMOVED`] occurs only in increments.
     pub schemas: Vec<u16>,
-    /// When each expires, in milliseconds since the Unix epoch, or [`NEVER`]; none at all where nothing expires.
+    /// Times of expiry in milliseconds since the Unix epoch, or [`NEVER`]. The column is empty if nothing expires.
     pub expires: Vec<i64>,
 }
 
 impl StateRows {
-    /// No rows yet.
+    /// Returns empty rows.
     #[must_use]
     pub fn new(group: KeyGroup, of: RowsOf) -> Self {
         Self {
@@ -54,39 +57,40 @@ impl StateRows {
         }
     }
 
-    /// The number of rows.
+    /// Returns the number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.schemas.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.schemas.is_empty()
     }
 
-    /// The entry key of row `i`; none for the kinds without.
+    /// Returns the entry key of row `i`, or `None` if the rows have no entry keys.
     #[must_use]
     pub fn entry_key(&self, i: usize) -> Option<&[u8]> {
         (!self.entry_keys.is_empty()).then(|| self.entry_keys.get(i))
     }
 
-    /// When row `i` expires.
+    /// Returns the time at which row `i` expires.
     #[must_use]
     pub fn expires_at(&self, i: usize) -> i64 {
         self.expires.get(i).copied().unwrap_or(NEVER)
     }
 }
 
-/// The entry key of a timer: its time with the sign bit flipped, big-endian, so that bytes are in order of time; then its
-/// name.
+/// Appends the entry key of a timer: its time, then its name.
+///
+/// The time is big-endian with the sign bit flipped, so that the bytes are in order of time.
 pub fn timer_entry(time: i64, name: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(&(time as u64 ^ (1 << 63)).to_be_bytes());
     out.extend_from_slice(name.as_bytes());
 }
 
-/// Time and name of a timer's entry key; none where it is not one.
+/// Splits a timer's entry key into time and name. Returns `None` if it is malformed.
 #[must_use]
 pub fn split_timer_entry(entry: &[u8]) -> Option<(i64, &str)> {
     let (time, name) = entry.split_first_chunk()?;

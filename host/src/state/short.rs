@@ -1,5 +1,6 @@
-//! Short byte strings, compared and copied in words: most keys and values have a few bytes, and a call into the C library
-//! costs more than the work itself.
+//! Short byte strings, compared and copied in words.
+//!
+//! Most keys and values have a few bytes, for which a call into the C library costs more than the work itself.
 
 use regraft_model::batch::BytesColumn;
 
@@ -10,7 +11,7 @@ pub fn push(column: &mut BytesColumn, item: &[u8]) {
     column.ends.push(column.data.len() as u32);
 }
 
-/// Appends bytes.
+/// Appends bytes to a vector.
 #[inline]
 pub fn append(to: &mut Vec<u8>, bytes: &[u8]) {
     match bytes.len() {
@@ -22,7 +23,7 @@ pub fn append(to: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// Appends between `N` and 2 × `N` bytes: the first and the last `N`, which may overlap.
+/// Appends between `N` and 2 × `N` bytes by copying the first and the last `N`, which may overlap.
 #[inline(always)]
 fn append_ends<const N: usize>(to: &mut Vec<u8>, bytes: &[u8]) {
     let (Some(first), Some(last)) = (bytes.first_chunk::<N>(), bytes.last_chunk::<N>()) else {
@@ -30,8 +31,8 @@ fn append_ends<const N: usize>(to: &mut Vec<u8>, bytes: &[u8]) {
     };
     let (end, len) = (to.len(), bytes.len());
     to.reserve(len);
-    // SAFETY: there is room for `len` bytes beyond the end, and `len` is at least `N`. The two chunks are all of the
-    // bytes, since `len` is at most 2 × `N`; so all bytes are written that become the vector's.
+    // SAFETY: `reserve` has made room for `len` bytes beyond the end, and `len` is at least `N`.
+    // Since `len` is at most 2 × `N`, the two chunks cover all of the bytes that `set_len` adds.
     unsafe {
         let start = to.as_mut_ptr().add(end);
         start.cast::<[u8; N]>().write_unaligned(*first);
@@ -40,7 +41,7 @@ fn append_ends<const N: usize>(to: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// Copies all of `from` to the beginning of `to`, which is at least as long.
+/// Copies `from` to the beginning of `to`, which must be at least as long.
 #[inline]
 pub fn copy(to: &mut [u8], from: &[u8]) {
     let to = &mut to[..from.len()];
@@ -58,7 +59,7 @@ pub fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Whether both are the same.
+/// Returns true if both byte strings are equal.
 #[inline]
 #[must_use]
 pub fn equal(a: &[u8], b: &[u8]) -> bool {

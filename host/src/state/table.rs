@@ -1,10 +1,13 @@
-//! The hash table of one key group: linear probing over slots of one cache line each, keys and small values inline.
+//! The hash table of one key group: linear probing over slots of one cache line each, with keys and small values
+//! inline.
 //!
-//! A slot holds a key and its *blob*: the values of all its states (`blob`). So all travelling state of a key costs one
-//! cache miss. What does not fit inline lies in a side table.
+//! A slot holds a key and its *blob*, the values of all its states (`blob`), so the whole travelling state of a key
+//! costs one cache miss.
+//! Entries that do not fit inline are in a side table.
 //!
-//! Each slot carries the stamp of its last write; 0 is an empty slot. A snapshot begins a new generation, and the first
-//! write to an older entry saves the old blob (the mark of design note 0003).
+//! Each slot carries the stamp of its last write; 0 is an empty slot.
+//! A snapshot begins a new generation, and the first write to an older entry saves the old blob (the mark of design
+//! note 0003).
 
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -13,26 +16,26 @@ use super::arena::{Arena, Block};
 use super::mark::{Mark, Stamp};
 use super::short::{append, copy, equal};
 
-/// Bytes of key and blob that fit into a slot.
+/// Number of bytes of key and blob that fit into a slot.
 const INLINE: usize = 48;
 
-/// One entry; the size of a cache line.
+/// One entry, of the size of a cache line.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 struct Slot {
     hash: u32,
-    /// Of the last write; 0: empty.
+    /// Stamp of the last write; 0 for an empty slot.
     stamp: Stamp,
     key_len: u32,
     blob_len: u32,
-    /// Key, then blob; or, when they do not fit, the number of the spilled entry.
+    /// Key, then blob; if they do not fit, the number of the spilled entry, little-endian.
     data: [u8; INLINE],
 }
 
 /// log2 of a slot's size.
 const SLOT_BITS: u32 = size_of::<Slot>().trailing_zeros();
 
-/// All bytes of an empty slot are 0, as a new block's are.
+/// An empty slot. All of its bytes are 0, as those of a new block.
 const EMPTY: Slot = Slot {
     hash: 0,
     stamp: 0,
@@ -41,7 +44,7 @@ const EMPTY: Slot = Slot {
     data: [0; INLINE],
 };
 
-/// The slots of a table, in a block of an arena; none at first.
+/// The slots of a table, in a block of an arena; a new table has none.
 #[derive(Debug)]
 struct Slots {
     block: Option<Block>,
@@ -49,7 +52,7 @@ struct Slots {
 }
 
 impl Slots {
-    /// 2^bits empty slots.
+    /// Returns 2^`bits` empty slots.
     fn new(arena: &Arena, bits: u32) -> Self {
         Self {
             block: Some(arena.block(bits + SLOT_BITS)),
@@ -70,8 +73,9 @@ impl Deref for Slots {
 
     #[inline]
     fn deref(&self) -> &[Slot] {
-        // SAFETY: the block has room for `len` slots, is aligned to 64 bytes, as a slot is, and was all zeros at first,
-        // which are empty slots; it is owned, so the borrow of `self` is one of it.
+        // SAFETY: the block has room for `len` slots and is aligned to 64 bytes, as a slot is.
+        // It was zeroed when made, and zeros are empty slots.
+        // The block is owned, so the borrow of `self` covers it.
         unsafe { NonNull::slice_from_raw_parts(self.start(), self.len).as_ref() }
     }
 }
@@ -79,16 +83,16 @@ impl Deref for Slots {
 impl DerefMut for Slots {
     #[inline]
     fn deref_mut(&mut self) -> &mut [Slot] {
-        // SAFETY: as above.
+        // SAFETY: as above, and the borrow is mutable.
         unsafe { NonNull::slice_from_raw_parts(self.start(), self.len).as_mut() }
     }
 }
 
-/// Entries that were saved before their first writes after a mark, one after the other.
+/// Entries saved before their first write after a mark, concatenated.
 #[derive(Debug, Default)]
 struct Saved {
     bytes: Vec<u8>,
-    /// Of each: the lengths of key and blob.
+    /// Lengths of the key and the blob of each entry.
     lengths: Vec<(u32, u32)>,
 }
 
@@ -117,16 +121,16 @@ pub struct Table {
     /// log2 of the number of slots.
     bits: u32,
     len: usize,
-    /// First writes after a mark, and removals, ever.
+    /// Number of changes so far; see [`Table::changes`].
     changes: u64,
     spilled: Vec<Box<[u8]>>,
     spilled_free: Vec<u32>,
-    /// Entries as they were at the mark of the snapshot under way.
+    /// Entries as they were at the mark of the snapshot in progress.
     saved: Saved,
 }
 
 impl Table {
-    /// An empty table, whose slots will be in the arena.
+    /// Returns an empty table, which takes its slots from `arena`.
     #[must_use]
     pub fn new(arena: Arena) -> Self {
         let slots = Slots { block: None, len: 0 };
@@ -142,19 +146,19 @@ impl Table {
         }
     }
 
-    /// The number of entries.
+    /// Returns the number of entries.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no entries.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many entries have been changed, each counted once between two marks; ever.
+    /// Returns the number of changes so far: insertions, removals, and the first update of each entry after a mark.
     #[must_use]
     pub const fn changes(&self) -> u64 {
         self.changes
@@ -162,11 +166,12 @@ impl Table {
 
     #[inline]
     fn home(&self, hash: u32) -> usize {
-        // The key group took the murmur of the hash, so its own bits are still spread within a group.
+        // The key group is taken from the murmur of the hash, so within a group the hash's own bits are still well
+        // spread.
         (hash.wrapping_mul(0x9e37_79b1) >> (32 - self.bits)) as usize
     }
 
-    /// Asks the processor for the cache line where `hash` would be.
+    /// Prefetches the cache line where `hash` is looked up first.
     #[inline]
     pub fn prefetch(&self, hash: u32) {
         if self.bits != 0 {
@@ -174,18 +179,18 @@ impl Table {
         }
     }
 
-    /// Asks the processor for a slot's cache line.
+    /// Prefetches a slot's cache line.
     #[inline]
     pub fn prefetch_slot(&self, slot: u32) {
         #[cfg(target_arch = "x86_64")]
         if let Some(slot) = self.slots.get(slot as usize) {
             let slot = &raw const *slot;
-            // SAFETY: a prefetch reads nothing that the program can see; the address is that of a live slot.
+            // SAFETY: a prefetch reads nothing that the program can see, and the address is that of a live slot.
             unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(slot.cast::<i8>()) };
         }
     }
 
-    /// The slot of a key.
+    /// Returns the slot of a key.
     #[inline(always)]
     pub fn find(&self, hash: u32, key: &[u8]) -> Option<u32> {
         if self.bits == 0 {
@@ -219,7 +224,7 @@ impl Table {
     #[inline]
     fn key_of<'a>(&'a self, slot: &'a Slot) -> &'a [u8] {
         let len = slot.key_len as usize;
-        // The common case does not look at the blob's length.
+        // The common case does not depend on where the blob is.
         if len + slot.blob_len as usize <= INLINE {
             &slot.data[..len]
         } else {
@@ -227,13 +232,13 @@ impl Table {
         }
     }
 
-    /// How many slots there are, free ones too.
+    /// Returns the number of slots, including free ones.
     #[must_use]
     pub fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// What is in a slot: hash, key, blob, stamp; none in a free one.
+    /// Returns hash, key, blob and stamp of the entry in a slot, or `None` if it is free.
     #[must_use]
     pub fn entry(&self, slot: u32) -> Option<(u32, &[u8], &[u8], Stamp)> {
         let slot = self.slots.get(slot as usize).filter(|slot| slot.stamp != 0)?;
@@ -241,14 +246,14 @@ impl Table {
         Some((slot.hash, key, blob, slot.stamp))
     }
 
-    /// The stamp of a slot.
+    /// Returns the stamp of a slot.
     #[inline]
     #[must_use]
     pub fn stamp(&self, slot: u32) -> Stamp {
         self.slots[slot as usize].stamp
     }
 
-    /// The blob in a slot.
+    /// Returns the blob in a slot.
     #[inline]
     #[must_use]
     pub fn blob(&self, slot: u32) -> &[u8] {
@@ -256,13 +261,13 @@ impl Table {
         &self.bytes_of(slot)[slot.key_len as usize..]
     }
 
-    /// Keeps the entry as it was at the mark, if it is older than that.
+    /// Saves the entry if it belongs to the sweep in progress.
     #[inline]
     fn save(&mut self, at: usize, mark: Mark) {
         let slot = &self.slots[at];
         if mark.saves(slot.stamp) {
             let len = slot.key_len as usize + slot.blob_len as usize;
-            // Not by `bytes_of`, which would borrow all of the table.
+            // `bytes_of` would borrow all of the table.
             let entry = if len <= INLINE {
                 &slot.data[..len]
             } else {
@@ -301,7 +306,7 @@ impl Table {
         self.replace(at, blob);
     }
 
-    /// Replaces the blob of an entry by one that means the same: no mark has to notice.
+    /// Replaces the blob of an entry with one that means the same, which no mark has to notice.
     pub fn rewrite(&mut self, slot: u32, blob: &[u8]) {
         self.replace(slot as usize, blob);
     }
@@ -336,7 +341,7 @@ impl Table {
         slot.data = data;
     }
 
-    /// Adds an entry whose key is not there. May move other entries.
+    /// Inserts an entry for a key that is not in the table. May move other entries.
     pub fn insert(&mut self, hash: u32, key: &[u8], blob: &[u8], stamp: Stamp) {
         if (self.len + 1) * 4 > self.slots.len() * 3 {
             self.grow();
@@ -369,7 +374,9 @@ impl Table {
         }
     }
 
-    /// Removes an entry. May move other entries, but none from a slot before it, unless across the end of the table.
+    /// Removes an entry.
+    ///
+    /// May move other entries, but none from a slot before it, except across the end of the table.
     pub fn remove(&mut self, slot: u32, mark: Mark) {
         let mut hole = slot as usize;
         self.save(hole, mark);
@@ -377,7 +384,7 @@ impl Table {
         self.len -= 1;
         self.changes += 1;
         let mask = self.slots.len() - 1;
-        // Move back what the hole would cut off from its home.
+        // Move back the entries that the hole would cut off from their home slots.
         let mut at = hole;
         loop {
             at = (at + 1) & mask;
@@ -393,7 +400,7 @@ impl Table {
         self.slots[hole] = EMPTY;
     }
 
-    /// All entries: hash, key, blob.
+    /// Iterates over all entries: hash, key, blob.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &[u8], &[u8])> {
         self.slots.iter().filter(|slot| slot.stamp != 0).map(|slot| {
             let (key, blob) = self.bytes_of(slot).split_at(slot.key_len as usize);
@@ -401,7 +408,7 @@ impl Table {
         })
     }
 
-    /// Calls `each` with every key and blob as they were at the mark, and forgets what was saved for it.
+    /// Calls `each` with every key and blob as of the mark, and forgets the saved entries.
     pub fn sweep(&mut self, mark: Mark, mut each: impl FnMut(&[u8], &[u8])) {
         for slot in &*self.slots {
             if mark.saves(slot.stamp) {
@@ -414,7 +421,7 @@ impl Table {
         }
     }
 
-    /// Forgets what was saved.
+    /// Forgets the saved entries.
     pub fn drop_saved(&mut self) {
         self.saved = Saved::default();
     }

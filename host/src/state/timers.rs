@@ -1,8 +1,10 @@
-//! Pending timers of one operator in one subtask: by key group, so that they are saved and moved like state, and in order
-//! of time, so that they fire in it.
+//! Pending timers of one operator in one subtask.
 //!
-//! A timer is a key, a name and a time. Those whose name the operator does not declare are kept and never fire. Stamps and
-//! saved timers are as with entries (design notes 0003 and 0007).
+//! They are kept by key group, so that they are saved and moved like state, and ordered by time, so that they fire in
+//! order.
+//! A timer is a key, a name and a time.
+//! Timers whose name the operator does not declare are kept but never fire.
+//! Stamps and saved timers are as with entries (design notes 0003 and 0007).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
@@ -15,7 +17,7 @@ use super::entries::Counts;
 use super::mark::{Mark, Stamp};
 use super::rows::{REMOVED, RowsOf, StateRows, timer_entry};
 
-/// A timer of some name.
+/// A timer of a given name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Timer {
     time: i64,
@@ -26,15 +28,15 @@ struct Timer {
 #[derive(Debug, Default)]
 struct Queue {
     pending: BTreeMap<Timer, Stamp>,
-    /// Removals that some increment has still to tell.
+    /// Removals that a later increment still has to record.
     removed: BTreeMap<Timer, Stamp>,
-    /// Timers as they were at the mark, and whether they were pending then.
+    /// Timers as they were at the mark, with true if they were pending then.
     saved: Vec<(Timer, bool)>,
-    /// The time by which it stands among the first ones.
+    /// Time under which the queue is listed in [`Timers::firsts`].
     first: Option<i64>,
 }
 
-/// The first time of a queue, and which one it is: key group and name.
+/// The first time of a queue, with the position of its key group and the number of its name.
 type First = (i64, u32, u16);
 
 /// All timers of a backend.
@@ -42,11 +44,11 @@ type First = (i64, u32, u16);
 pub struct Timers {
     /// All names ever seen; the position is the name's number.
     names: Vec<String>,
-    /// The names of the declared timers, and their domains.
+    /// Name and domain of each declared timer.
     bound: Vec<(u16, TimeDomain)>,
-    /// By key group and number of the name.
+    /// Queues by key group and number of the name.
     groups: Vec<Vec<Queue>>,
-    /// Of the queues that may fire, by domain.
+    /// First times of the queues that may fire, by domain.
     firsts: [BTreeSet<First>; 2],
     counts: Counts,
 }
@@ -59,7 +61,7 @@ const fn domain_index(domain: TimeDomain) -> usize {
 }
 
 impl Timers {
-    /// For so many key groups.
+    /// Returns an empty set of timers for `groups` key groups.
     #[must_use]
     pub fn new(groups: usize) -> Self {
         Self {
@@ -68,7 +70,7 @@ impl Timers {
         }
     }
 
-    /// How many are pending, and how many removals are remembered.
+    /// Returns the number of pending timers and of remembered removals.
     #[must_use]
     pub const fn counts(&self) -> Counts {
         self.counts
@@ -82,7 +84,7 @@ impl Timers {
         at as u16
     }
 
-    /// Says which timers are declared.
+    /// Binds the timers that the operator declares.
     pub fn bind(&mut self, timers: &[BoundTimer]) {
         self.bound = vec![];
         for timer in timers {
@@ -98,7 +100,7 @@ impl Timers {
         }
     }
 
-    /// Puts a queue where its first timer belongs.
+    /// Updates the listing of a queue after its first timer may have changed.
     fn settle(&mut self, group: usize, name: u16) {
         let Some((_, domain)) = self.bound.iter().find(|(bound, _)| *bound == name) else {
             return;
@@ -159,7 +161,7 @@ impl Timers {
         self.settle(group, name);
     }
 
-    /// Registers or deletes a timer by its position among the declared ones; `group` is the position of its key group.
+    /// Registers or deletes a timer, given its position among the declared ones and the position of its key group.
     pub fn apply(&mut self, group: usize, register: bool, id: u32, time: i64, key: &[u8], mark: Mark) {
         let name = self.bound[id as usize].0;
         if register {
@@ -169,7 +171,7 @@ impl Timers {
         }
     }
 
-    /// As from a file: adds a timer, of a name that may not be declared, or removes one.
+    /// Loads a row from a file: adds a timer, whose name need not be declared, or removes one.
     pub fn load(&mut self, group: usize, name: &str, time: i64, key: &[u8], schema: u16, mark: Mark) {
         let name = self.number(name);
         if schema == REMOVED {
@@ -179,13 +181,13 @@ impl Timers {
         }
     }
 
-    /// The time of the first timer of a domain.
+    /// Returns the time of the first declared timer of a domain.
     #[must_use]
     pub fn next(&self, domain: TimeDomain) -> Option<i64> {
         self.firsts[domain_index(domain)].first().map(|first| first.0)
     }
 
-    /// The first timers that are due, in order of (time, key), until a key comes again.
+    /// Returns the first due timers in order of (time, key), up to `max` and before a key occurs again.
     #[must_use]
     pub fn due(&self, domain: TimeDomain, up_to: i64, max: usize) -> Option<DueTimers> {
         let firsts = self.firsts[domain_index(domain)].range(..=(up_to, u32::MAX, u16::MAX));
@@ -213,7 +215,8 @@ impl Timers {
         (!due.times.is_empty()).then_some(due)
     }
 
-    /// The timers of a key group as they were at the mark; what was saved is forgotten. `removals`: as an increment.
+    /// Returns the timers of a key group as of the mark, and forgets the saved ones. Includes removals if `removals` is
+    /// true.
     pub fn sweep(&mut self, position: usize, group: KeyGroup, mark: Mark, removals: bool) -> StateRows {
         let mut rows = StateRows::new(group, RowsOf::Timers);
         let mut entry = vec![];
@@ -241,7 +244,7 @@ impl Timers {
         rows
     }
 
-    /// Forgets removals of a key group that are in every round that may be a base.
+    /// Forgets the removals of a key group that are contained in every possible base.
     pub fn clean(&mut self, position: usize, settled: Stamp) {
         for queue in &mut self.groups[position] {
             let before = queue.removed.len();
@@ -250,7 +253,7 @@ impl Timers {
         }
     }
 
-    /// Forgets what was saved for a key group.
+    /// Forgets the timers saved for a key group.
     pub fn drop_saved(&mut self, position: usize) {
         for queue in &mut self.groups[position] {
             queue.saved = vec![];

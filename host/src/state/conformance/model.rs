@@ -1,4 +1,4 @@
-//! The plain model of a backend: maps, and the rules of what is there at a time.
+//! The plain model of a backend: maps, and the rules of expiry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,12 +17,12 @@ type Timer = (String, Vec<u8>, i64);
 
 /// State and key.
 type Of = (String, Vec<u8>);
-/// A value and when it expires.
+/// A value and its time of expiry.
 type Timed = (Vec<u8>, i64);
 /// Entry key and value.
 type Pair = (Vec<u8>, Vec<u8>);
 
-/// Keyed state as maps. A value comes with the time at which it expires.
+/// Keyed state as maps, with the time of expiry of each value.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     values: BTreeMap<Place, Timed>,
@@ -31,23 +31,23 @@ pub struct Model {
     pub timers: BTreeSet<Timer>,
 }
 
-/// What is there at some time: for each state and key its entries; lists have no entry keys, but are in order.
+/// The live state at some time: entries by state and key. Those of lists have empty entry keys, and are in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Visible(BTreeMap<Of, Vec<Pair>>);
 
 impl Visible {
-    /// All entries of a key.
+    /// Returns all entries of a key.
     pub fn entries(&self, state: &str, key: &[u8]) -> &[Pair] {
         let all = self.0.get(&(state.to_owned(), key.to_vec()));
         all.map_or(&[], Vec::as_slice)
     }
 
-    /// The one value of a key.
+    /// Returns the only value of a key.
     pub fn value(&self, state: &str, key: &[u8]) -> Option<&[u8]> {
         self.entries(state, key).first().map(|(_, value)| value.as_slice())
     }
 
-    /// All keys.
+    /// Returns all keys.
     pub fn keys(&self) -> BTreeSet<Vec<u8>> {
         self.0.keys().map(|(_, key)| key.clone()).collect()
     }
@@ -59,7 +59,7 @@ impl Visible {
 }
 
 impl Model {
-    /// Applies what a call does to a key.
+    /// Applies the operations of a call on one key.
     pub fn apply(&mut self, key: &[u8], ops: &[Op], bound: &[BoundState], declared: usize, now: i64) {
         for op in ops {
             let (name, entry) = match op {
@@ -106,7 +106,7 @@ impl Model {
         }
     }
 
-    /// What is there.
+    /// Returns the state that has not expired at `now`.
     pub fn visible(&self, now: i64) -> Visible {
         let mut visible = Visible::default();
         for ((state, key, entry), (value, expires)) in &self.values {
@@ -122,7 +122,7 @@ impl Model {
         visible
     }
 
-    /// Timers that are due and declared, in order of (time, key): time, key, name.
+    /// Returns the declared timers that are due, as (time, key, name) in order.
     pub fn due(&self, of: TimeDomain, up_to: i64, declared: usize) -> Vec<(i64, Vec<u8>, String)> {
         let names: Vec<_> = timers(declared).into_iter().map(|timer| timer.name).collect();
         let is_due = |(name, _, time): &&Timer| names.contains(name) && domain(name) == of && *time <= up_to;
@@ -135,7 +135,7 @@ impl Model {
     }
 }
 
-/// What rows say, with a value's time of expiry.
+/// Converts rows to the live state that they describe, and the pending timers.
 pub fn from_rows(all: &[StateRows], bound: &[BoundState], now: i64) -> (Visible, BTreeSet<Timer>) {
     let (mut places, mut timers) = (BTreeMap::new(), BTreeSet::new());
     for rows in all {
@@ -165,7 +165,7 @@ pub fn from_rows(all: &[StateRows], bound: &[BoundState], now: i64) -> (Visible,
     (visible, timers)
 }
 
-/// Reads one key's state in all ways that there are for its kind.
+/// Reads a key's state by every method that its kind has, and compares it.
 pub fn check_read(access: &dyn StateAccess, state: u32, key: u32, kind: StateKind, expected: &[Pair]) {
     match kind {
         StateKind::Map => check_map(access, state, key, expected),

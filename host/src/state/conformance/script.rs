@@ -1,4 +1,4 @@
-//! Scripts: what happens to a backend, made at random.
+//! Random scripts of what happens to a backend.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use regraft_model::describe::StateKind;
 use crate::state::backend::{BoundState, BoundTimer, TimeDomain, TimerOps, Writes};
 use crate::state::rows::{RowsOf, StateRows};
 
-/// Everything that a script may use: name, kind, whether it travels, time to live.
+/// States that scripts use: name, kind, true if it travels, time to live in milliseconds.
 const STATES: [(&str, StateKind, bool, Option<u64>); 9] = [
     ("count", StateKind::Value, true, None),
     ("last", StateKind::Value, true, Some(50)),
@@ -29,7 +29,7 @@ const TIMERS: [(&str, TimeDomain); 3] = [
     ("late", TimeDomain::Event),
 ];
 
-/// The states of some names.
+/// Returns the states with these names.
 pub fn states(names: &[&str]) -> Vec<BoundState> {
     let state = |(name, kind, travels, ttl_ms): &(&str, StateKind, bool, Option<u64>)| BoundState {
         name: (*name).to_owned(),
@@ -41,7 +41,7 @@ pub fn states(names: &[&str]) -> Vec<BoundState> {
     names.iter().filter_map(named).collect()
 }
 
-/// The first so many timers.
+/// Returns the first `count` timers.
 pub fn timers(count: usize) -> Vec<BoundTimer> {
     let timer = |(name, domain): &(&str, TimeDomain)| BoundTimer {
         name: (*name).to_owned(),
@@ -50,35 +50,35 @@ pub fn timers(count: usize) -> Vec<BoundTimer> {
     TIMERS.iter().take(count).map(timer).collect()
 }
 
-/// The domain of a timer.
+/// Returns the domain of a timer.
 pub fn domain(name: &str) -> TimeDomain {
     TIMERS.iter().find(|timer| timer.0 == name).expect("one of them").1
 }
 
-/// The kind of a state.
+/// Returns the kind of a state.
 pub fn kind(name: &str) -> StateKind {
     STATES.iter().find(|state| state.0 == name).expect("one of them").1
 }
 
-/// What happens.
+/// A script.
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// The states of the operator.
+    /// States that the operator declares.
     pub states: Vec<BoundState>,
-    /// In order.
+    /// Steps in order.
     pub steps: Vec<Step>,
 }
 
-/// One step.
+/// A step of a script.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// Time passes, and a call writes to some keys.
     Call { wait: i64, ops: BTreeMap<u8, Vec<Op>> },
-    /// A mark, full or with the newest completed round but so many as its base.
+    /// A mark: full, or based on the completed round that is `base` rounds older than the newest one.
     Mark { base: Option<u8> },
-    /// So many key groups are swept.
+    /// A number of key groups are swept.
     Sweep(u8),
-    /// A round that is under way ends.
+    /// A round in progress ends.
     End { which: u8, completed: bool },
     /// Timers fire, and the first may register itself again.
     Fire {
@@ -87,19 +87,19 @@ pub enum Step {
         max: usize,
         again: bool,
     },
-    /// The operator declares its states in another order, a value travels that did not, values live another time, and not
-    /// all timers are declared.
+    /// The operator declares its states in another order, one with a changed way of travelling, another time to live,
+    /// or fewer timers.
     Rebind {
         rotate: u8,
         flip: bool,
         ttl_ms: u64,
         timers: usize,
     },
-    /// The newest completed round is loaded, by way of so many backends.
+    /// The newest completed round is restored, by way of `parts` backends.
     Restore { parts: u8 },
 }
 
-/// What a call does to one key.
+/// An operation of a call on one key.
 #[derive(Debug, Clone)]
 pub enum Op {
     /// Writes a value, a map's entry, or a list's next item.
@@ -108,24 +108,24 @@ pub enum Op {
         entry: u8,
         value: Vec<u8>,
     },
-    /// Removes a map's entry; clears anything else.
+    /// Removes a map's entry; clears a state of another kind.
     Remove { state: &'static str, entry: u8 },
     /// Clears the state.
     Clear { state: &'static str },
-    /// A timer operation.
+    /// Registers or deletes a timer.
     Timer { register: bool, id: u8, time: i64 },
 }
 
-/// A key.
+/// Returns the bytes of a key.
 pub fn key_bytes(key: u8) -> Vec<u8> {
-    // Some keys are too long to lie in a slot.
+    // Some keys are too long for the slot of a table.
     let long = if key.is_multiple_of(5) { 60 } else { 0 };
     let mut bytes = format!("key-{key}").into_bytes();
     bytes.resize(bytes.len() + long, b'x');
     bytes
 }
 
-/// Keys, hashed.
+/// Makes a key column with hashes.
 pub fn keys_of(all: impl Iterator<Item = Vec<u8>>) -> Keys {
     let mut keys = Keys::default();
     all.for_each(|key| keys.column.push(&key));
@@ -133,7 +133,7 @@ pub fn keys_of(all: impl Iterator<Item = Vec<u8>>) -> Keys {
     keys
 }
 
-/// The key of a map's entry: the empty one, long ones, and some between.
+/// Returns the key of a map's entry: one is empty, and they are of increasing length.
 pub fn entry_key(entry: u8) -> Vec<u8> {
     vec![entry; usize::from(entry) * 7]
 }
@@ -169,7 +169,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Scripts for operators of every kind.
+/// Generates scripts for operators with states of every kind.
 pub fn scripts() -> impl Strategy<Value = Script> {
     let some = vec![
         states(&["count"]),
@@ -184,7 +184,7 @@ pub fn scripts() -> impl Strategy<Value = Script> {
         .prop_map(|(states, steps)| Script { states, steps })
 }
 
-/// The columns of what a call writes.
+/// The writes of a call, as columns.
 #[derive(Debug, Default)]
 pub struct Written {
     cells: Vec<u32>,
@@ -199,13 +199,13 @@ pub struct Written {
 }
 
 impl Written {
-    /// Of the operations of an operator that declares these states.
+    /// Converts operations of an operator that declares these states and the first `timers` timers.
     pub fn new(all: &BTreeMap<u8, Vec<Op>>, bound: &[BoundState], timers: usize) -> Self {
         let mut out = Self {
             schemas: vec![1; bound.len()],
             ..Self::default()
         };
-        // The last operation on a cell is what is left of it.
+        // Only the last operation on a cell has an effect.
         let mut cells: BTreeMap<u32, Option<&[u8]>> = BTreeMap::new();
         for (k, op) in all
             .values()
@@ -262,7 +262,7 @@ impl Written {
         self.entries.values.push(value);
     }
 
-    /// As a backend takes them.
+    /// Borrows the columns as a backend takes them.
     pub fn writes(&self) -> Writes<'_> {
         Writes {
             cells: &self.cells,
@@ -280,7 +280,7 @@ impl Written {
     }
 }
 
-/// Rows of states bound in one order, for a backend that has bound them in another.
+/// Renumbers rows of states bound in one order for a backend that has bound them in another.
 pub fn renamed(rows: &StateRows, from: &[BoundState], to: &[BoundState]) -> StateRows {
     let of = match rows.of {
         RowsOf::Timers => RowsOf::Timers,

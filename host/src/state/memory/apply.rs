@@ -1,4 +1,4 @@
-//! The writes of a call: cells, entries, timers.
+//! Applies the writes of a call: cells, entries and timers.
 
 use regraft_guest_runtime::call::{ENTRY_CLEAR, ENTRY_REMOVE, EntryWrites, TIMER_REGISTER};
 use regraft_model::batch::Keys;
@@ -11,17 +11,17 @@ use super::super::rows::REMOVED;
 use super::{MemoryBackend, NOWHERE, PREFETCH_AHEAD, Shape, Touched, split};
 
 impl MemoryBackend {
-    /// One state: a written cell is the whole blob, unless there is more in the slots.
+    /// Applies cells if one state travels: a written cell is the whole blob, unless the slots hold something else.
     pub(super) fn apply_single(&mut self, keys: &Keys, cells: &Cells, writes: Writes<'_>) {
         let position = usize::from(self.travelling[0]);
         let (bound, schema) = (self.bound[position], writes.schemas[position]);
         let (state, expires) = (bound.number, bound.expires(self.now));
         let alone = self.known.len() == 1 && !self.has_entries;
-        // Otherwise the slot may have been that of a removed key.
+        // Otherwise the slot may be that of a removed key.
         let simple = alone && self.removed == 0;
         let mut blob = std::mem::take(&mut self.blob);
         let mut inserts = 0;
-        // Updates first, since inserting may move entries.
+        // Update first, since inserting may move entries.
         for (i, &key) in writes.cells.iter().enumerate() {
             if let Some(&ahead) = writes.cells.get(i + PREFETCH_AHEAD) {
                 let (table, slot) = split(cells.places[ahead as usize]);
@@ -86,7 +86,7 @@ impl MemoryBackend {
         }
     }
 
-    /// Several states: the blob of each touched key is made again.
+    /// Applies cells if several states travel: the blob of each touched key is built anew.
     pub(super) fn apply_several(&mut self, keys: &Keys, cells: &Cells, writes: Writes<'_>) {
         let count = keys.column.len();
         let mut touched = std::mem::take(&mut self.touched);
@@ -106,7 +106,7 @@ impl MemoryBackend {
         let of = |state: usize, key: usize| touched[state * count + key];
         let is_written = |key| (0..bound.len()).any(|s| matches!(of(s, key), Touched::Written(_)));
         let mut blob = std::mem::take(&mut self.blob);
-        // Updates first, since inserting and removing may move entries.
+        // Update first, since inserting and removing may move entries.
         for insert in [false, true] {
             for key in 0..count {
                 let (table, slot) = split(cells.places[key]);
@@ -150,7 +150,7 @@ impl MemoryBackend {
         self.touched = touched;
     }
 
-    /// Writes entries. Answers the keys whose slots may have to lead to them, or not any more.
+    /// Writes entries. Returns the keys whose slots may have to gain, change or lose their link.
     pub(super) fn apply_entries(
         &mut self,
         keys: &Keys,
@@ -187,12 +187,12 @@ impl MemoryBackend {
                 schema: schemas[position],
                 expires: bound.expires(self.now),
             };
-            // Where no write has a map key there is no column of them.
+            // If no write has a map key, there is no column of them.
             let entry_key = match bound.shape {
                 Shape::Map if !writes.entry_keys.is_empty() => writes.entry_keys.get(i),
                 _ => &[],
             };
-            // What an operation means to a kind has been checked with the guest's answer.
+            // The check of the guest's answer has made sure that each operation fits the kind of its state.
             match (bound.shape, op) {
                 (_, ENTRY_CLEAR) => group.clear(at, mark),
                 (Shape::Map, ENTRY_REMOVE) => group.remove(at, entry_key, mark),
@@ -204,7 +204,7 @@ impl MemoryBackend {
         touched
     }
 
-    /// Makes the slots of written keys lead to their entries.
+    /// Updates the links from the slots of written keys to their entries.
     pub(super) fn link_touched(&mut self, keys: &Keys, touched: &[u32]) {
         for &key in touched {
             let key = key as usize;

@@ -1,7 +1,7 @@
-//! What goes by itself: values that have expired, and removals that every base has.
+//! Removes values that have expired, and removals that every base has recorded.
 //!
-//! It happens while a key group is swept, and otherwise a little with each call, in proportion to its keys. One key is
-//! looked at as a whole; what that takes too much is made up for by the calls that follow.
+//! This happens when a key group is swept, and otherwise a little with each call, in proportion to its keys.
+//! A key is always examined as a whole; if that exceeds the budget, following calls do less.
 
 use super::super::blob::{LINK, items, link_in, push_removal, push_value};
 use super::super::entries::{Cleaning, Counts};
@@ -9,15 +9,15 @@ use super::super::mark::Stamp;
 use super::super::rows::{NEVER, REMOVED};
 use super::MemoryBackend;
 
-/// Slots that a call without keys still looks at.
+/// Number of slots that a call without keys still examines.
 const LEAST: i64 = 8;
-/// Calls after which removals are counted again.
+/// Number of calls after which removals are counted again.
 const COUNT_CALLS: u32 = 64;
-/// Removals that are remembered even where less is there.
+/// Number of removals that are remembered beyond the number of live items.
 const REMOVALS_MIN: usize = 4096;
 
 impl MemoryBackend {
-    /// The removals that no base and no sweep needs have a lesser stamp.
+    /// Returns the stamp below which no base and no sweep needs a removal.
     fn settled(&self) -> Stamp {
         let sweep = self.snapshot.as_ref().filter(|sweep| sweep.increment);
         self.marks.settled().min(sweep.map_or(Stamp::MAX, |sweep| sweep.from))
@@ -31,7 +31,7 @@ impl MemoryBackend {
         }
     }
 
-    /// The removals of all kinds, and what is there.
+    /// Returns the numbers of live items and of removals, of all kinds.
     pub(super) fn counts(&self) -> Counts {
         let (entries, timers) = (self.shared.read().counts(), self.timers.counts());
         Counts {
@@ -40,13 +40,13 @@ impl MemoryBackend {
         }
     }
 
-    /// Cleans a little, after a call with so many keys.
+    /// Cleans a little, after a call with `keys` keys.
     pub(super) fn clean_some(&mut self, keys: usize) {
         self.cleaner.calls += 1;
         if self.cleaner.calls >= COUNT_CALLS {
             self.cleaner.calls = 0;
             let counts = self.counts();
-            // An increment would be larger than the whole: nothing will be based on these rounds.
+            // An increment would be larger than a full snapshot, so give up these rounds as bases.
             if counts.removed > counts.live + REMOVALS_MIN {
                 self.marks.forget();
             }
@@ -67,7 +67,7 @@ impl MemoryBackend {
         if (slot as usize) < self.tables[table].slots() {
             let (looked, gone) = self.clean_slot(table, slot);
             self.cleaner.credit -= looked as i64;
-            // Another entry may have moved into the place.
+            // If the entry is gone, another one may have moved into its slot.
             self.cleaner.slot += u32::from(!gone);
         } else {
             let settled = self.settled();
@@ -93,7 +93,9 @@ impl MemoryBackend {
         }
     }
 
-    /// Answers how much was looked at, and whether the slot's entry is gone.
+    /// Cleans one slot and the entries of its key.
+    ///
+    /// Returns the number of items examined, and true if the slot's entry is gone.
     fn clean_slot(&mut self, table: usize, slot: u32) -> (usize, bool) {
         let how = self.cleaning(table);
         let Some((hash, key, old, stamp)) = self.tables[table].entry(slot) else {
@@ -135,7 +137,7 @@ impl MemoryBackend {
             match (gone, written) {
                 (true, _) => table.remove(slot, how.mark),
                 (_, true) => table.update(slot, &blob, how.mark),
-                // It means the same, or is told by its old stamp.
+                // The blob means the same, or its old stamp records the change.
                 (_, false) => table.rewrite(slot, &blob),
             }
         }

@@ -1,4 +1,4 @@
-//! Rows from files, and states whose values are kept elsewhere than before.
+//! Loads rows from files, and moves the values of a state whose way of travelling has changed.
 
 use regraft_model::key_group::hash32;
 
@@ -146,8 +146,9 @@ impl MemoryBackend {
         }
     }
 
-    /// The values of a state travel now and did not before, or the other way round: moves all of them. That takes time in
-    /// proportion to the keys, and happens only where an upgrade changes it.
+    /// Moves all values of a state between slots and entries, after it started or stopped travelling.
+    ///
+    /// Takes time in proportion to the number of keys, and is needed only for an upgrade that changes this.
     pub(super) fn move_values(&mut self, number: u16, to_slots: bool) {
         self.known[usize::from(number)].in_slots = to_slots;
         self.has_entries = true;
@@ -208,7 +209,7 @@ impl MemoryBackend {
             schema: item.schema,
             expires: item.expires,
         };
-        // It is not new: what marks have seen goes on.
+        // The value is not new: its stamp must say that an earlier mark may have seen it.
         let mark = self.mark(position);
         let seen = Mark {
             now: mark.now + 1,

@@ -1,4 +1,4 @@
-//! What is in a slot: values, counted as they come and go, and the way to the key's entries.
+//! The content of slots: values, counted as they come and go, and links to the entries of keys.
 
 use super::super::access::NONE;
 use super::super::blob::{LINK, copy_values, items, link_in, push_link, tally};
@@ -6,7 +6,7 @@ use super::super::rows::REMOVED;
 use super::{MemoryBackend, NOWHERE, split};
 
 impl MemoryBackend {
-    /// Tells the access which entries belong to the keys of the call.
+    /// Records the links to the entries of the call's keys, for [`MemoryAccess`](super::super::access::MemoryAccess).
     pub(super) fn link_call(&self, places: &[u64]) {
         let mut store = self.shared.write();
         store.now = self.now;
@@ -20,8 +20,9 @@ impl MemoryBackend {
         }
     }
 
-    /// Replaces the blob of a key, and counts. An empty one removes the key. May move other entries unless the key has a
-    /// slot and the blob is not empty.
+    /// Replaces the blob of a key and updates the counts. An empty blob removes the key.
+    ///
+    /// May move other entries unless the key has a slot and the blob is not empty.
     pub(super) fn replace(&mut self, table: usize, slot: u32, hash: u32, key: &[u8], blob: &[u8]) {
         let mark = self.mark(table);
         self.count(table, slot, blob);
@@ -34,7 +35,7 @@ impl MemoryBackend {
         }
     }
 
-    /// Counts keys and removals as they will be with this blob in place of a slot's.
+    /// Updates the counts of keys and removals for the replacement of a slot's blob.
     pub(super) fn count(&mut self, table: usize, slot: u32, blob: &[u8]) {
         let old = if slot == NOWHERE {
             (false, 0)
@@ -46,7 +47,7 @@ impl MemoryBackend {
         self.removed = self.removed + new.1 - old.1;
     }
 
-    /// Makes the slot of a key lead to its entries, as far as there are any.
+    /// Updates the link from the slot of a key to its entries, or removes it if there are none.
     pub(super) fn link(&mut self, table: usize, hash: u32, key: &[u8], entries: u32) {
         let counts = self.shared.read().groups[table].counts_of(entries);
         let live = (counts.live + counts.removed > 0).then_some(counts.live > 0);
@@ -72,7 +73,7 @@ impl MemoryBackend {
                 (NOWHERE, true) => {}
                 (NOWHERE, false) => table.insert(hash, key, &blob, mark.now),
                 (_, true) => table.remove(slot, mark),
-                // No value has changed: the slot keeps its stamp.
+                // No value has changed, so the slot keeps its stamp.
                 (_, false) => table.rewrite(slot, &blob),
             }
         }

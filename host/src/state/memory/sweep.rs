@@ -1,4 +1,4 @@
-//! The mark of a snapshot, and what it hands out: one key group at a time.
+//! The mark of a snapshot, and the sweep that hands out its rows one key group at a time.
 
 use regraft_model::id::CheckpointId;
 
@@ -9,8 +9,10 @@ use super::super::rows::{NEVER, REMOVED, RowsOf, StateRows};
 use super::super::short;
 use super::{MemoryBackend, Shape, Sweep};
 
-/// So many changed keys are an increment, however few there are beside them; otherwise half of them are: more are handed
-/// out with all the others, since a full file costs less then than an increment that has to be merged.
+/// Number of changes up to which a snapshot may be an increment, no matter how few keys there are.
+///
+/// With more keys, the limit is half of their number: beyond it, a full snapshot costs less than an increment that has
+/// to be merged.
 const CHANGES_MIN: u64 = 4096;
 
 /// A row on its way out.
@@ -36,7 +38,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// How much the rows of a key group were: those of the next are about as much.
+/// Size of a key group's rows, by which that of the next one is estimated.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Size {
     rows: usize,
@@ -53,7 +55,7 @@ impl Size {
         }
     }
 
-    /// Makes room for as much, and some more.
+    /// Reserves this much memory and some more.
     fn reserve(self, rows: &mut StateRows) {
         let more = |size: usize| size + size / 16;
         rows.schemas.reserve(more(self.rows));
@@ -76,7 +78,8 @@ impl Output<'_> {
         let Some(position) = self.sweep.bound.iter().position(|bound| bound.number == row.state) else {
             return;
         };
-        // What has expired since the base would still be there in its files, with the old time.
+        // A value that has expired since the base must be recorded as removed: the base's files still have it with its
+        // old time.
         let gone = row.schema == REMOVED || row.expires <= self.now;
         if gone && !self.sweep.increment {
             return;
@@ -119,7 +122,7 @@ impl MemoryBackend {
         base
     }
 
-    /// Ends the sweep under way; nobody wants its rows.
+    /// Ends the sweep in progress and drops its rows.
     pub(super) fn drop_sweep(&mut self) {
         let Some(sweep) = self.snapshot.take() else { return };
         let mut store = self.shared.write();
@@ -150,7 +153,7 @@ impl MemoryBackend {
         }
     }
 
-    /// All rows of a key group as they were at the mark.
+    /// Returns all rows of a key group as of the mark.
     fn sweep_group(&mut self, position: usize, mark: Mark) -> Vec<StateRows> {
         let group = self.group_at(position);
         let Some(sweep) = &self.snapshot else { return vec![] };

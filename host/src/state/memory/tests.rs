@@ -1,4 +1,4 @@
-//! The backend passes the suite of all backends; and what is its own.
+//! Runs the conformance suite, and tests what only this backend does.
 
 use proptest::prelude::*;
 use regraft_model::batch::BytesColumn;
@@ -28,7 +28,7 @@ fn it_conforms_in_rare_cases() {
     conformance::run_rare(&make);
 }
 
-/// Value states that travel.
+/// Returns value states that travel.
 fn bound(names: &[&str]) -> Vec<BoundState> {
     let state = |name: &&str| BoundState {
         name: (*name).to_owned(),
@@ -62,7 +62,7 @@ fn backend(states: &[BoundState]) -> MemoryBackend {
     backend
 }
 
-/// One call: keys `from..to`; each gets its number as the value of the one state, or loses it.
+/// Makes one call: each of the keys `from..to` gets its number as the value of the only state, or loses it.
 fn call(backend: &mut MemoryBackend, from: u32, to: u32, now: i64, value: bool) {
     let mut keys = Keys::default();
     let mut values = BytesColumn::default();
@@ -92,7 +92,7 @@ fn what_has_expired_goes_while_other_keys_are_written() {
     let mut backend = backend(&states);
     call(&mut backend, 0, 5_000, 0, true);
     assert_eq!(backend.len(), 5_000);
-    // Each call looks at twice as many slots as it has keys, and a few more.
+    // Each call examines twice as many slots as it has keys, and a few more.
     for n in 0..300 {
         call(&mut backend, 10_000, 10_050, 10 + n % 5, true);
     }
@@ -110,7 +110,7 @@ fn values_from_before_there_was_a_time_to_live_get_one() {
     for _ in 0..200 {
         call(&mut backend, 5_000, 5_010, 100, true);
     }
-    // From then on it counts: not yet, and now.
+    // The time to live counts from then on: it has not passed yet, and now it has.
     assert_eq!(backend.len(), 1_010);
     for _ in 0..200 {
         call(&mut backend, 5_000, 5_010, 111, true);
@@ -126,7 +126,7 @@ fn removals_do_not_pile_up() {
     assert_eq!(backend.begin_snapshot(round, None), None);
     while backend.next_snapshot_rows().is_some() {}
     backend.completed(round);
-    // What no round has seen leaves nothing.
+    // Items that no round has seen leave no removals.
     call(&mut backend, 30_000, 40_000, 0, true);
     call(&mut backend, 30_000, 40_000, 0, false);
     assert_eq!((backend.len(), backend.counts().removed), (20_000, 0));
@@ -134,7 +134,7 @@ fn removals_do_not_pile_up() {
     assert_eq!((backend.len(), backend.counts().removed), (9_000, 11_000));
     assert!(backend.can_base(round));
     call(&mut backend, 11_000, 18_000, 0, false);
-    // More than there is: an increment would be no use, and nothing is kept for one.
+    // There are more removals than live keys: an increment would be useless, and none is kept for one.
     for _ in 0..4_000 {
         call(&mut backend, 19_000, 19_010, 0, true);
     }
@@ -148,7 +148,7 @@ fn where_most_keys_have_changed_all_are_handed_out() {
     call(&mut backend, 0, 40_000, 0, true);
     let mut handed_out = vec![];
     for (round, to) in (1..).zip([40_000, 400, 20_000, 30_000, 20_000, 20_001]) {
-        // Twice the same is one change.
+        // Two writes of the same key are one change.
         call(&mut backend, 0, to, 0, true);
         call(&mut backend, 0, to, 0, true);
         let (round, base) = (CheckpointId(round), CheckpointId(round - 1));
