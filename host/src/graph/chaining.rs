@@ -13,8 +13,8 @@ pub(super) struct Fused {
 
 /// Returns all chains, each after those that feed it; every node is in exactly one.
 ///
-/// A node joins the chain of its input when that is its only input, comes by forward at the same parallelism, and has no
-/// other reader.
+/// A node joins the chain of its input if it has no other input, the edge is forward between equal parallelisms, and
+/// the input has no other reader.
 #[must_use]
 pub(super) fn chains(graph: &JobGraph) -> Vec<Fused> {
     let mut readers = vec![0_usize; graph.nodes.len()];

@@ -1,4 +1,4 @@
-//! How sources, operators and sinks fit together: uids, inputs, cycles, parallelism. Pure.
+//! Checks that sources, operators and sinks fit together: uids, inputs, cycles, parallelism. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,15 +9,15 @@ use super::nodes::{Draft, InputDraft, WatermarkDraft};
 use super::problem::{Findings, Place};
 use super::suggest::{nearest, one_of};
 
-/// What all nodes share.
+/// Settings of the job that apply to all of its nodes.
 #[derive(Debug, Clone)]
 pub(crate) struct Defaults {
     pub(crate) parallelism: u32,
-    /// Where the job as a whole is written about, for what is missing in it.
+    /// Place of the job as a whole, for problems about a part that is missing.
     pub(crate) top: Place,
 }
 
-/// The nodes in order, each after its inputs. Where `findings` has problems afterwards they are not to be used.
+/// Connects the drafts and returns the nodes in topological order. They must not be used if `findings` has problems.
 pub(crate) fn connect(drafts: Vec<Draft>, defaults: &Defaults, findings: &mut Findings) -> Vec<Node> {
     check_uids(&drafts, findings);
     for word in ["source", "sink"] {
@@ -127,7 +127,7 @@ fn partitioning(
         None if above == below => Partitioning::Forward,
         None => Partitioning::Rebalance,
         Some(Partitioning::Forward) if above != below => {
-            // A wrong parallelism of either one is its own problem; do not blame the edge for it.
+            // A wrong uid is a problem of its own; do not report the edge too.
             let known = |uid: &str| {
                 drafts
                     .iter()
@@ -160,7 +160,7 @@ fn warn_unread(drafts: &[Draft], inputs: &[Vec<Input>], findings: &mut Findings)
     }
 }
 
-/// Positions in an order in which every node comes after its inputs; the file's order where that leaves a choice.
+/// Returns positions in topological order. Ties are broken by the order in the file.
 fn sort(drafts: &[Draft], inputs: &[Vec<Input>], findings: &mut Findings) -> Vec<usize> {
     let mut waiting: Vec<usize> = inputs.iter().map(Vec::len).collect();
     let mut ready: BTreeSet<usize> = waiting
@@ -189,7 +189,8 @@ fn sort(drafts: &[Draft], inputs: &[Vec<Input>], findings: &mut Findings) -> Vec
 
 fn name_cycle(drafts: &[Draft], inputs: &[Vec<Input>], left: &[usize], findings: &mut Findings) {
     let Some(&start) = left.first() else { return };
-    // Walking up from any node that is left over stays among them, so it comes back to one it has seen.
+    // Every node that is left over has an input among them, so walking up from any of them comes back to a visited
+    // node.
     let mut path = vec![start];
     let mut at = start;
     let start_of_cycle = loop {
@@ -207,7 +208,7 @@ fn name_cycle(drafts: &[Draft], inputs: &[Vec<Input>], left: &[usize], findings:
     };
     let mut cycle: Vec<usize> = path.split_off(start_of_cycle);
     cycle.reverse();
-    // Begin with the one that the file has first.
+    // Begin with the node that comes first in the file.
     let least = cycle
         .iter()
         .enumerate()
@@ -233,8 +234,10 @@ fn name_cycle(drafts: &[Draft], inputs: &[Vec<Input>], left: &[usize], findings:
     }
 }
 
-/// Hands the strategies of sources without event times to the operators that read them directly and have none. Gives
-/// source and operator of each that was handed on.
+/// Moves the watermark strategies of sources without event times to the operators that read them directly and have
+/// none.
+///
+/// Returns source and operator of each strategy that was moved.
 pub(crate) fn hand_on_watermarks(drafts: &mut [Draft], findings: &mut Findings) -> Vec<[OperatorUid; 2]> {
     let mut handed: Vec<[OperatorUid; 2]> = Vec::new();
     for at in 0..drafts.len() {
@@ -277,7 +280,7 @@ pub(crate) fn hand_on_watermarks(drafts: &mut [Draft], findings: &mut Findings) 
     handed
 }
 
-/// Takes the strategy out of a source that does not know the times of its records.
+/// Takes the strategy out of a source that does not know the event times of its records.
 fn without_event_times(drafts: &mut [Draft], at: usize) -> Option<(OperatorUid, WatermarkDraft)> {
     let draft = drafts.get_mut(at)?;
     let uid = draft.uid.clone()?;
@@ -315,7 +318,7 @@ fn arrange(drafts: Vec<Draft>, inputs: Vec<Vec<Input>>, order: &[usize], paralle
     order.iter().filter_map(|idx| nodes.get_mut(*idx)?.take()).collect()
 }
 
-/// Without checkpoints, a file sink's parts are committed only at the end.
+/// Warns that a file sink commits its parts only at the end if there are no checkpoints.
 pub(crate) fn warn_interval_off(nodes: &[Node], checkpoint: &CheckpointSettings, top: &Place, findings: &mut Findings) {
     if checkpoint.interval.is_some() {
         return;

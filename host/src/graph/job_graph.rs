@@ -1,4 +1,4 @@
-//! The job as the user means it: checked, with every default filled in. Everything after parsing works on this.
+//! The checked job graph, with every default filled in. All code after parsing works on this.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,107 +10,110 @@ use regraft_model::schema::Type;
 /// A checked job.
 #[derive(Debug, Clone)]
 pub struct JobGraph {
-    /// For people and for naming the job; not part of any state.
+    /// Name of the job, for people and for commands; not part of any state.
     pub name: String,
-    /// The default parallelism.
+    /// Default parallelism.
     pub parallelism: u32,
-    /// The number of key groups.
+    /// Number of key groups.
     pub max_parallelism: u32,
-    /// Periodic checkpoints.
+    /// Settings of periodic checkpoints.
     pub checkpoint: CheckpointSettings,
-    /// What follows a failure that a restart may get over.
+    /// Strategy of restarts after a failure that may pass.
     pub restart: RestartStrategy,
-    /// Where savepoints go when the command names no directory: a path or an object store's URL.
+    /// Directory of savepoints if the command names none: a path or the URL of an object store.
     pub savepoint_dir: Option<String>,
-    /// Sources, operators and sinks, every one after all of its inputs.
+    /// Sources, operators and sinks in topological order.
     pub nodes: Vec<Node>,
-    /// What stood after `--`.
+    /// Arguments that followed `--` on the command line.
     pub arguments: Vec<String>,
-    /// For each setting that is in effect: its value, and where it came from.
+    /// Value and origin of every setting that is in effect.
     pub settings: BTreeMap<String, EffectiveSetting>,
-    /// The job file's text as it was read, for `_metadata`.
+    /// Text of the job file as it was read, for `_metadata`.
     pub text: String,
-    /// The directory that relative paths in it are relative to.
+    /// Directory to which paths in the job file are relative.
     pub base_dir: PathBuf,
 }
 
-/// A setting's value, as in the job file, and what set it.
+/// The value of a setting, and its origin.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct EffectiveSetting {
-    /// As TOML.
+    /// Value as TOML.
     pub value: String,
     /// `default`, `job file`, `config`, `environment` or `command line`.
     pub origin: String,
 }
 
-/// `[checkpoint]`. Barriers are always aligned where records are not to be seen twice: `unaligned` is not there yet.
+/// The table `[checkpoint]`.
+///
+/// Exactly-once barriers are always aligned; `unaligned` is not implemented yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointSettings {
-    /// From one start to the next; none: no periodic checkpoints.
+    /// Time from one checkpoint's start to the next; `None` if there are no periodic checkpoints.
     pub interval: Option<Duration>,
-    /// Whether a record may count twice after a restart.
+    /// Processing guarantee after a restart.
     pub mode: CheckpointMode,
-    /// From the end of one checkpoint to the start of the next, at least.
+    /// Minimum time from the end of one checkpoint to the start of the next.
     pub min_pause: Duration,
-    /// A round that takes longer is given up.
+    /// Time after which a round is given up.
     pub timeout: Duration,
-    /// How many checkpoints in a row may fail; one more fails the job over.
+    /// Number of consecutive checkpoints that may fail; one more is a failure of the job.
     pub tolerable_failures: u32,
-    /// How many checkpoints may be under way at once; at least 1.
+    /// Maximum number of checkpoints in progress at once, at least 1.
     pub max_concurrent: u32,
-    /// How many of the newest completed checkpoints are kept; at least 1.
+    /// Number of completed checkpoints that are kept, at least 1; older ones are deleted.
     pub retain: u32,
-    /// What happens to them when the job is cancelled.
+    /// Treatment of the checkpoints when the job is cancelled.
     pub on_cancel: OnCancel,
-    /// Where checkpoints go; none: the host's data directory.
+    /// Directory of checkpoints; `None` for the host's data directory.
     pub dir: Option<String>,
 }
 
-/// What a restart from a checkpoint does to records that were read behind it.
+/// The processing guarantee for records read after the checkpoint that a restart goes back to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckpointMode {
     /// Barriers are aligned: each record counts once.
     ExactlyOnce,
-    /// Barriers hold nothing back: a record may count twice after a restart.
+    /// Barriers hold back no records: after a restart a record may count twice.
     AtLeastOnce,
 }
 
-/// What happens to the checkpoints of a job that is cancelled. Those of a job that failed are always kept.
+/// The treatment of a cancelled job's checkpoints. Those of a failed job are always kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnCancel {
     /// They are deleted.
     Delete,
-    /// They stay.
+    /// They are kept.
     Retain,
 }
 
-/// `[restart]`, with Flink's strategies.
+/// The table `[restart]`, with Flink's strategies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RestartStrategy {
-    /// The first failure fails the job.
+    /// Never restarts: the first failure fails the job.
     None,
-    /// The same wait before each restart.
+    /// Waits for the same time before each restart.
     FixedDelay {
-        /// How many restarts in all; one failure more fails the job.
+        /// Total number of restarts; one more failure fails the job.
         attempts: u32,
-        /// The wait.
+        /// Wait before each restart.
         delay: Duration,
     },
-    /// A wait that grows with each failure, until the job has run for a while.
+    /// Waits for a time that grows with each failure, until the job has run for a while.
     ExponentialDelay {
-        /// The first wait; above zero.
+        /// First wait; greater than zero.
         initial_backoff: Duration,
-        /// The longest wait; at least the first one.
+        /// Upper bound of the wait; at least the first one.
         max_backoff: Duration,
-        /// What the wait grows by; at least 1.
+        /// Factor by which the wait grows; at least 1.
         backoff_multiplier: f64,
-        /// After so long without a failure, the wait is the first one again; above zero.
+        /// Time without a failure after which the wait is the first one again; greater than zero.
         reset_backoff_threshold: Duration,
-        /// How much of the wait is random, up and down; 0 to 1.
+        /// Fraction of the wait that is added or subtracted at random, from 0 to 1.
         jitter_factor: f64,
-        /// How many restarts until the wait is reset; one failure more fails the job; none: any number.
+        /// Number of restarts until the wait is reset, after which one more failure fails the job; `None` for any
+        /// number.
         attempts: Option<u32>,
     },
 }
@@ -120,19 +123,20 @@ pub enum RestartStrategy {
 pub struct Node {
     /// Its uid.
     pub uid: OperatorUid,
-    /// How many subtasks.
+    /// Number of subtasks.
     pub parallelism: u32,
-    /// Where its records come from; none for a source.
+    /// Incoming edges; empty for a source.
     pub inputs: Vec<Input>,
-    /// How it makes watermarks from the event times of the records that it emits; none: it makes none. What a source
-    /// without event times was given has been handed to the operators that read it.
+    /// Generation of watermarks from the event times of emitted records; `None` if the node generates none.
+    ///
+    /// The strategy of a source without event times has been moved to the operators that read it.
     pub watermark: Option<WatermarkStrategy>,
-    /// What it is.
+    /// Kind of the node, with its settings.
     pub kind: NodeKind,
 }
 
 impl Node {
-    /// Where it writes to: a sink its records, an operator its dead letters.
+    /// Returns the connector that the node writes to: a sink's own, or that of an operator's dead letters.
     #[must_use]
     pub const fn output(&self) -> Option<&SinkConnector> {
         match &self.kind {
@@ -145,7 +149,7 @@ impl Node {
         }
     }
 
-    /// The directory that it writes to, where it writes files.
+    /// Returns the directory that the node writes to, if it writes files.
     #[must_use]
     pub fn output_dir(&self) -> Option<&Path> {
         match self.output()? {
@@ -155,29 +159,29 @@ impl Node {
     }
 }
 
-/// `watermark` of a source or an operator.
+/// The table `watermark` of a source or an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatermarkStrategy {
-    /// How far behind the greatest event time so far a record may come.
+    /// Maximum delay of a record behind the greatest event time so far.
     pub max_out_of_orderness: Duration,
-    /// Without records for so long, it is idle and holds nobody back; above zero; none: never.
+    /// Time without records after which it is idle and holds back no watermark, greater than zero; `None` for never.
     pub idleness: Option<Duration>,
-    /// Position of the generator's field that is a record's event time, in milliseconds; only of a generator.
+    /// Position of the generator's field that is a record's event time, in milliseconds. Only a generator has one.
     pub timestamp: Option<usize>,
 }
 
-/// One edge into a node.
+/// An edge into a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
-    /// Position in [`JobGraph::nodes`] of what it comes from.
+    /// Position of the upstream node in [`JobGraph::nodes`].
     pub from: usize,
-    /// The output port, by name; none: the first one.
+    /// Name of the output port; `None` for the first one.
     pub port: Option<String>,
-    /// How records find their subtask.
+    /// Partitioning of the edge.
     pub by: Partitioning,
 }
 
-/// How records of an edge find their subtask.
+/// The assignment of an edge's records to subtasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Partitioning {
@@ -185,13 +189,13 @@ pub enum Partitioning {
     Forward,
     /// By key group.
     Key,
-    /// In turn.
+    /// Round-robin.
     Rebalance,
-    /// All to all.
+    /// Every record to every subtask.
     Broadcast,
 }
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Debug, Clone)]
 pub enum NodeKind {
     /// Reads records.
@@ -205,9 +209,9 @@ pub enum NodeKind {
 /// A source.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// What it reads.
+    /// Connector that it reads from.
     pub connector: SourceConnector,
-    /// Records per second, all subtasks together.
+    /// Upper bound of records per second for all subtasks together.
     pub rate: Option<u64>,
 }
 
@@ -216,20 +220,20 @@ pub struct Source {
 pub enum SourceConnector {
     /// Lines of files.
     File(FileSource),
-    /// Made-up records.
+    /// Generated records.
     Generator(GeneratorSource),
 }
 
-/// `connector = "file"` of a source.
+/// A source with `connector = "file"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSource {
-    /// A glob. Identity.
+    /// Glob of the files. Identity.
     pub path: String,
-    /// Whether to go on looking for more. Tuning.
+    /// True to keep looking for new files and lines. Tuning.
     pub watch: bool,
-    /// How often to look. Tuning.
+    /// Interval between two looks. Tuning.
     pub poll: Duration,
-    /// What the key of a record is. Identity.
+    /// Key of a record. Identity.
     pub key: LineKey,
 }
 
@@ -243,23 +247,23 @@ pub enum LineKey {
     Line,
 }
 
-/// `connector = "generator"` of a source: a record is a function of (seed, split, offset).
+/// A source with `connector = "generator"`. A record is a function of (seed, split, offset).
 #[derive(Debug, Clone, PartialEq)]
 pub struct GeneratorSource {
-    /// Identity.
+    /// Seed. Identity.
     pub seed: u64,
-    /// Independent of parallelism. Identity.
+    /// Number of splits, independent of the parallelism. Identity.
     pub splits: u32,
-    /// In all; none: endless. Identity.
+    /// Total number of records; `None` for an endless source. Identity.
     pub rows: Option<u64>,
-    /// In order; they make up the value. Identity.
+    /// Fields in order, which make up the value. Identity.
     pub fields: Vec<GeneratorField>,
-    /// Position of the field that is the key; it is not part of the value. Identity.
+    /// Position of the field that is the key and not part of the value. Identity.
     pub key: Option<usize>,
 }
 
 impl GeneratorSource {
-    /// The fields that make up the value.
+    /// Iterates over the fields that make up the value.
     pub fn value_fields(&self) -> impl Iterator<Item = &GeneratorField> {
         self.fields
             .iter()
@@ -268,7 +272,7 @@ impl GeneratorSource {
             .map(|(_, field)| field)
     }
 
-    /// Whether the value is one text or bytes field as it is, rather than a record of named columns.
+    /// Returns true if the value is a single text or bytes field as it is, rather than a record of named columns.
     #[must_use]
     pub fn value_is_raw(&self) -> bool {
         let mut fields = self.value_fields();
@@ -283,35 +287,35 @@ pub struct GeneratorField {
     pub name: String,
     /// `u64`, `string` or `bytes`.
     pub ty: Type,
-    /// What it holds.
+    /// Distribution of its values.
     pub values: GeneratorValues,
 }
 
-/// How a field's values are drawn. A text field shows the drawn number in base 26, or pads it to `len`.
+/// The distribution of a field's values. A text field shows the drawn number in base 26, or pads it to `len`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum GeneratorValues {
     /// `range = [first, last]`: uniform, inclusive.
     Range {
-        /// The least.
+        /// Least number.
         first: u64,
-        /// The greatest.
+        /// Greatest number.
         last: u64,
     },
     /// `zipf = { n = N, exponent = S }`: ranks 0 to N-1, rank r with weight 1/(r+1)^S.
     Zipf {
-        /// How many ranks.
+        /// Number of ranks.
         n: u64,
         /// The exponent.
         exponent: f64,
     },
     /// `sequence = FIRST`: FIRST, FIRST+1, … over all splits (split s of n: FIRST + offset × n + s).
     Sequence {
-        /// The first.
+        /// First number.
         first: u64,
     },
     /// `len = N` of a `bytes` or `string` field: N random bytes (letters).
     Random {
-        /// How many.
+        /// Number of bytes.
         len: u32,
     },
 }
@@ -319,23 +323,23 @@ pub enum GeneratorValues {
 /// An operator.
 #[derive(Debug, Clone)]
 pub struct Operator {
-    /// The component.
+    /// Origin of its component.
     pub artifact: Artifact,
-    /// Handed to the guest as JSON; null: none.
+    /// Configuration handed to the guest as JSON; null for none.
     pub config: serde_json::Value,
-    /// Greatest linear memory, in bytes.
+    /// Upper bound of the linear memory, in bytes.
     pub memory_max: u64,
-    /// Greatest time one call computes.
+    /// Upper bound of the time that one call computes.
     pub time_per_batch_max: Duration,
-    /// What follows a record whose call traps or goes beyond a limit.
+    /// Policy for a record whose call traps or exceeds a limit.
     pub on_trap: Policy,
-    /// What follows a record whose call ends with an error that the guest declared.
+    /// Policy for a record whose call returns an error that the guest declared.
     pub on_failure: Policy,
-    /// Where such records go; there where one of the policies needs it.
+    /// Output for such records; present if one of the policies needs it.
     pub dead_letter: Option<DeadLetter>,
 }
 
-/// What follows a record that an operator cannot process.
+/// The policy for a record that an operator cannot process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
@@ -345,16 +349,17 @@ pub enum Policy {
     DeadLetter,
 }
 
-/// `dead-letter` of an operator: an output for the records that it cannot process.
+/// The table `dead-letter` of an operator: an output for the records that it cannot process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where it writes.
+    /// Connector that it writes to.
     pub connector: SinkConnector,
-    /// How many dead letters the operator may have, all its subtasks together; one more fails the job; none: any number.
+    /// Maximum number of dead letters for all subtasks together, after which one more fails the job; `None` for any
+    /// number.
     pub budget: Option<u64>,
 }
 
-/// Where an operator's component comes from.
+/// The origin of an operator's component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Artifact {
     /// `module = PATH`: a component file.
@@ -366,7 +371,7 @@ pub enum Artifact {
 /// A sink.
 #[derive(Debug, Clone)]
 pub struct Sink {
-    /// Where it writes.
+    /// Connector that it writes to.
     pub connector: SinkConnector,
 }
 
@@ -377,20 +382,20 @@ pub enum SinkConnector {
     File(FileSink),
     /// Lines on stdout.
     Print,
-    /// Counts and checksums.
+    /// A count and a checksum.
     Blackhole,
 }
 
-/// `connector = "file"` of a sink.
+/// A sink with `connector = "file"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSink {
-    /// The directory. Identity.
+    /// Output directory. Identity.
     pub path: PathBuf,
-    /// How a record is written. Identity.
+    /// Format of a record. Identity.
     pub format: TextFormat,
 }
 
-/// How a sink writes a record.
+/// The format in which a sink writes a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TextFormat {
@@ -400,12 +405,12 @@ pub enum TextFormat {
     Tsv,
     /// Columns of the value, comma-separated.
     Csv,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl TextFormat {
-    /// The file name's extension.
+    /// Returns the extension of file names.
     #[must_use]
     pub const fn extension(self) -> &'static str {
         match self {
@@ -418,7 +423,7 @@ impl TextFormat {
 }
 
 impl JobGraph {
-    /// The node of a uid.
+    /// Returns the node with this uid.
     #[must_use]
     pub fn node(&self, uid: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.uid.as_str() == uid)

@@ -1,4 +1,4 @@
-//! The tables of a job file that are about the whole job: `[checkpoint]`, `[savepoint]`, `[state]`, `[restart]`.
+//! Reads the tables about the job as a whole: `[checkpoint]`, `[savepoint]`, `[state]`, `[restart]`.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use super::suggest::one_of;
 use super::tree::{Table, Value};
 use super::units;
 
-/// From one checkpoint's start to the next.
+/// Default time from one checkpoint's start to the next.
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
-/// How long a checkpoint may take.
+/// Default time after which a checkpoint is given up.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
 
-/// Reads the table at `key` of the root with `read`, or what it makes of an empty one.
+/// Calls `read` with the table at `key` of the root, or with an empty one if it is missing or not a table.
 fn with_table<T>(job: &mut Job, root: &Table, top: &Place, key: &str, read: impl FnOnce(&mut Reader<'_>) -> T) -> T {
     let empty = Table::new();
     let (table, place) = match root.get(key) {
@@ -34,7 +34,7 @@ fn with_table<T>(job: &mut Job, root: &Table, top: &Place, key: &str, read: impl
     value
 }
 
-/// `[checkpoint]`.
+/// Reads `[checkpoint]`.
 pub(crate) fn checkpoint(job: &mut Job, root: &Table, top: &Place) -> CheckpointSettings {
     with_table(job, root, top, "checkpoint", |reader| {
         let settings = CheckpointSettings {
@@ -71,28 +71,28 @@ fn interval(reader: &mut Reader<'_>) -> Option<Duration> {
     Some(reader.duration("interval", INTERVAL_DEFAULT, true))
 }
 
-/// A word of which only the first is implemented.
+/// Reads a setting with several words, of which only the first is implemented.
 fn only_words(reader: &mut Reader<'_>, key: &'static str, words: &[&'static str]) {
     let default = format!("\"{}\"", words.first().copied().unwrap_or_default());
     let known = |value: &Value| matches!(value, Value::Text(text) if words.contains(&text.as_str()));
     reader.only_default(key, &default, &one_of(words), known);
 }
 
-/// `[savepoint]`: where savepoints go.
+/// Reads `[savepoint]` and returns the directory of savepoints.
 pub(crate) fn savepoint(job: &mut Job, root: &Table, top: &Place) -> Option<String> {
     with_table(job, root, top, "savepoint", |reader| {
         reader.directory("dir", "savepoints")
     })
 }
 
-/// `[state]`, of which only the default is implemented.
+/// Reads `[state]`, of which only the defaults are implemented.
 pub(crate) fn state(job: &mut Job, root: &Table, top: &Place) {
     with_table(job, root, top, "state", |reader| {
         only_words(reader, "backend", &["memory", "disk"]);
     });
 }
 
-/// The strategies, and the keys of each.
+/// The restart strategies, each with its keys.
 const STRATEGIES: [(&str, &[&str]); 3] = [
     (
         "exponential-delay",
@@ -109,8 +109,10 @@ const STRATEGIES: [(&str, &[&str]); 3] = [
     ("none", &[]),
 ];
 
-/// `[restart]`. As in Flink, a job without periodic checkpoints is not restarted unless it says so: all of its output
-/// would have to be made again.
+/// Reads `[restart]`.
+///
+/// As in Flink, a job without periodic checkpoints has no restart strategy by default, since it would have to make all
+/// of its output again.
 pub(crate) fn restart(job: &mut Job, root: &Table, top: &Place, interval: Option<Duration>) -> RestartStrategy {
     with_table(job, root, top, "restart", |reader| {
         let named = reader.raw("strategy").is_some();

@@ -1,11 +1,12 @@
-//! What the user asked for: a job file, and everything that overrides it, becomes a checked [`job_graph::JobGraph`].
+//! From a job file, and all settings that override it, to a checked [`job_graph::JobGraph`].
 //!
-//! Pure but for reading the files it is given. The file is not deserialized by `serde` derives, because those stop at
-//! the first problem: [`parse`] walks a tree in which every value knows its line, and reports all problems at once.
-//! Modules stand in import order.
+//! Pure but for reading the files it is given.
+//! The file is not deserialized by `serde` derives, because those stop at the first problem: [`parse`] walks a tree in
+//! which every value knows its line, and reports all problems at once.
+//! Modules are declared in import order.
 //!
 //! - [`job_graph`]: the result.
-//! - [`problem`]: what is wrong, and where.
+//! - [`problem`]: problems and their places.
 //! - [`suggest`], [`units`]: near misses; durations and sizes.
 //! - `tree`, [`settings`]: files and arguments as layers of one tree.
 //! - `reader`, `job_tables`, `generator`, `connectors`, `watermark`, `nodes`: the tree, table by table.

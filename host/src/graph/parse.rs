@@ -1,4 +1,5 @@
-//! Text to [`JobGraph`]: reads every layer and every table, finds all problems, fills in all defaults.
+//! Parses a job's text into a [`JobGraph`]: reads every layer and every table, finds all problems, fills in all
+//! defaults.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,17 +13,20 @@ use super::reader::{Bases, Job, Reader};
 use super::settings::{NODES, Overrides, layered};
 use super::tree::Table;
 
-/// Key groups where the job file is silent, as in Flink.
+/// Default number of key groups, as in Flink.
 const MAX_PARALLELISM_DEFAULT: u32 = 128;
-/// More key groups than this no job may have, as in Flink.
+/// Upper bound of the number of key groups, as in Flink.
 const MAX_PARALLELISM_MAX: u32 = 32_768;
-/// The longest name, in bytes.
+/// Upper bound of a name's length, in bytes.
 const NAME_LEN_MAX: usize = 200;
 
-/// Reads a job file. Relative paths in it are relative to its directory, those in `overrides` to their current directory.
+/// Reads a job file.
+///
+/// Paths in it are relative to its directory, those in `overrides` to their current directory.
 ///
 /// # Errors
-/// The file cannot be read, or [`parse_job`]'s.
+/// - [`JobFileError::Unreadable`] if the file cannot be read.
+/// - Those of [`parse_job`].
 pub fn load_job(path: &Path, overrides: &Overrides) -> Result<(JobGraph, Vec<Warning>), JobFileError> {
     let text = std::fs::read_to_string(path).map_err(|source| JobFileError::Unreadable {
         path: path.to_owned(),
@@ -36,10 +40,10 @@ pub fn load_job(path: &Path, overrides: &Overrides) -> Result<(JobGraph, Vec<War
     parse_job(&text, &path.to_string_lossy(), base_dir, overrides)
 }
 
-/// Reads a job's text, for example one that a savepoint holds. `file` is what messages call it. Does no I/O.
+/// Parses a job's text, which may come from a savepoint. Messages refer to it as `file`. Does no I/O.
 ///
 /// # Errors
-/// All problems at once, see [`JobFileError::Invalid`].
+/// Returns [`JobFileError::Invalid`] with all problems at once.
 pub fn parse_job(
     text: &str,
     file: &str,
@@ -115,7 +119,8 @@ pub fn parse_job(
     Ok((graph, job.findings.warnings))
 }
 
-/// Name, max parallelism and default parallelism; and every key at the top that is no part of a job.
+/// Reads name, max parallelism and default parallelism, and reports every other top-level key that does not belong to a
+/// job.
 fn scalars(job: &mut Job, root: &Table, top: &Place) -> (Option<String>, u32, u32) {
     let mut reader = Reader::new(job, root, top, "", Some(String::new()), None);
     let name = name(&mut reader);

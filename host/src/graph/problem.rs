@@ -1,10 +1,10 @@
-//! What is wrong with a job, and where: every problem names the place it comes from and what to do.
+//! Problems of a job file. Every problem names its place and a remedy.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Where a setting was written.
+/// The place where a setting was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// A line of the job file, counted from 1.
@@ -28,7 +28,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// The word for it in `info --json`.
+    /// Returns the origin's word in `info --json`.
     #[must_use]
     pub const fn origin(&self) -> &'static str {
         match self {
@@ -50,14 +50,14 @@ impl fmt::Display for Place {
     }
 }
 
-/// One thing that is wrong, or (as a [`Warning`]) doubtful. It is shown on one line.
+/// A problem, or (as a [`Warning`]) a doubtful setting. It is shown on one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Where.
+    /// Its place.
     pub place: Place,
-    /// Of which source, operator or sink, where it has one.
+    /// The source, operator or sink it belongs to, if any.
     pub uid: Option<String>,
-    /// What was expected, what was found, what to do.
+    /// Message with what was expected, what was found, and the remedy.
     pub message: String,
 }
 
@@ -67,27 +67,27 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Something that does not stop a job but that its author should know.
+/// A doubtful setting, which does not stop the job but which its author should know about.
 pub type Warning = Problem;
 
-/// Why there is no job.
+/// A job could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum JobFileError {
     /// A file could not be read.
     #[error("cannot read {path}: {source}{}", remedy(.source))]
     Unreadable {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Everything that is wrong with it, in the order of places; one line each.
+    /// The job has problems. They are in order of their places, and shown on one line each.
     #[error("{}", Lines(.0))]
     Invalid(Vec<Problem>),
 }
 
 impl JobFileError {
-    /// All problems; none where the file could not be read.
+    /// Returns all problems; empty if the file could not be read.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         match self {
@@ -97,7 +97,7 @@ impl JobFileError {
     }
 }
 
-/// What to do about a file that is not there.
+/// Returns the remedy for a missing file.
 fn remedy(error: &std::io::Error) -> &'static str {
     if error.kind() == std::io::ErrorKind::NotFound {
         "; name a job file, or make a job with `regraft new NAME`"
@@ -106,7 +106,7 @@ fn remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// Problems, one a line.
+/// Displays problems, one per line.
 struct Lines<'a>(&'a [Problem]);
 
 impl fmt::Display for Lines<'_> {
@@ -121,7 +121,7 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-/// A text without line ends and other control characters: what was typed comes in as it is, and problems are lines.
+/// Escapes line ends and other control characters, which typed text may contain, since a problem is one line.
 fn on_one_line(text: &str) -> String {
     let escaped = |c: char| {
         if c.is_control() {
@@ -133,17 +133,17 @@ fn on_one_line(text: &str) -> String {
     text.chars().map(escaped).collect()
 }
 
-/// Collects problems and warnings while a job is read.
+/// The problems and warnings collected while a job is read.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     pub(crate) problems: Vec<Problem>,
     pub(crate) warnings: Vec<Warning>,
-    /// A file is not TOML: what the rest of it means would be a guess.
+    /// True if a file is not valid TOML, so that the meaning of the rest would be a guess.
     pub(crate) broken: bool,
 }
 
 impl Findings {
-    /// Notes a problem.
+    /// Adds a problem.
     pub(crate) fn problem(&mut self, place: &Place, uid: Option<&str>, message: impl Into<String>) {
         self.problems.push(Problem {
             place: place.clone(),
@@ -152,7 +152,7 @@ impl Findings {
         });
     }
 
-    /// Notes a warning.
+    /// Adds a warning.
     pub(crate) fn warning(&mut self, place: &Place, uid: Option<&str>, message: impl Into<String>) {
         self.warnings.push(Problem {
             place: place.clone(),
@@ -161,7 +161,7 @@ impl Findings {
         });
     }
 
-    /// The problems as an error, files by line first, each once.
+    /// Returns the problems as an error, without duplicates and in order of place: files by line first.
     pub(crate) fn into_error(mut self) -> JobFileError {
         self.problems.sort_by_key(|problem| match &problem.place {
             Place::Config { line, .. } => (0, *line),

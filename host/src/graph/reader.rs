@@ -1,5 +1,8 @@
-//! Typed reading of one table of a job: every key that is read is known, every other one is an error with a suggestion,
-//! and each effective value is recorded with what set it. Reading goes on after a problem, so that all are found.
+//! Typed reading of one table of a job.
+//!
+//! A key that is read is known, and every other key is reported with a suggestion.
+//! Each effective value is recorded with its origin.
+//! Reading continues after a problem, so that all are found.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +14,7 @@ use super::suggest::{nearest, one_of};
 use super::tree::{Located, Table, Value, text_to_toml};
 use super::units;
 
-/// What all readers of a job write to and share.
+/// The results that all readers of a job write to.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) findings: Findings,
@@ -19,14 +22,14 @@ pub(crate) struct Job {
     pub(crate) bases: Bases,
 }
 
-/// What relative paths are relative to.
+/// Directories to which relative paths are resolved.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Bases {
-    /// Of the job file.
+    /// For paths in the job file.
     pub(crate) job: PathBuf,
-    /// Of the host's configuration.
+    /// For paths in the host's configuration.
     pub(crate) config: PathBuf,
-    /// Of arguments and of the environment.
+    /// For arguments and environment variables.
     pub(crate) current: PathBuf,
 }
 
@@ -44,11 +47,11 @@ impl Bases {
 pub(crate) struct Reader<'a> {
     pub(crate) job: &'a mut Job,
     table: &'a Table,
-    /// Where the table itself stands.
+    /// Place of the table itself.
     pub(crate) place: &'a Place,
-    /// What messages call it: `[checkpoint]`, `operator "count"`.
+    /// Name of the table in messages: `[checkpoint]`, `operator "count"`.
     pub(crate) title: String,
-    /// The name its settings are recorded under; none: not recorded.
+    /// Prefix under which settings are recorded; `None` if they are not recorded.
     prefix: Option<String>,
     pub(crate) uid: Option<&'a str>,
     known: Vec<&'static str>,
@@ -76,14 +79,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A reader of a table in this one; `suffix` is added to the title and to the names.
+    /// Returns a reader of a table within this one. `suffix` is appended to the title and the prefix.
     pub(crate) fn nested<'b>(&'b mut self, table: &'b Table, place: &'b Place, suffix: &str) -> Reader<'b> {
         let title = format!("{}: {suffix}", self.title);
         let prefix = self.prefix.as_ref().map(|prefix| format!("{prefix}{suffix}."));
         Reader::new(self.job, table, place, title, prefix, self.uid)
     }
 
-    /// Whatever stands at a key, which is known from now on.
+    /// Returns the value at a key, which is known from now on.
     pub(crate) fn raw(&mut self, key: &'static str) -> Option<&'a Located> {
         if !self.known.contains(&key) {
             self.known.push(key);
@@ -100,13 +103,13 @@ impl<'a> Reader<'a> {
         self.job.findings.problem(place, self.uid, message);
     }
 
-    /// Says what its author should know.
+    /// Reports a warning, with the table's title.
     pub(crate) fn warning_at(&mut self, place: &Place, message: &str) {
         let message = format!("{}: {message}", self.title);
         self.job.findings.warning(place, self.uid, message);
     }
 
-    /// `key: expected …, found …; write …`.
+    /// Reports `key: expected …, found …; write …`.
     pub(crate) fn expected(&mut self, at: &Located, key: &str, expected: &str, example: &str) {
         let message = format!(
             "{key}: expected {expected}, found {}; write {example}",
@@ -115,7 +118,7 @@ impl<'a> Reader<'a> {
         self.problem_at(&at.place, &message);
     }
 
-    /// Says that a required key is not there.
+    /// Reports that a required key is missing.
     pub(crate) fn missing(&mut self, key: &str, example: &str) {
         let place = self.place;
         self.problem_at(place, &format!("has no {key}; add {example}"));
@@ -135,7 +138,7 @@ impl<'a> Reader<'a> {
         self.record(key, at.value.to_toml(), Some(&at.place));
     }
 
-    /// A string.
+    /// Reads a string that is not empty.
     pub(crate) fn text(&mut self, key: &'static str, example: &str) -> Option<(&'a str, &'a Place)> {
         let at = self.raw(key)?;
         let Value::Text(text) = &at.value else {
@@ -150,7 +153,7 @@ impl<'a> Reader<'a> {
         Some((text, &at.place))
     }
 
-    /// An integer within bounds.
+    /// Reads an integer from `min` to `max`.
     pub(crate) fn integer(&mut self, key: &'static str, min: u64, max: u64, example: u64) -> Option<u64> {
         let at = self.raw(key)?;
         if let Value::Int(value) = at.value
@@ -169,7 +172,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// An integer within bounds, or what it is by default.
+    /// Reads an integer of at least `min`, or returns the default.
     pub(crate) fn count(&mut self, key: &'static str, min: u32, default: u32) -> u32 {
         if self.raw(key).is_none() {
             self.record(key, default.to_string(), None);
@@ -177,7 +180,7 @@ impl<'a> Reader<'a> {
         self.integer32(key, min, u32::MAX, default).unwrap_or(default)
     }
 
-    /// A number within bounds, or what it is by default.
+    /// Reads a number from `min` to `max`, or returns the default.
     pub(crate) fn number(&mut self, key: &'static str, min: f64, max: f64, default: f64) -> f64 {
         let Some(at) = self.raw(key) else {
             self.record(key, Value::Float(default).to_toml(), None);
@@ -201,13 +204,13 @@ impl<'a> Reader<'a> {
         default
     }
 
-    /// A duration above zero, which may be left out.
+    /// Reads an optional duration, which must be greater than zero.
     pub(crate) fn optional_duration(&mut self, key: &'static str, example: Duration) -> Option<Duration> {
         self.raw(key)?;
         Some(self.duration(key, example, true))
     }
 
-    /// A table, which may be left out.
+    /// Reads an optional table.
     pub(crate) fn table(&mut self, key: &'static str, example: &str) -> Option<(&'a Table, &'a Place)> {
         let at = self.raw(key)?;
         if let Value::Table(table) = &at.value {
@@ -217,13 +220,13 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A `u32` within bounds.
+    /// Reads a `u32` from `min` to `max`.
     pub(crate) fn integer32(&mut self, key: &'static str, min: u32, max: u32, example: u32) -> Option<u32> {
         self.integer(key, min.into(), max.into(), example.into())
             .and_then(|value| u32::try_from(value).ok())
     }
 
-    /// `parallelism`, up to the job's max parallelism.
+    /// Reads `parallelism`, which is at most the job's max parallelism.
     pub(crate) fn parallelism(&mut self, max: u32) -> Option<u32> {
         let key = "parallelism";
         let at = self.raw(key)?;
@@ -243,7 +246,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// One of several words; the first one is the default.
+    /// Reads one of several words, of which the first is the default.
     pub(crate) fn choice(&mut self, key: &'static str, words: &[&'static str]) -> &'static str {
         let default = words.first().copied().unwrap_or_default();
         let Some(at) = self.raw(key) else {
@@ -260,7 +263,7 @@ impl<'a> Reader<'a> {
         default
     }
 
-    /// A duration, of at least 1 ms where `positive`.
+    /// Reads a duration, which must be at least 1 ms if `positive`, or returns the default.
     pub(crate) fn duration(&mut self, key: &'static str, default: Duration, positive: bool) -> Duration {
         let Some(at) = self.raw(key) else {
             self.record(key, text_to_toml(&units::show_duration(default)), None);
@@ -289,8 +292,9 @@ impl<'a> Reader<'a> {
         default
     }
 
-    /// Names a setting of later versions: anything but its default is refused. `valid` says which other values will be
-    /// understood; any other is a plain mistake.
+    /// Reads a setting of a later version, of which only the default is accepted.
+    ///
+    /// `valid` returns true for the other values of that version; any further value is reported as a plain mistake.
     pub(crate) fn only_default(
         &mut self,
         key: &'static str,
@@ -311,14 +315,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A directory: a path, made absolute, or a `file://` URL, which becomes a path.
+    /// Reads a directory: a path, made absolute, or a `file://` URL, which becomes a path.
     pub(crate) fn directory(&mut self, key: &'static str, example: &str) -> Option<String> {
         let (text, place) = self.text(key, example)?;
         self.local_path(key, text, place)
             .map(|path| path.to_string_lossy().into_owned())
     }
 
-    /// A path or `file://` URL as an absolute path; other schemes are refused by name.
+    /// Converts a path or a `file://` URL to an absolute path, and reports other schemes by name.
     pub(crate) fn local_path(&mut self, key: &str, text: &str, place: &Place) -> Option<PathBuf> {
         match local_path(text, self.job.bases.of(place)) {
             Ok(path) => Some(path),
@@ -337,12 +341,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Which keys there may be is not known, so none is wrong.
+    /// Accepts unknown keys, for a table whose keys are not known.
     pub(crate) const fn allow_any_key(&mut self) {
         self.any_key = true;
     }
 
-    /// Names every key that nothing has read.
+    /// Reports every key that was not read.
     pub(crate) fn finish(mut self) {
         if self.any_key {
             return;
@@ -361,15 +365,15 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// `… is not implemented yet; remove it or set it to its default (…)`.
+/// Returns `… is not implemented yet; remove it or set it to its default (…)`.
 fn not_yet(what: &str, default: &str) -> String {
     format!("{what} is not implemented yet; remove it or set it to its default ({default})")
 }
 
-/// A value for a message: on one line, not too long.
+/// Formats a value for a message: on one line, cut after 60 characters.
 pub(crate) fn found(value: &Value) -> String {
     let text = match value {
-        // A string is shown as it was written, also where TOML would need an escape.
+        // A string is shown as it was written, even where TOML would need an escape.
         Value::Text(text) => format!("{text:?}"),
         value => value.to_toml(),
     };
@@ -380,15 +384,15 @@ pub(crate) fn found(value: &Value) -> String {
     }
 }
 
-/// Why a text is no local path.
+/// A text is not a local path.
 pub(crate) enum PathError {
-    /// A store that comes later.
+    /// A store that a later version will support.
     Later,
-    /// No store we know.
+    /// An unknown scheme.
     Unknown(String),
 }
 
-/// A path or `file://` URL as a path, absolute where `base` is.
+/// Converts a path or a `file://` URL to a path, which is absolute if `base` is.
 pub(crate) fn local_path(text: &str, base: &Path) -> Result<PathBuf, PathError> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Ok(base.join(text));

@@ -5,8 +5,11 @@ use super::job_graph::JobGraph;
 /// Returns the connected components of a job: positions in [`JobGraph::nodes`], in order, each in exactly one region; regions in
 /// the order of their first node.
 ///
-/// A subtask that failed has lost records on their way to it, and those behind it have seen records that will come again;
-/// so all that is connected with it goes back to the last checkpoint, and nothing else has to.
+/// The nodes of a region are in order, the regions are in order of their first node, and every node is in exactly one.
+///
+/// A failed subtask has lost records on their way to it, and the subtasks behind it have seen records that will come
+/// again.
+/// Therefore all nodes connected with it, and no others, go back to the last checkpoint.
 #[must_use]
 pub(super) fn regions(graph: &JobGraph) -> Vec<Vec<usize>> {
     // For each node the least one that it is known to be connected with.

@@ -1,11 +1,11 @@
-//! The job graph for people: as text, and as a Mermaid diagram.
+//! Renders the job graph for people: as text, and as a Mermaid diagram.
 
 use std::fmt::Write as _;
 
 use super::job_graph::{Artifact, JobGraph, Node, NodeKind, Partitioning, SinkConnector, SourceConnector};
 use super::plan::{Chain, Plan};
 
-/// What `regraft graph` prints: chains, what runs in them, and the edges between them.
+/// Returns the output of `regraft graph`: chains, their nodes, and the edges between them.
 #[must_use]
 pub fn text(graph: &JobGraph) -> String {
     let mut out = format!(
@@ -33,7 +33,7 @@ pub fn text(graph: &JobGraph) -> String {
     out
 }
 
-/// What `regraft graph --mermaid` prints: a flowchart, chains as boxes.
+/// Returns the output of `regraft graph --mermaid`: a flowchart with chains as boxes.
 #[must_use]
 pub fn mermaid(graph: &JobGraph) -> String {
     let mut out = String::from("flowchart LR\n");
@@ -114,7 +114,7 @@ fn detail(node: &Node) -> String {
     }
 }
 
-/// The last part of a path, which is what its author calls it.
+/// Returns the last part of a path, which is what its author calls it.
 fn last_part(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
 }

@@ -1,5 +1,7 @@
-//! Where settings come from, and which one wins: the host's `config.toml`, then the job file, then the environment, then
-//! the command line. Flink's spellings become ours here, so nothing after this knows them.
+//! The layers of settings and their precedence: the host's `config.toml`, then the job file, then the environment, then
+//! the command line, which wins.
+//!
+//! Flink's spellings are translated here; no other code knows them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,34 +13,35 @@ use super::problem::{Findings, JobFileError, Place};
 use super::suggest::{nearest, one_of};
 use super::tree::{self, Located, Table, Value};
 
-/// What is said about a job outside its file.
+/// Settings of a job from outside its file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// `--name`.
     pub name: Option<String>,
-    /// `-c`: what the job in the file must be called.
+    /// `-c`: the expected name of the job in the file.
     pub entry: Option<String>,
     /// `-p`.
     pub parallelism: Option<u64>,
-    /// `--set KEY=VALUE`, each.
+    /// Each `--set KEY=VALUE`.
     pub set: Vec<String>,
-    /// `--module UID=PATH`, each; see [`parse_module`].
+    /// Each `--module UID=PATH`; see [`parse_module`].
     pub modules: Vec<ModuleOverride>,
-    /// What stood after `--`.
+    /// Arguments that followed `--`.
     pub arguments: Vec<String>,
     /// Environment variables, of which those in [`ENVIRONMENT`] are read.
     pub environment: Vec<(String, String)>,
-    /// The host's configuration: its path and text.
+    /// Path and text of the host's configuration.
     pub config: Option<(PathBuf, String)>,
-    /// What relative paths on the command line are relative to.
+    /// Directory to which paths on the command line are relative.
     pub current_dir: PathBuf,
 }
 
 impl Overrides {
-    /// What this process's environment and the host's data directory say; the rest is left as it is by default.
+    /// Returns the settings of this process's environment and of `config.toml` in the data directory; the rest has its
+    /// defaults.
     ///
     /// # Errors
-    /// `config.toml` is there and cannot be read.
+    /// Returns [`JobFileError::Unreadable`] if `config.toml` exists and cannot be read.
     pub fn from_process(data_dir: &Path) -> Result<Self, JobFileError> {
         let path = data_dir.join("config.toml");
         let config = match std::fs::read_to_string(&path) {
@@ -60,7 +63,7 @@ impl Overrides {
     }
 }
 
-/// Environment variables that are settings, and which.
+/// Environment variables that are settings, with the paths of these settings.
 pub const ENVIRONMENT: [(&str, &str); 6] = [
     ("REGRAFT_PARALLELISM", "parallelism"),
     ("REGRAFT_MAX_PARALLELISM", "max-parallelism"),
@@ -70,21 +73,21 @@ pub const ENVIRONMENT: [(&str, &str); 6] = [
     ("REGRAFT_SAVEPOINT_DIR", "savepoint.dir"),
 ];
 
-/// `--module UID=PATH`.
+/// An argument `--module UID=PATH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleOverride {
-    /// Of which operator.
+    /// The operator.
     pub uid: OperatorUid,
-    /// A component file, or a guest crate's directory.
+    /// A component file, or the directory of a guest crate.
     pub artifact: Artifact,
-    /// As it was typed.
+    /// The argument as it was typed.
     pub text: String,
 }
 
-/// Reads the argument of `--module`: a directory is a guest crate, anything else a component file.
+/// Parses the argument of `--module`. A directory is a guest crate, any other path a component file.
 ///
 /// # Errors
-/// The text is not `UID=PATH`; it says so in one line.
+/// Returns a one-line message if the text is not `UID=PATH` or the uid is not valid.
 pub fn parse_module(text: &str, current_dir: &Path) -> Result<ModuleOverride, String> {
     let expected = || format!("--module {text}: expected UID=PATH, for example count=count.wasm");
     let (uid, path) = text.split_once('=').ok_or_else(expected)?;
@@ -105,14 +108,14 @@ pub fn parse_module(text: &str, current_dir: &Path) -> Result<ModuleOverride, St
     })
 }
 
-/// Top-level keys of a job file that hold one value.
+/// Top-level keys of a job file that hold a single value.
 pub(crate) const SCALARS: [&str; 3] = ["name", "parallelism", "max-parallelism"];
 /// Top-level keys of a job file that hold its sources, operators and sinks.
 pub(crate) const NODES: [&str; 3] = ["source", "operator", "sink"];
-/// Keys that every connector has, so that they outlive a change of connector.
+/// Keys that do not depend on the connector, and so outlive a change of it.
 const COMMON: [&str; 7] = ["uid", "connector", "inputs", "parallelism", "rate", "key", "watermark"];
 
-/// Other spellings of settings: dotted paths from the root, and ours.
+/// Alternative spellings of settings and ours, as dotted paths from the root.
 const ALIASES: [(&str, &str); 23] = [
     ("state.savepoints.dir", "savepoint.dir"),
     ("execution.checkpointing.savepoint-dir", "savepoint.dir"),
@@ -163,7 +166,7 @@ const ALIASES: [(&str, &str); 23] = [
     ),
 ];
 
-/// Settings that people may bring along and that have no meaning here.
+/// Settings of other systems that have no meaning here, with the reason.
 const REFUSED: [(&str, &str); 4] = [
     ("s3.entropy.key", "paths need no entropy here"),
     ("s3.entropy.length", "paths need no entropy here"),
@@ -177,7 +180,7 @@ const REFUSED: [(&str, &str); 4] = [
     ),
 ];
 
-/// All layers as one tree, in our spelling.
+/// Merges all layers into one tree, in our spelling.
 pub(crate) fn layered(text: &str, file: &Arc<str>, overrides: &Overrides, findings: &mut Findings) -> Table {
     let mut root = config_layer(overrides, findings);
     let place = |line| Place::JobFile {
@@ -287,13 +290,13 @@ fn command_line(root: &mut Table, overrides: &Overrides, findings: &mut Findings
     }
 }
 
-/// `KEY=VALUE`; a quoted part of the key may have some `=` of its own.
+/// Splits `KEY=VALUE`. A quoted part of the key may contain `=`.
 fn key_and_value(text: &str) -> Option<(Vec<String>, &str)> {
     let mut splits = text.match_indices('=').take(16).map(|(at, _)| text.split_at(at));
     splits.find_map(|(key, value)| Some((tree::parse_key(key.trim())?, value.get(1..)?.trim())))
 }
 
-/// One setting by its dotted path: a table of the job file, or a uid and its key.
+/// Applies one setting by its dotted path: that of a table of the job file, or a uid and a key.
 fn apply_set(root: &mut Table, parts: Vec<String>, value: Located, findings: &mut Findings) {
     let first = parts.first().map(String::as_str).unwrap_or_default();
     let flink = ["execution", "restart-strategy", "s3"].contains(&first);
@@ -378,7 +381,7 @@ fn all_uids(root: &mut Table) -> Vec<String> {
         .collect()
 }
 
-/// Puts a value at a path, making the tables on the way.
+/// Puts a value at a path and creates the tables on the way.
 fn set_path(table: &mut Table, parts: &[String], value: Located, findings: &mut Findings) {
     let Some((first, rest)) = parts.split_first() else {
         return;
@@ -406,7 +409,7 @@ fn set_path(table: &mut Table, parts: &[String], value: Located, findings: &mut 
     }
 }
 
-/// Takes out what stands at a dotted path, or at the path as one quoted key.
+/// Removes the value at a dotted path, or at the path as one quoted key.
 fn take_path(table: &mut Table, path: &str) -> Option<Located> {
     if let Some(value) = table.remove(path) {
         return Some(value);

@@ -1,4 +1,4 @@
-//! The full text of every error, and what a good job becomes.
+//! The full texts of all errors, and the graphs of valid jobs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,7 +45,7 @@ path = "out"
 format = "tsv"
 "#;
 
-/// A job around some lines, which begin in line 2.
+/// Wraps lines in a job, in which they begin at line 2.
 fn around(lines: &str) -> String {
     format!(
         "name = \"j\"\n{lines}\n[[source]]\nuid = \"src\"\nconnector = \"file\"\npath = \"a\"\n[[sink]]\nuid = \"snk\"\nconnector = \"print\"\ninputs = [\"src\"]\n"
@@ -832,7 +832,7 @@ fn what_records_connect_is_one_region() {
     let [a, b, c] = ["a", "b", "c"].map(source);
     let apart = [a.clone(), b.clone(), sink("x", "[\"a\"]"), sink("y", "[\"b\"]")];
     assert_eq!(regions(&apart), [["a", "x"], ["b", "y"]]);
-    // Two that met late are one, and so is what each of them was connected with before.
+    // Two regions that are joined late become one, with all that each was connected with before.
     let joined = [
         a.clone(),
         b.clone(),
@@ -851,7 +851,7 @@ fn what_records_connect_is_one_region() {
     assert_eq!(regions(&chained), [["a", "b", "c", "x", "y"]]);
 }
 
-/// Pieces that reach deep into the reader more often than characters do.
+/// Generates texts of pieces that reach deeper into the reader than random characters do.
 fn pieces() -> impl Strategy<Value = String> {
     let words: Vec<&'static str> = vec![
         "[[source]]\n",

@@ -1,5 +1,7 @@
-//! A settings file as a tree in which every value knows where it was written, so that layers can be laid over each
-//! other and an error still names its line. Knows nothing of jobs.
+//! A settings file as a tree in which every value knows its place, so that layers can be merged and an error still
+//! names its line.
+//!
+//! Knows nothing of jobs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,11 +29,11 @@ pub(crate) enum Value {
     Table(Table),
 }
 
-/// Keys and values, by key.
+/// Values by key.
 pub(crate) type Table = BTreeMap<String, Located>;
 
 impl Value {
-    /// What it is, with its article, for messages.
+    /// Returns the type of the value with its article, for messages.
     pub(crate) const fn what(&self) -> &'static str {
         match self {
             Self::Bool(_) => "a boolean",
@@ -43,7 +45,7 @@ impl Value {
         }
     }
 
-    /// The value as TOML, on one line.
+    /// Formats the value as TOML on one line.
     pub(crate) fn to_toml(&self) -> String {
         match self {
             Self::Bool(value) => value.to_string(),
@@ -68,7 +70,10 @@ impl Value {
         }
     }
 
-    /// The value as JSON; the error says what JSON cannot hold.
+    /// Converts the value to JSON.
+    ///
+    /// # Errors
+    /// Returns a message that names the number that JSON cannot hold.
     pub(crate) fn to_json(&self) -> Result<serde_json::Value, String> {
         Ok(match self {
             Self::Bool(value) => (*value).into(),
@@ -96,18 +101,18 @@ impl Value {
     }
 }
 
-/// A text as a TOML string.
+/// Quotes a text as a TOML string.
 pub(crate) fn text_to_toml(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-/// A key as TOML: quoted where it must be.
+/// Formats a key as TOML, quoted if necessary.
 pub(crate) fn key_to_toml(key: &str) -> String {
     let bare = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if bare { key.to_owned() } else { text_to_toml(key) }
 }
 
-/// Text to tree. What is wrong with its syntax goes to `findings`, all of it; then the tree is empty.
+/// Parses a text. All syntax errors go to `findings`; the tree is empty if there are any.
 pub(crate) fn parse(text: &str, findings: &mut Findings, place_of: &dyn Fn(usize) -> Place) -> Table {
     let lines = Lines::new(text);
     let place = |offset: usize| place_of(lines.line(offset));
@@ -133,7 +138,7 @@ pub(crate) fn parse(text: &str, findings: &mut Findings, place_of: &dyn Fn(usize
     }
 }
 
-/// One `--set` value: TOML where it is TOML, else the text itself.
+/// Parses one `--set` value as TOML, or takes the text itself if it is not TOML.
 pub(crate) fn parse_value(text: &str, place: &Place) -> Located {
     if too_deep(text).is_none()
         && let Ok(value) = DeValue::parse(text)
@@ -147,7 +152,7 @@ pub(crate) fn parse_value(text: &str, place: &Place) -> Located {
     }
 }
 
-/// The parts of a dotted key, as TOML reads it.
+/// Splits a dotted key into its parts, as TOML does. Returns `None` if it is not a key.
 pub(crate) fn parse_key(key: &str) -> Option<Vec<String>> {
     if too_deep(key).is_some() || key.contains(['\n', '\r']) {
         return None;
@@ -161,13 +166,16 @@ pub(crate) fn parse_key(key: &str) -> Option<Vec<String>> {
         parts.push(key.get_ref().to_string());
         match value.get_ref() {
             DeValue::Table(next) => table = next,
-            // Had the key ended earlier, its value would not stand at the end.
+            // If the key had ended earlier, its value would not end with the text.
             _ => return (value.span().end == text.len()).then_some(parts),
         }
     }
 }
 
-/// The TOML parser bounds nested brackets but not dotted keys, and a tree of any depth cannot be walked or dropped.
+/// Maximum number of dots in a dotted key.
+///
+/// The TOML parser bounds nested brackets but not dotted keys, and a tree of unbounded depth overflows the stack when
+/// it is walked or dropped.
 const DEPTH_MAX: usize = 200;
 
 fn too_deep(text: &str) -> Option<usize> {
@@ -194,7 +202,7 @@ fn convert_table(table: &DeTable<'_>, place: &dyn Fn(usize) -> Place) -> Table {
         .collect()
 }
 
-/// `at` is where the key stands; array items and nested keys have places of their own.
+/// Converts a value. `at` is the place of its key; array items and nested keys have places of their own.
 fn convert(value: &DeValue<'_>, at: &Place, place: &dyn Fn(usize) -> Place) -> Option<Located> {
     let value = match value {
         DeValue::String(text) => Value::Text(text.to_string()),
@@ -219,7 +227,7 @@ fn convert(value: &DeValue<'_>, at: &Place, place: &dyn Fn(usize) -> Place) -> O
     })
 }
 
-/// Byte offsets to line numbers.
+/// Converts byte offsets to line numbers; holds the offsets of the line ends.
 struct Lines(Vec<usize>);
 
 impl Lines {
@@ -238,7 +246,7 @@ impl Lines {
     }
 }
 
-/// Lays `over` on `under`: tables are merged, anything else is replaced.
+/// Merges `over` into `under`: tables are merged, other values are replaced.
 pub(crate) fn merge(under: &mut Table, over: Table) {
     for (key, value) in over {
         match (under.get_mut(&key), value) {
@@ -261,7 +269,7 @@ pub(crate) fn merge(under: &mut Table, over: Table) {
     }
 }
 
-/// A file's name, shared by all of its places.
+/// Returns the name of a file, to be shared by all of its places.
 pub(crate) fn file_name(path: &std::path::Path) -> Arc<str> {
     path.to_string_lossy().into()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Units of time and their length in milliseconds.
+/// Units of time, in milliseconds.
 const TIME_UNITS: [(&str, u64); 6] = [
     ("ms", 1),
     ("s", 1_000),
@@ -12,7 +12,7 @@ const TIME_UNITS: [(&str, u64); 6] = [
     ("d", 86_400_000),
 ];
 
-/// Units of size and their length in bytes.
+/// Units of size, in bytes.
 const SIZE_UNITS: [(&str, u64); 9] = [
     ("B", 1),
     ("KiB", 1 << 10),
@@ -25,23 +25,27 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("TB", 1_000_000_000_000),
 ];
 
-/// A hundred years: moments are counted in nanoseconds, and must not run over.
+/// Upper bound of a duration, a hundred years: times are counted in nanoseconds and must not overflow.
 const LONGEST_MS: u64 = 36_500 * 86_400_000;
 
-/// `"10s"`, `"500ms"`, `"10m"` (or `"10min"`), `"2h"`, `"1d"`; none where the text is no duration.
+/// Parses a duration such as `"10s"`, `"500ms"`, `"10m"` (or `"10min"`), `"2h"` or `"1d"`.
+///
+/// Returns `None` if the text is not a duration, or is longer than a hundred years.
 #[must_use]
 pub fn duration(text: &str) -> Option<Duration> {
     let ms = quantity(text, &TIME_UNITS)?;
     (ms <= LONGEST_MS).then(|| Duration::from_millis(ms))
 }
 
-/// `"256MiB"`, `"1GB"`, `"512B"`, in bytes; none where the text is no size.
+/// Parses a size such as `"256MiB"`, `"1GB"` or `"512B"`, and returns it in bytes.
+///
+/// Returns `None` if the text is not a size.
 #[must_use]
 pub fn bytes(text: &str) -> Option<u64> {
     quantity(text, &SIZE_UNITS)
 }
 
-/// A whole number and a unit, with or without a space between.
+/// Parses a whole number and a unit, with or without spaces between them.
 fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -50,7 +54,7 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(scale)
 }
 
-/// A duration as this file reads it, in the greatest unit that is exact.
+/// Formats a duration as [`duration`] parses it, in the greatest unit that divides it.
 #[must_use]
 pub fn show_duration(duration: Duration) -> String {
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

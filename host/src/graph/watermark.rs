@@ -1,4 +1,4 @@
-//! `watermark` of sources and operators, as written; `check` hands a source's strategy on where it must.
+//! Reads the `watermark` of sources and operators; `check` moves a source's strategy if necessary.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use super::suggest::one_of;
 
 const EXAMPLE: &str = "{ max-out-of-orderness = \"5s\" }";
 
-/// What gives the records of a node their event times.
+/// The origin of the event times of a node's records.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum EventTimes<'a> {
-    /// The source's connector, where that could be read.
+    /// The source's connector; `None` if that could not be read.
     Source(Option<&'a SourceConnector>),
-    /// The guest, when it emits.
+    /// The guest, which sets them as it emits.
     Guest,
 }
 
-/// The strategy; none where there is none, or it is wrong.
+/// Reads the strategy. Returns `None` if it is missing or wrong.
 pub(crate) fn read(reader: &mut Reader<'_>, times: EventTimes<'_>) -> Option<WatermarkStrategy> {
     let (table, place) = reader.table("watermark", EXAMPLE)?;
     let mut reader = reader.nested(table, place, "watermark");
@@ -35,7 +35,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, times: EventTimes<'_>) -> Option<Wat
     })
 }
 
-/// The position of the field; none also where it is wrong, and a problem says why.
+/// Returns the position of the field. If it is wrong, reports a problem and returns `None`.
 fn timestamp(reader: &mut Reader<'_>, times: EventTimes<'_>) -> Option<usize> {
     reader.raw("timestamp")?;
     let (name, place) = reader.text("timestamp", "time")?;

@@ -1,4 +1,4 @@
-//! What a job does when something fails: `[checkpoint]`, `[restart]`, and the policies of an operator.
+//! Reactions to failures: `[checkpoint]`, `[restart]`, and the policies of an operator.
 
 use super::*;
 use crate::graph::job_graph::{
@@ -13,7 +13,7 @@ fn warned(text: &str, expected: &[&str]) -> JobGraph {
     graph
 }
 
-/// The effective value of a setting, and what set it.
+/// Returns the effective value of a setting, and its origin.
 fn setting<'a>(graph: &'a JobGraph, key: &str) -> (&'a str, &'a str) {
     let setting = graph
         .settings
@@ -169,7 +169,7 @@ fn without_checkpoints_only_a_named_strategy_restarts() {
     assert_eq!(setting(&graph, "restart.strategy"), ("\"none\"", "default"));
     let named = format!("{off}[restart]\nstrategy = \"exponential-delay\"");
     assert_eq!(good(&around(&named), &overrides()).restart, EXPONENTIAL);
-    // The host's configuration names one as well as the job file does.
+    // The host's configuration may name a strategy as the job file may.
     let config = "[restart]\nstrategy = \"fixed-delay\"\nattempts = 7\n";
     let layered = Overrides {
         set: vec!["restart.delay=3s".into()],
@@ -184,7 +184,7 @@ fn without_checkpoints_only_a_named_strategy_restarts() {
     assert_eq!(graph.restart, expected);
     assert_eq!(setting(&graph, "restart.strategy"), ("\"fixed-delay\"", "config"));
     assert_eq!(setting(&graph, "restart.delay"), ("\"3s\"", "command line"));
-    // What is over it may name another, and the keys of the one below have no effect.
+    // A layer above it may name another strategy, and then the keys of the lower layer have no effect.
     let graph = warned(
         &around("[restart]\nstrategy = \"none\"\ndelay = \"2s\""),
         &[
@@ -194,7 +194,7 @@ fn without_checkpoints_only_a_named_strategy_restarts() {
     assert_eq!(graph.restart, RestartStrategy::None);
 }
 
-/// A job with an operator, whose settings begin in line 6.
+/// Returns a job with an operator, whose settings begin at line 6.
 fn with_operator(lines: &str) -> String {
     around(&format!(
         "[[operator]]\nuid = \"o\"\nmodule = \"m\"\ninputs = [\"src\"]\n{lines}\n[[sink]]\nuid = \"k\"\nconnector = \"print\"\ninputs = [\"o\"]"
@@ -236,7 +236,7 @@ fn policies_of_an_operator() {
     assert_eq!(setting(&graph, "o.dead-letter.format"), ("\"json\"", "default"));
     assert_eq!(setting(&graph, "o.dead-letter.budget"), ("1000", "job file"));
 
-    // Each policy may be the only one that needs them.
+    // Either policy alone is enough to need dead letters.
     for (lines, policies) in [
         (
             "on-trap = \"dead-letter\"\non-failure = \"fail\"",
@@ -259,7 +259,7 @@ fn policies_of_an_operator() {
             );
         }
     }
-    // The command line reaches into the table.
+    // The command line can set values within the table.
     let set = [
         "o.on-trap=dead-letter",
         "o.dead-letter.connector=print",

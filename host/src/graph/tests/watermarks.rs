@@ -1,4 +1,4 @@
-//! `watermark` of sources and operators, and who uses what a source without event times was given.
+//! `watermark` of sources and operators, and its move from sources without event times to their readers.
 
 use super::*;
 use crate::graph::job_graph::WatermarkStrategy;
@@ -15,7 +15,7 @@ fn node(word: &str, uid: &str, settings: &str) -> String {
     format!("[[{word}]]\nuid = \"{uid}\"\n{settings}\n")
 }
 
-/// A file source, of which `settings` is the fifth line.
+/// Returns a file source with `settings` as its fifth line.
 fn lines(uid: &str, settings: &str) -> String {
     node(
         "source",
@@ -24,7 +24,7 @@ fn lines(uid: &str, settings: &str) -> String {
     )
 }
 
-/// A generator with the fields `page`, a string, and `time` and `user`, numbers; `settings` is its last line.
+/// Returns a generator with the fields `page`, a string, and `time` and `user`, numbers; `settings` is its last line.
 fn generator(settings: &str) -> String {
     let fields = "fields = [{ name = \"page\", type = \"string\", len = 3 }, { name = \"time\", type = \"u64\", sequence = 0 }, { name = \"user\", type = \"u64\", range = [0, 9] }]";
     node(
@@ -101,7 +101,7 @@ fn a_source_without_event_times_hands_its_strategy_on() {
     assert_eq!(setting("a.watermark.max-out-of-orderness"), ("\"5s\"", "job file"));
     assert_eq!(setting("first.watermark.max-out-of-orderness"), ("\"5s\"", "job file"));
     assert_eq!(setting("own.watermark.max-out-of-orderness"), ("\"0s\"", "default"));
-    // A generator without a field of time is no better off than lines are.
+    // A generator without a field for the event time is treated as a file source is.
     let text = job(&[
         generator("watermark = {}"),
         operator("o", "[\"gen\"]", ""),
