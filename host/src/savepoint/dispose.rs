@@ -1,34 +1,37 @@
-//! Removes a savepoint of the user's.
+//! Removal of a user's savepoint.
 
 use super::load::Savepoint;
 use super::metadata::Owner;
 use super::publish;
 use crate::storage::StoreError;
 
-/// Why a savepoint is not removed.
+/// A savepoint was not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum DisposeError {
-    /// It is the host's.
+    /// It is a checkpoint, which belongs to the host.
     #[error(
         "{path} is a checkpoint of job {job_id}, not a savepoint: others of its directory may need its files. Remove the whole directory of the job, {parent}, when nothing of it is needed any more."
     )]
     Checkpoint {
-        /// The checkpoint.
+        /// URL of the checkpoint.
         path: String,
-        /// Its job.
+        /// Job of the checkpoint.
         job_id: String,
-        /// All checkpoints of the job.
+        /// URL of the directory with all checkpoints of the job.
         parent: String,
     },
-    /// The store said no.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Removes a savepoint. `_metadata` goes first: from then on there is none, and what is left of it is only files.
+/// Removes a savepoint.
+///
+/// `_metadata` goes first: without it the savepoint does not exist, and any remainder is only files.
 ///
 /// # Errors
-/// [`DisposeError`].
+/// - [`DisposeError::Checkpoint`] if it is a checkpoint; nothing is removed.
+/// - [`DisposeError::Store`] if the store fails; the remainder stays.
 pub async fn dispose(savepoint: &Savepoint) -> Result<(), DisposeError> {
     let (storage, metadata) = (&savepoint.storage, &savepoint.metadata);
     if metadata.owner == Owner::Host {

@@ -1,5 +1,6 @@
-//! What is in a savepoint's states, entry by entry, for people and for comparing two savepoints: in an order that is the same
-//! at any parallelism, by key group, key and entry.
+//! The entries of a savepoint's states, for people and for comparing two savepoints.
+//!
+//! They are in order of key group, key and entry, so the order is the same at any parallelism.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,34 +17,34 @@ use crate::savepoint::metadata::{MetadataError, StateEntry};
 use crate::savepoint::rows::{Entries, RowsError, StateRows};
 use crate::state::rows::{NEVER, REMOVED, split_timer_entry};
 
-/// One entry of a state. What its kind does not have is absent.
+/// One entry of a state. Fields that its kind does not have are absent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ShownEntry {
-    /// The key.
+    /// Its key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Json>,
-    /// A list's item, or an item of operator state: its position, from 0.
+    /// Position, from 0, of a list's item or of an item of operator state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
-    /// A map's key.
+    /// Key of a map's entry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub map_key: Option<Json>,
-    /// A timer's name.
+    /// Name of a timer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timer: Option<String>,
-    /// When it is due.
+    /// Time at which a timer is due, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<i64>,
-    /// The value; timers have none.
+    /// Its value. Timers have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Json>,
-    /// When it expires, in milliseconds since the Unix epoch.
+    /// Time of expiry in milliseconds since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<i64>,
 }
 
 impl ShownEntry {
-    /// As a line for people.
+    /// Formats the entry as a line for people.
     #[must_use]
     pub fn line(&self) -> String {
         let mut line = String::new();
@@ -69,9 +70,9 @@ impl ShownEntry {
     }
 }
 
-/// A row, but for what orders it.
+/// A row without the part that orders it.
 struct Row {
-    /// Which of the state's files it is in.
+    /// Index of its file among the state's files.
     file: usize,
     group: u16,
     value: Vec<u8>,
@@ -79,13 +80,14 @@ struct Row {
     expires: i64,
 }
 
-/// What orders rows: key group, key, entry key; of operator state subtask and position, and no key.
+/// Sort key of rows: key group, 0, key, entry key.
+/// For operator state: subtask, position, and no keys.
 type Order = (u64, u64, Vec<u8>, Vec<u8>);
 
 /// Reads all entries of a state.
 ///
 /// # Errors
-/// [`MetadataError`] with the file's path.
+/// Returns [`MetadataError`], with the file's path, if a file cannot be read or a value is not of its type.
 pub async fn read(
     savepoint: &Savepoint,
     uid: &OperatorUid,
@@ -120,7 +122,7 @@ pub async fn read(
     Ok(shown)
 }
 
-/// Later rows of a file, and those of later files of the same subtask, replace earlier ones.
+/// Collects rows. Later rows of a file, and rows of later files of the same subtask, replace earlier ones.
 fn collect(state: &StateEntry, file: usize, rows: &StateRows, all: &mut BTreeMap<Order, Row>) {
     let subtask = state.files.get(file).map_or(0, |file| u64::from(file.subtask.0));
     for i in 0..rows.len() {
@@ -158,7 +160,7 @@ struct Position {
 }
 
 impl Position {
-    /// The position of the next row among those of its key; none for the kinds without.
+    /// Returns the position of the next row among those of its key, or `None` for a kind without positions.
     fn next(&mut self, state: &StateEntry, key: &[u8]) -> Option<u64> {
         if !matches!(state.entries_of_key(), Entries::List | Entries::Items) {
             return None;

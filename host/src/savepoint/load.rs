@@ -1,5 +1,6 @@
-//! From what a user gave with `-s` to a savepoint that can be read. Whatever is read of a file is checked: its size and checksum,
-//! or those of the parts that are wanted.
+//! Opens the savepoint that a user names, and reads its files.
+//!
+//! All data that is read is checked: size and checksum of the file, or of the parts that are needed.
 
 use bytes::Bytes;
 use regraft_model::key_group::KeyGroupRange;
@@ -9,20 +10,22 @@ use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::rows::{FileParts, Place, StateFileSpec, StateRows, read_state_file};
 use crate::storage::{Storage, StoreError, Stores, paths};
 
-/// A complete savepoint or checkpoint, wherever it is now.
+/// A complete savepoint or checkpoint at its present location.
 #[derive(Debug, Clone)]
 pub struct Savepoint {
-    /// Where it is: all paths are relative to this.
+    /// Its location, to which all paths are relative.
     pub storage: Storage,
-    /// What it holds.
+    /// Its content.
     pub metadata: Metadata,
 }
 
 impl Savepoint {
-    /// Opens a savepoint: its directory or its `_metadata` file, as a path or URL.
+    /// Opens a savepoint, given its directory or its `_metadata` file as a path or URL.
     ///
     /// # Errors
-    /// [`MetadataError`]; [`MetadataError::Missing`] where there is none.
+    /// - [`MetadataError::Missing`] if there is none.
+    /// - [`MetadataError::Store`] if the location is not valid or cannot be read.
+    /// - Those of [`Metadata::from_text`].
     pub async fn open(stores: &dyn Stores, location: &str) -> Result<Self, MetadataError> {
         let storage = stores.open(location)?;
         match storage.parent() {
@@ -34,7 +37,9 @@ impl Savepoint {
     /// Reads the `_metadata` of a directory.
     ///
     /// # Errors
-    /// [`MetadataError`].
+    /// - [`MetadataError::Missing`] if there is none.
+    /// - [`MetadataError::Store`] if it cannot be read.
+    /// - Those of [`Metadata::from_text`].
     pub async fn load(storage: Storage) -> Result<Self, MetadataError> {
         let path = storage.url_of(paths::METADATA);
         let text = match storage.read(paths::METADATA).await {
@@ -58,7 +63,7 @@ impl Savepoint {
         self.storage.url()
     }
 
-    /// The URL of a file that `_metadata` names.
+    /// Returns the URL of a file that `_metadata` lists.
     #[must_use]
     pub fn url_of(&self, path: &str) -> String {
         match self.locate(path) {
@@ -67,7 +72,8 @@ impl Savepoint {
         }
     }
 
-    /// Where a file is that `_metadata` names: in its directory, or in the one that checkpoints of a job share.
+    /// Resolves a path in `_metadata` to a location and a name: the savepoint's directory, or that which the
+    /// checkpoints of a job share.
     fn locate<'a>(&self, path: &'a str) -> Result<(Storage, &'a str), StoreError> {
         let Some(name) = paths::in_shared(path) else {
             return Ok((self.storage.clone(), path));
@@ -82,13 +88,15 @@ impl Savepoint {
     /// Reads a state file.
     ///
     /// # Errors
-    /// [`MetadataError::FileMissing`], [`MetadataError::SharedMissing`], [`MetadataError::FileSize`],
-    /// [`MetadataError::Damaged`].
+    /// - [`MetadataError::FileMissing`], [`MetadataError::SharedMissing`] if the file does not exist.
+    /// - [`MetadataError::FileSize`] if it has another size.
+    /// - [`MetadataError::Damaged`] if its checksum is wrong.
+    /// - [`MetadataError::Store`] if it cannot be read.
     pub async fn read_file(&self, file: &StateFile) -> Result<Bytes, MetadataError> {
         self.read(&file.path, file.bytes, &file.checksum).await
     }
 
-    /// Reads what of a state file is needed for some key groups; all of it where its parts are not known.
+    /// Reads the parts of a state file that `range` needs, or all of it if `_metadata` does not list its parts.
     ///
     /// # Errors
     /// As [`Savepoint::read_file`].
@@ -119,7 +127,7 @@ impl Savepoint {
         Ok(FileParts::new(file.bytes, parts))
     }
 
-    /// What is wrong with a file that could not be read.
+    /// Finds the error to report for a file that could not be read.
     async fn read_error(&self, path: &str, size: u64, error: StoreError) -> MetadataError {
         if let StoreError::NotFound { path: url } = error {
             return match paths::in_shared(path) {
@@ -149,10 +157,10 @@ impl Savepoint {
         self.read(&module.path, module.bytes, &module.checksum).await
     }
 
-    /// Reads the rows of some key groups. Decoding takes the calling thread: a few million rows a second.
+    /// Reads the rows of the key groups in `range`. Decodes them on the calling thread, a few million per second.
     ///
     /// # Errors
-    /// As [`Savepoint::read_file`], and [`MetadataError::Rows`].
+    /// As [`Savepoint::read_file`], and [`MetadataError::Rows`] if the rows cannot be decoded.
     pub async fn read_rows(
         &self,
         state: &StateEntry,
@@ -163,10 +171,10 @@ impl Savepoint {
         self.decode_rows(state, file, range, parts)
     }
 
-    /// Decodes the rows of some key groups from what was read of a state file.
+    /// Decodes the rows of the key groups in `range` from parts of a state file.
     ///
     /// # Errors
-    /// [`MetadataError::Rows`].
+    /// Returns [`MetadataError::Rows`] if the rows cannot be decoded.
     pub fn decode_rows(
         &self,
         state: &StateEntry,

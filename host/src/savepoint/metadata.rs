@@ -1,7 +1,8 @@
-//! `_metadata`: what a savepoint or checkpoint holds and where (`docs/formats/savepoint.md`).
+//! `_metadata`: the content of a savepoint or checkpoint and the paths of its files (`docs/formats/savepoint.md`).
 //!
-//! JSON in an envelope with the format version and a checksum. The same [`Metadata::problems`] run before it is written and
-//! after it is read, so that a wrong one is neither made nor believed.
+//! It is JSON in an envelope with the format version and a checksum.
+//! [`Metadata::problems`] checks it before it is written and after it is read, so that invalid metadata is neither made
+//! nor accepted.
 
 use regraft_model::describe::{Description, StateKind};
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid, SubtaskIndex};
@@ -23,59 +24,59 @@ pub use error::MetadataError;
 #[cfg(test)]
 mod tests;
 
-/// Everything about a savepoint or checkpoint.
+/// The content of a savepoint or checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {
-    /// How state files are laid out.
+    /// Layout of the state files.
     pub format: Layout,
-    /// What it was made for; decides what it commits.
+    /// Purpose of the snapshot, which decides if it commits.
     pub kind: SnapshotKind,
-    /// Why it was made.
+    /// Cause of the snapshot.
     pub trigger: Trigger,
-    /// Who may delete it.
+    /// Party that may delete it.
     pub owner: Owner,
-    /// For people.
+    /// Label for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// The job's name.
+    /// Name of the job.
     pub job_name: String,
-    /// The run that made it.
+    /// Job that made it.
     pub job_id: JobId,
-    /// How often that run had been started.
+    /// Attempt of the job that made it.
     pub attempt: AttemptId,
-    /// Which modules it ran.
+    /// Version of the job that made it.
     pub job_version: JobVersion,
-    /// What the run was restored from, and that run in turn; newest first.
+    /// Jobs that this one descends from by restoring their savepoints; newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lineage: Vec<Ancestor>,
-    /// The round that made it.
+    /// Id of the checkpoint or savepoint.
     pub checkpoint_id: CheckpointId,
-    /// When the round began, in milliseconds since the Unix epoch.
+    /// Time at which the round began, in milliseconds since the Unix epoch.
     pub triggered_at_ms: i64,
-    /// When all state was durable.
+    /// Time at which all state was durable, in milliseconds since the Unix epoch.
     pub completed_at_ms: i64,
-    /// The version of Regraft that wrote it.
+    /// Version of Regraft that wrote it.
     pub host_version: String,
-    /// The version of the WIT package.
+    /// Version of the WIT package.
     pub wit_version: String,
-    /// The job file's text.
+    /// Text of the job file.
     pub job_file: String,
-    /// What was in effect, in order: every node after its inputs.
+    /// The job graph in effect, in topological order.
     pub graph: Vec<GraphNode>,
-    /// What stood after `--`.
+    /// Arguments that followed `--`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arguments: Vec<String>,
-    /// The number of key groups.
+    /// Number of key groups.
     pub max_parallelism: u32,
     /// The components, each once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub modules: Vec<ModuleFile>,
-    /// What was saved, by uid.
+    /// The saved content of each uid.
     pub operators: Vec<OperatorEntry>,
 }
 
-/// Why a snapshot was made.
+/// The cause of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "the contract's own words")]
@@ -87,7 +88,7 @@ pub enum Trigger {
     EndOfInput,
 }
 
-/// Who may delete a snapshot.
+/// The party that may delete a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "the contract's own words")]
@@ -98,7 +99,7 @@ pub enum Owner {
 
 macro_rules! words {
     ($($name:ident { $($variant:ident => $word:literal),+ })+) => {$(
-        /// As in `_metadata`.
+        /// Writes the word that `_metadata` has.
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(match self { $(Self::$variant => $word),+ })
@@ -120,13 +121,13 @@ words! {
     }
 }
 
-/// A run that a job goes back to, and the savepoint between them.
+/// A job that this one descends from, and the savepoint between them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ancestor {
-    /// The earlier run.
+    /// The earlier job.
     pub job_id: JobId,
-    /// Where its savepoint was, as a URL.
+    /// URL of its savepoint when it was restored.
     pub savepoint: String,
 }
 
@@ -136,11 +137,11 @@ pub struct Ancestor {
 pub struct GraphNode {
     /// Its uid.
     pub uid: OperatorUid,
-    /// What it is.
+    /// Its kind.
     pub kind: EntryKind,
-    /// How many subtasks.
+    /// Number of subtasks.
     pub parallelism: u32,
-    /// Where its records come from.
+    /// Incoming edges.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<GraphEdge>,
 }
@@ -149,16 +150,16 @@ pub struct GraphNode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GraphEdge {
-    /// The node it comes from.
+    /// The upstream node.
     pub from: OperatorUid,
-    /// The output port; none: the first.
+    /// Output port; `None` for the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
     /// `forward`, `key`, `rebalance` or `broadcast`.
     pub by: String,
 }
 
-/// What a uid is.
+/// The kind of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "the job file's own words")]
@@ -168,72 +169,73 @@ pub enum EntryKind {
     Sink,
 }
 
-/// A component's file.
+/// The file of a component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModuleFile {
-    /// Its SHA-256, 64 hex digits.
+    /// SHA-256 of the component, 64 hex digits.
     pub sha256: String,
-    /// Relative to the savepoint.
+    /// Path relative to the savepoint.
     pub path: String,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
     /// XXH3-64, 16 hex digits.
     pub checksum: String,
 }
 
-/// What was saved of one uid.
+/// The saved content of one uid.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorEntry {
-    /// The only tie between this and a job.
+    /// The uid, which is all that ties the content to a job.
     pub uid: OperatorUid,
-    /// What it was.
+    /// Kind of the node.
     pub kind: EntryKind,
-    /// How many subtasks wrote it.
+    /// Number of subtasks that wrote it.
     pub parallelism: u32,
-    /// The SHA-256 of its component.
+    /// SHA-256 of the component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
-    /// What that component declared.
+    /// Declarations of that component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<Description>,
     /// Keyed states, timers and operator states.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub states: Vec<StateEntry>,
-    /// Where a source stands.
+    /// Positions of a source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceEntry>,
-    /// What a sink has pending, or an operator of its dead letters.
+    /// Uncommitted output of a sink, or of an operator's dead letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sink: Option<SinkEntry>,
-    /// The watermark of each subtask, in order; empty: none is known.
+    /// Watermark of each subtask, in order; empty if none is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub watermarks: Vec<i64>,
-    /// Whether all inputs had ended and `finish` had run: it does not run again unless more records come.
+    /// True if all inputs had ended and `finish` had run, which it does not do again unless more records come.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finished: bool,
-    /// Where that holds for some subtasks and not for all: which, in order. At another parallelism it says nothing.
+    /// Indices, in order, of the subtasks for which that is true, if it is not for all. Meaningless at another
+    /// parallelism.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub finished_subtasks: Vec<u32>,
-    /// What each subtask did for this snapshot, in order; empty: not recorded.
+    /// Record of each subtask, in order; empty if not recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subtasks: Vec<SubtaskRecord>,
 }
 
-/// What one subtask of a uid did for a snapshot.
+/// Sizes and times of one subtask of a uid in a snapshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubtaskRecord {
-    /// The size of the state files that were written for this snapshot.
+    /// Size of the state files written for this snapshot, in bytes.
     pub written_bytes: u64,
-    /// The size of all its state files.
+    /// Size of all its state files, in bytes.
     pub state_bytes: u64,
-    /// From the first barrier to the last, in microseconds. The times are those of all operators of its chain together.
+    /// Time from the first barrier to the last, in microseconds. The times are those of the whole operator chain.
     pub align_us: u64,
-    /// What processing waited for.
+    /// Time for which processing was blocked, in microseconds.
     pub sync_us: u64,
-    /// From the barrier until the last row was written out; records were processed meanwhile.
+    /// Time from the barrier until the last row was written out, in microseconds; records were processed meanwhile.
     pub async_us: u64,
 }
 
@@ -241,31 +243,31 @@ pub struct SubtaskRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StateEntry {
-    /// Unique in the uid.
+    /// Name, which is unique among the states of the uid, those among timers, and those among operator states.
     pub name: String,
     /// Its kind.
     pub kind: SavedStateKind,
-    /// The newest type of its values.
+    /// Newest type of its values.
     pub schema: Type,
-    /// Its digest, 16 hex digits.
+    /// Digest of `schema`, 16 hex digits.
     pub digest: String,
-    /// The types that values may have: number n is entry n - 1. The newest is the last one.
+    /// Types that its values may have. Schema number n is entry n - 1, and the last one is the newest.
     pub schemas: Vec<Type>,
-    /// The key; none for operator state.
+    /// Name and type of the key; `None` for operator state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Field>,
-    /// The digest of the key's type, 16 hex digits.
+    /// Digest of the key's type, 16 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_digest: Option<String>,
-    /// The type of a map's keys.
+    /// Type of a map's keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map_key: Option<Type>,
-    /// Timers: the names that its rows have, in order.
+    /// For timers: the names that occur in the rows, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timers: Vec<String>,
-    /// Where the entries are. Of one subtask, rows of later files replace those of earlier ones.
+    /// Files of its entries. Rows of a subtask's later files replace those of its earlier ones.
     pub files: Vec<StateFile>,
-    /// Key groups of subtasks that had no entry, and so no file.
+    /// Key-group ranges of subtasks that had no entry, and so have no file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub empty: Vec<KeyGroupRange>,
 }
@@ -290,13 +292,13 @@ pub enum SavedStateKind {
 }
 
 impl SavedStateKind {
-    /// Whether its entries lie in key groups.
+    /// Returns true if its entries belong to key groups.
     #[must_use]
     pub const fn is_keyed(self) -> bool {
         !matches!(self, Self::OperatorList | Self::OperatorUnion | Self::OperatorBroadcast)
     }
 
-    /// The kind of an operator state by the word of its declaration. Admission has refused any other word.
+    /// Returns the kind of an operator state from the word of its declaration. Admission refuses any other word.
     #[must_use]
     pub fn of_operator(word: &str) -> Self {
         match word {
@@ -319,79 +321,80 @@ impl From<StateKind> for SavedStateKind {
     }
 }
 
-/// One file of a state. Its path is relative to the savepoint; that of a checkpoint may be in `../shared/`.
+/// One file of a state. Paths are relative to the savepoint; those of a checkpoint may be in `../shared/`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StateFile {
-    /// Relative to the savepoint.
+    /// Path relative to the savepoint.
     pub path: String,
-    /// The subtask that wrote it.
+    /// Subtask that wrote it.
     pub subtask: SubtaskIndex,
-    /// The number in [`StateEntry::schemas`] of all its values; 0: each value carries its own (native layout).
+    /// Number in [`StateEntry::schemas`] of all its values; 0 if each value carries its own (native layout).
     pub schema: u16,
-    /// What the subtask owned.
+    /// Key groups that the subtask owned.
     pub key_groups: KeyGroupRange,
-    /// Where those key groups that have entries are in the file.
+    /// The row groups of the file, with the key groups that have entries.
     pub groups: Vec<GroupExtent>,
-    /// How many rows.
+    /// Number of rows.
     pub entries: u64,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
     /// XXH3-64, 16 hex digits.
     pub checksum: String,
-    /// All behind its row groups, which is read together with any of them; none: the file can only be read as a whole.
+    /// The rest of the file after its row groups, which is read with any of them; `None` if the file can only be read
+    /// as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub footer: Option<Place>,
-    /// Whether it holds changes only: its rows replace those of the files before it, and a row with schema 0 removes.
+    /// True if it holds changes only: its rows replace those of the files before it, and a row with schema 0 removes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub increment: bool,
 }
 
-/// Where a source stands.
+/// The position of a source.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceEntry {
-    /// As in the job file.
+    /// Connector, as in the job file.
     pub connector: String,
-    /// The settings that make it the same source.
+    /// Settings that identify the source.
     pub identity: serde_json::Value,
     /// Its splits, in order of their names.
     pub splits: Vec<SplitEntry>,
-    /// What else the connector keeps; null: nothing.
+    /// Further state of the connector; null for none.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub state: serde_json::Value,
 }
 
-/// Where a source stands in one split.
+/// The position of a source in one split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitEntry {
-    /// Its id.
+    /// Id of the split.
     pub split: String,
-    /// What the connector needs to go on.
+    /// Position from which the connector goes on.
     pub position: serde_json::Value,
-    /// Whether it was read to its end.
+    /// True if the split was read to its end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finished: bool,
 }
 
-/// What a sink has pending.
+/// The uncommitted output of a sink.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SinkEntry {
-    /// As in the job file.
+    /// Connector, as in the job file.
     pub connector: String,
-    /// The settings that make it the same sink.
+    /// Settings that identify the sink.
     pub identity: serde_json::Value,
-    /// What is written and not yet committed.
+    /// Handles of output that is written but not committed.
     pub handles: Vec<serde_json::Value>,
-    /// What else the connector keeps; null: nothing.
+    /// Further state of the connector; null for none.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub state: serde_json::Value,
 }
 
 impl Metadata {
-    /// Every file that it lists, with its size: state files in order, then components.
+    /// Iterates over all files that it lists, with their sizes: state files in order, then components.
     pub fn files(&self) -> impl Iterator<Item = (&str, u64)> {
         let states = self
             .operators
@@ -402,7 +405,7 @@ impl Metadata {
         states.chain(self.modules.iter().map(|module| (module.path.as_str(), module.bytes)))
     }
 
-    /// What was saved of a uid.
+    /// Returns the saved content of a uid.
     #[must_use]
     pub fn operator(&self, uid: &str) -> Option<&OperatorEntry> {
         self.operators.iter().find(|entry| entry.uid.as_str() == uid)
@@ -410,7 +413,7 @@ impl Metadata {
 }
 
 impl OperatorEntry {
-    /// Whether anything is lost when it is not restored.
+    /// Returns true if something is lost when it is not restored.
     #[must_use]
     pub fn is_stateful(&self) -> bool {
         let sink = self
@@ -424,13 +427,13 @@ impl OperatorEntry {
         !self.states.is_empty() || source || sink
     }
 
-    /// How many parts of output it has pending.
+    /// Returns the number of uncommitted parts of output.
     #[must_use]
     pub fn pending_parts(&self) -> usize {
         self.sink.as_ref().map_or(0, |sink| sink.handles.len())
     }
 
-    /// At least how many keys: as many as its largest keyed state has.
+    /// Returns a lower bound of the number of keys: the number of entries in its largest keyed state.
     #[must_use]
     pub fn keys(&self) -> u64 {
         let keyed = |state: &&StateEntry| state.kind.is_keyed() && state.kind != SavedStateKind::Timers;
@@ -442,7 +445,7 @@ impl OperatorEntry {
             .unwrap_or(0)
     }
 
-    /// The size of its state files.
+    /// Returns the size of its state files, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.states.iter().map(StateEntry::bytes).sum()
@@ -450,25 +453,28 @@ impl OperatorEntry {
 }
 
 impl StateEntry {
-    /// How many rows its files have. With [`increments`](Self::has_increments), at least as many as there are entries.
+    /// Returns the number of rows in its files.
+    ///
+    /// With [increments](Self::has_increments), that is at least the number of entries.
     #[must_use]
     pub fn entries(&self) -> u64 {
         self.files.iter().map(|file| file.entries).sum()
     }
 
-    /// Whether some of its files hold changes only.
+    /// Returns true if some of its files hold changes only.
     #[must_use]
     pub fn has_increments(&self) -> bool {
         self.files.iter().any(|file| file.increment)
     }
 
-    /// The size of its files.
+    /// Returns the size of its files, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// The key of its rows: the declared one, or for operator state the position of each item, as a `u64` named `index`.
+    /// Returns the key of its rows: the declared one, or for operator state the position of each item, as a `u64` named
+    /// `index`.
     #[must_use]
     pub fn key_field(&self) -> Field {
         self.key.clone().unwrap_or_else(|| Field {
@@ -479,7 +485,8 @@ impl StateEntry {
         })
     }
 
-    /// What its rows have beside the key. A map without the type of its keys is refused when `_metadata` is checked.
+    /// Returns the part of its rows beside key and value. The check of `_metadata` refuses a map without a type of its
+    /// keys.
     #[must_use]
     pub fn entries_of_key(&self) -> Entries<'_> {
         match (self.kind, &self.map_key) {
@@ -491,7 +498,7 @@ impl StateEntry {
         }
     }
 
-    /// The type of a file's values; of one in which each carries its own number, the newest.
+    /// Returns the type of a file's values; the newest one if each value carries its own number.
     #[must_use]
     pub fn schema_of(&self, file: &StateFile) -> &Type {
         let older = usize::from(file.schema)

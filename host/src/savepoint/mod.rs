@@ -1,7 +1,9 @@
 //! The durable form of a job's state: savepoints and checkpoints (`docs/formats/savepoint.md`).
 //!
-//! Nothing here knows a running dataflow. Modules stand in import order; state files know nothing of `_metadata`, which refers to
-//! them by relative path. Restoring is decided by a pure function over what was read.
+//! This module does not know a running dataflow.
+//! Its modules are declared in import order; state files know nothing of `_metadata`, which refers to them by relative
+//! path.
+//! A pure function decides how to restore, given data already read.
 
 pub mod rows;
 pub mod metadata;

@@ -1,6 +1,7 @@
-//! The order of writes that makes a savepoint visible at once: state files and components first, each durable, `_metadata` last.
+//! Publishes savepoints: the order of writes that makes one visible atomically.
 //!
-//! A host that is killed at any moment leaves either no `_metadata`, or a complete savepoint.
+//! State files and components are written first, each durable, and `_metadata` last.
+//! A host killed at any moment leaves either no `_metadata` or a complete savepoint.
 
 use bytes::Bytes;
 use regraft_model::id::SubtaskIndex;
@@ -13,7 +14,7 @@ use crate::savepoint::rows::EncodedStateFile;
 use crate::storage::retry::retried;
 use crate::storage::{Storage, StoreError, paths};
 
-/// How `_metadata` lists a state file. `schema` is as in [`StateFile::schema`].
+/// Returns the entry of a state file in `_metadata`. `schema` is as in [`StateFile::schema`].
 #[must_use]
 pub fn state_file(
     path: String,
@@ -36,7 +37,7 @@ pub fn state_file(
     }
 }
 
-/// How `_metadata` lists a component, whose digest the caller knows.
+/// Returns the entry of a component in `_metadata`. `sha256` is the component's digest.
 #[must_use]
 pub fn module_file(path: String, sha256: &str, component: &[u8]) -> ModuleFile {
     ModuleFile {
@@ -47,7 +48,7 @@ pub fn module_file(path: String, sha256: &str, component: &[u8]) -> ModuleFile {
     }
 }
 
-/// Writes a file, again where the store fails for a moment.
+/// Writes a file, and retries if the store fails for a moment.
 ///
 /// # Errors
 /// Those of [`Storage::put`].
@@ -73,8 +74,8 @@ pub struct Published {
 /// itself are looked at. Doing it again with the same metadata is no error.
 ///
 /// # Errors
-/// [`MetadataError::Invalid`], [`MetadataError::FileMissing`], [`MetadataError::FileSize`]: nothing was made visible.
-/// [`MetadataError::Store`]: it may or may not be visible; publish again, or [`remove_partial`].
+/// - [`MetadataError::Invalid`], [`MetadataError::FileMissing`], [`MetadataError::FileSize`]: nothing was made visible.
+/// - [`MetadataError::Store`]: it may or may not be visible; publish again, or call [`remove_partial`].
 pub async fn publish(
     environment: &dyn Environment,
     storage: &Storage,
@@ -82,7 +83,7 @@ pub async fn publish(
 ) -> Result<Published, MetadataError> {
     let path = storage.url_of(paths::METADATA);
     let text = Bytes::from(metadata.to_text(&path)?);
-    // What is shared was there before, or its put was answered.
+    // Shared files existed before, or their put was confirmed.
     for (name, expected) in metadata.files().filter(|(name, _)| paths::in_shared(name).is_none()) {
         let path = storage.url_of(name);
         match retried(environment, || storage.size(name)).await? {
@@ -93,7 +94,7 @@ pub async fn publish(
     }
     let create = || async {
         match storage.create_if_absent(paths::METADATA, text.clone()).await {
-            // A put whose answer was lost.
+            // An earlier put succeeded, but its answer was lost.
             Err(StoreError::AlreadyExists { .. }) if storage.read(paths::METADATA).await? == text => Ok(()),
             created => created,
         }
@@ -105,10 +106,10 @@ pub async fn publish(
     })
 }
 
-/// Removes what a failed round has written. One that is complete after all is left alone: the answer is then false.
+/// Removes the files of a failed round. Returns false, and removes nothing, if the savepoint is complete after all.
 ///
 /// # Errors
-/// As the store says; the rest of it stays.
+/// Returns the store's error; the remaining files stay.
 pub async fn remove_partial(storage: &Storage) -> Result<bool, StoreError> {
     if storage.exists(paths::METADATA).await? {
         return Ok(false);
@@ -117,11 +118,13 @@ pub async fn remove_partial(storage: &Storage) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// Deletes a savepoint: `_metadata` first, so that at no moment an incomplete one looks complete, then what a savepoint holds.
-/// Other files in the directory stay, and the directory with them.
+/// Deletes a savepoint: first `_metadata`, so that an incomplete savepoint never looks complete, then state files and
+/// components.
+///
+/// Other files in the directory stay, and so does the directory then.
 ///
 /// # Errors
-/// As the store says; the rest of it stays.
+/// Returns the store's error; the remaining files stay.
 pub async fn dispose(storage: &Storage) -> Result<(), StoreError> {
     storage.delete(paths::METADATA).await?;
     storage.delete_prefix(paths::OPERATORS).await?;

@@ -1,9 +1,10 @@
-//! State rows ↔ Parquet: the only user of the `parquet` crate.
+//! Conversion between state rows and Parquet: the only user of the `parquet` crate.
 //!
-//! *Canonical* files have typed columns that ordinary tools query; *native* files carry the bytes as they are, with the number
-//! of each value's schema. Both are ordered by key group, then by key, then by entry (of a list, a map, timers), and row groups
-//! are cut at key-group bounds, so that a restore reads only the key groups it needs. What is read back are the very bytes that
-//! were written.
+//! *Canonical* files have typed columns that ordinary tools can query.
+//! *Native* files have the encoded bytes with the number of each value's schema.
+//! Both are ordered by key group, then by key, then by entry (of a list, a map, timers).
+//! Row groups end at key-group bounds, so that a restore reads only the key groups it needs.
+//! Reading returns exactly the bytes that were written.
 
 use std::ops::Range;
 
@@ -30,13 +31,13 @@ pub use write::{EncodedStateFile, StateFileWriter};
 #[cfg(test)]
 mod tests;
 
-/// How a state file is laid out.
+/// The layout of a state file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
     /// Typed columns.
     Canonical,
-    /// Bytes.
+    /// Encoded bytes.
     Native,
 }
 
@@ -49,10 +50,10 @@ impl std::fmt::Display for Layout {
     }
 }
 
-/// What a row has beside its key, so that one key has several.
+/// The part of a row beside key and value, by which one key has several rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entries<'a> {
-    /// Nothing: one row for each key.
+    /// None: one row per key.
     None,
     /// The index of a list's item.
     List,
@@ -60,19 +61,19 @@ pub enum Entries<'a> {
     Map(&'a Type),
     /// Time and name of a timer. Timers have no value.
     Timers,
-    /// Nothing: items of operator state, whose key is their position. They are in order of it.
+    /// None: items of operator state, whose key is their position, which also orders them.
     Items,
 }
 
 impl Entries<'_> {
-    /// Whether rows have an entry key.
+    /// Returns true if rows have an entry key.
     #[must_use]
     pub const fn have_keys(self) -> bool {
         matches!(self, Self::List | Self::Map(_) | Self::Timers)
     }
 }
 
-/// As people call it.
+/// Writes the name used in messages.
 impl std::fmt::Display for Entries<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -84,22 +85,24 @@ impl std::fmt::Display for Entries<'_> {
     }
 }
 
-/// What has to be known to write or read a state file.
+/// The description needed to write or read a state file.
 #[derive(Debug, Clone, Copy)]
 pub struct StateFileSpec<'a> {
     /// Its layout.
     pub layout: Layout,
-    /// The state's name; a scalar value's column has it.
+    /// Name of the state, which is also the column of a scalar value.
     pub state: &'a str,
-    /// The key; a scalar key's column has its name.
+    /// The key; its name is also the column of a scalar key.
     pub key: &'a Field,
-    /// What a row has beside its key.
+    /// The part of a row beside key and value.
     pub entries: Entries<'a>,
-    /// The type of the values.
+    /// Type of the values.
     pub value: &'a Type,
-    /// The number of that type. Canonical: only values of this number are written, and those read get it. Native: not used.
+    /// Schema number of that type.
+    /// Canonical: only values with this number are written, and values that are read get it.
+    /// Native: not used.
     pub schema: u16,
-    /// Whether to write a column for when each row expires. Reading looks whether there is one.
+    /// True to write a column with times of expiry. Reading finds out if the file has one.
     pub expires: bool,
 }
 
@@ -107,47 +110,47 @@ pub struct StateFileSpec<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
-    /// Where it begins.
+    /// Offset in bytes.
     pub offset: u64,
-    /// How long it is.
+    /// Length in bytes.
     pub bytes: u64,
-    /// Of its bytes, as [`checksum`] makes it.
+    /// [`checksum`] of the part.
     pub checksum: String,
 }
 
 impl Place {
-    /// From its first byte to its last.
+    /// Returns the range of its bytes.
     #[must_use]
     pub const fn range(&self) -> Range<u64> {
         self.offset..self.offset.saturating_add(self.bytes)
     }
 }
 
-/// XXH3-64 as 16 hex digits: how the content of every file of a savepoint is recorded.
+/// Returns the XXH3-64 hash as 16 hex digits, by which the content of every file of a savepoint is recorded.
 #[must_use]
 pub fn checksum(bytes: &[u8]) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(bytes))
 }
 
-/// Key groups that stand together in one row group.
+/// A row group and its range of key groups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupExtent {
-    /// The first key group with rows in it.
+    /// First key group with rows in it.
     pub first_group: u16,
-    /// The last key group with rows in it.
+    /// Last key group with rows in it, inclusive.
     pub last_group: u16,
-    /// Position of the row group in the file.
+    /// Index of the row group in the file.
     pub row_group: u32,
-    /// How many rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Where the row group is in the file; none: the file can only be read as a whole (format version 1).
+    /// Place of the row group in the file; `None` if the file can only be read as a whole (format version 1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
 }
 
 impl GroupExtent {
-    /// The key groups from its first to its last.
+    /// Returns the range of its key groups.
     #[must_use]
     pub const fn range(&self) -> KeyGroupRange {
         KeyGroupRange {
@@ -157,20 +160,20 @@ impl GroupExtent {
     }
 }
 
-/// Why rows could not be written or read. The caller knows the path and adds it.
+/// Rows could not be written or read. The caller knows the path and adds it.
 #[derive(Debug, thiserror::Error)]
 pub enum RowsError {
-    /// Parquet's own failure.
+    /// Parquet failed.
     #[error("not a readable Parquet state file: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),
-    /// A column is not what the schema says.
+    /// A column does not match the schema.
     #[error("column {column:?}: expected {expected}, found {found}")]
     Column {
-        /// Its name.
+        /// Name of the column.
         column: String,
-        /// By the schema.
+        /// Expected type, place or number of rows.
         expected: String,
-        /// In the file.
+        /// Actual type, place or number of rows.
         found: String,
     },
     /// A key is not of the declared type.
@@ -182,10 +185,10 @@ pub enum RowsError {
         group: u16,
         /// The type.
         expected: String,
-        /// What is wrong.
+        /// The mismatch.
         source: ValueError,
     },
-    /// A map's key, a list's index or a timer is not what it should be.
+    /// A map's key, a list's index or a timer is malformed.
     #[error("state {state:?}: the entry of a row of key group {group} is not a {expected}: {source}")]
     Entry {
         /// The state.
@@ -194,17 +197,17 @@ pub enum RowsError {
         group: u16,
         /// The type.
         expected: String,
-        /// What is wrong.
+        /// The mismatch.
         source: ValueError,
     },
-    /// A key, or a map's key, that has no exact text.
+    /// A key, or a map's key, has no exact text.
     #[error(
         "state {state:?}: {part} of key group {group} cannot be written as JSON without loss. Use --type native for this savepoint."
     )]
     InexactKey {
         /// The state.
         state: String,
-        /// Which key.
+        /// `a key` or `a map key`.
         part: &'static str,
         /// The key group.
         group: u16,
@@ -218,15 +221,15 @@ pub enum RowsError {
         group: u16,
         /// The type.
         expected: String,
-        /// What is wrong.
+        /// The mismatch.
         source: ValueError,
     },
-    /// Rows were given in the wrong shape or order.
+    /// Rows have the wrong shape or order.
     #[error("state {state:?}: {reason}")]
     Order {
         /// The state.
         state: String,
-        /// What is wrong.
+        /// The mismatch, as a clause.
         reason: String,
     },
 }

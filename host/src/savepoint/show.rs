@@ -1,5 +1,6 @@
-//! What a savepoint holds, for people (`regraft state show`) and for `--json`. From `_metadata` alone, but for entries that
-//! are asked for.
+//! Shows the content of a savepoint, as text for people (`regraft state show`) and for `--json`.
+//!
+//! Reads only `_metadata`, except for entries that are asked for.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,80 +16,80 @@ use crate::savepoint::metadata::{
 };
 use crate::savepoint::rows::Layout;
 
-/// A savepoint at a glance. Uids without state are left out.
+/// Summary of a savepoint. Uids without state are left out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ShownSavepoint {
-    /// Where it is.
+    /// Its URL.
     pub path: String,
-    /// How state files are laid out.
+    /// Layout of the state files.
     pub format: Layout,
-    /// What it was made for.
+    /// Purpose of the snapshot.
     pub kind: SnapshotKind,
-    /// Why it was made.
+    /// Cause of the snapshot.
     pub trigger: Trigger,
-    /// Who may delete it.
+    /// Party that may delete it.
     pub owner: Owner,
-    /// For people.
+    /// Label for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// The job's name.
+    /// Name of the job.
     pub job_name: String,
-    /// The run that made it.
+    /// Job that made it.
     pub job_id: JobId,
-    /// What that run goes back to, newest first.
+    /// Jobs that this one descends from, newest first.
     pub lineage: Vec<Ancestor>,
-    /// The round that made it.
+    /// Id of the checkpoint or savepoint.
     pub checkpoint_id: CheckpointId,
-    /// In milliseconds since the Unix epoch.
+    /// Time at which the round began, in milliseconds since the Unix epoch.
     pub triggered_at_ms: i64,
-    /// From the trigger until all state was durable.
+    /// Time from the trigger until all state was durable, in milliseconds.
     pub duration_ms: i64,
-    /// The version of Regraft that wrote it.
+    /// Version of Regraft that wrote it.
     pub host_version: String,
-    /// The version of the WIT package.
+    /// Version of the WIT package.
     pub wit_version: String,
-    /// The number of key groups.
+    /// Number of key groups.
     pub max_parallelism: u32,
-    /// What stood after `--`.
+    /// Arguments that followed `--`.
     pub arguments: Vec<String>,
-    /// The job file's text.
+    /// Text of the job file.
     pub job_file: String,
-    /// The size of all files beside `_metadata`.
+    /// Size of all files except `_metadata`, in bytes.
     pub bytes: u64,
-    /// The SHA-256 of every operator's component, also of those without state.
+    /// SHA-256 of every operator's component, including operators without state.
     pub modules: BTreeMap<OperatorUid, String>,
-    /// What has state, in order of the job.
+    /// Uids with state, in order of the job.
     pub operators: Vec<ShownOperator>,
 }
 
-/// One uid that has state.
+/// A uid with state.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ShownOperator {
     /// Its uid.
     pub uid: OperatorUid,
-    /// What it is.
+    /// Its kind.
     pub kind: EntryKind,
-    /// How many subtasks wrote it.
+    /// Number of subtasks that wrote it.
     pub parallelism: u32,
-    /// The SHA-256 of its component.
+    /// SHA-256 of its component.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
-    /// The connector of a source or sink.
+    /// Connector of a source or sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connector: Option<String>,
     /// Its states.
     pub states: Vec<ShownState>,
-    /// At least how many keys.
+    /// Lower bound of the number of keys.
     pub keys: u64,
-    /// The size of its state files.
+    /// Size of its state files, in bytes.
     pub bytes: u64,
-    /// The least watermark of its subtasks.
+    /// Least watermark of its subtasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watermark: Option<i64>,
-    /// Where a source stands.
+    /// Positions of a source.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub splits: Vec<SplitEntry>,
-    /// Written by a sink and not committed; may lie outside the savepoint.
+    /// Output that a sink has written and not committed. It may be outside the savepoint.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<serde_json::Value>,
 }
@@ -100,31 +101,31 @@ pub struct ShownState {
     pub name: String,
     /// Its kind.
     pub kind: SavedStateKind,
-    /// The type of its key, as people write it.
+    /// Name and type of its key, as people write them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// The type of a map's keys, as people write it.
+    /// Type of a map's keys, as people write it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub map_key: Option<String>,
-    /// The names of pending timers.
+    /// Names of pending timers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub timers: Vec<String>,
-    /// The type of its values, as people write it.
+    /// Type of its values, as people write it.
     pub schema: String,
-    /// The digest of that type.
+    /// Digest of that type.
     pub digest: String,
-    /// How many rows.
+    /// Number of rows.
     pub keys: u64,
-    /// The size of its files.
+    /// Size of its files, in bytes.
     pub bytes: u64,
     /// Its files, relative to the savepoint.
     pub files: Vec<String>,
-    /// Its entries, where they were asked for: in order of key group, key and entry, so in the same one at any parallelism.
+    /// Its entries, if asked for: in order of key group, key and entry, which is the same at any parallelism.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entries: Option<Vec<ShownEntry>>,
 }
 
-/// Whose entries are to be shown; none of one: all.
+/// Selects the states whose entries are shown. An absent field selects all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EntriesOf {
     /// The uid.
@@ -133,7 +134,7 @@ pub struct EntriesOf {
     pub state: Option<String>,
 }
 
-/// Gathers what there is to show.
+/// Returns the summary of a savepoint.
 #[must_use]
 pub fn show(savepoint: &Savepoint) -> ShownSavepoint {
     let metadata = &savepoint.metadata;
@@ -166,10 +167,10 @@ fn modules(metadata: &Metadata) -> BTreeMap<OperatorUid, String> {
     metadata.operators.iter().filter_map(module).collect()
 }
 
-/// Likewise, with the entries of all states, or of some. False: there is no such state.
+/// Returns the summary with the entries of the selected states, and true if any state was selected.
 ///
 /// # Errors
-/// [`MetadataError`] where a file cannot be read.
+/// Returns [`MetadataError`] if a state file cannot be read.
 pub async fn show_entries(savepoint: &Savepoint, of: &EntriesOf) -> Result<(ShownSavepoint, bool), MetadataError> {
     let mut shown = show(savepoint);
     let mut found = false;
@@ -226,7 +227,8 @@ fn operators(metadata: &Metadata) -> Vec<ShownOperator> {
 }
 
 impl ShownSavepoint {
-    /// As text: the facts of the job, the table of states, positions of sources, pending parts of sinks, the job file.
+    /// Formats the summary as text: facts of the job, the table of states, entries, positions of sources, pending parts
+    /// of sinks, the job file.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -336,7 +338,7 @@ impl ShownSavepoint {
 }
 
 impl ShownState {
-    /// What its entries are, as people write types: of a list, its items; of a map, keys and values; of timers, their names.
+    /// Describes the type of its entries: a list's items, a map's keys and values, the names of timers.
     fn types(&self) -> String {
         match (self.kind, &self.map_key) {
             (SavedStateKind::Timers, _) => self.timers.join(", "),
@@ -347,7 +349,7 @@ impl ShownState {
     }
 }
 
-/// Columns as wide as they need; numbers, in the last two, to the right.
+/// Aligns the cells of a table: the last two columns, numbers, to the right.
 fn table(rows: &[[String; 6]]) -> String {
     let mut widths = [0; 6];
     for row in rows {

@@ -1,4 +1,4 @@
-//! Whether a savepoint could be restored: every file is read, checked and decoded, and all problems are reported.
+//! Verifies that a savepoint can be restored: reads, checks and decodes every file, and reports all problems.
 
 use std::fmt::Write;
 
@@ -11,33 +11,33 @@ use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{MetadataError, StateEntry, StateFile, checksum};
 use crate::savepoint::rows::{Entries, StateRows};
 
-/// What was checked and what was found.
+/// The result of verifying a savepoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
-    /// How many files were checked, beside `_metadata`.
+    /// Number of checked files, without `_metadata`.
     pub files: usize,
-    /// Their size.
+    /// Their size in bytes.
     pub bytes: u64,
-    /// How many rows were decoded.
+    /// Number of decoded rows.
     pub entries: u64,
-    /// Everything that is wrong, in order of the files; empty: the savepoint is sound.
+    /// All problems, in order of the files; empty if the savepoint is sound.
     pub problems: Vec<VerifyProblem>,
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VerifyProblem {
-    /// The uid that the file belongs to; none for a component.
+    /// Uid that the file belongs to; `None` for a component.
     pub uid: Option<OperatorUid>,
-    /// The state that the file belongs to.
+    /// State that the file belongs to.
     pub state: Option<String>,
-    /// The file as a URL.
+    /// URL of the file.
     pub path: String,
-    /// For people; names the path.
+    /// Message for people, which names the path.
     pub message: String,
 }
 
-/// Checks every file of a savepoint. `progress` is told the number of files done after each of them.
+/// Verifies every file of a savepoint. Calls `progress` after each file with the number of files done.
 pub async fn verify(savepoint: &Savepoint, mut progress: impl FnMut(usize)) -> VerifyReport {
     let mut report = VerifyReport::default();
     for entry in &savepoint.metadata.operators {
@@ -116,10 +116,10 @@ async fn check_state_file(
     Ok(problems)
 }
 
-/// The first thing that is wrong with the rows of a key group.
+/// Returns the first problem with the rows of a key group.
 fn check_group(state: &StateEntry, rows: &StateRows, max_parallelism: u32) -> Option<String> {
     let group = rows.group;
-    // Items of operator state are in order of their positions, anything else in order of bytes.
+    // Items of operator state are in order of their positions, all other rows in order of bytes.
     let position = |key: &[u8]| match state.entries_of_key() {
         Entries::Items => key.first_chunk().copied().map(u64::from_le_bytes),
         _ => None,

@@ -1,4 +1,4 @@
-//! Entries of every kind, from files that were written as checkpoints and savepoints are.
+//! Entries of every kind, from files written as checkpoints and savepoints write them.
 
 use bytes::Bytes;
 use regraft_model::id::SubtaskIndex;
@@ -12,7 +12,7 @@ use crate::savepoint::rows::{Layout, RowsOf, StateFileSpec, StateFileWriter};
 use crate::savepoint::test_data::{self, uid};
 use crate::state::rows::timer_entry;
 
-/// A row of a file: key, entry key, value as a `u64`, when it expires; no value: removed.
+/// A row of a file: key, entry key, value as a `u64` (`None` if removed), time of expiry.
 type Written<'a> = (&'a str, Vec<u8>, Option<u64>, i64);
 
 fn state(kind: SavedStateKind) -> StateEntry {

@@ -1,4 +1,4 @@
-//! What must hold of every `_metadata`, checked when it is written and when it is read.
+//! The invariants of `_metadata`, checked when it is written and when it is read.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::savepoint::rows::Layout;
 use crate::storage::paths;
 
 impl Metadata {
-    /// All that contradicts itself; empty for a sound one.
+    /// Returns all violated invariants; empty if it is valid.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let mut found = Problems {
@@ -89,9 +89,9 @@ fn overflow(mut numbers: impl Iterator<Item = u64>) -> bool {
 struct Problems {
     list: Vec<String>,
     paths: BTreeSet<String>,
-    /// Whether its files may be shared with others: those of a checkpoint, never those of a savepoint.
+    /// True if its files may be shared with others, as those of checkpoints; false for savepoints.
     shares: bool,
-    /// Whether its files have typed columns, and so no numbers of schemas.
+    /// True if its files have typed columns, and so no schema numbers.
     canonical: bool,
 }
 
@@ -266,7 +266,7 @@ impl Problems {
         self.range(at, file.key_groups, max_parallelism);
     }
 
-    /// Parts of a file follow each other, and the footer is its end.
+    /// Checks that the parts of a file are in order, and that the footer ends the file.
     fn places(&mut self, at: &str, file: &StateFile) {
         let row_groups = file.groups.iter().map(|extent| extent.place.as_ref());
         let mut end = 0;
@@ -299,7 +299,7 @@ impl Problems {
         }
     }
 
-    /// Every key group belongs to exactly one subtask; one subtask may have a file for each schema.
+    /// Checks that every key group belongs to exactly one subtask, which may have a file for each schema.
     fn coverage(&mut self, at: &str, state: &StateEntry, max_parallelism: u32) {
         let mut ranges: Vec<(KeyGroupRange, Option<u32>)> = state
             .files

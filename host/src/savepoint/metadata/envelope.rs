@@ -1,10 +1,10 @@
 //! The envelope of `_metadata`: `{"format_version":2,"checksum":"<16 hex>","payload":{…}}` and a line feed.
 //!
-//! The checksum is over the payload's text as it stands there, so the envelope's own text is fixed to the byte.
+//! The checksum is over the exact bytes of the payload, so the envelope's own text is fixed to the byte.
 
 use super::{Metadata, MetadataError, checksum};
 
-/// The format that this host writes, and the newest one that it reads; it reads those before it too.
+/// Format version that this host writes. It reads this and all earlier versions.
 pub const FORMAT_VERSION: u32 = 2;
 
 const VERSION: &[u8] = b"{\"format_version\":";
@@ -13,10 +13,10 @@ const PAYLOAD: &[u8] = b"\",\"payload\":";
 const END: &[u8] = b"}\n";
 
 impl Metadata {
-    /// The text of `_metadata`.
+    /// Encodes `_metadata`; `path` is its name in errors.
     ///
     /// # Errors
-    /// [`MetadataError::Invalid`] with all problems: a wrong one is never written.
+    /// Returns [`MetadataError::Invalid`] with all problems if it is not valid.
     pub fn to_text(&self, path: &str) -> Result<String, MetadataError> {
         self.check(path)?;
         let payload = serde_json::to_string(self).map_err(|e| MetadataError::Malformed {
@@ -29,10 +29,14 @@ impl Metadata {
         ))
     }
 
-    /// Reads the text of `_metadata`.
+    /// Decodes and checks the text of `_metadata`; `path` is its name in errors.
     ///
     /// # Errors
-    /// All but the store's and the missing file's.
+    /// - [`MetadataError::Truncated`] if the text ends too early.
+    /// - [`MetadataError::Malformed`] if it is not a `_metadata` file.
+    /// - [`MetadataError::NewerVersion`] if its format version is greater than [`FORMAT_VERSION`].
+    /// - [`MetadataError::Damaged`] if its checksum is wrong.
+    /// - [`MetadataError::Invalid`] if its content is not valid.
     pub fn from_text(text: &[u8], path: &str) -> Result<Self, MetadataError> {
         let malformed = |reason: &str| MetadataError::Malformed {
             path: path.to_owned(),
@@ -97,7 +101,7 @@ impl Metadata {
 
 const NOT_BEGUN: &str = "expected {\"format_version\":… at its beginning";
 
-/// What follows a fixed text; the error says whether the text just ends too early.
+/// Strips a fixed prefix. The error is true if the text ends within it.
 fn after<'a>(text: &'a [u8], fixed: &[u8]) -> Result<&'a [u8], bool> {
     text.strip_prefix(fixed).ok_or_else(|| fixed.starts_with(text))
 }

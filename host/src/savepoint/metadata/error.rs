@@ -1,11 +1,11 @@
-//! Why a savepoint, or a file of it, is not believed. Every variant names the path.
+//! Errors of reading a savepoint or one of its files. Every variant names the path.
 
 use regraft_model::error_kind::ErrorKind;
 
 use crate::savepoint::rows::RowsError;
 use crate::storage::StoreError;
 
-/// Why there is no believable `_metadata`, or no believable file of it. Every variant names the path.
+/// A savepoint or one of its files cannot be used. Every variant names the path.
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
     /// There is no `_metadata`.
@@ -13,10 +13,10 @@ pub enum MetadataError {
         "{path} does not exist. Expected a savepoint or checkpoint directory, or its _metadata file: one without _metadata was never completed."
     )]
     Missing {
-        /// Where it should be.
+        /// Its expected URL.
         path: String,
     },
-    /// It ends too early.
+    /// The file ends too early.
     #[error("{path} is truncated: it ends after {bytes} bytes. Use another copy of it.")]
     Truncated {
         /// The file.
@@ -24,43 +24,43 @@ pub enum MetadataError {
         /// Its size.
         bytes: usize,
     },
-    /// It was changed after it was written.
+    /// The file was changed after it was written.
     #[error("{path} is damaged: expected checksum {expected}, found {found}. Use another copy of it.")]
     Damaged {
         /// The file.
         path: String,
-        /// What it should have.
+        /// Expected checksum.
         expected: String,
-        /// What it has.
+        /// Actual checksum.
         found: String,
     },
-    /// It was written by a later Regraft.
+    /// The file was written by a later version of Regraft.
     #[error("{path} has format version {found}; this host reads 1 to {supported}. Use a newer Regraft.")]
     NewerVersion {
         /// The file.
         path: String,
-        /// Its version.
+        /// Its format version.
         found: u64,
-        /// The newest that is known.
+        /// The newest supported format version.
         supported: u32,
     },
-    /// It is no such file at all.
+    /// The file is not a `_metadata` file.
     #[error("{path} is not a Regraft _metadata file: {reason}")]
     Malformed {
         /// The file.
         path: String,
-        /// What is wrong.
+        /// The reason, as a clause.
         reason: String,
     },
-    /// What it says contradicts itself.
+    /// The content violates invariants.
     #[error("{path} is not valid: {}", problems.join("; "))]
     Invalid {
         /// The file.
         path: String,
-        /// All that is wrong.
+        /// All violations.
         problems: Vec<String>,
     },
-    /// A file that it refers to is missing.
+    /// A file that `_metadata` lists is missing.
     #[error("{path} is missing, but _metadata lists it. A savepoint is moved or copied as a whole directory.")]
     FileMissing {
         /// The file.
@@ -74,22 +74,22 @@ pub enum MetadataError {
         /// The file.
         path: String,
     },
-    /// A file that it refers to has another size.
+    /// A file does not have the size that `_metadata` lists.
     #[error("{path} is damaged: expected {expected} bytes, found {found}. Use another copy of it.")]
     FileSize {
         /// The file.
         path: String,
-        /// The size in `_metadata`.
+        /// Size in `_metadata`.
         expected: u64,
-        /// Its size.
+        /// Actual size.
         found: u64,
     },
-    /// The rows of a state file are not what it says.
+    /// The rows of a state file do not match its description.
     #[error("{path} cannot be read: {source}")]
     Rows {
         /// The file.
         path: String,
-        /// What is wrong.
+        /// The mismatch.
         source: Box<RowsError>,
     },
     /// The store failed.
@@ -98,7 +98,7 @@ pub enum MetadataError {
 }
 
 impl MetadataError {
-    /// What to do about it.
+    /// Returns the kind of this error.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {

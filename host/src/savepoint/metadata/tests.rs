@@ -1,4 +1,4 @@
-//! `_metadata` in and out, damaged in every way, and what [`Metadata::problems`] finds.
+//! Round trips of `_metadata`, damage of every kind, and the findings of [`Metadata::problems`].
 
 use regraft_model::key_group::KeyGroupRange;
 
@@ -235,7 +235,7 @@ async fn only_a_checkpoint_shares_files_and_has_increments() {
     );
 }
 
-/// What the reader before this one wrote is read (`tests/golden/savepoint/` has whole savepoints of it).
+/// The previous format version is read (`tests/golden/savepoint/` has whole savepoints of it).
 #[tokio::test]
 async fn the_version_before_is_read() {
     let text = sample().await.to_text("p").expect("sound");

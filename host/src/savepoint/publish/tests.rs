@@ -1,4 +1,4 @@
-//! Order of writes, doing it twice, and removing.
+//! Order of writes, publishing twice, and removal.
 
 use super::{dispose, remove_partial};
 use crate::savepoint::load::Savepoint;

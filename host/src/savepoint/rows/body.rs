@@ -1,4 +1,4 @@
-//! The columns of the row group that is being filled.
+//! The columns of the row group in progress.
 
 use regraft_model::batch::BytesColumn;
 use regraft_model::value::{Decoder, Integers, Scalar, ValueError};
@@ -9,18 +9,18 @@ use super::columns::{ColumnPlan, Columns, Form};
 use super::{Entries, Layout, RowsError, StateFileSpec};
 use crate::state::rows::{NEVER, split_timer_entry};
 
-/// One row that is to be written.
+/// A row to be written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row<'a> {
     pub(super) key: &'a [u8],
-    /// Empty for the kinds without.
+    /// Empty for kinds without an entry key.
     pub(super) entry: &'a [u8],
     pub(super) value: &'a [u8],
     pub(super) schema: u16,
     pub(super) expires: i64,
 }
 
-/// Which part of a row cannot be written, and why.
+/// A part of a row cannot be written.
 #[derive(Debug)]
 pub(super) enum PartError {
     /// Its key.
@@ -29,13 +29,13 @@ pub(super) enum PartError {
     Entry(CellError),
     /// Its value.
     Value(CellError),
-    /// A key that JSON does not keep; whose it is.
+    /// A key that JSON cannot represent exactly; the text is `a key` or `a map key`.
     Inexact(&'static str),
-    /// It expires, and the file has no column for that.
+    /// It expires, but the file has no column for that.
     Expires,
 }
 
-/// Columns by layout; all have one cell for each row.
+/// Columns by layout. All have one cell per row.
 pub(super) enum Body {
     Canonical(Canonical),
     Native(Native),
@@ -54,14 +54,14 @@ pub(super) struct Canonical {
 
 pub(super) struct Native {
     keys: BytesColumn,
-    /// None for the kinds without.
+    /// `None` for kinds without an entry key.
     entries: Option<BytesColumn>,
     values: BytesColumn,
     schemas: Vec<i32>,
     expires: Expiry,
 }
 
-/// How an entry key becomes cells.
+/// The conversion of an entry key to cells.
 #[derive(Debug, Clone, Copy)]
 enum EntryKind {
     None,
@@ -70,7 +70,7 @@ enum EntryKind {
     Timers,
 }
 
-/// The optional column of times.
+/// The optional column of times of expiry.
 struct Expiry {
     is_there: bool,
     times: Vec<i64>,
@@ -153,7 +153,7 @@ impl Body {
         }
     }
 
-    /// Writes all columns, and has no rows afterwards.
+    /// Writes all columns and clears them.
     pub(super) fn write(&mut self, row_group: &mut RowGroup<'_>) -> Result<(), RowsError> {
         match self {
             Self::Canonical(body) => body.write(row_group),
@@ -215,7 +215,7 @@ impl Canonical {
     }
 }
 
-/// The cells of a key. Answers whether they give back the same bytes.
+/// Appends the cells of a key. Returns true if they restore the same bytes.
 fn write_key(plans: &[ColumnPlan], is_raw: bool, cells: &mut [ColumnCells], key: &[u8]) -> Result<bool, CellError> {
     if let (true, [cells], [plan]) = (is_raw, &mut *cells, plans) {
         let text = || std::str::from_utf8(key).map_err(|e| invalid("UTF-8 text", e.to_string()));

@@ -1,4 +1,4 @@
-//! The cells of one typed column in memory, between a value's bytes and Parquet. No allocation per cell but for JSON.
+//! The cells of one typed column in memory, between encoded values and Parquet. Allocates per cell only for JSON.
 
 use bytes::Bytes;
 use parquet::data_type::ByteArray;
@@ -19,12 +19,12 @@ pub(super) enum Cells {
     Bytes(BytesColumn),
 }
 
-/// Why one part of a row has no cell.
+/// A part of a row cannot be converted to a cell.
 #[derive(Debug)]
 pub(super) enum CellError {
     /// The bytes are not of the type.
     Value(ValueError),
-    /// It does not fit into a file.
+    /// The column would exceed 4 GiB.
     TooLarge,
 }
 
@@ -34,12 +34,12 @@ impl From<ValueError> for CellError {
     }
 }
 
-/// A column that is being filled.
+/// A column in progress.
 #[derive(Debug)]
 pub(super) struct ColumnCells {
-    /// The cells that are not null.
+    /// Cells that are not null.
     pub(super) cells: Cells,
-    /// For an optional column: per row 1, or 0 for null.
+    /// For an optional column, 1 per row, or 0 for null.
     pub(super) levels: Vec<i16>,
 }
 
@@ -60,12 +60,12 @@ impl ColumnCells {
         }
     }
 
-    /// Takes one part off a row's bytes. Answers whether the cell gives back the same bytes.
+    /// Decodes one part of a row and appends its cell. Returns true if the cell restores the same bytes.
     pub(super) fn read_part(&mut self, plan: &ColumnPlan, decoder: &mut Decoder<'_>) -> Result<bool, CellError> {
         match plan.form {
             Form::Scalar => self.push(decoder.scalar(&plan.ty)?)?,
             Form::Optional => {
-                // The tag of an option is laid out as a bool is.
+                // The tag of an option is encoded as a bool.
                 if decoder.scalar(&Type::Bool)? == Scalar::Bool(true) {
                     self.levels.push(1);
                     self.push(decoder.scalar(&plan.ty)?)?;
@@ -109,7 +109,7 @@ impl ColumnCells {
     }
 }
 
-/// Appends bytes, whose offsets have 32 bits.
+/// Appends bytes, unless their end offset would exceed 32 bits.
 pub(super) fn push_bytes(column: &mut BytesColumn, item: &[u8]) -> Result<(), CellError> {
     if column.data.len() + item.len() > u32::MAX as usize {
         return Err(CellError::TooLarge);
@@ -118,7 +118,7 @@ pub(super) fn push_bytes(column: &mut BytesColumn, item: &[u8]) -> Result<(), Ce
     Ok(())
 }
 
-/// Whether a value's JSON gives back its bytes: the order of a map's entries and the bits of a NaN are lost.
+/// Returns true if a value's JSON restores its bytes. JSON loses the order of a map's entries and the bits of a NaN.
 fn same_bytes(ty: &Type, value: &Value, json: &serde_json::Value) -> bool {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let again = value::from_json(ty, json);
@@ -127,7 +127,7 @@ fn same_bytes(ty: &Type, value: &Value, json: &serde_json::Value) -> bool {
         && before == after
 }
 
-/// All items as Parquet takes them: slices of one allocation.
+/// Takes all items as Parquet's type: slices of one allocation.
 pub(super) fn byte_arrays(column: &mut BytesColumn) -> Vec<ByteArray> {
     let data = Bytes::from(std::mem::take(&mut column.data));
     let mut start = 0;
@@ -142,12 +142,12 @@ pub(super) fn byte_arrays(column: &mut BytesColumn) -> Vec<ByteArray> {
         .collect()
 }
 
-/// A column that was read, and how far it has been used.
+/// A column that was read, with the position of its reader.
 #[derive(Debug)]
 pub(super) struct ReadCells {
-    /// The cells that are not null.
+    /// Cells that are not null.
     pub(super) cells: ReadValues,
-    /// For an optional column: per row 1, or 0 for null.
+    /// For an optional column, 1 per row, or 0 for null.
     pub(super) levels: Option<Vec<i16>>,
     row: usize,
     cell: usize,
@@ -174,7 +174,7 @@ impl ReadCells {
         }
     }
 
-    /// The next row's bytes, for a column of bytes; none for null, or after the last one.
+    /// Returns the next row's bytes from a column of bytes; `None` for null, or after the last row.
     pub(super) fn next_bytes(&mut self) -> Option<&[u8]> {
         let cell = self.next_cell()?;
         match &self.cells {
@@ -183,7 +183,7 @@ impl ReadCells {
         }
     }
 
-    /// The next row's number, for a column of 64 bits; none for null, or after the last one.
+    /// Returns the next row's number from a column of 64 bits; `None` for null, or after the last row.
     pub(super) fn next_int64(&mut self) -> Option<i64> {
         let cell = self.next_cell()?;
         match &self.cells {
@@ -192,7 +192,7 @@ impl ReadCells {
         }
     }
 
-    /// Likewise for a column of 32 bits.
+    /// Returns the next row's number from a column of 32 bits; `None` for null, or after the last row.
     pub(super) fn next_int32(&mut self) -> Option<i32> {
         let cell = self.next_cell()?;
         match &self.cells {
@@ -201,7 +201,7 @@ impl ReadCells {
         }
     }
 
-    /// The next row's cell; none for null.
+    /// Returns the index of the next row's cell, or `None` for null.
     fn next_cell(&mut self) -> Option<usize> {
         let row = self.row;
         self.row += 1;
@@ -212,7 +212,7 @@ impl ReadCells {
         Some(self.cell - 1)
     }
 
-    /// Passes over a row.
+    /// Skips a row.
     pub(super) fn skip(&mut self) {
         let row = self.row;
         self.row += 1;
@@ -221,7 +221,7 @@ impl ReadCells {
         }
     }
 
-    /// Appends the next row's part to a row's bytes.
+    /// Encodes the next row's cell and appends it to `out`.
     pub(super) fn write_part(
         &mut self,
         plan: &ColumnPlan,
@@ -244,7 +244,7 @@ impl ReadCells {
             len: cell,
             expected: format!("column {:?}", plan.name),
         };
-        // `encode` and `encode_key` differ in the width of integers; both take a scalar without allocating.
+        // `encode` and `encode_key` differ in the width of integers; both encode a scalar without allocating.
         let put = |ty: &Type, value: Value, out: &mut Vec<u8>| match integers {
             Integers::Variable => value::encode(ty, &value, out),
             Integers::Fixed => value::encode_key(ty, &value, out),
@@ -262,7 +262,7 @@ impl ReadCells {
                 }
                 check_text(&plan.ty, bytes)?;
                 if !raw && plan.ty != Type::Char {
-                    // A length is laid out as a u64 is.
+                    // A length is encoded as a u64.
                     put(&Type::U64, Value::Unsigned(bytes.len() as u64), out)?;
                 }
                 out.extend_from_slice(bytes);
@@ -295,7 +295,7 @@ fn from_json_text(ty: &Type, bytes: &[u8]) -> Result<Value, ValueError> {
     value::from_json(ty, &json)
 }
 
-/// Text that another tool wrote may not be text.
+/// Checks text cells, since another tool may have written other bytes.
 fn check_text(ty: &Type, bytes: &[u8]) -> Result<(), ValueError> {
     let invalid = |expected: &str| ValueError::Invalid {
         expected: expected.into(),

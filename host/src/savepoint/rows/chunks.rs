@@ -1,4 +1,5 @@
-//! Columns in memory ↔ column chunks of a Parquet row group. What has been written is empty afterwards and keeps its memory.
+//! Conversion between columns in memory and column chunks of a Parquet row group. Writing clears a column and keeps its
+//! memory.
 
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::column::writer::ColumnWriter;
@@ -37,7 +38,7 @@ pub(super) fn write_bytes(
     })
 }
 
-/// Times that may be null: a level of 0 has no cell.
+/// Writes a column of times that may be null: a row of level 0 has no cell.
 pub(super) fn write_times(
     row_group: &mut RowGroup<'_>,
     cells: &mut Vec<i64>,
@@ -98,8 +99,8 @@ fn write_column(
     row_group: &mut RowGroup<'_>,
     write: impl FnOnce(&mut ColumnWriter<'_>) -> Result<(), RowsError>,
 ) -> Result<(), RowsError> {
-    // Cells and Parquet schema come from the same plan, so there is a column of the right type; were there not, closing the
-    // row group would fail on the number of rows.
+    // Cells and Parquet schema come from the same plan, so the column has the right type.
+    // If it had not, closing the row group would fail on the number of rows.
     if let Some(mut column) = row_group.next_column()? {
         write(column.untyped())?;
         column.close()?;
@@ -107,7 +108,7 @@ fn write_column(
     Ok(())
 }
 
-/// The position of a column; none where it is not there.
+/// Returns the index of a column, or `None` if there is none of that name.
 pub(super) fn column_index(row_group: &dyn RowGroupReader, name: &str) -> Option<usize> {
     row_group
         .metadata()

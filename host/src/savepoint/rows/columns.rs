@@ -1,4 +1,5 @@
-//! Which columns a state file has: names and Parquet types from the schemas. Names are normative (`docs/formats/savepoint.md`).
+//! The columns of a state file: names and Parquet types, derived from the schemas. Names are normative
+//! (`docs/formats/savepoint.md`).
 
 use std::sync::Arc;
 
@@ -9,64 +10,65 @@ use regraft_model::schema::Type;
 
 use super::{Entries, Layout, StateFileSpec};
 
-/// The column of a row's key group.
+/// Key group of a row.
 pub(super) const KEY_GROUP: &str = "_key_group";
-/// The native key.
+/// Native: encoded key.
 pub(super) const KEY: &str = "_key";
-/// The native entry key.
+/// Native: encoded entry key.
 pub(super) const ENTRY_KEY: &str = "_entry_key";
-/// When a row expires, in milliseconds since the Unix epoch; null: never.
+/// Time of expiry in milliseconds since the Unix epoch; null for never.
 pub(super) const EXPIRES: &str = "_expires";
-/// The native value.
+/// Native: encoded value.
 pub(super) const VALUE: &str = "_value";
-/// The native number of the value's schema.
+/// Native: number of the value's schema.
 pub(super) const SCHEMA: &str = "_schema";
-/// Canonical: the value's own bytes, where the columns alone would not give them back.
+/// Canonical: the encoded value, if the other columns alone would not restore it.
 pub(super) const EXACT: &str = "_exact";
 
-/// How one part of a key or value stands in its column.
+/// The representation of a part of a key or value in its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// As a typed cell.
+    /// A typed cell.
     Scalar,
-    /// As a typed cell or null.
+    /// A typed cell or null.
     Optional,
-    /// As JSON text.
+    /// JSON text.
     Json,
 }
 
 /// One typed column.
 #[derive(Debug, Clone)]
 pub(super) struct ColumnPlan {
-    /// In the file.
+    /// Name in the file.
     pub(super) name: String,
-    /// The type of the part; of an optional one, what is in the option.
+    /// Type of the part; for an optional one, the type within the option.
     pub(super) ty: Type,
-    /// How it stands there.
+    /// Its representation.
     pub(super) form: Form,
 }
 
-/// The columns of a canonical file, in order: the key group, the key's, the entry's, the value's, the file's own.
+/// The columns of a canonical file in order: the key group, then those of the key, the entry and the value, then the
+/// file's own.
 #[derive(Debug, Clone)]
 pub(super) struct Columns {
-    /// Of the key.
+    /// Columns of the key.
     pub(super) key: Vec<ColumnPlan>,
-    /// Whether the key is one raw text or byte string.
+    /// True if the key is a single raw text or byte string.
     pub(super) key_is_raw: bool,
-    /// Of the entry: a map's key, a list's index, or name and time of a timer.
+    /// Columns of the entry: a map's key, a list's index, or name and time of a timer.
     pub(super) entry: Vec<ColumnPlan>,
-    /// Whether the map's key is one raw text or byte string.
+    /// True if the map's key is a single raw text or byte string.
     pub(super) entry_is_raw: bool,
-    /// Of the value.
+    /// Columns of the value.
     pub(super) value: Vec<ColumnPlan>,
-    /// Whether there is a column for when rows expire.
+    /// True if there is a column with times of expiry.
     pub(super) expires: bool,
-    /// Whether there is a column for exact bytes.
+    /// True if there is a column with exact bytes.
     pub(super) exact: bool,
 }
 
 impl Columns {
-    /// The typed columns of a canonical file.
+    /// Plans the columns of a canonical file.
     pub(super) fn canonical(spec: &StateFileSpec<'_>) -> Self {
         let mut taken = vec![KEY_GROUP.to_owned(), EXACT.to_owned()];
         let key = parts(&spec.key.ty, &spec.key.name, "key", &mut taken);
@@ -98,7 +100,7 @@ impl Columns {
         }
     }
 
-    /// As a Parquet schema.
+    /// Returns the Parquet schema of the columns.
     pub(super) fn parquet_schema(&self) -> Result<TypePtr, ParquetError> {
         let mut fields = vec![primitive(KEY_GROUP, Physical::INT32, Repetition::REQUIRED, None)?];
         for column in self.key.iter().chain(&self.entry).chain(&self.value) {
@@ -114,7 +116,7 @@ impl Columns {
     }
 }
 
-/// Whether keys of a type are their own bytes.
+/// Returns true if keys of this type are encoded as their own bytes.
 const fn is_raw(ty: &Type) -> bool {
     matches!(ty, Type::String | Type::Bytes)
 }
@@ -124,7 +126,7 @@ fn expires_type() -> Result<TypePtr, ParquetError> {
     primitive(EXPIRES, Physical::INT64, Repetition::OPTIONAL, Some(time))
 }
 
-/// The Parquet schema of a native file.
+/// Returns the Parquet schema of a native file.
 fn native_schema(spec: &StateFileSpec<'_>) -> Result<TypePtr, ParquetError> {
     let bytes = |name| primitive(name, Physical::BYTE_ARRAY, Repetition::REQUIRED, None);
     let mut fields = vec![
@@ -142,7 +144,7 @@ fn native_schema(spec: &StateFileSpec<'_>) -> Result<TypePtr, ParquetError> {
     group(fields)
 }
 
-/// The Parquet schema of a file.
+/// Returns the Parquet schema of a file.
 pub(super) fn schema_of(spec: &StateFileSpec<'_>) -> Result<TypePtr, ParquetError> {
     match spec.layout {
         Layout::Canonical => Columns::canonical(spec).parquet_schema(),
@@ -165,7 +167,7 @@ impl ColumnPlan {
     }
 }
 
-/// A struct has a column per field, anything else one column of the given name.
+/// Plans the columns of a type: one per field for a struct, otherwise one with the given name.
 fn parts(ty: &Type, name: &str, role: &str, taken: &mut Vec<String>) -> Vec<ColumnPlan> {
     match ty {
         Type::Struct(s) => s
@@ -192,13 +194,15 @@ impl ColumnPlan {
     }
 }
 
-/// Whether a type has a Parquet type of its own. A unit has nothing to show.
+/// Returns true if a type has a Parquet type of its own. A unit has no content to show.
 fn has_column(ty: &Type) -> bool {
     ty.is_scalar() && *ty != Type::Unit
 }
 
-/// A name that is empty, begins with `_` or is taken (letters of either case are equal to SQL) gets the role before it, and
-/// then a number behind it until it is free.
+/// Makes a unique column name.
+///
+/// A name that is empty, begins with `_` or is taken (ignoring case, as SQL does) is prefixed with the role, and then
+/// suffixed with a number until it is unique.
 fn free_name(name: &str, role: &str, taken: &mut Vec<String>) -> String {
     let is_taken = |name: &str, taken: &[String]| taken.iter().any(|t| t.to_lowercase() == name.to_lowercase());
     let mut free = name.to_owned();

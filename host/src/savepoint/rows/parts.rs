@@ -1,26 +1,26 @@
-//! The parts of a state file that were read: all of it, or its footer and some row groups.
+//! The parts of a state file in memory: all of it, or its footer and some row groups.
 
 use bytes::{Buf, Bytes};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
 
-/// Parts of a file, by their place in it.
+/// Parts of a file, by their offset.
 #[derive(Debug, Clone, Default)]
 pub struct FileParts {
     bytes: u64,
-    /// In order of their offsets.
+    /// Parts in order of their offsets.
     parts: Vec<(u64, Bytes)>,
 }
 
 impl FileParts {
-    /// Parts of a file of so many bytes, each with its offset.
+    /// Makes the parts of a file of `bytes` bytes, each given with its offset.
     #[must_use]
     pub fn new(bytes: u64, mut parts: Vec<(u64, Bytes)>) -> Self {
         parts.sort_by_key(|(offset, _)| *offset);
         Self { bytes, parts }
     }
 
-    /// The part that has a byte, from that byte on.
+    /// Returns the rest of the part that contains byte `start`, from that byte on.
     fn from(&self, start: u64) -> Result<Bytes> {
         let after = self.parts.partition_point(|(offset, _)| *offset <= start);
         let part = after.checked_sub(1).and_then(|at| self.parts.get(at));

@@ -1,4 +1,4 @@
-//! A state file → rows: only the row groups that hold wanted key groups are decoded.
+//! Reads state files. Decodes only the row groups that have wanted key groups.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -13,13 +13,16 @@ use super::columns::{EXACT, EXPIRES, KEY_GROUP, schema_of};
 use super::rebuild::Output;
 use super::{FileParts, GroupExtent, Layout, RowsError, StateFileSpec, StateRows};
 
-/// Reads the rows of the key groups in `range` from a file of which at least the footer and their row groups are there: one
-/// [`StateRows`] for each key group that has any, ascending. They are said to be of state 0, where they are not timers: only
-/// the caller knows which one it is.
+/// Reads the rows of the key groups in `range`: one [`StateRows`] per key group with rows, in ascending order.
+///
+/// `file` needs to have the footer and the row groups of these key groups.
+/// Rows other than timers are labelled as those of state 0, since only the caller knows which state it is.
 ///
 /// # Errors
-/// [`RowsError::Parquet`], [`RowsError::Column`] where the file is not what `spec` and `groups` say;
-/// [`RowsError::Key`], [`RowsError::Entry`], [`RowsError::Value`] where a cell is not of its type; [`RowsError::Order`].
+/// - [`RowsError::Parquet`] if the file is not readable Parquet.
+/// - [`RowsError::Column`] if a column is not as in `spec`.
+/// - [`RowsError::Order`] if the row groups are not as in `groups`, a row is incomplete, or a key group exceeds 4 GiB.
+/// - [`RowsError::Key`], [`RowsError::Entry`], [`RowsError::Value`] if a cell is not of its type.
 pub fn read_state_file(
     file: impl Into<FileParts>,
     spec: &StateFileSpec<'_>,
@@ -27,7 +30,8 @@ pub fn read_state_file(
     groups: &[GroupExtent],
 ) -> Result<Vec<StateRows>, RowsError> {
     let file = file.into();
-    // `parquet` panics on some damaged pages. A checksum is checked before, but whoever made the file may have made that too.
+    // `parquet` panics on some damaged pages. Checksums are verified before, but the maker of a damaged file may have
+    // made them too.
     match catch_unwind(AssertUnwindSafe(|| read_rows(file, spec, range, groups))) {
         Ok(read) => read,
         Err(_) => Err(ParquetError::General("its pages are damaged".to_owned()).into()),
@@ -79,10 +83,10 @@ fn read_rows(
     Ok(rows.groups)
 }
 
-/// Checks that the file has every column by name, with its type. Columns that are not ours are let be.
+/// Checks that the file has every column with its type. Other columns are ignored.
 fn check_columns(file: &SerializedFileReader<FileParts>, spec: &StateFileSpec<'_>) -> Result<(), RowsError> {
     let found = file.metadata().file_metadata().schema_descr();
-    // It need not have the column for times, but where it has, it is of its type.
+    // The column of times of expiry may be absent, but if present it must have its type.
     let spec = StateFileSpec { expires: true, ..*spec };
     for expected in schema_of(&spec)?.get_fields() {
         let is = found
@@ -105,7 +109,7 @@ fn check_columns(file: &SerializedFileReader<FileParts>, spec: &StateFileSpec<'_
     Ok(())
 }
 
-/// Checks that every column chunk lies in the file: `parquet` panics on negative offsets.
+/// Checks that every column chunk is within the file, since `parquet` panics on negative offsets.
 fn check_places(file: &SerializedFileReader<FileParts>, size: usize) -> Result<(), RowsError> {
     for row_group in file.metadata().row_groups() {
         for column in row_group.columns() {
@@ -128,7 +132,7 @@ fn check_places(file: &SerializedFileReader<FileParts>, size: usize) -> Result<(
     Ok(())
 }
 
-/// The key group of every row of a row group; they must ascend within what `_metadata` says.
+/// Returns the key group of every row of a row group, after checking that they ascend within the bounds of `extent`.
 fn read_key_groups(
     row_group: &dyn RowGroupReader,
     count: usize,

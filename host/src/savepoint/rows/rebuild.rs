@@ -1,4 +1,4 @@
-//! Column chunks of a row group → rows.
+//! Rebuilds rows from the column chunks of a row group.
 
 use parquet::file::reader::RowGroupReader;
 use regraft_model::key_group::{KeyGroup, KeyGroupRange};
@@ -10,15 +10,15 @@ use super::columns::{ColumnPlan, Columns, ENTRY_KEY, EXACT, EXPIRES, KEY, SCHEMA
 use super::{Entries, RowsError, RowsOf, StateFileSpec, StateRows};
 use crate::state::rows::{NEVER, split_timer_entry, timer_entry};
 
-/// Rows as they are put together, by key group.
+/// Rows in progress, by key group.
 pub(super) struct Output<'a> {
     pub(super) spec: &'a StateFileSpec<'a>,
-    /// Rows of other key groups are passed over.
+    /// Wanted key groups; rows of others are skipped.
     pub(super) range: KeyGroupRange,
     pub(super) groups: Vec<StateRows>,
 }
 
-/// One row that was read.
+/// A row that was read.
 struct Row<'a> {
     group: u16,
     key: &'a [u8],
@@ -120,7 +120,7 @@ impl Output<'_> {
         Ok(())
     }
 
-    /// The entry key of the next row.
+    /// Appends the entry key of the next row to `out`.
     fn entry(&self, columns: &Columns, cells: &mut [ReadCells], out: &mut Vec<u8>) -> Result<(), ValueError> {
         let lost = |column: &str| ValueError::Short {
             len: 0,
@@ -215,7 +215,7 @@ impl Output<'_> {
     }
 }
 
-/// A column that need not be there.
+/// Reads a column that may be absent.
 fn optional(row_group: &dyn RowGroupReader, name: &str, count: usize) -> Result<Option<ReadCells>, RowsError> {
     column_index(row_group, name)
         .map(|_| read_column(row_group, name, count))

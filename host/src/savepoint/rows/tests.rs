@@ -1,4 +1,4 @@
-//! Round trips in both layouts, what other readers see, and what is refused.
+//! Round trips in both layouts, files as other readers see them, and refused input.
 
 use bytes::Bytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -34,7 +34,7 @@ fn spec<'a>(layout: Layout, key: &'a Field, value: &'a Type) -> StateFileSpec<'a
     }
 }
 
-/// Rows by key group, as a state backend would give them.
+/// Groups rows by key group, as a state backend returns them.
 fn grouped(rows: &[(Vec<u8>, Vec<u8>)], max_parallelism: u32) -> Vec<StateRows> {
     let mut groups: std::collections::BTreeMap<u16, StateRows> = std::collections::BTreeMap::new();
     for (key, value) in rows {
@@ -105,7 +105,7 @@ fn arb_type() -> impl Strategy<Value = Type> {
             inner.clone().prop_map(|v| Map(Box::new(String), Box::new(v))),
             prop::collection::vec(inner.clone(), 1..4).prop_map(Tuple),
             (prop::collection::vec(inner.clone(), 1..4), any::<bool>()).prop_map(|(types, odd)| {
-                // Names that collide with ours, with each other's case, and with the key.
+                // Names that collide with the file's own columns, with each other except for case, and with the key.
                 let names = if odd {
                     ["_key_group", "K", "_exact", "count"]
                 } else {
@@ -134,7 +134,7 @@ fn arb_type() -> impl Strategy<Value = Type> {
     })
 }
 
-/// Values of a type, NaN of any bits and unordered maps among them.
+/// Generates values of a type, including NaNs with any bits and unordered maps.
 fn arb_value(ty: &Type) -> BoxedStrategy<Value> {
     match ty {
         Type::Unit => Just(Value::Unit).boxed(),
@@ -205,7 +205,7 @@ proptest! {
         }
         let key = field("k", key);
         check(&spec(Layout::Native, &key, &value), &bytes);
-        // A key that JSON does not keep is refused when it is written; every other row comes back.
+        // A key that JSON cannot represent exactly is refused when it is written; every other row comes back.
         let canonical = spec(Layout::Canonical, &key, &value);
         bytes.retain(|(k, v)| {
             let mut writer = StateFileWriter::new(&canonical).expect("schema");

@@ -1,4 +1,4 @@
-//! Rows → a state file. Key groups come in ascending order; rows within one are ordered here.
+//! Writes state files. Key groups must come in ascending order; the rows of each are sorted here.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,31 +17,33 @@ use super::chunks::write_ints;
 use super::columns::{KEY_GROUP, SCHEMA, schema_of};
 use super::{Entries, GroupExtent, Layout, Place, RowsError, StateFileSpec, StateRows, checksum};
 
-/// A row group is closed at the end of the first key group that brings it to this: a restore reads whole row groups, and
-/// should read little beside its own key groups.
+/// Number of rows at which a row group ends with the current key group.
+///
+/// A restore reads whole row groups, and should read little beyond its own key groups.
 const ROW_GROUP_ROWS: usize = 4_096;
-/// Likewise for the bytes of keys and values.
+/// Size of keys, entry keys and values at which a row group ends with the current key group.
 const ROW_GROUP_BYTES: usize = 1 << 20;
-/// It is closed too before key groups whose number is a multiple of this, where it has [`ROW_GROUP_ROWS_MIN`] rows: subtasks
-/// own whole blocks of key groups at the parallelisms that are powers of two.
+/// A row group of at least [`ROW_GROUP_ROWS_MIN`] rows also ends before a key group whose number is a multiple of this.
+///
+/// At parallelisms that are powers of two, subtasks own whole blocks of key groups.
 const KEY_GROUP_BLOCK: u16 = 16;
 /// See [`KEY_GROUP_BLOCK`].
 const ROW_GROUP_ROWS_MIN: usize = 1_024;
-/// One key group larger than this is cut, so that memory stays bounded.
+/// Number of rows at which a row group ends within a key group, so that memory stays bounded.
 const ROW_GROUP_ROWS_MAX: usize = 262_144;
-/// Likewise for the bytes of keys and values.
+/// Size of keys, entry keys and values above which a row group ends within a key group.
 const ROW_GROUP_BYTES_MAX: usize = 256 << 20;
 
 /// A finished state file.
 #[derive(Debug, Clone)]
 pub struct EncodedStateFile {
-    /// The file.
+    /// Content of the file.
     pub bytes: Bytes,
-    /// Where each key group is; empty: there are no rows.
+    /// The row groups with their key groups; empty if there are no rows.
     pub groups: Vec<GroupExtent>,
-    /// All behind the row groups: what has to be read beside those that are wanted.
+    /// The rest of the file after its row groups, which has to be read with any of them.
     pub footer: Place,
-    /// How many rows.
+    /// Number of rows.
     pub entries: u64,
 }
 
@@ -49,13 +51,13 @@ pub struct EncodedStateFile {
 pub struct StateFileWriter {
     file: SerializedFileWriter<Vec<u8>>,
     state: String,
-    /// Only rows of this schema are written; 0: all.
+    /// Schema number of the rows to write; 0 for all.
     only: u16,
     key: Type,
-    /// What the rows have beside the key, as people read it; empty: nothing.
+    /// Name of the part beside key and value in messages.
     entry: String,
     has_entries: bool,
-    /// Whether the keys are positions, and the order is theirs.
+    /// True if the keys are positions, by which the rows are ordered.
     by_position: bool,
     value: Type,
     key_groups: Vec<i32>,
@@ -81,7 +83,7 @@ impl StateFileWriter {
     /// Begins a file.
     ///
     /// # Errors
-    /// [`RowsError::Parquet`].
+    /// Returns [`RowsError::Parquet`] if Parquet refuses the schema.
     pub fn new(spec: &StateFileSpec<'_>) -> Result<Self, RowsError> {
         let file = SerializedFileWriter::new(Vec::new(), schema_of(spec)?, Arc::new(properties(spec)?))?;
         Ok(Self {
@@ -108,12 +110,14 @@ impl StateFileWriter {
         })
     }
 
-    /// Adds the rows of a key group. Canonical: those of another schema are left out.
+    /// Writes the rows of a key group. A canonical file leaves out rows of another schema.
     ///
     /// # Errors
-    /// [`RowsError::Order`] where the group is not after the last one or the columns differ in length;
-    /// [`RowsError::Key`], [`RowsError::Entry`], [`RowsError::Value`], [`RowsError::InexactKey`] where bytes are not of their
-    /// type.
+    /// - [`RowsError::Order`] if the key group is not greater than the previous one, the columns differ in length, a
+    ///   row expires in a file without that column, or a row is too large.
+    /// - [`RowsError::Key`], [`RowsError::Entry`], [`RowsError::Value`] if bytes are not of their type.
+    /// - [`RowsError::InexactKey`] if JSON cannot represent a key exactly.
+    /// - [`RowsError::Parquet`] if Parquet fails.
     pub fn write_group(&mut self, rows: &StateRows) -> Result<(), RowsError> {
         let group = rows.group.0;
         let wrong = |reason: String| RowsError::Order {
@@ -164,7 +168,7 @@ impl StateFileWriter {
         Ok(())
     }
 
-    /// Finds the rows that are to be written, in order of their keys: by the first eight bytes, and then by the rest.
+    /// Selects the rows to write and sorts them by key: first by its first eight bytes, then by the rest.
     fn sort(&mut self, rows: &StateRows) {
         let head = if self.by_position { position } else { head };
         let (keys, only) = (&rows.keys, self.only);
@@ -175,7 +179,7 @@ impl StateFileWriter {
             }
         }
         self.order.sort_unstable_by_key(|(head, _)| *head);
-        // Hardly any rows are alike in those, but for the entries of one key.
+        // Except for the entries of one key, hardly any rows agree in their first eight bytes.
         let rest = |row: u32| (keys.get(row as usize), rows.entry_key(row as usize));
         for alike in self
             .order
@@ -240,7 +244,7 @@ impl StateFileWriter {
         }
     }
 
-    /// Writes the row group that has been filled.
+    /// Writes the row group in progress.
     fn flush(&mut self) -> Result<(), RowsError> {
         let Some(mut extent) = self.pending.take() else {
             return Ok(());
@@ -260,10 +264,10 @@ impl StateFileWriter {
         Ok(())
     }
 
-    /// Ends the file. One without rows is valid too.
+    /// Ends the file, which may have no rows.
     ///
     /// # Errors
-    /// [`RowsError::Parquet`].
+    /// Returns [`RowsError::Parquet`] if Parquet fails.
     pub fn finish(mut self) -> Result<EncodedStateFile, RowsError> {
         self.flush()?;
         let bytes: Bytes = self.file.into_inner()?.into();
@@ -294,18 +298,18 @@ fn checksum_of(bytes: &Bytes, range: Range<u64>) -> String {
 fn properties(spec: &StateFileSpec<'_>) -> Result<WriterProperties, RowsError> {
     let note = |key: &str, value: String| KeyValue::new(format!("regraft.{key}"), value);
     let builder = match spec.layout {
-        // What people query.
+        // Made for queries.
         Layout::Canonical => WriterProperties::builder()
             .set_column_dictionary_enabled(ColumnPath::from(KEY_GROUP), true)
             .set_column_dictionary_enabled(ColumnPath::from(SCHEMA), true)
             .set_statistics_enabled(EnabledStatistics::Chunk),
-        // What is to be written fast, and read whole.
+        // Made to be written fast and read whole.
         Layout::Native => WriterProperties::builder().set_statistics_enabled(EnabledStatistics::None),
     };
     Ok(builder
         .set_created_by(concat!("regraft ", env!("CARGO_PKG_VERSION")).to_owned())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-        // Keys do not repeat and counters hardly do: a dictionary costs more than it saves.
+        // Keys do not repeat and counters hardly do, so a dictionary costs more than it saves.
         .set_dictionary_enabled(false)
         .set_offset_index_disabled(true)
         .set_key_value_metadata(Some(vec![
@@ -317,12 +321,12 @@ fn properties(spec: &StateFileSpec<'_>) -> Result<WriterProperties, RowsError> {
         .build())
 }
 
-/// The position that is a key.
+/// Returns the position that a key encodes.
 fn position(key: &[u8]) -> u64 {
     head(key).swap_bytes()
 }
 
-/// The first eight bytes as a number in their order.
+/// Returns the first eight bytes as a number with the same order.
 fn head(key: &[u8]) -> u64 {
     let mut word = [0u8; 8];
     let len = key.len().min(8);

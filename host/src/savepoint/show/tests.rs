@@ -1,4 +1,4 @@
-//! The text in full.
+//! The full texts.
 
 use super::*;
 use crate::savepoint::test_data;

@@ -1,4 +1,4 @@
-//! A sound savepoint, and one with every kind of damage.
+//! A sound savepoint, and one with damage of every kind.
 
 use super::*;
 use crate::savepoint::show;
@@ -49,7 +49,7 @@ async fn all_damage_is_reported_at_once() {
     assert!(messages[2].contains("modules/") && messages[2].contains("is damaged"));
 }
 
-/// Every flipped bit and every shortening of a state file is told, whatever its decoder would make of it.
+/// Every flipped bit and every truncation of a state file is reported, even if its decoder would accept it.
 #[tokio::test]
 async fn no_damage_of_a_state_file_passes() {
     let savepoint = test_data::savepoint().await;

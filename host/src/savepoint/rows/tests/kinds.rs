@@ -1,10 +1,10 @@
-//! Rows of every kind of state: round trips in both layouts, and what other readers see.
+//! Rows of every kind of state: round trips in both layouts, and files as other readers see them.
 
 use super::*;
 use crate::state::rows::{NEVER, REMOVED, timer_entry};
 use parquet::record::Field as Cell;
 
-/// Kinds of rows, with what they need.
+/// Kinds of rows, with their types.
 #[derive(Debug, Clone)]
 enum Kind {
     Value,
@@ -26,7 +26,7 @@ impl Kind {
     }
 }
 
-/// Key, entry key, value, schema, expiry.
+/// Key, entry key, value, schema, time of expiry.
 type Row = (Vec<u8>, Vec<u8>, Vec<u8>, u16, i64);
 
 fn encoded_key(ty: &Type, value: &Value) -> Vec<u8> {
@@ -85,7 +85,7 @@ fn arb_state() -> impl Strategy<Value = (Kind, Type, Type, Vec<Row>)> {
     })
 }
 
-/// Rows as a backend gives them: by key group, in no order.
+/// Groups rows by key group, in no particular order, as a backend returns them.
 fn by_group(kind: &Kind, rows: &[Row], expires: bool) -> Vec<StateRows> {
     let of = match kind {
         Kind::Timers => RowsOf::Timers,
@@ -143,7 +143,7 @@ fn spec_of<'a>(layout: Layout, kind: &'a Kind, key: &'a Field, value: &'a Type, 
     }
 }
 
-/// Writes and reads; the rows come back in order of key group, key and entry.
+/// Checks that rows that are written and read come back in order of key group, key and entry.
 fn round_trip(spec: &StateFileSpec<'_>, kind: &Kind, rows: &[Row], expires: bool) {
     let groups = by_group(kind, rows, expires);
     let file = write(spec, &groups);
@@ -180,7 +180,7 @@ proptest! {
         let key = field("key", key);
         let canonical = spec_of(Layout::Canonical, &kind, &key, &value, expires);
         let kept: Vec<Row> = rows.iter().filter(|row| {
-            // Keys that JSON does not keep are refused; every other row comes back.
+            // Keys that JSON cannot represent exactly are refused; every other row comes back.
             let mut writer = StateFileWriter::new(&canonical).expect("schema");
             let groups = by_group(&kind, std::slice::from_ref(row), expires);
             !matches!(writer.write_group(&groups[0]), Err(RowsError::InexactKey { .. }))
@@ -188,7 +188,7 @@ proptest! {
         round_trip(&canonical, &kind, &kept, expires);
         for (i, row) in rows.iter_mut().enumerate() {
             if i % 3 == 1 {
-                // Removals, and other schemas, are native.
+                // Only native files have removals and other schemas.
                 (row.2, row.3, row.4) = (vec![], REMOVED, NEVER);
             } else if i % 3 == 2 {
                 row.3 = 7;
@@ -222,7 +222,7 @@ proptest! {
     }
 }
 
-/// Names of a file's columns, and its rows as another reader sees them.
+/// Returns the names of a file's columns, and its rows as another reader sees them.
 fn seen(file: &EncodedStateFile) -> (Vec<String>, Vec<Vec<Cell>>) {
     let reader = SerializedFileReader::new(file.bytes.clone()).expect("Parquet");
     let schema = reader.metadata().file_metadata().schema_descr();
