@@ -1,37 +1,43 @@
-//! Chains of incremental files: which neighbours are merged, and when. Pure.
+//! Chains of incremental files: decides which neighbours are merged, and when. Pure.
 //!
-//! The files of a state and subtask are a chain, oldest first: a full file, or nothing, and then increments, each with what
-//! changed since the one before. Each checkpoint adds one. Merging keeps two things in bounds: how many files a restore reads,
-//! and how many bytes. Files are sorted by size into levels, each [`FAN`] times the one before; when [`FAN`] neighbours are in
-//! one level they become one file of a greater level. So every row is rewritten at most about once a level, which is the
-//! logarithm of state by increment: the tiering of log-structured merge trees, for neighbours only, since their order counts.
+//! The files of one state and subtask are a chain, oldest first: at most one full file, then increments, each with the
+//! changes since its predecessor.
+//! Each checkpoint adds one.
+//! Merging bounds the number of files and the bytes that a restore reads.
+//! Files are sorted by size into levels, each [`FAN`] times the one below, and when [`FAN`] neighbours are in one level
+//! they become one file of a higher level.
+//! Every row is therefore rewritten about once per level at most, and the number of levels is the logarithm of state
+//! size by increment size.
+//! This is the tiering of log-structured merge trees, restricted to neighbours because their order matters.
 
 use std::ops::Range;
 
-/// So many neighbours of a level become one; also the ratio of levels.
+/// Number of neighbours in a level that are merged into one file, and the size ratio of adjacent levels.
 pub const FAN: usize = 4;
 
-/// Files up to this are all of the least level, in bytes: what is smaller costs a store as much.
+/// Size, in bytes, up to which all files are in the lowest level: a smaller file costs the store no less.
 pub const SMALL: u64 = 64 << 10;
 
-/// A chain that is longer than this, since merging has failed or cannot keep up, is begun anew with a full file.
+/// Maximum length of a chain. A longer one, whose merges fail or cannot keep up, starts again with a full file.
 pub const LONGEST: usize = 48;
 
-/// A file of a chain, as far as merging is concerned.
+/// The properties of a file in a chain that matter to merging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
-    /// Whether it holds changes only.
+    /// True if it holds changes only.
     pub increment: bool,
 }
 
-/// Which neighbours to merge into one file; none: the chain is as short as it need be.
+/// Returns the neighbours to merge into one file, or `None` if the chain is short enough.
 ///
-/// A merge that begins with the first file of the chain makes a full one: there is nothing that it could be an increment to.
+/// A merge that includes the first file of the chain makes a full file, since there is nothing left that it could be an
+/// increment to.
 #[must_use]
 pub fn plan_merge(chain: &[Link]) -> Option<Range<usize>> {
-    // Changes that are as many bytes as what they change: then a restore reads at most twice what there is.
+    // Merge all once the changes exceed the full file, so that a restore reads at most about twice the size of the
+    // state.
     let base = chain
         .first()
         .filter(|link| !link.increment)
@@ -40,7 +46,8 @@ pub fn plan_merge(chain: &[Link]) -> Option<Range<usize>> {
     if chain.len() > 1 && changes > base.max(SMALL) {
         return Some(0..chain.len());
     }
-    // From the newest on. A small file before a greater one counts as great: levels never grow towards the newest.
+    // Walk from the newest file to the oldest. A small file before a larger one counts as large, so that levels never
+    // grow towards the newest.
     let (mut end, mut at) = (chain.len(), 0);
     for (i, link) in chain.iter().enumerate().rev() {
         let own = level(link.bytes);
@@ -54,7 +61,7 @@ pub fn plan_merge(chain: &[Link]) -> Option<Range<usize>> {
     (end >= FAN).then_some(0..end)
 }
 
-/// At which level a file of that size is, from 0.
+/// Returns the level of a file of this size, from 0.
 fn level(bytes: u64) -> u32 {
     let mut level = 0;
     let mut most = SMALL;
@@ -65,7 +72,7 @@ fn level(bytes: u64) -> u32 {
     level
 }
 
-/// How many files a chain has at most, when its merges keep up and it holds so many bytes.
+/// Returns the maximum length of a chain of `bytes` bytes whose merges keep up.
 #[must_use]
 pub fn longest(bytes: u64) -> usize {
     (FAN - 1) * (level(bytes) as usize + 1) + 1
@@ -84,13 +91,13 @@ mod tests {
         sizes.iter().enumerate().map(link).collect()
     }
 
-    /// Adds a file and merges until nothing is to be merged; answers the bytes that were written in doing so.
+    /// Adds a file and merges until there is nothing to merge. Returns the number of bytes written by merging.
     fn add(chain: &mut Vec<Link>, bytes: u64, keys: u64) -> u64 {
         chain.push(Link { bytes, increment: true });
         let mut written = 0;
         while let Some(window) = plan_merge(chain) {
             let sum: u64 = chain[window.clone()].iter().map(|link| link.bytes).sum();
-            // Later rows replace earlier ones: never more than all keys.
+            // Later rows replace earlier ones, so a file never has more than all keys.
             let merged = Link {
                 bytes: sum.min(keys),
                 increment: window.start > 0,
@@ -161,7 +168,7 @@ mod tests {
                 let changes: u64 = chain.iter().filter(|link| link.increment).map(|link| link.bytes).sum();
                 prop_assert!(changes <= (all - changes).max(SMALL));
             }
-            // Each byte at most a few times a level, and the full file for as many changed bytes.
+            // Each byte is written at most a few times per level, and the full file once per as many changed bytes.
             let levels = u64::from(level(full + added)) + 1;
             prop_assert!(rewritten <= 4 * levels * added + full, "{rewritten} bytes for {added} in {levels} levels");
         }

@@ -1,4 +1,4 @@
-//! What `_metadata` says of a job beside its state: nodes, what they declare, how they are connected.
+//! The parts of `_metadata` beside the state: nodes, their declarations, and the edges between them.
 
 use regraft_model::describe::{Description, OperatorStateDescription, StateDescription, WIT_VERSION};
 use regraft_model::id::CheckpointId;
@@ -12,10 +12,10 @@ use crate::savepoint::metadata::{
     EntryKind, GraphEdge, GraphNode, Metadata, OperatorEntry, SavedStateKind, SinkEntry, SourceEntry, StateEntry,
 };
 
-/// The name of the entry of an operator's timers.
+/// Name of the entry of an operator's timers.
 pub(super) const TIMERS: &str = "timers";
 
-/// All of `_metadata` but its files.
+/// Builds `_metadata` without the components.
 pub(super) fn metadata(
     id: CheckpointId,
     kind: SnapshotKind,
@@ -50,7 +50,7 @@ pub(super) fn metadata(
     }
 }
 
-/// What is known of a node before its state is.
+/// Builds the entry of a node as it is before any state is added.
 pub(super) fn entry(node: &Node, facts: &JobFacts) -> OperatorEntry {
     let module = facts.modules.get(&node.uid);
     let description = module.map(|module| module.description());
@@ -69,7 +69,7 @@ pub(super) fn entry(node: &Node, facts: &JobFacts) -> OperatorEntry {
     let (source, sink) = match &node.kind {
         NodeKind::Source(source) => (Some(source_entry(identity::of_source(&source.connector))), None),
         NodeKind::Sink(sink) => (None, Some(sink_entry(identity::of_sink(&sink.connector)))),
-        // Its dead letters.
+        // A sink entry for its dead letters.
         NodeKind::Operator(operator) => {
             let letters = operator.dead_letter.as_ref();
             (
@@ -94,7 +94,7 @@ pub(super) fn entry(node: &Node, facts: &JobFacts) -> OperatorEntry {
     }
 }
 
-/// The states, timers and operator states that a component declares, without files.
+/// Builds the entries of the states, timers and operator states that a component declares, without files.
 fn states(description: &Description) -> Vec<StateEntry> {
     let keyed = |state: &StateDescription| {
         let mut entry = state_entry(&state.name, state.kind.into(), &state.schema);
@@ -115,7 +115,7 @@ fn states(description: &Description) -> Vec<StateEntry> {
     states
 }
 
-/// A state without files; of operator state, or without its key yet.
+/// Builds the entry of a state without files and without a key. The caller adds the key of keyed state.
 pub(super) fn state_entry(name: &str, kind: SavedStateKind, schema: &Type) -> StateEntry {
     StateEntry {
         name: name.to_owned(),
@@ -132,7 +132,7 @@ pub(super) fn state_entry(name: &str, kind: SavedStateKind, schema: &Type) -> St
     }
 }
 
-/// What a node is, in the words of `_metadata`.
+/// Returns the kind of a node in the words of `_metadata`.
 #[must_use]
 pub const fn entry_kind(node: &Node) -> EntryKind {
     match node.kind {

@@ -1,4 +1,4 @@
-//! What a snapshot says of its job beside the state, and what comes of storing one.
+//! The facts about a job that a snapshot records beside the state, and the result of storing one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::rows::{Layout, RowsError};
 use crate::storage::StoreError;
 
-/// What a snapshot says of its job beside the state.
+/// The facts about a job that a snapshot records beside the state.
 #[derive(Debug, Clone)]
 pub struct JobFacts {
-    /// The graph it runs.
+    /// The job graph in effect.
     pub graph: Arc<JobGraph>,
     /// The parallel expansion of that graph.
     pub plan: Arc<Plan>,
@@ -24,46 +24,46 @@ pub struct JobFacts {
     pub job_id: JobId,
     /// The attempt.
     pub attempt: AttemptId,
-    /// The version that the snapshot belongs to.
+    /// Version of the job that the snapshot belongs to.
     pub version: JobVersion,
-    /// What it was restored from.
+    /// Jobs that this one descends from, newest first.
     pub lineage: Vec<Ancestor>,
     /// The component of each operator.
     pub modules: Modules,
 }
 
-/// How a snapshot is to be stored.
+/// The form in which a snapshot is stored.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreAs {
-    /// How state files are laid out. Those of checkpoints are native.
+    /// Layout of the state files; native for checkpoints.
     pub layout: Layout,
-    /// Why it was taken.
+    /// Cause of the snapshot.
     pub trigger: Trigger,
-    /// Who may delete it.
+    /// Party that may delete it.
     pub owner: Owner,
-    /// Milliseconds since the Unix epoch, when all state was collected.
+    /// Time at which all state was collected, in milliseconds since the Unix epoch.
     pub completed_ms: i64,
 }
 
 /// A stored snapshot.
 #[derive(Debug)]
 pub struct Stored {
-    /// Size of all files that were written for it.
+    /// Size of all files written for it, in bytes.
     pub bytes: u64,
-    /// Size of all files that it refers to: what it shares with earlier ones too.
+    /// Size of all files that it refers to, including those shared with earlier checkpoints, in bytes.
     pub full_bytes: u64,
     /// Permission to commit the output that it names.
     pub permit: CommitPermit,
     /// The states of each sink's subtasks.
     pub sink_states: BTreeMap<OperatorUid, Vec<serde_json::Value>>,
-    /// What each subtask of each operator, source and sink did.
+    /// Record of each subtask of each operator, source and sink.
     pub subtasks: BTreeMap<OperatorUid, Vec<SubtaskRecord>>,
 }
 
-/// Why a snapshot could not be stored.
+/// A snapshot could not be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreFailure {
-    /// The store said no.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// `_metadata` was not written.
@@ -74,10 +74,10 @@ pub enum StoreFailure {
     Rows {
         /// The operator.
         uid: OperatorUid,
-        /// Why, with the state and the key group.
+        /// The mismatch, with the state and the key group.
         error: RowsError,
     },
-    /// An operator gave state that it has not declared.
+    /// An operator returned state that it does not declare.
     #[error(
         "operator \"{uid}\" gave operator state \"{state}\", which it does not declare; it declares {}. Declare it, or leave it out of `snapshot`.",
         if declared.is_empty() { "none".to_owned() } else { declared.join(", ") }
@@ -85,12 +85,12 @@ pub enum StoreFailure {
     Undeclared {
         /// The operator.
         uid: OperatorUid,
-        /// As given.
+        /// Name of that state.
         state: String,
-        /// What there is.
+        /// Names of the declared operator states.
         declared: Vec<String>,
     },
-    /// The copies of a broadcast state are not equal.
+    /// The copies of a broadcast state differ.
     #[error(
         "operator \"{uid}\": broadcast state \"{state}\" of subtask {subtask} differs from that of subtask {first}. All subtasks must make the same of the records that all of them get."
     )]
@@ -99,12 +99,12 @@ pub enum StoreFailure {
         uid: OperatorUid,
         /// The state.
         state: String,
-        /// The one that differs.
+        /// The subtask with a different copy.
         subtask: u32,
-        /// The one whose copy is stored.
+        /// The subtask that it was compared with.
         first: u32,
     },
-    /// Changes came without what they are changes to.
+    /// An increment came without its base.
     #[error(
         "subtask {subtask} of operator \"{uid}\" gave the changes since checkpoint {base}, which is not kept; this is a bug in Regraft, please report it"
     )]
@@ -113,10 +113,10 @@ pub enum StoreFailure {
         uid: OperatorUid,
         /// Its subtask.
         subtask: u32,
-        /// What they are changes to.
+        /// Base of the increment.
         base: CheckpointId,
     },
-    /// It took longer than it may.
+    /// It exceeded its timeout.
     #[error("it expired while it was being written")]
     Expired,
     /// The encoding thread failed.
@@ -125,7 +125,7 @@ pub enum StoreFailure {
 }
 
 impl StoreFailure {
-    /// The operator whose state is at fault, where the same state cannot be saved however often it is tried.
+    /// Returns the operator at fault if its state cannot be saved, so that trying again will fail too.
     #[must_use]
     pub const fn at_fault(&self) -> Option<&OperatorUid> {
         match self {
@@ -135,7 +135,7 @@ impl StoreFailure {
     }
 }
 
-/// What helps where the operator has written what it does not declare.
+/// Returns the remedy if the operator has written something that it does not declare.
 const fn remedy(error: &RowsError) -> &'static str {
     match error {
         RowsError::Key { .. } | RowsError::Entry { .. } | RowsError::Value { .. } => {

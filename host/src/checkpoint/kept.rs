@@ -1,18 +1,20 @@
-//! The checkpoints of one job on disk: written one after the other, each on top of the last, and removed again.
+//! The checkpoints of one job on disk: written one after the other, each based on the previous one, and removed again.
 //!
 //! ```text
 //! <JobID>/chk-<n>/      one checkpoint: `_metadata`, written last and deleted first, and operator state
-//! <JobID>/shared/       what several of them refer to: keyed state and components
+//! <JobID>/shared/       files that several of them refer to: keyed state and components
 //! ```
 //!
-//! What stays and what is merged is decided in `retain` and `chain`; here it is done. The order is always the same: a file is
-//! claimed, then written, then referred to by a `_metadata`; a checkpoint's `_metadata` is deleted, then the rest of it, then
-//! the files that nobody refers to any more. So whatever a crash leaves is either referred to by a complete checkpoint, or
-//! removed by the next [`CheckpointStore::recover`]. Nothing else in the directory is touched
-//! (`docs/design/0011-incremental-checkpoints.md`).
+//! `retain` and `chain` decide what is kept and what is merged; this module carries it out.
+//! A file is first claimed, then written, then referred to by a `_metadata`.
+//! To delete a checkpoint, first its `_metadata` is deleted, then the rest of it, then the files without any reference.
+//! So a file that a crash leaves behind either belongs to a complete checkpoint, or is removed by the next
+//! [`CheckpointStore::recover`].
+//! Nothing else in the directory is touched (`docs/design/0011-incremental-checkpoints.md`).
 //!
-//! Here is the way of a round. Beside it: `components` in `shared/`, `removing` what nobody needs, `merging` long chains,
-//! `recovering` what is on disk.
+//! This file has the life of a round.
+//! Its submodules keep the books (`book`), write components to `shared/` (`components`), delete (`removing`), merge
+//! long chains (`merging`) and take over a directory (`recovering`).
 
 mod book;
 mod components;
@@ -40,34 +42,36 @@ use crate::savepoint::metadata::{Metadata, MetadataError};
 use crate::savepoint::rows::Layout;
 use crate::storage::{Storage, StoreError, paths};
 
-/// Answers whether the job is still run by whoever asks, as far as the store knows.
+/// A function that returns true if the store still shows the job as run by this host.
 pub type StillOurs = Arc<dyn Fn() -> BoxFuture<'static, Result<bool, StoreError>> + Send + Sync>;
 
-/// The checkpoints of one job. Cheap to clone; all clones are one.
+/// The checkpoints of one job. Cheap to clone; all clones share their state.
 #[derive(Clone)]
 pub struct CheckpointStore(Arc<Inner>);
 
 struct Inner {
     environment: Arc<dyn Environment>,
-    /// The directory of the job.
+    /// Directory of the job.
     job: Storage,
     book: Mutex<Book>,
     /// Asked before anything is deleted.
     still_ours: StillOurs,
-    /// Held by whoever merges.
+    /// Held while merging.
     merging: tokio::sync::Mutex<()>,
-    /// Held by whoever deletes.
+    /// Held while deleting.
     deleting: tokio::sync::Mutex<()>,
-    /// Held by the one who waits for that, and will do it for everybody who comes meanwhile.
+    /// Held by the task that waits for `deleting`, and that will then delete on behalf of all that come meanwhile.
     next_to_delete: tokio::sync::Mutex<()>,
-    /// Held by whoever writes or deletes components: their names are not new each time.
+    /// Held while writing or deleting components, whose names, unlike others, may be used again.
     components: tokio::sync::Mutex<()>,
     ending: AtomicBool,
 }
 
 impl CheckpointStore {
-    /// The checkpoints in the directory of a job (`<checkpoint dir>/<JobID>`), of which none are known yet. `retain` complete
-    /// ones are kept. Nothing is deleted but while the job is `still_ours`.
+    /// Returns the store of the checkpoints in the directory of a job (`<checkpoint dir>/<JobID>`), none of which are
+    /// known yet.
+    ///
+    /// Keeps `retain` complete checkpoints, and deletes only while the job is `still_ours`.
     #[must_use]
     pub fn new(environment: Arc<dyn Environment>, job: Storage, retain: u32, still_ours: StillOurs) -> Self {
         Self(Arc::new(Inner {
@@ -84,7 +88,7 @@ impl CheckpointStore {
     }
 
     fn book(&self) -> std::sync::MutexGuard<'_, Book> {
-        // Every critical section leaves it whole.
+        // Poisoning is ignored: every critical section leaves the book consistent.
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -92,22 +96,24 @@ impl CheckpointStore {
         self.0.job.child(paths::SHARED_DIR)
     }
 
-    /// Where a checkpoint is, or would be.
+    /// Returns the location of a checkpoint, which need not exist.
     ///
     /// # Errors
-    /// [`StoreError::InvalidLocation`].
+    /// [`StoreError::InvalidLocation`], which the name of a checkpoint does not cause.
     pub fn location(&self, id: CheckpointId) -> Result<Storage, StoreError> {
         self.0.job.child(&paths::checkpoint_name(id))
     }
 
-    /// The complete checkpoints that are kept, in order.
+    /// Returns the complete checkpoints that are kept, in order.
     #[must_use]
     pub fn completed(&self) -> Vec<CheckpointId> {
         self.book().ledger.retained().collect()
     }
 
-    /// A round begins. Answers the completed checkpoint that it may be based on, which stays until the round is
-    /// [stored](Self::store) or [given up](Self::give_up). None: all state is to be handed out.
+    /// Begins a round and returns its base, or `None` if it has to be full.
+    ///
+    /// The base is a complete checkpoint, whose shared files stay until the round is [stored](Self::store) and
+    /// [confirmed](Self::confirm), or [given up](Self::give_up).
     pub fn begin(&self, id: CheckpointId, kind: SnapshotKind, facts: &JobFacts) -> Option<CheckpointId> {
         if matches!(kind, SnapshotKind::Savepoint | SnapshotKind::Stop) {
             return None;
@@ -129,10 +135,10 @@ impl CheckpointStore {
         answer
     }
 
-    /// Writes all files of an acknowledged round, `_metadata` last. What it wrote of a round that fails is removed.
+    /// Writes all files of an acknowledged round, `_metadata` last.
     ///
     /// # Errors
-    /// [`StoreFailure`]; the round has been given up.
+    /// Returns [`StoreFailure`]; the round has then been [given up](Self::give_up).
     pub async fn store(&self, round: Acknowledged, facts: &JobFacts, how: StoreAs) -> Result<Stored, StoreFailure> {
         let id = round.id;
         let stored = self.write(round, facts, how).await;
@@ -199,8 +205,10 @@ impl CheckpointStore {
         finished
     }
 
-    /// A round that is being stored is not wanted any more. Whoever stores it is told at its next step, and removes what there
-    /// is of it: a request that is under way is waited for, so that nothing of it turns up later.
+    /// Cancels the storing of a round.
+    ///
+    /// The task that stores it notices this at its next step, and removes what it wrote.
+    /// It waits for a request in progress first, so that no file of the round appears later.
     pub fn expire(&self, id: CheckpointId) {
         self.book().expired.insert(id);
     }
@@ -225,8 +233,10 @@ impl CheckpointStore {
         book.stored.insert(id, Arc::new(metadata));
     }
 
-    /// The output of a stored checkpoint is committed, and the subtasks have been told: it counts, and the next round may be
-    /// based on it. To be followed by [`CheckpointStore::remove_old`] and then [`CheckpointStore::merge_long`].
+    /// Counts a stored checkpoint as complete, so that the next round may be based on it.
+    ///
+    /// To be called when its output is committed and the subtasks have been notified.
+    /// The caller then calls [`CheckpointStore::remove_old`] and [`CheckpointStore::merge_long`].
     pub fn confirm(&self, id: CheckpointId) {
         let mut book = self.book();
         let Some(metadata) = book.stored.remove(&id) else {
@@ -240,8 +250,9 @@ impl CheckpointStore {
         book.forget_merged();
     }
 
-    /// A round will not be completed, or has been in vain: what there is of it goes, at once where it has no `_metadata`, else
-    /// when a newer checkpoint is complete.
+    /// Gives up a round that will not be completed or is no longer of use.
+    ///
+    /// Its files are deleted at once if it certainly has no `_metadata`, otherwise when a newer checkpoint is complete.
     pub async fn give_up(&self, id: CheckpointId) {
         {
             let mut book = self.book();
@@ -253,7 +264,7 @@ impl CheckpointStore {
     }
 }
 
-/// The names of the shared files that a checkpoint refers to.
+/// Returns the names of the shared files that a checkpoint refers to.
 fn shared_names(metadata: &Metadata) -> Names {
     let names = metadata.files().filter_map(|(path, _)| paths::in_shared(path));
     names.map(str::to_owned).collect()

@@ -1,7 +1,8 @@
-//! Neighbours in a chain become one file: read back a few key groups at a time, later rows over earlier ones.
+//! Merges neighbours in a chain into one file: reads them a few key groups at a time, and later rows replace earlier
+//! ones.
 //!
-//! Nothing is decided here but the order of rows, and nothing is deleted. The result is a file that no checkpoint refers to
-//! until the next one does.
+//! This module decides nothing but the order of rows, and deletes nothing.
+//! No checkpoint refers to the result until the next one does.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,10 +18,10 @@ use crate::savepoint::rows::{EncodedStateFile, Layout, RowsError, StateFileSpec,
 use crate::state::rows::REMOVED;
 use crate::storage::{Storage, StoreError, paths};
 
-/// About so many bytes of a file are read at once.
+/// Number of bytes of a file, approximately, that are read at once.
 const READ_BYTES: u64 = 4 << 20;
 
-/// Neighbours that are to be one file.
+/// Neighbours to merge into one file.
 #[derive(Debug, Clone)]
 pub(super) struct Merge {
     pub(super) uid: OperatorUid,
@@ -29,43 +30,43 @@ pub(super) struct Merge {
     pub(super) state: StateEntry,
     /// The neighbours, oldest first.
     pub(super) files: Vec<StateFile>,
-    /// Whether the first of them is the first of the chain: then removals have nothing left to remove.
+    /// True if they include the first file of the chain, so that removals have nothing left to remove.
     pub(super) full: bool,
 }
 
-/// Neighbours that are one file.
+/// The result of a merge.
 #[derive(Debug)]
 pub(super) struct Merged {
-    /// To tell it from others.
+    /// Number of the merge.
     pub(super) number: u64,
     uid: OperatorUid,
     subtask: SubtaskIndex,
     state: String,
     kind: SavedStateKind,
-    /// The paths of the neighbours.
+    /// Paths of the merged neighbours.
     window: Vec<String>,
-    /// The file; none: no row was left.
+    /// The file; `None` if no row was left.
     pub(super) file: Option<StateFile>,
 }
 
 impl Merged {
-    /// Whether it belongs to the chain of that state.
+    /// Returns true if it belongs to the chain of this state and subtask.
     pub(super) fn is_of(&self, uid: &OperatorUid, subtask: SubtaskIndex, state: &StateEntry) -> bool {
         self.uid == *uid && self.subtask == subtask && self.state == state.name && self.kind == state.kind
     }
 
-    /// The name of the file among those that checkpoints share.
+    /// Returns the name of the file in the shared directory.
     pub(super) fn name(&self) -> Option<&str> {
         self.file.as_ref().and_then(|file| paths::in_shared(&file.path))
     }
 
-    /// Where in a chain its neighbours are.
+    /// Returns the index of its neighbours in a chain.
     fn place_in(&self, chain: &[StateFile]) -> Option<usize> {
         let matches = |files: &[StateFile]| files.iter().map(|file| &file.path).eq(&self.window);
         chain.windows(self.window.len()).position(matches)
     }
 
-    /// Whether a checkpoint still has its neighbours.
+    /// Returns true if a checkpoint still has its neighbours.
     pub(super) fn has_place_in(&self, checkpoint: &Metadata) -> bool {
         let entry = checkpoint.operator(self.uid.as_str());
         let of_it = |state: &&StateEntry| state.name == self.state && state.kind == self.kind;
@@ -75,7 +76,7 @@ impl Merged {
         })
     }
 
-    /// Puts the file in the place of its neighbours, where the chain has them.
+    /// Replaces the neighbours in a chain by the file, if the chain has them.
     pub(super) fn replace_in(&self, chain: &mut Vec<StateFile>) {
         if let Some(at) = self.place_in(chain) {
             chain.splice(at..at + self.window.len(), self.file.clone());
@@ -83,7 +84,7 @@ impl Merged {
     }
 }
 
-/// Why neighbours could not be merged.
+/// Neighbours could not be merged.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MergeError {
     #[error(transparent)]
@@ -99,11 +100,16 @@ pub(super) enum MergeError {
 }
 
 impl Merge {
-    /// Reads the neighbours and writes the file; `path` is how `_metadata` will name it, `name` its name in `savepoint`'s
-    /// shared directory. `savepoint` is a checkpoint that refers to the neighbours. Stops early where `ending` says so.
+    /// Reads the neighbours and writes the merged file.
+    ///
+    /// `path` is the file's path in `_metadata`, and `put` the shared directory with the file's name in it.
+    /// `savepoint` is a checkpoint that refers to the neighbours.
     ///
     /// # Errors
-    /// [`MergeError`].
+    /// - [`MergeError::Ending`] if `ending` returns true, which it asks before each step.
+    /// - [`MergeError::Read`], [`MergeError::Write`] if a file cannot be read or written.
+    /// - [`MergeError::Rows`] if rows cannot be encoded.
+    /// - [`MergeError::Panicked`] if decoding or encoding panicked.
     pub(super) async fn run(
         self,
         environment: &dyn Environment,
@@ -121,7 +127,7 @@ impl Merge {
             entries: self.state.entries_of_key(),
             value: &self.state.schema,
             schema: 1,
-            // Which of the files have such rows is known when they have been read.
+            // It is not known before reading which of the files have times of expiry.
             expires: true,
         };
         let mut writer = StateFileWriter::new(&spec)?;
@@ -133,7 +139,7 @@ impl Merge {
             for source in &mut sources {
                 source.fill(environment, savepoint, &self.state).await?;
             }
-            // What is before this group has been read of every file.
+            // All files have been read up to these key groups.
             let Some(groups) = ready(&mut sources) else { break };
             let full = self.full;
             writer = run_computing(environment, move || write_groups(writer, groups, full)).await??;
@@ -174,12 +180,12 @@ impl Merge {
     }
 }
 
-/// A file that is read from its beginning to its end.
+/// A file that is read from beginning to end.
 struct Source<'a> {
     file: &'a StateFile,
-    /// The next row group.
+    /// Index of the next row group to read.
     next: usize,
-    /// What has been read and not been merged.
+    /// Rows that have been read but not merged.
     rows: VecDeque<StateRows>,
 }
 
@@ -192,7 +198,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Reads on, where nothing is left of what was read.
+    /// Reads the next row groups, if no rows are left.
     async fn fill(
         &mut self,
         environment: &dyn Environment,
@@ -205,7 +211,7 @@ impl<'a> Source<'a> {
         };
         let (mut bytes, mut last) = (0, first.last_group);
         for extent in left {
-            // A key group may be cut: all of it is read at once.
+            // A key group may span row groups; all of them are read at once.
             if bytes >= READ_BYTES && extent.first_group > last {
                 break;
             }
@@ -225,14 +231,15 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The rows of the next key groups, each with those of the files in their order: of all key groups that have been read of
-/// every file. None: there are no more.
+/// Takes the rows of all key groups that every file has been read up to. Returns `None` if there are no more.
+///
+/// The result has an item per key group, with the rows of each file in the order of the files.
 fn ready(sources: &mut [Source<'_>]) -> Option<Vec<Vec<StateRows>>> {
     let last_read = |source: &Source<'_>| match source.rows.back() {
         Some(rows) if source.next < source.file.groups.len() => Some(rows.group),
         _ => None,
     };
-    // Each source has something, or has been read to its end.
+    // Each source has rows left, or has been read to its end.
     let until = sources.iter().filter_map(last_read).min().unwrap_or(KeyGroup(u16::MAX));
     let mut groups: Vec<Vec<StateRows>> = vec![];
     loop {
@@ -263,15 +270,16 @@ fn write_groups(
     Ok(writer)
 }
 
-/// Merges the rows that several files have of one key group, oldest first. Of each key the last row counts; where `full`,
-/// one that removes is left out. None: there were no rows.
+/// Merges the rows of one key group from several files, oldest first. Returns `None` if there are no files.
+///
+/// The last row of each key counts. If `full` is true, removals are left out.
 fn merge_rows(files: &[StateRows], full: bool) -> Option<StateRows> {
     let first = files.first()?;
     let mut order: Vec<(&[u8], &[u8], usize, usize)> = vec![];
     for (file, rows) in files.iter().enumerate() {
         order.extend((0..rows.len()).map(|row| (rows.keys.get(row), rows.entry_key(row).unwrap_or(&[]), file, row)));
     }
-    // Those of each file are in order: stable sorting finds that out, and merges.
+    // The rows of each file are sorted already: a stable sort detects the runs and merges them.
     order.sort();
     let mut merged = StateRows::new(first.group, first.of);
     let has_entries = files.iter().any(|rows| !rows.entry_keys.is_empty());

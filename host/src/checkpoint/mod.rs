@@ -1,10 +1,10 @@
 //! Checkpoint rounds: from trigger to `_metadata` to commit.
 //!
-//! - [`round`]: the pure state machine.
-//! - [`retain`]: which checkpoints and files stay.
-//! - [`chain`]: which incremental files are merged.
-//! - [`facts`]: what a snapshot says of its job, and what comes of storing one.
-//! - [`store`]: what every subtask saved becomes files, and at last `_metadata`.
+//! - [`round`]: the pure state machine of a round.
+//! - [`retain`]: decides which checkpoints and files are kept.
+//! - [`chain`]: decides which incremental files are merged.
+//! - [`facts`]: the facts about a job in a snapshot, and the result of storing one.
+//! - [`store`]: writes the state of all subtasks as files, and `_metadata` last.
 //! - [`kept`]: the checkpoints of one job, and the files they share.
 
 pub mod round;

@@ -1,8 +1,9 @@
-//! Which checkpoints and shared files of a job stay, and which may be deleted. Pure: what was done is told, what is to be done
-//! is asked.
+//! Decides which checkpoints and shared files of a job are kept, and which may be deleted.
 //!
-//! A shared file stays as long as a retained checkpoint refers to it or somebody claims it: a round that is based on it, a
-//! merge that reads or has written it. What nobody refers to is deleted, and nothing that was not told is.
+//! Pure: the caller reports what was done and asks what to do.
+//! A shared file is kept as long as a retained checkpoint refers to it, or it is claimed: by a round that is based on
+//! it, or by a merge that reads or has written it.
+//! A file without a reference or claim is deleted, but only if it was reported before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +12,12 @@ use regraft_model::id::CheckpointId;
 /// Names of shared files.
 pub type Names = BTreeSet<String>;
 
-/// Who needs files that no retained checkpoint refers to, or might soon not refer to any more.
+/// The owner of a claim on files that no retained checkpoint refers to, or might soon not refer to any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Claim {
     /// A round from its trigger until it is complete or given up.
     Round(CheckpointId),
-    /// The merge of that number, until its result is in a complete checkpoint or dropped.
+    /// The merge with this number, until its result is in a complete checkpoint or dropped.
     Merge(u64),
     /// The components that the job runs.
     Modules,
@@ -27,16 +28,16 @@ pub enum Claim {
 pub struct Ledger {
     retain: usize,
     completed: BTreeMap<CheckpointId, Names>,
-    /// Those that are to go, or have gone only in part.
+    /// Checkpoints that are to be deleted, or of which only a part has been.
     retired: BTreeSet<CheckpointId>,
-    /// Those of them that could not be deleted when it was tried.
+    /// Those of them whose deletion has failed.
     not_gone: BTreeSet<CheckpointId>,
     claims: BTreeMap<Claim, Names>,
-    /// Every shared file that may be there.
+    /// Every shared file that may exist.
     files: Names,
 }
 
-/// What is to be deleted: `_metadata` of the checkpoints first, then the rest of them, then the files.
+/// The checkpoints and files to delete: first `_metadata` of the checkpoints, then the rest of them, then the files.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Retired {
     /// Whole checkpoints.
@@ -46,7 +47,7 @@ pub struct Retired {
 }
 
 impl Ledger {
-    /// Nothing is there. `retain`: how many completed checkpoints stay, at least one.
+    /// Returns an empty ledger that retains `retain` completed checkpoints, but at least one.
     #[must_use]
     pub fn new(retain: u32) -> Self {
         Self {
@@ -59,42 +60,43 @@ impl Ledger {
         }
     }
 
-    /// A shared file was found, or is about to be written: from now on it may be there.
+    /// Records that a shared file was found or is about to be written.
     pub fn may_exist(&mut self, file: &str) {
         self.files.insert(file.to_owned());
     }
 
-    /// Somebody needs these files beside those claimed before.
+    /// Adds files to those of a claim.
     pub fn claim(&mut self, claim: Claim, files: impl IntoIterator<Item = String>) {
         self.claims.entry(claim).or_default().extend(files);
     }
 
-    /// Nobody needs them for that any more. Answers whether somebody did.
+    /// Releases a claim. Returns true if it existed.
     pub fn release(&mut self, claim: Claim) -> bool {
         self.claims.remove(&claim).is_some()
     }
 
-    /// A checkpoint is complete, and refers to these files.
+    /// Records that a checkpoint is complete and refers to these files.
     pub fn completed(&mut self, id: CheckpointId, files: Names) {
         self.files.extend(files.iter().cloned());
-        // One that could not be deleted, and that somebody has gone on from since.
+        // It may have been retired, failed to be deleted, and become the one that the job goes on from.
         self.gone(id);
         self.completed.insert(id, files);
     }
 
-    /// A checkpoint is not to be believed, or only a part of it is there: it goes.
+    /// Retires a checkpoint that is invalid or incomplete.
     pub fn discard(&mut self, id: CheckpointId) {
         self.completed.remove(&id);
         self.retired.insert(id);
     }
 
-    /// The numbers of the completed checkpoints that stay, in order.
+    /// Returns the completed checkpoints that are kept, in order.
     pub fn retained(&self) -> impl DoubleEndedIterator<Item = CheckpointId> {
         self.completed.keys().copied()
     }
 
-    /// Retires all but the newest checkpoints, and says what is to be deleted. What was not said to be [`gone`](Self::gone) is
-    /// said again.
+    /// Retires all but the newest checkpoints, and returns what to delete.
+    ///
+    /// Anything that was not reported as [`gone`](Self::gone) is returned again.
     pub fn retire(&mut self) -> Retired {
         while self.completed.len() > self.retain
             && let Some((oldest, _)) = self.completed.pop_first()
@@ -113,32 +115,32 @@ impl Ledger {
         self.completed.values().chain(self.claims.values()).flatten()
     }
 
-    /// Whether a retained checkpoint refers to a file, or somebody claims it.
+    /// Returns true if a retained checkpoint or a claim needs the file.
     #[must_use]
     pub fn is_needed(&self, file: &str) -> bool {
         self.needed().any(|needed| needed == file)
     }
 
-    /// A checkpoint has been deleted as a whole.
+    /// Records that a checkpoint was deleted entirely.
     pub fn gone(&mut self, id: CheckpointId) {
         self.retired.remove(&id);
         self.not_gone.remove(&id);
     }
 
-    /// A checkpoint could not be deleted, or not yet.
+    /// Records that a checkpoint could not be deleted, or not yet.
     pub fn not_gone(&mut self, id: CheckpointId) {
         if self.retired.contains(&id) {
             self.not_gone.insert(id);
         }
     }
 
-    /// How many checkpoints are to go, and nobody has tried to delete.
+    /// Returns the number of checkpoints that are to be deleted and whose deletion has not failed.
     #[must_use]
     pub fn to_be_removed(&self) -> usize {
         self.completed.len().saturating_sub(self.retain) + self.retired.len() - self.not_gone.len()
     }
 
-    /// A shared file has been deleted.
+    /// Records that a shared file was deleted.
     pub fn file_gone(&mut self, file: &str) {
         self.files.remove(file);
     }
@@ -170,7 +172,7 @@ mod tests {
         ledger.completed(CheckpointId(4), names(&[3]));
         let retired = ledger.retire();
         assert_eq!((ids(&retired), &*retired.files), (vec![2], &["f1".to_owned()][..]));
-        // A delete that failed is asked for again.
+        // A failed delete is requested again.
         assert_eq!(ledger.to_be_removed(), 1);
         ledger.not_gone(CheckpointId(2));
         assert_eq!((ledger.retire(), ledger.to_be_removed()), (retired, 0));
@@ -223,7 +225,7 @@ mod tests {
         Complete(Vec<u8>),
         Claim(u8, Vec<u8>),
         Release(u8),
-        /// Deletes so many of the things that are to be deleted, then stops: a crash, or a store that fails.
+        /// Deletes this many of the things to delete, then stops as in a crash or when the store fails.
         Delete(usize),
     }
 
@@ -239,7 +241,8 @@ mod tests {
     }
 
     proptest! {
-        /// What a retained checkpoint or a claim needs is never deleted; when all deletes go well, nothing else is left.
+        /// Files needed by a retained checkpoint or a claim are never deleted; if all deletes succeed, no other files
+        /// are left.
         #[test]
         fn needed_files_stay_and_the_others_go(retain in 1u32..4, steps in steps()) {
             let mut ledger = Ledger::new(retain);
@@ -250,7 +253,7 @@ mod tests {
             for step in steps.into_iter().chain([Step::Delete(usize::MAX)]) {
                 match step {
                     Step::Complete(files) => {
-                        // Of what is gone nobody knows the name any more.
+                        // Names of deleted files are never used again.
                         let files = names(&files);
                         disk.extend(files.iter().cloned());
                         ledger.completed(CheckpointId(next), files.clone());

@@ -1,4 +1,4 @@
-//! What every subtask saved becomes files, and at last `_metadata`.
+//! Writes the state of all subtasks as files, and `_metadata` last.
 
 use std::collections::BTreeMap;
 
@@ -21,10 +21,10 @@ use crate::savepoint::publish::{module_file, publish, write_file};
 use crate::state::rows::RowsOf;
 use crate::storage::{Storage, paths};
 
-/// Writes all files of an acknowledged round to a directory of its own, and `_metadata` last: a savepoint.
+/// Stores an acknowledged round as a savepoint: all files go to its own directory, `_metadata` last.
 ///
 /// # Errors
-/// [`StoreFailure`]; then there is no `_metadata`, or nobody knows, and the caller removes what is there.
+/// Returns [`StoreFailure`]. There is then no `_metadata`, or that is unknown, and the caller has to remove the files.
 pub async fn store(
     environment: &dyn Environment,
     round: Acknowledged,
@@ -71,14 +71,14 @@ pub(super) async fn finish(
     Ok((stored, metadata))
 }
 
-/// Each component once, in order of its digest.
+/// Iterates over the components, each once, in order of their digests.
 pub(super) fn distinct(facts: &JobFacts) -> impl Iterator<Item = &dyn OperatorModule> {
     let modules = facts.modules.values();
     let distinct: BTreeMap<String, _> = modules.map(|module| (module.digest().to_string(), &**module)).collect();
     distinct.into_values()
 }
 
-/// Writes the state of a round and puts everything else together, but for the components.
+/// Writes the state of a round and builds `_metadata`, except for the components.
 pub(super) async fn collect(
     target: &Target<'_>,
     round: Acknowledged,
@@ -131,17 +131,17 @@ pub(super) async fn collect(
     Ok(Collected { metadata, stored })
 }
 
-/// What is put together from the parts of all subtasks.
+/// A snapshot in progress, built of the parts of all subtasks.
 struct Snapshot<'a> {
     facts: &'a JobFacts,
     entries: BTreeMap<OperatorUid, OperatorEntry>,
     stored: Stored,
-    /// Bytes of state by uid and subtask.
+    /// Size of the state by uid and subtask.
     written: BTreeMap<(OperatorUid, SubtaskId), Written>,
 }
 
 impl Snapshot<'_> {
-    /// Keyed state and operator state of one subtask.
+    /// Writes the keyed state and operator state of a subtask.
     async fn state(&mut self, target: &Target<'_>, part: &mut SubtaskSnapshot) -> Result<(), StoreFailure> {
         let keyed = std::mem::take(&mut part.keyed)
             .into_iter()
@@ -168,7 +168,7 @@ impl Snapshot<'_> {
         Ok(())
     }
 
-    /// Source positions and sink handles of one subtask.
+    /// Adds the source positions and sink handles of a subtask.
     fn ends(&mut self, part: &mut SubtaskSnapshot) {
         if let Some((uid, splits)) = part.source.take()
             && let Some(source) = self.entries.get_mut(&uid).and_then(|entry| entry.source.as_mut())
@@ -189,7 +189,7 @@ impl Snapshot<'_> {
         }
     }
 
-    /// Watermarks, and how it went: of each node of the subtask's chain.
+    /// Adds the watermarks and the record of each node in the subtask's chain.
     fn rest(&mut self, part: &SubtaskSnapshot, uids: &[OperatorUid]) {
         for (uid, watermark) in &part.watermarks {
             let Some(entry) = self.entries.get_mut(uid) else {
@@ -199,7 +199,7 @@ impl Snapshot<'_> {
             if part.finished.contains(uid) {
                 entry.finished_subtasks.push(part.subtask.index);
             }
-            // Where one subtask has not finished, the operator has not.
+            // An operator has finished when all of its subtasks have.
             entry.finished = entry.finished_subtasks.len() == entry.parallelism as usize;
             if entry.finished {
                 entry.finished_subtasks.clear();
@@ -225,7 +225,7 @@ impl Snapshot<'_> {
     }
 }
 
-/// The first subtask that gave a broadcast state, and its items in order.
+/// The first subtask with a copy of a broadcast state, and the items of the copy in order.
 type Copy<'a> = (u32, Vec<&'a [u8]>);
 
 /// Checks that all copies of each broadcast state have the same items, in any order.
@@ -265,7 +265,7 @@ fn same_broadcasts(facts: &JobFacts, parts: &[SubtaskSnapshot]) -> Result<(), St
     Ok(())
 }
 
-/// The states of a sink's subtasks as one; null when none has any.
+/// Combines the states of a sink's subtasks; null if none has a state.
 #[must_use]
 pub fn add_up(states: &[serde_json::Value]) -> serde_json::Value {
     if states.iter().all(serde_json::Value::is_null) {
@@ -278,7 +278,7 @@ pub fn add_up(states: &[serde_json::Value]) -> serde_json::Value {
     blackhole::state(records, checksum)
 }
 
-/// How a checkpoint lists a component.
+/// Returns the entry of a component in the `_metadata` of a checkpoint.
 pub(super) fn shared_module(module: &dyn OperatorModule) -> ModuleFile {
     let sha256 = module.digest().to_string();
     module_file(paths::shared_module(&sha256), &sha256, module.bytes())

@@ -1,4 +1,4 @@
-//! The state of one round becomes state files: full ones, or increments behind those that an earlier checkpoint has.
+//! Writes the state of one round as state files: full ones, or increments that follow those of an earlier checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,27 +21,27 @@ use crate::state::rows::split_timer_entry;
 use crate::storage::paths::StateFileName;
 use crate::storage::{Storage, paths};
 
-/// Where items of operator state are: in key group 0, whatever their subtask owns.
+/// Key groups of operator state: its items are in key group 0, no matter which range their subtask owns.
 const ITEMS: KeyGroupRange = KeyGroupRange { first: 0, last: 0 };
 
-/// Where the state of a round goes, and what it can build on.
+/// The destination of a round's state, and the files that it can build on.
 pub(super) struct Target<'a> {
     pub(super) environment: &'a dyn Environment,
-    /// The directory of the snapshot.
+    /// Directory of the snapshot.
     pub(super) own: &'a Storage,
     pub(super) layout: Layout,
-    /// A checkpoint's: where keyed state goes.
+    /// Destination of keyed state, for a checkpoint.
     pub(super) shared: Option<Shared<'a>>,
 }
 
 /// The files that a checkpoint shares with others of its job.
 pub(super) struct Shared<'a> {
     pub(super) storage: &'a Storage,
-    /// What increments are changes to.
+    /// Base of increments.
     pub(super) base: Option<&'a Metadata>,
-    /// Neighbours in chains that have been merged.
+    /// Merged neighbours of chains.
     pub(super) merged: &'a [Arc<Merged>],
-    /// Is told the name of each file before it is written, and may refuse.
+    /// Called with the name of each file before it is written; may refuse.
     pub(super) writes: &'a (dyn Fn(&str) -> Result<(), StoreFailure> + Send + Sync),
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Part<'a> {
     pub(super) range: KeyGroupRange,
 }
 
-/// What was written for a subtask, and what it refers to in all; in bytes.
+/// Size of the files written for a subtask, and of all files that it refers to, in bytes.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Written {
     pub(super) new: u64,
@@ -67,7 +67,7 @@ impl Written {
 }
 
 impl Target<'_> {
-    /// Writes the keyed states and timers of one subtask: one file for each that has rows.
+    /// Writes the keyed states and timers of a subtask, as one file for each that has rows.
     pub(super) async fn keyed(
         &self,
         part: &Part<'_>,
@@ -140,7 +140,7 @@ impl Target<'_> {
         Ok(written)
     }
 
-    /// The files of this subtask in the checkpoint that the rows are changes to, with neighbours that have been merged.
+    /// Returns the files of this subtask in the base of the rows, with neighbours replaced by their merged files.
     fn chain(&self, part: &Part<'_>, state: &StateEntry, base: &OperatorEntry) -> Vec<StateFile> {
         let same = |saved: &&StateEntry| saved.name == state.name && saved.kind == state.kind;
         let files = base.states.iter().filter(same).flat_map(|saved| &saved.files);
@@ -153,7 +153,7 @@ impl Target<'_> {
         chain
     }
 
-    /// Encoding computes, so it runs beside the I/O threads.
+    /// Encodes rows off the I/O threads, since that computes.
     async fn encode(
         &self,
         part: &Part<'_>,
@@ -206,8 +206,8 @@ impl Target<'_> {
         Ok(file)
     }
 
-    /// Writes the operator state of one subtask: one file for each state that has items; of a broadcast state, only the
-    /// first subtask's.
+    /// Writes the operator state of a subtask, as one file for each state that has items. Of a broadcast state only the
+    /// first subtask's copy is written.
     pub(super) async fn operator(
         &self,
         part: &Part<'_>,
@@ -249,8 +249,9 @@ impl Target<'_> {
     }
 }
 
-/// Timers that the component does not declare any more are saved all the same. To be called before the first subtask is
-/// written, where one of them has such timers.
+/// Adds an entry for timers that the component no longer declares, so that they are saved too.
+///
+/// Must be called before the first subtask is written, if any of them has such timers.
 pub(super) fn keep_undeclared_timers(entry: &mut OperatorEntry) {
     if entry.states.iter().any(|state| state.kind == SavedStateKind::Timers) {
         return;
@@ -270,7 +271,7 @@ pub(super) fn keep_undeclared_timers(entry: &mut OperatorEntry) {
     entry.states.push(timers);
 }
 
-/// Adds the names of timers that the rows have, and those that the files before them have.
+/// Adds the names of the timers in the rows and in the files before them.
 fn note_timers(state: &mut StateEntry, rows: &[StateRows], chain: &[StateFile], base: Option<&OperatorEntry>) {
     if !chain.is_empty() {
         let before = base.iter().flat_map(|base| &base.states);
@@ -291,14 +292,15 @@ fn note_timers(state: &mut StateEntry, rows: &[StateRows], chain: &[StateFile], 
     state.timers.dedup();
 }
 
-/// The keyed states whose values have a time to live.
+/// Returns the names of the keyed states whose values have a time to live.
 fn expiring(entry: &OperatorEntry) -> BTreeSet<String> {
     let declared = entry.description.iter().flat_map(|description| &description.states);
     let expiring = declared.filter(|state| state.ttl_ms.is_some());
     expiring.map(|state| state.name.clone()).collect()
 }
 
-/// `expires`: whether the state has a time to live. Rows from before it had none, or since, may be among the others.
+/// Encodes rows. `expires` is true if the state has a time to live; rows written while it was different may be among
+/// them.
 fn encode(
     rows: &[StateRows],
     (of, expires): (RowsOf, bool),
@@ -322,8 +324,9 @@ fn encode(
     writer.finish()
 }
 
-/// Whether the changes since a checkpoint can be stored behind its files: the same operators with the same states, and no
-/// chain that has grown too long.
+/// Returns true if the changes since a checkpoint can be stored as increments to its files.
+///
+/// The operators must have the same states, and no chain may have grown too long.
 pub(super) fn can_be_base(base: &Metadata, operators: &[OperatorEntry], max_parallelism: u32) -> bool {
     let same_state = |old: &StateEntry, new: &StateEntry| {
         let (digest, key) = (old.digest == new.digest, old.key_digest == new.key_digest);
@@ -349,7 +352,7 @@ pub(super) fn can_be_base(base: &Metadata, operators: &[OperatorEntry], max_para
     base.max_parallelism == max_parallelism && operators.iter().all(goes_on)
 }
 
-/// Whether files can be added behind those of a state.
+/// Returns true if increments can follow the files of a state.
 fn can_grow(state: &StateEntry) -> bool {
     let mut files: BTreeMap<SubtaskIndex, usize> = BTreeMap::new();
     for file in &state.files {

@@ -1,4 +1,4 @@
-//! What is known of a job's checkpoints on disk.
+//! The known facts about a job's checkpoints on disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,31 +9,33 @@ use super::super::merge::Merged;
 use super::super::retain::{Claim, Ledger};
 use crate::savepoint::metadata::Metadata;
 
-/// What is known of the disk.
+/// Checkpoints, rounds and merges by their stage, with the ledger of shared files.
 pub(super) struct Book {
     pub(super) ledger: Ledger,
-    /// What each completed checkpoint says, as long as it is retained.
+    /// `_metadata` of the completed checkpoints that are retained.
     pub(super) completed: BTreeMap<CheckpointId, Arc<Metadata>>,
-    /// The newest one that the state of the running job has in its past.
+    /// The newest checkpoint from which the state of the running job descends.
     pub(super) newest: Option<CheckpointId>,
-    /// Those that are stored and not confirmed yet.
+    /// Checkpoints that are stored but not confirmed.
     pub(super) stored: BTreeMap<CheckpointId, Arc<Metadata>>,
-    /// Rounds from their trigger until they are stored or given up, with what they are based on.
+    /// Rounds that are triggered but neither stored nor given up, with their bases.
     pub(super) rounds: BTreeMap<CheckpointId, Option<Arc<Metadata>>>,
-    /// Rounds that are being stored and are not wanted any more.
+    /// Rounds being stored that have been cancelled.
     pub(super) expired: BTreeSet<CheckpointId>,
-    /// Rounds whose `_metadata` is there, or may be, and that are not confirmed. Whoever comes after a crash may go on from
-    /// one, so it is not deleted before a newer checkpoint is there to go on from.
+    /// Unconfirmed rounds whose `_metadata` exists or may exist.
+    ///
+    /// After a crash a job may go on from one of them, so it is not deleted before there is a newer checkpoint to go on
+    /// from.
     pub(super) unsure: BTreeSet<CheckpointId>,
-    /// Merged neighbours that are not in a checkpoint yet, by number.
+    /// Merged files that no checkpoint refers to yet, by number.
     pub(super) merged: BTreeMap<u64, Arc<Merged>>,
     pub(super) next_merge: u64,
-    /// Components that are there.
+    /// Digests of the components in `shared/`.
     pub(super) modules: BTreeSet<String>,
 }
 
 impl Book {
-    /// Nothing is there. `retain` complete checkpoints are kept.
+    /// Returns the book of an empty directory, in which `retain` complete checkpoints will be kept.
     pub(super) fn new(retain: u32) -> Self {
         Self {
             ledger: Ledger::new(retain),
@@ -49,7 +51,7 @@ impl Book {
         }
     }
 
-    /// A checkpoint is to go.
+    /// Marks a checkpoint for deletion.
     pub(super) fn forget(&mut self, id: CheckpointId) {
         self.completed.remove(&id);
         self.stored.remove(&id);
@@ -57,7 +59,7 @@ impl Book {
         self.newest = self.newest.filter(|newest| *newest != id);
     }
 
-    /// A checkpoint has been deleted. Answers whether it had claims.
+    /// Records that a checkpoint was deleted. Returns true if it had claims.
     pub(super) fn gone(&mut self, id: CheckpointId) -> bool {
         self.unsure.remove(&id);
         self.ledger.gone(id);
@@ -68,7 +70,7 @@ impl Book {
         self.newest.and_then(|newest| self.completed.get(&newest))
     }
 
-    /// Drops merged files that are in the newest checkpoint by now, and those whose neighbours no chain has any more.
+    /// Drops merged files that the newest checkpoint refers to, and those whose inputs are no longer in its chains.
     pub(super) fn forget_merged(&mut self) {
         let newest = self.newest().cloned();
         let is_of_use = |merged: &Merged| newest.as_ref().is_some_and(|newest| merged.has_place_in(newest));

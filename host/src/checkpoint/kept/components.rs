@@ -1,4 +1,4 @@
-//! The components in `shared/`: written once, kept as long as the job runs them or a checkpoint refers to them.
+//! The components in `shared/`: written once, and kept as long as the job runs them or a checkpoint refers to them.
 
 use super::super::retain::Claim;
 use super::CheckpointStore;
@@ -8,10 +8,10 @@ use crate::storage::retry::retried;
 use crate::storage::{Storage, StoreError, paths};
 
 impl CheckpointStore {
-    /// Writes components that are not there yet, and keeps them from now on. Answers the size of what was written.
+    /// Writes the components that are not there yet, and claims all of them. Returns the number of bytes written.
     ///
     /// # Errors
-    /// As the store says.
+    /// Returns the store's error.
     pub async fn keep_modules<'a>(
         &self,
         modules: impl Iterator<Item = &'a dyn OperatorModule> + Send,
@@ -38,8 +38,8 @@ impl CheckpointStore {
         Ok(written)
     }
 
-    /// The job runs these components (by digest) and no others from now on: others stay only as long as checkpoints refer to
-    /// them.
+    /// Records the digests of the only components that the job runs; others are kept only as long as checkpoints refer
+    /// to them.
     pub fn only_modules(&self, digests: impl IntoIterator<Item = String>) {
         let mut book = self.book();
         book.ledger.release(Claim::Modules);
@@ -47,7 +47,7 @@ impl CheckpointStore {
         book.ledger.claim(Claim::Modules, names);
     }
 
-    /// Deletes a component, unless somebody has come to need it again since.
+    /// Deletes a component, unless it is needed again.
     pub(super) async fn delete_component(&self, shared: &Storage, name: &str, sha256: &str) -> Result<(), StoreError> {
         let _guard = self.0.components.lock().await;
         {

@@ -1,4 +1,4 @@
-//! Merging neighbours in chains of increments that have become long, beside the job.
+//! Merges neighbours in long chains of increments, concurrently with the job.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use crate::savepoint::metadata::{Metadata, SavedStateKind, StateEntry, StateFile
 use crate::storage::paths::{self, StateFileName};
 
 impl CheckpointStore {
-    /// Merges neighbours in chains that have become long. Returns when there is nothing more to do, or
-    /// [`CheckpointStore::end`] is called.
+    /// Merges neighbours in long chains until there is nothing left to merge, or [`CheckpointStore::end`] is called.
+    ///
+    /// Returns at once if another task is merging.
     pub async fn merge_long(&self) {
         let Ok(_guard) = self.0.merging.try_lock() else {
             return;
@@ -29,7 +30,9 @@ impl CheckpointStore {
         }
     }
 
-    /// Merging stops, until the next [`CheckpointStore::recover`]; to be waited for is whoever [merges](Self::merge_long).
+    /// Stops merging until the next [`CheckpointStore::recover`].
+    ///
+    /// Does not wait: [`CheckpointStore::merge_long`] returns when the merge in progress has noticed.
     pub fn end(&self) {
         self.0.ending.store(true, Ordering::Relaxed);
     }
@@ -38,7 +41,7 @@ impl CheckpointStore {
         self.0.ending.load(Ordering::Relaxed)
     }
 
-    /// The next neighbours to be merged, of the newest checkpoint.
+    /// Returns the next merge among the chains of the newest checkpoint.
     fn next_merge(&self) -> Option<Merge> {
         let book = self.book();
         let newest = book.newest()?;
@@ -47,7 +50,7 @@ impl CheckpointStore {
                 for subtask in state.files.iter().map(|file| file.subtask).collect::<BTreeSet<_>>() {
                     let chain = state.files.iter().filter(|file| file.subtask == subtask);
                     let mut chain: Vec<StateFile> = chain.cloned().collect();
-                    // Those that the next checkpoint will have merged.
+                    // Neighbours that the next checkpoint will have merged.
                     for merged in book
                         .merged
                         .values()
@@ -79,7 +82,7 @@ impl CheckpointStore {
         None
     }
 
-    /// Whether some of the files are merged ones that no checkpoint has yet: those wait for it.
+    /// Returns true if one of the files was merged and is in no checkpoint yet. It is merged further only after that.
     fn is_merging_result(&self, book: &Book, files: &[StateFile]) -> bool {
         let results = || book.merged.values().filter_map(|merged| merged.file.as_ref());
         files
@@ -87,7 +90,7 @@ impl CheckpointStore {
             .any(|file| results().any(|result| result.path == file.path))
     }
 
-    /// Merges neighbours; true where that went well.
+    /// Merges neighbours. Returns true on success.
     async fn merge(&self, merge: Merge) -> bool {
         let name = match merge.state.kind {
             SavedStateKind::Timers => StateFileName::Timers,
@@ -120,7 +123,7 @@ impl CheckpointStore {
         let mut book = self.book();
         match merged {
             Ok(merged) => {
-                // The neighbours are not needed for it any more.
+                // The inputs are no longer needed for it.
                 book.ledger.release(Claim::Merge(number));
                 book.ledger.claim(Claim::Merge(number), [name.to_owned()]);
                 book.merged.insert(number, Arc::new(merged));

@@ -1,4 +1,4 @@
-//! Taking over what is on disk, and leaving it when the job has ended.
+//! Takes over the checkpoints on disk, and leaves them when the job has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,23 +12,25 @@ use crate::savepoint::metadata::{Metadata, MetadataError};
 use crate::storage::retry::retried;
 use crate::storage::{StoreError, paths};
 
-/// What [`CheckpointStore::recover`] found.
+/// The checkpoints that [`CheckpointStore::recover`] found.
 #[derive(Debug, Default)]
 pub struct Found {
     /// Complete checkpoints that are kept, in order.
     pub kept: Vec<CheckpointId>,
-    /// Checkpoints that cannot be read. They are left alone.
+    /// Checkpoints that cannot be read. They are not touched.
     pub damaged: Vec<CheckpointId>,
 }
 
 impl CheckpointStore {
-    /// Takes over what is on disk, after a crash or for another attempt. `restored`: the checkpoint that the job goes on from.
-    /// Those behind it are of no use to anybody and go, and so do incomplete ones and the shared files that no other refers
-    /// to; rounds under way in this process are let be, and so are those in `damaged`. `modules`: digests of components that
-    /// must stay.
+    /// Takes over the checkpoints on disk, after a crash or for another attempt.
+    ///
+    /// `restored` is the checkpoint that the job goes on from, and `modules` are digests of components that must stay.
+    /// Deletes checkpoints newer than `restored` (all if it is `None`), incomplete ones, and the shared files without
+    /// any other reference.
+    /// Leaves rounds in progress in this process and the checkpoints in `damaged` alone.
     ///
     /// # Errors
-    /// As the store says; nothing has been deleted then.
+    /// Returns the store's error; nothing has been deleted then.
     pub async fn recover(
         &self,
         restored: Option<CheckpointId>,
@@ -62,7 +64,7 @@ impl CheckpointStore {
         let names = retried(environment, || shared.list("")).await?;
         let names: Names = names.into_iter().map(|object| object.name).collect();
         let newest = complete.iter().map(|(id, _)| *id).max();
-        // A power loss may bring back what had been deleted of an old one.
+        // A power loss may bring back parts of an old checkpoint that had been deleted.
         let whole = |metadata: &Metadata| shared_names(metadata).is_subset(&names);
         let (kept, broken): (Vec<_>, Vec<_>) = complete
             .into_iter()
@@ -70,7 +72,7 @@ impl CheckpointStore {
         useless.extend(broken.into_iter().map(|(id, _)| id));
         {
             let mut book = self.book();
-            // What a damaged checkpoint refers to is not known.
+            // The references of a damaged checkpoint are unknown, so no file may be deleted.
             for name in names
                 .iter()
                 .filter(|name| found.damaged.is_empty() && paths::is_shared_name(name))
@@ -105,11 +107,12 @@ impl CheckpointStore {
         Ok(found)
     }
 
-    /// The job has ended and its checkpoints stay: what no checkpoint refers to goes, merged files too.
+    /// Leaves the checkpoints of a job that has ended, and deletes all files without a reference, including merged
+    /// ones.
     pub async fn leave(&self) {
         self.end();
         let _guard = self.0.merging.lock().await;
-        // Those whose output nobody has committed any more are complete too, and can be started from.
+        // Checkpoints whose output was never committed are complete too, and a job can start from them.
         let stored: Vec<CheckpointId> = self.book().stored.keys().copied().collect();
         stored.into_iter().for_each(|id| self.confirm(id));
         {

@@ -1,4 +1,4 @@
-//! Deleting what nobody needs any more: one at a time, and only while the job is still ours.
+//! Deletes checkpoints and files that are no longer needed: one at a time, and only while the job is still ours.
 
 use regraft_model::id::CheckpointId;
 
@@ -7,8 +7,9 @@ use crate::storage::retry::retried;
 use crate::storage::{Storage, StoreError, paths};
 
 impl CheckpointStore {
-    /// Retires what is older than the newest complete checkpoints, and deletes what nobody refers to. Returns at once where
-    /// somebody waits to do so already.
+    /// Retires all but the newest complete checkpoints, and deletes files without a reference.
+    ///
+    /// Returns at once if another task is already waiting to do so.
     pub async fn remove_old(&self) {
         let Ok(next) = self.0.next_to_delete.try_lock() else {
             return;
@@ -18,14 +19,17 @@ impl CheckpointStore {
         while self.delete_once(false).await {}
     }
 
-    /// How many checkpoints are to be removed, and nobody has tried to yet. As in Flink's `CheckpointsCleaner`, whoever takes
-    /// checkpoints faster than they can be removed has to wait.
+    /// Returns the number of checkpoints that are to be deleted and whose deletion has not been tried yet.
+    ///
+    /// As with Flink's `CheckpointsCleaner`, a job that takes checkpoints faster than they can be deleted has to wait.
     #[must_use]
     pub fn to_be_removed(&self) -> usize {
         self.book().ledger.to_be_removed()
     }
 
-    /// Whether deleting is ours to do. A host that was cut off, and is alive, must leave alone what another goes on from.
+    /// Returns true if this host may delete.
+    ///
+    /// A host that was cut off but is still alive must not delete files that another host goes on from.
     async fn may_delete(&self) -> bool {
         match (self.0.still_ours)().await {
             Ok(true) => true,
@@ -43,16 +47,19 @@ impl CheckpointStore {
         }
     }
 
-    /// Deletes what is retired or given up. `all`: also rounds that may be complete and have no newer one behind them.
+    /// Deletes retired and given-up checkpoints, and files without a reference.
+    ///
+    /// If `all` is true, that includes rounds that may be complete and have no newer checkpoint after them.
     pub(super) async fn delete_unneeded(&self, all: bool) {
         let _guard = self.0.deleting.lock().await;
-        // With an unsure round its claims go, so there may be more to delete.
+        // An unsure round releases its claims when it is deleted, after which there may be more to delete.
         while self.delete_once(all).await {}
     }
 
-    /// Answers whether claims have been released.
+    /// Deletes what is due. Returns true if claims were released.
     async fn delete_once(&self, all: bool) -> bool {
-        // What may go is decided before it is asked whose job it is: who takes it over later goes on from something newer.
+        // Choose what to delete before asking who owns the job: a host that takes it over later goes on from something
+        // newer.
         let (checkpoints, files) = {
             let mut book = self.book();
             let retired = book.ledger.retire();
@@ -83,7 +90,7 @@ impl CheckpointStore {
                 }
             }
         }
-        // A `_metadata` that is still there may refer to any of them.
+        // A `_metadata` that could not be deleted may refer to any of the files.
         let Some(shared) = self.shared().ok().filter(|_| whole) else {
             return false;
         };
@@ -105,13 +112,13 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// Removes what is ours of a checkpoint's directory: `_metadata` first.
+    /// Deletes a checkpoint's directory as far as it is ours, `_metadata` first.
     async fn remove_checkpoint(&self, id: CheckpointId) -> Result<(), StoreError> {
         let storage = self.location(id)?;
         let environment = &*self.0.environment;
         retried(environment, || storage.delete_durably(paths::METADATA)).await?;
         retried(environment, || storage.delete_prefix(paths::OPERATORS)).await?;
-        // Those of format version 1.
+        // Checkpoints of format version 1 have components of their own.
         retried(environment, || storage.delete_prefix(paths::MODULES)).await?;
         storage.delete_half_written().await?;
         storage.remove_if_empty().await

@@ -1,5 +1,7 @@
-//! Checkpoints of a job whose state is a plain map: what is written, what is merged, what is left after a crash at every
-//! request to the store, and that each one restores to the map as it was.
+//! Checkpoints of a job whose state is a plain map.
+//!
+//! The tests check which files are written and merged, what is left after a crash at every request to the store, and
+//! that each checkpoint restores the map as it was.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,12 +34,12 @@ impl Disk {
         Storage::with_store(self.0.clone(), BASE).expect("location")
     }
 
-    /// A store of the checkpoints as a host has it that begins now.
+    /// Opens a store of the checkpoints, as a host does that has just started.
     fn open(&self, gate: Arc<Gate>, retain: u32) -> CheckpointStore {
         self.open_while(gate, retain, &Arc::new(AtomicBool::new(true)))
     }
 
-    /// As [`Disk::open`], as long as no other host has taken the job over.
+    /// Like [`Disk::open`], for a host that may lose the job to another one.
     fn open_while(&self, gate: Arc<Gate>, retain: u32, ours: &Arc<AtomicBool>) -> CheckpointStore {
         let storage = Storage::with_store(gate, BASE).expect("location");
         let ours = ours.clone();
@@ -53,7 +55,7 @@ impl Disk {
         all.into_iter().map(|object| object.name).collect()
     }
 
-    /// Bytes of all objects.
+    /// Returns the size of all objects in bytes.
     async fn bytes(&self) -> u64 {
         self.storage()
             .list("")
@@ -70,7 +72,7 @@ impl Disk {
     }
 }
 
-/// A round that is stored and committed, and what is done behind it. The bytes that were written for it.
+/// Takes a checkpoint: stores it, commits it and does the work that follows.
 async fn checkpoint(job: &mut Job, kept: &CheckpointStore) -> Result<Stored, StoreFailure> {
     let id = job.next_id();
     let base = kept.begin(id, SnapshotKind::Checkpoint, &job.facts);
@@ -82,7 +84,7 @@ async fn checkpoint(job: &mut Job, kept: &CheckpointStore) -> Result<Stored, Sto
     Ok(stored)
 }
 
-/// Changes every `step`th of so many keys, from `first` on.
+/// Changes every `step`th of `keys` keys, from `first` on.
 fn change(job: &mut Job, keys: u64, first: u64, step: usize) {
     for key in (first..keys).step_by(step) {
         *job.state.entry((0, key)).or_insert(key) += 1_000_000;
@@ -106,7 +108,7 @@ async fn a_checkpoint_holds_what_has_changed_and_restores_to_all_there_is() {
     job.state.retain(|(state, key), _| *state != 0 || *key % 50 != 3);
     job.state.remove(&(1, 5));
     let second = checkpoint(&mut job, &kept).await.expect("stored");
-    // Nothing at all has changed.
+    // Nothing has changed.
     let third = checkpoint(&mut job, &kept).await.expect("stored");
     assert_eq!(kept.completed(), [CheckpointId(2), CheckpointId(3)]);
     assert!(
@@ -127,7 +129,7 @@ async fn a_checkpoint_holds_what_has_changed_and_restores_to_all_there_is() {
             );
         }
     }
-    // The component is there once, in the shared directory; it is not written again.
+    // The component is in the shared directory once, and not written again.
     let modules: Vec<_> = disk
         .names()
         .await
@@ -137,7 +139,7 @@ async fn a_checkpoint_holds_what_has_changed_and_restores_to_all_there_is() {
     assert!(modules.len() == 1 && modules[0].starts_with("shared/"), "{modules:?}");
 }
 
-/// The measure: of a million keys, one percent changes between two checkpoints.
+/// Of a million keys, one percent changes between two checkpoints.
 #[tokio::test]
 async fn one_percent_of_a_million_keys_is_less_than_three_percent_of_the_bytes() {
     const KEYS: u64 = 1_000_000;
@@ -177,7 +179,7 @@ async fn after_a_hundred_checkpoints_the_chain_is_short() {
     assert!(most.1 < 5 * full / 2, "{} bytes of {full}", most.1);
     let saved = disk.checkpoint(CheckpointId(101)).await;
     assert_eq!(job.restored(&saved, 1).await, job.state);
-    // Beside what the newest refers to there is only what waits to be taken up by the next one.
+    // Besides the files of the newest checkpoint there are only those that wait for the next one.
     let waiting: BTreeSet<String> = kept
         .book()
         .merged
@@ -198,7 +200,7 @@ async fn after_a_hundred_checkpoints_the_chain_is_short() {
 async fn a_failed_round_is_no_base_and_leaves_nothing() {
     let (disk, mut job) = (Disk::new(), Job::new(2, &["sum"]));
     let requests = {
-        // So many requests does the first checkpoint take.
+        // Number of requests for the first checkpoint.
         let (disk, mut job) = (Disk::new(), Job::new(2, &["sum"]));
         let gate = Gate::new(disk.0.clone(), None);
         change(&mut job, 500, 0, 1);
@@ -222,11 +224,11 @@ async fn a_failed_round_is_no_base_and_leaves_nothing() {
                 _ => ("500 Internal Server Error (tried 5 times)", "store:///ckpt/"),
             };
             assert!(text.contains(said) && text.contains(path), "{at}: {text}");
-            // What the job runs may be there: it needs it again.
+            // The components of the job may be there, since it needs them again.
             let needless = |names: Vec<String>| names.into_iter().filter(|name| !name.ends_with(".wasm")).count();
             assert_eq!(kept.begin(id.next(), SnapshotKind::Checkpoint, &job.facts), None);
             if text.contains("/_metadata") && fate == Fate::Fail(5) {
-                // It may be there, as far as anybody knows: it goes when there is a newer one.
+                // It may be there as far as the host can tell, so it is deleted when there is a newer one.
                 unsure += 1;
                 assert!(needless(disk.names().await) > 0, "{at}");
                 kept.give_up(id.next()).await;
@@ -257,7 +259,7 @@ async fn a_host_that_is_cut_off_deletes_nothing_that_another_goes_on_from() {
         change(&mut job, 400, round, 9);
         checkpoint(&mut job, &kept).await.expect("stored");
     }
-    // Another host goes on from the third, and the first one knows nothing of it.
+    // Another host goes on from the third checkpoint, and this one does not know it.
     let third = disk.checkpoint(CheckpointId(3)).await;
     let state = job.marks[&CheckpointId(3)].clone();
     ours.store(false, Ordering::Relaxed);
@@ -268,7 +270,7 @@ async fn a_host_that_is_cut_off_deletes_nothing_that_another_goes_on_from() {
     kept.give_up(CheckpointId(99)).await;
     kept.leave().await;
     assert_eq!(job.restored(&third, 2).await, state, "all of its files are there");
-    // Whoever runs the job removes what the other has left.
+    // The host that runs the job removes what the other one has left.
     let kept = disk.open(Gate::new(disk.0.clone(), None), 1);
     let found = kept.recover(Some(CheckpointId(3)), [], &[]).await.expect("recovered");
     assert_eq!(found.kept, [CheckpointId(3)]);
@@ -276,7 +278,7 @@ async fn a_host_that_is_cut_off_deletes_nothing_that_another_goes_on_from() {
     assert_eq!(job.restored(&third, 3).await, state);
 }
 
-/// Several checkpoints, with merges and what is retired, up to a crash; the newest that is known to be complete.
+/// Takes several checkpoints, with merges and deletions, until a crash. Returns the newest one known to be complete.
 async fn run_until_crash(disk: &Disk, gate: &Arc<Gate>, job: &mut Job, retain: u32) -> Option<CheckpointId> {
     let kept = disk.open(gate.clone(), retain);
     let newest = std::sync::Mutex::new(None);
@@ -370,7 +372,7 @@ async fn a_recovered_job_goes_on_with_its_chain() {
         kept.begin(CheckpointId(9), SnapshotKind::Checkpoint, &job.facts),
         Some(CheckpointId(2))
     );
-    // A job with other states begins anew; a round of it may not claim to be an increment.
+    // A job with other states starts again with a full checkpoint, and its rounds must not claim to be increments.
     job.declare(&["sum", "more"], b"other");
     assert_eq!(kept.begin(CheckpointId(10), SnapshotKind::Checkpoint, &job.facts), None);
     job.declare(&["sum"], b"count");
@@ -394,7 +396,7 @@ async fn a_recovered_job_goes_on_with_its_chain() {
     );
     let saved = disk.checkpoint(CheckpointId(4)).await;
     assert_eq!(job.restored(&saved, 2).await, job.state);
-    // Another attempt goes on from nothing: nothing that is there counts.
+    // Another attempt starts from nothing, so nothing on disk counts.
     let kept = disk.open(Gate::new(disk.0.clone(), None), 1);
     let found = kept.recover(None, ["ab".to_owned()], &[]).await.expect("recovered");
     assert!(
@@ -423,13 +425,13 @@ async fn rounds_overlap_and_keep_what_they_build_on() {
             (CheckpointId(3), Some(CheckpointId(1)))
         ]
     );
-    // The second is given up, while the third still builds on the first.
+    // The second checkpoint is given up, while the third is still based on the first.
     kept.give_up(CheckpointId(2)).await;
     kept.remove_old().await;
     kept.merge_long().await;
     let round = job.round(CheckpointId(3), SnapshotKind::Checkpoint, Some(CheckpointId(1)));
     kept.store(round, &job.facts, job.how()).await.expect("stored");
-    // Stored, but not committed: a crash would find both, and the next round builds on the first.
+    // Both are stored but not committed: a crash would find them, and the next round is based on the first.
     kept.remove_old().await;
     kept.merge_long().await;
     assert_eq!(kept.completed(), [CheckpointId(1)]);

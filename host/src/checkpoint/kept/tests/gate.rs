@@ -1,5 +1,5 @@
-//! An object store in memory that stops working at a given request: the host dies there, before or after it is done, or the
-//! store fails from there on.
+//! An in-memory object store that stops at a given request: the host dies before or after it, or the store fails from
+//! there on.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,26 +15,26 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// What happens at the request.
+/// The event at the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It is never done, and nobody hears of it.
+    /// The host dies before the request takes effect.
     DieBefore,
-    /// It is done, and nobody hears of it.
+    /// The request takes effect, but the host dies before the answer.
     DieAfter,
-    /// It fails, and so does each one after it for a while.
+    /// The request and a number of following ones fail.
     Fail(usize),
-    /// It fails as a full disk does, and so does each one after it for a while.
+    /// The request and a number of following ones fail as on a full disk.
     Full(usize),
 }
 
-/// The store.
+/// An object store in memory, with a fate at one of its requests.
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) objects: Arc<InMemory>,
-    /// Requests so far.
+    /// Number of requests so far.
     pub(super) requests: AtomicUsize,
-    /// At which request what happens.
+    /// Number of the request, and its fate.
     pub(super) fate: Option<(usize, Fate)>,
 }
 
@@ -60,7 +60,7 @@ impl Gate {
         })
     }
 
-    /// Whether anything has gone wrong.
+    /// Returns true if the fate has come.
     pub(super) fn has_struck(&self) -> bool {
         self.fate
             .is_some_and(|(at, _)| self.requests.load(Ordering::Relaxed) > at)

@@ -1,4 +1,4 @@
-//! A job of two operators whose state is a map, and what a restore of one of its checkpoints must give.
+//! A job of two operators whose state is a map, and the result expected from restoring one of its checkpoints.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -29,7 +29,7 @@ use crate::savepoint::restore::{NewJob, NewNode, Part, RestoreOptions, plan_rest
 use crate::savepoint::rows::Layout;
 use crate::state::rows::{REMOVED, RowsOf, StateRows};
 
-/// Runs everything at once; names are numbers in order.
+/// An environment that runs all work at once, and whose random bits are consecutive numbers.
 #[derive(Default)]
 pub(super) struct Plain(Mutex<u128>);
 
@@ -114,7 +114,7 @@ pub(super) fn uid(text: &str) -> OperatorUid {
 /// Entries by state and key.
 pub(super) type State = BTreeMap<(u16, u64), u64>;
 
-/// The job: its state now, and as it was at each round.
+/// A job with its present state, and its state at each round.
 pub(super) struct Job {
     pub(super) facts: JobFacts,
     pub(super) state: State,
@@ -146,7 +146,7 @@ impl Job {
         }
     }
 
-    /// The same job with other modules.
+    /// Replaces the modules of the job.
     pub(super) fn declare(&mut self, states: &[&str], component: &'static [u8]) {
         let module: Arc<dyn OperatorModule> = Arc::new(Module(description(states), component));
         self.facts.modules = Modules::from([(uid("count"), module)]);
@@ -172,7 +172,7 @@ impl Job {
         }
     }
 
-    /// What the subtasks of a round hand over: all there is, or what changed since its base.
+    /// Returns the snapshots of a round's subtasks: all state, or the changes since its base.
     pub(super) fn round(&self, id: CheckpointId, kind: SnapshotKind, base: Option<CheckpointId>) -> Acknowledged {
         let parallelism = self.parallelism();
         let part = |chain: u32, index: u32| {
@@ -233,7 +233,7 @@ impl Job {
             let rows = rows.or_insert_with(|| StateRows::new(KeyGroup(group.0), RowsOf::State(state)));
             rows.keys.push(&key);
             match value {
-                // As bincode has small and great numbers.
+                // As bincode encodes small and large numbers.
                 Some(value) => rows.values.push(&[[253].as_slice(), &value.to_le_bytes()].concat()),
                 None => rows.values.push(&[]),
             }
@@ -242,7 +242,7 @@ impl Job {
         groups.into_values().collect()
     }
 
-    /// What a job of so many subtasks gets from a checkpoint, and how many bytes of state files the checkpoint has.
+    /// Restores a checkpoint at the given parallelism and returns the state.
     pub(super) async fn restored(&self, checkpoint: &Savepoint, parallelism: u32) -> State {
         let metadata = &checkpoint.metadata;
         let node = |node: &crate::savepoint::metadata::GraphNode| NewNode {
