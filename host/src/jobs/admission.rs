@@ -1,4 +1,5 @@
-//! Whether the components of a job fit it and each other, before anything runs. All problems are told at once.
+//! Admission: checks that the components of a job fit it and each other, before anything runs. Reports all problems at
+//! once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,36 +13,37 @@ use crate::graph::job_graph::{
     Input, JobGraph, LineKey, Node, NodeKind, Partitioning, SinkConnector, SourceConnector, TextFormat,
 };
 
-/// What each operator's component declares.
+/// The declarations of each operator's component.
 pub type Descriptions = BTreeMap<OperatorUid, Arc<Description>>;
 
-/// Why a job is not deployed: usage, since job file or module must change.
+/// A job is not deployed because the job file or a module must change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", problems.join("\n"))]
 pub struct Refused {
-    /// Each: what, on which uid; expected; found; remedy.
+    /// All problems. Each says what failed, on which uid, what was expected and found, and the remedy.
     pub problems: Vec<String>,
-    /// The node that all of them are about, where it is one.
+    /// The node at fault, if all problems are about a single one.
     pub uid: Option<OperatorUid>,
 }
 
-/// What an edge carries.
+/// The shape of the records of an edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeShape {
-    /// The number of the output port.
+    /// Number of the output port.
     pub port: u32,
-    /// The key that records have; none: they have no key.
+    /// Key of the records, if it is declared.
     pub key: Option<Field>,
-    /// Whether it is known what the key is.
+    /// False if the records have no key. If true without a declared key, a port passes on the unknown keys of its
+    /// input.
     pub keyed: bool,
-    /// The value.
+    /// Type of the values.
     pub value: PortValue,
 }
 
-/// The shape of the records of an edge.
+/// Returns the shape of the records of an edge.
 ///
 /// # Errors
-/// A text where there is no such port.
+/// Returns a message if the upstream node has no such port, no output at all, or no component.
 pub fn edge_shape(graph: &JobGraph, descriptions: &Descriptions, input: &Input) -> Result<EdgeShape, String> {
     let from = &graph.nodes[input.from];
     match &from.kind {
@@ -126,7 +128,7 @@ fn operator_shape(from: &Node, descriptions: &Descriptions, input: &Input) -> Re
             })?,
     };
     let port = &description.outputs[at];
-    // A port without a declared key hands on the keys of its input, whatever they are.
+    // A port without a declared key passes on the keys of its input, whose type is unknown here.
     Ok(EdgeShape {
         port: at as u32,
         key: port.key.clone(),
@@ -138,7 +140,7 @@ fn operator_shape(from: &Node, descriptions: &Descriptions, input: &Input) -> Re
 /// Checks a whole job.
 ///
 /// # Errors
-/// [`Refused`] with every problem.
+/// Returns [`Refused`] with every problem.
 pub fn check(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), Refused> {
     let mut problems = vec![];
     let mut blamed = vec![];
@@ -170,7 +172,7 @@ pub fn check(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), Refuse
     Err(Refused { problems, uid })
 }
 
-/// What a component declares that contradicts itself.
+/// Reports contradictions in a component's declarations.
 fn declared(uid: &OperatorUid, description: &Description, problems: &mut Vec<String>) {
     let mut refuse = |what: String| problems.push(format!("operator \"{uid}\": its module declares {what}"));
     for state in &description.states {
@@ -221,7 +223,7 @@ fn declared(uid: &OperatorUid, description: &Description, problems: &mut Vec<Str
     }
 }
 
-/// A module that tells its inputs apart needs all of them.
+/// Reports a wrong number of inputs, for a module that distinguishes its inputs.
 fn input_count(node: &Node, description: &Description, problems: &mut Vec<String>) {
     let (expected, found) = (description.inputs.len(), node.inputs.len());
     if expected > 1 && expected != found {
@@ -272,7 +274,7 @@ fn edge(
         return;
     };
     let Some(port) = description.input(at) else {
-        // It takes anything, or `input_count` has told.
+        // It accepts any input, or `input_count` has reported it.
         return;
     };
     if !reads(&port.value, &shape.value) {
@@ -291,7 +293,7 @@ fn edge(
     }
 }
 
-/// Whether an operator that reads `input` can be given `output`. Bytes take anything, as it is encoded.
+/// Returns true if an operator that reads `input` accepts `output`. Bytes accept anything, as it is encoded.
 fn reads(input: &PortValue, output: &PortValue) -> bool {
     match (input, output) {
         (PortValue::Bytes, _) | (PortValue::Text, PortValue::Text) => true,

@@ -1,16 +1,16 @@
-//! What guests log and measure goes to the job's log, with uid and subtask.
+//! Forwards the log lines and metrics of guests to the job's log, with uid and subtask.
 
 use regraft_guest_runtime::events::{GuestEvents, LogLevel};
 use regraft_model::id::OperatorUid;
 
-/// Puts uid and subtask to what one instance tells.
+/// The log of one instance, which prefixes every line with uid and subtask.
 #[derive(Debug)]
 pub struct GuestLog {
     place: String,
 }
 
 impl GuestLog {
-    /// For one subtask's instance.
+    /// Returns the log of a subtask's instance.
     #[must_use]
     pub fn new(uid: &OperatorUid, subtask: u32) -> Self {
         Self {

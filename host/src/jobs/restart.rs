@@ -1,35 +1,36 @@
-//! Whether a failed job is restarted, and after what wait. Pure: facts in, a decision out; the strategies are Flink's.
+//! Decides if a failed job is restarted, and after what wait. Pure; the strategies are Flink's.
 //!
-//! As in Flink's `ExponentialDelayRestartBackoffTimeStrategy`, failures that come while a restart is waited for belong to
-//! the one that is waited for. Here the caller sees to that: it asks once for each restart.
+//! As in Flink's `ExponentialDelayRestartBackoffTimeStrategy`, failures during the wait for a restart belong to that
+//! restart.
+//! The caller ensures this by asking once per restart.
 
 use std::time::Duration;
 
 use crate::graph::job_graph::RestartStrategy;
 
-/// What follows a failure.
+/// The reaction to a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// A restart, after this wait.
+    /// Restart the job after this wait.
     Restart(Duration),
-    /// The end of the job.
+    /// Fail the job.
     GiveUp,
 }
 
-/// The failures of a job, and the strategy that answers them.
+/// The restarts of a job so far, with the strategy that decides on the next one.
 #[derive(Debug)]
 pub struct Restarts {
     strategy: RestartStrategy,
-    /// Restarts since the beginning, or since the wait was reset.
+    /// Number of restarts since the beginning or since the wait was reset.
     count: u32,
-    /// The wait before jitter of the last restart; none: there was none since the wait was reset.
+    /// Wait before the last restart, without jitter; `None` if there was no restart since the wait was reset.
     backoff: Option<Duration>,
-    /// When the last restart was due, monotonic nanoseconds.
+    /// Time at which the last restart was due, in monotonic nanoseconds.
     restarted_ns: u64,
 }
 
 impl Restarts {
-    /// For a job that has not failed yet.
+    /// Returns the restarts of a job that has not failed yet.
     #[must_use]
     pub const fn new(strategy: RestartStrategy) -> Self {
         Self {
@@ -40,13 +41,13 @@ impl Restarts {
         }
     }
 
-    /// How many restarts there were, since the wait was last reset.
+    /// Returns the number of restarts since the wait was last reset.
     #[must_use]
     pub const fn count(&self) -> u32 {
         self.count
     }
 
-    /// The job has failed. `now_ns` is monotonic; `random` are random bits, for jitter.
+    /// Decides on a failure of the job. `now_ns` is monotonic, and `random` are random bits for the jitter.
     pub fn failed(&mut self, now_ns: u64, random: u64) -> Decision {
         match self.strategy {
             RestartStrategy::None => Decision::GiveUp,
@@ -76,7 +77,7 @@ impl Restarts {
                     Some(last) => grown(last, backoff_multiplier, max_backoff).max(initial_backoff),
                 };
                 self.backoff = Some(backoff);
-                // From -1 to 1, both of them possible.
+                // From -1 to 1, inclusive.
                 let share = random as f64 / u64::MAX as f64 * 2.0 - 1.0;
                 let jitter = backoff.mul_f64(jitter_factor.clamp(0.0, 1.0)).as_secs_f64() * share;
                 let wait = Duration::try_from_secs_f64(backoff.as_secs_f64() + jitter).unwrap_or(initial_backoff);
@@ -114,7 +115,7 @@ mod tests {
         }
     }
 
-    /// Fails at these seconds; gives the waits in milliseconds, -1 where it gives up.
+    /// Returns the waits in milliseconds after failures at these seconds; -1 if the job is given up.
     fn waits(strategy: RestartStrategy, at_seconds: &[u64]) -> Vec<i64> {
         let mut restarts = Restarts::new(strategy);
         let decide = |at: &u64| match restarts.failed(at * 1_000_000_000, u64::MAX / 2) {

@@ -1,4 +1,5 @@
-//! A savepoint becomes what a new job starts with: each subtask's rows, each source's splits, each sink's pending output.
+//! Converts a savepoint to what a new job starts with: each subtask's rows, each source's splits, each sink's pending
+//! output.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use crate::savepoint::metadata::{EntryKind, MetadataError, StateEntry};
 use crate::savepoint::restore::{NewJob, NewNode, Part, RestorePlan, RestoredOperator, RestoredSubtask, StateRead};
 use crate::state::rows::{RowsOf, StateRows, split_timer_entry};
 
-/// The job as far as its state is concerned.
+/// Returns the parts of a job that matter to restoring its state.
 #[must_use]
 pub fn new_job(graph: &JobGraph, descriptions: &Descriptions) -> NewJob {
     let node = |node: &crate::graph::job_graph::Node| {
@@ -44,8 +45,9 @@ pub fn new_job(graph: &JobGraph, descriptions: &Descriptions) -> NewJob {
     }
 }
 
-/// Sinks of the job that write somewhere else than in the savepoint: a fork's own targets. What the old ones have pending
-/// is not theirs.
+/// Returns the sinks of the job whose target differs from that in the savepoint, as a fork's do.
+///
+/// The pending output in the savepoint is not theirs.
 #[must_use]
 pub fn retargeted_sinks(graph: &JobGraph, savepoint: &Savepoint) -> Vec<OperatorUid> {
     let differs = |uid: &OperatorUid, kind: &NodeKind| {
@@ -72,16 +74,16 @@ pub fn retargeted_sinks(graph: &JobGraph, savepoint: &Savepoint) -> Vec<Operator
 /// State that is read, to be restored.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// What subtasks start with.
+    /// State that the subtasks start with.
     pub state: RestoredState,
     /// Keys read.
     pub keys: u64,
 }
 
-/// Reads everything that a plan names. Each subtask reads the row groups of its own key groups only.
+/// Reads everything that a plan names. Each subtask reads only the row groups with its own key groups.
 ///
 /// # Errors
-/// [`MetadataError`] with the file's path.
+/// Returns [`MetadataError`], with the file's path, if a file cannot be read.
 pub async fn load(
     environment: &dyn Environment,
     savepoint: &Savepoint,
@@ -128,7 +130,7 @@ pub async fn load(
     Ok(loaded)
 }
 
-/// The items of files that have been read, by path: several subtasks read the same ones.
+/// Items of files by path, kept because several subtasks read the same files.
 type Items = BTreeMap<String, Vec<Vec<u8>>>;
 
 /// Reads state files.
@@ -138,7 +140,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The rows of some key groups. Decoding computes, so it runs beside the I/O threads.
+    /// Reads the rows of a range of key groups. Decodes them off the I/O threads, since that computes.
     async fn rows(
         &self,
         uid: &OperatorUid,
@@ -164,7 +166,7 @@ impl Reader<'_> {
         })
     }
 
-    /// The operator states of one subtask, in order of their names; those that have no items for it are empty.
+    /// Returns the operator states of a subtask in order of their names. A state without items for it is empty.
     async fn operator_states(
         &self,
         operator: &RestoredOperator,
@@ -196,7 +198,7 @@ impl Reader<'_> {
         Ok(states.into_iter().map(state).collect())
     }
 
-    /// All items of a file, in order of their positions.
+    /// Returns all items of a file, in order of their positions.
     async fn items(&self, uid: &OperatorUid, read: &StateRead) -> Result<Vec<Vec<u8>>, MetadataError> {
         let rows = self.rows(uid, read, KeyGroupRange { first: 0, last: 0 }).await?;
         let mut items = vec![];
@@ -211,7 +213,7 @@ impl Reader<'_> {
     }
 }
 
-/// Leaves out pending timers of these names.
+/// Removes pending timers with these names.
 fn drop_timers(rows: &mut [StateRows], names: &[String]) {
     for rows in rows
         .iter_mut()

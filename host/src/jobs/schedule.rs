@@ -1,21 +1,21 @@
-//! When a periodic checkpoint is due, and how many may fail. Pure: the control loop tells what happened and asks.
+//! Decides when a periodic checkpoint is due, and how many may fail. Pure: the control loop reports events and asks.
 
 use crate::graph::job_graph::CheckpointSettings;
 
-/// The rhythm of a job's checkpoints. All times are monotonic nanoseconds.
+/// The schedule of a job's periodic checkpoints. All times are monotonic nanoseconds.
 #[derive(Debug)]
 pub struct Schedule {
     settings: CheckpointSettings,
-    /// When the last periodic one began, or the job.
+    /// Start of the last periodic checkpoint, or of the job.
     last_start: u64,
-    /// When the last round of any kind was completed or given up.
+    /// Time at which the last round of any kind was completed or given up.
     last_end: Option<u64>,
-    /// Periodic checkpoints that failed, one after the other.
+    /// Number of consecutive periodic checkpoints that failed.
     failures: u32,
 }
 
 impl Schedule {
-    /// For a job that begins now.
+    /// Returns the schedule of a job that starts at `now`.
     #[must_use]
     pub const fn new(settings: CheckpointSettings, now: u64) -> Self {
         Self {
@@ -26,27 +26,29 @@ impl Schedule {
         }
     }
 
-    /// The job goes on from a checkpoint: the next one is a whole interval away.
+    /// Restarts the schedule for a job that goes on from a checkpoint: the next one is a whole interval away.
     pub const fn restarted(&mut self, now: u64) {
         (self.last_start, self.last_end, self.failures) = (now, None, 0);
     }
 
-    /// A periodic checkpoint begins.
+    /// Records that a periodic checkpoint begins.
     pub const fn started(&mut self, now: u64) {
         self.last_start = now;
     }
 
-    /// A round of any kind was completed or given up.
+    /// Records that a round of any kind was completed or given up.
     pub const fn ended(&mut self, now: u64) {
         self.last_end = Some(now);
     }
 
-    /// When the next periodic checkpoint is due, with so many under way; none: not before one of those has ended, or never.
+    /// Returns the time at which the next periodic checkpoint is due, with `under_way` of them in progress.
+    ///
+    /// Returns `None` if one of those has to end first, or there are no periodic checkpoints.
     #[must_use]
     pub fn due(&self, under_way: usize) -> Option<u64> {
         let interval = self.settings.interval?.as_nanos() as u64;
         let pause = self.settings.min_pause.as_nanos() as u64;
-        // A pause after the end of each lets no two overlap, as in Flink.
+        // As in Flink, a pause after the end of each checkpoint means that no two overlap.
         if under_way >= self.settings.max_concurrent as usize || (under_way > 0 && pause > 0) {
             return None;
         }
@@ -54,12 +56,12 @@ impl Schedule {
         Some(self.last_start.saturating_add(interval).max(rested))
     }
 
-    /// A periodic checkpoint was completed.
+    /// Records that a periodic checkpoint was completed.
     pub const fn completed(&mut self) {
         self.failures = 0;
     }
 
-    /// A periodic checkpoint has failed. True: that is more in a row than the job tolerates.
+    /// Records that a periodic checkpoint failed. Returns true if more have failed in a row than the job tolerates.
     pub const fn failed(&mut self) -> bool {
         self.failures += 1;
         self.failures > self.settings.tolerable_failures

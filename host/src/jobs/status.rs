@@ -1,10 +1,10 @@
-//! The stages of a job's life, in Flink's words, and which may follow which.
+//! The status of a job, in Flink's words, and its transitions.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a job is in its life.
+/// The status of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[allow(missing_docs, reason = "Flink's own words")]
@@ -21,19 +21,20 @@ pub enum JobStatus {
 }
 
 impl JobStatus {
-    /// Whether nothing follows.
+    /// Returns true if no other status follows in this process.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Failed | Self::Canceled | Self::Finished | Self::Suspended)
     }
 
-    /// Whether nothing follows in any process: a suspended job is brought back by the next one (Flink: globally terminal).
+    /// Returns true if no other status follows in any process (Flink: globally terminal). A suspended job is brought
+    /// back by the next one.
     #[must_use]
     pub const fn is_over(self) -> bool {
         self.is_terminal() && !matches!(self, Self::Suspended)
     }
 
-    /// Whether `next` may follow.
+    /// Returns true if `next` may follow.
     #[must_use]
     pub const fn may_become(self, next: Self) -> bool {
         match self {
