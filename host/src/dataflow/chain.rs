@@ -1,7 +1,9 @@
-//! Pushes batches through the operators of one chain, in one thread, and what the last one emits to the exchange.
+//! Pushes batches through the operators of one chain, on one thread, and sends the output of the last one to the
+//! exchange.
 //!
-//! Watermarks, idleness and the end of input follow the records, node by node: a node hands them on when it has done all
-//! that they ask of it. That may be much (a million timers), so it is done in parts, and the owner asks for the next one.
+//! Watermarks, idleness and the end of input follow the records from node to node: a node passes them on when it has
+//! done all the work that they cause. That can be much (a million timers), so it is done in parts, and the owner calls
+//! [`Chain::work`] for each one.
 
 use std::collections::VecDeque;
 
@@ -22,19 +24,19 @@ use super::watermark::Signal;
 pub struct Chain {
     nodes: Vec<ChainedNode>,
     edges: Vec<OutputEdge>,
-    /// What is under way, in order.
+    /// Steps under way, in order.
     steps: VecDeque<Step>,
-    /// Signals on their way from a node, reused.
+    /// Scratch space for signals on their way from a node.
     signals: Vec<Signal>,
 }
 
-/// Something that follows the records through the chain.
+/// A signal or end of input on its way through the chain, after the records.
 #[derive(Debug, Clone, Copy)]
 struct Step {
-    /// The node that it has come to; beyond the last one: the edges.
+    /// Index of the node that it has reached; beyond the last node, the edges.
     at: usize,
     what: What,
-    /// Whether the node has begun with it.
+    /// True once the node has begun to handle it.
     begun: bool,
 }
 
@@ -44,15 +46,15 @@ enum What {
     End,
 }
 
-/// One link of a chain.
+/// A node of a chain, with the port that feeds it.
 pub struct ChainedNode {
-    /// The output port of the node before it that it reads.
+    /// Output port of the preceding node that it reads.
     pub port: u32,
-    /// What it is.
+    /// The node.
     pub kind: ChainedKind,
 }
 
-/// What can be chained.
+/// The kinds of node that a chain holds.
 pub enum ChainedKind {
     /// An operator.
     Operator(Box<OperatorNode>),
@@ -62,18 +64,18 @@ pub enum ChainedKind {
 
 /// A sink in one subtask.
 pub struct SinkNode {
-    /// Its uid.
+    /// Uid of the sink.
     pub uid: OperatorUid,
-    /// Its subtask.
+    /// Index of the subtask.
     pub subtask: u32,
-    /// What writes.
+    /// Writes the records.
     pub writer: Box<dyn SinkWriter>,
-    /// Where it counts.
+    /// Counters of the sink.
     pub counters: std::sync::Arc<NodeCounters>,
 }
 
 impl SinkNode {
-    /// Puts the sink's name to an error.
+    /// Wraps an error into a failure of this sink.
     pub fn failed(&self, doing: &'static str, cause: impl Into<Cause>) -> SubtaskFailure {
         SubtaskFailure::new(self.uid.clone(), self.subtask, doing, cause)
     }
@@ -85,7 +87,7 @@ impl SinkNode {
         Ok(())
     }
 
-    /// Takes the new shape of its input, if a barrier brings one.
+    /// Sets the new input value of the sink, if the barrier carries one.
     fn swap(&mut self, barrier: &CheckpointBarrier) -> Result<(), SubtaskFailure> {
         let Some(input) = barrier
             .swaps
@@ -99,7 +101,8 @@ impl SinkNode {
 }
 
 impl Chain {
-    /// `nodes`: operators, and a sink at most at the end. `edges`: from the last node; with no nodes, from the source.
+    /// Creates a chain. `nodes`: operators, with at most one sink, at the end. `edges`: those of the last node, or of
+    /// the source where there are no nodes.
     #[must_use]
     pub const fn new(nodes: Vec<ChainedNode>, edges: Vec<OutputEdge>) -> Self {
         Self {
@@ -122,7 +125,7 @@ impl Chain {
         self.push_at(0, input, batch, false)
     }
 
-    /// Pushes a batch in from the gate whose key column is distinct.
+    /// Pushes in a batch from the gate whose key column is distinct.
     ///
     /// # Errors
     /// [`SubtaskFailure`] of the node that failed.
@@ -142,12 +145,12 @@ impl Chain {
         }
     }
 
-    /// Outputs of the node at `at`: to the next node of the chain, or to the edges.
+    /// Routes the outputs of the node at `at` to the next node of the chain, or to the edges.
     fn route(&mut self, at: usize, outputs: Outputs) -> Result<(), SubtaskFailure> {
         for (port, batch) in outputs {
             match self.nodes.get(at + 1) {
                 Some(next) if next.port == port => self.push_at(at + 1, 0, batch, false)?,
-                // A port that nothing reads.
+                // Nothing reads this port.
                 Some(_) => {}
                 None => self.emit(port, batch),
             }
@@ -166,7 +169,7 @@ impl Chain {
         }
     }
 
-    /// Whether anything after the node looks at keys: all but sinks do.
+    /// Returns true if anything downstream of the node uses keys; everything but a sink does.
     fn keys_needed_after(&self, at: usize) -> bool {
         match self.nodes.get(at + 1) {
             Some(next) => matches!(next.kind, ChainedKind::Operator(_)),
@@ -174,12 +177,12 @@ impl Chain {
         }
     }
 
-    /// What follows the records from the source or the gate.
+    /// Begins to pass a signal through the chain, after the records pushed so far.
     pub fn signal(&mut self, signal: Signal) {
         self.begin(0, What::Signal(signal));
     }
 
-    /// The end of all inputs: the last timers and `finish` of every operator, each after those before it.
+    /// Begins the end of all inputs: each operator fires its last timers and runs `finish`, after those before it.
     pub fn end(&mut self) {
         self.begin(0, What::End);
     }
@@ -189,16 +192,16 @@ impl Chain {
         self.steps.push_back(Step { at, what, begun });
     }
 
-    /// Whether something is under way that comes before more records.
+    /// Returns true if a step is under way, which comes before any further record.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         !self.steps.is_empty()
     }
 
-    /// Does a part of what is under way.
+    /// Does a part of the first step under way.
     ///
     /// # Errors
-    /// [`SubtaskFailure`].
+    /// [`SubtaskFailure`] of the node that failed.
     pub fn work(&mut self) -> Result<(), SubtaskFailure> {
         let Some(step) = self.steps.front_mut() else {
             return Ok(());
@@ -221,7 +224,7 @@ impl Chain {
                 if take(node, what, begun, keys_needed, &mut out)? {
                     return self.route(at, out);
                 }
-                // What an operator with a strategy of its own tells of event time, it tells by itself.
+                // An operator with a watermark strategy emits its own watermarks and idleness.
                 node.watermarks().is_none() || matches!(what, What::End)
             }
         };
@@ -232,7 +235,8 @@ impl Chain {
         self.route(at, out)
     }
 
-    /// Tells what the event times of emitted records give. `at_rest`: nothing waits to be processed.
+    /// Begins to pass on the watermarks that follow from the event times of emitted records. `at_rest`: no record waits
+    /// to be processed.
     pub fn advance(&mut self, at_rest: bool) {
         for at in 0..self.nodes.len() {
             if let ChainedKind::Operator(node) = &mut self.nodes[at].kind {
@@ -245,10 +249,10 @@ impl Chain {
         }
     }
 
-    /// Fires some of the processing timers that were due at `up_to`. False: none was.
+    /// Fires some of the processing timers that are due at `up_to`, in milliseconds. Returns false if there are none.
     ///
     /// # Errors
-    /// [`SubtaskFailure`].
+    /// [`SubtaskFailure`] of the node that failed.
     pub fn fire(&mut self, up_to: i64) -> Result<bool, SubtaskFailure> {
         for at in 0..self.nodes.len() {
             let keys_needed = self.keys_needed_after(at);
@@ -266,7 +270,7 @@ impl Chain {
         Ok(false)
     }
 
-    /// When the first processing timer is due, milliseconds since the Unix epoch.
+    /// Returns the time of the first processing timer, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn next_timer(&self) -> Option<i64> {
         let of = |node: &ChainedNode| match &node.kind {
@@ -276,13 +280,14 @@ impl Chain {
         self.nodes.iter().filter_map(of).min()
     }
 
-    /// When an operator's output becomes idle if nothing comes, monotonic nanoseconds.
+    /// Returns the earliest time at which an operator's output becomes idle if no record comes, in monotonic
+    /// nanoseconds.
     pub fn idle_at_ns(&mut self) -> Option<u64> {
         let of = |node: &mut OperatorNode| node.watermarks().and_then(|watermarks| watermarks.idle_at_ns());
         self.operators().filter_map(of).min()
     }
 
-    /// Nothing could be sent for so long: nobody is idle for it.
+    /// Notes that nothing could be sent for `nanos`, which does not count as idleness.
     pub fn was_blocked(&mut self, nanos: u64) {
         for node in self.operators() {
             if let Some(watermarks) = node.watermarks() {
@@ -298,11 +303,12 @@ impl Chain {
         }
     }
 
-    /// Puts new modules in place where the barrier brings some. `own`: the operator state and private state of operators that
+    /// Swaps in the modules that the barrier carries. `own`: operator state and private state of the operators that
     /// have some.
     ///
     /// # Errors
-    /// [`SubtaskFailure`] where a new module does not take the state, or a sink cannot write what it emits.
+    /// [`SubtaskFailure`] where a new module does not accept the state, or a sink cannot write the records that it
+    /// emits.
     pub fn swap(
         &mut self,
         subtask: u32,
@@ -328,7 +334,8 @@ impl Chain {
         Ok(())
     }
 
-    /// The round is completed: what it swapped out goes, what it prepared has been committed.
+    /// Handles the completion of a round: parked instances are dropped, and what the round prepared counts as committed
+    /// where it commits.
     pub fn completed(&mut self, id: CheckpointId, committed: bool) {
         for node in &mut self.nodes {
             match &mut node.kind {
@@ -339,14 +346,14 @@ impl Chain {
         }
     }
 
-    /// The round was given up.
+    /// Handles the abort of a round.
     pub fn aborted(&mut self, id: CheckpointId) {
         for node in self.operators() {
             node.aborted(id);
         }
     }
 
-    /// The job was cancelled: unprepared output is dropped.
+    /// Drops unprepared output, since the job was cancelled.
     pub fn cancel(&mut self) {
         for node in &mut self.nodes {
             match &mut node.kind {
@@ -356,7 +363,7 @@ impl Chain {
         }
     }
 
-    /// All operators in order.
+    /// Iterates over the operators, in order.
     pub fn operators(&mut self) -> impl Iterator<Item = &mut OperatorNode> {
         self.nodes.iter_mut().filter_map(|node| match &mut node.kind {
             ChainedKind::Operator(node) => Some(node.as_mut()),
@@ -364,7 +371,7 @@ impl Chain {
         })
     }
 
-    /// The sink at the end, if any.
+    /// Returns the sink at the end, if any.
     pub fn sink(&mut self) -> Option<&mut SinkNode> {
         match self.nodes.last_mut().map(|node| &mut node.kind) {
             Some(ChainedKind::Sink(sink)) => Some(sink),
@@ -372,25 +379,25 @@ impl Chain {
         }
     }
 
-    /// Swaps whose first output has come.
+    /// Takes the gaps of the swaps whose first output has come.
     pub fn take_gaps(&mut self) -> Vec<SwapGap> {
         self.operators().filter_map(OperatorNode::take_gap).collect()
     }
 
-    /// Makes buffered records ready to go.
+    /// Makes buffered records ready to be sent.
     pub fn flush(&mut self) {
         for edge in &mut self.edges {
             edge.flush();
         }
     }
 
-    /// Whether records wait in buffers.
+    /// Returns true if records wait in buffers.
     #[must_use]
     pub fn has_buffered(&self) -> bool {
         self.edges.iter().any(OutputEdge::has_buffered)
     }
 
-    /// Sends what is ready. True when nothing is left waiting for room.
+    /// Sends pending elements as far as there is room. Returns true if none is left.
     pub fn send(&mut self) -> bool {
         let mut all = true;
         for edge in &mut self.edges {
@@ -400,7 +407,7 @@ impl Chain {
     }
 }
 
-/// What an operator does about something that has come to it. True: there is more to do.
+/// Does an operator's next part of a step. Returns true if there is more to do.
 fn take(
     node: &mut OperatorNode,
     what: What,

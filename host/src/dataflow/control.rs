@@ -1,4 +1,5 @@
-//! Messages into a subtask from its coordinator, and what it tells back. The dataflow knows these, and no coordinator.
+//! Messages from the coordinator into a subtask, and the events that it reports back. The dataflow knows these messages
+//! and no coordinator.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -19,27 +20,29 @@ use crate::state::rows::StateRows;
 /// A message into a subtask.
 #[derive(Debug, Clone)]
 pub enum Control {
-    /// To sources: start the round. To a subtask whose inputs have all ended: snapshot at once.
+    /// To sources: start the round. To a subtask whose inputs have all ended: take the snapshot at once.
     Trigger(Arc<CheckpointBarrier>),
-    /// The round's files are durable and its sinks, if it commits, have committed.
+    /// The round's files are durable and, if the round commits, its sinks have committed.
     Completed {
-        /// The round.
+        /// Id of the round.
         id: CheckpointId,
-        /// Whether it committed.
+        /// True if the round committed.
         committed: bool,
     },
-    /// The round was given up: a stop is undone. Never told of a round that swaps modules: that takes the whole job back.
+    /// The round was aborted; a stop is undone. Never sent for a round that swaps modules, since aborting that
+    /// restarts the whole job.
     Aborted(CheckpointId),
-    /// To sources: end your input here, as if it had none left.
+    /// To sources: end the input here, as if it were exhausted.
     Drain,
-    /// All is done and saved: end.
+    /// Everything is done and saved: end.
     Terminate,
 }
 
-/// What a subtask tells.
+/// An event that a subtask reports.
 #[derive(Debug)]
 pub enum Event {
-    /// A source has nothing left and waits, since the job is to be cut before the end of its input.
+    /// A source has reached the end of its input and waits, since the job is to be cut before it
+    /// (`--savepoint-at-end`).
     Exhausted(SubtaskId),
     /// All inputs have ended, and `finish` has run.
     Ended(SubtaskId),
@@ -49,66 +52,69 @@ pub enum Event {
     SwapGap(SwapGap),
     /// The subtask failed; it has ended.
     Failed(Box<SubtaskFailure>),
-    /// The subtask has ended, as it was told to.
+    /// The subtask has ended as requested.
     Finished(SubtaskId),
 }
 
-/// What one subtask saved for one barrier.
+/// The part of a snapshot that one subtask took at one barrier.
 #[derive(Debug)]
 pub struct SubtaskSnapshot {
-    /// Which one.
+    /// The subtask.
     pub subtask: SubtaskId,
-    /// The round.
+    /// Id of the round.
     pub id: CheckpointId,
-    /// Positions of its source's splits.
+    /// Positions of the splits of its source.
     pub source: Option<(OperatorUid, Vec<SplitState>)>,
     /// Keyed state of its operators.
     pub keyed: Vec<KeyedSnapshot>,
-    /// Operator state and private state of those operators that have some.
+    /// Operator state and private state, of the operators that have some.
     pub operator: Vec<(OperatorUid, Vec<OperatorState>)>,
-    /// Uncommitted output and own state: of its sink, and of its operators' dead letters under the operators' uids.
+    /// Uncommitted output and own state: of the sink, and of the operators' dead letters, which stand under the
+    /// operators' uids.
     pub sinks: Vec<(OperatorUid, SinkSnapshot)>,
-    /// Where event time stands: of its source what it has told, of each operator what it has been told.
+    /// Watermarks in milliseconds: of a source, the last one emitted; of an operator, the last one received.
     pub watermarks: Vec<(OperatorUid, i64)>,
-    /// Operators whose `finish` had run, and no record had come since.
+    /// Operators whose `finish` has run, with no record since.
     pub finished: Vec<OperatorUid>,
-    /// From the first barrier of the round to the last, nanoseconds.
+    /// Time from the first barrier of the round to the last, in nanoseconds.
     pub align_ns: u64,
-    /// What processing waited for, nanoseconds.
+    /// Time for which processing was paused by the snapshot, in nanoseconds.
     pub sync_ns: u64,
-    /// What replacing modules took, nanoseconds.
+    /// Time taken by replacing modules, in nanoseconds; part of `sync_ns`.
     pub swap_ns: u64,
-    /// From the barrier until the last row was written out, nanoseconds; records were processed meanwhile.
+    /// Time from the end of the pause until the last row was written out, in nanoseconds. Records were processed
+    /// meanwhile.
     pub async_ns: u64,
 }
 
-/// The keyed state of one operator in one subtask, as it was at a barrier.
+/// The keyed state of one operator in one subtask, as of a barrier.
 #[derive(Debug)]
 pub struct KeyedSnapshot {
     /// The operator.
     pub uid: OperatorUid,
-    /// The completed round that the rows are the changes since; none: they are all there is.
+    /// Base of this increment: the completed round that the rows are the changes since. `None` if they are the whole
+    /// state.
     pub base: Option<CheckpointId>,
-    /// Its rows, group by group.
+    /// Rows, one key group after the other.
     pub rows: Vec<StateRows>,
 }
 
-/// How long a swapped operator gave no output.
+/// The silence of an operator around a swap.
 #[derive(Debug, Clone)]
 pub struct SwapGap {
     /// The operator.
     pub uid: OperatorUid,
-    /// Its subtask.
+    /// Index of the subtask.
     pub index: u32,
     /// The round that swapped it.
     pub id: CheckpointId,
-    /// From its last output before the swap to its first one after, nanoseconds.
+    /// Time from the last output before the swap to the first one after it, in nanoseconds.
     pub gap_ns: u64,
-    /// The longest such time among its last outputs before the swap, nanoseconds.
+    /// The longest such pause among the recent outputs before the swap, in nanoseconds.
     pub usual_ns: u64,
 }
 
-/// Wakes one subtask.
+/// A flag that wakes one subtask.
 #[derive(Debug, Default)]
 pub struct Wake {
     raised: Mutex<bool>,
@@ -116,18 +122,19 @@ pub struct Wake {
 }
 
 impl Wake {
-    /// Wakes the subtask, or lets its next wait return at once.
+    /// Wakes the subtask, or makes its next wait return at once.
     pub fn wake(&self) {
         *locked(&self.raised) = true;
         self.changed.notify_one();
     }
 
-    /// Whether it has been woken since this was last asked or waited for: for an executor that never waits.
+    /// Returns true if it has been woken since the last call or wait, and clears the flag. For executors that never
+    /// wait.
     pub fn take(&self) -> bool {
         std::mem::take(&mut *locked(&self.raised))
     }
 
-    /// Waits until woken, at most `limit`.
+    /// Waits until woken, for `limit` at most.
     pub fn wait(&self, limit: Duration) {
         let mut raised = locked(&self.raised);
         if !*raised {
@@ -141,22 +148,23 @@ impl Wake {
     }
 }
 
-/// A lock whose data stays good when a holder panicked: every critical section here leaves it whole.
+/// Locks a mutex, ignoring poisoning: no critical section here leaves its data half-changed when it panics.
 pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The way into a subtask.
+/// The inbound side of a subtask: its messages, its wake-up flag and its progress with rounds.
 #[derive(Debug, Default)]
 pub struct Mailbox {
     messages: Mutex<VecDeque<Control>>,
     /// Wakes the subtask.
     pub wake: Wake,
-    /// How far the subtask is with rounds.
+    /// Progress of the subtask with rounds.
     pub progress: RoundProgress,
 }
 
-/// The newest rounds that a subtask has begun, and whose state it has marked: where it is with one that it owes.
+/// The newest round that a subtask has begun, and the newest whose state it has marked. Tells where it stands with a
+/// round that it has not acknowledged.
 #[derive(Debug, Default)]
 pub struct RoundProgress {
     begun: AtomicU64,
@@ -164,17 +172,17 @@ pub struct RoundProgress {
 }
 
 impl RoundProgress {
-    /// Its barrier has come from all inputs.
+    /// Records that the barrier of the round has arrived from all inputs.
     pub fn begin(&self, id: CheckpointId) {
         self.begun.store(id.0, Ordering::Relaxed);
     }
 
-    /// What is to be saved is marked, and records flow again.
+    /// Records that the round's state is marked and that records flow again.
     pub fn mark(&self, id: CheckpointId) {
         self.marked.store(id.0, Ordering::Relaxed);
     }
 
-    /// What a round waits for that the subtask has not acknowledged.
+    /// Returns the stage at which a round is pending that the subtask has not acknowledged.
     pub fn waits_for(&self, id: CheckpointId) -> WaitsFor {
         if self.begun.load(Ordering::Relaxed) < id.0 {
             WaitsFor::Barrier
@@ -186,46 +194,46 @@ impl RoundProgress {
     }
 }
 
-/// What holds up a round at a subtask.
+/// The stage at which a round is pending in a subtask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WaitsFor {
-    /// Its barrier has not come from all inputs.
+    /// The barrier has not arrived from all inputs.
     Barrier,
-    /// What is to be saved is not marked.
+    /// The state is not marked yet.
     Mark,
-    /// State has not been handed over.
+    /// The marked state has not been handed over.
     State,
 }
 
 impl Mailbox {
-    /// Sends a message.
+    /// Sends a message, and wakes the subtask.
     pub fn send(&self, message: Control) {
         locked(&self.messages).push_back(message);
         self.wake.wake();
     }
 
-    /// The next message. Without `triggers`, a trigger stays, and with it what came after it.
+    /// Takes the next message. Without `triggers`, a trigger at the front stays, and so do all messages after it.
     pub fn receive(&self, triggers: bool) -> Option<Control> {
         let mut messages = locked(&self.messages);
         messages.pop_front_if(|message| triggers || !matches!(message, Control::Trigger(_)))
     }
 }
 
-/// Takes the events of all subtasks of a job.
+/// Receives the events of all subtasks of a job.
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// Running counts of one node in one subtask.
+/// Running counters of one node in one subtask.
 #[derive(Debug)]
 pub struct NodeCounters {
-    /// Records that came in (a source: that it read).
+    /// Records received; for a source, records read.
     pub records_in: AtomicU64,
-    /// Records that went out (a sink: that it wrote).
+    /// Records emitted; for a sink, records written.
     pub records_out: AtomicU64,
-    /// Keys held.
+    /// Keys with state.
     pub keys: AtomicU64,
-    /// Records and timers that went to the dead letters, since this attempt began.
+    /// Records and timers written to the dead letters since this attempt began.
     pub dead_letters: AtomicU64,
-    /// Where its watermark stands, of an operator.
+    /// Current watermark of an operator, in milliseconds.
     pub watermark: AtomicI64,
 }
 
@@ -242,7 +250,7 @@ impl Default for NodeCounters {
 }
 
 impl NodeCounters {
-    /// Adds to a counter that only its own thread writes: no locked instruction is needed.
+    /// Adds to a counter that only the calling thread writes, so that no locked instruction is needed.
     #[inline]
     pub fn add(counter: &AtomicU64, delta: u64) {
         counter.store(counter.load(Ordering::Relaxed).wrapping_add(delta), Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What flows between subtasks. Control is in-band: an element never overtakes another of its channel.
+//! The items that flow between subtasks. Control is in-band: an element never overtakes another one of its channel.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -17,40 +17,42 @@ use super::operator::Operator;
 pub enum Element {
     /// Records, in order.
     Batch(Batch),
-    /// Records, in order, whose key column is distinct: what every edge by key sends.
+    /// Records, in order, whose key column is distinct. Edges partitioned by key send these.
     Grouped(Batch),
-    /// No event time at or below it is still to come.
+    /// A watermark: no record with an event time at or below it is still to come.
     Watermark(EventTime),
-    /// Whether nothing is to be expected of this channel for now: then its watermark holds nobody back.
+    /// True: nothing is expected from this channel for now, and its watermark does not hold back its consumer. False:
+    /// it is active again.
     Idle(bool),
-    /// The marker of one checkpoint: what came before it is in the snapshot, what comes after it is not.
+    /// The marker of one checkpoint: records before it are in the snapshot, records after it are not.
     Barrier(Arc<CheckpointBarrier>),
-    /// Nothing comes after this.
+    /// The end of the channel; nothing follows.
     EndOfInput,
 }
 
-/// The in-band marker of one checkpoint.
+/// The in-band marker of one checkpoint, as in Flink's `CheckpointBarrier`.
 #[derive(Debug)]
 pub struct CheckpointBarrier {
-    /// The round.
+    /// Id of the round.
     pub id: CheckpointId,
-    /// What it is for.
+    /// Kind of the snapshot.
     pub kind: SnapshotKind,
-    /// The modules to swap in behind it.
+    /// Modules to swap in right after the barrier.
     pub swaps: Option<SwapSet>,
-    /// The completed round that state is to be the changes since, where its backend can tell; none: all of it.
+    /// Base of an increment: the completed round since which state is to give its changes, where its backend can.
+    /// `None` for a full snapshot.
     pub base: Option<CheckpointId>,
-    /// Whether a channel that has delivered it waits for the others. If not, records behind it may be in the snapshot,
-    /// and come again after a recovery: at least once.
+    /// True if a channel that has delivered the barrier is held back until all others have. If false, records after
+    /// the barrier may get into the snapshot and are read again after a recovery (at least once).
     pub aligned: bool,
 }
 
-/// What changes at a barrier.
+/// The changes that take effect at a barrier.
 #[derive(Debug, Default)]
 pub struct SwapSet {
-    /// For each changed uid an opened instance per subtask, to be taken once.
+    /// For each changed uid, one opened instance per subtask, by subtask index. Each is taken once.
     pub operators: BTreeMap<OperatorUid, Vec<Mutex<Option<PreparedOperator>>>>,
-    /// The new input of each sink that reads from a changed operator.
+    /// New input value of each sink that reads from a changed operator.
     pub sink_inputs: BTreeMap<OperatorUid, PortValue>,
 }
 
@@ -59,8 +61,8 @@ pub struct SwapSet {
 pub struct PreparedOperator {
     /// The instance.
     pub operator: Box<dyn Operator>,
-    /// What it declares.
+    /// Its module's description.
     pub description: Arc<Description>,
-    /// What it was opened with: an instance in its place is told the same.
+    /// Context that it was opened with; an instance that replaces it is opened with the same one.
     pub context: OpenContext,
 }

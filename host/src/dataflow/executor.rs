@@ -11,16 +11,16 @@ use super::control::{Event, EventSink, Mailbox, SubtaskId};
 use super::failure::{Cause, SubtaskFailure};
 use super::subtask::{Step, Subtask};
 
-/// A subtask is stepped at least this often, in case a wake-up rule was missed.
+/// A waiting subtask is stepped at least this often, in case a wake-up was missed.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Runs the subtasks of a job.
 pub trait Executor: Send + Sync {
-    /// Starts all subtasks. `cancelled` ends each of them between two steps. Each tells [`Event::Finished`] or
-    /// [`Event::Failed`] as the last thing it does.
+    /// Starts all subtasks. Setting `cancelled` ends each of them between two steps. The last act of each is to report
+    /// [`Event::Finished`] or [`Event::Failed`].
     ///
     /// # Errors
-    /// The system's, where it gives no thread.
+    /// The operating system's error, where a thread cannot be created.
     fn start(
         &self,
         subtasks: Vec<Subtask>,
@@ -30,32 +30,32 @@ pub trait Executor: Send + Sync {
     ) -> std::io::Result<Box<dyn Running>>;
 }
 
-/// Subtasks that were started.
+/// Handle to subtasks that were started.
 pub trait Running: Send {
     /// Waits until all have ended. May block.
     fn join(self: Box<Self>);
 }
 
-/// A subtask with what drives it: one turn is one step.
+/// A subtask together with what drives it: one turn is one step.
 pub struct Driven {
     subtask: Subtask,
     events: EventSink,
     cancelled: Arc<AtomicBool>,
 }
 
-/// What a turn did.
+/// The result of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// Something: take another one.
+    /// Work was done: take another turn.
     Again,
-    /// Nothing: take another one when the mailbox wakes, or at this monotonic time in nanoseconds.
+    /// Nothing to do: take another turn when the mailbox wakes, or at this monotonic time in nanoseconds.
     Wait(Option<u64>),
-    /// The subtask has ended and has told so.
+    /// The subtask has ended and has reported it.
     Over,
 }
 
 impl Driven {
-    /// A subtask that has not run yet.
+    /// Wraps a subtask that has not run yet.
     #[must_use]
     pub fn new(mut subtask: Subtask, events: &EventSink, cancelled: &Arc<AtomicBool>) -> Self {
         subtask.set_cancelled(cancelled);
@@ -66,26 +66,26 @@ impl Driven {
         }
     }
 
-    /// Which subtask it is.
+    /// Returns the id of the subtask.
     #[must_use]
     pub const fn id(&self) -> SubtaskId {
         self.subtask.id()
     }
 
-    /// What wakes it.
+    /// Returns the mailbox, whose flag wakes the subtask.
     #[must_use]
     pub fn mailbox(&self) -> Arc<Mailbox> {
         self.subtask.mailbox()
     }
 
-    /// Whether it is to end at its next turn.
+    /// Returns true if it is to end at its next turn.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// Takes one step, and tells its end. A panic of the host is a failure of the subtask. Not to be called again after
-    /// [`Turn::Over`].
+    /// Takes one step, and reports the end of the subtask. A panic of the host is reported as a failure of the subtask.
+    /// Must not be called again after [`Turn::Over`].
     pub fn turn(&mut self) -> Turn {
         if self.is_cancelled() {
             self.subtask.cancel();
@@ -123,7 +123,7 @@ impl Driven {
     }
 }
 
-/// A thread for each subtask.
+/// An executor with one thread per subtask.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Threads;
 
@@ -143,7 +143,7 @@ impl Executor for Threads {
             let name = format!("{}#{}", subtask.uid(), subtask.id().index);
             let (driven, clock) = (Driven::new(subtask, events, cancelled), clock.clone());
             let thread = std::thread::Builder::new().name(name);
-            // What a subtask logs is of the job that it was started for.
+            // Log lines of a subtask belong to the job that it was started for.
             let span = tracing::Span::current();
             handles.push(thread.spawn(move || span.in_scope(|| run(driven, &*clock)))?);
         }
@@ -154,7 +154,7 @@ impl Executor for Threads {
 impl Running for RunningThreads {
     fn join(self: Box<Self>) {
         for handle in self.0 {
-            // A panic has been caught and told inside.
+            // A panic has been caught and reported inside the thread.
             let _ = handle.join();
         }
     }

@@ -1,4 +1,4 @@
-//! Why a subtask failed, as it is shown to people: uid, subtask, record, cause, backtrace, policy.
+//! The cause of a subtask's failure, and its rendering for users: uid, subtask, record, cause, backtrace, policy.
 
 use std::fmt;
 
@@ -13,40 +13,40 @@ use crate::state::backend::BackendError;
 /// A failed subtask.
 #[derive(Debug)]
 pub struct SubtaskFailure {
-    /// The node that failed.
+    /// Uid of the node that failed.
     pub uid: OperatorUid,
-    /// Its subtask, from 0.
+    /// Index of the subtask, from 0.
     pub subtask: u32,
-    /// What it was doing.
+    /// The call or operation that failed, such as `process`.
     pub doing: &'static str,
     /// The record at fault, where it is known.
     pub record: Option<Record>,
-    /// Why.
+    /// The cause.
     pub cause: Cause,
-    /// The rule by which the guest's failure is the job's; none where it is not a guest's.
+    /// The rule by which the guest's failure fails the job; `None` where the failure is not a guest's.
     pub policy: Option<&'static str>,
-    /// The guest keeps state of its own that only a checkpoint has, so that the batch could not be run again: whether the
-    /// same record fails again is known after a restart, if the operator is then run carefully.
+    /// True if the guest keeps state of its own that only a checkpoint has, so that the batch could not be run again.
+    /// Only a restart that runs the operator carefully shows if the same record fails again.
     pub unisolated: bool,
 }
 
-/// The policies of a job file, and what always fails a job.
+/// The policies of a job file, and the rules that always fail a job, as they are shown to users.
 pub mod policy {
-    /// `on-trap`.
+    /// The policy `on-trap`.
     pub const ON_TRAP: &str = "on-trap = \"fail\": the job fails";
-    /// `on-failure`.
+    /// The policy `on-failure`.
     pub const ON_FAILURE: &str = "on-failure = \"fail\": the job fails";
-    /// An error that is about no record.
+    /// An error that names no record.
     pub const NO_RECORD: &str = "an error that names no record always fails the job";
-    /// A failure where there is no record.
+    /// A failure in a call without records.
     pub const NO_ROWS: &str = "a failure here always fails the job";
-    /// A trap of a guest that cannot be run again from where it was.
+    /// A trap in a guest that cannot be rerun from its state before the call.
     pub const UNISOLATED: &str =
         "the operator keeps state of its own, so the job goes back to its last checkpoint to find the record";
 }
 
 impl SubtaskFailure {
-    /// A failure of a node, with nothing said of records.
+    /// Creates a failure of a node that names no record.
     #[must_use]
     pub fn new(uid: OperatorUid, subtask: u32, doing: &'static str, cause: impl Into<Cause>) -> Self {
         Self {
@@ -60,10 +60,10 @@ impl SubtaskFailure {
         }
     }
 
-    /// Whether the same again may go well: a restart from the last checkpoint is worth it.
+    /// Returns true if a retry may succeed, so that a restart from the last checkpoint is worth it.
     ///
     /// It is not where the same input gives the same failure (a guest that fails on a record, state that does not
-    /// decode), where input or output has vanished, and where a rule of the host is broken.
+    /// decode), where input or output has vanished, or where an invariant of the host is broken.
     #[must_use]
     pub const fn restartable(&self) -> bool {
         match &self.cause {
@@ -77,35 +77,35 @@ impl SubtaskFailure {
     }
 }
 
-/// What went wrong below.
+/// The underlying error of a failure.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
-    /// In the guest.
+    /// The guest failed.
     #[error(transparent)]
     Guest(GuestError),
-    /// A new module failed while it took over: with the old one the job can go on from its last checkpoint.
+    /// A new module failed while it took over. With the old one, the job can go on from its last checkpoint.
     #[error("the new module failed: {0}")]
     Swap(GuestError),
-    /// One dead letter more than may be.
+    /// The operator's budget of dead letters is exhausted.
     #[error(
         "the operator has more dead letters than `dead-letter.budget` allows, which is {budget}; the next one would be: {error}"
     )]
     Budget {
-        /// As in the job file.
+        /// The limit, as in the job file.
         budget: u64,
-        /// What the next one failed with.
+        /// The error of the record that no longer fits.
         error: Box<GuestError>,
     },
-    /// The job ended meanwhile.
+    /// The job was cancelled meanwhile.
     #[error("the job was cancelled")]
     Cancelled,
-    /// Reading.
+    /// The source failed.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// Writing.
+    /// The sink failed.
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// A broken rule in the host.
+    /// An invariant of the host is broken.
     #[error(transparent)]
     Bug(#[from] BackendError),
     /// The host's own code panicked.
@@ -114,7 +114,8 @@ pub enum Cause {
 }
 
 impl From<GuestError> for Cause {
-    /// A call is interrupted only where the subtask is to end: that is no failure of the guest.
+    /// Maps an interrupted call to [`Cause::Cancelled`]: a call is interrupted only when the subtask is to end, which
+    /// is no failure of the guest.
     fn from(error: GuestError) -> Self {
         match error {
             GuestError::Interrupted => Self::Cancelled,
@@ -124,7 +125,7 @@ impl From<GuestError> for Cause {
 }
 
 impl Cause {
-    /// Of a new module that does not take over.
+    /// Wraps the error of a new module that cannot take over; an interrupted call becomes [`Cause::Cancelled`].
     #[must_use]
     pub fn of_swap(error: GuestError) -> Self {
         match error {
@@ -134,32 +135,32 @@ impl Cause {
     }
 }
 
-/// A record or timer, shown.
+/// A record or timer, rendered for a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Where it came from, as far as that is known.
+    /// Position in the source, as far as it is known.
     pub position: Option<String>,
-    /// Its key and value, cut; none where only the batch is known.
+    /// Key and content, truncated; `None` where only the batch is known.
     pub content: Option<(String, Shown)>,
-    /// How many records the batch had.
+    /// Number of records in the batch.
     pub of: usize,
 }
 
-/// What there is beside a key.
+/// The content of a row beside its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shown {
-    /// A record's value, cut.
+    /// The value of a record, truncated.
     Value(String),
     /// A timer.
     Timer {
-        /// Its name.
+        /// Name of the timer.
         name: String,
-        /// What it was registered for.
+        /// Time that it was registered for, in milliseconds.
         time: i64,
     },
 }
 
-/// Where a guest was when it failed, one function a line, innermost first; nothing where that is not known.
+/// The guest's backtrace, one function per line, innermost first; empty where it is not known.
 #[derive(Debug)]
 pub struct Backtrace<'a>(pub &'a GuestError);
 
@@ -172,10 +173,10 @@ impl fmt::Display for Backtrace<'_> {
     }
 }
 
-/// Longer keys and values are cut to this many bytes.
+/// Limit in bytes to which keys and values are truncated.
 const SHOWN_BYTES_MAX: usize = 200;
 
-/// Bytes as text where they are text, else as hex; cut.
+/// Renders bytes as quoted text if they are UTF-8, else as hex; truncated to 200 bytes.
 #[must_use]
 pub fn shown(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
@@ -186,7 +187,7 @@ pub fn shown(bytes: &[u8]) -> String {
     };
     let text = match std::str::from_utf8(cut) {
         Ok(text) => Some(text),
-        // A cut in the middle of a character is still text.
+        // Truncating in the middle of a character leaves the rest text.
         Err(e) if cut.len() < bytes.len() && e.valid_up_to() + 4 > cut.len() => {
             std::str::from_utf8(&cut[..e.valid_up_to()]).ok()
         }
@@ -198,7 +199,7 @@ pub fn shown(bytes: &[u8]) -> String {
     }
 }
 
-/// A text that shows something already; cut.
+/// Truncates a text that is rendered already.
 #[must_use]
 pub fn shown_text(text: &str) -> String {
     let cut = &text[..text.floor_char_boundary(SHOWN_BYTES_MAX)];
@@ -210,7 +211,7 @@ pub fn shown_text(text: &str) -> String {
 }
 
 impl Record {
-    /// The record that an error names, or the batch it is in.
+    /// Describes the row that an error names, or the only row of the batch, else the batch as a whole.
     #[must_use]
     pub fn of(batch: &Batch, row: Option<u32>) -> Self {
         let row = row
@@ -229,7 +230,7 @@ impl Record {
         }
     }
 
-    /// A timer of a key.
+    /// Describes a timer of a key.
     #[must_use]
     pub fn timer(key: &[u8], name: &str, time: i64) -> Self {
         let name = name.to_owned();

@@ -1,6 +1,7 @@
-//! One subtask as a step function: take control messages, send what waits, sweep a key group, fire timers, process one batch.
+//! One subtask as a step function: take control messages, sweep a key group, send pending output, fire timers, process
+//! one batch.
 //!
-//! It never blocks and reads no clock but the one it is given: an executor of threads or a simulation drives it.
+//! It never blocks and reads no clock but the one that is passed in: a thread executor or a simulation drives it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,51 +20,51 @@ use super::source::{Polled, SourceReader};
 use super::watermark::{Signal, Watermarks};
 use regraft_model::snapshot::SnapshotKind;
 
-/// Records a source reads in one step.
+/// Limit of records that a source reads in one step.
 const SOURCE_RECORDS: usize = 1024;
 
-/// Where a chain's records come from.
+/// The input of a chain.
 pub enum Head {
     /// A source.
     Source(SourceHead),
-    /// Other subtasks.
+    /// Channels from other subtasks.
     Gate(Gate),
 }
 
 /// A source at the head of a chain.
 pub struct SourceHead {
-    /// Its uid.
+    /// Uid of the source.
     pub uid: OperatorUid,
-    /// What reads.
+    /// Reads the records.
     pub reader: Box<dyn SourceReader>,
-    /// Its pace, where it is limited.
+    /// Rate limit, if any.
     pub rate: Option<Rate>,
-    /// Makes watermarks from its records' event times, where they have some.
+    /// Generates watermarks from the records' event times, where the source has a strategy.
     pub watermarks: Option<Watermarks>,
-    /// Where it counts.
+    /// Counters of the source.
     pub counters: Arc<NodeCounters>,
-    /// Whether to wait at the end of input rather than to end (`--savepoint-at-end`).
+    /// True if the subtask waits at the end of input instead of ending (`--savepoint-at-end`).
     pub hold_at_end: bool,
 }
 
-/// What a step did.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Something; call again.
+    /// Work was done; call again.
     Progress,
-    /// Nothing; call again when woken, or at this monotonic time in nanoseconds.
+    /// Nothing to do; call again when woken, or at this monotonic time in nanoseconds.
     Idle(Option<u64>),
-    /// It has ended.
+    /// The subtask has ended.
     Finished,
 }
 
-/// How far a subtask is.
+/// The stage of a subtask's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Running,
     /// Behind the barrier of a stop: nothing more is emitted.
     Stopped(CheckpointId),
-    /// A source that has nothing left, and is held.
+    /// The source is exhausted and is held at the end of its input.
     Held,
     /// All inputs have ended; the last timers fire, and `finish` runs.
     Ending,
@@ -80,26 +81,27 @@ pub struct Subtask {
     events: EventSink,
     clock: Arc<dyn Clock>,
     stage: Stage,
-    /// Where event time stands at its head.
+    /// Current watermark at the head, in milliseconds.
     watermark: i64,
-    /// Whether its source has been told to be idle for want of a split.
+    /// For a source without a watermark strategy: true while its stream is declared idle for want of a split.
     without_splits: Option<bool>,
-    /// Until when processing timers are being fired, so that new ones cannot keep records from being read.
+    /// Limit up to which processing timers are being fired. Fixed until all of them have fired, so that new timers
+    /// cannot keep records from being read.
     firing: Option<i64>,
-    /// Since when there has been no room to send, monotonic nanoseconds.
+    /// Time since which output is blocked for want of room, monotonic nanoseconds.
     blocked_since: Option<u64>,
-    /// The last round it took part in.
+    /// The last round that it took part in.
     last_round: CheckpointId,
-    /// Later rounds that were given up.
+    /// Rounds after `last_round` that were aborted.
     aborted: Vec<CheckpointId>,
     aligning_since: Option<u64>,
     snapshot: Option<Box<SubtaskSnapshot>>,
-    /// When its sweep began, monotonic nanoseconds.
+    /// Start of the sweep, monotonic nanoseconds.
     swept_since: u64,
 }
 
 impl Subtask {
-    /// A subtask that has not run yet. `watermark`: where event time stands at its head.
+    /// Creates a subtask that has not run yet. `watermark` is the current one at its head, in milliseconds.
     #[must_use]
     pub fn new(
         id: SubtaskId,
@@ -137,26 +139,26 @@ impl Subtask {
         }
     }
 
-    /// Which subtask it is.
+    /// Returns the id of the subtask.
     #[must_use]
     pub const fn id(&self) -> SubtaskId {
         self.id
     }
 
-    /// Its mailbox, which also wakes it.
+    /// Returns its mailbox, whose flag wakes it.
     #[must_use]
     pub fn mailbox(&self) -> Arc<Mailbox> {
         self.mailbox.clone()
     }
 
-    /// What ends it between two calls of a guest, where one step makes many.
+    /// Sets the flag that ends the subtask between two guest calls; one step can make many.
     pub fn set_cancelled(&mut self, cancelled: &Arc<AtomicBool>) {
         for node in self.chain.operators() {
             node.set_cancelled(cancelled.clone());
         }
     }
 
-    /// The uid to name when the whole subtask is meant: that of its first node.
+    /// Returns the uid that stands for the whole subtask: that of its first node.
     pub fn uid(&mut self) -> OperatorUid {
         if let Head::Source(source) = &self.head {
             return source.uid.clone();
@@ -167,12 +169,12 @@ impl Subtask {
             .unwrap_or_else(|| unreachable!("empty chain"))
     }
 
-    /// Does a little work.
+    /// Does a small amount of work.
     ///
     /// # Errors
-    /// [`SubtaskFailure`]: the subtask must not be stepped again.
+    /// [`SubtaskFailure`]; the subtask must not be stepped again.
     pub fn step(&mut self) -> Result<Step, SubtaskFailure> {
-        // A barrier is not taken in the middle of something: what follows a record belongs to the same side of it.
+        // A barrier is not taken in the middle of a step: what follows from a record belongs to the same side of it.
         while let Some(message) = self
             .mailbox
             .receive(!self.chain.is_busy() && self.stage != Stage::Ending)
@@ -220,7 +222,7 @@ impl Subtask {
                 self.chain.send();
                 Ok(Step::Progress)
             }
-            // Nothing to read: what is buffered goes now, rather than wait for more.
+            // Nothing to read: buffered records are sent now, rather than wait for more.
             Some(_) if self.chain.is_busy() || self.chain.has_buffered() => {
                 self.chain.flush();
                 self.chain.send();
@@ -230,7 +232,7 @@ impl Subtask {
         }
     }
 
-    /// Sends what is ready. While there is no room, nobody becomes idle for want of records.
+    /// Sends pending output, and returns true if nothing is left. Time without room does not count towards idleness.
     fn send(&mut self) -> bool {
         let sent = self.chain.send();
         if !sent && self.blocked_since.is_none() {
@@ -249,7 +251,8 @@ impl Subtask {
         sent
     }
 
-    /// Nothing was read, and asking again is of use at `until`, or when a timer is due or somebody becomes idle.
+    /// Returns the step for a subtask that has read nothing: asking again helps at `until`, or when a timer is due or a
+    /// stream becomes idle.
     fn idle(&mut self, swept: bool, until: Option<u64>) -> Step {
         if swept {
             return Step::Progress;
@@ -268,7 +271,8 @@ impl Subtask {
         Step::Idle(deadlines.into_iter().flatten().min())
     }
 
-    /// Fires some of the processing timers that are due; all of them come before the next record.
+    /// Fires some of the due processing timers, and returns true if there were any. All of them come before the next
+    /// record.
     fn fire(&mut self) -> Result<bool, SubtaskFailure> {
         let Some(next) = self.chain.next_timer() else {
             self.firing = None;
@@ -293,7 +297,7 @@ impl Subtask {
         Ok(fired)
     }
 
-    /// Tells of event time what there is to tell.
+    /// Emits the watermarks and changes of idleness that are due.
     fn advance(&mut self, at_rest: bool) {
         if let Head::Source(source) = &mut self.head
             && let Some(watermarks) = &mut source.watermarks
@@ -308,7 +312,7 @@ impl Subtask {
         self.chain.advance(at_rest);
     }
 
-    /// Handles a message; true: the subtask ends.
+    /// Handles a message. Returns true if the subtask is to end.
     fn control(&mut self, message: Control) -> Result<bool, SubtaskFailure> {
         match message {
             Control::Trigger(barrier) => {
@@ -350,7 +354,7 @@ impl Subtask {
         id > self.last_round && !self.aborted.contains(&id)
     }
 
-    /// `None`: something was read. `Some`: nothing, ask again then.
+    /// Polls the source. Returns `None` if something was read, else `Some` with the time to ask again.
     fn poll_source(&mut self) -> Result<Option<Option<u64>>, SubtaskFailure> {
         let now = self.clock.monotonic_ns();
         let Head::Source(source) = &mut self.head else {
@@ -390,7 +394,7 @@ impl Subtask {
         }
     }
 
-    /// Records of a source: into the chain, and what their event times give behind them.
+    /// Pushes records of a source into the chain, and takes in their event times.
     fn read(&mut self, batch: Batch, now: u64) -> Result<(), SubtaskFailure> {
         if let Head::Source(source) = &mut self.head
             && let Some(watermarks) = &mut source.watermarks
@@ -407,7 +411,7 @@ impl Subtask {
         self.chain.push(0, batch)
     }
 
-    /// A source's subtask without a split has nothing to wait for: it holds nobody back.
+    /// Declares a source's subtask without splits idle, so that it does not hold back event time.
     fn look_at_splits(&mut self, now: u64) {
         let Head::Source(source) = &mut self.head else { return };
         if let Some(watermarks) = &mut source.watermarks {
@@ -445,19 +449,19 @@ impl Subtask {
         Ok(None)
     }
 
-    /// All inputs have ended.
+    /// Begins the end of input: all inputs have ended.
     fn end(&mut self) {
         self.chain.end();
         self.stage = Stage::Ending;
     }
 
-    /// Takes the snapshot of a barrier, swaps what it brings, and passes it on.
+    /// Takes the snapshot of a barrier, swaps in the modules that it carries, and passes it on.
     fn barrier(&mut self, barrier: &Arc<CheckpointBarrier>, align_ns: u64) -> Result<(), SubtaskFailure> {
         let start = self.clock.monotonic_ns();
         self.mailbox.progress.begin(barrier.id);
         self.last_round = barrier.id;
         self.aborted.retain(|aborted| *aborted > barrier.id);
-        // A new mark needs the old sweep to be over.
+        // A new mark requires the previous sweep to be over.
         while self.snapshot.is_some() {
             self.sweep();
         }
@@ -480,7 +484,7 @@ impl Subtask {
         Ok(())
     }
 
-    /// What there is at the barrier, but for the rows of keyed state: it is marked, and swept later.
+    /// Collects the snapshot at the barrier. Keyed state is only marked; its rows are swept later.
     fn mark(&mut self, barrier: &CheckpointBarrier) -> Result<Box<SubtaskSnapshot>, SubtaskFailure> {
         let mut snapshot = Box::new(SubtaskSnapshot {
             subtask: self.id,
@@ -530,7 +534,8 @@ impl Subtask {
         Ok(snapshot)
     }
 
-    /// Writes out one key group of the snapshot under way; tells the coordinator when that was the last.
+    /// Writes out one key group of the snapshot under way, and reports the snapshot once all are written. Returns false
+    /// if there is no snapshot.
     fn sweep(&mut self) -> bool {
         let Some(snapshot) = &mut self.snapshot else {
             return false;
@@ -551,7 +556,7 @@ impl Subtask {
         true
     }
 
-    /// What is left of a round that was given up is of no use.
+    /// Discards the rest of an aborted round's sweep.
     fn drop_sweep(&mut self) {
         for node in self.chain.operators() {
             if let Some(backend) = node.backend() {
@@ -560,7 +565,7 @@ impl Subtask {
         }
     }
 
-    /// The job was cancelled or has failed: drops what is not prepared.
+    /// Drops output that is not prepared, since the job was cancelled or has failed.
     pub fn cancel(&mut self) {
         self.chain.cancel();
     }

@@ -1,7 +1,7 @@
-//! Watermarks from the event times of records: how far event time has come, and who holds nobody back.
+//! Watermarks from the event times of records, and idleness, as in Flink's `WatermarksWithIdleness`.
 //!
-//! Pure but for the clock readings it is given. A stream is idle when nothing is to be expected of it for now; those behind
-//! it then go by their other inputs. Whatever becomes idle and active again, nobody's watermark goes back.
+//! Pure but for the clock readings that are passed in. A stream is idle when nothing is expected of it for now; its
+//! consumers then go by their other inputs. No watermark ever goes back, however streams become idle and active again.
 
 use std::sync::Arc;
 
@@ -10,20 +10,21 @@ use regraft_model::time::{EventTime, NO_TIMESTAMP};
 
 use crate::graph::job_graph::WatermarkStrategy;
 
-/// A watermark is told at most this often while there are records, in nanoseconds: telling one sends all buffers.
+/// While there are records, a watermark is emitted at most this often, in nanoseconds: each one flushes all buffers.
 const INTERVAL_NS: u64 = 50_000_000;
 
-/// What is told of a stream beside its records.
+/// A statement about a stream, sent between its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// No event time at or below it is still to come.
+    /// No record with an event time at or below it is still to come.
     Watermark(EventTime),
-    /// Whether the stream is idle from now on.
+    /// True: the stream is idle from now on. False: it is active again.
     Idle(bool),
 }
 
-/// The watermark of several streams, each given with whether it is idle, and whether all of them are: the least of those
-/// that are not idle, or, where all are, the greatest. None of none.
+/// Combines the watermarks of several streams, each given with its idleness, and returns the watermark and idleness of
+/// all of them: the minimum of the active streams, or, if all are idle, the maximum, as Flink's `StatusWatermarkValve`
+/// does. Returns `None` for no streams.
 pub fn combine(streams: impl Iterator<Item = (EventTime, bool)>) -> Option<(EventTime, bool)> {
     streams.fold(None, |so_far, (watermark, idle)| {
         Some(match so_far {
@@ -36,26 +37,26 @@ pub fn combine(streams: impl Iterator<Item = (EventTime, bool)>) -> Option<(Even
     })
 }
 
-/// Makes the watermarks of one stream: a source's, from all its splits, or an operator's.
+/// Generates the watermarks of one stream: of a source, from all its splits, or of an operator's output.
 #[derive(Debug)]
 pub struct Watermarks {
     bound_ms: i64,
     idleness_ns: Option<u64>,
     parts: Vec<Part>,
-    /// Whether the operator's own input is idle.
+    /// True if the operator's own input is idle.
     input_idle: bool,
     told: EventTime,
     told_idle: bool,
-    /// When the next watermark may be told.
+    /// Earliest time of the next watermark, monotonic nanoseconds.
     next_ns: u64,
 }
 
-/// A split; an operator's output is one.
+/// A split of a source. The output of an operator is a single part without a split.
 #[derive(Debug)]
 struct Part {
     split: Option<Arc<str>>,
     greatest: EventTime,
-    /// When its last record came.
+    /// Time of its last record, monotonic nanoseconds.
     last_ns: u64,
     idle: bool,
 }
@@ -72,7 +73,7 @@ impl Part {
 }
 
 impl Watermarks {
-    /// Of an operator's output. `watermark`: where it stood before a restore.
+    /// Watermarks of an operator's output. `watermark` is the one it stood at before a restore.
     #[must_use]
     pub fn of_operator(strategy: &WatermarkStrategy, watermark: EventTime, now_ns: u64) -> Self {
         let mut watermarks = Self::of_source(strategy, watermark);
@@ -80,7 +81,7 @@ impl Watermarks {
         watermarks
     }
 
-    /// Of a source, with no split yet.
+    /// Watermarks of a source that has no split yet.
     #[must_use]
     pub fn of_source(strategy: &WatermarkStrategy, watermark: EventTime) -> Self {
         let nanos = |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
@@ -95,13 +96,13 @@ impl Watermarks {
         }
     }
 
-    /// The last watermark told.
+    /// Returns the last watermark emitted.
     #[must_use]
     pub const fn told(&self) -> EventTime {
         self.told
     }
 
-    /// The splits that records may still come from.
+    /// Sets the splits that may still give records.
     pub fn set_splits(&mut self, splits: Vec<Arc<str>>, now_ns: u64) {
         let same = self.parts.len() == splits.len();
         if same
@@ -121,19 +122,20 @@ impl Watermarks {
         }
     }
 
-    /// Records could not be processed for so long, so that their absence says nothing.
+    /// Notes that records could not be processed for `nanos`: their absence during that time does not count as
+    /// idleness.
     pub fn was_blocked(&mut self, nanos: u64) {
         for part in &mut self.parts {
             part.last_ns = part.last_ns.saturating_add(nanos);
         }
     }
 
-    /// Whether the stream that an operator reads is idle.
+    /// Sets the idleness of the stream that an operator reads.
     pub const fn set_input_idle(&mut self, idle: bool) {
         self.input_idle = idle;
     }
 
-    /// Records have come: of an operator, or of one split of a source.
+    /// Takes in the event times of records: of an operator's output, or of one split of a source.
     pub fn observe(&mut self, batch: &Batch, now_ns: u64) {
         let split = batch.origin.as_ref().and_then(|origin| origin.position(0));
         let of = |part: &&mut Part| match (&part.split, split) {
@@ -152,7 +154,8 @@ impl Watermarks {
         part.idle = false;
     }
 
-    /// What is to be told now, in order. `at_rest`: there are no records to be read, so nothing is gained by waiting.
+    /// Appends the signals due now to `tell`, in order. `at_rest`: there is nothing to read, so holding a watermark
+    /// back gains nothing.
     pub fn advance(&mut self, now_ns: u64, at_rest: bool, tell: &mut Vec<Signal>) {
         if let Some(idleness) = self.idleness_ns {
             for part in &mut self.parts {
@@ -166,7 +169,7 @@ impl Watermarks {
             self.told_idle = false;
             tell.push(Signal::Idle(false));
         }
-        // A record with that very time minus the bound may still come.
+        // A record with exactly this time may still come, hence the one less.
         let watermark = greatest.saturating_sub(self.bound_ms).saturating_sub(1);
         if watermark > self.told && (at_rest || idle || now_ns >= self.next_ns) {
             self.told = watermark;
@@ -179,7 +182,7 @@ impl Watermarks {
         }
     }
 
-    /// When a part becomes idle if no record comes, monotonic nanoseconds.
+    /// Returns the earliest time at which an active part becomes idle if no record comes, in monotonic nanoseconds.
     #[must_use]
     pub fn idle_at_ns(&self) -> Option<u64> {
         let idleness = self.idleness_ns?;

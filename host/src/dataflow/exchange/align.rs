@@ -1,22 +1,24 @@
 //! Barrier alignment over the inputs of one subtask, as a pure state machine.
 //!
-//! A channel that has delivered the barrier of an aligned round waits until all others have; an ended channel counts as
-//! aligned. A round that is not aligned stops no channel, and is complete when all have delivered its barrier.
+//! In an aligned round, a channel that has delivered the barrier is held back until all others have; an ended channel
+//! counts as aligned. A round that is not aligned holds no channel back, and is complete when all have delivered its
+//! barrier.
 //!
-//! Several rounds may be under way. Barriers of one channel come in the order of their rounds, so a barrier of a later
-//! round gives an earlier one up that its channel has not delivered: the source never saw it.
+//! Several rounds can be under way. Barriers of one channel come in the order of their rounds. So a barrier of a later
+//! round means that its channel will never deliver an earlier one that is still missing: the source never saw it, and
+//! the earlier round is dropped.
 
 use regraft_model::id::CheckpointId;
 
-/// The alignment of a subtask's inputs.
+/// Alignment of the inputs of one subtask.
 #[derive(Debug)]
 pub struct Alignment {
     ended: Vec<bool>,
-    /// Rounds under way, in order.
+    /// Rounds under way, in ascending order.
     rounds: Vec<Round>,
-    /// The last round that is complete; nothing more comes of those before it.
+    /// The last completed round; barriers of earlier ones are ignored.
     done: CheckpointId,
-    /// Later rounds that were given up: their barriers may still come.
+    /// Abandoned rounds after `done`, whose barriers may still come.
     aborted: Vec<CheckpointId>,
 }
 
@@ -24,21 +26,21 @@ pub struct Alignment {
 struct Round {
     id: CheckpointId,
     seen: Vec<bool>,
-    /// Whether channels that have delivered it wait.
+    /// True if channels that have delivered the barrier are held back.
     waits: bool,
 }
 
-/// What to do after an element.
+/// The outcome of an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aligned {
-    /// Go on.
+    /// No round is complete.
     NotYet,
-    /// Every input is at the barrier: take the snapshot.
+    /// Every input has reached the barrier of this round: take the snapshot.
     Now(CheckpointId),
 }
 
 impl Alignment {
-    /// For a number of channels.
+    /// Alignment over a number of channels.
     #[must_use]
     pub fn new(channels: usize) -> Self {
         Self {
@@ -49,7 +51,7 @@ impl Alignment {
         }
     }
 
-    /// A barrier came from a channel.
+    /// Handles a barrier from a channel. `waits`: the round is aligned.
     pub fn barrier(&mut self, channel: usize, id: CheckpointId, waits: bool) -> Aligned {
         self.rounds.retain(|round| round.id >= id || round.seen[channel]);
         if id > self.done && !self.aborted.contains(&id) {
@@ -63,13 +65,14 @@ impl Alignment {
         self.next_complete()
     }
 
-    /// A channel has ended.
+    /// Handles the end of a channel.
     pub fn end(&mut self, channel: usize) -> Aligned {
         self.ended[channel] = true;
         self.next_complete()
     }
 
-    /// The first round that is complete, once. The end of a channel may complete several.
+    /// Returns the first complete round, once. The end of a channel can complete several, so this is called until it
+    /// returns [`Aligned::NotYet`].
     pub fn next_complete(&mut self) -> Aligned {
         let complete = |round: &Round| round.seen.iter().zip(&self.ended).all(|(seen, ended)| *seen || *ended);
         let Some(at) = self.rounds.iter().position(complete) else {
@@ -82,7 +85,7 @@ impl Alignment {
         Aligned::Now(id)
     }
 
-    /// A round is given up.
+    /// Drops an aborted round.
     pub fn abort(&mut self, id: CheckpointId) {
         self.rounds.retain(|round| round.id != id);
         if id > self.done && !self.aborted.contains(&id) {
@@ -90,19 +93,19 @@ impl Alignment {
         }
     }
 
-    /// Whether a channel may be read: it has not ended, and it is not waiting at a barrier.
+    /// Returns true if the channel may be read: it has neither ended nor is held back at a barrier.
     #[must_use]
     pub fn is_open(&self, channel: usize) -> bool {
         !self.ended[channel] && !self.rounds.iter().any(|round| round.waits && round.seen[channel])
     }
 
-    /// Whether some channel has delivered a barrier that others have not.
+    /// Returns true if a round is under way: some channel has delivered a barrier that others have not.
     #[must_use]
     pub fn is_aligning(&self) -> bool {
         !self.rounds.is_empty()
     }
 
-    /// Whether all have ended.
+    /// Returns true if all channels have ended.
     #[must_use]
     pub fn all_ended(&self) -> bool {
         self.ended.iter().all(|ended| *ended)
@@ -185,8 +188,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the delays, a snapshot holds what stood before the barrier on every channel; and where rounds are
-        /// aligned, nothing else.
+        /// For any interleaving, a snapshot holds what came before the barrier on every channel; and in aligned rounds
+        /// nothing else.
         #[test]
         fn no_record_is_missed_or_counted_in_two_rounds(
             waits: bool,
@@ -194,7 +197,8 @@ mod tests {
             picks in prop::collection::vec(0usize..5, 200),
         ) {
             let channels = lengths.len();
-            // Each channel: records of round 1, barrier 1, records of round 2, barrier 2, … then the end.
+            // Each channel holds the records of round 1, barrier 1, the records of round 2, barrier 2, and so on, then
+            // the end.
             let mut queues: Vec<std::collections::VecDeque<Option<u64>>> = lengths
                 .iter()
                 .map(|rounds| {

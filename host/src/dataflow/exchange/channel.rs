@@ -1,4 +1,5 @@
-//! One bounded queue of elements from one subtask to another. It never blocks: who cannot send, waits to be woken.
+//! A bounded queue of elements from one subtask to another. It never blocks: a sender or receiver that cannot go on
+//! waits for its mailbox to be woken.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -6,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::super::control::{Mailbox, locked};
 use super::super::element::Element;
 
-/// Elements in flight on one channel. Batches are large; more would only add latency and alignment time.
+/// Limit of elements in flight on one channel. Batches are large, so more would only add latency and alignment time.
 pub const CHANNEL_LEN_MAX: usize = 8;
 
 #[derive(Debug)]
@@ -16,15 +17,16 @@ struct Shared {
     consumer: Arc<Mailbox>,
 }
 
-/// The sending end.
+/// The sending end of a channel.
 #[derive(Debug)]
 pub struct Sender(Arc<Shared>);
 
-/// The receiving end.
+/// The receiving end of a channel.
 #[derive(Debug)]
 pub struct Receiver(Arc<Shared>);
 
-/// A channel between two subtasks, which are woken when there is something to receive, or room to send.
+/// Creates a channel between two subtasks. The consumer is woken when the queue is no longer empty, the producer when
+/// it is half empty again.
 #[must_use]
 pub fn channel(producer: Arc<Mailbox>, consumer: Arc<Mailbox>) -> (Sender, Receiver) {
     let shared = Arc::new(Shared {
@@ -36,10 +38,10 @@ pub fn channel(producer: Arc<Mailbox>, consumer: Arc<Mailbox>) -> (Sender, Recei
 }
 
 impl Sender {
-    /// Sends, or gives the element back where the channel is full.
+    /// Sends an element, without blocking.
     ///
     /// # Errors
-    /// The element.
+    /// The element itself, where the channel is full.
     pub fn try_send(&self, element: Element) -> Result<(), Element> {
         let mut queue = locked(&self.0.queue);
         if queue.len() >= CHANNEL_LEN_MAX {
@@ -56,7 +58,7 @@ impl Sender {
 }
 
 impl Receiver {
-    /// The next element.
+    /// Returns the next element, or `None` if the channel is empty.
     #[must_use]
     pub fn try_receive(&self) -> Option<Element> {
         let mut queue = locked(&self.0.queue);

@@ -1,4 +1,4 @@
-//! Merges a subtask's input channels: fairly, with barriers aligned and the watermark of all of them.
+//! Merges the input channels of a subtask: fairly, with barriers aligned and watermarks combined.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use super::channel::Receiver;
 pub struct Gate {
     channels: Vec<Channel>,
     alignment: Alignment,
-    /// Of the rounds under way.
+    /// Barriers of the rounds under way.
     barriers: Vec<Arc<CheckpointBarrier>>,
     watermark: EventTime,
     idle: bool,
-    /// Whether there may be more to deliver without another element.
+    /// True if the last element may have more to deliver.
     again: bool,
     next: usize,
     told_end: bool,
@@ -29,14 +29,14 @@ pub struct Gate {
 #[derive(Debug)]
 struct Channel {
     receiver: Receiver,
-    /// Which of the operator's inputs it belongs to.
+    /// Number of the operator's input that it feeds.
     input: u32,
     watermark: EventTime,
     idle: bool,
     ended: bool,
 }
 
-/// What the gate delivers.
+/// The next item that the gate delivers.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "there is one at a time, and it is not kept")]
 pub enum Delivered {
@@ -44,20 +44,21 @@ pub enum Delivered {
     Batch(u32, Batch),
     /// Records of one input whose key column is distinct.
     Grouped(u32, Batch),
-    /// The watermark of all inputs has advanced, or all of them are idle, or not all any more.
+    /// The combined watermark has advanced, or the inputs as a whole have become idle or active again.
     Signal(Signal),
-    /// The first barrier of a round has come: alignment begins.
+    /// The first barrier of a round has come, and alignment begins.
     Aligning,
-    /// Every input is at the barrier.
+    /// Every input has reached this barrier.
     Barrier(Arc<CheckpointBarrier>),
-    /// All inputs have ended. Told once.
+    /// All inputs have ended. Delivered once.
     End,
     /// There is nothing to do for now.
     Nothing,
 }
 
 impl Gate {
-    /// Channels with the number of the input each belongs to.
+    /// Creates a gate over channels, each with the number of the input that it feeds. `watermark` is the one that all
+    /// of them start from.
     #[must_use]
     pub fn new(channels: Vec<(u32, Receiver)>, watermark: EventTime) -> Self {
         let alignment = Alignment::new(channels.len());
@@ -83,7 +84,7 @@ impl Gate {
         }
     }
 
-    /// The next thing from any open channel, each in turn.
+    /// Returns the next item from any open channel, taking the channels in turn.
     pub fn poll(&mut self) -> Delivered {
         loop {
             if std::mem::take(&mut self.again) {
@@ -147,7 +148,8 @@ impl Gate {
         self.advance()
     }
 
-    /// What one element has brought beside the first thing.
+    /// Returns a further item that the last element has caused: one element can complete rounds and advance the
+    /// watermark.
     fn more(&mut self) -> Delivered {
         let aligned = self.alignment.next_complete();
         match self.aligned(aligned) {
@@ -168,13 +170,13 @@ impl Gate {
 
     fn advance(&mut self) -> Delivered {
         let open = self.channels.iter().filter(|channel| !channel.ended);
-        // The last watermark is the end, which is told as such.
+        // The watermark of ended channels does not count; the end of all of them is delivered as [`Delivered::End`].
         let Some((mut watermark, idle)) = combine(open.map(|channel| (channel.watermark, channel.idle))) else {
             return Delivered::Nothing;
         };
         if idle {
-            // As if the others had become idle before these ended: in which order that comes differs between subtasks, and
-            // one that stays behind would give late what its last timers give.
+            // Treat ended channels as if they had become idle before they ended. The order of idleness and end differs
+            // between subtasks, and one that stays behind would emit late what its last timers give.
             let all = self.channels.iter().map(|channel| channel.watermark);
             watermark = all.fold(watermark, EventTime::max);
         }
@@ -194,13 +196,13 @@ impl Gate {
         Delivered::Signal(signal)
     }
 
-    /// The round is given up.
+    /// Drops an aborted round.
     pub fn abort(&mut self, id: CheckpointId) {
         self.alignment.abort(id);
         self.barriers.retain(|barrier| barrier.id != id);
     }
 
-    /// Whether some input has delivered a barrier that others have not.
+    /// Returns true if some input has delivered a barrier that others have not.
     #[must_use]
     pub fn is_aligning(&self) -> bool {
         self.alignment.is_aligning()
@@ -244,7 +246,7 @@ mod tests {
         }
     }
 
-    /// Everything that is there, as short texts.
+    /// Returns everything that is there, as short texts.
     fn drain(gate: &mut Gate) -> Vec<String> {
         let mut all = vec![];
         loop {
@@ -274,7 +276,7 @@ mod tests {
         assert_eq!(drain(&mut gate), ["watermark 20"]);
         send(&senders[1], [Element::Idle(true)]);
         assert_eq!(drain(&mut gate), ["idle"]);
-        // It is back with what it had: nobody goes back with it, and it counts again.
+        // It comes back with its old watermark: the combined one does not go back, and the input counts again.
         send(&senders[2], [Element::Idle(false), Element::Watermark(15)]);
         assert_eq!(drain(&mut gate), ["active"]);
         send(&senders[2], [Element::Watermark(25)]);

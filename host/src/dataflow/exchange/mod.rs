@@ -1,9 +1,9 @@
-//! How batches go from subtask to subtask.
+//! The exchange of batches between subtasks.
 //!
-//! - [`channel`]: one bounded queue from one subtask to another; backpressure is its bound.
+//! - [`channel`]: a bounded queue from one subtask to another; its bound is the backpressure.
 //! - [`align`]: barrier alignment over the inputs of a subtask, as a pure state machine.
-//! - [`gate`]: merges a subtask's input channels.
-//! - [`partitioner`]: which record goes to which subtask; buffers until a batch is worth sending.
+//! - [`gate`]: merges the input channels of a subtask.
+//! - [`partitioner`]: assigns records to subtasks, and buffers them until a batch is worth sending.
 
 pub mod channel;
 pub mod align;

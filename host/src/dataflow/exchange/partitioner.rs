@@ -1,5 +1,5 @@
-//! Which record goes to which subtask. Batches adapt: full under load, sent at once when the subtask has nothing else to
-//! do.
+//! Assigns records to subtasks, by key group, in turn or all to all. Batch sizes adapt: full under load, and sent at
+//! once when the subtask has nothing else to do.
 
 use std::collections::VecDeque;
 
@@ -13,26 +13,26 @@ use super::channel::Sender;
 use crate::graph::job_graph::Partitioning;
 use crate::state::group::Grouper;
 
-/// A buffer with this many records is sent.
+/// A buffer is sent when it holds this many records.
 const BATCH_RECORDS: usize = 2048;
-/// A buffer with this many bytes is sent.
+/// A buffer is sent when it holds this many bytes.
 const BATCH_BYTES: usize = 256 * 1024;
 
 /// The outgoing edge of a subtask to all subtasks of one consumer.
 #[derive(Debug)]
 pub struct OutputEdge {
-    /// The output port that the edge carries.
+    /// Output port that the edge carries.
     pub port: u32,
     by: Partitioning,
     max_parallelism: u32,
     targets: Vec<Target>,
-    /// The next target of a rebalance.
+    /// Next target of a rebalance.
     next: usize,
-    /// Target of each entry of the key column, reused.
+    /// Target of each entry of the key column; scratch space.
     target_of: Vec<u32>,
-    /// How many records each target's buffer had before the present batch, reused.
+    /// Length of each target's buffer before the present batch; scratch space.
     counts: Vec<usize>,
-    /// Origins of the targets' buffers while they are filled, reused.
+    /// Origins of the targets' buffers while they are filled; scratch space.
     origins: Vec<Option<Origin>>,
 }
 
@@ -41,12 +41,14 @@ struct Target {
     sender: Sender,
     buffer: Batch,
     pending: VecDeque<Element>,
-    /// Of an edge by key. Here rather than at the consumer, which has more to do than most producers.
+    /// Groups batches of an edge by key. Done here rather than in the consumer, which has more to do than most
+    /// producers.
     grouper: Option<Grouper>,
 }
 
 impl OutputEdge {
-    /// An edge. `targets` are the channels to the consumer's subtasks in order; for a forward edge the only one.
+    /// Creates an edge. `targets` are the channels to the subtasks of the consumer, in order; a forward edge has only
+    /// one.
     #[must_use]
     pub fn new(port: u32, by: Partitioning, max_parallelism: u32, subtask: u32, targets: Vec<Sender>) -> Self {
         let next = subtask as usize % targets.len().max(1);
@@ -68,7 +70,7 @@ impl OutputEdge {
         }
     }
 
-    /// Takes a batch in; it may stay in a buffer until `flush`.
+    /// Takes in a batch. It may stay in a buffer until `flush`.
     pub fn push(&mut self, mut batch: Batch) {
         if batch.is_empty() {
             return;
@@ -134,7 +136,7 @@ impl OutputEdge {
         }
     }
 
-    /// The source position of each record, which has just gone to its target's buffer.
+    /// Assigns the source position of each record to the target buffer that the record has just been added to.
     fn scatter_origin(&mut self, batch: &Batch) {
         let targets = &self.targets;
         if batch.origin.is_none() && targets.iter().all(|target| target.buffer.origin.is_none()) {
@@ -151,7 +153,7 @@ impl OutputEdge {
         }
     }
 
-    /// Sends every control element after what came before it.
+    /// Queues a control element for every target, after all records pushed before it.
     pub fn control(&mut self, element: &Element) {
         self.flush();
         for target in &mut self.targets {
@@ -159,20 +161,20 @@ impl OutputEdge {
         }
     }
 
-    /// Makes all buffered records ready to go.
+    /// Makes all buffered records ready to be sent.
     pub fn flush(&mut self) {
         for target in &mut self.targets {
             target.flush();
         }
     }
 
-    /// Whether records wait in a buffer.
+    /// Returns true if records wait in a buffer.
     #[must_use]
     pub fn has_buffered(&self) -> bool {
         self.targets.iter().any(|target| !target.buffer.is_empty())
     }
 
-    /// Sends what is ready, as far as there is room. True when nothing is left waiting.
+    /// Sends pending elements as far as there is room. Returns true if none is left.
     pub fn send(&mut self) -> bool {
         let mut all = true;
         for target in &mut self.targets {
@@ -211,7 +213,7 @@ impl Target {
         }
     }
 
-    /// Makes a batch ready to go.
+    /// Makes a batch ready to be sent.
     fn ready(&mut self, mut batch: Batch) {
         let element = match &mut self.grouper {
             Some(grouper) if !batch.keys.is_none() => {

@@ -1,5 +1,5 @@
 //! Records that an operator could not process, as an output like any other: JSON lines, cut at the same barriers and
-//! committed with the same rounds as the job's sinks.
+//! committed in the same rounds as the job's sinks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::dataflow::failure::{Cause, Record, Shown, shown_text};
 use crate::dataflow::sink::{SinkError, SinkSnapshot, SinkWriter};
 
-/// How many dead letters an operator has, all its subtasks together, and how many it may have.
+/// The dead letters of an operator, over all its subtasks, and their limit.
 #[derive(Debug)]
 pub struct Budget {
     max: Option<u64>,
@@ -23,14 +23,15 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// `count`: those that the state it starts from knows of.
+    /// Creates a budget. `max` is the limit, `None` for no limit; `count` the number of dead letters in the state that
+    /// the job starts from.
     #[must_use]
     pub const fn new(max: Option<u64>, count: u64) -> Self {
         let count = AtomicU64::new(count);
         Self { max, count }
     }
 
-    /// One more; or what the budget is, where it is used up.
+    /// Takes one dead letter off the budget. Returns the limit as the error where it is exhausted.
     fn take(&self) -> Result<(), u64> {
         let max = self.max.unwrap_or(u64::MAX);
         let more = |count: u64| (count < max).then(|| count + 1);
@@ -45,48 +46,49 @@ impl Budget {
 pub struct DeadLetters {
     writer: Box<dyn SinkWriter>,
     budget: Arc<Budget>,
-    /// Those of this subtask. What was there before a restore is counted to one of them.
+    /// Dead letters of this subtask. Those from before a restore are counted to one of the subtasks.
     count: u64,
 }
 
-/// What could not be processed.
+/// A row that could not be processed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Letter<'a> {
-    /// A row of a batch of one of the inputs.
+    /// A record: number of the input, batch, and row in it.
     Record(u32, &'a Batch, u32),
-    /// A timer: key, name, time.
+    /// A timer: key, name, and time in milliseconds.
     Timer(&'a [u8], &'a str, i64),
 }
 
-/// Whether a sink's saved state is that of dead letters.
+/// Returns true if the saved state of a sink is that of dead letters.
 #[must_use]
 pub fn is_state(state: &serde_json::Value) -> bool {
     state.get("dead_letters").is_some()
 }
 
-/// How many dead letters the saved state of a subtask, or of all of them, tells of.
+/// Returns the number of dead letters in a saved state, of one subtask or of all.
 #[must_use]
 pub fn count_of(state: &serde_json::Value) -> u64 {
     state["dead_letters"].as_u64().unwrap_or(0)
 }
 
-/// The saved states of all subtasks as one, like a sink's.
+/// Merges the saved states of all subtasks into one, as for a sink.
 #[must_use]
 pub fn total(states: &[serde_json::Value]) -> serde_json::Value {
     json!({ "dead_letters": states.iter().map(count_of).sum::<u64>() })
 }
 
 impl DeadLetters {
-    /// `writer` takes values that are lines of JSON already; `count`: see [`total`].
+    /// Creates the dead letters of a subtask. `writer` takes values that are lines of JSON already; `count` is the
+    /// number from before a restore, see [`total`].
     #[must_use]
     pub const fn new(writer: Box<dyn SinkWriter>, budget: Arc<Budget>, count: u64) -> Self {
         Self { writer, budget, count }
     }
 
-    /// Writes one.
+    /// Writes one dead letter.
     ///
     /// # Errors
-    /// [`Cause::Budget`] where there may be no more; [`Cause::Sink`].
+    /// [`Cause::Budget`] where the budget is exhausted; [`Cause::Sink`] where it cannot be written.
     pub(super) fn write(
         &mut self,
         (uid, subtask): (&OperatorUid, u32),
@@ -130,7 +132,7 @@ impl DeadLetters {
         Ok(self.writer.write(&batch)?)
     }
 
-    /// As a sink's at a barrier: prepares what was written, and begins anew.
+    /// Prepares the written lines at a barrier, and begins a new transaction, as a sink does.
     ///
     /// # Errors
     /// [`SinkError`].
@@ -146,18 +148,18 @@ impl DeadLetters {
         })
     }
 
-    /// Everything prepared up to this round has been committed.
+    /// Handles the commit of everything prepared up to this round.
     pub(super) fn committed(&mut self, id: CheckpointId) {
         self.writer.committed(id);
     }
 
-    /// Drops what is not prepared.
+    /// Drops unprepared lines.
     pub(super) fn abort(&mut self) {
         self.writer.abort();
     }
 }
 
-/// The type of a record's key, as far as it is declared.
+/// Returns the type of a record's key, if it is declared: the operator's key type, else that of the input.
 fn key_type(description: &Description, input: u32) -> Option<&Type> {
     let port = || description.input(input as usize)?.key.as_ref();
     description.key.as_ref().or_else(port).map(|key| &key.ty)
@@ -167,7 +169,7 @@ fn value_type(description: &Description, input: u32) -> Option<&PortValue> {
     description.input(input as usize).map(|port| &port.value)
 }
 
-/// Key and value of a record in messages: typed ones as they are read, the others as the bytes they are.
+/// Describes a row of a batch for a message, decoding typed keys and values and showing others as bytes.
 pub(super) fn shown_record(description: &Description, input: u32, batch: &Batch, row: u32) -> Record {
     let mut record = Record::of(batch, Some(row));
     if let Some((key, Shown::Value(value))) = &mut record.content {
@@ -183,7 +185,7 @@ pub(super) fn shown_record(description: &Description, input: u32, batch: &Batch,
     record
 }
 
-/// Bytes as text where they are text, else as hex.
+/// Renders bytes as text if they are UTF-8, else as hex.
 fn plain(bytes: &[u8]) -> serde_json::Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => json!(text),
@@ -198,7 +200,8 @@ fn key_json(ty: Option<&Type>, key: &[u8]) -> serde_json::Value {
     }
 }
 
-/// A value that is not what its port declares is shown as the bytes it is: that may be why it is here.
+/// Renders a value by the type that its port declares. One that does not decode is rendered as bytes: that may be the
+/// reason why it is here.
 fn value_json(port: Option<&PortValue>, value: &[u8]) -> serde_json::Value {
     let Some(PortValue::Record(record)) = port else {
         return plain(value);

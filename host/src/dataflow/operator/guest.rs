@@ -1,4 +1,4 @@
-//! A component as an operator: the guest runtime's instance behind the dataflow's contract.
+//! A component as an operator: implements the dataflow's contract for the guest runtime's instances and modules.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

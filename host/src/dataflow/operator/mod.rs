@@ -1,9 +1,9 @@
-//! Operators: what records pass through.
+//! Operators: the nodes that records pass through.
 //!
 //! - [`guest`]: a component as an operator.
 //! - [`dead_letters`]: records that an operator could not process, as an output.
-//! - `outputs`: what an operator emitted, as batches. `gap`: how long it emits nothing.
-//! - [`node`]: what the host does around every call: group by key, fetch state, call, apply writes, route outputs.
+//! - `outputs`: turns an operator's outputs into batches. `gap`: measures its silence.
+//! - [`node`]: the host's part of every call: group by key, fetch state, call, apply writes, route outputs.
 
 pub mod guest;
 pub mod dead_letters;
@@ -28,22 +28,22 @@ use regraft_model::id::{CheckpointId, OperatorUid};
 ///
 /// Keyed state is handed over with each call and written by its outcome; an operator keeps none of it.
 pub trait Operator: Send + Debug {
-    /// Makes the instance ready.
+    /// Makes the instance ready for calls.
     ///
     /// # Errors
-    /// [`GuestError`] fails the deployment.
+    /// [`GuestError`], which fails the deployment.
     fn open(&mut self, context: &OpenContext) -> Result<(), GuestError>;
 
     /// Processes one batch.
     ///
     /// # Errors
-    /// [`GuestError`]; then nothing of the call is kept.
+    /// [`GuestError`]; nothing of the call is kept then.
     fn process(&mut self, header: Header, batch: BatchView<'_>, keyed: KeyedView<'_>) -> Result<Outcome, GuestError>;
 
-    /// Fires timers that are due, at most one of a key. Called only where timers are declared.
+    /// Fires timers that are due, at most one per key. Called only where timers are declared.
     ///
     /// # Errors
-    /// [`GuestError`]; then nothing of the call is kept.
+    /// [`GuestError`]; nothing of the call is kept then.
     fn on_timers(
         &mut self,
         header: Header,
@@ -54,59 +54,61 @@ pub trait Operator: Send + Debug {
         Err(undeclared("on-timers"))
     }
 
-    /// The watermark has advanced to `header.watermark`. Called only where declared.
+    /// Handles the advance of the watermark to `header.watermark`. Called only where it is declared.
     ///
     /// # Errors
-    /// [`GuestError`]; then nothing of the call is kept.
+    /// [`GuestError`]; nothing of the call is kept then.
     fn on_watermark(&mut self, header: Header) -> Result<Outcome, GuestError> {
         let _ = header;
         Err(undeclared("on-watermark"))
     }
 
-    /// The end of all inputs: some of the keys, and at last one call without keys. Called only where declared.
+    /// Handles the end of all inputs. Called with a part of the keys at a time, and at last once without keys and with
+    /// `last` set. Called only where it is declared.
     ///
     /// # Errors
-    /// [`GuestError`].
+    /// [`GuestError`], which fails the job.
     fn finish(&mut self, header: Header, keyed: KeyedView<'_>, last: bool) -> Result<Outcome, GuestError>;
 
-    /// The operator state and private state of the instance; none for one that keeps nothing between calls.
+    /// Returns the operator state and private state of the instance; empty if it keeps nothing between calls.
     ///
     /// # Errors
-    /// [`GuestError`] fails the job.
+    /// [`GuestError`], which fails the job.
     fn snapshot(&mut self, checkpoint_id: CheckpointId) -> Result<Vec<OperatorState>, GuestError> {
         let _ = checkpoint_id;
         Ok(vec![])
     }
 
-    /// Gives operator state back, after `open`. Called only where there is some.
+    /// Restores operator state and private state, after `open`. Called only where there is some.
     ///
     /// # Errors
-    /// [`GuestError`] fails the job.
+    /// [`GuestError`], which fails the job.
     fn restore(&mut self, states: &[OperatorState]) -> Result<(), GuestError> {
         let _ = states;
         Err(undeclared("restore"))
     }
 
-    /// What calls read keyed state from that does not travel with the batch; without it there is none to read.
+    /// Sets the access through which calls read the keyed state that does not travel with the batch; `None` where there
+    /// is none.
     fn set_state(&mut self, access: Option<Arc<dyn StateAccess>>) {
         let _ = access;
     }
 
-    /// Once this is set nobody waits for the answer of the call under way: a component's is ended soon, and fails with
-    /// [`GuestError::Interrupted`]. It stays over a `reset`.
+    /// Sets a flag that interrupts calls: once it is set, the result of a call under way is not needed, and a
+    /// component's call is ended soon and fails with [`GuestError::Interrupted`]. A `reset` keeps the flag.
     fn interrupt_by(&mut self, flag: Arc<AtomicBool>) {
         let _ = flag;
     }
 
-    /// Drops everything that the instance has and starts it anew: it needs `open` again, and `restore` where there is
-    /// operator state. What `set_state` gave stays.
+    /// Drops all of the instance's memory and starts it anew. It needs `open` again, and `restore` where there is
+    /// operator state. The access given to `set_state` is kept.
     ///
     /// # Errors
     /// [`GuestError`] where the guest's own initialisation fails.
     fn reset(&mut self) -> Result<(), GuestError>;
 }
 
-/// An operator was called for something that it does not have: a mistake in the host, or in a native operator.
+/// Error of a call that the operator does not implement: a bug in the host, or in a native operator.
 fn undeclared(doing: &'static str) -> GuestError {
     GuestError::Engine {
         doing,
@@ -114,23 +116,23 @@ fn undeclared(doing: &'static str) -> GuestError {
     }
 }
 
-/// What instances of an operator are made of: a loaded component, or the same logic compiled natively.
+/// The code of an operator, from which instances are made: a loaded component, or the same logic compiled natively.
 pub trait OperatorModule: Send + Sync + Debug {
-    /// The SHA-256 of its file: its identity.
+    /// Returns the SHA-256 of its file, which identifies it.
     fn digest(&self) -> ModuleDigest;
 
-    /// What it declares.
+    /// Returns the description that the module declares.
     fn description(&self) -> &Description;
 
-    /// Its file, which savepoints carry.
+    /// Returns its file, which savepoints carry.
     fn bytes(&self) -> &[u8];
 
-    /// Makes an instance. It needs `open` before any other call.
+    /// Creates an instance, which needs `open` before any other call.
     ///
     /// # Errors
     /// [`GuestError`] where the guest's own initialisation fails.
     fn instantiate(&self, settings: &InstanceSettings) -> Result<Box<dyn Operator>, GuestError>;
 }
 
-/// The module of each operator, in order: everything that goes through them does so in the same order in every run.
+/// The module of each operator. Ordered, so that every run goes through them in the same order.
 pub type Modules = BTreeMap<OperatorUid, Arc<dyn OperatorModule>>;

@@ -1,7 +1,7 @@
-//! What the host does around every call of an operator: group by key, fetch state, call, apply writes, make batches of the
+//! The host's part of every call of an operator: group by key, fetch state, call, apply writes, make batches of the
 //! outputs.
 //!
-//! - [`calls`]: calls for records and timers, and what is run again after one has failed.
+//! - [`calls`]: calls for records and timers, and the reruns after one has failed.
 //! - [`ending`]: the end of all inputs.
 
 mod calls;
@@ -30,7 +30,7 @@ use crate::state::backend::{Cells, StateBackend, TimerOps, Writes, bindings};
 use crate::state::group::Grouper;
 use ending::Finishing;
 
-/// Where a node's outputs go: port and records, in order.
+/// Outputs of a node, as pairs of port and records, in order.
 pub type Outputs = Vec<(u32, Batch)>;
 
 /// One operator in one subtask.
@@ -38,9 +38,9 @@ pub struct OperatorNode {
     uid: OperatorUid,
     subtask: u32,
     instance: PreparedOperator,
-    /// Whether the instance is of no more use until it is reset.
+    /// True if the instance must be reset before its next call.
     broken: bool,
-    /// Operator state and private state as before the call under way; kept where the node is careful.
+    /// Operator state and private state from before the call under way; kept where the node is careful.
     own_state: Vec<OperatorState>,
     policy: NodePolicy,
     backend: Option<Box<dyn StateBackend>>,
@@ -54,11 +54,11 @@ pub struct OperatorNode {
     seed: u64,
     calls: u64,
     watermark: i64,
-    /// Makes the watermarks of what it emits, where it has a strategy.
+    /// Generates the watermarks of its output, where it has a strategy.
     watermarks: Option<Watermarks>,
-    /// The time of the first processing timer.
+    /// Time of the first processing timer, in milliseconds.
     next_timer: Option<i64>,
-    /// All inputs have ended.
+    /// True once all inputs have ended.
     ended: bool,
     finishing: Option<Finishing>,
     finished: bool,
@@ -66,16 +66,16 @@ pub struct OperatorNode {
     silence: Silence,
 }
 
-/// What follows a record that the operator cannot process.
+/// The policies for records that the operator cannot process.
 pub struct NodePolicy {
-    /// Where a call traps.
+    /// Policy for a call that traps.
     pub on_trap: Policy,
-    /// Where a call ends with an error of the operator's own.
+    /// Policy for a call that returns an error of the operator's own.
     pub on_failure: Policy,
-    /// Where such records go; there where a policy needs it.
+    /// The output for such records; present where a policy needs it.
     pub dead_letters: Option<DeadLetters>,
-    /// Whether an operator with state of its own is asked for it before every call, so that a failed call can be undone. It
-    /// always is where a policy needs it.
+    /// True if an operator with state of its own is asked for it before every call, so that a failed call can be
+    /// undone. Where a policy needs that, it is done in any case.
     pub careful: bool,
 }
 
@@ -90,31 +90,32 @@ impl Default for NodePolicy {
     }
 }
 
-/// What a node needs that is not its own.
+/// The parts that a node is built from.
 pub struct NodeParts {
-    /// The operator's uid.
+    /// Uid of the operator.
     pub uid: OperatorUid,
-    /// Its subtask.
+    /// Index of the subtask.
     pub subtask: u32,
     /// An opened instance, with its operator state restored.
     pub prepared: PreparedOperator,
-    /// Keyed state, where it has any.
+    /// Keyed state; `None` where the operator has none.
     pub backend: Option<Box<dyn StateBackend>>,
-    /// The time.
+    /// Source of times for calls and watermarks.
     pub clock: Arc<dyn Clock>,
-    /// Where it counts.
+    /// Counters of the node.
     pub counters: Arc<NodeCounters>,
-    /// Where its watermark stands.
+    /// Watermark to start from, in milliseconds.
     pub watermark: i64,
-    /// How it makes the watermarks of what it emits; none: it hands on those of its input.
+    /// Strategy by which it generates the watermarks of its output; `None`: it passes on those of its input.
     pub strategy: Option<WatermarkStrategy>,
-    /// What follows a record that it cannot process.
+    /// Policies for records that it cannot process.
     pub policy: NodePolicy,
     /// The job's random seed.
     pub seed: u64,
 }
 
-/// What the instances of an operator are told when they are opened: its own schemas, nothing older.
+/// Builds the context in which the instances of an operator are opened. Its schemas are the operator's own, with no
+/// older versions.
 #[must_use]
 pub fn open_context(
     uid: &OperatorUid,
@@ -139,13 +140,13 @@ pub fn open_context(
     }
 }
 
-/// Whether instances keep something between calls that only they can save.
+/// Returns true if instances keep something between calls that only they can save.
 fn has_own_state(description: &Description) -> bool {
     !description.operator_states.is_empty() || description.private_state
 }
 
 impl OperatorNode {
-    /// A node ready to process.
+    /// Creates a node that is ready to process.
     #[must_use]
     pub fn new(parts: NodeParts) -> Self {
         let now = parts.clock.monotonic_ns();
@@ -181,46 +182,48 @@ impl OperatorNode {
         node
     }
 
-    /// The operator's uid.
+    /// Returns the uid of the operator.
     #[must_use]
     pub const fn uid(&self) -> &OperatorUid {
         &self.uid
     }
 
-    /// Its keyed state.
+    /// Returns its keyed state.
     pub fn backend(&mut self) -> Option<&mut (dyn StateBackend + 'static)> {
         self.backend.as_deref_mut()
     }
 
-    /// What ends the job's calls early, also the one under way.
+    /// Sets the flag that ends the job's calls early, also the one under way.
     pub fn set_cancelled(&mut self, cancelled: Arc<AtomicBool>) {
         self.instance.operator.interrupt_by(cancelled.clone());
         self.cancelled = cancelled;
     }
 
-    /// Where its watermark stands. The end of all inputs is none: a job that goes on from there may read more.
+    /// Returns its watermark, in milliseconds. The end of all inputs does not count as one: a job that goes on from
+    /// there may read more.
     #[must_use]
     pub const fn watermark(&self) -> i64 {
         self.watermark
     }
 
-    /// Its watermark advances.
+    /// Advances its watermark.
     pub fn set_watermark(&mut self, watermark: i64) {
         self.watermark = watermark;
         self.counters.watermark.store(watermark, Ordering::Relaxed);
     }
 
-    /// The watermarks of what it emits, where it makes them itself.
+    /// Returns the generator of its output's watermarks, where it has a strategy.
     pub const fn watermarks(&mut self) -> Option<&mut Watermarks> {
         self.watermarks.as_mut()
     }
 
-    /// `finish` has run before the savepoint it starts from: its output is there, unless more records come.
+    /// Sets whether `finish` ran before the savepoint that the job starts from. Its output exists then, and it does not
+    /// run again unless more records come.
     pub const fn set_finished(&mut self, finished: bool) {
         self.finished = finished;
     }
 
-    /// Whether `finish` has run, and no record has come since.
+    /// Returns true if `finish` has run and no record has come since.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
         self.finished
@@ -241,16 +244,16 @@ impl OperatorNode {
         self.next_timer = backend.and_then(|backend| backend.next_timer(TimeDomain::Processing));
     }
 
-    /// When its first processing timer is due.
+    /// Returns the time of its first processing timer, in milliseconds.
     #[must_use]
     pub const fn next_timer(&self) -> Option<i64> {
         self.next_timer
     }
 
-    /// The operator state and private state of its instance; none where it keeps nothing between calls.
+    /// Returns the operator state and private state of its instance; empty if it keeps nothing between calls.
     ///
     /// # Errors
-    /// [`SubtaskFailure`].
+    /// [`SubtaskFailure`] where the instance cannot save them.
     pub fn snapshot(&mut self, id: CheckpointId) -> Result<Vec<OperatorState>, SubtaskFailure> {
         if !has_own_state(&self.instance.description) {
             return Ok(vec![]);
@@ -259,22 +262,22 @@ impl OperatorNode {
         states.map_err(|error| self.failed_without_rows("snapshot", error))
     }
 
-    /// What there is of dead letters, prepared, where it has any.
+    /// Prepares the dead letters written since the last barrier. Returns `None` where the operator has no dead letters.
     ///
     /// # Errors
-    /// [`SubtaskFailure`].
+    /// [`SubtaskFailure`] where they cannot be prepared.
     pub fn prepare_dead_letters(&mut self, id: CheckpointId) -> Result<Option<SinkSnapshot>, SubtaskFailure> {
         let prepared = self.policy.dead_letters.as_mut().map(|letters| letters.prepare(id));
         prepared.transpose().map_err(|error| self.failed("prepare", error))
     }
 
-    /// Puts another instance in place of the current one, which is parked until the round is completed: to drop it takes time.
-    /// A round that is given up behind a swap takes the whole job back, so it never comes back here. `own`: the operator state
-    /// and private state of the current one.
+    /// Replaces the instance. The old one is parked until the round is completed, since dropping it takes time. An
+    /// aborted swap restarts the whole job, so the parked instance is never put back here. `own`: operator state and
+    /// private state of the old instance.
     ///
     /// # Errors
-    /// [`SubtaskFailure`] where the new one does not take the state, or does not give its own; the job then goes back to its
-    /// last checkpoint.
+    /// [`SubtaskFailure`] where the new instance does not accept the state or cannot save its own; the job then goes
+    /// back to its last checkpoint.
     pub fn swap(
         &mut self,
         id: CheckpointId,
@@ -298,7 +301,8 @@ impl OperatorNode {
         Ok(())
     }
 
-    /// The round is completed: the parked instance goes, and what was prepared is committed.
+    /// Handles the completion of a round: drops the instance parked by it, and if it committed, notes the commit of the
+    /// dead letters.
     pub fn completed(&mut self, id: CheckpointId, committed: bool) {
         self.parked.take_if(|(parked, _)| *parked == id);
         if let Some(backend) = &mut self.backend {
@@ -309,14 +313,14 @@ impl OperatorNode {
         }
     }
 
-    /// The round was given up.
+    /// Handles the abort of a round.
     pub fn aborted(&mut self, id: CheckpointId) {
         if let Some(backend) = &mut self.backend {
             backend.aborted(id);
         }
     }
 
-    /// The job has ended early: drops what is not prepared.
+    /// Drops unprepared output, since the job has ended early.
     pub fn cancel(&mut self) {
         if let Some(letters) = &mut self.policy.dead_letters {
             letters.abort();
@@ -327,7 +331,7 @@ impl OperatorNode {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// A new instance in place of one that is broken, with the state of its own that is kept here.
+    /// Resets a broken instance, opens it, and restores the state of its own that is kept here.
     fn revive(&mut self) -> Result<(), (&'static str, GuestError)> {
         let PreparedOperator { operator, context, .. } = &mut self.instance;
         context.watermark = self.watermark;
@@ -355,7 +359,7 @@ impl OperatorNode {
         SubtaskFailure::new(self.uid.clone(), self.subtask, doing, cause)
     }
 
-    /// A guest's failure that is about no record.
+    /// Wraps a guest's failure that names no record.
     fn failed_without_rows(&self, doing: &'static str, error: GuestError) -> SubtaskFailure {
         SubtaskFailure {
             policy: Some(policy::NO_ROWS),
@@ -403,14 +407,15 @@ impl OperatorNode {
         }
     }
 
-    /// What its outputs' event times give to tell now. `at_rest`: no record waits to be processed.
+    /// Appends the watermarks and changes of idleness of its output that are due to `tell`. `at_rest`: no record waits
+    /// to be processed.
     pub fn advance(&mut self, at_rest: bool, tell: &mut Vec<Signal>) {
         if let Some(watermarks) = &mut self.watermarks {
             watermarks.advance(self.clock.monotonic_ns(), at_rest, tell);
         }
     }
 
-    /// How long a swap silenced the operator, once that is known.
+    /// Takes the gap of a swap, once it is known.
     pub fn take_gap(&mut self) -> Option<SwapGap> {
         let (id, gap_ns, usual_ns) = self.silence.take_gap()?;
         Some(SwapGap {

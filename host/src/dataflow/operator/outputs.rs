@@ -1,9 +1,10 @@
-//! What an operator emitted, as batches.
+//! Turns an operator's outputs into batches.
 
 use regraft_guest_runtime::call::Output;
 use regraft_model::batch::{Batch, BytesColumn, Keys};
 
-/// An output as a batch. It has been checked against the call; empty columns are the parents'.
+/// Turns an output into a batch. The output has been checked against the call. An empty column stands for that of the
+/// parent rows, as `wit/` defines it.
 pub(super) fn output_batch(output: Output, rows: &Batch, keys_needed: bool) -> Batch {
     let Output {
         parents,

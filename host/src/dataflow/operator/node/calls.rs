@@ -1,5 +1,5 @@
-//! Calls for records and timers, and what is run again after one has failed, so that the rest of a batch goes on without
-//! the record at fault. `docs/design/0008-isolation.md` has the rules.
+//! Calls for records and timers, and the reruns after a failed one, which let the rest of a batch go on without the
+//! record at fault. The rules are in `docs/design/0008-isolation.md`.
 
 use std::ops::Range;
 
@@ -17,10 +17,10 @@ use crate::dataflow::operator::dead_letters::{Letter, shown_record};
 use crate::graph::job_graph::Policy;
 use crate::state::backend::DueTimers;
 
-/// The most timers fired in one call.
+/// Limit of timers fired in one call.
 const TIMERS_MAX: usize = 1024;
 
-/// What one call is about: its rows.
+/// The rows of a call.
 enum Rows {
     /// Records of one input.
     Records(u32, Batch),
@@ -50,7 +50,7 @@ impl Rows {
         }
     }
 
-    /// Some of the rows. The keys of a part of a batch have to be grouped again.
+    /// Returns a part of the rows. The keys of a part of a batch must be grouped again.
     fn part(&self, range: Range<u32>) -> Self {
         let range = range.start as usize..range.end as usize;
         match self {
@@ -73,7 +73,8 @@ impl Rows {
 }
 
 impl OperatorNode {
-    /// Processes one batch; the outputs go to `out`, one batch per output and port. `grouped`: its key column is distinct.
+    /// Processes one batch. Outputs are appended to `out`, one batch per output and port. `grouped`: the key column is
+    /// distinct.
     ///
     /// # Errors
     /// [`SubtaskFailure`] with the record at fault.
@@ -92,7 +93,7 @@ impl OperatorNode {
         self.run(&Rows::Records(input, batch), keys_needed, out)
     }
 
-    /// Fires some of the timers that are due. False: none was.
+    /// Fires some of the timers that are due. Returns false if there are none.
     ///
     /// # Errors
     /// [`SubtaskFailure`] with the timer at fault.
@@ -112,10 +113,10 @@ impl OperatorNode {
         Ok(true)
     }
 
-    /// Tells the operator that its watermark has advanced, where it wants to know.
+    /// Calls the operator's `on-watermark`, where it declares one.
     ///
     /// # Errors
-    /// [`SubtaskFailure`].
+    /// [`SubtaskFailure`] where the call fails.
     pub fn on_watermark(&mut self, keys_needed: bool, out: &mut Outputs) -> Result<(), SubtaskFailure> {
         if !self.instance.description.on_watermark {
             return Ok(());
@@ -124,7 +125,7 @@ impl OperatorNode {
         self.keep_own_state()?;
         let mut called = self.instance.operator.on_watermark(header);
         if let Err(error @ (GuestError::Trapped { .. } | GuestError::InvalidOutcome { .. })) = &called {
-            // There is no record to take out; but what came before may have led to it.
+            // There is no record to take out, but the instance may be in a bad state from earlier calls.
             if has_own_state(&self.instance.description) && !self.is_careful() {
                 return Err(SubtaskFailure {
                     unisolated: true,
@@ -141,7 +142,7 @@ impl OperatorNode {
         Ok(())
     }
 
-    /// Runs all rows of a call, whatever that takes.
+    /// Processes all rows of a call, isolating rows at fault if the call fails.
     fn run(&mut self, rows: &Rows, keys_needed: bool, out: &mut Outputs) -> Result<(), SubtaskFailure> {
         let header = self.header();
         self.keep_own_state()?;
@@ -155,7 +156,7 @@ impl OperatorNode {
         }
     }
 
-    /// One call. The keys must be distinct.
+    /// Makes one call. The keys must be distinct.
     fn call(&mut self, header: Header, rows: &Rows) -> Result<Outcome, Cause> {
         if let Some(backend) = &mut self.backend {
             backend.resolve(rows.keys(), header.now, &mut self.cells)?;
@@ -192,7 +193,7 @@ impl OperatorNode {
         Ok(outcome?)
     }
 
-    /// The effects of a call that went well.
+    /// Applies the effects of a successful call.
     fn accept(&mut self, outcome: Outcome, rows: &Rows, now: i64, keys_needed: bool, out: &mut Outputs) {
         match rows {
             Rows::Records(_, batch) => {
@@ -222,7 +223,7 @@ impl OperatorNode {
         }
     }
 
-    /// A call failed: runs its rows again in parts, until it is known which of them are at fault.
+    /// Runs the rows of a failed call again in parts, until it is known which of them are at fault.
     #[cold]
     fn isolate(
         &mut self,
@@ -287,7 +288,8 @@ impl OperatorNode {
         part
     }
 
-    /// What a failed call says of its rows, where they are to be run again. `range`: which of all rows they were.
+    /// Returns what a failed call tells of its rows, where they can be rerun; else the failure of the job. `range`: the
+    /// rows of the call, as part of `rows`.
     fn fault(&mut self, rows: &Rows, range: Range<u32>, error: &GuestError) -> Result<Fault, SubtaskFailure> {
         let doing = rows.doing();
         let (fault, fails) = match error {
@@ -296,7 +298,7 @@ impl OperatorNode {
             }
             GuestError::Failed { failure } => match failure.row {
                 Some(row) => (Fault::Declared(row), self.policy.on_failure == Policy::Fail),
-                // State that cannot be decoded, for one, is nothing that a record is to blame for.
+                // A state that does not decode, for one, is not the fault of a record.
                 None => {
                     return Err(SubtaskFailure {
                         policy: Some(policy::NO_RECORD),
@@ -312,7 +314,7 @@ impl OperatorNode {
         };
         match fault {
             Fault::Declared(row) if fails => Err(self.guilty(rows, range.start + row, error.without_row())),
-            // Nothing to be run again: what it was before the call is not known.
+            // The rows cannot be rerun: the state from before the call is not known.
             _ if has_own_state(&self.instance.description) && !self.is_careful() => {
                 let named = error.row().or((rows.len() == 1).then_some(0));
                 let record = named.map_or_else(|| batch_record(rows), |row| self.record(rows, row));
@@ -324,7 +326,7 @@ impl OperatorNode {
                 })
             }
             _ => {
-                // Where state of its own may have been changed by a call that ended with an error, it is put back.
+                // The call may have changed state of the guest's own before it returned an error; that is put back.
                 self.broken |= self.is_careful() && has_own_state(&self.instance.description);
                 let whole = range.len() == rows.len() as usize;
                 if whole && rows.len() > 1 && fault == Fault::Unknown {
@@ -340,7 +342,7 @@ impl OperatorNode {
         }
     }
 
-    /// A row is at fault: what follows is the operator's policy.
+    /// Applies the operator's policy to a row at fault.
     fn condemn(&mut self, rows: &Rows, row: u32, error: GuestError) -> Result<(), SubtaskFailure> {
         let error = error.without_row();
         let policy = match error {
@@ -374,7 +376,7 @@ impl OperatorNode {
         }
         match rows {
             Rows::Records(..) => NodeCounters::add(&self.counters.records_in, 1),
-            // It is consumed as one unit: it does not fire again.
+            // A timer is consumed as one unit and does not fire again.
             Rows::Timers(..) => {
                 if let (Some(backend), Rows::Timers(_, one)) = (&mut self.backend, rows.part(row..row + 1)) {
                     backend.fired(&one);
@@ -394,7 +396,7 @@ impl OperatorNode {
         Ok(())
     }
 
-    /// The job fails by the operator's policy.
+    /// Builds the failure of a job whose policy fails on this row.
     fn guilty(&self, rows: &Rows, row: u32, error: GuestError) -> SubtaskFailure {
         SubtaskFailure {
             record: Some(self.record(rows, row)),
@@ -433,13 +435,13 @@ impl OperatorNode {
             .map_err(|(doing, error)| self.failed_without_rows(doing, error))
     }
 
-    /// Whether a failed call can be undone in the instance, too.
+    /// Returns true if the effects of a failed call on the instance can be undone.
     fn is_careful(&self) -> bool {
         let needed = [self.policy.on_trap, self.policy.on_failure].contains(&Policy::DeadLetter);
         self.policy.careful || needed
     }
 
-    /// Before a call: what a new instance needs to be where this one is.
+    /// Saves, before a call, the state that a new instance would need to take over from this one.
     fn keep_own_state(&mut self) -> Result<(), SubtaskFailure> {
         if has_own_state(&self.instance.description) && self.is_careful() {
             self.own_state = self.own_state_now()?;
@@ -448,7 +450,7 @@ impl OperatorNode {
     }
 
     fn own_state_now(&mut self) -> Result<Vec<OperatorState>, SubtaskFailure> {
-        // No round: it is only for this node.
+        // Not part of a round: the state is only for this node.
         self.snapshot(CheckpointId(0))
     }
 }

@@ -1,4 +1,4 @@
-//! The end of all inputs: the last timers fire, and all keys are handed over.
+//! The end of all inputs: the last timers fire, and all keys are passed to `finish`.
 
 use regraft_model::batch::{Batch, Keys};
 use regraft_model::time::{MAX_WATERMARK, TimeDomain};
@@ -6,25 +6,25 @@ use regraft_model::time::{MAX_WATERMARK, TimeDomain};
 use super::{OperatorNode, Outputs, keyed_view};
 use crate::dataflow::failure::SubtaskFailure;
 
-/// Keys handed over in one `finish` call.
+/// Limit of keys in one `finish` call.
 const FINISH_KEYS: usize = 1024;
 
-/// How far handing over the keys is.
+/// Progress of passing the keys to `finish`.
 #[derive(Debug, Default)]
 pub(super) struct Finishing {
-    /// The next key group to look at, by its position in the range.
+    /// Next key group, as an index into the range.
     group: usize,
-    /// Keys of the group before it that are still to be handed over.
+    /// Keys of the group before `group`.
     keys: Keys,
-    /// Those of them that have been.
+    /// Number of those that have been passed.
     done: usize,
 }
 
 impl OperatorNode {
-    /// All inputs have ended: does a part of what follows. False: there is nothing left to do.
+    /// Does a part of the work that follows the end of all inputs. Returns false if nothing is left to do.
     ///
     /// # Errors
-    /// [`SubtaskFailure`].
+    /// [`SubtaskFailure`] of the call that failed.
     pub fn end(&mut self, keys_needed: bool, out: &mut Outputs) -> Result<bool, SubtaskFailure> {
         self.ended = true;
         if self.fire(TimeDomain::Event, MAX_WATERMARK, keys_needed, out)? {
@@ -42,11 +42,11 @@ impl OperatorNode {
         } else {
             self.finishing = Some(finishing);
         }
-        // Timers that this has registered fire, too.
+        // Timers that this call has registered fire, too.
         Ok(true)
     }
 
-    /// The next keys to hand over; none when all have been.
+    /// Returns the next keys to pass; empty if all have been.
     fn next_keys(&self, finishing: &mut Finishing) -> Keys {
         let mut part = Keys::default();
         let Some(backend) = &self.backend else { return part };
@@ -84,7 +84,7 @@ impl OperatorNode {
         let finished = self.instance.operator.finish(header, keyed, last);
         let outcome = finished.map_err(|error| self.failed_without_rows("finish", error))?;
         self.apply(&keys, header.now, &outcome);
-        // A row of `finish` is a key: its parents' keys are the keys, and there are no values to take over.
+        // A row of `finish` is a key: keys of parents are these keys, and there are no values to take over.
         let rows = Batch {
             keys,
             ..Batch::default()

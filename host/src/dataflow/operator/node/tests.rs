@@ -1,4 +1,5 @@
-//! A node with a native operator that fails as it is told: what is run again, what is kept, and what becomes of the record.
+//! Tests of a node with a native operator that fails on command: what is rerun, what is kept, and what happens to the
+//! record.
 
 use std::sync::Mutex;
 
@@ -20,7 +21,7 @@ use crate::dataflow::sink::{SinkError, SinkWriter};
 use crate::state::memory::MemoryBackend;
 use crate::state::rows::RowsOf;
 
-/// What happened to all instances of a node.
+/// A log of all instances of a node.
 #[derive(Debug, Default)]
 struct Seen {
     opened: usize,
@@ -28,19 +29,19 @@ struct Seen {
     calls: Vec<(Header, Vec<String>)>,
 }
 
-/// Counts records by key, and emits each record's value. A value says what else is to happen.
+/// Counts records by key, and emits each record's value. A value is also a command for other things to happen.
 #[derive(Debug)]
 struct Script {
     seen: Arc<Mutex<Seen>>,
-    /// Whether a panic tells its row.
+    /// True if a panic names its row.
     names: bool,
-    /// The most records that it can take at once.
+    /// Limit of records that it can take at once.
     rows_max: usize,
-    /// What it has seen of its own: operator state.
+    /// Operator state: one byte for each record processed.
     own: Vec<u8>,
     open: bool,
     poisoned: bool,
-    /// Whether it cannot save what is its own.
+    /// True if it cannot save its operator state.
     unsaved: bool,
 }
 
@@ -174,7 +175,7 @@ impl Operator for Script {
     }
 }
 
-/// A clock that does not stand still.
+/// A clock that advances with every reading.
 #[derive(Debug, Default)]
 struct Ticking(std::sync::atomic::AtomicU64);
 
@@ -188,7 +189,7 @@ impl Clock for Ticking {
     }
 }
 
-/// Keeps lines.
+/// A sink that keeps lines.
 #[derive(Debug, Default, Clone)]
 struct Lines(Arc<Mutex<Vec<serde_json::Value>>>);
 
@@ -295,7 +296,7 @@ fn world(
 }
 
 impl World {
-    /// Records `key=value`, from line 11 of a file on. Returns what was emitted.
+    /// Processes records `key=value`, positioned from line 11 of a file on. Returns the emitted values.
     fn process(&mut self, records: &[&str]) -> Result<Vec<String>, SubtaskFailure> {
         let mut batch = Batch::default();
         for record in records {
@@ -320,7 +321,7 @@ impl World {
         Ok(out.iter().flat_map(of).collect())
     }
 
-    /// The count of each key, in order of key.
+    /// Returns the count of each key, in order of key.
     fn counts(&mut self) -> Vec<(String, u8)> {
         let backend = self.node.backend().expect("keyed");
         let base = backend.begin_snapshot(CheckpointId(1), None);
@@ -371,7 +372,7 @@ fn a_record_that_panics_is_put_among_the_dead_letters_and_all_others_are_counted
             "error": "the module panicked at src/lib.rs:3:5: no",
         });
         assert_eq!(world.letters(), [expected]);
-        // And the next batch is none the wiser.
+        // The next batch is processed as if nothing had happened.
         assert_eq!(world.process(&["a=6"]).expect("goes on"), ["a=6 in.txt:11"]);
         assert_eq!(world.counts(), counted(&[("a", 3), ("b", 2), ("c", 1)]));
         assert_eq!(world.node.counters.dead_letters.load(Ordering::Relaxed), 1);
@@ -442,7 +443,7 @@ fn state_that_does_not_decode_is_no_records_fault() {
     assert!(!failure.restartable());
     assert_eq!(world.letters().len(), 0);
     assert_eq!(world.counts(), counted(&[]));
-    // A store that errs is not the guest's fault either, and may be back after a restart.
+    // A failing store is not the guest's fault either, and may work again after a restart.
     assert!(world.process(&["a=store"]).expect_err("it fails").restartable());
     // Nor is there a record to blame at the end.
     let failure = world.node.end(true, &mut vec![]).expect_err("it fails");
