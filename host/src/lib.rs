@@ -1,9 +1,10 @@
-//! The Regraft host: runs jobs of streaming operators that are WebAssembly components, and changes their code while their
-//! state stays.
+//! The Regraft host: runs jobs of streaming operators that are WebAssembly components, and replaces their code while
+//! their state stays.
 //!
-//! Modules stand in import order: each may use only those above it (a test checks it). Read in this order, they tell the
-//! story: what the user asked for, how guest crates become components, where bytes are kept, keyed state, the data path,
-//! what a savepoint is, one checkpoint round, a job's life, changing a running job, talking to it, and the command line.
+//! Modules are declared in import order: each may use only those above it, which a test checks. Read in this order,
+//! they go from what the user asked for to how it is run: the job graph, guest crates built into components, storage,
+//! keyed state, the data path, savepoints, checkpoint rounds, the life of a job, upgrades, the HTTP API, and the
+//! command line.
 
 #![warn(missing_docs)]
 

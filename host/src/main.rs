@@ -1,4 +1,4 @@
-//! The `regraft` program: arguments in, exit status out.
+//! The `regraft` program: passes its arguments to the library, and exits with the status that comes back.
 
 use std::process::ExitCode;
 

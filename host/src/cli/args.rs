@@ -1,4 +1,4 @@
-//! The command line: every verb and flag, and nothing of what they do.
+//! The command line: every verb and flag, without their implementation.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -20,12 +20,12 @@ pub struct Cli {
     /// Print exactly one JSON object on stdout, also for an error.
     #[arg(long, global = true)]
     pub json: bool,
-    /// What to do.
+    /// The verb.
     #[command(subcommand)]
     pub verb: Verb,
 }
 
-/// What to do.
+/// The verbs of the command line.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Scaffold a job that is ready to run: a job file and one guest crate per operator.
@@ -60,7 +60,7 @@ pub enum Verb {
     State(StateArgs),
 }
 
-/// Where a running job is looked for.
+/// Options that say where to look for a running job.
 #[derive(Debug, Clone, Args)]
 pub struct HostArgs {
     /// The host's address; without it, every host that runs on this machine is asked.
@@ -88,7 +88,7 @@ pub struct ServeArgs {
 /// `list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Where they run.
+    /// Host of the jobs.
     #[command(flatten)]
     pub host: HostArgs,
     /// Also those that have ended.
@@ -123,14 +123,14 @@ pub struct NewArgs {
     pub template: Template,
 }
 
-/// What `new` can start from.
+/// Templates of `new`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Template {
     /// Lines of text, split into words and counted.
     WordCount,
 }
 
-/// A job file and what is said about it on the command line.
+/// A job file and the options that override it.
 #[derive(Debug, Args)]
 pub struct JobFileArgs {
     /// The job file.
@@ -154,7 +154,8 @@ pub struct JobFileArgs {
 }
 
 impl JobFileArgs {
-    /// Everything that is said about the job outside its file; `arguments` are those after `--`.
+    /// Returns all that the command line, the environment and the host's configuration add to the job file. `arguments`
+    /// are those after `--`.
     ///
     /// # Errors
     /// A `--module` that is not `UID=PATH`, or a host configuration that cannot be read.
@@ -176,17 +177,17 @@ impl JobFileArgs {
         })
     }
 
-    /// Reads the job.
+    /// Reads and checks the job file.
     ///
     /// # Errors
-    /// As [`Self::overrides`] and [`crate::graph::load_job`].
+    /// Those of [`Self::overrides`] and [`crate::graph::load_job`].
     pub fn load(&self, data_dir: &Path, arguments: &[String]) -> Result<LoadedJob, Failure> {
         let overrides = self.overrides(data_dir, arguments)?;
         crate::graph::load_job(&self.job, &overrides).map_err(|error: JobFileError| error.into())
     }
 }
 
-/// A job and what its author should know about it.
+/// A job and the warnings about it for its author.
 pub type LoadedJob = (crate::graph::job_graph::JobGraph, Vec<crate::graph::Warning>);
 
 /// `run`.
@@ -195,7 +196,7 @@ pub struct RunArgs {
     /// The job.
     #[command(flatten)]
     pub job: JobFileArgs,
-    /// How it is restored.
+    /// Restore options.
     #[command(flatten)]
     pub restore: RestoreArgs,
     /// Hand the job to a host that serves, and leave it to run there.
@@ -221,7 +222,7 @@ pub struct RunArgs {
     pub arguments: Vec<String>,
 }
 
-/// What `run` starts from.
+/// The restore options of `run`.
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
     /// Start from a savepoint or checkpoint: its directory, or its _metadata file.
@@ -244,17 +245,17 @@ pub struct RestoreArgs {
     pub claim_mode: ClaimMode,
 }
 
-/// Whose a savepoint is after a restore.
+/// Ownership of a savepoint after a restore, as in Flink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimMode {
-    /// The user's.
+    /// The savepoint stays the user's.
     NoClaim,
-    /// Flink's old mode: taken as `NoClaim`, and [`ClaimMode::warning`] says so.
+    /// Flink's old mode. Treated as `NoClaim`, with the warning [`ClaimMode::warning`].
     Legacy,
 }
 
 impl ClaimMode {
-    /// What the user should know about this mode.
+    /// Returns the warning to print for this mode, if any.
     #[must_use]
     pub const fn warning(self) -> Option<&'static str> {
         match self {
@@ -280,12 +281,12 @@ impl FromStr for ClaimMode {
     }
 }
 
-/// `UID[/STATE]`, of `--drop-state` and `--entries`.
+/// `UID[/STATE]`, the value of `--drop-state` and `--entries`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DropState {
-    /// Whose state.
+    /// The operator.
     pub uid: OperatorUid,
-    /// Which one; none: all of it.
+    /// Name of the state; `None` for all states of the operator.
     pub state: Option<String>,
 }
 
@@ -318,7 +319,7 @@ impl FromStr for DropState {
 pub struct JobArgs {
     /// The job: its id, a unique prefix of it, or its name.
     pub job: String,
-    /// Where it runs.
+    /// Host of the job.
     #[command(flatten)]
     pub host: HostArgs,
 }
@@ -338,7 +339,7 @@ pub struct SavepointArgs {
     /// The job: its id, a unique prefix of it, or its name.
     #[arg(required_unless_present = "dispose", conflicts_with = "dispose")]
     pub job: Option<String>,
-    /// Where it runs.
+    /// Host of the job.
     #[command(flatten)]
     pub host: HostArgs,
     /// Where to put it; without it, the job's savepoint directory.
@@ -434,12 +435,12 @@ pub struct GraphArgs {
 /// `state`.
 #[derive(Debug, Args)]
 pub struct StateArgs {
-    /// What to do.
+    /// The verb of `state`.
     #[command(subcommand)]
     pub verb: StateVerb,
 }
 
-/// What to do with a savepoint.
+/// The verbs of `state`, about savepoints.
 #[derive(Debug, Subcommand)]
 pub enum StateVerb {
     /// Read every file of it and compare sizes and checksums.
@@ -458,7 +459,7 @@ pub struct StateShowArgs {
     /// parallelism.
     #[arg(long, value_name = "UID[/STATE]", num_args = 0..=1, require_equals = true)]
     pub entries: Option<Option<DropState>>,
-    /// Where jobs run that may need it.
+    /// Host of the jobs that may need the savepoint.
     #[command(flatten)]
     pub host: HostArgs,
 }
@@ -471,30 +472,30 @@ pub struct StatePathArgs {
     pub path: String,
 }
 
-/// What the arguments ask for.
+/// The outcome of parsing the arguments.
 #[derive(Debug)]
 pub enum Parsed {
-    /// A verb.
+    /// A command to run.
     Run(Cli),
     /// Text for stdout: `--help`, `--version`.
     Print(String),
 }
 
-/// Whether `--json` stands among the arguments, also where they cannot be parsed.
+/// Returns true if `--json` is among the arguments, also where they cannot be parsed.
 #[must_use]
 pub fn wants_json(args: &[OsString]) -> bool {
     args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
 }
 
-/// Every help ends with what exit statuses mean.
+/// Ends the help of a command and of all its subcommands with the exit statuses.
 fn with_exit_status(command: clap::Command) -> clap::Command {
     command.after_help(EXIT_STATUS_HELP).mut_subcommands(with_exit_status)
 }
 
-/// Reads the arguments, the program's name first.
+/// Parses the arguments, the program's name first.
 ///
 /// # Errors
-/// What is wrong with them, as [`regraft_model::error_kind::ErrorKind::Usage`].
+/// A mistake in the arguments, as [`regraft_model::error_kind::ErrorKind::Usage`].
 pub fn parse(args: Vec<OsString>) -> Result<Parsed, Failure> {
     let args = habits::rewrite(args)?;
     let command = with_exit_status(Cli::command());

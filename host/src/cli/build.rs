@@ -1,4 +1,4 @@
-//! `new`, `build`, `validate`, `graph`, `inspect`: jobs and modules that do not run.
+//! `new`, `build`, `validate`, `graph`, `inspect`: verbs about jobs and modules that do not run.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::graph::render;
 
 use crate::scaffold;
 
-/// The engine, with its cache of compiled components in the data directory.
+/// Creates the engine, with its cache of compiled components in the data directory.
 ///
 /// # Errors
 /// [`Failure`] where this machine cannot run guests.
@@ -30,7 +30,7 @@ pub fn engine(data_dir: &Path) -> Result<GuestEngine, Failure> {
     GuestEngine::new(&settings).map_err(|error| module_failure(&error, None, None))
 }
 
-/// An error of loading a component, with what it is about.
+/// Wraps an error of loading a component, adding the uid and path that it is about.
 #[must_use]
 pub fn module_failure(error: &ModuleError, uid: Option<&str>, path: Option<&Path>) -> Failure {
     let place = path.map(|path| format!("{}: ", path.display())).unwrap_or_default();
@@ -42,10 +42,10 @@ pub fn module_failure(error: &ModuleError, uid: Option<&str>, path: Option<&Path
     }
 }
 
-/// Reads and compiles a component file; says so where that takes time.
+/// Reads and compiles a component file, with a log line where it has to be compiled.
 ///
 /// # Errors
-/// [`Failure`] of kind usage where it is none.
+/// [`Failure`] of kind usage where the file is not such a component.
 pub fn load_module(
     engine: &GuestEngine,
     uid: &str,
@@ -69,10 +69,10 @@ pub fn load_module(
     Ok(loaded.module)
 }
 
-/// Builds what a job names, and loads all its components.
+/// Builds the guest crates of a job, and loads all its components.
 ///
 /// # Errors
-/// [`Failure`] of the first that cannot be built or loaded.
+/// [`Failure`] of the first one that cannot be built or loaded.
 pub fn build_and_load(graph: &JobGraph, engine: &GuestEngine) -> Result<Modules, Failure> {
     let crates = guest_crates(graph);
     let built = build_guests(&crates, &Tools::from_env(), engine, &StderrReport::new())?;
@@ -87,7 +87,7 @@ pub fn build_and_load(graph: &JobGraph, engine: &GuestEngine) -> Result<Modules,
 /// `regraft new`.
 ///
 /// # Errors
-/// [`Failure`].
+/// [`Failure`] where the name is invalid, or the directory exists or cannot be written.
 pub fn new(args: &NewArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let made = scaffold::new_job(&args.name, data_dir)?;
     let files: Vec<String> = made.files.iter().map(|file| file.display().to_string()).collect();
@@ -106,7 +106,7 @@ pub fn new(args: &NewArgs, data_dir: &Path, output: Output) -> Result<(), Failur
 /// `regraft build`.
 ///
 /// # Errors
-/// [`Failure`].
+/// [`Failure`] where the job file is wrong, or a guest crate cannot be built.
 pub fn build(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let (graph, warnings) = args.load(data_dir, &[])?;
     warnings
@@ -132,7 +132,8 @@ pub fn build(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), 
     Ok(())
 }
 
-/// `regraft validate`: the job file, and what the components of its operators say of themselves, where they are there.
+/// `regraft validate`: checks the job file, and shows the states that the components of its operators declare, where
+/// they have been built.
 ///
 /// # Errors
 /// [`Failure`] with every problem.
@@ -163,7 +164,7 @@ pub fn validate(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(
     Ok(())
 }
 
-/// Whether a savepoint has something of it.
+/// Returns true if the operator has anything in a savepoint.
 fn is_stateful(d: &Description) -> bool {
     d.is_keyed() || d.private_state || !d.operator_states.is_empty()
 }
@@ -175,7 +176,7 @@ fn state_names(d: &Description) -> Vec<&str> {
     keyed.chain(timers).chain(operator).collect()
 }
 
-/// A line for each operator: whether it has state, and what it is called.
+/// Renders a table of the operators with their states.
 fn stateful_text(operators: &[DeclaredOperator]) -> String {
     let mut rows = vec![["OPERATOR".to_owned(), "STATEFUL".to_owned(), "STATES".to_owned()]];
     rows.extend(operators.iter().map(|operator| match &operator.description {
@@ -194,7 +195,7 @@ fn stateful_text(operators: &[DeclaredOperator]) -> String {
 /// `regraft graph`.
 ///
 /// # Errors
-/// [`Failure`].
+/// [`Failure`] where the job file is wrong.
 pub fn graph(args: &GraphArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let (graph, _) = args.job.load(data_dir, &[])?;
     let text = if args.mermaid {
@@ -218,7 +219,7 @@ pub fn graph(args: &GraphArgs, data_dir: &Path, output: Output) -> Result<(), Fa
 /// `regraft inspect`.
 ///
 /// # Errors
-/// [`Failure`] of kind usage where the file is no component of the world.
+/// [`Failure`] of kind usage where the file is not a component of the world.
 pub fn inspect(args: &InspectArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let path = &args.module;
     let bytes = std::fs::read(path).map_err(|error| Failure {

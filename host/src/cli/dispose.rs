@@ -18,7 +18,7 @@ use crate::savepoint::load::Savepoint;
 /// `regraft savepoint -d PATH`.
 ///
 /// # Errors
-/// [`Failure`] where there is no savepoint, it is the host's, or a job needs it.
+/// [`Failure`] where there is no savepoint, it belongs to the host, or a job needs it.
 pub async fn dispose(path: &str, host: &HostArgs, force: bool, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let savepoint = open(path).await?;
     if !force {
@@ -62,7 +62,8 @@ pub async fn dispose(path: &str, host: &HostArgs, force: bool, data_dir: &Path, 
     Ok(())
 }
 
-/// Whether a job would go back to this savepoint if it failed now: it started from it, and has no checkpoint of its own.
+/// Returns true if the job would go back to this savepoint if it failed now: it started from it, and has no checkpoint
+/// of its own.
 pub(super) fn needs(client: &Client, job: &FoundJob, savepoint: &Savepoint) -> Result<bool, JobError> {
     let url = savepoint.url();
     let from = job.summary.restored_from.as_deref();

@@ -1,23 +1,23 @@
-//! Every status the process ends with, in one place.
+//! All exit statuses of the process.
 
 use std::process::ExitCode;
 
 use regraft_model::error_kind::ErrorKind;
 
-/// How a command ended.
+/// Exit status of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// It did what was asked.
+    /// The command succeeded.
     Done = 0,
-    /// It was understood and failed.
+    /// The command was understood and failed.
     Failed = 1,
     /// Arguments, the job file or a module are wrong, or there is no such job.
     Usage = 2,
-    /// The user interrupted it, and no savepoint was taken.
+    /// The user interrupted the command, and no savepoint was taken.
     Interrupted = 130,
 }
 
-/// What `--help` of every command ends with.
+/// Text at the end of every command's `--help`.
 pub const EXIT_STATUS_HELP: &str = "\
 Exit status:
     0  done
@@ -26,7 +26,7 @@ Exit status:
   130  interrupted; nothing was saved";
 
 impl ExitStatus {
-    /// The number.
+    /// Returns the status as a number.
     #[must_use]
     pub const fn code(self) -> u8 {
         self as u8

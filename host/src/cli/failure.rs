@@ -1,4 +1,4 @@
-//! A failed command as its user and their scripts see it: one message, or with `--json` one object.
+//! Errors of a command: one message for people, or with `--json` one object for scripts.
 
 use regraft_model::error_kind::ErrorKind;
 use serde::Serialize;
@@ -10,22 +10,22 @@ use crate::graph::problem::Place;
 use crate::graph::{JobFileError, Problem};
 use crate::scaffold::ScaffoldError;
 
-/// Why a command failed.
+/// The error of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// What to do about it; decides the exit status.
+    /// Kind of the error, which decides the exit status.
     pub kind: ErrorKind,
-    /// What failed, what was expected, what was found, what to do.
+    /// Message: what failed, what was expected, what was found, what to do.
     pub message: String,
-    /// Of which source, operator or sink, where it is about one.
+    /// Source, operator or sink that the error is about, if it is about one.
     pub uid: Option<String>,
-    /// About which file, where it is about one.
+    /// File that the error is about, if it is about one.
     pub path: Option<String>,
 }
 
 impl Failure {
-    /// One that is about no uid and no file.
+    /// Creates an error that is about no uid and no file.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
@@ -36,19 +36,19 @@ impl Failure {
         }
     }
 
-    /// A mistake in the arguments.
+    /// Creates an error in the arguments.
     #[must_use]
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Usage, message)
     }
 
-    /// How the process ends.
+    /// Returns the exit status.
     #[must_use]
     pub fn status(&self) -> ExitStatus {
         self.kind.into()
     }
 
-    /// `{"error": {"kind", "message", "uid", "path"}}` on one line.
+    /// Renders `{"error": {"kind", "message", "uid", "path"}}` on one line.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::json!({ "error": self }).to_string()
@@ -102,7 +102,7 @@ impl From<DataDirError> for Failure {
     }
 }
 
-/// The uid that all problems are about.
+/// Returns the uid if all problems are about the same one.
 fn common_uid(problems: &[Problem]) -> Option<String> {
     let first = problems.first()?.uid.clone()?;
     problems
@@ -111,7 +111,7 @@ fn common_uid(problems: &[Problem]) -> Option<String> {
         .then_some(first)
 }
 
-/// The file that all problems stand in.
+/// Returns the file if all problems are in the same one.
 fn common_file(problems: &[Problem]) -> Option<String> {
     let file = |problem: &Problem| match &problem.place {
         Place::JobFile { file, .. } | Place::Config { file, .. } => Some(file.to_string()),

@@ -1,11 +1,11 @@
-//! What people type from habit. Spellings that clap cannot take directly are rewritten before parsing; verbs and flags of
-//! later versions are refused with what to do instead. Pure: arguments in, arguments out.
+//! Arguments that users of Flink and other tools type from habit. Spellings that clap cannot parse are rewritten before
+//! parsing; verbs and flags of later versions are refused with an alternative. Pure: arguments in, arguments out.
 
 use std::ffi::OsString;
 
 use super::failure::Failure;
 
-/// Long flags that Flink writes with one dash.
+/// Long flags that Flink spells with a single dash.
 const ONE_DASH: [&str; 11] = [
     "restoreMode",
     "restore-mode",
@@ -20,7 +20,7 @@ const ONE_DASH: [&str; 11] = [
     "withSavepoint",
 ];
 
-/// Verbs that are not there yet, and what does the same meanwhile.
+/// Verbs that are not implemented yet, each with what to do meanwhile.
 const LATER_VERBS: [(&str, &str); 6] = [
     (
         "fork",
@@ -42,21 +42,21 @@ const LATER_VERBS: [(&str, &str); 6] = [
     ),
 ];
 
-/// `state` verbs that are not there yet.
+/// Verbs of `state` that are not implemented yet.
 const LATER_STATE_VERBS: [&str; 8] = ["list", "read", "export", "edit", "bootstrap", "diff", "skew", "migrate"];
 
-/// Flags whose next argument is their value, where optional values have to be told from a JOB.
+/// Flags whose value is the next argument. Needed to tell an optional value from a JOB.
 const VALUED: [&str; 3] = ["--host", "--token", "--type"];
 
-/// Arguments, the program's name first, as clap can take them.
+/// Rewrites arguments, the program's name first, to what clap can parse.
 ///
 /// # Errors
-/// A verb or flag that is not there yet, as [`regraft_model::error_kind::ErrorKind::Usage`].
+/// A verb or flag that is not implemented yet, as [`regraft_model::error_kind::ErrorKind::Usage`].
 pub fn rewrite(args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     let end = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
     let mut ours = args;
     let job_arguments = ours.split_off(end);
-    // Something that is no Unicode is a path; no habit is one.
+    // An argument that is not Unicode is a path, and no habitual spelling.
     let mut texts: Vec<OsString> = ours.into_iter().map(one_dash).collect();
     if let Some(verb_idx) = verb_position(&texts) {
         let verb = texts
@@ -85,7 +85,7 @@ pub fn rewrite(args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     Ok(texts)
 }
 
-/// `-restoreMode` is `--restoreMode`.
+/// Rewrites `-restoreMode` to `--restoreMode`.
 fn one_dash(arg: OsString) -> OsString {
     let Some(text) = arg.to_str() else { return arg };
     match text.strip_prefix('-') {
@@ -94,7 +94,7 @@ fn one_dash(arg: OsString) -> OsString {
     }
 }
 
-/// The first argument that is no flag and no flag's value.
+/// Returns the position of the first argument that is neither a flag nor the value of one.
 fn verb_position(args: &[OsString]) -> Option<usize> {
     let mut idx = 1;
     while let Some(arg) = args.get(idx) {
@@ -166,8 +166,8 @@ fn refuse_flags(verb: &str, after: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `cancel -s JOB`, `cancel -s DIR JOB`, `cancel JOB -s [DIR]`: the flag's value is optional, and the last word that
-/// nothing else claims is the JOB.
+/// Rewrites `cancel -s JOB`, `cancel -s DIR JOB` and `cancel JOB -s [DIR]`: the flag's value is optional, and the only
+/// word that is not the value of another flag is the JOB.
 fn optional_value(args: Vec<OsString>, spellings: &[&str], flag: &str) -> Vec<OsString> {
     let is_flag = |arg: &OsString| spellings.iter().any(|spelling| arg == spelling);
     let mut words = 0_usize;
@@ -236,7 +236,7 @@ mod tests {
             rewritten("regraft run -allowNonRestoredState j"),
             "regraft run --allowNonRestoredState j"
         );
-        // What follows -- is the job's own.
+        // The arguments after -- are the job's own.
         assert_eq!(
             rewritten("regraft run j.toml -- -restoreMode -d"),
             "regraft run j.toml -- -restoreMode -d"
@@ -308,7 +308,7 @@ mod tests {
                 "{said}"
             );
         }
-        // What follows -- is the job's own.
+        // The arguments after -- are the job's own.
         assert_eq!(rewritten("regraft run j -- --rename a"), "regraft run j -- --rename a");
         assert_eq!(
             refused("regraft savepoint j -yid app"),

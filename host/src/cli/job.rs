@@ -1,4 +1,4 @@
-//! Verbs that do something to running jobs: `savepoint`, `stop`, `cancel`, `upgrade`.
+//! Verbs that act on running jobs: `savepoint`, `stop`, `cancel`, `upgrade`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,15 +29,15 @@ impl From<JobError> for Failure {
     }
 }
 
-/// The job that the user means, and who to ask about it.
+/// A running job, and the client that has found it.
 pub(super) struct Asked {
     pub(super) client: Client,
     pub(super) job: FoundJob,
 }
 
-/// Whoever the user names, or all hosts of this machine.
+/// Creates a client of the host that the user names, or of all hosts on this machine.
 pub(super) fn client(host: &HostArgs, data_dir: &Path) -> Client {
-    // Set and empty is how scripts unset a variable.
+    // Scripts unset a variable by setting it to the empty string.
     let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.trim().is_empty());
     Client::new(given(&host.host).as_deref(), given(&host.token).as_deref(), data_dir)
 }
@@ -52,7 +52,7 @@ pub(super) fn find_on(job: &str, host: &HostArgs, data_dir: &Path) -> Result<Ask
     Ok(Asked { client, job })
 }
 
-/// A component's file, to be handed to a host.
+/// Reads the file of a component, to be uploaded to a host.
 pub(super) fn read_component(uid: &OperatorUid, path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|error| Failure {
         uid: Some(uid.to_string()),
@@ -64,7 +64,7 @@ pub(super) fn read_component(uid: &OperatorUid, path: &Path) -> Result<Vec<u8>, 
     })
 }
 
-/// A directory as the host will understand it: relative to where the user is.
+/// Makes a directory absolute, since the host may run in another one. URLs are returned as they are.
 pub(super) fn absolute(dir: &str) -> String {
     if dir.contains("://") {
         return dir.to_owned();
@@ -72,7 +72,7 @@ pub(super) fn absolute(dir: &str) -> String {
     std::path::absolute(dir).map_or_else(|_| dir.to_owned(), |path| path.to_string_lossy().into_owned())
 }
 
-/// What `savepoint` and `stop` answer with `--json`.
+/// Builds the answer of `savepoint` and `stop` with `--json`.
 pub(super) fn savepoint_json(report: &SnapshotReport) -> serde_json::Value {
     json!({
         "job_id": report.job_id,
@@ -195,7 +195,7 @@ pub fn upgrade(args: &UpgradeArgs, data_dir: &Path, output: Output) -> Result<()
             message: format!("operator \"{uid}\": {}: {}", path.display(), error.message),
             ..Failure::from(error)
         })?;
-        // A job file names all modules; those that run already stay.
+        // A job file names all modules; those that already run stay.
         let same = running.operators.iter().any(|node| {
             node.uid == uid
                 && node
@@ -217,7 +217,7 @@ pub fn upgrade(args: &UpgradeArgs, data_dir: &Path, output: Output) -> Result<()
     Ok(())
 }
 
-/// An upgrade changes modules and nothing else, today: whatever else differs in the new job file is told, not ignored.
+/// Refuses other changes in the new job file: an upgrade changes only modules today, and must not ignore the rest.
 fn refuse_other_changes(graph: &JobGraph, running: &JobView) -> Result<(), Failure> {
     let is_module = |key: &str| key.ends_with(".crate") || key.ends_with(".module");
     let keys = graph.settings.keys().chain(running.settings.keys());
@@ -239,7 +239,7 @@ fn refuse_other_changes(graph: &JobGraph, running: &JobView) -> Result<(), Failu
     )))
 }
 
-/// The component files of an upgrade; guest crates are built.
+/// Returns the component files of an upgrade, building those that are guest crates.
 fn new_components(
     args: &UpgradeArgs,
     running: &JobView,

@@ -1,4 +1,4 @@
-//! Log lines on stderr, beside a progress line where there is one.
+//! Log lines on stderr, above the progress line where there is one.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -11,10 +11,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::api::logs::{JobLogLayer, JobLogs};
 
-/// The progress line that stands at the bottom of the terminal, if any.
+/// The progress line at the bottom of the terminal, if any.
 static BAR: OnceLock<Mutex<Option<ProgressBar>>> = OnceLock::new();
 
-/// Log lines are written above this progress line from now on.
+/// Sets the progress line above which log lines are written.
 pub fn stand_above(bar: Option<ProgressBar>) {
     let mut current = BAR
         .get_or_init(Mutex::default)
@@ -27,12 +27,12 @@ pub fn stand_above(bar: Option<ProgressBar>) {
 pub fn line(text: &str) {
     above(|| {
         let mut stderr = io::stderr().lock();
-        // Without a stderr there is nobody to tell.
+        // If stderr cannot be written, there is no other place to report it.
         let _ = writeln!(stderr, "{text}");
     });
 }
 
-/// Does something that writes to the terminal, above the progress line.
+/// Runs a function that writes to the terminal, above the progress line.
 pub fn within(write: &mut dyn FnMut()) {
     above(write);
 }
@@ -69,8 +69,8 @@ impl MakeWriter<'_> for Stderr {
     }
 }
 
-/// Starts logging: `REGRAFT_LOG` chooses what (`debug`, `regraft=trace`), `default` applies without it. What is logged for
-/// a job goes to its log in `jobs`, too.
+/// Starts logging. `REGRAFT_LOG` is the filter (`debug`, `regraft=trace`), and `default` applies without it. Log lines
+/// of a job also go to its log in `jobs`.
 pub fn start(default: &str, jobs: Option<Arc<JobLogs>>) {
     let filter = EnvFilter::try_from_env("REGRAFT_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let stderr = tracing_subscriber::fmt::layer()
@@ -81,6 +81,6 @@ pub fn start(default: &str, jobs: Option<Arc<JobLogs>>) {
         .with(filter)
         .with(stderr)
         .with(jobs.map(JobLogLayer));
-    // A second start in the same process (tests) changes nothing.
+    // A second start in the same process, as in tests, changes nothing.
     let _ = subscriber.try_init();
 }

@@ -1,8 +1,8 @@
-//! The command line, and nothing but it: what is typed, what is printed, how the process ends. Only this knows clap.
+//! The command line: arguments, printed results and exit status, and nothing else. The only module that uses clap.
 //!
-//! - [`exit_status`]: every status.
-//! - [`failure`]: an error for people and for scripts.
-//! - [`habits`]: spellings from elsewhere.
+//! - [`exit_status`]: all exit statuses.
+//! - [`failure`]: errors as text and as JSON.
+//! - [`habits`]: spellings of arguments known from Flink and other tools.
 //! - [`args`]: verbs and flags.
 //! - [`output`], [`log`], [`progress`]: stdout for results, stderr for everything else.
 //! - [`build`], [`job`], [`show`], [`state`], [`dispose`], [`serve`], [`run`], [`submit`]: the verbs.
@@ -34,7 +34,7 @@ use exit_status::ExitStatus;
 use failure::Failure;
 use output::Output;
 
-/// Does what the arguments ask for, the program's name first, and answers how the process ends.
+/// Runs the command that the arguments ask for, the program's name first, and returns the exit status.
 #[must_use]
 pub fn main(args: Vec<OsString>) -> ExitStatus {
     let json = args::wants_json(&args);
@@ -93,11 +93,11 @@ fn verb(cli: &Cli) -> Result<ExitStatus, Failure> {
     Ok(ExitStatus::Done)
 }
 
-/// Runs jobs, in this process.
+/// Runs jobs in this process until the given future ends.
 fn to_its_end(running: impl Future<Output = Result<ExitStatus, Failure>>) -> Result<ExitStatus, Failure> {
     let runtime = runtime()?;
     let status = runtime.block_on(running);
-    // A build or a read that hangs must not keep the process.
+    // A build or a read that hangs must not keep the process alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     status
 }

@@ -1,4 +1,4 @@
-//! The progress of an attached run: one line at the bottom of a terminal, a plain line now and then otherwise.
+//! Progress of an attached run: a line at the bottom of a terminal that is updated, or a plain line now and then.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -10,12 +10,12 @@ use super::log;
 use crate::dataflow::sink::print;
 use crate::jobs::handle::{JobHandle, JobView};
 
-/// How often a terminal's line changes.
+/// Interval of updates on a terminal.
 const ON_TERMINAL: Duration = Duration::from_millis(500);
-/// How often a plain line is written.
+/// Interval of plain lines.
 const PLAIN: Duration = Duration::from_secs(10);
 
-/// Shows progress until it is ended.
+/// A task that shows progress until it is ended.
 #[derive(Debug)]
 pub struct Progress {
     task: JoinHandle<()>,
@@ -23,7 +23,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins to show the progress of a job.
+    /// Starts to show the progress of a job.
     #[must_use]
     pub fn start(job: JobHandle) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
@@ -58,7 +58,7 @@ impl Progress {
         Self { task, bar }
     }
 
-    /// Takes the line away.
+    /// Stops, and removes the line.
     pub fn end(self) {
         self.task.abort();
         log::stand_above(None);

@@ -37,14 +37,14 @@ use crate::savepoint::restore::RestoreOptions;
 use crate::storage::LocalStores;
 use regraft_model::snapshot::SnapshotKind;
 
-/// How an attached run was interrupted.
+/// The outcome of an interruption of an attached run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Interrupted {
-    /// Not at all.
+    /// It was not interrupted.
     No,
-    /// A savepoint ended it.
+    /// A savepoint ended the job.
     Saved,
-    /// Nothing was saved.
+    /// The job was cancelled, and nothing was saved.
     Lost,
 }
 
@@ -99,10 +99,10 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     end(&job, &interrupted, started.elapsed().as_millis() as u64, output)
 }
 
-/// Serves the API, shows progress and waits for the end or for Ctrl-C.
+/// Serves the API, shows progress, and waits for the end of the job or for Ctrl-C.
 async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path, output: Output) -> Result<Interrupted, Failure> {
     let io = |error: std::io::Error| Failure::new(ErrorKind::Failed, format!("cannot serve the API: {error}"));
-    // Before anybody is told that the job runs: from then on Ctrl-C must mean what it says.
+    // Before the job is announced as running: from then on, Ctrl-C must work as documented.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
     let server = Server::start(host.clone(), (Ipv4Addr::LOCALHOST, 0).into(), Access::new(None))
@@ -134,7 +134,7 @@ async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path, output: Outp
         _ = interrupt.recv() => outcome = interrupted(job, host, &mut interrupt, output).await,
         _ = terminate.recv() => outcome = interrupted(job, host, &mut interrupt, output).await,
     }
-    // A guest that computes without end must not keep whoever has seen enough.
+    // A guest that computes without end must not keep a user who wants to leave.
     tokio::select! {
         () = job.done() => {}
         _ = interrupt.recv() => end_at_once(job, output),
@@ -145,7 +145,8 @@ async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path, output: Outp
     Ok(outcome)
 }
 
-/// The first Ctrl-C: a savepoint where a directory is known, else a cancel that says what is lost. The second ends at once.
+/// Handles the first Ctrl-C: takes a savepoint where a directory is known, else cancels the job and says what is lost.
+/// The second Ctrl-C ends at once.
 async fn interrupted(
     job: &JobHandle,
     host: &Arc<Host>,
@@ -177,7 +178,7 @@ async fn interrupted(
     }
 }
 
-/// The second Ctrl-C.
+/// Handles the second Ctrl-C.
 fn end_at_once(job: &JobHandle, output: Output) -> ! {
     let said = "interrupted again: ended at once, nothing is saved";
     if output.json {
@@ -188,7 +189,7 @@ fn end_at_once(job: &JobHandle, output: Output) -> ! {
     std::process::exit(ExitStatus::Interrupted.code().into());
 }
 
-/// What a run prints at its end, and its status.
+/// Prints the results of a run at its end, and returns its status.
 fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Output) -> Result<ExitStatus, Failure> {
     let view = job.shared.view();
     let state = locked(&job.shared.state);
@@ -267,12 +268,12 @@ fn finished_json(
     })
 }
 
-/// The job whose savepoint is restored.
+/// The job whose savepoint is restored, if any.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Origin(Option<JobId>);
 
 impl Origin {
-    /// Reads it from the savepoint. What is wrong with that is told when it is read in earnest.
+    /// Reads the job's id from the savepoint. An error is reported later, when the savepoint is loaded.
     pub async fn read(args: &RunArgs) -> Self {
         let Some(location) = &args.restore.from_savepoint else {
             return Self(None);
@@ -291,7 +292,7 @@ impl From<&RunArgs> for Allow {
     }
 }
 
-/// A job of the same name, or one that writes to the same directory, runs already on this machine.
+/// Refuses a job if one of the same name, or one that writes to the same directory, already runs on this machine.
 pub(super) fn refuse_collisions(
     graph: &JobGraph,
     data_dir: &Path,
@@ -302,7 +303,7 @@ pub(super) fn refuse_collisions(
         .ok()
         .filter(|token| !token.trim().is_empty());
     let client = Client::new(None, token.as_deref(), data_dir);
-    // A host that has just ended, and one that does not answer, write nothing.
+    // A host that has just ended, or one that does not answer, writes nothing.
     let running = client.jobs().unwrap_or_default();
     for job in running.iter().filter(|job| !job.summary.status.is_over()) {
         let (id, name) = (job.summary.job_id, &job.summary.name);

@@ -1,4 +1,4 @@
-//! `serve`: a host of its own for many jobs. It ends on Ctrl-C or SIGTERM, and its jobs go on with the next one.
+//! `serve`: a host for many jobs. It ends on Ctrl-C or SIGTERM, and the next host brings its jobs back.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
@@ -27,7 +27,7 @@ use crate::jobs::start::HostContext;
 use crate::jobs::submission::ConfigFile;
 use crate::storage::{LocalStores, Storage};
 
-/// What a host on this machine lends its jobs. `recovers`: whether the next host brings them back.
+/// Builds the context that a host on this machine gives to its jobs. `recovers`: the next host brings them back.
 #[must_use]
 pub fn host_context(data_dir: &Path, recovers: bool) -> HostContext {
     HostContext {
@@ -39,10 +39,10 @@ pub fn host_context(data_dir: &Path, recovers: bool) -> HostContext {
     }
 }
 
-/// `regraft serve`. Log lines go to `logs`, too.
+/// `regraft serve`. Log lines also go to `logs`.
 ///
 /// # Errors
-/// [`Failure`] where it cannot have the data directory or the address.
+/// [`Failure`] where the data directory is in use or the address cannot be bound.
 pub async fn serve(
     args: &ServeArgs,
     data_dir: &Path,
@@ -104,7 +104,7 @@ pub async fn serve(
         _ = terminate.recv() => {}
     }
     log::line("ending: jobs are suspended, and the next `regraft serve` brings them back; Ctrl-C again ends at once");
-    // Nobody is sent here any more.
+    // From here on, clients no longer find this host.
     drop(announced);
     tokio::select! {
         () = host.end() => {}
@@ -129,7 +129,8 @@ fn address(listen: &str) -> Result<SocketAddr, Failure> {
         .ok_or_else(|| expected("there is no such address".to_owned()))
 }
 
-/// Whoever reaches this host commands it: where other machines do, they need a token.
+/// Returns the token that requests must carry. One is required where other machines can reach the address, since access
+/// to the host is full control of it.
 fn token(args: &ServeArgs, listen: SocketAddr) -> Result<Option<String>, Failure> {
     let token = match &args.token_file {
         Some(path) => {

@@ -1,4 +1,4 @@
-//! Verbs that look at jobs: `list`, `info`, `logs`.
+//! Verbs that show jobs: `list`, `info`, `logs`.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -13,9 +13,9 @@ use super::output::Output;
 use crate::api::types::{JobList, JobSummary, LogQuery};
 use crate::jobs::view::{JobView, RoundView};
 
-/// How many rounds `info` shows to people.
+/// Number of rounds in the text of `info`.
 const ROUNDS_SHOWN: usize = 10;
-/// How often a log that is followed is asked for more.
+/// Interval at which a followed log is polled.
 const FOLLOW_EVERY: Duration = Duration::from_millis(300);
 
 /// `regraft list`.
@@ -30,7 +30,7 @@ pub fn list(args: &ListArgs, data_dir: &Path, output: Output) -> Result<(), Fail
     let mut list = JobList {
         jobs: jobs.filter(|job| args.all || !job.status.is_over()).collect(),
     };
-    // They come host by host.
+    // They come grouped by host.
     list.jobs.sort_by_key(|job| (job.started_at, job.job_id));
     output.result(&json!(list), || {
         if list.jobs.is_empty() {
@@ -68,7 +68,7 @@ fn snapshots(job: &str, args: &ListArgs, data_dir: &Path, output: Output) -> Res
 /// `regraft info`.
 ///
 /// # Errors
-/// [`Failure`].
+/// [`Failure`] where the job is not found or its host does not answer.
 pub fn info(args: &JobArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let asked = find(args, data_dir)?;
     let view = asked.client.info(&asked.job)?;
@@ -139,7 +139,7 @@ fn info_text(view: &JobView) -> String {
     lines.join("\n")
 }
 
-/// How many dead letters there are, where there are any, behind other counts.
+/// Returns the number of dead letters as text to append to other counters; empty if there are none.
 pub(super) fn dead_letters(view: &JobView) -> String {
     match view.dead_letters {
         0 => String::new(),
@@ -147,7 +147,7 @@ pub(super) fn dead_letters(view: &JobView) -> String {
     }
 }
 
-/// The last rounds, and each subtask's part in the newest one that all of them acknowledged.
+/// Renders the last rounds, and the part of each subtask in the newest round that all of them acknowledged.
 fn rounds_text(rounds: &[RoundView], lines: &mut Vec<String>) {
     if rounds.is_empty() {
         return;
@@ -213,11 +213,11 @@ pub fn logs(args: &LogsArgs, data_dir: &Path, output: Output) -> Result<(), Fail
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
     };
     loop {
-        // Asked before the log: what was logged last is there when it says that it is over.
+        // The status is read before the log, so that the last lines are there once it says that the job is over.
         let over = !args.follow || client.info(&job)?.status.is_over();
         while !chunk.text.is_empty() {
             if show(&chunk.text).is_err() {
-                // Whoever read it has seen enough.
+                // The reader has closed the pipe.
                 return Ok(());
             }
             let from = Some(chunk.next);
@@ -235,7 +235,7 @@ pub fn logs(args: &LogsArgs, data_dir: &Path, output: Output) -> Result<(), Fail
     }
 }
 
-/// Milliseconds since the Unix epoch as `2026-11-21 05:20:00` (UTC). Howard Hinnant's `civil_from_days`.
+/// Renders milliseconds since the Unix epoch as `2026-11-21 05:20:00` (UTC), by Howard Hinnant's `civil_from_days`.
 pub(super) fn date_time(ms: i64) -> String {
     let seconds = ms.div_euclid(1000);
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));

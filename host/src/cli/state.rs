@@ -77,14 +77,14 @@ pub async fn state(args: &StateArgs, data_dir: &Path, output: Output) -> Result<
     }
 }
 
-/// Who would miss a savepoint, as far as hosts that run can tell.
+/// The jobs that need a savepoint, as far as the running hosts can tell.
 struct Needed {
-    /// Jobs, each with why, for people.
+    /// Jobs as JSON, each with the reason.
     jobs: Vec<serde_json::Value>,
     lines: Vec<String>,
-    /// It belongs to a host.
+    /// True if the savepoint belongs to a host.
     of_host: bool,
-    /// Why nobody knows.
+    /// The error for which some hosts could not be asked.
     unknown: Option<String>,
 }
 
@@ -117,7 +117,7 @@ impl Needed {
         needed
     }
 
-    /// None: nobody knows.
+    /// Returns true if the savepoint can be deleted, and `None` if that is not known.
     const fn safe(&self) -> Option<bool> {
         match (self.of_host || !self.jobs.is_empty(), &self.unknown) {
             (true, _) => Some(false),
@@ -140,7 +140,7 @@ impl Needed {
     }
 }
 
-/// A shown savepoint with more facts below those that it begins with.
+/// Inserts further facts below the head of a shown savepoint.
 fn with_facts(text: &str, facts: &str) -> String {
     let (head, rest) = text.split_once("\n\n").unwrap_or((text, ""));
     format!("{head}\n{facts}\n\n{rest}").trim_end().to_owned()
@@ -178,7 +178,7 @@ async fn with_entries(savepoint: &Savepoint, path: &str, of: Option<&DropState>)
 /// Opens a savepoint.
 ///
 /// # Errors
-/// [`Failure`] where there is none.
+/// [`Failure`] where there is none at the path.
 pub(super) async fn open(path: &str) -> Result<Savepoint, Failure> {
     Savepoint::open(&LocalStores, path)
         .await

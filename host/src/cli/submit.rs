@@ -1,4 +1,4 @@
-//! `run -d`: a job is built here, handed to a host that serves, and left to run there.
+//! `run -d`: builds a job here, and submits it to a serving host, which runs it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,13 +18,13 @@ use crate::jobs::submission::{Layers, RestoreSource, Submission};
 /// `regraft run -d`. `origin` is the job whose savepoint is restored.
 ///
 /// # Errors
-/// [`Failure`] where there is no host, or it does not take the job.
+/// [`Failure`] where there is no host, or it refuses the job.
 pub fn submit(args: &RunArgs, data_dir: &Path, origin: Origin, output: Output) -> Result<(), Failure> {
     if let Some(warning) = args.restore.claim_mode.warning() {
         log::line(&format!("warning: {warning}"));
     }
     let client = client(&args.host, data_dir);
-    // Before anything is built.
+    // Fails before anything is built.
     let host = client.serving()?.to_owned();
     let overrides = args.job.overrides(data_dir, &args.arguments)?;
     let (graph, warnings) = crate::graph::load_job(&args.job.job, &overrides)?;
@@ -50,7 +50,7 @@ pub fn submit(args: &RunArgs, data_dir: &Path, origin: Origin, output: Output) -
         text: graph.text.clone(),
         base_dir: graph.base_dir.clone(),
         layers: Layers {
-            // The host has its own.
+            // The host has a configuration of its own.
             config: None,
             ..Layers::from(&overrides)
         },

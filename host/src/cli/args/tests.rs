@@ -1,4 +1,4 @@
-//! Every verb is taken in the spellings that people use, and mistakes are named.
+//! Parses every verb in the spellings that people use, and checks that mistakes are named.
 
 use super::*;
 
