@@ -1,15 +1,16 @@
-//! Keeps the repository tidy: what its documents say of the code is true, and each crate and module keeps its place.
+//! Checks the repository itself: statements of its documents about the code are true, and each crate and module keeps
+//! to its place.
 //!
-//! Every check is a pure function from texts to a list of problems. It is run on the repository, and on a small broken
-//! sample, so that a check that cannot fail is noticed. Nothing but the standard library is used.
+//! Every check is a pure function from texts to a list of problems. It runs on the repository, and on a small broken
+//! sample, so that a check that cannot fail is noticed. Only the standard library is used.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// The longest a source file may be, without its tests.
+/// Limit of lines in a source file, without its tests.
 const LINES_MAX: usize = 800;
 
-/// Heavy crates, and where they may be used: prefixes of paths.
+/// Heavy crates, each with the places that may use it, as prefixes of paths.
 const HOMES: [(&str, &[&str]); 9] = [
     ("wasmtime", &["host/guest-runtime/src/"]),
     ("addr2line", &["host/guest-runtime/src/symbols.rs"]),
@@ -22,7 +23,7 @@ const HOMES: [(&str, &[&str]); 9] = [
     ("bincode", &["guest-sdk/src/codec.rs"]),
 ];
 
-/// What no document may mention: places on the machine of whoever wrote it.
+/// Paths of a particular machine, which no document may mention.
 const MACHINE_PATHS: [&str; 4] = ["/work/", "/tmp/", "/home/", "/root/"];
 
 fn root() -> PathBuf {
@@ -30,10 +31,10 @@ fn root() -> PathBuf {
     root.canonicalize().expect("the repository is there")
 }
 
-/// Files of the repository by path, `/` between its parts.
+/// Files of the repository by path, with `/` as the separator.
 type Files = BTreeMap<String, String>;
 
-/// All files with one of the extensions, without build output and what jobs wrote.
+/// Reads all files with one of the extensions, without build output and the output of jobs.
 fn files(extensions: &[&str]) -> Files {
     fn walk(root: &Path, dir: &Path, extensions: &[&str], found: &mut Files) {
         for entry in std::fs::read_dir(dir).expect("a directory that can be listed") {
@@ -80,7 +81,7 @@ fn none(problems: &[String]) {
     );
 }
 
-/// Whether the whole file is there for tests or measurements.
+/// Returns true if the whole file is for tests or measurements.
 fn is_test(path: &str) -> bool {
     let test_dir = path
         .split('/')
@@ -88,7 +89,7 @@ fn is_test(path: &str) -> bool {
     test_dir || path.ends_with("/tests.rs") || path.ends_with("/test_data.rs")
 }
 
-/// The code of a file without its module of tests, which is last.
+/// Returns the code of a file without its module of tests, which comes last.
 fn without_tests(text: &str) -> &str {
     let mut at = 0;
     let mut cfg_test = None;
@@ -102,7 +103,7 @@ fn without_tests(text: &str) -> &str {
     text
 }
 
-/// A line without its comment. A `//` in a string ends it too, which hides no path of a crate.
+/// Returns a line without its comment. A `//` in a string ends it too, which hides no path of a crate.
 fn without_comment(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
@@ -111,7 +112,7 @@ fn is_ident(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// What follows each place where `word` stands as a path's first part.
+/// Returns the text after each place where `word` is the first part of a path.
 fn after_word<'a>(text: &'a str, word: &str) -> impl Iterator<Item = &'a str> {
     text.match_indices(word).filter_map(move |(at, _)| {
         let before = text[..at].bytes().next_back();
@@ -125,7 +126,7 @@ fn leading_ident(text: &str) -> &str {
     &text[..end]
 }
 
-/// The first parts of what a path or a group of paths names: of `{a::b, c}` it is `a` and `c`.
+/// Returns the first parts of a path or of a group of paths: `a` and `c` for `{a::b, c}`.
 fn first_parts(text: &str) -> Vec<&str> {
     let Some(group) = text.strip_prefix('{') else {
         return vec![leading_ident(text)];
@@ -147,7 +148,7 @@ fn first_parts(text: &str) -> Vec<&str> {
     parts
 }
 
-/// The modules that a file declares in files of their own, in order; those for tests are left out.
+/// Returns the modules that a file declares in files of their own, in order, without those for tests.
 fn declared(text: &str) -> Vec<&str> {
     let mut modules = vec![];
     let mut cfg_test = false;
@@ -160,7 +161,7 @@ fn declared(text: &str) -> Vec<&str> {
     modules
 }
 
-/// The order of modules that ARCHITECTURE.md states: for each directory of sources its modules.
+/// Returns the order of modules that ARCHITECTURE.md states, by directory of sources.
 fn stated_orders(architecture: &str) -> Vec<(&str, Vec<&str>)> {
     let block = architecture
         .split("```module-order\n")
@@ -205,7 +206,7 @@ fn the_stated_module_order_is_that_of_the_code() {
     assert_eq!(check_orders("", |_| lib.clone()).len(), 3);
 }
 
-/// Which top-level modules a file of `dir` names, by `crate::` or by enough `super::`.
+/// Returns the top-level modules that a file of `dir` names by `crate::` or by enough `super::`, with line numbers.
 fn imports<'a>(dir: &str, path: &str, code: &'a str) -> Vec<(usize, &'a str)> {
     let inner = path.strip_prefix(dir).unwrap_or_default().trim_start_matches('/');
     let depth = inner.trim_end_matches("/mod.rs").split('/').count();
@@ -215,7 +216,7 @@ fn imports<'a>(dir: &str, path: &str, code: &'a str) -> Vec<(usize, &'a str)> {
         let shown = without_comment(line);
         for start in ["crate::", from_root.as_str()] {
             for rest in after_word(shown, start) {
-                // A group may go on over several lines.
+                // A group can continue over several lines.
                 let at = offset + (rest.as_ptr() as usize - line.as_ptr() as usize);
                 let rest = if rest.starts_with('{') { &code[at..] } else { rest };
                 found.extend(first_parts(rest).into_iter().map(|module| (number + 1, module)));
@@ -295,7 +296,7 @@ fn every_source_file_says_why_it_exists() {
     assert_eq!(check_module_docs(&sample("a.rs", "use b;\n//! No.\n")).len(), 1);
 }
 
-/// Everything in backticks that is a path: has a slash, and nothing that no path of ours has.
+/// Returns everything in backticks that is a path: it has a slash, and only characters that our paths have.
 fn paths_in_backticks(text: &str) -> Vec<&str> {
     let plain = |word: &&str| {
         word.contains('/')
@@ -333,7 +334,8 @@ fn every_path_that_architecture_and_design_notes_name_exists() {
     assert_eq!(check_paths("A.md", "`a/b.rs` and `a/<n>/` and `c`", |_| false).len(), 1);
 }
 
-/// Numbers of design notes in a text: of four digits, after "design note" or "design notes", and after "and" behind one.
+/// Returns the numbers of design notes in a text: four digits after "design note" or "design notes", or after an
+/// "and" that follows one.
 fn design_notes(text: &str) -> BTreeSet<&str> {
     let mut found = BTreeSet::new();
     for start in ["esign note ", "esign notes "] {
@@ -371,7 +373,7 @@ fn every_design_note_that_code_refers_to_exists() {
     assert_eq!(design_notes(sample), BTreeSet::from(["0001", "0002", "0003"]));
 }
 
-/// Targets of links in a Markdown text that are files: relative to it, without the fragment.
+/// Returns the targets of Markdown links that are files, relative to the document and without the fragment.
 fn link_targets(text: &str) -> Vec<&str> {
     let ends = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let files = ends.filter(|target| !target.contains("://") && !target.starts_with('#') && !target.contains(' '));
@@ -504,14 +506,14 @@ fn documents_do_not_mention_places_of_one_machine() {
     let mut documents = files(&["md", "toml", "wit"]);
     documents.insert(".ci/run".to_owned(), read(".ci/run"));
     none(&check_machine_paths(&documents));
-    // Put together, so that no other tool that looks for such paths finds one here.
+    // Joined here, so that other tools that look for such paths do not find one in this file.
     assert_eq!(
         check_machine_paths(&sample("a.md", &format!("see {}x", MACHINE_PATHS[0]))).len(),
         1
     );
 }
 
-/// The text of each block of a Markdown document that begins with exactly this fence.
+/// Returns the text of each block of a Markdown document that begins with exactly this fence.
 fn blocks<'a>(text: &'a str, info: &str) -> Vec<&'a str> {
     let fence = format!("```{info}\n");
     let starts = text
@@ -522,7 +524,7 @@ fn blocks<'a>(text: &'a str, info: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// Code without indentation, empty lines and the marks of a doc comment.
+/// Returns code without indentation, empty lines and the marks of doc comments.
 fn plain_code(code: &str) -> String {
     let lines = code.lines().map(|line| {
         let line = line.trim_start();

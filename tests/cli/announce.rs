@@ -1,4 +1,4 @@
-//! `$REGRAFT_DATA/run/<JobID>.json`: how a second terminal finds a job.
+//! `$REGRAFT_DATA/run/<JobID>.json`, the announcement by which a second terminal finds a job.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::fixtures::{COPY, files};
 use crate::support::World;
 
-/// A world with an endless job.
+/// Returns a world with an endless job.
 fn watching() -> World {
     let world = World::new();
     world.write(
@@ -95,7 +95,7 @@ fn one_that_does_not_answer_is_no_job() {
     let message =
         "error: there is no job \"old\"; expected an id, a unique prefix of one, or a name; no job is running\n";
     assert_eq!(world.run(&["info", "old"]).exits(2).stderr, message);
-    // Its process is there, so it may yet answer.
+    // Its process exists, so it may answer later.
     assert_eq!(files(&world.path().join("data/run")), [name]);
 }
 
@@ -124,7 +124,7 @@ fn the_same_name_twice_is_refused() {
     let other = world.start(&["job.toml", "--name", "other"]);
     let list = world.run(&["list", "--json"]).exits(0).json();
     assert_eq!(list["jobs"].as_array().map(Vec::len), Some(2));
-    // With two of them a common prefix names neither.
+    // With two of them, a common prefix names neither.
     let both = world.run(&["info", ""]).exits(2);
     assert!(
         both.stderr.starts_with("error: there is no job \"\"; "),

@@ -1,4 +1,4 @@
-//! `validate`, `graph` and `inspect`: what can be said about a job that does not run.
+//! `validate`, `graph` and `inspect`: verbs about a job that does not run.
 
 use serde_json::json;
 
@@ -23,7 +23,7 @@ fn validate() {
     );
 }
 
-/// The operators of `words_world`.
+/// Table of the operators of `words_world`.
 const STATEFUL: &str = "\
 OPERATOR  STATEFUL  STATES
 split     no
@@ -40,7 +40,7 @@ fn validate_says_what_it_cannot_know() {
                     split     unknown   cannot read DIR/gone.wasm: No such file or directory (os error 2)\n\
                     count     unknown   DIR/no.wasm: not a WebAssembly file: expected it to begin with \\0asm, found no compo\n";
     assert_eq!(said, expected);
-    // One that has no description in its file is asked.
+    // A component without a description in its file is asked for it.
     std::fs::write(world.path().join("no.wasm"), hostile(KEYED)).expect("written");
     let asked = world.run(&args).exits(0).stdout;
     assert!(asked.ends_with("\ncount     yes       count\n"), "{asked}");

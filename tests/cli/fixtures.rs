@@ -1,4 +1,4 @@
-//! Components to run, jobs around them, and what a message is compared with.
+//! Components to run, jobs around them, and the comparison of messages.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -7,21 +7,21 @@ use serde_json::{Value, json};
 
 use crate::support::{Ran, World, root};
 
-/// What the hostile guest declares with everything left out that this host does not run yet.
+/// A description for the hostile guest: one keyed state, and none of the features that this host does not run yet.
 pub const KEYED: &str = concat!(
     r#"{"wit":"0.1.0","sdk":"none","key":{"name":"key","type":"string"},"#,
     r#""states":[{"name":"count","kind":"value","schema":"u64","travels":true}],"#,
     r#""inputs":[{"name":"in","key":null,"value":"bytes"}],"outputs":[{"name":"out","key":null,"value":"bytes"}]}"#
 );
 
-/// As [`KEYED`], and without a state: it takes any input.
+/// Like [`KEYED`] without a state, so that it takes any input.
 pub const PLAIN: &str = concat!(
     r#"{"wit":"0.1.0","sdk":"none","key":null,"states":[],"#,
     r#""inputs":[{"name":"in","key":null,"value":"bytes"}],"outputs":[{"name":"out","key":null,"value":"bytes"}]}"#
 );
 
-/// A job file that reads `in/*.txt` into the operator `bad`, at the module `bad.wasm`, and writes to `out`. `settings` are
-/// lines of the operator.
+/// Returns a job file that reads `in/*.txt` into the operator `bad`, at the module `bad.wasm`, and writes to `out`.
+/// `settings` are further lines of the operator.
 pub fn job_around(settings: &str) -> String {
     format!(
         r#"name = "j"
@@ -43,7 +43,7 @@ inputs = ["bad"]
     )
 }
 
-/// A job of one source and one sink, which print what they read.
+/// A job of one source and one sink, which prints what is read.
 pub const COPY: &str = r#"name = "copy"
 [[source]]
 uid = "lines"
@@ -55,7 +55,7 @@ connector = "print"
 inputs = ["lines"]
 "#;
 
-/// Builds guest crates, by directories relative to the repository, and answers their components.
+/// Builds guest crates, given by directories relative to the repository, and returns their components.
 fn build(crates: &[&str]) -> Vec<PathBuf> {
     let mut text = "name = \"b\"\n[[source]]\nuid = \"lines\"\nconnector = \"file\"\npath = \"x\"\n".to_owned();
     for (i, dir) in crates.iter().enumerate() {
@@ -76,14 +76,14 @@ fn build(crates: &[&str]) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The components of the word count example, and the hostile guest's.
+/// The components of the word count example, and of the hostile guest.
 pub struct Components {
     pub split: PathBuf,
     pub count: PathBuf,
     pub hostile: PathBuf,
 }
 
-/// Built once.
+/// Returns the components, which are built once.
 pub fn components() -> &'static Components {
     static BUILT: OnceLock<Components> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -97,7 +97,7 @@ pub fn components() -> &'static Components {
     })
 }
 
-/// The hostile guest's component, declaring something else.
+/// Returns the hostile guest's component with another description.
 pub fn hostile(describe: &str) -> Vec<u8> {
     let component = std::fs::read(&components().hostile).expect("built");
     let mut component = without_section(component);
@@ -110,9 +110,9 @@ pub fn hostile(describe: &str) -> Vec<u8> {
     component
 }
 
-/// A component without the description that `regraft build` puts first, which would be another one.
+/// Removes the description that `regraft build` puts first in a component, since it would contradict the new one.
 fn without_section(mut component: Vec<u8>) -> Vec<u8> {
-    // Eight bytes of preamble; the section's id, 0; its length in LEB128; its content.
+    // Eight bytes of preamble; the id of the section, 0; its length in LEB128; its content.
     assert_eq!(component[8], 0, "a custom section");
     let digits = 1 + component[9..].iter().take_while(|byte| **byte >= 0x80).count();
     let length = &component[9..9 + digits];
@@ -132,7 +132,8 @@ fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|window| window == part)
 }
 
-/// A world in which `bad.wasm` is the hostile guest, declared as said, and `in/a.txt` has the lines `a`, `bad`, `c`.
+/// A world in which `bad.wasm` is the hostile guest with this description, and `in/a.txt` has the lines `a`, `bad`,
+/// `c`.
 pub fn hostile_world(describe: &str, settings: &str) -> World {
     let world = World::new();
     std::fs::write(world.path().join("bad.wasm"), hostile(describe)).expect("written");
@@ -141,7 +142,7 @@ pub fn hostile_world(describe: &str, settings: &str) -> World {
     world
 }
 
-/// A world with the word count of `in/*`, whose modules are the example's, at parallelism 1.
+/// A world with the word count of `in/*` at parallelism 1, with the modules of the example.
 pub fn words_world() -> World {
     let world = World::new();
     let Components { split, count, .. } = components();
@@ -172,8 +173,8 @@ inputs = ["count"]
     world
 }
 
-/// A text with this machine's paths and this run's ids taken out: `DIR` the working directory, `ROOT` the repository,
-/// `JOB` a JobID, `SHA256` a digest.
+/// Replaces paths of this machine and ids of this run: the working directory by `DIR`, the repository by `ROOT`, JobIDs
+/// by `JOB`, digests by `SHA256`.
 pub fn plain(world: &World, text: &str) -> String {
     let text = text
         .replace(&world.path().display().to_string(), "DIR")
@@ -194,7 +195,7 @@ pub fn plain(world: &World, text: &str) -> String {
     out
 }
 
-/// The message of a failure, from stderr: all after `error: `, which is the last thing that is printed.
+/// Returns the message of a failure: all of stderr after `error: `, which is printed last.
 #[track_caller]
 pub fn message(world: &World, ran: &Ran) -> String {
     let stderr = plain(world, &ran.stderr);
@@ -205,7 +206,7 @@ pub fn message(world: &World, ran: &Ran) -> String {
     stderr[at + "error: ".len()..].trim_end().to_owned()
 }
 
-/// What a failed command must say.
+/// The expected failure of a command.
 pub struct Expected<'a> {
     pub status: i32,
     pub kind: &'a str,
@@ -214,7 +215,8 @@ pub struct Expected<'a> {
     pub path: Option<&'a str>,
 }
 
-/// Runs a command without and with `--json`: the whole message, nothing but the error's object on stdout, one status.
+/// Runs a command without and with `--json`, and checks the whole message, the error object as the only output on
+/// stdout, and the same status for both.
 #[track_caller]
 pub fn refused(world: &World, args: &[&str], expected: &Expected<'_>) {
     let ran = world.run(args).exits(expected.status);
@@ -241,7 +243,7 @@ pub fn refused(world: &World, args: &[&str], expected: &Expected<'_>) {
     );
 }
 
-/// Names of all files below a directory, sorted; none where it is not there.
+/// Returns the names of all files below a directory, sorted; empty if it does not exist.
 pub fn files(dir: &Path) -> Vec<String> {
     let mut found = vec![];
     let mut left = vec![dir.to_owned()];
@@ -261,7 +263,7 @@ pub fn files(dir: &Path) -> Vec<String> {
     found
 }
 
-/// The keys of a JSON object, sorted.
+/// Returns the keys of a JSON object, sorted.
 pub fn keys(value: &Value) -> Vec<String> {
     let mut keys: Vec<String> = value.as_object().expect("an object").keys().cloned().collect();
     keys.sort();

@@ -1,16 +1,16 @@
-//! Guests that fail while a job runs: the whole message, a FAILED job, and nothing left of what they did.
+//! Guests that fail while a job runs: the whole message, a FAILED job, and no effect left behind.
 
 use crate::fixtures::{Expected, KEYED, PLAIN, files, hostile_world, message, refused, words_world};
 use crate::support::{World, wait_until};
 
 const BY_KEY: &str = "inputs = [{ from = \"lines\", by = \"key\" }]";
 
-/// A guest that does `what`, fed the lines `a`, `bad`, `c` with themselves as keys.
+/// Returns a world with a guest that does `what` on the lines `a`, `bad`, `c`, which are their own keys.
 fn world(what: &str, settings: &str) -> World {
     hostile_world(KEYED, &format!("{BY_KEY}\nconfig = {{ do = \"{what}\" }}\n{settings}"))
 }
 
-/// Runs a job to its failure, without and with `--json`.
+/// Runs a job until it fails, without and with `--json`.
 #[track_caller]
 fn check(world: &World, expected: &str) {
     let ran = world.run(&["run", "job.toml"]).exits(1);
@@ -33,12 +33,12 @@ fn check(world: &World, expected: &str) {
     assert_eq!(files(&world.path().join("data/run")), [""; 0]);
 }
 
-/// What a failure of the running job says: its cause, then lines that begin with a word.
+/// Builds the message of a job that fails on a trap: the cause, then indented lines.
 fn failed(cause: &str, lines: &[&str]) -> String {
     failed_by("on-trap", cause, lines)
 }
 
-/// The same by another policy.
+/// Builds the same message for another policy.
 fn failed_by(policy: &str, cause: &str, lines: &[&str]) -> String {
     let mut text = format!("job j (JOB) FAILED: operator \"bad\", subtask 0, failed in process: {cause}");
     for line in lines
@@ -50,18 +50,18 @@ fn failed_by(policy: &str, cause: &str, lines: &[&str]) -> String {
     text
 }
 
-/// The record that a failure is about, when the guest did not say, and any record makes it fail: the first one.
+/// The record in the message where the guest names none and every record fails: the first one.
 const FIRST: &str = "record: key \"a\", value \"a\", from DIR/in/a.txt:1";
-/// The record that a failure names.
+/// The record in the message where the failure names it.
 const SECOND: &str = "record: key \"bad\", value \"bad\", from DIR/in/a.txt:2";
-/// How `process` of the guest is reached.
+/// Frames of the backtrace at the guest's `process`.
 const PROCESS: &str = "<regraft_test_hostile::Hostile as regraft_test_hostile::exports::regraft::operator::guest::Guest>::process (ROOT/tests/guests/hostile/src/lib.rs:N)";
 const EXPORT: [&str; 2] = [
     "by _export_process_cabi<regraft_test_hostile::Hostile> (ROOT/tests/guests/hostile/src/lib.rs:N)",
     "by regraft:operator/guest@0.1.0#process (ROOT/tests/guests/hostile/src/lib.rs:N)",
 ];
 
-/// Line numbers of source files, which change with them, as `N`.
+/// Replaces line numbers of source files, which change with every edit, by `N`.
 fn lines_hidden(text: &str) -> String {
     let mut parts = text.split(".rs:");
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -93,7 +93,7 @@ fn a_panic_shows_the_record_and_where_it_was() {
     let cause = "the module panicked at tests/guests/hostile/src/lib.rs:N: cannot parse \"bad\"";
     let world = world("panic", "");
     check(&world, &failed(cause, &lines));
-    // Line numbers are there: the panic's is the assertion's.
+    // The backtrace has line numbers: the first is that of the assertion.
     let source = std::fs::read_to_string(crate::support::root().join("tests/guests/hostile/src/lib.rs")).expect("read");
     let line = 1 + source
         .lines()
@@ -127,7 +127,7 @@ fn an_endless_loop() {
         "the module computed for more than 300ms in one call; raise `limits.time-per-batch` if it needs that long";
     let world = world("loop", "limits = { time-per-batch = \"300ms\" }");
     let ran = world.run(&["run", "job.toml"]).exits(1);
-    // The loop is interrupted wherever it is.
+    // The loop is interrupted at any point in it.
     let text = lines_hidden(&message(&world, &ran)).replace("at endless (", "by endless (");
     let expected = failed(cause, &lines);
     let without = expected.replace("  at black_box<u64> (core/src/hint.rs:N)\n", "");
@@ -161,7 +161,7 @@ fn a_recursion_without_end() {
         text.contains("regraft_test_hostile::deep (ROOT/tests/guests/hostile/src/lib.rs:N)"),
         "{text}"
     );
-    // The backtrace ends somewhere.
+    // The backtrace is bounded.
     assert!(text.lines().count() < 30, "{text}");
 }
 
@@ -270,7 +270,7 @@ fn a_config_that_the_example_does_not_know() {
 
 #[test]
 fn what_came_before_the_failure_is_not_committed_either() {
-    // No checkpoint was completed in between. Where a batch is of several files, no position is known.
+    // No checkpoint was completed in between. A batch of several files has no known position.
     let world = world("panic", "");
     world.write("in/a.txt", "fine\n");
     world.write("in/b.txt", "bad\n");
@@ -296,7 +296,7 @@ fn dead_letters_are_counted_and_have_a_directory_of_their_own() {
             .stdout
             .contains("\nrecords      3 in, 2 out, 1 dead letter(s)\n")
     });
-    // Another job must not write there, too.
+    // Another job is refused the same directory.
     let more = [
         "run",
         "job.toml",

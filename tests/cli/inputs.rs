@@ -1,4 +1,4 @@
-//! What a job starts from and is not there.
+//! Missing inputs of a job.
 
 use crate::fixtures::{COPY, Expected, files, refused, words_world};
 use crate::support::World;
@@ -17,7 +17,7 @@ fn no_input_file() {
         path: Some("DIR/in/*"),
     };
     refused(&world, &["run"], &expected);
-    // An empty directory, and one that has directories only.
+    // An empty directory, and one that contains only directories.
     std::fs::create_dir_all(world.path().join("in")).expect("made");
     refused(&world, &["run"], &expected);
     std::fs::create_dir_all(world.path().join("in/dir")).expect("made");
@@ -102,7 +102,7 @@ fn a_directory_is_no_file() {
     }
 }
 
-/// Whoever writes a file gives it a dot first, and its name when it is whole.
+/// Writers give a file a hidden name first, and rename it when it is complete.
 #[test]
 fn a_star_does_not_match_hidden_files() {
     let world = World::new();
@@ -114,7 +114,7 @@ fn a_star_does_not_match_hidden_files() {
     assert_eq!(all.stdout, "b\n");
 }
 
-/// Not when all input has been read.
+/// An impossible `--savepoint-at-end` fails at the start, not when all input has been read.
 #[test]
 fn a_savepoint_at_the_end_that_cannot_be_is_told_at_the_beginning() {
     let world = World::new();

@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::fixtures::{COPY, PLAIN, files, hostile_world, plain};
 use crate::support::{Attached, World};
 
-/// An endless job, and settings of it.
+/// Returns a world with an endless job with these settings.
 fn world(settings: &str) -> World {
     let world = World::new();
     let job = COPY.replace("path = \"in/*\"", "path = \"in/*\"\nmode = \"watch\"\npoll = \"10ms\"");
@@ -72,7 +72,7 @@ fn it_cancels_and_says_what_is_lost_where_there_is_none() {
 
 #[test]
 fn the_second_one_ends_at_once_and_json_says_so() {
-    // A guest that computes without end is not to be had.
+    // A guest that computes without end cannot be saved.
     let settings = "inputs = [\"lines\"]\nconfig = { do = \"loop\" }\nlimits.time-per-batch = \"1h\"";
     for json in [false, true] {
         let world = hostile_world(PLAIN, settings);
@@ -97,7 +97,7 @@ fn the_second_one_ends_at_once_and_json_says_so() {
         } else {
             assert_eq!(ran.stdout, "");
         }
-        // What it has left behind is cleaned up by whoever looks next.
+        // The next command cleans up what it has left behind.
         assert_eq!(world.run(&["list"]).exits(0).stdout, "No running jobs.\n");
         assert_eq!(files(&world.path().join("data/run")), [""; 0]);
     }

@@ -1,9 +1,9 @@
-//! Job files that are wrong: every problem at once, each with its line, and nothing runs.
+//! Wrong job files: every problem is reported at once with its line, and nothing runs.
 
 use crate::fixtures::{Expected, files, refused};
 use crate::support::World;
 
-/// Checks what a job file is refused with, by `validate` and by `run`.
+/// Checks that `validate` and `run` refuse a job file with this message.
 #[track_caller]
 fn check(job: &str, uid: Option<&str>, message: &str) {
     check_args(job, &[], uid, message);

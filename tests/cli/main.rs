@@ -1,9 +1,9 @@
-//! The command line as a user meets it: the real program, exact words and statuses.
+//! The command line as users see it: the real program, exact messages and statuses.
 //!
-//! - [`fixtures`]: the jobs, components and comparisons that the others share.
+//! - [`fixtures`]: jobs, components and comparisons that the other modules share.
 //! - [`words`], [`text`], [`output`]: what a job reads and prints.
-//! - [`job_file`], [`modules`], [`inputs`], [`guests`]: each thing that can be wrong, with the whole message.
-//! - [`new`], [`build`], [`usage`], [`announce`], [`interrupt`]: the verbs, the help, the files that hosts leave, Ctrl-C.
+//! - [`job_file`], [`modules`], [`inputs`], [`guests`]: each possible mistake, with the whole message.
+//! - [`new`], [`build`], [`usage`], [`announce`], [`interrupt`]: verbs, help, the files that hosts leave, Ctrl-C.
 
 #![allow(
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Modules that are none, and modules that do not fit: refused before anything runs.
+//! Files that are not modules, and modules that do not fit: both are refused before anything runs.
 
 use crate::fixtures::{
     Expected, KEYED, PLAIN, components, files, hostile, hostile_world, job_around, refused, words_world,
@@ -7,7 +7,7 @@ use crate::support::{Ran, World};
 
 const BY_KEY: &str = "inputs = [{ from = \"lines\", by = \"key\" }]";
 
-/// Checks what `bad.wasm` of these bytes is refused with, by `run`.
+/// Checks that `run` refuses these bytes as `bad.wasm` with this message.
 #[track_caller]
 fn check(module: &[u8], message: &str) {
     let world = World::new();
@@ -29,7 +29,7 @@ fn check(module: &[u8], message: &str) {
     assert_eq!(files(world.path()), ["bad.wasm", "in/a.txt", "job.toml"]);
 }
 
-/// Checks what a job is refused with whose modules do not fit.
+/// Checks that a job whose modules do not fit is refused with this message.
 #[track_caller]
 fn unfit(world: &World, uid: Option<&str>, message: &str) {
     refused(
@@ -202,7 +202,7 @@ fn a_port_that_is_not_there() {
 
 #[test]
 fn more_inputs_than_ports() {
-    // One declared port stands for any number of inputs; two are two.
+    // A single declared port stands for any number of inputs; two ports stand for two.
     let two = PLAIN.replace(
         r#"[{"name":"in","key":null,"value":"bytes"}]"#,
         r#"[{"name":"a","key":null,"value":"bytes"},{"name":"b","key":null,"value":"bytes"}]"#,
@@ -264,7 +264,7 @@ fn what_contradicts_itself() {
     unfit(&world, Some("bad"), &message.join("\n"));
 }
 
-/// It is not the module's doing.
+/// Lack of memory for an instance is not blamed on the module.
 #[cfg(target_os = "linux")]
 #[test]
 fn no_room_for_an_instance() {

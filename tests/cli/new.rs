@@ -1,4 +1,4 @@
-//! What a stranger does who has this program and Rust: `new`, `run`, `build`, a mistake, and what they are told.
+//! First steps of a new user who has this program and Rust: `new`, `run`, `build`, a mistake, and the messages.
 
 use crate::fixtures::{Expected, files, message, plain, refused};
 use crate::support::World;
@@ -48,7 +48,7 @@ fn a_new_job_runs_and_a_mistake_in_it_is_told() {
     assert!(expected.len() > 5, "{expected:?}");
     assert_eq!(crate::support::committed(&hello.join("out")), expected);
 
-    // Nothing is left to do.
+    // Nothing is left to build.
     let again = in_hello(&["build"]).exits(0);
     assert_eq!(again.stderr, "");
     let lines: Vec<String> = again.stdout.lines().map(|line| plain(&world, line)).collect();

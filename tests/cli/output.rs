@@ -32,7 +32,7 @@ fn print_at_parallelism_one() {
 
 #[test]
 fn print_at_a_higher_parallelism_names_the_subtask() {
-    // Files are dealt out in order, one each.
+    // Files are assigned to subtasks in order, one each.
     let world = copy(&["a\nb\n", "c\n", "d\n"], 3, "print");
     let ran = world.run(&["run"]).exits(0);
     let mut lines: Vec<&str> = ran.stdout.lines().collect();
@@ -112,7 +112,7 @@ fn json_leaves_stdout_to_one_object() {
     let world = copy(&["a\nb\n"], 1, "print");
     let ran = world.run(&["run", "--json"]).exits(0);
     assert_eq!(ran.json()["status"], "FINISHED", "{}", ran.stdout);
-    // What a print sink prints goes elsewhere, and is not lost.
+    // The output of a print sink goes to stderr instead, and is not lost.
     assert!(ran.stderr.contains("a\nb\n"), "{}", ran.stderr);
 }
 
@@ -150,7 +150,7 @@ fn a_failure_is_told_once_and_its_first_line_in_the_log() {
     assert!(plain(&world, &ran.stderr).contains("ERROR Job JOB failed: operator \"bad\", subtask 0, failed in "));
 }
 
-/// A pipe that nobody reads any more stays broken: the job ends, though it would go on for ever and restart for ever.
+/// A closed stdout stays closed: the job ends, although it is endless and its restarts are unlimited.
 #[test]
 fn a_job_ends_when_nobody_reads_its_stdout() {
     let lines: Vec<String> = (0..100_000).map(|i| format!("line {i}")).collect();
@@ -179,18 +179,18 @@ fn a_job_ends_when_nobody_reads_its_stdout() {
     assert!(!ran.stderr.contains("restarts"), "{}", ran.stderr);
 }
 
-/// A terminal of our own: what is written to the second end is read from the first.
+/// Opens a pseudo-terminal. Bytes written to the second end are read from the first.
 fn terminal() -> (File, OwnedFd) {
     let (mut ours, mut theirs) = (0, 0);
     let none: *mut libc::c_void = std::ptr::null_mut();
     // SAFETY: both numbers are written to, and nothing else is pointed at; the last three arguments may be null.
     let opened = unsafe { libc::openpty(&raw mut ours, &raw mut theirs, none.cast(), none.cast(), none.cast()) };
     assert_eq!(opened, 0, "a terminal");
-    // SAFETY: the call above has just opened both, and nobody else has them.
+    // SAFETY: the call above has just opened both, and nothing else owns them.
     unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) }
 }
 
-/// On a terminal, the progress line stands where the next line is printed.
+/// On a terminal, the progress line is at the place of the next line.
 #[test]
 fn what_is_printed_is_not_appended_to_the_progress_line() {
     let world = copy(&["early\n"], 1, "print");

@@ -1,9 +1,9 @@
-//! Text as it comes: what a line is, and what the word count makes of it.
+//! Text input: what counts as a line, and what the word count makes of it.
 
 use crate::fixtures::{COPY, words_world};
 use crate::support::World;
 
-/// The lines of some bytes, as the file source hands them on.
+/// Returns the lines of some bytes, as the file source emits them.
 fn lines(bytes: &[u8]) -> Vec<u8> {
     let world = World::new();
     world.write("job.toml", COPY);
@@ -14,7 +14,7 @@ fn lines(bytes: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// The words of some files, counted.
+/// Returns the word count of some files.
 fn words(inputs: &[&[u8]]) -> Vec<String> {
     let world = words_world();
     for (i, bytes) in inputs.iter().enumerate() {
@@ -34,7 +34,7 @@ fn carriage_returns_belong_to_the_line_end() {
 #[test]
 fn the_last_line_needs_no_end() {
     assert_eq!(lines(b"a\nb"), b"a\nb\n");
-    // A carriage return alone ends nothing.
+    // A carriage return alone ends no line.
     assert_eq!(lines(b"a\nb\r"), b"a\nb\r\n");
     assert_eq!(words(&[b"a b", b"a"]), ["a\t2", "b\t1"]);
 }

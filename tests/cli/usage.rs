@@ -1,4 +1,4 @@
-//! The help, the version, spellings from elsewhere, and verbs that are not there yet.
+//! The help, the version, spellings from other tools, and verbs that are not implemented yet.
 
 use crate::fixtures::{COPY, Expected, refused};
 use crate::support::{Ran, World};
@@ -140,7 +140,7 @@ fn habits_of_others() {
     let ran = world.run(&["run", "-claimMode", "LEGACY", "job.toml"]).exits(0);
     let warning = "warning: claim mode legacy is deprecated and taken as no-claim; write --claim-mode no-claim\n";
     assert!(ran.stderr.starts_with(warning), "{}", ran.stderr);
-    // The flag's value is optional, and the job is not it.
+    // The value of the flag is optional, and the job is not taken for it.
     let message = "there is no job \"JOB\"; expected an id, a unique prefix of one, or a name; no job is running";
     refused(
         &world,
@@ -178,7 +178,7 @@ fn claim() {
     );
 }
 
-/// Set and empty is how scripts unset a variable.
+/// Scripts unset a variable by setting it to the empty string.
 #[test]
 fn an_empty_variable_names_no_host() {
     let world = World::new();

@@ -1,10 +1,10 @@
-//! The example job, to its end.
+//! The example job, run to its end.
 
 use std::collections::BTreeMap;
 
 use crate::support::{World, committed, root};
 
-/// What `tr | sort | uniq -c` would count.
+/// Counts words as `tr | sort | uniq -c` does.
 pub fn counted(texts: &[String]) -> Vec<String> {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for word in texts

@@ -1,4 +1,4 @@
-//! Jobs that another process brings back: the processes are runtimes that are dropped in the middle of everything.
+//! Jobs that another process brings back. Processes are runtimes that are dropped at any moment.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::support::{committed, wait_until};
 
 const ROWS: u64 = 30_000;
 
-/// Components by their files.
+/// Loads components from their files.
 struct Loader(GuestEngine);
 
 impl LoadModule for Loader {
@@ -37,7 +37,7 @@ impl LoadModule for Loader {
     }
 }
 
-/// A host's disk, and what its processes have in common.
+/// The disk of a host, and what its processes share.
 struct Lab {
     dir: tempfile::TempDir,
     engine: GuestEngine,
@@ -112,14 +112,14 @@ impl Lab {
     }
 
     fn output(&self, dir: &str) -> Vec<String> {
-        // The second version puts a column behind.
+        // The second version appends a column.
         let columns = |line: String| line.splitn(3, '\t').take(2).collect::<Vec<_>>().join("\t");
         let mut lines: Vec<String> = committed(&self.path().join(dir)).into_iter().map(columns).collect();
         lines.sort();
         lines
     }
 
-    /// What nothing disturbs: each record gives a line.
+    /// Returns the output of an undisturbed run: one line per record.
     fn undisturbed(&self) -> Vec<String> {
         let text = self.text.replace("path = \"out\"", "path = \"undisturbed\"");
         let job = Self {
@@ -131,7 +131,7 @@ impl Lab {
         job.output("undisturbed")
     }
 
-    /// Whether there is output of that checkpoint.
+    /// Returns true if output of that checkpoint is visible.
     fn has_committed(&self, checkpoint: u64) -> bool {
         let parts = std::fs::read_dir(self.path().join("out")).expect("output");
         let mut names = parts.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned());
@@ -155,7 +155,7 @@ fn process() -> Runtime {
         .expect("runtime")
 }
 
-/// Ends a process without a word to its jobs.
+/// Ends a process without notice to its jobs.
 fn kill(process: Runtime) {
     process.shutdown_background();
 }
@@ -179,7 +179,7 @@ fn the_same_job_goes_on_and_its_output_is_that_of_an_undisturbed_run() {
             let job = lab.recovered(job_id).await;
             assert_eq!(job.job_id(), job_id);
             let view = job.shared.view();
-            // What the process before had under way may still turn up, and then an attempt begins anew.
+            // Work that the previous process had under way may still turn up, and then one more attempt begins.
             assert!(view.attempt.0 >= life + 2, "{}", view.attempt);
             assert_eq!(view.version.0, version);
             if life % 3 == 1 {
@@ -239,7 +239,7 @@ fn a_job_that_has_ended_does_not_run_again() {
     });
 }
 
-/// Two hosts, of which one believes that the other is dead.
+/// Two hosts, one of which believes that the other is dead.
 #[test]
 fn whoever_began_the_last_attempt_has_the_job() {
     let restart = "interval = \"60ms\"\ntolerable-failures = 0\n[restart]\nstrategy = \"fixed-delay\"\nattempts = 100\ndelay = \"10ms\"";
@@ -251,7 +251,7 @@ fn whoever_began_the_last_attempt_has_the_job() {
         let second = lab.recovered(first.job_id()).await;
         // The first one lives: it may complete a checkpoint while the second one starts, which then begins anew.
         assert!(second.shared.view().attempt.0 >= 2);
-        // The first one fails, and must not go on: its next attempt is refused.
+        // The first one fails and must not go on: its next attempt is refused.
         let out = lab.path().join("out");
         std::fs::rename(&out, lab.path().join("away")).expect("renamed");
         std::fs::write(&out, "").expect("written");
@@ -287,7 +287,7 @@ fn a_damaged_checkpoint_is_gone_behind_only_where_nothing_is_doubled() {
         });
         kill(first);
         std::thread::sleep(Duration::from_millis(300));
-        // It may have died just before the commit: then the next one makes good for it, and dies, too.
+        // It may have died just before the commit. Then the next process commits instead, and dies, too.
         while !goes_on && !lab.has_committed(newest_checkpoint(&lab.records(job_id))) {
             let next = process();
             next.block_on(async {

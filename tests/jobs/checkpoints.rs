@@ -1,4 +1,4 @@
-//! Checkpoints of whole jobs: retained and started from, written as increments, in chains that stay short, without
+//! Checkpoints of whole jobs: retained and started from, written as increments in chains of bounded length, without
 //! alignment, several at once, and with pauses.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use crate::setup::{
 };
 use crate::support::{Attached, World, wait_until};
 
-/// A job with these settings of `[checkpoint]` in place of none.
+/// Replaces the `[checkpoint]` settings of a job, which are off, by these.
 fn with(job: &str, settings: &str) -> String {
     job.replace("interval = \"off\"", settings)
 }
@@ -30,7 +30,7 @@ fn wait_for_checkpoints(world: &World, job: &Attached, number: u64) {
     });
 }
 
-/// The directories `chk-<n>` of a job, in order.
+/// Returns the directories `chk-<n>` of a job, in order.
 fn kept(world: &World, job_id: &str) -> Vec<PathBuf> {
     let dir = world.path().join("data/checkpoints").join(job_id);
     let names = std::fs::read_dir(dir)
@@ -48,7 +48,7 @@ fn metadata(checkpoint: &Path) -> Value {
     envelope["payload"].take()
 }
 
-/// The state files of `count` that a checkpoint refers to, relative to it.
+/// Returns the state files of `count` that a checkpoint refers to, relative to it.
 fn files_of_count(checkpoint: &Path) -> Vec<String> {
     let metadata = metadata(checkpoint);
     let operators = metadata["operators"].as_array().expect("operators");
@@ -81,7 +81,7 @@ fn a_job_starts_from_a_retained_checkpoint_and_shares_nothing_with_it_after_its_
     assert!(checkpoints.len() <= 3 && !checkpoints.is_empty(), "{checkpoints:?}");
     assert!(checkpoints.iter().all(|dir| dir.join("_metadata").exists()));
     let newest = checkpoints.last().expect("one");
-    // What they refer to is there, and nothing else.
+    // All files that they refer to are there, and no others.
     let shared = newest.with_file_name("shared");
     let there: BTreeSet<PathBuf> = std::fs::read_dir(&shared)
         .expect("shared files")
@@ -153,7 +153,7 @@ fn after_a_hundred_checkpoints_little_is_written_and_a_restore_reads_a_few_files
     assert!(written > 0.0 && written * 5.0 < all, "{rounds:?}");
     let shown = world.run(&["info", &id]).exits(0).stdout;
     assert!(shown.contains("SYNC MS") && shown.contains("STATE"), "{shown}");
-    // A savepoint is whole and by itself.
+    // A savepoint is complete and self-contained.
     let saved = local(&savepoint(&world, &id));
     assert!(files_of_count(&saved).iter().all(|file| file.starts_with("operators/")));
 
@@ -171,7 +171,7 @@ fn after_a_hundred_checkpoints_little_is_written_and_a_restore_reads_a_few_files
     );
     assert!(counts(&saved) == by_hand, "what is restored is what was counted");
 
-    // Without one of the files nothing is restored, and it is named.
+    // If one of the files is missing, nothing is restored, and the message names it.
     let missing = checkpoint.join(&files[0]);
     let name = missing.file_name().expect("name").to_str().expect("UTF-8").to_owned();
     std::fs::remove_file(&missing).expect("removed");
@@ -226,7 +226,7 @@ fn at_least_once_counts_again_and_loses_nothing() {
     }
 }
 
-/// From the trigger to the end of each of the last rounds, in milliseconds.
+/// Returns trigger and end of each of the last rounds, in milliseconds.
 fn spans(view: &Value) -> Vec<(i64, i64)> {
     let rounds = view["recent_checkpoints"].as_array().expect("rounds").iter();
     let number = |round: &Value, key: &str| round[key].as_i64().expect("a number");
@@ -251,7 +251,7 @@ fn rounds_pause_as_long_as_they_are_told() {
     wait_for_checkpoints(&world, &job, 5);
     let spans = spans(&info(&world, &job.job_id));
     for pair in spans.windows(2) {
-        // Times are cut to milliseconds.
+        // Times are truncated to milliseconds.
         assert!(pair[1].0 - pair[0].1 >= 398, "{spans:?}");
     }
     world.run(&["cancel", &job.job_id]).exits(0);

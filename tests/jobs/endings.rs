@@ -1,4 +1,4 @@
-//! The ways a job ends, and what each leaves behind.
+//! The ways in which a job ends, and what each leaves behind.
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ fn signal(job: &Attached, name: &str) {
     assert!(status.expect("kill runs").success());
 }
 
-/// A job that has counted `a b a`.
+/// Starts a job, and waits until it has counted `a b a`.
 fn counted(world: &World, job_file: &str) -> Attached {
     world.write("job.toml", job_file);
     world.write("in/words.txt", "a b a\n");
@@ -63,7 +63,7 @@ fn a_stop_draws_no_final_results() {
     let job = counted(&world, &words_job("words", "final"));
     let (saved, _) = stop(&world, job);
     assert!(world.committed("out").is_empty());
-    // Read to its end, the job gives them.
+    // When the job has read all its input, it emits them.
     let bounded = words_job("words", "final").replace("mode = \"watch\"\npoll = \"10ms\"\n", "");
     world.write("bounded.toml", &bounded);
     world.run(&["run", "-s", &saved, "bounded.toml"]).exits(0);
@@ -88,7 +88,7 @@ fn a_savepoint_at_the_end_leaves_the_results_to_be_drawn() {
     );
     assert!(world.committed("out").is_empty(), "nothing was drawn");
     assert_eq!(tsv(&counts(&show(&world, &saved))), ["a\t2", "b\t1"]);
-    // It goes on, with what has been appended: the unterminated line was read as one.
+    // It goes on with what has been appended: the unterminated line was read as one.
     world.write("in/words.txt", "a b a\nb b\n");
     world.run(&["run", "-s", &saved, "job.toml"]).exits(0);
     assert_eq!(world.committed("out"), ["a\t2", "b\t3"]);
@@ -201,7 +201,7 @@ fn cancel_ends_at_once_and_commits_nothing() {
     assert!(gone.stderr.contains("no job is running"), "{}", gone.stderr);
 }
 
-/// A checkpoint that is being stored when the job is cancelled must not be written behind the cleaning up.
+/// A checkpoint that is being stored when the job is cancelled must not be written after the cleanup.
 #[test]
 fn cancel_in_the_middle_of_a_checkpoint_leaves_nothing() {
     let world = World::new();

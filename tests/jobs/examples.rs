@@ -1,9 +1,9 @@
-//! The examples that have an `expected.tsv`: to the end of their input, and stopped and restored on the way.
+//! The examples that have an `expected.tsv`, run to the end of their input, and stopped and restored on the way.
 
 use crate::setup::{info, show, shown, stop};
 use crate::support::{Attached, World, root, wait_until};
 
-/// One of the examples, in a world of its own.
+/// An example in a world of its own.
 struct Example {
     world: World,
     job: String,
@@ -24,13 +24,13 @@ impl Example {
         }
     }
 
-    /// A file of the example's input.
+    /// Reads a file of the example's input.
     fn input(&self, name: &str) -> String {
         let path = std::path::Path::new(&self.job).with_file_name("input").join(name);
         std::fs::read_to_string(path).expect("input")
     }
 
-    /// Arguments of a run whose output and savepoints stay in the world.
+    /// Returns the arguments of a run whose output and savepoints stay in the world.
     fn arguments(&self, settings: &[&str]) -> Vec<String> {
         let place = |key: &str, name: &str| format!("{key}={}", self.world.path().join(name).display());
         let mut settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
@@ -39,7 +39,7 @@ impl Example {
         [self.job.clone()].into_iter().chain(settings).collect()
     }
 
-    /// A setting that is a place in the world.
+    /// Returns a setting whose value is a path in the world.
     fn place(&self, key: &str, name: &str) -> String {
         format!("{key}={}", self.world.path().join(name).display())
     }
@@ -59,7 +59,7 @@ impl Example {
         self.world.start(&all)
     }
 
-    /// Waits until a run has read so many records.
+    /// Waits until a run has read this many records.
     fn reads(&self, job: &Attached, records: u64) {
         wait_until("records", || {
             info(&self.world, &job.job_id)["records_in"].as_u64() >= Some(records)
@@ -142,7 +142,7 @@ fn orders_that_wait_and_the_table_go_on_at_another_parallelism() {
         "users.poll=10ms",
     ];
     let mut from: Option<String> = None;
-    // All orders and two users, then two more, then one.
+    // All orders and two users, then two more users, then one.
     for (upto, reads, parallelism) in [(2, 42, "2"), (4, 2, "4"), (5, 1, "1")] {
         example.world.write("in/users.tsv", &lines[..upto].concat());
         let mut more = vec!["-p", parallelism];

@@ -1,4 +1,4 @@
-//! Two jobs from one savepoint, side by side.
+//! Two jobs started from one savepoint, side by side.
 
 use std::collections::BTreeMap;
 
@@ -144,7 +144,7 @@ fn a_shared_name_or_target_needs_a_flag() {
     );
     assert_eq!(refused["error"]["path"], out.display().to_string());
 
-    // The name is asked for by its id then.
+    // From then on the name is ambiguous, and the id is needed.
     let b = world.start(&["-s", &saved, "job.toml", "--set", "out.path=out-b", "--allow-same-name"]);
     let both = world.run(&["info", "left"]).exits(2);
     assert!(

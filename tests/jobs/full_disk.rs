@@ -1,5 +1,5 @@
-//! Small disks that are full: what cannot be saved is told, and the job goes on. Where no file system may be mounted these
-//! tests say so and show nothing.
+//! Small disks that are full: a snapshot that cannot be saved is reported, and the job goes on. Where file systems
+//! cannot be mounted, these tests print that they are not run and pass.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -122,7 +122,7 @@ fn a_host_whose_disk_is_full_when_it_starts_brings_its_jobs_back_when_there_is_r
     );
     assert!(counts(&saved) == by_hand, "nothing is lost or counted twice");
     assert_eq!(world.committed("out").len() as u64, by_hand.values().sum::<u64>());
-    // One that never can be is given up.
+    // A job that is waiting to be brought back can be cancelled.
     world
         .run(&["run", "-d", "job.toml", "--set", "out.path=other"])
         .exits(0);
@@ -158,7 +158,7 @@ fn an_upgrade_that_fails_behind_its_barrier_goes_back_to_the_old_modules() {
     };
     wait_until("it runs again", running);
     assert_eq!(info(&world, "words")["version"], 1, "with the modules it had");
-    // With room enough it comes about.
+    // With enough room it succeeds.
     world.run(&upgrade).exits(0);
     assert_eq!(info(&world, "words")["version"], 2);
     let (saved, _) = stop(&world, job);
@@ -172,7 +172,8 @@ fn an_upgrade_that_fails_behind_its_barrier_goes_back_to_the_old_modules() {
     assert_eq!(updates, by_hand.values().sum::<u64>(), "one line for each record");
 }
 
-/// A directory of the world that is a disk of its own, for as long as the second is kept; says so where there cannot be one.
+/// Mounts a small disk at a directory of the world, for as long as the second value is kept. Prints that the test is
+/// not run and returns `None` where that is impossible.
 fn small_disk(world: &World, name: &str, size: &str) -> Option<(PathBuf, Mounted)> {
     let dir = world.path().join(name);
     std::fs::create_dir(&dir).expect("made");
@@ -183,7 +184,7 @@ fn small_disk(world: &World, name: &str, size: &str) -> Option<(PathBuf, Mounted
     Some((dir, mounted?))
 }
 
-/// A job with a checkpoint ten times a second, on a disk that may be full.
+/// A job with a checkpoint ten times a second, which tolerates a full disk.
 fn tolerant() -> String {
     made_up_job("words", 0, 500, 2_000, "update", FILE_SINK).replace(
         "interval = \"off\"",
@@ -191,7 +192,7 @@ fn tolerant() -> String {
     )
 }
 
-/// A file that leaves room for a first small one, and no more.
+/// Fills a disk, leaving room for one small file.
 fn fill_nearly(path: &Path) {
     fill(path);
     let filler = std::fs::OpenOptions::new().write(true).open(path).expect("there");
@@ -199,7 +200,7 @@ fn fill_nearly(path: &Path) {
     filler.set_len(size - 16 * 1024).expect("cut");
 }
 
-/// A file that takes all the room there is.
+/// Writes a file that takes all the room there is.
 fn fill(path: &Path) {
     use std::io::Write as _;
     let mut file = std::fs::File::create(path).expect("made");
@@ -208,7 +209,7 @@ fn fill(path: &Path) {
     }
 }
 
-/// Checkpoints that are neither complete nor being written for long.
+/// Returns the checkpoints of a job that have no `_metadata`: partial ones, or one that is just being written.
 fn partial(job: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(job) else {
         return vec![];
@@ -219,7 +220,7 @@ fn partial(job: &Path) -> Vec<String> {
         .collect()
 }
 
-/// A small file system in memory, while this lives.
+/// A small file system in memory, mounted while this value lives.
 struct Mounted(PathBuf);
 
 impl Mounted {

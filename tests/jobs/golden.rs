@@ -1,4 +1,4 @@
-//! Savepoints and checkpoints that earlier versions of the format wrote (`tests/golden/savepoint/README.md`).
+//! Savepoints and checkpoints written by earlier versions of the format (`tests/golden/savepoint/README.md`).
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ fn golden_text(version: &str, name: &str) -> String {
     std::fs::read_to_string(golden(version).join(name)).expect("golden file")
 }
 
-/// The job that wrote them, with components of today.
+/// Returns the job that wrote them, with components built from today's code.
 fn job(version: &str) -> String {
     let module = |guest: &str| component(guest).to_str().expect("UTF-8").to_owned();
     golden_text(version, "job.toml")
@@ -67,7 +67,7 @@ fn version_1_is_shown_and_verified() {
         for uid in ["count", "rolling"] {
             assert_eq!(shown(&shown_savepoint, uid)["keys"], 150, "{name} {uid}");
         }
-        // Every state file is sound; the components are not in the repository.
+        // Every state file is intact; the components are not in the repository.
         let report = world.run(&["state", "verify", saved, "--json"]).exits(1).json();
         let message = text(&report["error"]["message"]);
         let problems: Vec<&str> = message.lines().collect();
@@ -81,7 +81,7 @@ fn version_1_is_shown_and_verified() {
     }
 }
 
-/// The savepoints and the checkpoint of version 2, and what has their entries.
+/// The savepoints and the checkpoint of version 2, each with the file of its expected entries.
 const VERSION_2: [(&str, &str); 3] = [
     ("canonical", "canonical.entries.txt"),
     ("native", "native.entries.txt"),
@@ -90,7 +90,7 @@ const VERSION_2: [(&str, &str); 3] = [
 
 #[test]
 fn version_2_has_state_of_every_kind_and_is_restored_at_any_parallelism() {
-    // How many records its words had when a timer fired depends on the moment.
+    // The number of records that a word had when its timer fired depends on timing.
     let sums = |text: &str| {
         let sums: Vec<String> = text
             .lines()

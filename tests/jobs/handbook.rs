@@ -1,4 +1,4 @@
-//! The handbook's scenario: count, save, count on, stop; then go on from the savepoint, not from the stop.
+//! The handbook's scenario: count, take a savepoint, count on, stop; then go on from the savepoint, not from the stop.
 
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ fn what_came_after_the_savepoint_is_read_again() {
     assert_eq!(tsv(&counts(&saved_shown)), ["a\t2", "b\t1"]);
     assert_eq!(tsv(&counts(&stopped_shown)), ["a\t3", "b\t2"]);
 
-    // A new run elsewhere goes on from the savepoint.
+    // A new run, with another output directory, goes on from the savepoint.
     let again = world.start(&["-s", &saved, "job.toml", "--set", "out.path=out2"]);
     let second_id = again.job_id.clone();
     assert_ne!(second_id, first_id);
@@ -90,7 +90,7 @@ fn what_came_after_the_savepoint_is_read_again() {
         "no-claim: the savepoint stays the user's"
     );
 
-    // And from the stop nothing is left to read.
+    // From the stop, nothing is left to read.
     let third = world.start(&["-s", &stopped, "job.toml", "--set", "out.path=out3"]);
     append(&world, "a\n");
     wait_for_out(&world, &third, 1);
@@ -152,7 +152,7 @@ fn a_savepoint_that_another_job_went_on_from_is_not_gone_on_from_into_the_same_o
     ] {
         assert!(refused.stderr.contains(&said), "{said}: {}", refused.stderr);
     }
-    // What it says to do is right.
+    // Its advice works.
     let (_, checkpoint) = refused.stderr.split_once("with run -s ").expect("a checkpoint");
     let (checkpoint, _) = checkpoint.split_once(',').expect("and more");
     append(&world, "a\n");
@@ -196,7 +196,7 @@ fn what_the_savepoint_has_pending_is_committed_by_the_restore() {
         ["a\t1", "a\t2", "a\t3", "b\t1", "b\t2"],
         "each record once"
     );
-    // Without the sink it would be lost: that is told, too.
+    // Without the sink, the pending output would be lost, and the message says so.
     let other = words_job("words", "update")
         .replace("uid = \"out\"", "uid = \"other\"")
         .replace("mode = \"watch\"\npoll = \"10ms\"\n", "");
@@ -208,7 +208,7 @@ fn what_the_savepoint_has_pending_is_committed_by_the_restore() {
     let dropped = world.run(&[&orphan[..], &["-n"]].concat()).exits(0);
     let said = "1 part(s) of output that the savepoint has pending for \"out\" are left to the run that wrote them";
     assert!(dropped.stderr.contains(said), "{}", dropped.stderr);
-    // What was pending is gone from both places: that is told, not passed over.
+    // Pending output that is in neither place is an error.
     std::fs::remove_dir_all(world.path().join("out")).expect("removed");
     let lost = world.run(&["run", "-s", &saved, "job.toml"]).exits(1);
     assert!(

@@ -1,4 +1,4 @@
-//! Guests that misbehave on some records: what becomes of those, of the others, and of the job.
+//! Guests that fail on some records: what happens to these records, to the others, and to the job.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::support::{Ran, World, wait_until};
 
 const SPLITS: u64 = 8;
 
-/// Numbers with one of a few keys: numbers → picky → counts. Every `every`th number is one too many.
+/// A job of numbers with a few keys: numbers → picky → counts. Every `every`th number makes `picky` fail.
 fn picky_job(rows: Option<u64>, how: &str, every: u64, settings: &str) -> String {
     format!(
         r#"name = "picky"
@@ -46,7 +46,7 @@ inputs = ["picky"]
 
 const REJECTS: &str = "dead-letter = { connector = \"file\", path = \"rejects\" }";
 
-/// The dead letters that are committed, by the number that was one too many.
+/// Returns the committed dead letters, by the number that failed.
 #[track_caller]
 fn rejects(world: &World) -> BTreeMap<u64, Value> {
     let mut rejects = BTreeMap::new();
@@ -58,7 +58,7 @@ fn rejects(world: &World) -> BTreeMap<u64, Value> {
     rejects
 }
 
-/// The sum of all counts.
+/// Returns the sum of all counts.
 fn counted(world: &World) -> u64 {
     let count = |line: &String| {
         line.split_once('\t')
@@ -126,7 +126,7 @@ fn an_error_of_the_guests_own_has_a_policy_of_its_own() {
     assert_eq!(first["error"], format!("record {} is not to be counted", every - 1));
     assert_eq!(counted(&world), rows - rejects.len() as u64);
 
-    // The other way round, it fails the job.
+    // With the policies exchanged, it fails the job.
     let settings = format!("on-trap = \"dead-letter\"\non-failure = \"fail\"\n{REJECTS}");
     world.write("job.toml", &picky_job(Some(rows), "fail", every, &settings));
     let ran = world.run(&["run", "job.toml", "--set", "counts.path=out2"]).exits(1);
@@ -207,7 +207,7 @@ fn dead_letters_are_committed_once_and_counted_on_after_a_restore() {
         let job = world.start(&args);
         let read = |view: &Value| view["records_in"].as_u64().is_some_and(|n| n > 3_000);
         wait_until("records", || read(&info(&world, &job.job_id)));
-        // A savepoint in between names what is pending, and commits none of it.
+        // A savepoint in between names the pending output, and commits none of it.
         let before = world.committed("rejects").len();
         world.run(&["savepoint", &job.job_id]).exits(0);
         assert_eq!(world.committed("rejects").len(), before);
@@ -215,7 +215,7 @@ fn dead_letters_are_committed_once_and_counted_on_after_a_restore() {
     }
     let saved = crate::setup::show(&world, &from.expect("a savepoint"));
     let splits = crate::setup::shown(&saved, "numbers")["splits"].clone();
-    // Each split is read up to its offset.
+    // Each split has been read up to its offset.
     let mut expected = BTreeSet::new();
     for split in splits.as_array().expect("splits") {
         let number: u64 = text(&split["split"]).parse().expect("a number");
@@ -245,7 +245,7 @@ fn a_guest_that_loops_on_every_record_does_not_hold_up_a_cancel() {
     );
 }
 
-/// Numbers: numbers → private → told. The operator numbers its records by a number that it keeps in itself.
+/// A job of numbers: numbers → private → told. The operator numbers its records from a counter in its own memory.
 fn private_job(rows: u64, config: &str, settings: &str) -> String {
     format!(
         r#"name = "private"
@@ -280,7 +280,7 @@ inputs = ["private"]
     )
 }
 
-/// What the operator told of each record, in order of the records: which one it was.
+/// Returns each record with the operator's number for it, in order of the records.
 fn told(world: &World) -> Vec<(u64, u64)> {
     let row = |line: &String| {
         let (n, seen) = line.split_once('\t').expect("two columns");
@@ -291,7 +291,7 @@ fn told(world: &World) -> Vec<(u64, u64)> {
     told
 }
 
-/// How often the job was restarted.
+/// Returns the number of restarts of the job.
 fn restarts(ran: &Ran) -> usize {
     ran.stderr.matches("; it restarts in ").count()
 }
@@ -302,7 +302,7 @@ fn a_record_that_fails_twice_on_a_guest_with_private_state_fails_the_job() {
     let world = World::new();
     world.write("job.toml", &private_job(rows, &format!("panic_at = {bad}"), ""));
     let ran = world.run(&["run", "job.toml"]).exits(1);
-    // Once to find it, from the last checkpoint, and not again.
+    // One restart from the last checkpoint finds the record; there is no second one.
     assert_eq!(restarts(&ran), 1, "{}", ran.stderr);
     let unisolated =
         "the operator keeps state of its own, so the job goes back to its last checkpoint to find the record";
@@ -317,7 +317,7 @@ fn a_record_that_fails_twice_on_a_guest_with_private_state_fails_the_job() {
     ] {
         assert!(last.contains(&expected), "{expected}\n{last}");
     }
-    // What is committed is what came before it, once, as far as a checkpoint had come.
+    // Exactly the records before it are committed, once each, as far as a checkpoint had come.
     let told = told(&world);
     assert!(!told.is_empty() && told.len() as u64 <= bad, "{}", told.len());
     assert!(
@@ -328,7 +328,7 @@ fn a_record_that_fails_twice_on_a_guest_with_private_state_fails_the_job() {
 
 #[test]
 fn a_guest_with_private_state_that_fails_once_goes_on_from_the_checkpoint() {
-    // An instance runs out of memory after some 200 records. No record is at fault, so none is blamed.
+    // An instance runs out of memory after some 200 records. No single record is at fault, so none is blamed.
     let rows = 700;
     let world = World::new();
     let limits = "limits = { memory = \"16MiB\" }";
@@ -336,7 +336,7 @@ fn a_guest_with_private_state_that_fails_once_goes_on_from_the_checkpoint() {
     let ran = world.run(&["run", "job.toml"]).exits(0);
     assert_eq!(restarts(&ran), 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("goes on from checkpoint "), "{}", ran.stderr);
-    // From then on a new instance is given what the old one had before the call.
+    // After the restart, a new instance is given the state from before the failed call.
     assert!(
         ran.stderr.contains("no record of it failed alone; nothing is lost"),
         "{}",
@@ -363,7 +363,7 @@ fn a_dead_letter_of_a_guest_with_private_state_leaves_no_trace_in_it() {
     assert!(told(&world).into_iter().eq(others.zip(1..)), "{:?}", told(&world));
 }
 
-/// Whoever left it to a host has nothing but the log.
+/// The log is all that the user of a detached job has.
 #[test]
 fn the_log_of_a_served_job_has_the_record_that_it_failed_on() {
     let world = World::new();

@@ -1,7 +1,7 @@
-//! A host that serves is killed again and again, at random moments, and started again each time: what its job commits in
-//! the end is what a job commits that nobody disturbed, and nothing else is left behind.
+//! A serving host is killed again and again at random moments, and started again each time. In the end, its job has
+//! committed what an undisturbed job commits, and nothing else is left behind.
 //!
-//! `REGRAFT_KILLS` is how often it is killed while a job runs, and `REGRAFT_SEED` repeats the moments of an earlier run:
+//! `REGRAFT_KILLS` sets the number of kills while a job runs, and `REGRAFT_SEED` repeats the moments of an earlier run:
 //!
 //! ```sh
 //! REGRAFT_KILLS=500 cargo test -p regraft --test jobs kill -- --nocapture
@@ -19,24 +19,24 @@ use serde_json::Value;
 use crate::setup::{component, text};
 use crate::support::{Attached, World, committed};
 
-/// How often a host is killed while a job runs, where nobody says otherwise.
+/// Default number of kills while a job runs.
 const KILLS: u64 = 50;
-/// How often the job is upgraded meanwhile.
+/// Number of upgrades in the test of upgrades.
 const UPGRADES: u64 = 20;
-/// How often a job is submitted, stopped or cancelled by a host that is killed.
+/// Number of times that a job is submitted, stopped or cancelled on a host that is killed.
 const TURNS: u64 = 8;
 /// The words that are counted.
 const WORDS: [&str; 7] = ["to", "be", "or", "not", "that", "is", "question"];
-/// How many of them are read in a second.
+/// Words read per second.
 const RATE: u64 = 2_000;
-/// How long anything may take when nobody disturbs it.
+/// Limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Random numbers that can be had again (xorshift64*).
+/// A seeded generator of random numbers (xorshift64*).
 struct Random(u64);
 
 impl Random {
-    /// The seed is printed, and `REGRAFT_SEED` repeats it.
+    /// Seeds the generator from `REGRAFT_SEED`, else from the time. The seed is printed.
     fn new(test: &str) -> Self {
         let given = std::env::var("REGRAFT_SEED").ok();
         let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -55,12 +55,12 @@ impl Random {
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) % bound
     }
 
-    /// Waits for less than so many milliseconds.
+    /// Sleeps for a random time below this many milliseconds.
     fn sleep(&mut self, below_ms: u64) {
         std::thread::sleep(Duration::from_millis(self.below(below_ms)));
     }
 
-    /// So many words, one on a line.
+    /// Returns this many random words, one per line.
     fn words(&mut self, count: u64) -> String {
         let word = |_| WORDS[self.below(WORDS.len() as u64) as usize].to_owned() + "\n";
         (0..count).map(word).collect()
@@ -72,7 +72,7 @@ fn kills() -> u64 {
     given.map_or(KILLS, |kills| kills.parse().expect("REGRAFT_KILLS is a number"))
 }
 
-/// Lines of files → count → files.
+/// A job of lines of files → count → files.
 fn job(mode: &str) -> String {
     format!(
         r#"name = "words"
@@ -104,7 +104,7 @@ format = "tsv"
     )
 }
 
-/// Words come to one of four files.
+/// Appends words to one of four files.
 fn append(world: &World, random: &mut Random, count: u64) {
     let path = world.path().join(format!("in/{}.txt", random.below(4)));
     std::fs::create_dir_all(path.parent().expect("in")).expect("directory");
@@ -112,7 +112,8 @@ fn append(world: &World, random: &mut Random, count: u64) {
     file.write_all(random.words(count).as_bytes()).expect("written");
 }
 
-/// What counting must give: each word with every number from 1 to how often it stands in the files.
+/// Returns the lines that counting must give: each word with every number from 1 to its number of occurrences in the
+/// files.
 fn counted_by_hand(world: &World) -> Vec<String> {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut lines = vec![];
@@ -125,7 +126,7 @@ fn counted_by_hand(world: &World) -> Vec<String> {
     lines
 }
 
-/// The newest job, in whatever stage; none where no host answers.
+/// Returns the newest job, in any status; `None` where no host answers.
 fn newest(world: &World) -> Option<Value> {
     let listed = world.run(&["list", "-a", "--json"]);
     let list: Value = serde_json::from_str(&listed.stdout).ok()?;
@@ -136,7 +137,7 @@ fn status(job: &Value) -> String {
     text(&job["status"])
 }
 
-/// Waits until the newest job is as it should be.
+/// Waits until the newest job fulfils a condition.
 #[track_caller]
 fn wait_for(world: &World, host: &mut Attached, mut is_so: impl FnMut(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
@@ -150,7 +151,7 @@ fn wait_for(world: &World, host: &mut Attached, mut is_so: impl FnMut(&Value) ->
     }
 }
 
-/// A command that is not waited for.
+/// Starts a command without waiting for it.
 fn soon(world: &World, args: &[&str]) -> Child {
     let mut command = world.command(args);
     command
@@ -160,21 +161,21 @@ fn soon(world: &World, args: &[&str]) -> Child {
         .expect("spawned")
 }
 
-/// How long something takes that nobody disturbs, in milliseconds.
+/// Returns the duration of an undisturbed operation, in milliseconds.
 fn timed<T>(what: impl FnOnce() -> T) -> u64 {
     let start = Instant::now();
     what();
     start.elapsed().as_millis() as u64 + 1
 }
 
-/// Ends the host, and then looks at what is left.
+/// Ends the host, and checks what is left.
 fn end(world: &World, host: Attached) {
     host.terminate();
     host.end().exits(0);
     nothing_is_left(world);
 }
 
-/// All files below a directory.
+/// Returns all files below a directory.
 fn files_below(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return vec![];
@@ -190,7 +191,8 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Nothing of a job is left but what it has committed. The host removes the last of it a moment after the job's end.
+/// Checks that nothing of a job is left but its committed output. The host removes the last files a moment after the
+/// job's end.
 #[track_caller]
 fn nothing_is_left(world: &World) {
     let dirs = ["out/.pending", "data/checkpoints"].map(|dir| world.path().join(dir));
@@ -207,7 +209,7 @@ fn nothing_is_left(world: &World) {
     }
 }
 
-/// Every line is there, and once.
+/// Checks that every line is there exactly once.
 #[track_caller]
 fn check(ours: &[String], by_hand: &[String]) {
     if ours == by_hand {
@@ -230,7 +232,7 @@ fn a_killed_host_loses_and_doubles_nothing() {
     let mut random = Random::new("a_killed_host_loses_and_doubles_nothing");
     let world = World::new();
     let moments: Vec<u64> = (0..kills()).map(|_| random.below(1_000)).collect();
-    // No more can be read meanwhile: the job outlives the last kill.
+    // The input is long enough for the job to outlive the last kill.
     let words = RATE * moments.iter().sum::<u64>() / 1_000 + RATE;
     (0..8).for_each(|_| append(&world, &mut random, words / 8 + 1));
     world.write("job.toml", &job("bounded"));
@@ -265,8 +267,8 @@ fn a_job_that_is_upgraded_meanwhile_is_wholly_old_or_wholly_new() {
     world.run(&["run", "-d", "job.toml"]).exits(0);
     let modules = ["count", "count-v2"].map(|guest| format!("count={}", component(guest).display()));
     let upgrade = ["upgrade", "words", "--module"];
-    // How long one takes that nobody disturbs; the first of each module compiles it. The report waits for output behind the
-    // swap: that is not what is to be killed.
+    // Measure an undisturbed upgrade; the first one of each module compiles it. The report waits for output after the
+    // swap, which is not the part to be killed.
     let mut takes = 0;
     for version in 2..=3 {
         let mut first = soon(&world, &[&upgrade[..], &[&modules[(version - 1) % 2]]].concat());
@@ -311,7 +313,7 @@ fn a_job_that_is_upgraded_meanwhile_is_wholly_old_or_wholly_new() {
     let mut lines = vec![];
     for line in world.committed("out") {
         let columns: Vec<&str> = line.split('\t').collect();
-        // The second version adds the length of the word.
+        // The second version appends the length of the word.
         assert!(
             columns.get(2).is_none_or(|len| *len == columns[0].len().to_string()),
             "{line}"
@@ -332,7 +334,7 @@ fn a_submission_is_taken_in_wholly_or_not_at_all() {
     let by_hand = counted_by_hand(&world);
     let mut host = world.serve(&[]);
     let id = |job: &Value| text(&job["job_id"]);
-    // How long one takes that nobody disturbs; the first compiles the module.
+    // Measure an undisturbed submission; the first one compiles the module.
     let (mut takes, mut before) = (0, String::new());
     for _ in 0..2 {
         takes = timed(|| world.run(&["run", "-d", "job.toml"]).exits(0));
@@ -391,7 +393,7 @@ fn what_ends_while_its_host_is_killed_is_ended_by_the_next_one() {
         });
         if status(&job) == "RUNNING" {
             assert!(!done, "{verb} was told to be done");
-            // It had not come to that: now nobody disturbs it.
+            // The verb had not taken effect before the kill: repeat it undisturbed.
             let by_hand = counted_by_hand(&world);
             wait_for(&world, &mut host, |_| world.committed("out").len() >= by_hand.len());
             takes = timed(|| world.run(&[verb, "words"]).exits(0));
@@ -404,7 +406,7 @@ fn what_ends_while_its_host_is_killed_is_ended_by_the_next_one() {
         if ours.len() == by_hand.len() {
             check(&ours, &by_hand);
         } else {
-            // It ended before all was read: each word's numbers have no gap, and none is there twice.
+            // It ended before all input was read: the numbers of each word have no gap and no duplicate.
             let by_word = |word: &str| ours.iter().filter(|line| line.split('\t').next() == Some(word)).count() as u64;
             let whole = WORDS
                 .iter()

@@ -1,4 +1,5 @@
-//! State of every kind goes through savepoints, other parallelisms and failures: nothing is lost, and timers fire once.
+//! State of every kind survives savepoints, other parallelisms and failures: nothing is lost, and each timer fires
+//! once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,8 +10,8 @@ use serde_json::Value;
 use crate::setup::{component, info, local, savepoint, show, shown, stop, text};
 use crate::support::{Attached, World, wait_until};
 
-/// Lines of word, event time and anything in `in/*.txt`, watched: lines → parse → kinds → sums and fired. `config` is that of
-/// `kinds`.
+/// A job of lines with word, event time and anything else in `in/*.txt`, watched: lines → parse → kinds → sums and
+/// fired. `config` is that of `kinds`.
 fn kinds_job(config: &str) -> String {
     format!(
         r#"name = "kinds"
@@ -52,7 +53,7 @@ format = "tsv"
     )
 }
 
-/// Records of `words` words: each `times` of them, one millisecond after the other from `from` on.
+/// Returns records of `words` words, each `times` times, one millisecond apart from `from` on.
 fn lines(words: usize, times: usize, from: u64) -> String {
     let line = |n: usize| format!("word{}\t{}\tx\n", n % words, from + n as u64);
     (0..words * times).map(line).collect()
@@ -65,7 +66,7 @@ fn reads(world: &World, job: &Attached, records: usize) {
     });
 }
 
-/// What `state show` tells of the entries of `kinds`, by state; timers under `timers`.
+/// Returns the entries of `kinds` in `state show`, by state; timers are under `timers`.
 fn entries(world: &World, savepoint: &str) -> BTreeMap<String, Vec<Value>> {
     let args = ["state", "show", savepoint, "--entries=kinds", "--json"];
     let saved = world.run(&args).exits(0).json();
@@ -77,7 +78,7 @@ fn entries(world: &World, savepoint: &str) -> BTreeMap<String, Vec<Value>> {
     states.into_iter().map(state).collect()
 }
 
-/// How many entries each file of a state of `kinds` has.
+/// Returns the number of entries in each file of a state of `kinds`.
 fn file_sizes(savepoint: &str, state: &str) -> Vec<u64> {
     let metadata = std::fs::read_to_string(local(savepoint).join("_metadata")).expect("_metadata");
     let metadata: Value = serde_json::from_str(&metadata).expect("JSON");
@@ -94,7 +95,7 @@ fn file_sizes(savepoint: &str, state: &str) -> Vec<u64> {
 /// A timer: word, name and time.
 type Timer = (String, String, i64);
 
-/// Each pending timer that a savepoint has.
+/// Returns the pending timers of a savepoint.
 fn pending(world: &World, savepoint: &str) -> BTreeSet<Timer> {
     let timer = |entry: &Value| {
         let time = entry["time"].as_i64().expect("a time");
@@ -103,7 +104,7 @@ fn pending(world: &World, savepoint: &str) -> BTreeSet<Timer> {
     entries(world, savepoint)["timers"].iter().map(timer).collect()
 }
 
-/// The timer of one line of `fired`, and how many records its word had.
+/// Parses a line of `fired`: the timer, and the number of records that its word had.
 fn fired(line: &str) -> (Timer, u64) {
     let parts: Vec<&str> = line.split('\t').collect();
     let [word, timer, at, count] = parts[..] else {
@@ -113,7 +114,7 @@ fn fired(line: &str) -> (Timer, u64) {
     (timer, count.parse().expect("a count"))
 }
 
-/// All that has fired, each part's lines in order. `dir` is that of the sink.
+/// Returns all fired timers, by part, in the order of lines. `dir` is the directory of the sink.
 fn firings(dir: &Path) -> Vec<Vec<(Timer, u64)>> {
     let parts = std::fs::read_dir(dir)
         .expect("parts")
@@ -125,7 +126,7 @@ fn firings(dir: &Path) -> Vec<Vec<(Timer, u64)>> {
     parts.filter(|path| path.is_file()).map(part).collect()
 }
 
-/// Checks that each part has fired in order of (time, key), and gives what all have fired, each once.
+/// Checks that each part has fired in order of (time, key), and returns all fired timers, each of which must be unique.
 fn fired_once(dir: &Path) -> BTreeMap<Timer, u64> {
     let mut all = BTreeMap::new();
     for part in firings(dir) {
@@ -141,7 +142,7 @@ fn fired_once(dir: &Path) -> BTreeMap<Timer, u64> {
 #[test]
 fn event_timers_of_a_savepoint_fire_once_at_their_time_at_another_parallelism() {
     let world = World::new();
-    // Timers for 60 to 90 seconds: the watermark comes to some 30.
+    // Timers are set for 60 to 90 seconds; the watermark reaches some 30.
     world.write("job.toml", &kinds_job("{ gap_ms = 60_000 }"));
     world.write("in/a.txt", &lines(30, 10, 100));
     world.write("in/b.txt", &lines(30, 5, 30_000));
@@ -159,7 +160,7 @@ fn event_timers_of_a_savepoint_fire_once_at_their_time_at_another_parallelism() 
     let expected: BTreeSet<i64> = times(100, 300).chain(times(30_000, 150)).collect();
     assert_eq!(timers.iter().map(|timer| timer.2).collect::<BTreeSet<_>>(), expected);
 
-    // A record far ahead in each file, since a watermark is the least of all files.
+    // Add a record far ahead to each file, since the watermark is the minimum over all files.
     let ahead = |name: &str, at: u64| {
         let path = world.path().join("in").join(name);
         let text = std::fs::read_to_string(&path).expect("text") + &format!("late\t{at}\tx\n");
@@ -234,7 +235,8 @@ fn overdue_processing_timers_fire_before_any_record_in_order() {
     assert!(entries(&world, &saved)["count"].iter().all(|entry| entry["value"] == 6));
 }
 
-/// What of a savepoint must be the same at any parallelism. Entries of `recent` expire; `instances` is about the instances.
+/// Returns the entries of a savepoint that must be the same at any parallelism. Entries of `recent` expire, and
+/// `instances` counts instances.
 fn lasting(world: &World, savepoint: &str) -> BTreeMap<String, Vec<Value>> {
     let mut entries = entries(world, savepoint);
     entries.remove("recent").expect("a state");
@@ -269,7 +271,7 @@ fn rescale(layout: &str) {
     ] {
         assert_eq!(expected[state].len(), count, "{state}");
     }
-    // One event timer for each record, and an alarm for each word and moment.
+    // One event timer per record, and one alarm per word and moment.
     assert!(expected["timers"].len() > 420, "{}", expected["timers"].len());
     let mut saved = first;
     for parallelism in [4, 3, 8, 1u64] {
@@ -309,7 +311,7 @@ fn rescale(layout: &str) {
             .contains("has no such state. Expected one of: kinds/last, kinds/count, "),
         "{refused:?}"
     );
-    // Nor is it only shown: what goes out at the end is computed from it.
+    // The state is not only shown right: the results at the end are computed from it.
     let job = world.start(&["-s", &saved, "job.toml", "-p", "2"]);
     world.run(&["stop", &job.job_id, "--drain"]).exits(0);
     job.end().exits(0);
@@ -398,13 +400,13 @@ fn what_has_expired_does_not_come_back_and_what_has_not_keeps_its_time() {
     let expires = |entry: &Value| entry["expires"].as_u64().expect("a time");
     let last = first.iter().map(expires).max().expect("entries");
 
-    // At once: what is there has the time that it had.
+    // Restored at once, entries keep their expiry times.
     let job = world.start(&["-s", &saved, "job.toml", "-p", "3"]);
     let (again, _) = stop(&world, job);
     let kept = &entries(&world, &again)["recent"];
     assert!(kept.iter().all(|entry| first.contains(entry)), "{kept:?}");
 
-    // When all of it has expired, counts begin anew, and what is not touched is gone.
+    // When all entries have expired, counts begin anew, and keys that are not touched are gone.
     let now = || {
         SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -435,7 +437,7 @@ fn what_has_expired_does_not_come_back_and_what_has_not_keeps_its_time() {
     }
 }
 
-/// Made-up words with event times, one millisecond after the other: 20,000 records.
+/// A job of 20,000 generated words with event times one millisecond apart.
 fn made_up_job() -> String {
     let job = kinds_job("{ gap_ms = 500, table = 3 }").replace("interval = \"off\"", "interval = \"100ms\"");
     let (from, to) = (
@@ -458,7 +460,7 @@ watermark = { max-out-of-orderness = "50ms", timestamp = "at" }
     job.replace("from = \"parse\"", "from = \"lines\"")
 }
 
-/// Sums, and timers that have fired without how many records had come by then.
+/// Returns the sums, and the fired timers without the number of records that had come by then.
 fn output(world: &World, sums: &str, fired: &str) -> (Vec<String>, Vec<String>) {
     let timers = world.committed(fired);
     let timer = |line: &String| line.rsplit_once('\t').expect("a count").0.to_owned();

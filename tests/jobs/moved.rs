@@ -1,4 +1,4 @@
-//! Savepoints that were moved, damaged, or made for a job that has changed.
+//! Savepoints that were moved or damaged, or that were taken of a job that has changed since.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A job that has counted `a b a` and was stopped, and its savepoint.
+/// Stops a job that has counted `a b a`, and returns its savepoint.
 fn stopped(world: &World, p: &str) -> PathBuf {
     world.write("job.toml", &words_job("words", "update"));
     world.write("in/words.txt", "a b a\n");
@@ -45,7 +45,7 @@ fn a_savepoint_is_restored_from_where_it_was_copied_to() {
         sound.stdout
     );
     assert_eq!(tsv(&counts(&show(&world, path))), ["a\t2", "b\t1"]);
-    // By its directory, by its `_metadata`, relative, and as a URL.
+    // By its directory, by its `_metadata`, by a relative path, and by a URL.
     let relative = "elsewhere/kept".to_owned();
     for (n, location) in [format!("{path}/_metadata"), relative, format!("file://{path}")]
         .iter()
@@ -88,7 +88,7 @@ fn show_says_who_would_miss_a_savepoint() {
         (&json["needed_by"], &json["safe_to_delete"]),
         (&json!([]), &json!(true))
     );
-    // Every operator's component, also that of one without state, and the job file.
+    // The modules of all operators, also of those without state, and the job file.
     let split = json["modules"]["split"].as_str().expect("its digest");
     assert!(
         shown.contains(&format!("\nmodule:          split {split}\n")),
@@ -108,7 +108,7 @@ fn show_says_who_would_miss_a_savepoint() {
         (&json["needed_by"][0]["job_id"], &json["safe_to_delete"]),
         (&json!(job.job_id), &json!(false))
     );
-    // A host that does not answer knows nothing.
+    // A host that does not answer leaves it unknown.
     let (shown, json) = asked(&["--host", "127.0.0.1:1"]);
     assert!(
         shown.contains("\nsafe to delete:  unknown: http://127.0.0.1:1/jobs: "),
@@ -165,7 +165,7 @@ fn state_that_nobody_takes_is_refused_until_it_is_dropped() {
     let expected = "--drop-state cuont: the savepoint has no such state. Expected one of: lines, count, count/count";
     assert!(unknown.contains(expected), "{unknown}");
 
-    // Dropped, it starts from nothing, and says what is gone.
+    // With its state dropped, it starts from nothing, and says what is gone.
     let flags: [&[&str]; 2] = [&["-n"], &["--drop-state", "count", "--drop-state", "lines"]];
     for (n, flags) in flags.into_iter().enumerate() {
         let out = format!("out.path=out-{n}");
@@ -187,7 +187,7 @@ fn state_that_nobody_takes_is_refused_until_it_is_dropped() {
         stop(&world, job);
         assert_eq!(world.committed(&format!("out-{n}")), ["a\t1", "a\t2", "b\t1"]);
     }
-    // A state alone, of a uid that stays: the source goes on where it was.
+    // Dropping a single state of a uid that stays: the source goes on where it was.
     let job = world.start(&[
         "-s",
         saved,
@@ -230,7 +230,7 @@ fn ordinary_tools_read_words_and_counts() {
     stop(&world, job);
 }
 
-/// What is done to a file.
+/// A way to damage a file.
 #[derive(Clone, Copy)]
 enum Damage {
     Truncate,
@@ -276,7 +276,7 @@ fn damaged_files_are_refused_by_name() {
             ("_metadata", Damage::Truncate) => {
                 format!("{url} is truncated: it ends after {middle} bytes. Use another copy of it.")
             }
-            // Which checksum it has depends on what part of it that covers.
+            // Which checksum fails depends on the part of the file that it covers.
             ("_metadata", Damage::Flip) => format!("{url} is damaged: expected checksum "),
             (_, Damage::Truncate) => {
                 format!("{url} is damaged: expected {whole} bytes, found {middle}. Use another copy of it.")
@@ -299,12 +299,12 @@ fn damaged_files_are_refused_by_name() {
         };
         assert!(as_expected, "{file}: expected {message}\nfound {found}");
         assert_eq!(verify["error"]["kind"], "data");
-        // A restore needs the state, and not the modules: those are the new job's own.
+        // A restore needs the state and not the modules, which come from the new job.
         if file != module {
             let run = world
                 .run(&["run", "-s", dir, "job.toml", "--set", "out.path=never"])
                 .exits(1);
-            // A restore reads parts of state files, each with a checksum of its own.
+            // A restore reads parts of state files, each of which has a checksum of its own.
             let part = format!("{url} is damaged: expected checksum ");
             let told = run.stderr.contains(&message) || (matches!(damage, Damage::Flip) && run.stderr.contains(&part));
             assert!(told, "{file}: expected {message}\nfound {}", run.stderr);

@@ -1,4 +1,4 @@
-//! Snapshots at random moments of a job in this process, restored at random parallelism, until the job ends: nothing is
+//! Snapshots at random moments of a job in this process, restored at random parallelism until the job ends: nothing is
 //! lost, and nothing is doubled.
 
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use crate::support::committed;
 const ROWS: u64 = 24_000;
 const KEYS: u64 = 300;
 const RATE: u64 = 300_000;
-/// Snapshots that some run is restored from, in all.
+/// Minimum number of snapshots from which some run is restored, over all seeds.
 const RESTORES_MIN: u32 = 100;
 
 /// Repeatable random numbers: SplitMix64.
@@ -44,11 +44,11 @@ impl Random {
     }
 }
 
-/// What a job has written in the end.
+/// The final output of a job.
 struct Output {
-    /// The committed lines of a file sink, without the column that only the second version has.
+    /// Committed lines of a file sink, without the column that only the second version has.
     lines: Vec<String>,
-    /// A blackhole's records and checksum.
+    /// Records and checksum of each blackhole.
     totals: Vec<(u64, u64)>,
 }
 
@@ -65,7 +65,7 @@ struct Lab {
     versions: [GuestModule; 2],
 }
 
-/// A job as one seed plays it.
+/// The job of one seed.
 struct Play<'a> {
     lab: &'a Lab,
     dir: PathBuf,
@@ -135,8 +135,8 @@ impl Play<'_> {
         self.output(&job)
     }
 
-    /// Runs the job with snapshots at random moments. A blackhole's checksum is of whole records, which an upgrade changes:
-    /// only a file sink's job is upgraded.
+    /// Runs the job with snapshots at random moments. Only a job with a file sink is upgraded, since a blackhole's
+    /// checksum covers whole records, which an upgrade changes.
     async fn interrupted(&self, random: &mut Random, tally: &mut Tally) -> Output {
         let (mut from, mut version, mut read) = (None::<String>, 0, 0);
         loop {
@@ -144,7 +144,7 @@ impl Play<'_> {
             let interval = if with_checkpoints { "3ms" } else { "off" };
             let p = 1 + random.below(8);
             let job = self.run(RATE, interval, p, version, from.clone()).await;
-            // Now and then the moment is near the end of input, where operators finish one after the other.
+            // Now and then, choose a moment near the end of input, where operators finish one after the other.
             let wanted = random.below(ROWS / 2);
             reach(&job, wanted.min(ROWS - read - random.below(100).min(ROWS - read))).await;
             if self.sink == FILE_SINK && random.below(3) == 0 {
@@ -163,7 +163,7 @@ impl Play<'_> {
             } else {
                 Layout::Canonical
             };
-            // What comes after an intermediate savepoint must not be committed where the restored run commits it again.
+            // Output after an intermediate savepoint must not be committed, since the restored run commits it again.
             let intermediate = !with_checkpoints && random.below(2) == 0;
             let kind = if intermediate {
                 SnapshotKind::Savepoint
@@ -202,7 +202,7 @@ impl Play<'_> {
     }
 }
 
-/// How many records had been read when a snapshot was taken.
+/// Returns the number of records that had been read when a snapshot was taken.
 async fn offsets(savepoint: &str) -> u64 {
     let savepoint = Savepoint::open(&LocalStores, savepoint).await.expect("a savepoint");
     let sources = savepoint
@@ -216,14 +216,14 @@ async fn offsets(savepoint: &str) -> u64 {
         .sum()
 }
 
-/// Waits until a run has read so many records itself, or has ended.
+/// Waits until this run has read this many records, or has ended.
 async fn reach(job: &JobHandle, records: u64) {
     while job.shared.view().records_in < records && !job.status().is_terminal() {
         tokio::time::sleep(Duration::from_micros(200)).await;
     }
 }
 
-/// The job was about to end, or has ended.
+/// Asserts that a snapshot failed since the job was about to end or had ended.
 fn assert_too_late(error: &JobError) {
     assert!(
         error.message.ends_with("nothing more can be saved") || error.message.contains(" is FINISHED, "),
@@ -295,7 +295,7 @@ fn nothing_is_lost_or_doubled_at_random_moments() {
         }
         assert_eq!(expected[0].lines.len() as u64, ROWS);
         assert_eq!(expected[1].lines.len() as u64, KEYS);
-        // REGRAFT_TEST_SEED=N begins with another seed: to play one again, or others.
+        // REGRAFT_TEST_SEED=N begins with seed N, to replay one or to play others.
         let first = std::env::var("REGRAFT_TEST_SEED")
             .ok()
             .and_then(|text| text.parse().ok())
@@ -329,7 +329,7 @@ fn nothing_is_lost_or_doubled_at_random_moments() {
     });
 }
 
-/// Lines that are not equally often in both; both are sorted.
+/// Returns the lines whose numbers of occurrences differ. Both lists are sorted.
 fn differing(expected: &[String], found: &[String]) -> Vec<String> {
     let mut counts = std::collections::BTreeMap::<&String, i64>::new();
     expected.iter().for_each(|line| *counts.entry(line).or_default() -= 1);

@@ -1,4 +1,5 @@
-//! Jobs that fail and go on: sinks, sources and stores that fail for a while, guests that get stuck, restart strategies.
+//! Jobs that fail and recover: sinks, sources and stores that fail for a while, guests that get stuck, restart
+//! strategies.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,10 +10,10 @@ use serde_json::Value;
 use crate::setup::{FILE_SINK, component, info, made_up_job, stop, text, words_job};
 use crate::support::{Attached, World, wait_until};
 
-/// Checkpoints and restarts often enough for a test.
+/// Restarts that are quick enough for a test.
 const QUICK: &str = "[restart]\nstrategy = \"fixed-delay\"\nattempts = 10000\ndelay = \"50ms\"\n";
 
-/// A job with tables put before its first source, and checkpoints ten times a second.
+/// Adds tables before the first source of a job, and sets ten checkpoints per second.
 fn with(job: &str, tables: &str) -> String {
     job.replace("interval = \"off\"", "interval = \"100ms\"")
         .replace("[[source]]", &format!("{tables}[[source]]"))
@@ -22,7 +23,7 @@ fn counter(view: &Value, name: &str) -> u64 {
     view[name].as_u64().unwrap_or_else(|| panic!("no {name} in {view}"))
 }
 
-/// What a job writes that nothing disturbs.
+/// Returns the output of an undisturbed run.
 fn undisturbed(world: &World, job: &str) -> Vec<String> {
     world.write("undisturbed.toml", job);
     world
@@ -38,7 +39,7 @@ fn undisturbed(world: &World, job: &str) -> Vec<String> {
     world.committed("undisturbed")
 }
 
-/// Puts a file in the place of a directory, which makes it fail for whoever uses it.
+/// Replaces a directory by a file, so that every use of it fails.
 fn take_away(dir: &Path) {
     std::fs::rename(dir, dir.with_extension("away")).expect("renamed");
     std::fs::write(dir, "").expect("written");
@@ -97,7 +98,7 @@ fn a_source_that_fails_for_a_while_goes_on_where_it_was() {
     world.write("in/words.txt", "a b a\n");
     let job = world.start(&["job.toml"]);
     wait_until("output", || world.committed("out").len() == 3);
-    // A link to itself cannot be followed: neither there nor gone.
+    // A symbolic link to itself cannot be followed: the file neither exists nor is gone.
     let file = world.path().join("in/words.txt");
     std::fs::rename(&file, world.path().join("words.txt")).expect("renamed");
     std::os::unix::fs::symlink("words.txt", &file).expect("linked");
@@ -113,7 +114,7 @@ fn a_source_that_fails_for_a_while_goes_on_where_it_was() {
     assert_eq!(world.committed("out"), ["a\t1", "a\t2", "b\t1", "b\t2", "c\t1"]);
 }
 
-/// Runs a job whose sink cannot write, to its end.
+/// Runs a job whose sink cannot write to its end, and returns its log.
 fn unwritable(restart: &str) -> String {
     let world = World::new();
     world.write(
@@ -125,7 +126,7 @@ fn unwritable(restart: &str) -> String {
     take_away(&world.path().join("out"));
     let ran = job.end().exits(1);
     assert!(ran.stderr.contains("sink \"out\""), "{}", ran.stderr);
-    // Where output was about to be committed, a restart fails before anything runs.
+    // Where output was about to be committed, a restart already fails before anything runs.
     ran.stderr.replace("; tried again in ", "; it restarts in ")
 }
 
@@ -163,7 +164,7 @@ fn with_limits(limits: &str) -> String {
     }
 }
 
-/// Numbered records, one in 5000 of which the guest misbehaves on.
+/// A job of numbered records, on one in 5000 of which the guest misbehaves.
 fn picky_job(how: &str, limits: &str, tables: &str) -> String {
     format!(
         r#"name = "picky"
@@ -302,7 +303,7 @@ fn one_failed_checkpoint_more_than_is_tolerated_restarts_the_job() {
     assert!(ran.stderr.contains("the job cannot be restarted: "), "{}", ran.stderr);
 }
 
-/// Two parts of a job that no record connects: one fails, and the other does not notice.
+/// Two parts of a job that share no records: one fails, and the other is not affected.
 #[test]
 fn only_the_region_that_failed_restarts() {
     let world = World::new();
@@ -354,7 +355,7 @@ fn a_stuck_guest_holds_up_neither_a_restart_nor_a_cancel() {
         &job_file.replace("tolerable-failures = 10000", "tolerable-failures = 0"),
     );
     let mut job = world.start(&["job.toml"]);
-    // The checkpoint that it holds up expires, and the job goes back to the one before.
+    // The checkpoint that it holds up expires, and the job goes back to the previous one.
     job.wait_for_log("tolerable-failures = 0; it restarts in");
     job.wait_for_log("attempt 2");
     let asked = Instant::now();

@@ -1,4 +1,4 @@
-//! A job goes on at another parallelism: the totals are those of a run that was never interrupted.
+//! A job goes on at another parallelism, with the totals of an uninterrupted run.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +38,7 @@ inputs = ["count"]
     )
 }
 
-/// Waits until a run has read so many records itself.
+/// Waits until this run has read this many records.
 fn reads(world: &World, job: &Attached, records: u64) {
     wait_until("records", || {
         info(world, &job.job_id)["records_in"]
@@ -47,7 +47,7 @@ fn reads(world: &World, job: &Attached, records: u64) {
     });
 }
 
-/// Key, count and sum of every key.
+/// Returns key, count and sum of every key.
 fn state(world: &World, savepoint: &str) -> BTreeSet<String> {
     let shown = show(world, savepoint);
     let rows = parquet_rows(&shown, "count");
@@ -81,7 +81,7 @@ fn totals_are_those_of_an_uninterrupted_run() {
     let (one, ran) = stop(&world, one);
     assert_eq!(blackhole(&ran), "blackhole out: records=0 checksum=0000000000000000");
 
-    // From a stop at 1 to 2; then from a savepoint, behind which the run went on.
+    // From a stop at parallelism 1 to 2; then from a savepoint, after which the run went on.
     let two = world.start(&["-s", &one, "job.toml", "-p", "2", "--set", RATE]);
     assert_eq!(info(&world, &two.job_id)["parallelism"], 2);
     reads(&world, &two, 20_000);
@@ -98,7 +98,7 @@ fn totals_are_those_of_an_uninterrupted_run() {
         .exits(0);
     assert_eq!(blackhole(&again), whole);
 
-    // The state, too, and not just what is drawn from it; at a parallelism above the number of splits.
+    // The state is checked too, not just the results drawn from it, at a parallelism above the number of splits.
     let args = [
         "run",
         "-s",

@@ -1,4 +1,4 @@
-//! A host that serves: jobs are handed to it, asked about, and come back with the next one.
+//! A serving host: jobs are submitted to it, can be queried, and are brought back by the next host.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::setup::{component, info, local, savepoint, show, text, tsv, words_job};
 use crate::support::{Attached, World, wait_until};
 
-/// The JobID of a submitted job.
+/// Submits a job, and returns its JobID.
 #[track_caller]
 fn submit(world: &World, args: &[&str]) -> String {
     let mut all = vec!["run", "-d"];
@@ -48,7 +48,7 @@ fn announced(world: &World) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// One request, as it goes over the wire: the status, and the body as JSON.
+/// Sends one request, byte by byte as given, and returns the status and the body as JSON.
 fn http(url: &str, method: &str, path: &str, headers: &str, body: &str) -> (u16, Value) {
     let address = url.strip_prefix("http://").expect("a URL");
     let mut stream = TcpStream::connect(address).expect("connected");
@@ -75,7 +75,7 @@ fn http(url: &str, method: &str, path: &str, headers: &str, body: &str) -> (u16,
     (status, serde_json::from_str(body).expect("JSON"))
 }
 
-/// A served job that has counted `a b a`.
+/// Starts a served job, and waits until it has counted `a b a`.
 fn serving(world: &World) -> (Attached, String) {
     world.write(
         "job.toml",
@@ -97,7 +97,7 @@ fn without_a_host_a_job_is_not_submitted() {
         ran.stderr,
         "error: no host takes jobs on this machine: start one with `regraft serve`, or name one with --host URL\n"
     );
-    // An attached run takes no others.
+    // An attached run does not accept other jobs.
     let attached = world.start(&["job.toml"]);
     assert_eq!(world.run(&["run", "-d", "job.toml"]).exits(1).stderr, ran.stderr);
     let announced = world.path().join("data/run").join(format!("{}.json", attached.job_id));
@@ -153,11 +153,11 @@ fn a_served_job_is_asked_about_saved_stopped_and_started_again() {
     assert_eq!(world.committed("out"), ["a\t1", "a\t2", "b\t1"]);
     assert_eq!(jobs(&world, &[]), []);
     assert_eq!(jobs(&world, &["--all"]), [named("words", "FINISHED")]);
-    // It can still be asked about, but not be saved.
+    // It can still be queried, but no savepoint can be taken.
     assert_eq!(info(&world, "words")["status"], "FINISHED");
     let again = world.run(&["savepoint", "words"]).exits(1).stderr;
     assert_eq!(again, format!("error: job {id} is FINISHED, not RUNNING\n"));
-    // From its savepoint, on the same host: a name and an output that are free again, and a new id.
+    // Restored from its savepoint on the same host: name and output are free again, and the id is new.
     world.write("in/words.txt", "a b a\na\n");
     let second = submit(&world, &["-s", path, "job.toml"]);
     assert_ne!(second, id);
@@ -218,7 +218,7 @@ fn jobs_come_back_with_the_next_host_and_ended_ones_do_not() {
         (id.clone(), other)
     );
     assert_eq!(view["attempt"], 2);
-    // Killed, too.
+    // The same after a kill.
     host.kill();
     world.write("in/words.txt", "a b a\nb\nc\n");
     let host = world.serve(&[]);
@@ -247,7 +247,7 @@ fn a_job_that_cannot_be_brought_back_for_now_is_tried_again() {
     let ended = world.path().join("data/checkpoints").join(&id).join("ended.json");
     for given_up in [false, true] {
         host.kill();
-        // For now, the store cannot read whether it has ended.
+        // For now, the store cannot read whether the job has ended.
         std::os::unix::fs::symlink(&ended, &ended).expect("a loop");
         host = world.serve(&[]);
         wait_until("a try has failed", || info(&world, "words")["failure"].is_string());
@@ -290,7 +290,7 @@ fn one_data_directory_has_one_host() {
         )
     );
     first.kill();
-    // The lock has died with it.
+    // The lock has died with its process.
     let third = world.serve(&[]);
     let taken = World::new().run(&[
         "serve",
@@ -362,7 +362,7 @@ fn over_http_a_savepoint_is_triggered_and_asked_about() {
     assert!(cause.starts_with("the savepoint directory cannot be used: "), "{cause}");
     assert_eq!(http(&url, "GET", &format!("/jobs/{id}/savepoints/0"), "", "").0, 400);
     assert_eq!(http(&url, "GET", "/nowhere", "", "").0, 404);
-    // Whatever is wrong with a request is told as any failure is.
+    // Every mistake in a request is reported like any other failure.
     let savepoints = format!("/jobs/{id}/savepoints");
     let wrong = [
         (
@@ -387,7 +387,7 @@ fn over_http_a_savepoint_is_triggered_and_asked_about() {
         assert_eq!((answered, &said["error"]["kind"]), (status, &json!("usage")), "{said}");
         assert!(text(&said["error"]["message"]).contains(message), "{said}");
     }
-    // Neither web pages nor names that were made to point here.
+    // Requests from web pages, and by names that were made to resolve to this host, are refused.
     assert_eq!(http(&url, "GET", "/jobs", "Origin: http://evil.example\r\n", "").0, 400);
     assert_eq!(http(&url, "GET", "/jobs", "Host: evil.example\r\n", "").0, 400);
     // The same over the command line: listed, and disposed of.
@@ -424,7 +424,7 @@ fn over_http_a_savepoint_is_triggered_and_asked_about() {
         "{}",
         gone.stderr
     );
-    // Nothing need be said about a savepoint, also not of what type it is.
+    // The body of a savepoint request may be empty, and its content type is ignored then.
     let (status, triggered) = http(&url, "POST", &savepoints, "Content-Type: text/plain\r\n", "");
     assert_eq!(
         (status, triggered["trigger_id"].is_string()),
@@ -445,7 +445,7 @@ fn what_collides_or_does_not_fit_is_no_job() {
     );
     let shared = world.run(&["run", "-d", "job.toml", "--name", "b"]).exits(1).stderr;
     assert!(shared.starts_with("error: sink \"out\" writes to "), "{shared}");
-    // The host looks for itself, whatever the client has seen.
+    // The host checks by itself, regardless of what the client has seen.
     let url = text(&announced(&world)["url"]);
     let record = world.path().join("data/jobs").join(&id).join("job.json");
     let record: Value = serde_json::from_slice(&std::fs::read(record).expect("there")).expect("JSON");
@@ -460,7 +460,7 @@ fn what_collides_or_does_not_fit_is_no_job() {
     submission["modules"] = json!({});
     let (status, body) = http(&url, "POST", "/jobs", "", &submission.to_string());
     assert_eq!((status, &body["error"]["uid"]), (400, &json!("split")), "{body}");
-    // A savepoint that is none, and a job that has another state.
+    // A savepoint that does not exist, and a job with different state.
     let nothing = world
         .run(&[
             "run",
@@ -526,7 +526,7 @@ fn settings_are_those_of_the_client_and_of_the_hosts_configuration() {
             settings[key]
         );
     }
-    // Relative paths are those of the job file's directory.
+    // Relative paths are resolved against the directory of the job file.
     let stopped = world.run(&["stop", "words", "--json"]).exits(0).json();
     let saved = show(&world, &text(&stopped["path"]));
     assert!(local(&text(&stopped["path"])).starts_with(world.path().join("there/savepoints")));

@@ -1,4 +1,4 @@
-//! What the scenarios share: the example guests as components, job files, and what a savepoint holds.
+//! Shared parts of the scenarios: the example guests as components, job files, and the contents of savepoints.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::support::{Attached, Ran, World, root, wait_until};
 
-/// Guest crates, by the uid they are built under.
+/// Guest crates, by the uid that they are built under.
 const GUESTS: [(&str, &str); 9] = [
     ("split", "examples/word-count/split"),
     ("count", "examples/word-count/count"),
@@ -29,7 +29,7 @@ const GUESTS: [(&str, &str); 9] = [
     ("parse", "examples/sessions/parse"),
 ];
 
-/// The component of a guest crate. All are built once, by the program itself.
+/// Returns the component of a guest crate. All are built once, by the program itself.
 pub fn component(guest: &str) -> &'static Path {
     static BUILT: OnceLock<BTreeMap<String, PathBuf>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
@@ -61,7 +61,7 @@ pub fn component(guest: &str) -> &'static Path {
     &built[guest]
 }
 
-/// Words of files in `in/`, watched: lines → split → count → out.
+/// A job of the words of files in `in/`, watched: lines → split → count → out.
 pub fn words_job(name: &str, emit: &str) -> String {
     format!(
         r#"name = "{name}"
@@ -96,7 +96,7 @@ format = "tsv"
     )
 }
 
-/// Made-up words, each drawn from `keys`: events → count → out. Endless where `rows` is 0.
+/// A job of generated words drawn from `keys` keys: events → count → out. Endless if `rows` is 0.
 pub fn made_up_job(name: &str, rows: u64, keys: u64, rate: u64, emit: &str, sink: &str) -> String {
     let rows = if rows == 0 {
         String::new()
@@ -134,14 +134,15 @@ inputs = ["count"]
 pub const FILE_SINK: &str = "connector = \"file\"\npath = \"out\"\nformat = \"tsv\"";
 pub const BLACKHOLE: &str = "connector = \"blackhole\"";
 
-/// Reads a job's text as the program does; relative paths are below `dir`.
+/// Parses a job file as the program does, with relative paths below `dir`.
 pub fn graph(text: &str, dir: &Path, overrides: &Overrides) -> JobGraph {
     parse_job(text, "job.toml", dir, overrides)
         .unwrap_or_else(|error| panic!("{error}"))
         .0
 }
 
-/// What counting made-up words must give when every split has been read up to the given offset: made by hand.
+/// Returns the counts of generated words when every split has been read up to the given offset, computed without the
+/// host.
 pub fn counted_by_hand(graph: &JobGraph, splits: &Value) -> BTreeMap<String, u64> {
     let source = graph.nodes.iter().find_map(|node| match &node.kind {
         NodeKind::Source(source) => Some(&source.connector),
@@ -184,7 +185,7 @@ pub fn counted_by_hand(graph: &JobGraph, splits: &Value) -> BTreeMap<String, u64
     counts
 }
 
-/// The rows of all states of a uid, read from a savepoint's Parquet files: columns by name.
+/// Returns the rows of all states of a uid, read from the Parquet files of a savepoint, with columns by name.
 pub fn parquet_rows(savepoint: &Value, uid: &str) -> Vec<BTreeMap<String, Field>> {
     let dir = local(&text(&savepoint["path"]));
     let mut rows = vec![];
@@ -205,7 +206,7 @@ pub fn parquet_rows(savepoint: &Value, uid: &str) -> Vec<BTreeMap<String, Field>
     rows
 }
 
-/// The state of `count`: columns `word` and `count`.
+/// Returns the state of `count`: its columns `word` and `count`.
 pub fn counts(savepoint: &Value) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for row in parquet_rows(savepoint, "count") {
@@ -220,7 +221,7 @@ pub fn counts(savepoint: &Value) -> BTreeMap<String, u64> {
     counts
 }
 
-/// `word<TAB>count`, as the sink writes it.
+/// Renders `word<TAB>count`, as the sink writes it.
 pub fn tsv(counts: &BTreeMap<String, u64>) -> Vec<String> {
     counts.iter().map(|(word, count)| format!("{word}\t{count}")).collect()
 }
@@ -229,7 +230,7 @@ pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
 }
 
-/// The path of a `file://` URL.
+/// Returns the path of a `file://` URL.
 pub fn local(url: &str) -> PathBuf {
     url.strip_prefix("file://").expect("a file URL").into()
 }
@@ -238,12 +239,12 @@ pub fn info(world: &World, job: &str) -> Value {
     world.run(&["info", job, "--json"]).exits(0).json()
 }
 
-/// What `state show` tells of a savepoint.
+/// Returns the output of `state show` for a savepoint.
 pub fn show(world: &World, savepoint: &str) -> Value {
     world.run(&["state", "show", savepoint, "--json"]).exits(0).json()
 }
 
-/// One uid of what `state show` tells.
+/// Returns one uid from the output of `state show`.
 #[track_caller]
 pub fn shown<'a>(savepoint: &'a Value, uid: &str) -> &'a Value {
     let operators = savepoint["operators"].as_array().expect("operators");
@@ -253,18 +254,18 @@ pub fn shown<'a>(savepoint: &'a Value, uid: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no {uid} in {savepoint}"))
 }
 
-/// Takes a savepoint; gives its URL.
+/// Takes a savepoint, and returns its URL.
 pub fn savepoint(world: &World, job: &str) -> String {
     text(&world.run(&["savepoint", job, "--json"]).exits(0).json()["path"])
 }
 
-/// Stops a job with a savepoint; gives its URL, and what the attached run printed at its end.
+/// Stops a job with a savepoint, and returns its URL and what the attached run printed.
 pub fn stop(world: &World, job: Attached) -> (String, Ran) {
     let answer = world.run(&["stop", &job.job_id, "--json"]).exits(0).json();
     (text(&answer["path"]), job.end().exits(0))
 }
 
-/// Waits until sinks have written so many records.
+/// Waits until sinks have written this many records.
 #[track_caller]
 pub fn wait_for_out(world: &World, job: &Attached, records: u64) {
     let mut seen = Value::Null;
@@ -277,7 +278,7 @@ pub fn wait_for_out(world: &World, job: &Attached, records: u64) {
     }
 }
 
-/// The line of a blackhole sink on stdout.
+/// Returns the line of a blackhole sink on stdout.
 pub fn blackhole(ran: &Ran) -> String {
     ran.stdout
         .lines()

@@ -1,4 +1,5 @@
-//! Modules are swapped in a running job: nothing is lost, every swap is reported, what does not fit is refused.
+//! Modules are swapped in a running job: nothing is lost, every swap is reported, and modules that do not fit are
+//! refused.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::support::{Attached, Ran, World, wait_until};
 
 const UPGRADES: u64 = 20;
 
-/// `--module` for a guest at uid `count`.
+/// Returns the value of `--module` for a guest at uid `count`.
 fn module(guest: &str) -> String {
     format!("count={}", component(guest).display())
 }
@@ -25,13 +26,13 @@ fn upgrade(world: &World, guest: &str, more: &[&str]) -> Ran {
     world.run(&args)
 }
 
-/// The first six digits of a component's digest.
+/// Returns the first six digits of a component's digest.
 fn digest(world: &World, guest: &str) -> String {
     let path = component(guest).to_str().expect("UTF-8");
     text(&world.run(&["inspect", path, "--json"]).exits(0).json()["digest"])[..6].to_owned()
 }
 
-/// Checks an upgrade's object, and gives the id of its checkpoint.
+/// Checks the JSON object of an upgrade, and returns the id of its checkpoint.
 fn check_json(answer: &Value, job: &Attached, version: u64, from: &str, to: &str) -> u64 {
     assert_eq!(answer["job_id"], job.job_id.as_str());
     assert_eq!(answer["version"], version);
@@ -42,7 +43,7 @@ fn check_json(answer: &Value, job: &Attached, version: u64, from: &str, to: &str
     answer["checkpoint_id"].as_u64().expect("checkpoint_id")
 }
 
-/// Checks the closing line, and gives the id of its checkpoint.
+/// Checks the closing line of an upgrade, and returns the id of its checkpoint.
 fn check_line(line: &str, from: &str, to: &str) -> u64 {
     let rest = line
         .strip_prefix(&format!("count: {from} -> {to} at checkpoint "))
@@ -108,7 +109,7 @@ fn twenty_upgrades_under_load_lose_nothing() {
     assert_eq!(upgrades.count() as u64, UPGRADES);
     let (stopped, _) = stop(&world, job);
 
-    // Every record has been counted once, whichever version counted it, and come out once.
+    // Every record has been counted once, by one version or the other, and emitted once.
     let stopped = show(&world, &stopped);
     let expected = counted_by_hand(
         &graph(&job_file, world.path(), &Overrides::default()),
@@ -172,7 +173,7 @@ fn final_results_come_from_the_new_version_and_the_old_state() {
 #[test]
 fn two_upgrades_at_once_are_both_done_and_both_reported() {
     let world = World::new();
-    // Nothing comes out, so a report waits a while for output that would end the gap.
+    // Nothing is emitted, so a report waits a while for output that would end the gap.
     world.write("job.toml", &made_up_job("words", 0, 100, 1_000, "final", FILE_SINK));
     let job = world.start(&["job.toml"]);
     let versions: Vec<Value> = std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What the verbs print about running jobs: exact words for people, one object for programs.
+//! Output of the verbs about running jobs: exact words for people, one object for programs.
 
 use std::collections::BTreeSet;
 
@@ -72,7 +72,7 @@ fn list_and_info_tell_what_runs() {
         (&json!(3), &json!(3), &json!(2))
     );
     assert_eq!(count["states"], json!(["count"]));
-    // Each setting with where it came from.
+    // Each setting is shown with its origin.
     assert_eq!(view["settings"]["checkpoint.interval"]["value"], "\"off\"");
     assert_eq!(view["settings"]["checkpoint.interval"]["origin"], "job file");
     assert_eq!(
@@ -80,7 +80,7 @@ fn list_and_info_tell_what_runs() {
         json!({ "value": "2", "origin": "command line" })
     );
 
-    // The announcement is there while the job runs, and gone behind it.
+    // The announcement exists while the job runs, and is removed afterwards.
     let announced = world.path().join("data/run").join(format!("{id}.json"));
     let announcement: Value = serde_json::from_slice(&std::fs::read(&announced).expect("announced")).expect("JSON");
     assert_eq!(keys(&announcement), ["job_id", "name", "pid", "url"].into());
@@ -206,7 +206,8 @@ fn an_unknown_or_ambiguous_job_is_usage() {
         error,
         json!({ "error": { "kind": "usage", "message": message, "uid": null, "path": null } })
     );
-    // Sixteen jobs more would be sure to share a first digit; a name that looks like a prefix does as well.
+    // It would take sixteen more jobs to be sure that two share a first digit; a name that looks like a prefix does as
+    // well.
     let prefix = job.job_id[..4].to_owned();
     let other = world.start(&["job.toml", "--name", &prefix, "--set", "out.path=out2"]);
     let both = world.run(&["info", &prefix]).exits(2);

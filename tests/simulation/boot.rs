@@ -1,4 +1,4 @@
-//! How a process of the host begins: it brings the job of its list back, or starts it where it had never begun.
+//! The start of a process of the host: it brings the job of its list back, or starts it if it had never begun.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::play::{CHECKPOINTS, Play, SAVEPOINTS};
 use crate::store::SimStore;
 use crate::world::{Kind, graph};
 
-/// Where a job starts from.
+/// The point from which a job starts.
 #[derive(Debug, Clone)]
 pub enum From {
     Nothing,
@@ -34,17 +34,17 @@ pub enum From {
 pub struct Entry {
     pub id: JobId,
     pub from: From,
-    /// Its job file.
+    /// The job file.
     pub text: String,
-    /// Whether it is saved at its end, rather than ended.
+    /// True if its end of input is a savepoint (`--savepoint-at-end`).
     pub at_end: bool,
-    /// Whether who submitted it was told that it runs.
+    /// True if its submitter was told that it runs.
     pub accepted: bool,
-    /// How it ended, where that has been noted.
+    /// The end of the job, once it is noted.
     pub ended: Option<EndRecord>,
 }
 
-/// Loads modules that a job has kept.
+/// Loads the modules that a job has kept.
 struct Loader(Fate);
 
 impl LoadModule for Loader {
@@ -53,7 +53,7 @@ impl LoadModule for Loader {
     }
 }
 
-/// What a boot of the host came to.
+/// The result of a start of the host.
 pub enum Boot {
     Runs(JobHandle),
     Ended(EndRecord),
@@ -61,7 +61,7 @@ pub enum Boot {
 }
 
 impl Play {
-    /// The modules of a graph's operators, in a version.
+    /// Returns the modules of a graph's operators, in a version.
     pub fn modules(&self, graph: &JobGraph, version: u32) -> Modules {
         let mut modules = Modules::new();
         for node in &graph.nodes {
@@ -79,7 +79,7 @@ impl Play {
         modules
     }
 
-    /// The next process.
+    /// Starts the next process.
     pub fn host(&mut self) -> (Process, HostContext) {
         self.process += 1;
         self.machine.begin(self.process);
@@ -109,7 +109,7 @@ impl Play {
         (process, host)
     }
 
-    /// What the entry of the list says, to be brought back or started.
+    /// Returns the entry of the list in the two forms that bring a job back and start it.
     pub fn submission(&self) -> (RecoverJob, NewJob) {
         let graph = graph(&self.entry.text);
         let restore = |location: &String| RestoreFrom {
@@ -136,7 +136,7 @@ impl Play {
         (recover, start)
     }
 
-    /// A job runs one version wholly, and not an older one than it was said to run.
+    /// Checks that a job runs a single version, and not an older one than was reported.
     pub fn runs_one_version(&mut self, handle: &JobHandle) -> Result<(), String> {
         let running = locked(&handle.shared.state).modules.clone();
         let graph = graph(&self.entry.text);
@@ -161,7 +161,7 @@ impl Play {
         ))
     }
 
-    /// What the job has left of itself is removed, as a host does that has noted its end.
+    /// Removes what the job has left behind, as a host does once it has noted the end.
     pub fn forget(&mut self, process: &Process, host: &HostContext) -> Result<Option<()>, String> {
         let (host, id, graph) = (host.clone(), self.entry.id, graph(&self.entry.text));
         let done = self.wait(process, async move {
@@ -190,7 +190,7 @@ pub async fn boot(host: HostContext, entry: Entry, (back, new): (RecoverJob, New
     }
 }
 
-/// What each module declares.
+/// Returns the description of each module.
 pub fn descriptions(modules: &Modules) -> Descriptions {
     let description = |module: &Arc<dyn OperatorModule>| module.description().clone().into();
     modules

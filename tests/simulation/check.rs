@@ -1,4 +1,4 @@
-//! What must hold: of every `_metadata` as soon as it is there, of what users can see, and of what is left behind.
+//! The checks: of every `_metadata` as soon as it exists, of the output that users see, and of what is left behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use crate::model::{Expected, Held, Lines, Model, Offsets, Position, difference};
 use crate::store::{Objects, SimStore};
 use crate::world::{OUT, World};
 
-/// A machine that does at once what it is asked, for those who only look.
+/// An environment for checks, in which everything takes effect at once.
 #[derive(Default)]
 struct Bystander(Arc<SimClock>);
 
@@ -56,7 +56,7 @@ impl Environment for Bystander {
     }
 }
 
-/// The result of a future that never waits.
+/// Returns the result of a future that never waits.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
@@ -64,26 +64,26 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// What a snapshot is.
+/// A checked snapshot.
 pub struct Found {
     pub kind: SnapshotKind,
     pub job: JobId,
     pub id: CheckpointId,
-    /// What operators have not given yet, for those who count.
+    /// The kinds of state that operators hold, for statistics.
     pub holds: Vec<&'static str>,
 }
 
-/// Everything that checks look at.
+/// All that the checks read.
 pub struct Scene<'a> {
     pub world: &'a World,
     pub model: &'a Model,
     pub disk: &'a Disk,
     pub objects: &'a Arc<Objects>,
-    /// Jobs in the order they were started.
+    /// Jobs in order of their start.
     pub jobs: &'a [JobId],
 }
 
-/// The lines that users see in the directory of each sink.
+/// Returns the files that users see in the directory of each sink, by name.
 pub fn visible(disk: &Disk) -> BTreeMap<String, BTreeMap<String, Vec<u8>>> {
     let mut sinks: BTreeMap<String, BTreeMap<String, Vec<u8>>> = BTreeMap::new();
     for (path, content) in disk.files() {
@@ -96,7 +96,7 @@ pub fn visible(disk: &Disk) -> BTreeMap<String, BTreeMap<String, Vec<u8>>> {
     sinks
 }
 
-/// The short id of the job that wrote a part, and the number of its checkpoint.
+/// Returns the short id of the job that wrote a part, and the number of its checkpoint.
 pub fn part_of(name: &str) -> Option<(&str, u64)> {
     let mut fields = name.rsplit(['-', '.']).skip(2);
     let id = fields.next()?.parse().ok()?;
@@ -127,7 +127,7 @@ impl Scene<'_> {
         at_once(Savepoint::load(storage)).map_err(|error| error.to_string())
     }
 
-    /// What a snapshot says of how far a job is.
+    /// Returns the position of a job in a snapshot.
     pub fn position(&self, path: &str, graph: &JobGraph, descriptions: &Descriptions) -> Result<Position, String> {
         let savepoint = self.open(path)?;
         let loaded = restored(&savepoint, graph, descriptions)?;
@@ -147,7 +147,7 @@ impl Scene<'_> {
         self.model.expect(self.world, position)
     }
 
-    /// What users see is exactly what there should be when a job is so far.
+    /// Checks that the visible output is exactly that of a job at this position.
     pub fn output(&self, position: &Position) -> Result<(), String> {
         let expected = self.expect(position)?;
         let visible = visible(self.disk);
@@ -161,7 +161,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// The lines of a sink's parts, or the values of an operator's dead letters.
+    /// Returns the lines of a sink's parts, or the values of an operator's dead letters.
     fn lines<'a>(&self, uid: &str, parts: impl IntoIterator<Item = &'a Vec<u8>>) -> Result<Lines, String> {
         let lines = lines(parts)?;
         if self.world.fails(uid).is_none() {
@@ -176,7 +176,7 @@ impl Scene<'_> {
         Ok(values)
     }
 
-    /// Whether a part was committed by a later snapshot.
+    /// Returns true if a part was committed by a later snapshot.
     fn is_later(&self, part: &str, savepoint: &Savepoint) -> bool {
         let Some((short, id)) = part_of(part) else { return false };
         let own = savepoint.metadata.job_id;
@@ -185,7 +185,7 @@ impl Scene<'_> {
         (own.short() == short && id > id_of_own) || after.into_iter().any(|job| job.short() == short)
     }
 
-    /// An ended job has left nothing that nobody names. `kept`: its checkpoints stay.
+    /// Checks that an ended job has left nothing that is not referred to. `kept`: its checkpoints stay.
     pub fn leftovers(&self, job: JobId, kept: bool) -> Result<(), String> {
         let names = self.objects.names();
         let own = format!("checkpoints/{job}/");
@@ -217,7 +217,8 @@ impl Scene<'_> {
         }
     }
 
-    /// A snapshot restores, holds the state that it should, and together with what is visible all output until then.
+    /// Checks that a snapshot can be restored, holds the state that it should, and together with the visible output has
+    /// all output until then.
     pub fn snapshot(&self, path: &str, graph: &JobGraph, descriptions: &Descriptions) -> Result<Found, String> {
         let savepoint = self.open(path)?;
         let loaded = restored(&savepoint, graph, descriptions)?;
@@ -226,7 +227,7 @@ impl Scene<'_> {
         for (uid, expected) in &expected.counts {
             let mut found = counts(&loaded, uid)?;
             if self.world.at_least_once {
-                // More than there should be is all right.
+                // With at-least-once, more than there should be is accepted.
                 found.retain(|key, _| expected.contains_key(key));
                 found
                     .iter_mut()
@@ -322,7 +323,7 @@ fn offsets(savepoint: &Savepoint) -> Offsets {
 
 type Counts = BTreeMap<Vec<u8>, u64>;
 
-/// The counts of an operator, of all its subtasks together.
+/// Returns the counts of an operator over all its subtasks.
 fn counts(loaded: &Loaded, uid: &str) -> Result<Counts, String> {
     let count = |((key, _), bytes): ((Vec<u8>, Vec<u8>), Vec<u8>)| match decode(&Type::U64, &bytes) {
         Ok(Value::Unsigned(count)) => Ok((key, count)),

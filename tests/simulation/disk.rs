@@ -1,8 +1,8 @@
-//! The file system of sinks, with what it forgets.
+//! The file system of sinks, including what it forgets in a power loss.
 //!
-//! A file's content is durable up to its last sync; a name is durable once its directory was synced. When the power goes,
-//! each change of a name that is not durable is kept or lost by chance (a rename as a whole), and the end of each file
-//! that was not synced is cut anywhere. A sync that fails loses what it was to save, for good: later ones say nothing.
+//! The content of a file is durable up to its last sync; a name is durable once its directory was synced. A power loss
+//! keeps or loses each name change that is not durable at random (a rename as a whole), and cuts the unsynced end of
+//! each file at a random place. A failed sync loses what it was to save for good, and later syncs report no error.
 
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
@@ -19,7 +19,7 @@ use crate::random::Random;
 struct Content {
     bytes: Vec<u8>,
     durable: usize,
-    /// A sync has failed: what is not durable never will be.
+    /// True once a sync has failed: content that is not durable by then never will be.
     lost: bool,
 }
 
@@ -51,7 +51,7 @@ impl Change {
             Self::Link(path, node) => {
                 names.insert(path.clone(), *node);
             }
-            // A directory goes only when it is empty, there as well.
+            // A directory is removed only when it is empty in the durable names as well.
             Self::Unlink(path) if !names.keys().any(|name| name.parent() == Some(path)) => {
                 names.remove(path);
             }
@@ -63,7 +63,7 @@ impl Change {
         }
     }
 
-    /// Whether a later durable change of the same name leaves nothing of this one to be done.
+    /// Returns true if a later durable change of the same names leaves no effect of this one.
     fn is_superseded_by(&self, later: &Self) -> bool {
         let names = |change: &Self| match change {
             Self::Link(path, _) | Self::Unlink(path) => [path.clone(), path.clone()],
@@ -83,7 +83,7 @@ struct Inner {
     random: Random,
 }
 
-/// The disk: it outlives processes.
+/// The disk, which outlives processes.
 #[derive(Debug)]
 pub struct Disk(Mutex<Inner>);
 
@@ -102,7 +102,7 @@ impl Disk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The power goes: only what is durable is there again, and by chance some of the rest.
+    /// Simulates a power loss: keeps what is durable, and a random part of the rest.
     pub fn lose_power(&self) {
         let mut inner = self.inner();
         let Inner {
@@ -133,7 +133,7 @@ impl Disk {
         }
     }
 
-    /// All files with their contents, by path.
+    /// Returns all files with their contents, by path.
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let inner = self.inner();
         let content = |(path, node): (&PathBuf, &Node)| match node {
@@ -143,7 +143,7 @@ impl Disk {
         inner.names.iter().filter_map(content).collect()
     }
 
-    /// Removes a file, as the user does.
+    /// Removes a file, as a user does.
     pub fn remove(&self, path: &Path) {
         let mut inner = self.inner();
         inner.names.remove(path);
@@ -154,7 +154,7 @@ impl Disk {
     }
 }
 
-/// The disk as one process sees it.
+/// The disk as seen by one process.
 #[derive(Debug, Clone)]
 pub struct Files {
     pub disk: Arc<Disk>,
@@ -163,7 +163,7 @@ pub struct Files {
     pub process: u64,
 }
 
-/// The machine, which has nothing to show.
+/// A machine whose `Debug` output is only its name.
 #[derive(Clone)]
 pub struct MachineRef(pub Arc<Machine>);
 
@@ -178,7 +178,7 @@ fn broken() -> Error {
 }
 
 impl Files {
-    /// Does something, or not, as fate will have it.
+    /// Makes a request, which succeeds or fails as the fate decides.
     fn ask<T>(&self, place: Place, path: &Path, work: impl FnOnce(&mut Inner) -> Result<T>) -> Result<T> {
         let dead = || Error::other("the process is dead");
         if !self.machine.0.is_alive(self.process) {
@@ -257,7 +257,7 @@ impl FileSystem for Files {
         }))
     }
 
-    /// As the contract says, the names are durable.
+    /// Creates directories durably, as the contract of the file system demands.
     fn create_dir_all(&self, path: &Path) -> Result<()> {
         if self.disk.inner().names.get(path) == Some(&Node::Dir) {
             return Ok(());
@@ -283,7 +283,7 @@ impl FileSystem for Files {
             if inner.names.get(path) != Some(&Node::Dir) {
                 return Err(absent());
             }
-            // A name within a directory that is gone for good is gone for good too.
+            // A name in a directory that is gone for good is gone for good, too.
             let gone = |change: &Change| match change {
                 Change::Unlink(name) if change.touches(path) => Some(name.clone()),
                 _ => None,
@@ -329,7 +329,7 @@ impl FileSystem for Files {
         if below.is_empty() {
             return Err(absent());
         }
-        // Deepest first, else in no particular order.
+        // Deepest first, else in random order.
         self.disk.inner().random.shuffle(&mut below);
         below.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
         below
@@ -372,7 +372,7 @@ impl WriteFile for OpenFile {
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::StorageFull)
         {
-            // As much as there was room for.
+            // Write as much as there was room for.
             let mut inner = self.files.disk.inner();
             let some = inner.random.below(bytes.len() as u64 + 1) as usize;
             inner.contents[at].bytes.extend_from_slice(&bytes[..some]);

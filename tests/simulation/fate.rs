@@ -1,6 +1,6 @@
-//! What goes wrong in a simulation, and when: a short list of incidents, each tied to the n-th request of some kind.
+//! Faults of a simulation and their moments: a short list of incidents, each tied to the n-th request of some kind.
 //!
-//! Tied to requests rather than to moments, so that rare and short windows (a rename, the put of `_metadata`) are hit as
+//! They are tied to requests rather than to times, so that short windows (a rename, the put of `_metadata`) are hit as
 //! often as long ones. One incident is armed at a time; when it has happened, the next one is.
 
 use std::collections::VecDeque;
@@ -36,7 +36,7 @@ pub enum Place {
 
 use Place::*;
 
-/// Places where a request may fail.
+/// Places where a request can fail.
 const REQUESTS: [Place; 14] = [
     PutMetadata,
     Put,
@@ -54,10 +54,10 @@ const REQUESTS: [Place; 14] = [
     ListDir,
 ];
 
-/// What the user does at some moment.
+/// An action of the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// A savepoint; the job goes on.
+    /// Take a savepoint; the job goes on.
     Savepoint,
     /// Stop with a savepoint, then start from it at another parallelism.
     Stop,
@@ -67,30 +67,32 @@ pub enum Action {
     Cancel,
     /// Swap modules.
     Upgrade,
-    /// End the host in order.
+    /// Shut down the host in order.
     Suspend,
 }
 
-/// What happens.
+/// The kind of an incident.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// The host dies, before or after the request; with `power` the machine does too, and what is not durable may be lost.
+    /// The host dies before the request, or, with `after`, after it. With `power` the machine loses power, and what is
+    /// not durable may be lost.
     Crash { power: bool, after: bool },
-    /// The request fails, and so do those like it that follow; with `after` it was done all the same.
+    /// The request fails, and so do the next ones of its kind, `times` in all. With `after` they are carried out and
+    /// fail nevertheless.
     Fail { times: u32, after: bool },
-    /// The disk is full for so long.
+    /// The disk is full for this time.
     Full { ns: u64 },
-    /// Nothing can be reached for so long.
+    /// Store and disk are out of reach for this time.
     Outage { ns: u64 },
-    /// A subtask stands still for so long.
+    /// A subtask stands still for this time.
     Stall { ns: u64 },
-    /// A guest traps once, for no reason.
+    /// A guest traps once, without a cause.
     Trap,
     /// The user does something.
     User(Action),
 }
 
-/// Something that goes wrong.
+/// A fault, and the request at which it happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Incident {
     place: Place,
@@ -99,7 +101,7 @@ pub struct Incident {
 }
 
 impl Incident {
-    /// For those who count.
+    /// Name for statistics.
     fn name(&self) -> String {
         match self.what {
             What::Crash { power, after } => {
@@ -123,15 +125,15 @@ impl Incident {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Go,
-    /// It fails, and was not done.
+    /// The request fails and is not carried out.
     Fail,
-    /// It is done, and fails.
+    /// The request is carried out and fails.
     FailAfter,
     /// There is no space left.
     NoSpace,
-    /// The process has just died: nothing is done.
+    /// The process has just died; nothing is carried out.
     Crash,
-    /// It is done, and then the process dies.
+    /// The request is carried out, and then the process dies.
     CrashAfter,
 }
 
@@ -145,11 +147,11 @@ struct Inner {
     action: Option<Action>,
     power: bool,
     which: Random,
-    /// What has happened, for those who count.
+    /// Names of the incidents that have happened, for statistics.
     happened: Vec<String>,
 }
 
-/// What goes wrong, shared by everything that can.
+/// The faults of a simulation, shared by all that can fail.
 #[derive(Clone)]
 pub struct Fate {
     machine: Arc<Machine>,
@@ -239,7 +241,7 @@ impl Fate {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many faults there were until now; none while one lasts.
+    /// Returns the number of faults so far, or `None` while one lasts.
     pub fn faults(&self) -> Option<u64> {
         let inner = self.inner();
         let now = self.machine.now_ns();
@@ -247,34 +249,34 @@ impl Fate {
         (!lasting).then_some(inner.faults)
     }
 
-    /// Something has gone wrong elsewhere.
+    /// Counts a fault that happened elsewhere.
     pub fn count_fault(&self) {
         self.inner().faults += 1;
     }
 
-    /// Nothing goes wrong from now on.
+    /// Ends all faults, present and future.
     pub fn calm(&self) {
         let mut inner = self.inner();
         inner.incidents.clear();
         (inner.failing, inner.full_until, inner.outage_until) = (None, 0, 0);
     }
 
-    /// What the user is to do now.
+    /// Takes the action that is due of the user.
     pub fn take_action(&self) -> Option<Action> {
         self.inner().action.take()
     }
 
-    /// What has happened since this was last asked.
+    /// Takes the names of the incidents since the last call.
     pub fn take_happened(&self) -> Vec<String> {
         std::mem::take(&mut self.inner().happened)
     }
 
-    /// Whether the process has just died because the power went.
+    /// Returns true if the process has just died by a power loss, and clears the flag.
     pub fn take_power_loss(&self) -> bool {
         std::mem::take(&mut self.inner().power)
     }
 
-    /// Something is asked for. `writes`: it needs space. A process that is to die has died when this returns.
+    /// Decides on a request. `writes`: it needs space. A process that is to die has died when this returns.
     pub fn visit(&self, place: Place, writes: bool, path: &str) -> Verdict {
         let now = self.machine.now_ns();
         let mut inner = self.inner();

@@ -1,10 +1,10 @@
-//! Operators compiled natively, as modules of the simulated jobs: what they emit and keep is easy to say for a model.
+//! Natively compiled operators as the modules of simulated jobs. Their output and state are easy to model.
 //!
-//! A module's file is its text, so that what a store keeps of it is enough to load it again.
+//! The file of a module is its text, so that the store's copy is enough to load it again.
 //!
-//! - `describe`: what each declares.
-//! - [`waiting`]: those that wait, with timers, lists and maps.
-//! - [`own`]: those that keep state of their own.
+//! - `describe`: the descriptions of the modules.
+//! - [`waiting`]: operators that hold records back, with timers, lists and maps.
+//! - [`own`]: operators with state of their own.
 
 mod describe;
 pub mod own;
@@ -30,49 +30,50 @@ use crate::fate::{Fate, Place, Verdict};
 use own::Own;
 use waiting::Call;
 
-/// What an operator does.
+/// The logic of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Logic {
-    /// Emits the words of a line, each under itself as the key.
+    /// Emits the words of a line, each with itself as the key.
     Split,
     /// Counts records by key, and emits `key n` for each record.
     Count,
     /// Counts records by key, and emits `key n` for each key at the end.
     Final,
-    /// Emits each record under the first letter of its key.
+    /// Emits each record with the first letter of its key as the key.
     Initial,
-    /// Counts records by key and window of event time, and emits `key@end n` when a window has ended.
+    /// Counts records by key and window of event time, and emits `key@end n` at the end of a window.
     Window,
-    /// Emits each record after a while of processing time, or with a hasty one of its key; the rest at the end.
+    /// Emits each record after a delay of processing time, or together with a hasty record of its key; the rest at the
+    /// end.
     Later,
     /// Emits records a few at a time, and the rest at the end.
     Hold,
     /// Emits the records of its first input, and keeps the keys of its second one.
     Table,
-    /// Emits its records, and at the end which of its subtasks has ended.
+    /// Emits its records, and at the end a line per subtask that has ended.
     Ends,
 }
 
 impl Logic {
-    /// Whether its instances keep something between calls.
+    /// Returns true if its instances keep something between calls.
     const fn has_own_state(self) -> bool {
         matches!(self, Self::Hold | Self::Table | Self::Ends)
     }
 
-    /// Whether it counts the records of each key in a state called `count`.
+    /// Returns true if it counts the records of each key in a state called `count`.
     pub const fn counts(self) -> bool {
         matches!(self, Self::Count | Self::Final | Self::Window | Self::Later)
     }
 }
 
-/// How an operator fails on a record that it does not like; such records go to its dead letters.
+/// The way in which a picky operator fails on a bad record, which goes to its dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fails {
     /// It panics, and names the row.
     Panics,
-    /// It traps, and nobody knows where.
+    /// It traps, without naming a row.
     Traps,
-    /// It says so itself.
+    /// It returns an error of its own.
     Says,
 }
 
@@ -82,7 +83,7 @@ const FAILS: [(Fails, &str); 3] = [
     (Fails::Says, "says"),
 ];
 
-/// Whether a picky operator fails on a record with this value.
+/// Returns true if a picky operator fails on a record with this value.
 pub fn is_bad(value: &[u8]) -> bool {
     value.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 13 == 5
 }
@@ -99,7 +100,7 @@ const LOGICS: [(Logic, &str); 9] = [
     (Logic::Ends, "ends"),
 ];
 
-/// The words of a line: `a` and `b` part them, and two letters are enough for a word.
+/// Splits a line into words: `a` and `b` are separators, and words are cut to two letters.
 pub fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let words = line.split(|byte| matches!(byte, b'a' | b'b'));
     words
@@ -107,7 +108,7 @@ pub fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
         .map(|word| &word[..word.len().min(2)])
 }
 
-/// A module: a logic, in a version that changes nothing but the module's digest.
+/// A module: a logic, in a version that changes nothing but the digest.
 #[derive(Debug)]
 pub struct Native {
     logic: Logic,
@@ -133,7 +134,7 @@ impl Native {
         })
     }
 
-    /// The module of a file.
+    /// Loads a module from its file.
     pub fn load(bytes: &[u8], fate: &Fate) -> Option<Arc<dyn OperatorModule>> {
         let (name, rest) = std::str::from_utf8(bytes).ok()?.split_once(' ')?;
         let (version, fails) = rest.split_once(' ')?;
@@ -175,12 +176,12 @@ struct Instance {
     picky: Option<Fails>,
     fate: Fate,
     poisoned: bool,
-    /// What maps and lists are read by.
+    /// Access to maps and lists.
     access: Option<Arc<dyn StateAccess>>,
     own: Own,
-    /// The time of its first call.
+    /// Time of its first call.
     began: Option<i64>,
-    /// How many calls are still to be looked at for timers that should have fired before.
+    /// Number of further calls in which to check for timers that should have fired before.
     looks: u32,
 }
 
@@ -190,7 +191,7 @@ impl std::fmt::Debug for Instance {
     }
 }
 
-/// The counts that travel with a call.
+/// Decodes the counts that travel with a call.
 fn counts(keyed: &KeyedView<'_>) -> Vec<u64> {
     let mut start = 0;
     let mut counts = vec![];
@@ -217,7 +218,7 @@ fn item<'a>(data: &'a [u8], ends: &[u32], at: usize) -> &'a [u8] {
     &data[start..ends[at] as usize]
 }
 
-/// `key n`.
+/// Renders `key n`.
 pub fn counted(key: &[u8], count: u64) -> Vec<u8> {
     [key, b" ", count.to_string().as_bytes()].concat()
 }
@@ -232,7 +233,7 @@ impl Instance {
         if self.poisoned {
             return Err(GuestError::Poisoned);
         }
-        // A picky operator's traps are all its own: which records go to its dead letters must be known.
+        // Only planned traps hit a picky operator, so that its dead letters are known.
         if self.fate.visit(Place::Call, false, "") == Verdict::Fail && self.picky.is_none() {
             return Err(self.trap(TrapCause::Trap("simulated".to_owned())));
         }
@@ -245,7 +246,7 @@ impl Instance {
         GuestError::Trapped { cause, backtrace }
     }
 
-    /// Fails where it does not like a record.
+    /// Fails on a bad record.
     fn look_at(&mut self, batch: &BatchView<'_>) -> Result<(), GuestError> {
         let Some(fails) = self.picky else { return Ok(()) };
         let bad = |row: &usize| is_bad(item(batch.value_data, batch.value_ends, *row));
@@ -283,7 +284,7 @@ impl Operator for Instance {
             return Err(GuestError::Poisoned);
         }
         if self.logic.has_own_state() {
-            // It fails when it has changed what it keeps: then that has to be undone.
+            // It fails after it has changed its state, so that the change must be undone.
             let outcome = self.own.process(self.logic, &batch, &keyed);
             self.call()?;
             self.look_at(&batch)?;
@@ -358,7 +359,7 @@ impl Operator for Instance {
 }
 
 impl Instance {
-    /// Those that give something for each record at once.
+    /// Handles records of operators that emit something for each record at once.
     fn pass(&self, batch: &BatchView<'_>, keyed: &KeyedView<'_>) -> Outcome {
         let mut out = Output::default();
         let mut state = if self.logic.counts() { counts(keyed) } else { vec![] };
@@ -394,7 +395,7 @@ impl Instance {
         }
     }
 
-    /// Those that wait.
+    /// Handles records of operators that hold them back.
     fn wait(&mut self, header: Header, batch: &BatchView<'_>, keyed: &KeyedView<'_>) -> Outcome {
         let began = *self.began.get_or_insert(header.now);
         let call = Call::new(self.access.as_deref(), keyed);

@@ -1,4 +1,5 @@
-//! What operators have not given yet, as the rows of a snapshot say; whatever waits has its timer, and nothing else has one.
+//! Records that operators hold back, as the rows of a snapshot show them. Each record held back must have its timer,
+//! and no other timer may exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,13 +17,13 @@ use crate::guests::waiting::{LIST, MAP, TIMER, end_of, waiting};
 use crate::model::{AllHeld, Held};
 use crate::world::{Kind, World};
 
-/// What the rows of timers are called.
+/// Name of the rows of timers.
 const TIMERS: &str = "timers";
 
 /// Pending timers, by key and time.
 type Timers = BTreeSet<(Vec<u8>, i64)>;
 
-/// The rows of a state, of all subtasks together, by key and entry key: later rows replace earlier ones.
+/// Returns the rows of a state over all subtasks, by key and entry key; later rows replace earlier ones.
 pub fn rows(loaded: &Loaded, uid: &str, state: &str) -> BTreeMap<(Vec<u8>, Vec<u8>), Vec<u8>> {
     let mut found = BTreeMap::new();
     let of_uid = loaded.state.keyed.iter().filter(|((of, _), _)| of.as_str() == uid);
@@ -43,10 +44,10 @@ pub fn rows(loaded: &Loaded, uid: &str, state: &str) -> BTreeMap<(Vec<u8>, Vec<u
     found
 }
 
-/// What each operator of a snapshot has not given yet.
+/// Returns what each operator of a snapshot holds back.
 ///
 /// # Errors
-/// A text where timers and what waits for them do not fit, or something cannot be read.
+/// A text, where timers do not match what waits for them, or something cannot be read.
 pub fn held(world: &World, savepoint: &Savepoint, loaded: &Loaded) -> Result<AllHeld, String> {
     let mut all = AllHeld::new();
     for node in &world.nodes {
@@ -73,7 +74,7 @@ fn windows(savepoint: &Savepoint, loaded: &Loaded, uid: &str) -> Result<Held, St
     }
     let timers = timers(loaded, uid)?;
     same(&timers, held.windows.keys().cloned().collect())?;
-    // Whatever was due before the barrier has fired before it.
+    // Everything due before the barrier has fired before it.
     let of_job = &savepoint.metadata;
     let Some(entry) = of_job.operators.iter().find(|entry| entry.uid.as_str() == uid) else {
         return Ok(held);
@@ -120,7 +121,7 @@ fn same(timers: &Timers, waiting: Timers) -> Result<(), String> {
     }
 }
 
-/// Operator state, as the subtasks of the present parallelism are given it.
+/// Reads operator state, as it is distributed to the subtasks of the present parallelism.
 fn own_state(loaded: &Loaded, uid: &str) -> Result<Held, String> {
     let mut held = Held::default();
     let of_uid = loaded.state.operator.iter().filter(|((of, _), _)| of.as_str() == uid);
@@ -135,7 +136,7 @@ fn own_state(loaded: &Loaded, uid: &str) -> Result<Held, String> {
         for item in items(*subtask, HELD) {
             *held.records.entry(own::held(&item)?).or_default() += 1;
         }
-        // Each is given all of a union, and a copy of what is broadcast.
+        // Each subtask is given the whole of a union, and a copy of what is broadcast.
         for name in [SEEN, WORDS] {
             if items(*subtask, name) != items(0, name) {
                 return Err(format!("subtask {subtask} is given another {name:?} than subtask 0"));

@@ -1,8 +1,8 @@
-//! The simulated machine: one thread, its own clock, and a seeded choice of what runs next.
+//! The simulated machine: one thread, a clock of its own, and a seeded choice of what runs next.
 //!
-//! Tasks are futures; subtasks of jobs are driven a turn at a time. A process is all tasks and subtasks that were started
-//! under its number: killing it drops them between any two polls and turns.
-//! Time stands still while anything is ready, and then jumps to the next moment at which something is.
+//! Tasks are futures; subtasks of jobs are driven one turn at a time. A process is the set of tasks and subtasks that
+//! were started under its number: killing it drops them between any two polls and turns. Time stands still while
+//! anything is ready, and then jumps to the next time at which something is.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,7 +22,7 @@ use regraft_model::time::Clock;
 use crate::random::Random;
 use crate::trace::Trace;
 
-/// When the simulated world begins: milliseconds since the Unix epoch.
+/// Start of the simulated time, milliseconds since the Unix epoch.
 const BEGIN_MS: i64 = 1_700_000_000_000;
 
 /// The simulated clock.
@@ -49,20 +49,20 @@ impl Wake for Flag {
 
 struct Slot {
     process: u64,
-    /// None while it is polled.
+    /// `None` while it is polled.
     task: Option<Task>,
     flag: Arc<Flag>,
 }
 
 struct Runner {
     process: u64,
-    /// None while it takes a turn.
+    /// `None` while it takes a turn.
     driven: Option<Driven>,
-    /// The turn that it took last occupies it until then.
+    /// The last turn occupies the runner until this time.
     busy_until: u64,
-    /// Whether it waits to be woken, and until when at most.
+    /// `Some` while it waits to be woken, with the latest time to wait until.
     waits: Option<Option<u64>>,
-    /// How much longer than others its turns take.
+    /// Factor by which its turns take longer than those of others.
     slowness: u64,
 }
 
@@ -84,7 +84,7 @@ impl Runner {
         }
     }
 
-    /// When it is ready without being woken.
+    /// Returns the time at which it is ready without being woken.
     fn ready_at(&self, now: u64) -> Option<u64> {
         if self.busy_until > now {
             return Some(self.busy_until);
@@ -99,26 +99,26 @@ struct State {
     runners: BTreeMap<u64, Runner>,
     timers: BTreeMap<(u64, u64), Waker>,
     next_id: u64,
-    /// The process that runs; spawning under any other does nothing.
+    /// The running process; spawning under any other has no effect.
     alive: Option<u64>,
 }
 
-/// The machine. It is shared, but used by one thread only.
+/// The machine. It is shared, but only one thread uses it.
 pub struct Machine {
     state: Mutex<State>,
     choices: Mutex<Random>,
     /// Its clock.
     pub clock: Arc<SimClock>,
-    /// What happened.
+    /// The trace of the simulation.
     pub trace: Trace,
 }
 
-/// What one step of the machine did.
+/// The result of a step of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stepped {
-    /// Something ran, or time went on.
+    /// Something ran, or time advanced.
     On,
-    /// Nothing will ever happen again.
+    /// Nothing can happen any more.
     Dead,
 }
 
@@ -145,27 +145,27 @@ impl Machine {
         self.clock.monotonic_ns()
     }
 
-    /// Random answers of the scheduler.
+    /// Draws from the scheduler's random numbers.
     pub fn random<T>(&self, ask: impl FnOnce(&mut Random) -> T) -> T {
         ask(&mut self.choices.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A process may begin to run.
+    /// Starts a process.
     pub fn begin(&self, process: u64) {
         self.state().alive = Some(process);
     }
 
-    /// Whether the process runs.
+    /// Returns true if the process runs.
     pub fn is_alive(&self, process: u64) -> bool {
         self.state().alive == Some(process)
     }
 
-    /// From now on nothing that a process does has any effect. It is to be followed by [`Machine::bury`].
+    /// Makes all further actions of the process ineffective. Must be followed by [`Machine::bury`].
     pub fn kill(&self) {
         self.state().alive = None;
     }
 
-    /// Drops everything of processes that are not alive.
+    /// Drops all tasks and subtasks of dead processes.
     pub fn bury(&self) {
         let (mut tasks, mut runners) = (vec![], vec![]);
         {
@@ -187,18 +187,18 @@ impl Machine {
                 .collect();
             runners.extend(ids.iter().filter_map(|id| state.runners.remove(id)));
         }
-        // Outside of the lock: what is dropped may ask the machine.
+        // Outside of the lock, since destructors may use the machine.
         drop((tasks, runners));
     }
 
-    /// Lets time pass in which nothing runs.
+    /// Advances the clock without running anything.
     pub fn advance(&self, ns: u64) {
         self.clock.0.fetch_add(ns, Ordering::Relaxed);
     }
 
-    /// Runs a task under a process.
+    /// Starts a task under a process.
     pub fn spawn(&self, process: u64, task: Task) {
-        // A dead process starts nothing; its task is dropped without the lock, which it may ask for.
+        // A dead process starts nothing. Its task is dropped without the lock, which its destructor may take.
         if !self.is_alive(process) {
             return;
         }
@@ -210,7 +210,7 @@ impl Machine {
         state.tasks.insert(id, Slot { process, task, flag });
     }
 
-    /// A subtask stands still for a while: one of those that run, chosen by `which`.
+    /// Makes one of the running subtasks, chosen by `which`, stand still for a while.
     pub fn stall(&self, which: u64, duration_ns: u64) {
         let now = self.now_ns();
         let mut state = self.state();
@@ -313,7 +313,7 @@ impl Machine {
     }
 }
 
-/// Ready when the clock has reached a time.
+/// A future that is ready when the clock has reached a time.
 struct Sleep {
     machine: Arc<Machine>,
     at: u64,
@@ -327,7 +327,7 @@ impl Future for Sleep {
         if self.machine.now_ns() >= self.at && self.timer.is_some() {
             return Poll::Ready(());
         }
-        // Also who sleeps for no time lets others run.
+        // A sleep of no time still lets others run.
         let machine = self.machine.clone();
         let mut state = machine.state();
         let at = self.at;
@@ -349,13 +349,13 @@ impl Drop for Sleep {
     }
 }
 
-/// The machine as one process of the host sees it.
+/// The machine as seen by one process of the host.
 #[derive(Clone)]
 pub struct Process {
     pub machine: Arc<Machine>,
     pub number: u64,
     pub files: Arc<dyn FileSystem>,
-    /// Random bits of ids and names.
+    /// Random bits for ids and names.
     pub names: Arc<Mutex<Random>>,
 }
 
@@ -382,7 +382,7 @@ impl Environment for Process {
         Box::pin(Sleep { machine, at, timer })
     }
 
-    /// The work is done as a whole, some time later, whether anybody waits for it or not.
+    /// Runs the work as a whole, some time later, also if its result is not waited for.
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> Task {
         let (done, is_done) = tokio::sync::oneshot::channel();
         let delay = self.machine.random(|random| random.range(1_000, 500_000));
@@ -439,7 +439,8 @@ struct RunningSubtasks {
 }
 
 impl Running for RunningSubtasks {
-    /// Nothing else can run meanwhile: those that are left must have been cancelled, and take their last turn here.
+    /// Joins the subtasks. Nothing else can run meanwhile, so those that are left must have been cancelled, and take
+    /// their last turn here.
     fn join(self: Box<Self>) {
         for id in self.ids {
             let left = self.machine.state().runners.contains_key(&id);

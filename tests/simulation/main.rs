@@ -1,5 +1,5 @@
-//! Whole jobs on one seeded thread, with a simulated clock, a faulty store, a disk that forgets, and crashes at any moment:
-//! nothing is lost, nothing is doubled, nothing is left behind (`docs/design/0013-simulation.md`).
+//! Whole jobs on one seeded thread, with a simulated clock, a faulty store, a forgetful disk, and crashes at any
+//! moment: nothing is lost, doubled or left behind (`docs/design/0013-simulation.md`).
 
 mod boot;
 mod check;
@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use play::{Played, play};
 
-/// Seeds that a run plays where nothing else is asked for.
+/// Default number of seeds in a run.
 const SEEDS: u64 = 2_000;
 
 fn number(name: &str) -> Option<u64> {
@@ -30,7 +30,7 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-/// Plays a seed; a panic of the host is a failure too.
+/// Plays a seed, treating a panic of the host as a failure.
 fn played(seed: u64, keep_trace: bool) -> Played {
     play::note_panics();
     std::panic::catch_unwind(|| play(seed, keep_trace)).unwrap_or_else(|panic| {
@@ -46,8 +46,8 @@ fn played(seed: u64, keep_trace: bool) -> Played {
     })
 }
 
-/// The two tests run one after the other: whether a log line is taken is decided for the whole process, so that one
-/// test's traces would miss lines while the other has none.
+/// Makes the two tests run one after the other. The log level is decided for the whole process, so a test without a
+/// trace would take log lines from the trace of the other.
 static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 #[test]

@@ -1,4 +1,4 @@
-//! What must come out: the job's meaning, computed from its input without any of the host's machinery.
+//! The expected output: the meaning of the job, computed from its input without the host's machinery.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +11,10 @@ use crate::guests::waiting::{window_line, window_of};
 use crate::guests::{Logic, counted, is_bad, words};
 use crate::world::{Kind, Node, World, generators};
 
-/// How often each line.
+/// A multiset of lines: the number of occurrences of each.
 pub type Lines = BTreeMap<Vec<u8>, u64>;
 
-/// Records read, by source and split.
+/// Numbers of records read, by source and split.
 pub type Offsets = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// A record.
@@ -25,26 +25,26 @@ struct Record {
     time: i64,
 }
 
-/// The whole input.
+/// The whole input of a job, by source and split.
 pub struct Model {
     input: BTreeMap<String, BTreeMap<String, Vec<Record>>>,
 }
 
-/// What an operator has and has not given yet, as a snapshot says.
+/// Records that an operator has taken in and not emitted yet, as a snapshot shows them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Windows that are open, by key and end, and how many records they have.
+    /// Open windows, by key and end, with their numbers of records.
     pub windows: BTreeMap<(Vec<u8>, i64), u64>,
-    /// Records that wait, by key and value.
+    /// Waiting records, by key and value.
     pub records: BTreeMap<(Vec<u8>, Vec<u8>), u64>,
-    /// How many records it says that it has seen.
+    /// Number of records that the operator says it has seen.
     pub seen: u64,
-    /// The keys in its table.
+    /// Keys in the operator's table.
     pub words: BTreeSet<Vec<u8>>,
 }
 
 impl Held {
-    /// What there is of it, for those who count.
+    /// Returns the kinds of state that are not empty, for statistics.
     pub fn shown(&self) -> Vec<&'static str> {
         let all = [
             (self.windows.is_empty(), "open windows"),
@@ -60,26 +60,26 @@ impl Held {
 /// By operator.
 pub type AllHeld = BTreeMap<String, Held>;
 
-/// How far a job is.
+/// Progress of a job.
 pub struct Position {
     /// Records read.
     pub read: Offsets,
-    /// Operators that have been told that all has ended.
+    /// Operators that have run `finish` in all subtasks.
     pub finished: BTreeSet<String>,
-    /// Which of their subtasks have been told, where it is known: also of those that have not been told altogether.
+    /// Subtasks that have run `finish`, where they are known: also of operators of which only some have.
     pub ended: BTreeMap<String, Vec<u32>>,
-    /// What operators have not given yet.
+    /// Records that operators hold back.
     pub held: AllHeld,
 }
 
-/// What a job has done when it has read so much.
+/// Expected output and state of a job at some position.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// By sink; the values of dead letters by operator.
+    /// Lines by sink; and by operator, the values of its dead letters.
     pub lines: BTreeMap<String, Lines>,
-    /// The counts of each operator that counts, by key.
+    /// Counts of each operator that counts, by key.
     pub counts: BTreeMap<String, BTreeMap<Vec<u8>, u64>>,
-    /// How many records each operator has seen that tells so.
+    /// Number of records seen, of each operator that reports it.
     pub seen: BTreeMap<String, u64>,
     /// The table of each operator that has one.
     pub words: BTreeMap<String, BTreeSet<Vec<u8>>>,
@@ -111,7 +111,7 @@ impl Model {
         }
     }
 
-    /// Where all sources are at their end.
+    /// Returns the ends of all sources.
     pub fn end(&self) -> Offsets {
         let ends = |splits: &BTreeMap<String, Vec<Record>>| {
             splits
@@ -125,10 +125,10 @@ impl Model {
             .collect()
     }
 
-    /// What must have come out when a job is so far.
+    /// Returns the output and state that a job must have at a position.
     ///
     /// # Errors
-    /// A text where an operator holds what it cannot have.
+    /// A text, where an operator holds records that it cannot have.
     pub fn expect(&self, world: &World, position: &Position) -> Result<Expected, String> {
         let mut expected = Expected::default();
         let mut emitted: Vec<Vec<Record>> = vec![];
@@ -176,7 +176,7 @@ impl Model {
     }
 }
 
-/// What an operator has emitted, given its inputs.
+/// Returns the output of an operator for these inputs.
 fn operator(
     node: &Node,
     logic: Logic,
@@ -247,7 +247,7 @@ fn operator(
     Ok(out)
 }
 
-/// Windows that are not open any more: each has given its line once.
+/// Returns the lines of windows that are not open any more; each window emits one line.
 fn closed<'a>(input: impl Iterator<Item = &'a Record>, held: &Held) -> Result<Vec<Record>, String> {
     let mut windows: BTreeMap<(Vec<u8>, i64), u64> = BTreeMap::new();
     for record in input {
@@ -270,7 +270,7 @@ fn closed<'a>(input: impl Iterator<Item = &'a Record>, held: &Held) -> Result<Ve
     Ok(windows.into_iter().map(line).collect())
 }
 
-/// Records that do not wait any more.
+/// Returns the records that do not wait any more.
 fn given<'a>(input: impl Iterator<Item = &'a Record>, held: &Held) -> Result<Vec<Record>, String> {
     let mut left = held.records.clone();
     let mut out = vec![];
@@ -291,7 +291,7 @@ fn given<'a>(input: impl Iterator<Item = &'a Record>, held: &Held) -> Result<Vec
     }
 }
 
-/// Lines that are not as often there as they should be, a few of them.
+/// Describes a few lines whose numbers of occurrences are wrong; `None` if all are right.
 pub fn difference(expected: &Lines, found: &Lines, at_least: bool) -> Option<String> {
     let mut wrong = vec![];
     for line in expected

@@ -1,7 +1,7 @@
-//! One seed from beginning to end: processes of a host that runs a job, one after the other, until its input has ended.
+//! Plays one seed from start to end: processes of a host run a job, one after the other, until its input has ended.
 //!
-//! Each process does what a serving host does with its list of jobs: it brings the job back, or starts it where it had
-//! never begun. The list itself is simulated as if it never failed.
+//! Each process does what a serving host does with its list of jobs: it brings the job back, or starts it if it had
+//! never begun. The list itself never fails here.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -24,37 +24,37 @@ use crate::store::Objects;
 use crate::trace::logged;
 use crate::world::{World, graph};
 
-/// Nothing goes wrong any more after so many steps: then the job has to come to its end.
+/// Number of steps after which faults stop, so that the job must come to its end.
 const CALM_AFTER_STEPS: u64 = 60_000;
-/// A job that takes longer has got stuck.
+/// A job that takes more steps is stuck.
 const STEPS_MAX: u64 = 400_000;
-/// So many steps without any time between them: somebody asks again and again.
+/// Limit of steps at the same simulated time: more mean a busy loop.
 const STEPS_AT_ONCE_MAX: u64 = 20_000;
-/// So often in a row a job may fail to start.
+/// Limit of failed starts of a job in a row.
 const BOOTS_MAX: u32 = 60;
 pub const CHECKPOINTS: &str = "/checkpoints";
 pub const SAVEPOINTS: &str = "/savepoints";
 
-/// What a seed came to.
+/// The result of a seed.
 pub struct Played {
-    /// What went wrong, if anything.
+    /// The failed check, if any.
     pub failure: Option<String>,
-    /// Of the trace.
+    /// Hash of the trace.
     pub hash: u64,
-    /// The trace, where it was kept.
+    /// The trace, if it was kept.
     pub trace: String,
     pub steps: u64,
-    /// How often what happened.
+    /// Statistics of what happened.
     pub tally: Tally,
 }
 
-/// How often what happened.
+/// Numbers of occurrences, by name.
 pub type Tally = BTreeMap<String, u64>;
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Debug)]
 pub enum Life {
-    /// It was killed, or suspended its job: the next one brings the job back.
+    /// It was killed, or it suspended its job; the next process brings the job back.
     Over,
     /// The job has ended, and another one starts from there.
     Next(From),
@@ -68,10 +68,10 @@ pub fn take<T>(slot: &Slot<T>) -> Option<T> {
     locked(slot).take()
 }
 
-/// A snapshot, its job and its checkpoint id.
+/// A snapshot, with its job and checkpoint id.
 pub type Newest = (String, JobId, CheckpointId);
 
-/// A seed that is being played.
+/// A seed in play.
 pub struct Play {
     pub world: World,
     pub model: Model,
@@ -83,15 +83,15 @@ pub struct Play {
     pub names: Arc<Mutex<Random>>,
     pub process: u64,
     steps: u64,
-    /// The last moment, and the first step in it.
+    /// The last simulated time, and the first step in it.
     moment: (u64, u64),
     tally: Tally,
     pub entry: Entry,
-    /// The version of the modules that are submitted, and that the last upgrade brought.
+    /// Version of the modules that are submitted, as of the last upgrade.
     pub version: u32,
-    /// An upgrade that is under way or of which nothing is known.
+    /// True if an upgrade is under way or its outcome is unknown.
     pub upgrading: bool,
-    /// Jobs in the order they were started.
+    /// Jobs in order of their start.
     pub jobs: Vec<JobId>,
     /// The newest snapshot that commits, with its job and checkpoint id.
     pub newest: Option<Newest>,
@@ -104,7 +104,8 @@ thread_local! {
     static PANIC: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
 }
 
-/// From now on panics are noted: the host takes one in a subtask for a failure, and may restart and say nothing.
+/// Installs a hook that notes panics. Without it, the host would treat a panic in a subtask as a failure and may
+/// restart without a trace of it.
 pub fn note_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -200,7 +201,7 @@ impl Play {
         self.machine.trace.line(self.machine.now_ns(), text);
     }
 
-    /// Counts something that happened.
+    /// Counts an occurrence.
     pub fn count(&mut self, what: impl Into<String>) {
         *self.tally.entry(what.into()).or_default() += 1;
     }
@@ -217,7 +218,7 @@ impl Play {
                 self.objects.lose_power();
             }
             self.objects.abandon(self.machine.now_ns(), self.world.is_late);
-            // It takes a while until somebody begins a new one.
+            // It takes a while until a new process is started.
             let ms = *self.random.pick(&[0, 1, 50, 3_000, 600_000]);
             self.machine.advance(ms * 1_000_000);
             match life {
@@ -245,14 +246,14 @@ impl Play {
         }
     }
 
-    /// A snapshot restores, with what it should hold.
+    /// Checks that a snapshot can be restored, with the contents that it should have.
     fn restores(&self, path: &str) -> Result<Found, String> {
         let graph = graph(&self.entry.text);
         let descriptions = descriptions(&self.modules(&graph, 1));
         self.scene().snapshot(path, &graph, &descriptions)
     }
 
-    /// Every snapshot that has become visible since this was last called is as it should be.
+    /// Checks every snapshot that has become visible since the last call.
     fn published(&mut self) -> Result<(), String> {
         for name in self.objects.take_published() {
             let path = format!("store:///{}", name.trim_end_matches("/_metadata"));
@@ -265,7 +266,7 @@ impl Play {
             holds
                 .into_iter()
                 .for_each(|what| self.count(format!("snapshot with {what}")));
-            // One may become durable after a later one.
+            // A round can become durable after a later one.
             let later = self
                 .newest
                 .as_ref()
@@ -277,7 +278,7 @@ impl Play {
         Ok(())
     }
 
-    /// One step of the machine. An error: something is not as it should be.
+    /// Takes a step of the machine. Returns an error where a check fails.
     pub fn step(&mut self) -> Result<(), String> {
         self.steps += 1;
         if self.steps == CALM_AFTER_STEPS {
@@ -300,7 +301,7 @@ impl Play {
             return Err("somebody spins".to_owned());
         }
         if self.objects.apply_late(now) {
-            // Whoever has the job now finds what nobody alive has written.
+            // The present process finds what a dead one has written.
             self.fate.count_fault();
         }
         if let Some(wrong) = self.objects.wrong() {
@@ -316,7 +317,7 @@ impl Play {
         !self.machine.is_alive(self.process)
     }
 
-    /// A process from its start to its end.
+    /// Runs a process from its start to its end.
     fn live(&mut self) -> Result<Life, String> {
         for _ in 0..BOOTS_MAX {
             let faults = self.fate.faults();
@@ -359,7 +360,7 @@ impl Play {
         Err(format!("the job has not started {BOOTS_MAX} times"))
     }
 
-    /// Runs something in a process. None: the process died.
+    /// Runs a task in a process, and returns its result, or `None` if the process died.
     pub fn wait<T: Send + 'static>(
         &mut self,
         process: &Process,
@@ -382,7 +383,7 @@ impl Play {
         }
     }
 
-    /// What goes on after the end of a job.
+    /// Returns what follows the end of a job.
     pub fn ended(
         &mut self,
         process: &Process,
@@ -402,7 +403,7 @@ impl Play {
         }
         match (end.status, &end.savepoint) {
             (JobStatus::Finished, None) => {
-                // All have given what they had.
+                // At the end of input, all operators have emitted everything.
                 let uids = || self.world.nodes.iter().map(|node| node.uid.to_owned());
                 let subtasks: Vec<u32> = (0..self.world.fixed().unwrap_or(0) as u32).collect();
                 self.scene().output(&Position {
@@ -426,7 +427,7 @@ impl Play {
         }
     }
 
-    /// Another job goes on from there, unless it is the savepoint of a drain whose output could not be committed.
+    /// Lets another job go on from there, unless it is the savepoint of a drain whose output could not be committed.
     fn goes_on(&self, from: From) -> Result<Life, String> {
         match &from {
             From::Snapshot(path) if path.trim_start_matches("store://").starts_with(SAVEPOINTS) => {
@@ -439,8 +440,8 @@ impl Play {
         }
     }
 
-    /// What a snapshot says, and whether it is of a drain: operators have given what they give at the end, so nothing more
-    /// is to come.
+    /// Returns the position that a snapshot gives, and whether it is that of a drain: after one, operators have emitted
+    /// their final results, so nothing more may come.
     fn position(&self, path: &str) -> Result<(Position, bool), String> {
         let graph = graph(&self.entry.text);
         let descriptions = descriptions(&self.modules(&graph, 1));
@@ -450,7 +451,8 @@ impl Play {
         Ok((position, drained))
     }
 
-    /// A job has ended with a savepoint: users see what it says, and another job goes on from it.
+    /// Handles the end of a job with a savepoint: the visible output is what the savepoint says, and another job goes
+    /// on from it.
     pub fn stopped(&self, path: &str) -> Result<Life, String> {
         let (position, drained) = self.position(path)?;
         self.scene().output(&position)?;
@@ -460,14 +462,14 @@ impl Play {
         Ok(Life::Next(From::Snapshot(path.to_owned())))
     }
 
-    /// Where the user goes on after a job that failed for good.
+    /// Returns the point from which the user goes on after a job that failed for good.
     fn newest_of_failed(&self) -> From {
         let names = self.objects.names();
         let exists = |path: &str| {
             let name = format!("{}/_metadata", path.trim_start_matches("store:///"));
             names.contains(&name)
         };
-        // One that a dead process has completed, and that the next one has gone on from.
+        // A checkpoint that a dead process has completed, and from which the next one has gone on.
         let found = self
             .objects
             .gone_on_from(&format!("{}/{}", &CHECKPOINTS[1..], self.entry.id));
@@ -487,7 +489,7 @@ impl Play {
         )
     }
 
-    /// A job may fail for good only for a reason that was simulated.
+    /// Checks that a job failed for good only for a simulated reason.
     fn explained(&self, failure: &str) -> Result<(), String> {
         let known = ["simulated", "expired before completing", "no space", "no storage space"];
         if failure.contains("bug in Regraft") || !known.iter().any(|known| failure.contains(known)) {

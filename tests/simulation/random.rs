@@ -1,12 +1,12 @@
-//! Seeded randomness: the only source of it in a simulation.
+//! Seeded randomness, the only source of it in a simulation.
 
 /// A stream of random numbers (SplitMix64).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The stream `name` of a seed: streams of different names have nothing to do with each other, so that one more
-    /// question to one of them changes no answer of another.
+    /// Returns the stream `name` of a seed. Streams of different names are independent, so that one more draw from one
+    /// of them changes no draw of another.
     pub fn of(seed: u64, name: &str) -> Self {
         Self(seed ^ xxhash_rust::xxh3::xxh3_64(name.as_bytes()))
     }
@@ -19,27 +19,27 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Uniform in `0..bound`; `bound` is at least 1.
+    /// Draws a number uniform in `0..bound`; `bound` is at least 1.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// Uniform in `first..=last`.
+    /// Draws a number uniform in `first..=last`.
     pub fn range(&mut self, first: u64, last: u64) -> u64 {
         first + self.below(last - first + 1)
     }
 
-    /// True in `percent` of 100 cases.
+    /// Returns true in `percent` of 100 cases.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One of them.
+    /// Draws one of the items.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len() as u64) as usize]
     }
 
-    /// Puts them in another order.
+    /// Shuffles the items.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i as u64 + 1) as usize);

@@ -1,10 +1,9 @@
-//! The object store of checkpoints and savepoints: slow, and faulty where fate says so.
+//! The object store of checkpoints and savepoints: slow, and faulty as the fate decides.
 //!
-//! A put is seen whole or not at all, and is durable when it is answered, as the contract of the store says. Its answer
-//! may be lost. A request goes on when who asked no longer listens; in some seeds a put goes on even when its host has died,
-//! and comes about while the next one runs.
-//! Deletions are durable with the next put only: when the power goes, the last of them may be undone. Those of `_metadata`
-//! are durable at once, as the host makes them.
+//! A put becomes visible as a whole, and is durable when it is answered, as the contract of the store says. The answer
+//! may be lost. A request goes on when its caller no longer waits for it; in some seeds, a put goes on even when its
+//! host has died, and takes effect while the next one runs. Deletions become durable only with the next put: a power
+//! loss may undo the last of them. Deletions of `_metadata` are durable at once, as the host makes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -29,29 +28,29 @@ use crate::fate::{Fate, Place, Verdict};
 use crate::machine::Process;
 use crate::random::Random;
 
-/// What a request does when it is done.
+/// The effect of a request on the objects.
 type Work = Box<dyn FnOnce(&mut Inner) + Send>;
 
 struct Inner {
     objects: BTreeMap<String, Bytes>,
-    /// Deleted since the last put, in order.
+    /// Deletions since the last put, in order.
     deleted: Vec<(String, Bytes)>,
     random: Random,
-    /// Names of all `_metadata` since this was last asked.
+    /// Names of all `_metadata` objects put since the last call of `take_published`.
     published: Vec<String>,
-    /// The objects that each `_metadata` names which is there.
+    /// The objects that each existing `_metadata` names.
     named: BTreeMap<String, BTreeSet<String>>,
-    /// What should not have been done.
+    /// The first violation, if any.
     wrong: Option<String>,
-    /// Requests that are on their way, by number, and whether each is a put.
+    /// Requests under way, by number, with true for a put.
     under_way: BTreeMap<u64, (bool, Work)>,
     next: u64,
-    /// Puts of dead processes that are done later, and when.
+    /// Puts of dead processes that take effect later, with their time.
     late: Vec<(u64, Work)>,
 }
 
 impl Inner {
-    /// An object has been deleted: no `_metadata` may name it, unless all of a job that has ended goes.
+    /// Checks a deletion: no `_metadata` may name the object, unless the whole of an ended job is being removed.
     fn note_needed(&mut self, deleted: &str) {
         let needs = |(_, named): &(&String, &BTreeSet<String>)| named.contains(deleted);
         let Some((metadata, _)) = self.named.iter().find(needs) else {
@@ -64,7 +63,7 @@ impl Inner {
     }
 }
 
-/// The objects that a `_metadata` names.
+/// Returns the objects that a `_metadata` names.
 fn named_by(name: &str, bytes: &Bytes) -> BTreeSet<String> {
     let Ok(metadata) = Metadata::from_text(bytes, name) else {
         return BTreeSet::new();
@@ -78,7 +77,7 @@ fn named_by(name: &str, bytes: &Bytes) -> BTreeSet<String> {
     metadata.files().map(|(path, _)| at(path)).collect()
 }
 
-/// The objects: they outlive processes.
+/// The objects, which outlive processes.
 pub struct Objects(Mutex<Inner>);
 
 impl Objects {
@@ -100,7 +99,7 @@ impl Objects {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The power goes: some of the last deletions did not happen.
+    /// Simulates a power loss: undoes some of the last deletions.
     pub fn lose_power(&self) {
         let mut inner = self.inner();
         let mut deleted = std::mem::take(&mut inner.deleted);
@@ -110,12 +109,13 @@ impl Objects {
         }
     }
 
-    /// All names, in order.
+    /// Returns all names, in order.
     pub fn names(&self) -> Vec<String> {
         self.inner().objects.keys().cloned().collect()
     }
 
-    /// The process is dead. What it was putting is lost, or is done now or later where the store `is_late`.
+    /// Abandons the requests of a dead process. Its puts are lost, or where the store `is_late`, take effect now or
+    /// later.
     pub fn abandon(&self, now: u64, is_late: bool) {
         let mut inner = self.inner();
         let inner = &mut *inner;
@@ -127,7 +127,7 @@ impl Objects {
         }
     }
 
-    /// Does what dead processes have asked for, when its time has come. Answers whether there was any.
+    /// Applies the puts of dead processes that are due. Returns true if there were any.
     pub fn apply_late(&self, now: u64) -> bool {
         let mut inner = self.inner();
         let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut inner.late)
@@ -138,7 +138,7 @@ impl Objects {
         for (_, work) in due {
             let published = inner.published.len();
             work(&mut inner);
-            // Nobody who lives knows of it, so it need not be good for anything.
+            // No living process knows of it, so it need not be usable.
             for name in inner.published.split_off(published) {
                 inner.named.remove(&name);
             }
@@ -146,7 +146,7 @@ impl Objects {
         any
     }
 
-    /// The checkpoint that the newest attempt of a job has gone on from, as its records say.
+    /// Returns the checkpoint from which the newest attempt of a job has gone on, according to its records.
     pub fn gone_on_from(&self, job: &str) -> Option<u64> {
         let inner = self.inner();
         let attempts = under(&inner.objects, &format!("{job}/attempts"));
@@ -155,18 +155,18 @@ impl Objects {
         restored.map(|id| id.0).max()
     }
 
-    /// Something has been deleted that was still needed.
+    /// Returns the description of a deletion of something that was still needed, if there was one.
     pub fn wrong(&self) -> Option<String> {
         self.inner().wrong.clone()
     }
 
-    /// Each `_metadata` that was put since this was last asked.
+    /// Takes the names of the `_metadata` objects put since the last call.
     pub fn take_published(&self) -> Vec<String> {
         std::mem::take(&mut self.inner().published)
     }
 }
 
-/// The store as a process sees it; with no process, as a bystander does: without delays and faults.
+/// The store as seen by a process; or with no process, as seen by a bystander, without delays and faults.
 #[derive(Clone)]
 pub struct SimStore {
     pub objects: Arc<Objects>,
@@ -200,7 +200,7 @@ fn failed(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error 
 }
 
 impl SimStore {
-    /// Does something, or not, as fate will have it.
+    /// Makes a request, which succeeds or fails as the fate decides.
     async fn ask<T: Send + 'static>(
         &self,
         place: Place,
@@ -213,7 +213,7 @@ impl SimStore {
         let (answer, answered) = tokio::sync::oneshot::channel();
         let (objects, own, path) = (self.objects.clone(), process.clone(), path.clone());
         let writes = matches!(place, Place::Put | Place::PutMetadata | Place::Create);
-        // The work is kept where it may outlive the process.
+        // The effect is kept where it may outlive the process.
         let done: Arc<Mutex<Option<Result<T>>>> = Arc::default();
         let result = done.clone();
         let work: Work = Box::new(move |inner| *locked(&result) = Some(work(inner)));
@@ -252,7 +252,7 @@ impl SimStore {
                     return;
                 }
             };
-            // What failed is over; only what a dead process has asked for may still come about.
+            // A failed request is over; only requests of dead processes can still take effect.
             objects.inner().under_way.remove(&number);
             own.sleep(after).await;
             let result = error.map_or_else(|| locked(&done).take(), |error| Some(Err(error)));
@@ -260,13 +260,13 @@ impl SimStore {
         }));
         match answered.await {
             Ok(result) => result,
-            // The process is dead: nobody is there any more to read an answer.
+            // The process is dead, so no answer is needed.
             Err(_) => futures::future::pending().await,
         }
     }
 }
 
-/// How long a request takes before and after it is done: mostly short, now and then very long.
+/// Draws the delays before and after a request takes effect: mostly short, rarely very long.
 fn delays(random: &mut Random) -> (Duration, Duration) {
     let mut delay = || {
         let us = match random.below(100) {

@@ -1,13 +1,13 @@
-//! What happened, line by line: every decision of a simulation and every request to its machine.
+//! The trace: every decision of a simulation and every request to its machine, line by line.
 //!
-//! A hash of it is always kept; the lines themselves where they are asked for.
+//! Its hash is always computed; the lines are kept on request.
 
 use std::fmt::{Arguments, Write as _};
 use std::sync::{Mutex, PoisonError};
 
 use xxhash_rust::xxh3::Xxh3;
 
-/// Lines in order.
+/// Lines in order, or only their hash.
 #[derive(Default)]
 pub struct Trace(Mutex<Inner>);
 
@@ -20,7 +20,7 @@ struct Inner {
 }
 
 impl Trace {
-    /// `keep`: also the lines, not only their hash.
+    /// Creates a trace. `keep`: keep the lines, not only their hash.
     pub fn new(keep: bool) -> Self {
         Self(Mutex::new(Inner {
             keep,
@@ -45,18 +45,18 @@ impl Trace {
         }
     }
 
-    /// The hash of all lines.
+    /// Returns the hash of all lines.
     pub fn hash(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).hash.digest()
     }
 
-    /// All lines, where they were kept.
+    /// Returns all lines; empty where they were not kept.
     pub fn lines(&self) -> String {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).lines.clone()
     }
 }
 
-/// What the host logs becomes lines of a machine's trace, with its time.
+/// A writer that adds the host's log lines to the trace of a machine, with its time.
 pub struct Log(pub std::sync::Arc<crate::machine::Machine>);
 
 impl std::io::Write for &Log {
@@ -73,7 +73,7 @@ impl std::io::Write for &Log {
     }
 }
 
-/// Runs something whose log goes to the trace.
+/// Runs a function with its log going to the trace.
 pub fn logged<T>(machine: &std::sync::Arc<crate::machine::Machine>, work: impl FnOnce() -> T) -> T {
     let log = std::sync::Arc::new(Log(machine.clone()));
     let subscriber = tracing_subscriber::fmt()

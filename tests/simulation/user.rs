@@ -1,4 +1,4 @@
-//! What the user does with a job that runs, and what must be true when the user is told that it is done.
+//! Actions of the user on a running job, and what must be true when one is reported as done.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -22,14 +22,14 @@ use crate::world::OUT;
 
 type Slot<T> = Arc<Mutex<Option<T>>>;
 
-/// What the user waits for.
+/// A request that the user waits for.
 enum Asked {
     Snapshot(Action, Slot<Result<SnapshotReport, JobError>>),
     Upgrade(Slot<Result<(), JobError>>),
 }
 
 impl Play {
-    /// A job that runs, until it does no more. `faults` there had been when its process began.
+    /// Attends a running job until it ends. `faults` is the number of faults when its process began.
     pub fn attend(
         &mut self,
         process: &Process,
@@ -49,7 +49,7 @@ impl Play {
             for waiting in std::mem::take(&mut asked) {
                 asked.extend(self.answered(handle, waiting)?);
             }
-            // Whoever waits for an answer gets one before the end.
+            // Every request is answered before the end.
             let status = handle.status();
             if !asked.is_empty() || !status.is_terminal() {
                 continue;
@@ -70,7 +70,7 @@ impl Play {
         }
     }
 
-    /// Looks whether an answer has come; gives back what is still waited for.
+    /// Checks if an answer has come, and returns the request if it has not.
     fn answered(&mut self, handle: &JobHandle, asked: Asked) -> Result<Option<Asked>, String> {
         match asked {
             Asked::Snapshot(action, slot) => match take(&slot) {
@@ -97,7 +97,7 @@ impl Play {
                 handle.suspend();
                 None
             }
-            // One at a time, so that it is known which version there must be.
+            // One at a time, so that the expected version is known.
             Action::Upgrade if self.upgrading => None,
             Action::Upgrade => {
                 let slot = Slot::default();
@@ -140,7 +140,7 @@ impl Play {
                 self.version += 1;
                 self.count("upgrade done");
             }
-            // It goes on as it was; only a crash leaves the user without an answer.
+            // The job goes on as it was; only a crash leaves the user without an answer.
             Err(error) => {
                 self.count("upgrade failed");
                 self.note(format_args!("upgrade: {error}"));
@@ -167,13 +167,13 @@ impl Play {
         self.savepoints
             .push((report.path.clone(), handle.job_id(), report.checkpoint_id));
         if action != Action::Savepoint {
-            // It is said to be committed: so it is.
+            // It is reported as committed, so its output must be visible.
             self.stopped(&report.path)?;
         }
         Ok(())
     }
 
-    /// The user goes back to a savepoint, or to the beginning, and removes what was written since.
+    /// Goes back to a savepoint or to the beginning, as a user does, and removes the output written since.
     pub fn go_back(&mut self) -> From {
         let at = self.random.below(self.savepoints.len() as u64 + 1) as usize;
         let to = self.savepoints.get(at).cloned();

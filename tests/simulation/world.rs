@@ -1,4 +1,4 @@
-//! The job of a seed: its graph, its input and its settings, as a job file.
+//! The job of a seed: graph, input and settings, as a job file.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,52 +10,52 @@ use regraft::graph::{Overrides, parse_job};
 use crate::guests::{Fails, Logic};
 use crate::random::Random;
 
-/// Where the sinks of every simulated job write, and where dead letters go: a directory for each uid.
+/// Directory of the sinks of every simulated job, and of dead letters, with a directory per uid.
 pub const OUT: &str = "/out";
 
-/// What a node is.
+/// Kind of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Lines without a key.
+    /// A source of lines without a key.
     Lines,
-    /// Lines with a key.
+    /// A source of lines with a key.
     Keyed,
-    /// Records with a key and an event time.
+    /// A source of records with a key and an event time.
     Timed,
     Operator(Logic),
     Sink,
 }
 
-/// A node; its position is its identity.
+/// A node. Its position in the list identifies it.
 #[derive(Debug, Clone)]
 pub struct Node {
     pub uid: &'static str,
     pub kind: Kind,
-    /// Positions of those that it reads, and how.
+    /// Inputs: positions of nodes, each with its partitioning.
     pub inputs: Vec<(usize, By)>,
 }
 
-/// How records are dealt out to subtasks.
+/// Partitioning of records over subtasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// As the job file does where it says nothing.
+    /// The default of the job file.
     Default,
     Key,
     Broadcast,
 }
 
-/// A job without its parallelism, which changes while it lives.
+/// A job without its parallelism, which changes during its life.
 #[derive(Debug)]
 pub struct World {
     pub nodes: Vec<Node>,
     pub max_parallelism: u64,
-    /// Whether a cancelled job keeps its checkpoints.
+    /// True if a cancelled job keeps its checkpoints.
     pub retains: bool,
-    /// An operator with dead letters.
+    /// The operator with dead letters, if any, and how it fails.
     pub picky: Option<(&'static str, Fails)>,
-    /// Whether the store may do what a process has asked for after the process has died.
+    /// True if the store may carry out requests of a process after the process has died.
     pub is_late: bool,
-    /// Whether records may come out more often than once.
+    /// True if records may be emitted more than once.
     pub at_least_once: bool,
     settings: String,
     source: String,
@@ -63,7 +63,8 @@ pub struct World {
     rates: Vec<Option<u64>>,
 }
 
-/// Node by node: uid, kind, and the uids it reads; `*` before one: by key; `+`: all records to all subtasks.
+/// A graph, node by node: uid, kind, and the uids of the inputs, with the prefix `*` for an input by key and `+` for
+/// broadcast.
 type Shape = &'static [(&'static str, Kind, &'static [&'static str])];
 
 use Kind::{Keyed, Lines, Operator, Sink, Timed};
@@ -170,7 +171,7 @@ const SHAPES: [Shape; 16] = [
     ],
 ];
 
-/// Whether an operator is one of those whose state tells what it has not given yet.
+/// Returns true for operators whose state shows what they hold back.
 const fn waits(logic: Logic) -> bool {
     matches!(logic, Window | Later | Hold | Table | Ends)
 }
@@ -194,7 +195,8 @@ impl World {
             let of = |uid: &str| shape.iter().any(|(other, kind, _)| *other == uid && *kind == Timed);
             inputs.iter().any(|uid| of(uid.trim_start_matches('*')))
         };
-        // A record that all subtasks are given would be a dead letter of each; one with an event time is no text.
+        // Under broadcast, a bad record would become a dead letter in each subtask, and a record with an event time is
+        // not a text.
         let operators: Vec<&'static str> = shape
             .iter()
             .filter(|(_, kind, inputs)| matches!(kind, Operator(logic) if *logic != Table) && !timed(inputs))
@@ -204,11 +206,11 @@ impl World {
             let fails = [Fails::Panics, Fails::Traps, Fails::Says];
             (*random.pick(&operators), *random.pick(&fails))
         });
-        // What is given at the end would tell each key's own wrong count; what waits cannot be told from what came twice.
+        // Results at the end would show each key's inexact count, and records held back cannot be told from duplicates.
         let exact = |kind: &Kind| matches!(kind, Operator(logic) if *logic == Final || waits(*logic));
         let is_exact = shape.iter().any(|(_, kind, _)| exact(kind));
         let at_least_once = random.percent(10) && !is_exact;
-        // Many states take longer to be stored than others.
+        // Many states take longer to store.
         let has_much = shape
             .iter()
             .any(|(_, kind, _)| matches!(kind, Operator(logic) if waits(*logic)));
@@ -236,24 +238,24 @@ impl World {
         }
     }
 
-    /// Whether an operator gives something when all has ended that would have been something else later.
+    /// Returns true if an operator emits something at the end of input that would be different if the input went on.
     pub fn gives_at_end(&self, uid: &str) -> bool {
         let gives = |kind| matches!(kind, Operator(Final | Window | Ends));
         self.nodes.iter().any(|node| node.uid == uid && gives(node.kind))
     }
 
-    /// How an operator fails on records that it does not like.
+    /// Returns how an operator fails on bad records, or `None` if it does not.
     pub fn fails(&self, uid: &str) -> Option<Fails> {
         self.picky.filter(|(of, _)| *of == uid).map(|(_, fails)| fails)
     }
 
-    /// The parallelism of all nodes, where it is the same all the time: some say what each subtask has done.
+    /// Returns the parallelism of all nodes if it is fixed, since an operator reports per subtask.
     pub fn fixed(&self) -> Option<u64> {
         let says = self.nodes.iter().any(|node| node.kind == Operator(Ends));
         says.then_some(self.fixed)
     }
 
-    /// A parallelism for each node.
+    /// Draws a parallelism for each node.
     pub fn parallelism(&self, random: &mut Random) -> Vec<u64> {
         if let Some(fixed) = self.fixed() {
             return vec![fixed; self.nodes.len()];
@@ -262,7 +264,7 @@ impl World {
         self.nodes.iter().map(|_| random.range(1, most)).collect()
     }
 
-    /// The job file. How fast sources are is drawn anew each time.
+    /// Renders the job file. The rates of sources are drawn anew each time.
     pub fn text(&self, parallelism: &[u64], random: &mut Random) -> String {
         let mut text = format!(
             "name = \"simulated\"\nmax-parallelism = {}\n{}",
@@ -335,7 +337,7 @@ impl World {
     }
 }
 
-/// `[checkpoint]` and `[restart]`.
+/// Draws the tables `[checkpoint]` and `[restart]`.
 fn settings(random: &mut Random, retains: bool, at_least_once: bool, has_much: bool) -> String {
     let interval = *random.pick(&["3ms", "10ms", "30ms", "100ms", "400ms"]);
     let mut text = format!("[checkpoint]\ninterval = \"{interval}\"\n");
@@ -366,7 +368,7 @@ fn settings(random: &mut Random, retains: bool, at_least_once: bool, has_much: b
     text
 }
 
-/// The graph of a job file.
+/// Parses a job file.
 pub fn graph(text: &str) -> JobGraph {
     match parse_job(text, "job.toml", Path::new("/"), &Overrides::default()) {
         Ok((graph, _)) => graph,
@@ -374,7 +376,7 @@ pub fn graph(text: &str) -> JobGraph {
     }
 }
 
-/// The settings of each generator of a graph, and which of its fields is the event time.
+/// Returns the settings of each generator of a graph, with the index of the field that is the event time.
 pub fn generators(graph: &JobGraph) -> BTreeMap<String, (GeneratorSource, Option<usize>)> {
     use regraft::graph::job_graph::SourceConnector::Generator;
     let settings = |node: &regraft::graph::job_graph::Node| match &node.kind {

@@ -1,4 +1,4 @@
-//! What black-box tests share: the real program in a directory of its own, and jobs attached to it.
+//! Support for black-box tests: the real program in a directory of its own, and jobs attached to it.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// How long anything is waited for. Far more than it takes: machines that run tests are busy.
+/// Limit of every wait. It is far more than needed, since machines that run tests are busy.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How long a command may run that builds guests, maybe all of their dependencies.
+/// Limit for commands that build guests, maybe with all their dependencies.
 const RUN_PATIENCE: Duration = Duration::from_secs(600);
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -33,7 +33,7 @@ pub struct World {
     dir: TempDir,
 }
 
-/// What a finished command printed.
+/// Status and output of a finished command.
 #[derive(Debug)]
 pub struct Ran {
     pub status: i32,
@@ -50,7 +50,7 @@ impl Ran {
         }
     }
 
-    /// Checks the exit status; shows everything where it is another.
+    /// Checks the exit status, and prints all output if it is another one.
     #[track_caller]
     pub fn exits(self, status: i32) -> Self {
         assert_eq!(
@@ -61,7 +61,7 @@ impl Ran {
         self
     }
 
-    /// The one JSON object on stdout.
+    /// Parses the single JSON object on stdout.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         assert_eq!(self.stdout.trim_end().lines().count(), 1, "one object: {}", self.stdout);
@@ -82,12 +82,12 @@ impl World {
         }
     }
 
-    /// The working directory.
+    /// Returns the working directory.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Writes a file, with its directories.
+    /// Writes a file, creating its directories.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path().join(name);
         std::fs::create_dir_all(path.parent().expect("in a directory")).expect("directory");
@@ -103,7 +103,7 @@ impl World {
         path
     }
 
-    /// A command of the program, to be run in the working directory.
+    /// Returns a command of the program that runs in the working directory.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_regraft"));
         command.args(args).current_dir(self.path());
@@ -116,7 +116,8 @@ impl World {
         command
     }
 
-    /// Runs a command to its end; one that has none (a job that should have been refused) is killed at last.
+    /// Runs a command to its end. One that does not end, such as a job that should have been refused, is killed after a
+    /// time.
     pub fn run(&self, args: &[&str]) -> Ran {
         let mut command = self.command(args);
         let child = command
@@ -137,7 +138,7 @@ impl World {
         Ran::from(output)
     }
 
-    /// Starts something in the background.
+    /// Starts a command in the background.
     fn spawn(&self, mut command: Command) -> Attached {
         let mut child = command
             .stdout(Stdio::piped())
@@ -155,21 +156,21 @@ impl World {
         }
     }
 
-    /// Starts a host that serves, on any free port, and does not wait for it.
+    /// Starts a serving host on any free port, without waiting for it.
     pub fn serve_soon(&self, args: &[&str]) -> Attached {
         let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
         command.args(args);
         self.spawn(command)
     }
 
-    /// Starts a host that serves, and waits until it does.
+    /// Starts a serving host, and waits until it listens.
     pub fn serve(&self, args: &[&str]) -> Attached {
         let mut host = self.serve_soon(args);
         host.wait_for_log("Serving on http://");
         host
     }
 
-    /// Starts an attached job and waits until it runs.
+    /// Starts an attached job, and waits until its host listens.
     pub fn start(&self, args: &[&str]) -> Attached {
         let mut all = vec!["run"];
         all.extend_from_slice(args);
@@ -184,13 +185,13 @@ impl World {
         job
     }
 
-    /// Committed lines of a file sink's directory, sorted.
+    /// Returns the committed lines of a file sink's directory, sorted.
     pub fn committed(&self, dir: &str) -> Vec<String> {
         committed(&self.path().join(dir))
     }
 }
 
-/// Committed lines of a file sink's directory, sorted.
+/// Returns the committed lines of a file sink's directory, sorted.
 pub fn committed(dir: &Path) -> Vec<String> {
     let mut lines = vec![];
     let Ok(entries) = std::fs::read_dir(dir) else {
@@ -217,7 +218,7 @@ fn collect(stream: impl std::io::Read + Send + 'static, into: &Arc<Mutex<String>
     });
 }
 
-/// An attached `run` in the background; killed when dropped.
+/// An attached `run` in the background. Killed when dropped.
 pub struct Attached {
     child: Child,
     stdout: Arc<Mutex<String>>,
@@ -238,7 +239,7 @@ impl Attached {
         self.child.id()
     }
 
-    /// Waits for a line of stderr that contains `text`, and answers it.
+    /// Waits for a line of stderr that contains `text`, and returns it.
     #[track_caller]
     pub fn wait_for_log(&mut self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
@@ -256,18 +257,18 @@ impl Attached {
         }
     }
 
-    /// Kills it: it has no chance to say or do anything more.
+    /// Kills the process, which cannot do anything more.
     pub fn kill(&mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("waitable");
     }
 
-    /// Whether it still runs.
+    /// Returns true if it still runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().expect("waitable").is_none()
     }
 
-    /// Asks it to end.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         let status = Command::new("kill")
             .args(["-s", "TERM", &self.pid().to_string()])
@@ -303,7 +304,7 @@ impl Drop for Attached {
     }
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 #[track_caller]
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;

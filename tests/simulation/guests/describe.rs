@@ -1,4 +1,4 @@
-//! What the modules of simulated jobs declare.
+//! The descriptions of the modules of simulated jobs.
 
 use regraft_model::describe::{
     Description, OperatorStateDescription, Port, PortValue, StateDescription, StateKind, TimerDescription, WIT_VERSION,
@@ -22,7 +22,7 @@ pub fn describe(logic: Logic) -> Description {
         value,
     };
     let input = |name: &str| {
-        // Where records have event times, they are more than a text.
+        // Records with event times are more than a text.
         let any = matches!(logic, Logic::Window | Logic::Later | Logic::Hold | Logic::Count);
         port(name, None, if any { PortValue::Bytes } else { PortValue::Text })
     };
@@ -62,7 +62,7 @@ fn states(logic: Logic) -> Vec<StateDescription> {
     match logic {
         Logic::Count => vec![count(StateKind::Value)],
         Logic::Final => vec![count(StateKind::Reducing)],
-        // The one that travels is not the first one.
+        // The state that travels is not the first one.
         Logic::Window => vec![state(MAP, StateKind::Map, Type::U64, false), count(StateKind::Value)],
         Logic::Later => vec![
             state(LIST, StateKind::List, Type::Bytes, false),

@@ -1,4 +1,4 @@
-//! Operators that keep state of their own: records that are held back, how many were seen, and a table of keys.
+//! Operators with state of their own: records held back, the number of records seen, and a table of keys.
 
 use std::collections::BTreeSet;
 
@@ -9,20 +9,20 @@ use regraft_model::value::{Value, decode, encode};
 
 use super::{Logic, item};
 
-/// The list state of records held back.
+/// Name of the list state of records held back.
 pub const HELD: &str = "held";
-/// The union state of how many records each subtask has seen.
+/// Name of the union state with the number of records seen by each subtask.
 pub const SEEN: &str = "seen";
-/// The broadcast state of keys.
+/// Name of the broadcast state of keys.
 pub const WORDS: &str = "words";
 
-/// So many records are given at a time.
+/// Number of records that are emitted at a time.
 const AT_A_TIME: usize = 4;
 
 /// A key and a value.
 pub type Held = (Vec<u8>, Vec<u8>);
 
-/// What an instance keeps.
+/// State that an instance keeps in memory.
 #[derive(Debug, Default)]
 pub struct Own {
     subtask: u32,
@@ -38,7 +38,7 @@ fn encoded(bytes: Vec<u8>) -> Vec<u8> {
     item
 }
 
-/// The bytes of an item.
+/// Decodes the bytes of an item.
 pub fn decoded(item: &[u8]) -> Result<Vec<u8>, String> {
     match decode(&Type::Bytes, item) {
         Ok(Value::Bytes(bytes)) => Ok(bytes),
@@ -46,7 +46,7 @@ pub fn decoded(item: &[u8]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// A record held back, from its item.
+/// Decodes a held record from its item.
 pub fn held(item: &[u8]) -> Result<Held, String> {
     let bytes = decoded(item)?;
     let (len, rest) = bytes.split_first().ok_or("an empty item")?;
@@ -56,7 +56,7 @@ pub fn held(item: &[u8]) -> Result<Held, String> {
     Ok((key.to_vec(), value.to_vec()))
 }
 
-/// The subtask that has seen so many records, and their number.
+/// Decodes a subtask and the number of records that it has seen.
 pub fn seen(item: &[u8]) -> Result<(u64, u64), String> {
     let bytes = decoded(item)?;
     let (subtask, count) = bytes.split_first_chunk().ok_or("an item that is too short")?;
@@ -64,7 +64,7 @@ pub fn seen(item: &[u8]) -> Result<(u64, u64), String> {
     Ok((u64::from_le_bytes(*subtask), u64::from_le_bytes(*count)))
 }
 
-/// What a subtask says when it has ended.
+/// Renders the line of a subtask that has ended.
 pub fn ended(subtask: u32) -> Vec<u8> {
     format!("subtask {subtask} has ended").into_bytes()
 }
@@ -113,7 +113,7 @@ impl Own {
         }
     }
 
-    /// The rest is given at the end.
+    /// Emits the rest at the end.
     pub fn finish(&mut self, logic: Logic, last: bool) -> Outcome {
         assert!(last, "an operator without keys was given some");
         let mut out = Output::default();
@@ -150,7 +150,8 @@ impl Own {
         }
     }
 
-    /// Of the union it takes what is its own at the present parallelism, so that each item is somebody's.
+    /// Restores operator state. Of a union, a subtask takes the items that are its own at the present parallelism, so
+    /// that each item is taken once.
     pub fn restore(&mut self, states: &[OperatorState]) {
         let wrong = |error: String| -> ! { panic!("operator state that was never written: {error}") };
         for state in states {

@@ -1,6 +1,7 @@
-//! Operators that wait: windows of event time in a map, and records that are given later, in a list.
+//! Operators that hold records back: windows of event time in a map, and delayed records in a list.
 //!
-//! Each notices by itself what must never be: a record that comes too late, a timer that fires too early or for nothing.
+//! Each checks by itself what must never happen: a record that comes too late, a timer that fires too early or for
+//! nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,22 +16,22 @@ use regraft_model::value::{Value, decode, decode_key, encode, encode_key};
 
 use super::{Logic, item, number};
 
-/// The state of open windows: by their ends, how many records.
+/// Name of the state of open windows: the number of records by the window's end.
 pub const MAP: &str = "open";
-/// The state of records that are given later.
+/// Name of the state of delayed records.
 pub const LIST: &str = "later";
-/// What both wait for.
+/// Name of the timer that both wait for.
 pub const TIMER: &str = "due";
 
-/// How long a window is, in milliseconds of event time.
+/// Length of a window, in milliseconds of event time.
 const WINDOW_MS: i64 = 16;
 
-/// The end of the window that an event time is in.
+/// Returns the end of the window that an event time belongs to.
 pub const fn window_of(time: i64) -> i64 {
     time - time.rem_euclid(WINDOW_MS) + WINDOW_MS - 1
 }
 
-/// What is emitted when a window has ended.
+/// Renders the line that a window emits at its end.
 pub fn window_line(key: &[u8], end: i64, count: u64) -> Vec<u8> {
     [key, format!("@{end} {count}").as_bytes()].concat()
 }
@@ -39,20 +40,20 @@ fn sum(value: &[u8]) -> u32 {
     value.iter().map(|byte| u32::from(*byte)).sum()
 }
 
-/// How long a record waits, in milliseconds.
+/// Returns the delay of a record, in milliseconds.
 fn delay_of(value: &[u8]) -> i64 {
     [1, 3, 20, 20, 90, 400, 5_000, 300_000][sum(value) as usize % 8]
 }
 
-/// Whether a record does not wait, and all of its key that wait go with it.
+/// Returns true for a record that does not wait, and releases all waiting records of its key.
 fn is_hasty(value: &[u8]) -> bool {
     sum(value) % 17 == 3
 }
 
-/// A record that waits: when it is due, and its value.
+/// A waiting record: the time when it is due, and its value.
 pub type Waiting = (i64, Vec<u8>);
 
-/// A record that waits, from its item in the list.
+/// Decodes a waiting record from its list item.
 pub fn waiting(bytes: &[u8]) -> Result<Waiting, String> {
     match decode(&Type::Bytes, bytes) {
         Ok(Value::Bytes(bytes)) => {
@@ -70,14 +71,14 @@ fn item_of(due: i64, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The key of a window in the map.
+/// Encodes the map key of a window.
 fn end_key(end: i64) -> Vec<u8> {
     let mut bytes = vec![];
     encode_key(&Type::U64, &Value::Unsigned(end as u64), &mut bytes).unwrap_or_else(|error| panic!("{error}"));
     bytes
 }
 
-/// The end of a window, from its key in the map.
+/// Decodes the end of a window from its map key.
 pub fn end_of(key: &[u8]) -> Result<i64, String> {
     match decode_key(&Type::U64, key) {
         Ok(Value::Unsigned(end)) => Ok(end as i64),
@@ -85,7 +86,7 @@ pub fn end_of(key: &[u8]) -> Result<i64, String> {
     }
 }
 
-/// A call of an operator that waits, and what it does.
+/// A call of an operator that holds records back, and its effects.
 pub struct Call<'a> {
     access: Option<&'a dyn StateAccess>,
     keyed: &'a KeyedView<'a>,
@@ -122,7 +123,7 @@ impl<'a> Call<'a> {
         self.out.values.push(value);
     }
 
-    /// A write; the state is the operator's first one.
+    /// Adds a write to the operator's first state.
     fn write(&mut self, op: u8, key: u32, entry_key: &[u8], value: &[u8]) {
         self.writes.ops.push(op);
         self.writes.states.push(0);
@@ -142,7 +143,7 @@ impl<'a> Call<'a> {
         self.access.unwrap_or_else(|| panic!("no way to read state"))
     }
 
-    /// The list of a key, a few items at a time.
+    /// Reads the list of a key, a few items at a time.
     fn list(&self, key: u32) -> Vec<Waiting> {
         let mut list = vec![];
         loop {
@@ -159,7 +160,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// For each of these windows how many records it has.
+    /// Returns the number of records in each of these windows.
     fn open(&self, windows: &[(u32, i64)]) -> Vec<Option<u64>> {
         let keys: Vec<u32> = windows.iter().map(|(key, _)| *key).collect();
         let mut ends = BytesColumn::default();
@@ -174,7 +175,7 @@ impl<'a> Call<'a> {
         found.values.iter().zip(&found.schemas).map(count).collect()
     }
 
-    /// What was due when the instance began has fired before it was given a record.
+    /// Checks that timers that were due when the instance began have fired before its first record.
     pub fn nothing_is_overdue(&self, began: i64) {
         for key in 0..self.keyed.keys() as u32 {
             if let Some((due, _)) = self.list(key).iter().find(|(due, _)| *due <= began) {
@@ -211,7 +212,7 @@ impl<'a> Call<'a> {
     }
 
     fn put_off(&mut self, header: Header, batch: &BatchView<'_>) {
-        // What this call has appended, and whether the list was cleared before.
+        // Items that this call has appended, by key, and true if the list was cleared before.
         let mut appended: BTreeMap<u32, (bool, Vec<Waiting>)> = BTreeMap::new();
         for (row, key) in batch.key_index.iter().enumerate() {
             let value = item(batch.value_data, batch.value_ends, row);
@@ -231,7 +232,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// All that wait are given now.
+    /// Emits all waiting records of a key.
     fn give(&mut self, row: u32, key: u32, all: &[Waiting]) {
         all.iter().for_each(|(_, value)| self.emit(row, value));
         self.write(ENTRY_CLEAR, key, b"", b"");
@@ -274,7 +275,8 @@ impl<'a> Call<'a> {
             .for_each(|(due, value)| self.write(ENTRY_APPEND, key, b"", &item_of(*due, value)));
     }
 
-    /// All has ended: what waits for event time has been given by its timers, what waits for processing time is given now.
+    /// Handles the end of input. Windows have been emitted by their timers; records that wait for processing time are
+    /// emitted now.
     pub fn finish(mut self, logic: Logic) -> Outcome {
         for key in 0..self.keyed.keys() as u32 {
             if logic == Logic::Later {
