@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Fuzzes with counters in the code of this repository, so that inputs which reach something new are kept and mutated
-# further: fuzz/guided.sh TARGET [--seconds N] [--keep DIR] [--distill]. Takes the stable compiler, and rebuilds only the
+# Fuzzes with coverage counters in the code of this repository, so that inputs that reach new code are kept and mutated
+# further: fuzz/guided.sh TARGET [--seconds N] [--keep DIR] [--distill]. Uses the stable compiler, and rebuilds only the
 # crates of this repository.
 set -euo pipefail
 
 if [ -n "${REGRAFT_FUZZ_WRAPPER:-}" ]; then
-    # Cargo calls this in place of the compiler: build scripts have nobody to take their counters.
+    # Cargo calls this script in place of the compiler. Build scripts have no counters, since nothing would register them.
     case " $* " in
         *" --crate-name build_script_"* | *" --print "*) exec "$@" ;;
     esac

@@ -1,4 +1,5 @@
-//! What a batch costs in a keyed operator's node: group, look up, call, write back. No exchange, no second thread.
+//! The cost of a batch in the node of a keyed operator: group, look up, call, write back. Without exchange and second
+//! thread.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -13,21 +14,21 @@ use crate::records::batches;
 use crate::report::Spread;
 use crate::settings::Settings;
 
-/// Records of a measured pass.
+/// Records in a measured pass.
 const RECORDS: u64 = 2_000_000;
-/// Sizes of a batch.
+/// Batch sizes, in records.
 const BATCHES: [usize; 2] = [1024, 4096];
 /// Numbers of keys.
 const KEYS: [u64; 2] = [1000, 1_000_000];
 
-/// ns per record, as a table.
+/// Measures nanoseconds per record, as a table.
 pub(crate) fn table(settings: &Settings, guests: &Guests) -> Result<String, Failure> {
     let mut text = String::from(
         "| keyed count, ns per record: median (min to max) | wasm | native in host | native / wasm |\n|---|---|---|---|\n",
     );
     for keys in KEYS {
         for of in BATCHES {
-            // The values' hashes are of no use here: the keys come hashed from the exchange.
+            // Only the hashes of keys are needed, which come with the keys from the exchange.
             let mut batches = batches(RECORDS, keys, of)?;
             batches.iter_mut().for_each(|batch| batch.keys.ensure_hashes());
             let mut nodes = [Kind::Wasm, Kind::Native].map(|kind| -> Result<OperatorNode, Failure> {
@@ -60,7 +61,7 @@ pub(crate) fn table(settings: &Settings, guests: &Guests) -> Result<String, Fail
     Ok(text)
 }
 
-/// ns per record; copying the batches is not in it.
+/// Returns nanoseconds per record, without the time to copy the batches.
 fn pass(node: &mut OperatorNode, batches: &[Batch]) -> Result<f64, Failure> {
     let (mut out, mut ns, mut records) = (vec![], 0, 0);
     for batch in batches {

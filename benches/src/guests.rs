@@ -27,15 +27,15 @@ use word_count_split::Split;
 use crate::Failure;
 use crate::native::NativeOperator;
 
-/// Memory of an instance: the default of a job file.
+/// Memory limit of an instance: the default of a job file.
 const MEMORY_MAX: u64 = 256 << 20;
-/// Time of a call: far more than any takes.
+/// Time limit of a call, far above what any call takes.
 const TIME_PER_BATCH_MAX: Duration = Duration::from_secs(10);
 
-/// An operator.
+/// An operator of the examples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Op {
-    /// Lines to words.
+    /// Splits lines into words.
     Split,
     /// Counts words.
     CountWords,
@@ -55,16 +55,16 @@ impl Op {
     }
 }
 
-/// How an operator runs.
+/// The form in which an operator runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Compiled with this program.
+    /// Compiled into this program.
     Native,
     /// As a component.
     Wasm,
 }
 
-/// All operators.
+/// The components of all operators.
 #[derive(Debug)]
 pub(crate) struct Guests {
     modules: HashMap<Op, GuestModule>,
@@ -88,7 +88,7 @@ impl Guests {
         Ok(Self { modules })
     }
 
-    /// An opened instance for the only subtask of an operator. `config` is JSON.
+    /// Returns an opened instance for the only subtask of an operator. `config` is JSON.
     pub(crate) fn open(&self, op: Op, kind: Kind, config: &str) -> Result<PreparedOperator, Failure> {
         let (mut operator, description) = match kind {
             Kind::Native => match op {
@@ -125,7 +125,7 @@ fn native<O: Operator + Send>(config: &str) -> Result<(Box<dyn HostOperator>, De
     Ok((Box::new(NativeOperator::<O>::new(config)), description))
 }
 
-/// Compiles all guests for wasm, with the flags of `regraft build`. Returns the core modules.
+/// Compiles all guests to wasm, with the flags of `regraft build`. Returns the paths of the core modules.
 fn build() -> Result<Vec<PathBuf>, Failure> {
     let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -18,7 +18,7 @@ use crate::Failure;
 use crate::pipeline::Totals;
 use crate::records::record;
 
-/// Bytes read at once, as much as the host's file source does.
+/// Bytes read at once, as in the host's file source.
 const CHUNK: usize = 256 * 1024;
 
 /// W1: counts the words of files.
@@ -27,7 +27,7 @@ pub(crate) fn words(files: &[PathBuf]) -> Result<Totals, Failure> {
     let mut buffer = vec![0; CHUNK];
     for file in files {
         let mut file = File::open(file)?;
-        // The beginning of a word whose end has not been read.
+        // Length of the part of a word whose end has not been read yet.
         let mut open = 0;
         loop {
             if open == buffer.len() {
@@ -68,7 +68,7 @@ pub(crate) fn words(files: &[PathBuf]) -> Result<Totals, Failure> {
     total(words)
 }
 
-/// Counts and sums by key.
+/// Count and sum by key.
 type Sums = HashMap<u64, (u64, u64), FxBuildHasher>;
 
 #[inline(always)]
@@ -78,12 +78,12 @@ fn take(sums: &mut Sums, key: u64, number: u64) {
     *sum = sum.wrapping_add(number);
 }
 
-/// W2: counts and sums records as they are made.
+/// W2: counts and sums records while they are generated.
 pub(crate) fn records(rows: u64, keys: u64) -> Result<Totals, Failure> {
     let mut sums = Sums::default();
     for offset in 0..rows {
         let (key, value) = record(offset, keys);
-        // The whole value is made, as it is for the others, though only its first number is used.
+        // The whole value is made, as for the other contenders, though only its first number is used.
         let value = black_box(value);
         take(&mut sums, key, first_number(&value));
     }
@@ -93,7 +93,7 @@ pub(crate) fn records(rows: u64, keys: u64) -> Result<Totals, Failure> {
     )
 }
 
-/// W2 on records that are there already.
+/// W2 on records that exist already.
 pub(crate) fn batches(batches: &[Batch]) -> Result<Totals, Failure> {
     let mut sums = Sums::default();
     for batch in batches {
@@ -113,7 +113,7 @@ fn first_number(value: &[u8]) -> u64 {
     u64::from_le_bytes(value.first_chunk().copied().unwrap_or_default())
 }
 
-/// Adds up what the operators would emit.
+/// Sums up the records that the operators would emit.
 fn total<T: Serialize>(emitted: impl Iterator<Item = Result<T, Failure>>) -> Result<Totals, Failure> {
     let mut totals = Totals::default();
     let mut value = vec![];

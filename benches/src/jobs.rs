@@ -1,12 +1,12 @@
-//! Whole jobs, run by the `regraft` program as its users run them: what checkpoints cost, what they write, what isolation
-//! costs, and what a guest that misbehaves does to its neighbour.
+//! Whole jobs, run by the `regraft` program as its users run them: the cost of checkpoints, the bytes that they write,
+//! the cost of isolation, and the effect of a misbehaving guest on its neighbour.
 //!
-//! Two settings of the same job run in turn, round by round, and are compared as a ratio of each round. What comes out is
-//! counted and, where both must give the same, compared.
+//! Two settings of the same job run in turn, round by round, and are compared by the ratio within each round. The
+//! output is counted and, where both settings must give the same output, compared.
 //!
-//! - [`lab`]: a place for jobs, and the program.
-//! - [`checkpoints`]: a checkpoint every second beside none; bytes of increments.
-//! - [`isolation`]: panics beside none; a neighbour that loops or grows.
+//! - [`lab`]: a directory for jobs, and the program.
+//! - [`checkpoints`]: a checkpoint every second relative to none; bytes of increments.
+//! - [`isolation`]: panics relative to none; a neighbour that loops or grows.
 
 mod lab;
 

@@ -1,19 +1,19 @@
-//! Measures what the wasm boundary and the host's dataflow cost: `cargo run --release -p regraft-bench`.
+//! Measures the cost of the wasm boundary and of the host's dataflow: `cargo run --release -p regraft-bench`.
 //!
 //! Three contenders do the same work in one run, in turn: a hand-written loop, the operators of `examples/` compiled
 //! natively inside the host's dataflow, and the same operators as components in it. Every result is checksummed, and a
 //! difference is an error.
 //!
 //! - [`settings`]: the command line.
-//! - [`usage`]: CPU time of the process.
+//! - [`usage`]: CPU time of the process and of threads.
 //! - [`text`], [`records`]: the inputs.
 //! - [`hand`]: the hand-written loops.
-//! - [`native`]: an operator of the SDK as one of the host, without wasm.
+//! - [`native`]: an operator of the SDK as an operator of the host, without wasm.
 //! - [`guests`]: the operators, native or as components.
 //! - [`pipeline`]: wires and runs two subtasks, as a deployment does.
-//! - [`rounds`]: runs contenders in turn and compares what they found.
+//! - [`rounds`]: runs the contenders in turn, and compares their results.
 //! - [`calls`]: the cost of one call of a keyed operator.
-//! - [`jobs`]: whole jobs by the `regraft` program: checkpoints, isolation.
+//! - [`jobs`]: whole jobs run by the `regraft` program: checkpoints, isolation.
 //! - [`report`]: medians and tables.
 
 mod settings;
@@ -36,7 +36,7 @@ use clap::Parser as _;
 use guests::Guests;
 use settings::{Part, Settings};
 
-/// Anything that ends a run, in words.
+/// An error that ends the benchmark.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
@@ -68,7 +68,7 @@ fn run(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is measured within this process.
+/// Measures the parts that run within this process.
 fn data_path(settings: &Settings, guests: &Guests) -> Result<(), Failure> {
     let mut measured = vec![];
     if settings.does(Part::W1) {

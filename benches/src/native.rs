@@ -1,6 +1,6 @@
-//! An operator of the SDK as one of the host, with no wasm between: what the host itself costs.
+//! An operator of the SDK as an operator of the host, without wasm in between, to measure the cost of the host itself.
 //!
-//! The SDK's driver takes owned columns, so inputs are copied once, as they are into a component's memory.
+//! The SDK's driver takes owned columns, so inputs are copied once, as they are into the memory of a component.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use regraft_model::batch::BytesColumn;
 use regraft_sdk::Operator;
 use regraft_sdk::native;
 
-/// One instance.
+/// An instance of a native operator.
 pub(crate) struct NativeOperator<O: Operator> {
     config: String,
     instance: Option<native::Instance<O>>,
 }
 
 impl<O: Operator> NativeOperator<O> {
-    /// To be opened with that config, as JSON.
+    /// Creates an instance that will be opened with this config, as JSON.
     pub(crate) fn new(config: &str) -> Self {
         Self {
             config: config.to_owned(),

@@ -1,5 +1,5 @@
-//! Wires and runs a job of two subtasks, as a deployment at parallelism 1 does: source and what is chained to it; an
-//! exchange by key; a keyed operator with its state in memory, and a sink.
+//! Wires and runs a job of two subtasks, as a deployment at parallelism 1 does: a source with the operators chained to
+//! it; an exchange by key; a keyed operator with its state in memory, and a sink.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel as events_channel};
@@ -30,12 +30,12 @@ use regraft_model::time::{Clock, NO_TIMESTAMP, SystemClock};
 use crate::Failure;
 use crate::usage::{Busiest, Teller};
 
-/// What came out: records, and the sum of their values' hashes.
+/// Summary of the output: number of records, and sum of the hashes of their values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
-    /// How many.
+    /// Number of records.
     pub(crate) records: u64,
-    /// Wrapping, so in any order.
+    /// Wrapping sum of hashes, independent of order.
     pub(crate) checksum: u64,
 }
 
@@ -47,17 +47,17 @@ impl Totals {
     }
 }
 
-/// What is to run.
+/// A job to run.
 pub(crate) struct Pipeline {
-    /// Where records come from.
+    /// Reader of the source.
     pub(crate) reader: Box<dyn SourceReader>,
-    /// Chained to the source.
+    /// Stateless operator, chained to the source.
     pub(crate) stateless: Option<PreparedOperator>,
-    /// Behind the exchange.
+    /// Keyed operator, after the exchange.
     pub(crate) keyed: PreparedOperator,
 }
 
-/// An operator with what a deployment gives it.
+/// Creates the node of an operator, as a deployment does.
 pub(crate) fn node(name: &str, prepared: PreparedOperator, keyed: bool) -> Result<OperatorNode, Failure> {
     let uid = OperatorUid::new(name)?;
     let backend = keyed.then(|| {
@@ -79,12 +79,12 @@ pub(crate) fn node(name: &str, prepared: PreparedOperator, keyed: bool) -> Resul
 }
 
 impl Pipeline {
-    /// Runs to the end of input. Returns also the CPU time of the busier thread.
+    /// Runs to the end of input. Returns the totals and the CPU time of the busier thread.
     pub(crate) fn run(self) -> Result<(Totals, Duration), Failure> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let (send, events) = events_channel();
         let sink: EventSink = Arc::new(move |event| {
-            // Nobody listens any more once the run is over.
+            // Once the run is over, there is no receiver any more.
             let _ = send.send(event);
         });
         let (totals, busiest) = (Arc::new(Mutex::new(Totals::default())), Busiest::default());
@@ -143,7 +143,7 @@ impl Pipeline {
     }
 }
 
-/// Until all subtasks have ended their input.
+/// Waits until all subtasks have ended their input.
 fn wait(events: &Receiver<Event>, subtasks: usize) -> Result<(), Failure> {
     let mut ended = 0;
     while ended < subtasks {
@@ -174,7 +174,7 @@ fn sink(totals: &Arc<Mutex<Totals>>, busiest: &Busiest) -> Result<ChainedNode, F
     })
 }
 
-/// A reader whose thread tells its CPU time when it goes.
+/// A reader that reports the CPU time of its thread when it is dropped.
 struct Reader {
     inner: Box<dyn SourceReader>,
     _teller: Teller,
@@ -190,7 +190,7 @@ impl SourceReader for Reader {
     }
 }
 
-/// The host's blackhole, which tells its totals when it goes.
+/// The host's blackhole, which reports its totals when it is dropped.
 struct Blackhole {
     inner: BlackholeWriter,
     totals: Arc<Mutex<Totals>>,

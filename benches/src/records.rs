@@ -1,4 +1,4 @@
-//! W2's input: the records of the host's generator, and the same records by a plain function.
+//! The input of W2: the records of the host's generator, and the same records from a plain function.
 
 use regraft::dataflow::source::generator::GeneratorReader;
 use regraft::dataflow::source::{Polled, SourceError, SourceReader, SplitState};
@@ -13,7 +13,7 @@ pub(crate) const VALUE: usize = 32;
 const SEED: u64 = 42;
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// What the source of a job file would say.
+/// Returns the settings that the source would have in a job file.
 pub(crate) fn settings(rows: u64, keys: u64) -> GeneratorSource {
     GeneratorSource {
         seed: SEED,
@@ -38,7 +38,7 @@ pub(crate) fn settings(rows: u64, keys: u64) -> GeneratorSource {
     }
 }
 
-/// The host's reader of them.
+/// Returns the host's reader of these records.
 pub(crate) fn reader(rows: u64, keys: u64) -> Result<GeneratorReader, Failure> {
     Ok(GeneratorReader::new(
         settings(rows, keys),
@@ -46,7 +46,7 @@ pub(crate) fn reader(rows: u64, keys: u64) -> Result<GeneratorReader, Failure> {
     )?)
 }
 
-/// Record number `offset`, as the host's generator makes it: key and value.
+/// Returns record number `offset` as the host's generator makes it: key and value.
 #[inline(always)]
 pub(crate) fn record(offset: u64, keys: u64) -> (u64, [u8; VALUE]) {
     let base = mix(SEED ^ mix(mix(offset)));
@@ -69,7 +69,7 @@ pub(crate) const fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// All batches of the generator, made beforehand.
+/// Generates all batches.
 pub(crate) fn batches(rows: u64, keys: u64, of: usize) -> Result<Vec<Batch>, Failure> {
     let mut reader = reader(rows, keys)?;
     let mut batches = vec![];
@@ -79,11 +79,11 @@ pub(crate) fn batches(rows: u64, keys: u64, of: usize) -> Result<Vec<Batch>, Fai
     Ok(batches)
 }
 
-/// Hands out copies of batches that are there already.
+/// A source that emits copies of existing batches.
 pub(crate) struct Replay {
-    /// All of them.
+    /// All batches.
     pub(crate) batches: std::sync::Arc<Vec<Batch>>,
-    /// The next one.
+    /// Index of the next batch.
     pub(crate) next: usize,
 }
 

@@ -1,23 +1,23 @@
-//! Medians with least and greatest, as markdown tables.
+//! Medians with minimum and maximum, as Markdown tables.
 
 use std::fmt::Write as _;
 
 use crate::rounds::{Measured, Run};
 use crate::settings::Contender;
 
-/// Median, least, greatest.
+/// Median, minimum and maximum of some numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spread {
-    /// The one in the middle, or half-way between the two there.
+    /// The middle number, or the mean of the two in the middle.
     pub(crate) median: f64,
-    /// The least.
+    /// The minimum.
     pub(crate) min: f64,
-    /// The greatest.
+    /// The maximum.
     pub(crate) max: f64,
 }
 
 impl Spread {
-    /// Of at least one number.
+    /// Summarises numbers, of which there must be at least one.
     pub(crate) fn of(numbers: impl IntoIterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = numbers.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
@@ -34,7 +34,7 @@ impl Spread {
         }
     }
 
-    /// With that many decimals.
+    /// Renders the numbers with this many decimals.
     pub(crate) fn text(self, decimals: usize) -> String {
         format!(
             "{:.decimals$} ({:.decimals$} to {:.decimals$})",
@@ -43,7 +43,7 @@ impl Spread {
     }
 }
 
-/// Median, 99th percentile and greatest, with that many decimals.
+/// Renders median, 99th percentile and maximum with this many decimals.
 pub(crate) fn percentiles(mut numbers: Vec<f64>, decimals: usize) -> String {
     numbers.sort_by(f64::total_cmp);
     let at = |percent: usize| {
@@ -53,7 +53,7 @@ pub(crate) fn percentiles(mut numbers: Vec<f64>, decimals: usize) -> String {
     format!("{:.decimals$}, {:.decimals$}, {:.decimals$}", at(50), at(99), at(100))
 }
 
-/// Throughput and CPU time of every contender.
+/// Renders throughput and CPU time of every contender.
 pub(crate) fn table(measured: &[Measured]) -> String {
     let mut text = String::from(
         "| workload | contender | M records/s: median (min to max) | CPU s | CPU ns per record | of it, busiest thread |\n\
@@ -78,7 +78,8 @@ pub(crate) fn table(measured: &[Measured]) -> String {
     text
 }
 
-/// The ratios between contenders, round by round: noise that lasts longer than a round does not change them.
+/// Renders the ratios between contenders, taken round by round: noise that lasts longer than a round does not change
+/// them.
 pub(crate) fn ratios(measured: &[Measured]) -> String {
     let mut text = String::from(
         "| ratio of throughput: median (min to max) | by wall clock | by CPU time, busiest thread | by CPU time, all threads |\n\

@@ -1,4 +1,4 @@
-//! Runs the contenders in turn, round by round, and compares what they found.
+//! Runs the contenders in turn, round by round, and compares their results.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,34 +14,34 @@ use crate::records::Replay;
 use crate::settings::{Contender, Settings};
 use crate::{hand, records, text, usage};
 
-/// Emits once for each key, at the end.
+/// Emits once per key, at the end.
 const FINAL: &str = r#"{"emit":"final"}"#;
-/// Records of a batch, as the source reads them.
+/// Records in a batch, as the source reads them.
 const BATCH: usize = 1024;
 
 /// One run of one contender.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run {
-    /// From the first record to the end of the last thread.
+    /// Time from the first record to the end of the last thread.
     pub(crate) wall: Duration,
     /// CPU time of all threads.
     pub(crate) cpu: Duration,
-    /// CPU time of the busiest thread: what the run would take were there a free core for every thread.
+    /// CPU time of the busiest thread: the time that the run would take with a free core for every thread.
     pub(crate) busiest: Duration,
 }
 
-/// What a workload took.
+/// The measurements of a workload.
 #[derive(Debug)]
 pub(crate) struct Measured {
-    /// Its name.
+    /// Name of the workload.
     pub(crate) name: String,
-    /// How many records each contender processed: words in W1.
+    /// Number of records that each contender processed; in W1, words.
     pub(crate) records: u64,
-    /// The runs of each contender; run `i` is of round `i`.
+    /// Runs of each contender; run `i` belongs to round `i`.
     pub(crate) runs: Vec<(Contender, Vec<Run>)>,
 }
 
-/// W1.
+/// Measures W1.
 pub(crate) fn words(settings: &Settings, guests: &Guests) -> Result<Measured, Failure> {
     let texts = text::make(&settings.dir, settings.size, settings.files)?;
     let name = format!("W1, {} M words", texts.words / 1_000_000);
@@ -70,7 +70,7 @@ pub(crate) fn words(settings: &Settings, guests: &Guests) -> Result<Measured, Fa
     })
 }
 
-/// W2.
+/// Measures W2.
 pub(crate) fn records(settings: &Settings, guests: &Guests) -> Result<Measured, Failure> {
     let (rows, keys) = (settings.records, settings.keys);
     let batches = if settings.pregenerated {
@@ -106,7 +106,7 @@ pub(crate) fn records(settings: &Settings, guests: &Guests) -> Result<Measured, 
     })
 }
 
-/// What a run found, and the CPU time of its busiest thread where it had several.
+/// The result of a run, and the CPU time of its busiest thread if it had several.
 type Found = (Totals, Option<Duration>);
 
 fn run(pipeline: Pipeline) -> Result<Found, Failure> {

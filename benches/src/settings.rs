@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line of the benchmark.
 
 use std::path::PathBuf;
 
@@ -59,7 +59,7 @@ pub(crate) struct Settings {
     pub(crate) dir: PathBuf,
 }
 
-/// Who is measured.
+/// A contender of the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Contender {
     /// A hand-written loop in one thread.
@@ -75,7 +75,7 @@ impl Settings {
         self.only.contains(&part)
     }
 
-    /// Those that take part, in order.
+    /// Returns the contenders that take part, in order.
     pub(crate) fn contenders(&self) -> Vec<Contender> {
         let all = [Contender::Loop, Contender::Native, Contender::Wasm];
         all.into_iter()
@@ -84,7 +84,7 @@ impl Settings {
     }
 }
 
-/// A size as people write it: `64MB`, `1GB`, `1000`.
+/// Parses a size in the usual forms: `64MB`, `1GB`, `1000`.
 fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("expected a number of bytes such as 64MB or 1GB, found {text:?}");
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());

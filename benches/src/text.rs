@@ -1,4 +1,5 @@
-//! W1's input: lines of ten words, drawn by Zipf's law from a fixed vocabulary. The same for the same size.
+//! The input of W1: lines of ten words, drawn by Zipf's law from a fixed vocabulary. The same size gives the same
+//! input.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -8,23 +9,23 @@ use std::path::{Path, PathBuf};
 use crate::Failure;
 use crate::records::mix;
 
-/// Distinct words.
+/// Number of distinct words.
 const WORDS: usize = 100_000;
-/// Words of a line.
+/// Words per line.
 const LINE: u64 = 10;
 
 /// Texts on disk.
 #[derive(Debug)]
 pub(crate) struct Texts {
-    /// In order.
+    /// Paths of the files, in order.
     pub(crate) files: Vec<PathBuf>,
-    /// What matches them all.
+    /// Glob that matches all of them.
     pub(crate) glob: String,
-    /// How many words there are in all of them.
+    /// Number of words in all of them.
     pub(crate) words: u64,
 }
 
-/// Files of that many bytes together; those of an earlier run are used again.
+/// Writes files of `bytes` bytes in all, or returns those of an earlier run.
 pub(crate) fn make(dir: &Path, bytes: u64, files: u32) -> Result<Texts, Failure> {
     let dir = dir.join(format!("text-{bytes}-{files}"));
     let note = dir.join("words");
@@ -55,7 +56,7 @@ fn path(dir: &Path, file: u32) -> PathBuf {
     dir.join(format!("{file:04}.txt"))
 }
 
-/// Returns how many words were written.
+/// Writes a file, and returns the number of its words.
 fn write(path: &Path, bytes: u64, seed: u64, zipf: &Zipf, vocabulary: &[Vec<u8>]) -> Result<u64, Failure> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let (mut written, mut words) = (0, 0);
@@ -93,9 +94,10 @@ fn vocabulary() -> Vec<Vec<u8>> {
     words
 }
 
-/// Ranks with weight 1 / (rank + 1), drawn by Walker's alias method.
+/// Draws ranks with weight 1 / (rank + 1), by Walker's alias method.
 struct Zipf {
-    /// For each rank: the share of draws that stay there, of 2³², and where the others go.
+    /// For each rank, the share of draws that stay there, as a fraction of 2³², and the rank that the other draws go
+    /// to.
     alias: Vec<(u32, u32)>,
 }
 

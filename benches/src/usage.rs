@@ -1,9 +1,9 @@
-//! CPU time: of the process, and of a thread.
+//! CPU time of the process and of threads.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// CPU time of all threads so far, user and system.
+/// Returns the CPU time of all threads so far, user and system.
 pub(crate) fn cpu() -> Duration {
     read(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
@@ -20,18 +20,18 @@ fn read(clock: libc::clockid_t) -> Duration {
 pub(crate) struct Busiest(Arc<Mutex<Duration>>);
 
 impl Busiest {
-    /// Of those that have told so far.
+    /// Returns the time of the busiest thread that has reported so far.
     pub(crate) fn get(&self) -> Duration {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// To be kept by a thread of its own until that ends.
+    /// Returns a value for a thread to keep until it ends.
     pub(crate) fn teller(&self) -> Teller {
         Teller(self.clone())
     }
 }
 
-/// Tells the CPU time of the thread that drops it.
+/// Reports the CPU time of the thread that drops it.
 #[derive(Debug)]
 pub(crate) struct Teller(Busiest);
 

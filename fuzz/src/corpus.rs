@@ -1,17 +1,17 @@
-//! The committed inputs: `fuzz/corpus/TARGET/`, one file each. A name says what the input is for; what was found has the
-//! name `found-` and a checksum.
+//! The committed inputs: `fuzz/corpus/TARGET/`, one file per input. The name of a file says what it is for; new
+//! findings are named `found-` and a checksum.
 
 use std::path::{Path, PathBuf};
 
 use regraft::savepoint::metadata::checksum;
 
-/// Where the inputs of a target are.
+/// Returns the directory of a target's inputs.
 #[must_use]
 pub fn dir(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
 }
 
-/// All inputs of a directory with their names, in order of those; none where there is no directory.
+/// Returns all inputs of a directory with their names, in order of names; empty if there is no directory.
 ///
 /// # Errors
 /// A file cannot be read.
@@ -31,10 +31,10 @@ pub fn read(dir: &Path) -> std::io::Result<Vec<(String, Vec<u8>)>> {
     Ok(inputs)
 }
 
-/// Writes an input under a name made of a word and its checksum. Gives the path.
+/// Writes an input under a name made of a word and its checksum, and returns the path.
 ///
 /// # Errors
-/// It cannot be written.
+/// The file cannot be written.
 pub fn write(dir: &Path, word: &str, input: &[u8]) -> std::io::Result<PathBuf> {
     std::fs::create_dir_all(dir)?;
     let path = dir.join(format!("{word}-{}", checksum(input)));

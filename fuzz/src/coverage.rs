@@ -1,5 +1,5 @@
-//! Which code an input reached. Only where the build was instrumented (`fuzz/guided.sh`); else there is nothing to see,
-//! and inputs are mutated blindly.
+//! The code that an input reaches. Known only in an instrumented build (`fuzz/guided.sh`); otherwise inputs are mutated
+//! blindly.
 
 use std::sync::Mutex;
 
@@ -14,7 +14,7 @@ struct Region {
 // SAFETY: the counters live as long as the program, and are bytes that any thread may change.
 unsafe impl Send for Region {}
 
-/// Called by the compiler's own start-up code, once for each instrumented crate.
+/// Called by the compiler's start-up code, once for each instrumented crate.
 #[unsafe(no_mangle)]
 pub extern "C" fn __sanitizer_cov_8bit_counters_init(start: *mut u8, stop: *mut u8) {
     let len = (stop as usize).saturating_sub(start as usize);
@@ -23,23 +23,23 @@ pub extern "C" fn __sanitizer_cov_8bit_counters_init(start: *mut u8, stop: *mut 
     }
 }
 
-/// What has been reached so far, by all inputs.
+/// The code reached so far by all inputs.
 #[derive(Debug, Default)]
 pub struct Coverage {
-    /// For each counter the magnitudes that it has had, a bit each.
+    /// For each counter, the magnitudes that it has had, a bit each.
     seen: Vec<u8>,
-    /// How many of those bits are set.
+    /// Number of bits set in `seen`.
     pub features: usize,
 }
 
 impl Coverage {
-    /// Whether the build was instrumented.
+    /// Returns true if the build is instrumented.
     #[must_use]
     pub fn is_there() -> bool {
         REGIONS.lock().is_ok_and(|regions| !regions.is_empty())
     }
 
-    /// Forgets what the last input reached.
+    /// Resets all counters.
     pub fn clear() {
         let Ok(regions) = REGIONS.lock() else { return };
         for region in regions.iter() {
@@ -48,7 +48,7 @@ impl Coverage {
         }
     }
 
-    /// Adds what has been reached since [`Coverage::clear`]; says whether any of it is new.
+    /// Adds what has been reached since [`Coverage::clear`]. Returns true if any of it is new.
     pub fn add(&mut self) -> bool {
         let Ok(regions) = REGIONS.lock() else { return false };
         let before = self.features;
@@ -57,7 +57,7 @@ impl Coverage {
             self.seen.resize(self.seen.len().max(base + region.len), 0);
             // SAFETY: the compiler gave these bounds, and nothing instrumented runs now.
             let counters = unsafe { std::slice::from_raw_parts(region.start, region.len) };
-            // Most of them are 0, eight at a time.
+            // Most counters are 0; skip eight at a time.
             for (seen, counters) in self.seen[base..].chunks_mut(8).zip(counters.chunks(8)) {
                 if counters.iter().fold(0, |any, counter| any | counter) == 0 {
                     continue;
@@ -74,7 +74,7 @@ impl Coverage {
     }
 }
 
-/// 1, 2, 3, 4 to 7, and so on: a bit for each.
+/// Returns the bit of a counter's magnitude: 1, 2, 3, 4 to 7, and so on.
 const fn magnitude(counter: u8) -> u8 {
     match counter {
         0 => 0,

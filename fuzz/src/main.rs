@@ -1,8 +1,8 @@
 //! Fuzzes one target, or all of them in turn: `cargo run --release -p regraft-fuzz -- [TARGET] [--seconds N]
 //! [--iterations N] [--iteration N] [--seed N] [--keep DIR] [--distill] [FILE…]`.
 //!
-//! Files are run as they are. `--keep` collects inputs that reach new code; `--distill` puts the shortest ones of
-//! them that reach all of it into the corpus. Both need a build with counters: `fuzz/guided.sh`.
+//! Files are run as they are. `--keep` collects inputs that reach new code; `--distill` adds to the corpus the shortest
+//! of them that together reach all of it. Both need a build with counters: `fuzz/guided.sh`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ struct Arguments {
 }
 
 fn arguments() -> Result<Arguments, String> {
-    // As good a seed as any; it is printed.
+    // Any seed will do; it is printed.
     let seed = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_secs());
@@ -100,7 +100,7 @@ fn all(arguments: &Arguments) -> Result<(), String> {
     Ok(())
 }
 
-/// Adds to the corpus what was kept and reaches more than the corpus and all shorter ones.
+/// Adds to the corpus the kept inputs that reach more than the corpus and all shorter ones.
 fn distill(target: &Target, settings: &Settings) -> std::io::Result<()> {
     let dir = corpus::dir(target.name);
     let mut coverage = Coverage::default();

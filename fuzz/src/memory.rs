@@ -1,16 +1,17 @@
-//! An allocator that counts what each thread holds, so that an input that asks for too much is a finding and not a guess.
-//! What C libraries take for themselves is not counted.
+//! An allocator that counts what each thread holds, so that excessive use of memory is measured, not guessed.
+//! Allocations inside C libraries are not counted.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// A single allocation beyond this is refused, which ends the process: better than to fill the machine.
+/// Limit of a single allocation. Beyond it, the allocation fails and the process ends, rather than fill the memory of
+/// the machine.
 const SINGLE_MAX: usize = 8 << 30;
 
 thread_local! {
-    /// Bytes that this thread has taken and not given back.
+    /// Bytes that this thread has allocated and not freed.
     static LIVE: Cell<isize> = const { Cell::new(0) };
-    /// The greatest that has been.
+    /// Maximum of `LIVE` since the last reset.
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
@@ -70,7 +71,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Runs something, and says how many bytes it held at most beyond what this thread had before.
+/// Runs a function, and returns its result with the maximum of bytes that it held beyond what the thread had before.
 pub fn peak_of<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let before = LIVE.get();
     PEAK.set(before);

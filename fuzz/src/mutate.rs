@@ -22,7 +22,7 @@ const NUMBERS: [u64; 16] = [
     u64::MAX,
 ];
 
-/// One change to bytes of any kind; `other` is another input of the corpus.
+/// Makes one change to bytes of any kind. `other` is another input of the corpus.
 pub fn bytes(random: &mut Random, data: &mut Vec<u8>, other: &[u8]) {
     match random.below(8) {
         0 => flip(random, data),
@@ -47,14 +47,14 @@ pub fn bytes(random: &mut Random, data: &mut Vec<u8>, other: &[u8]) {
     }
 }
 
-/// One change to a text; `words` are what its readers look for.
+/// Makes one change to a text. `words` are those that its parser looks for.
 pub fn text(random: &mut Random, data: &mut Vec<u8>, other: &[u8], words: &[&str]) {
     match random.below(8) {
         0 => bytes(random, data, other),
         1 => change_number(random, data),
         2 | 3 => lines(random, data, other),
         4 => {
-            // What stands between two delimiters becomes something else.
+            // Replace the text between two delimiters.
             let range = between_delimiters(random, data);
             let word = random.pick(words).as_bytes().to_vec();
             data.splice(range, word);
@@ -78,7 +78,7 @@ fn flip(random: &mut Random, data: &mut [u8]) {
     }
 }
 
-/// Some range of the bytes, mostly a short one.
+/// Draws a range of the bytes, mostly a short one.
 pub fn range(random: &mut Random, len: usize) -> std::ops::Range<usize> {
     let start = random.below(len + 1);
     let taken = random.length(len - start);
@@ -102,7 +102,7 @@ fn remove(random: &mut Random, data: &mut Vec<u8>) {
 fn repeat(random: &mut Random, data: &mut Vec<u8>) {
     let range = range(random, data.len());
     let part = data[range.clone()].to_vec();
-    // Rarely very often: what is fast once may be slow a thousand times.
+    // Rarely very often: code that is fast once may be slow a thousand times.
     let times = if random.one_in(16) { 1 + random.length(1000) } else { 1 };
     let repeated = part.repeat(times.min(1 + 65_536 / part.len().max(1)));
     data.splice(range.end..range.end, repeated);
@@ -164,7 +164,7 @@ fn lines(random: &mut Random, data: &mut Vec<u8>, other: &[u8]) {
             lines.insert(b, line);
         }
         3 => {
-            // A few lines move on.
+            // Move a few lines.
             let (a, b) = (a.min(b), a.max(b));
             let moved: Vec<Vec<u8>> = lines.drain(a..b).collect();
             let to = random.below(lines.len() + 1);

@@ -1,11 +1,11 @@
 //! Repeatable choices: SplitMix64.
 
-/// A stream of random numbers that its seed determines.
+/// A stream of random numbers that is determined by its seed.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The stream of one iteration: it depends on nothing but the two numbers, so that any iteration can be run alone.
+    /// Creates the stream of one iteration. It depends only on the two numbers, so that any iteration can be run alone.
     #[must_use]
     pub fn new(seed: u64, iteration: u64) -> Self {
         let mut random = Self(seed);
@@ -13,7 +13,7 @@ impl Random {
         Self(start)
     }
 
-    /// Any number.
+    /// Draws any number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut x = self.0;
@@ -22,22 +22,22 @@ impl Random {
         x ^ (x >> 31)
     }
 
-    /// A number below `n`; 0 where `n` is 0.
+    /// Draws a number below `n`; 0 if `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
         (self.number() % n.max(1) as u64) as usize
     }
 
-    /// True once in `n` times.
+    /// Returns true once in `n` times.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 
-    /// One of several. Panics where there is none.
+    /// Draws one of several items. Panics if there is none.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }
 
-    /// A length that is mostly small: up to `max`.
+    /// Draws a length up to `max`, mostly a small one.
     pub fn length(&mut self, max: usize) -> usize {
         let bits = self.below(usize::BITS as usize - max.leading_zeros() as usize + 1);
         self.below((1 << bits).min(max + 1))

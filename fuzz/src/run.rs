@@ -1,5 +1,5 @@
-//! The driver: every input of the corpus, and then mutations of them, each in a sandbox that notices panics, memory and
-//! time. A finding is shrunk and written into the corpus.
+//! The driver: runs every input of the corpus, and then mutations of them, each in a sandbox that notices panics,
+//! memory and time. A finding is shrunk and written to the corpus.
 
 use std::cell::RefCell;
 use std::os::unix::fs::FileExt as _;
@@ -14,73 +14,73 @@ use crate::memory::peak_of;
 use crate::random::Random;
 use crate::targets::Target;
 
-/// What one input may take of the processor, on a slow machine without optimisation.
+/// Limit of CPU time per input, for a slow machine without optimisation.
 const TIME_MAX: Duration = Duration::from_secs(5);
-/// How long a finding is shrunk.
+/// Time for shrinking a finding.
 const SHRINK_TIME: Duration = Duration::from_secs(10);
-/// Mutations laid on each other.
+/// Limit of mutations stacked on one input.
 const STACKED_MAX: usize = 12;
 
-/// How long to go on.
+/// The end of a run.
 #[derive(Debug, Clone, Copy)]
 pub enum Bound {
-    /// So many mutated inputs.
+    /// After this number of mutated inputs.
     Iterations(u64),
-    /// So long.
+    /// After this time.
     Time(Duration),
-    /// This one alone.
+    /// After this iteration, which is the only one.
     Only(u64),
 }
 
-/// What a run is told.
+/// Settings of a run.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// All choices follow from it.
+    /// Seed that determines all choices.
     pub seed: u64,
-    /// When to end.
+    /// End of the run.
     pub bound: Bound,
-    /// Where inputs that reach new code are kept; they are also where mutations start from.
+    /// Directory of inputs that reach new code, from which mutations also start.
     pub keep: Option<PathBuf>,
-    /// Whether a finding is written into the corpus.
+    /// True if a finding is written to the corpus.
     pub record: bool,
 }
 
-/// What a run has done.
+/// Summary of a run without findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
-    /// Inputs of the corpus.
+    /// Number of inputs in the corpus.
     pub corpus: usize,
-    /// How many of those are accepted: where it is none, nothing behind the first checks is fuzzed.
+    /// Number of those that the code under test accepts. If it is 0, nothing beyond the first checks is fuzzed.
     pub sound: usize,
-    /// Mutated inputs.
+    /// Number of mutated inputs.
     pub iterations: u64,
-    /// Magnitudes of counters seen; 0 without instrumentation.
+    /// Number of magnitudes of counters seen; 0 without instrumentation.
     pub features: usize,
 }
 
-/// What is wrong with an input.
+/// A property that an input violates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// It panicked.
+    /// The code panicked.
     Panic {
         /// File and line.
         place: String,
-        /// What it said.
+        /// Message of the panic.
         message: String,
     },
-    /// It held more memory than its length justifies.
+    /// The code held more memory than the length of the input justifies.
     Memory {
-        /// Bytes held at most.
+        /// Maximum of bytes held.
         peak: usize,
-        /// Bytes that would have been well.
+        /// Bytes allowed.
         allowed: usize,
     },
-    /// It took longer than [`TIME_MAX`].
+    /// The code took longer than [`TIME_MAX`].
     Time(Duration),
 }
 
 impl Fault {
-    /// Whether another fault is most likely the same one.
+    /// Returns true if another fault is most likely the same one.
     fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Panic { place, .. }, Self::Panic { place: other, .. }) => place == other,
@@ -103,15 +103,15 @@ impl std::fmt::Display for Fault {
 /// A finding.
 #[derive(Debug)]
 pub struct Finding {
-    /// The target.
+    /// Name of the target.
     pub target: &'static str,
     /// The file of the corpus, or seed and iteration.
     pub origin: String,
-    /// What is wrong.
+    /// The violated property.
     pub fault: Fault,
-    /// The smallest input that was found to have it.
+    /// The smallest input that was found to violate it.
     pub input: Vec<u8>,
-    /// Where it was written.
+    /// Path of the file that it was written to, if any.
     pub path: Option<PathBuf>,
 }
 
@@ -138,12 +138,12 @@ impl std::fmt::Display for Finding {
 }
 
 thread_local! {
-    /// The last panic of this thread, while it is under test.
+    /// The last panic of this thread while it is under test.
     static PANICKED: RefCell<Option<(String, String)>> = const { RefCell::new(None) };
     static UNDER_TEST: RefCell<bool> = const { RefCell::new(false) };
 }
 
-/// Panics of a target are kept for the report, and not printed.
+/// Installs a hook that keeps the panics of a target for the report instead of printing them.
 fn keep_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -159,7 +159,7 @@ fn keep_panics() {
     });
 }
 
-/// Time of the processor that this thread has used.
+/// Returns the CPU time of this thread.
 fn cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes to a place that is there.
@@ -167,10 +167,10 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Runs one input, and says whether the code under test accepted it.
+/// Runs one input. Returns true if the code under test accepted it.
 ///
 /// # Errors
-/// What is wrong with how that went.
+/// The property that the input violates.
 pub fn check(target: &Target, input: &[u8]) -> Result<bool, Fault> {
     keep_panics();
     let started = cpu_time();
@@ -178,7 +178,7 @@ pub fn check(target: &Target, input: &[u8]) -> Result<bool, Fault> {
     let (result, peak) = peak_of(|| catch_unwind(AssertUnwindSafe(|| (target.run)(input))).ok());
     UNDER_TEST.set(false);
     let time = cpu_time().saturating_sub(started);
-    // A panic that the code under test caught itself is none.
+    // A panic that the code under test caught by itself is not a finding.
     let panicked = PANICKED.take();
     let Some(is_accepted) = result else {
         let (place, message) = panicked.unwrap_or_default();
@@ -195,7 +195,7 @@ pub fn check(target: &Target, input: &[u8]) -> Result<bool, Fault> {
     }
 }
 
-/// The input under test, on disk: what is left of a process that overflowed its stack or was refused memory.
+/// The input under test, kept on disk: it remains of a process that overflowed its stack or was refused memory.
 struct Running {
     path: PathBuf,
     file: std::fs::File,
@@ -221,12 +221,12 @@ impl Drop for Running {
     }
 }
 
-/// Why a run ended early.
+/// The reason why a run ended early.
 #[derive(Debug)]
 pub enum Failure {
     /// It found something.
     Found(Box<Finding>),
-    /// The corpus could not be read or written.
+    /// Files of the corpus could not be read or written.
     Io(String),
 }
 
@@ -242,7 +242,7 @@ impl std::fmt::Display for Failure {
 /// Runs a target over its corpus, and then over mutations of it.
 ///
 /// # Errors
-/// The first finding; or a file could not be read or written.
+/// The first finding, or an error of reading or writing files.
 pub fn fuzz(target: &Target, settings: &Settings) -> Result<Summary, Failure> {
     let io = |error: std::io::Error| Failure::Io(format!("the files of {}: {error}", target.name));
     let mut named = corpus::read(&corpus::dir(target.name)).map_err(io)?;
@@ -304,7 +304,7 @@ pub fn fuzz(target: &Target, settings: &Settings) -> Result<Summary, Failure> {
     })
 }
 
-/// The input of an iteration.
+/// Makes the input of an iteration.
 fn made(target: &Target, inputs: &[Vec<u8>], seed: u64, iteration: u64) -> Vec<u8> {
     let mut random = Random::new(seed, iteration);
     let empty = Vec::new();
@@ -321,7 +321,7 @@ fn made(target: &Target, inputs: &[Vec<u8>], seed: u64, iteration: u64) -> Vec<u
     input
 }
 
-/// Shrinks what was found, and writes it into the corpus.
+/// Shrinks a finding, and writes it to the corpus.
 fn found(target: &Target, settings: &Settings, origin: String, fault: Fault, input: Vec<u8>, is_new: bool) -> Failure {
     let input = if is_new { shrink(target, &fault, input) } else { input };
     let record = is_new && settings.record;
@@ -337,7 +337,7 @@ fn found(target: &Target, settings: &Settings, origin: String, fault: Fault, inp
     }))
 }
 
-/// Takes parts out for as long as the fault stays.
+/// Removes parts of the input for as long as the fault stays.
 fn shrink(target: &Target, fault: &Fault, mut input: Vec<u8>) -> Vec<u8> {
     let started = Instant::now();
     let mut part = input.len() / 2;

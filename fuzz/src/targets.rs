@@ -1,4 +1,4 @@
-//! What is fuzzed. A target is a function of any bytes; it panics where a property does not hold.
+//! The code under test. A target is a function of any bytes that panics where a property does not hold.
 
 use crate::random::Random;
 
@@ -8,20 +8,20 @@ mod outcome;
 mod typed;
 mod state_file;
 
-/// One thing that is fuzzed.
+/// A piece of code under test.
 #[derive(Debug)]
 pub struct Target {
-    /// What its corpus is called.
+    /// Name, which is also that of its corpus directory.
     pub name: &'static str,
-    /// Runs an input, and says whether it was accepted. Panics where a property does not hold.
+    /// Runs an input. Returns true if the input was accepted; panics where a property does not hold.
     pub run: fn(&[u8]) -> bool,
-    /// Makes one change; the last one is another input of the corpus.
+    /// Makes one change to an input. The last argument is another input of the corpus.
     pub mutate: fn(&mut Random, &mut Vec<u8>, &[u8]),
-    /// Makes an input of nothing.
+    /// Makes an input from scratch.
     pub generate: fn(&mut Random) -> Vec<u8>,
-    /// No input is longer.
+    /// Limit of an input's length.
     pub len_max: usize,
-    /// What an input of a length may hold in memory.
+    /// Limit of memory for an input of this length.
     pub memory_max: fn(usize) -> usize,
 }
 
@@ -34,13 +34,13 @@ pub const TARGETS: [&Target; 5] = [
     &state_file::TARGET,
 ];
 
-/// The target of a name.
+/// Returns the target of this name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Target> {
     TARGETS.into_iter().find(|target| target.name == name)
 }
 
-/// Checks that an error is one that a person can use: not empty, not endless, and it has the word.
+/// Checks that an error is usable: it is not empty, has a bounded length, and contains the word.
 fn check_error(text: &str, word: &str, len_max: usize) {
     assert!(text.contains(word), "the error does not name {word:?}: {text}");
     assert!(

@@ -1,10 +1,10 @@
-//! Changes to JSON that leave it JSON: a value somewhere becomes another one, goes, comes twice, or comes from elsewhere.
+//! Changes to JSON that keep it JSON: a value somewhere is replaced, removed, doubled, or copied from elsewhere.
 
 use serde_json::{Map, Value, json};
 
 use crate::random::Random;
 
-/// Values that stand at bounds.
+/// Draws a value at some bound.
 fn odd(random: &mut Random, words: &[&str]) -> Value {
     match random.below(12) {
         0 => Value::Null,
@@ -22,7 +22,7 @@ fn odd(random: &mut Random, words: &[&str]) -> Value {
     }
 }
 
-/// How many values there are, itself among them.
+/// Returns the number of values, including the root.
 fn size(value: &Value) -> usize {
     1 + match value {
         Value::Array(items) => items.iter().map(size).sum(),
@@ -31,7 +31,7 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// The value with a number, counted from the root, depth first.
+/// Returns the value with this number, counted from the root, depth first.
 fn nth(value: &mut Value, mut number: usize) -> Option<&mut Value> {
     if number == 0 {
         return Some(value);
@@ -52,7 +52,7 @@ fn nth(value: &mut Value, mut number: usize) -> Option<&mut Value> {
     None
 }
 
-/// One change; `words` are strings that mean something.
+/// Makes one change. `words` are strings with a meaning.
 pub fn change(random: &mut Random, root: &mut Value, words: &[&str]) {
     let count = size(root);
     let from = random.below(count);

@@ -1,5 +1,5 @@
-//! The bounded run that CI makes: the corpus, and then some thousands of mutations of it, from a seed that is always the
-//! same. `REGRAFT_FUZZ_SEED` gives another one, `REGRAFT_FUZZ_ITERATIONS` another number.
+//! The bounded run of CI: the corpus, and then some thousands of mutations of it, from a fixed seed.
+//! `REGRAFT_FUZZ_SEED` sets another seed, `REGRAFT_FUZZ_ITERATIONS` another number.
 
 use regraft_fuzz::run::{Bound, Settings, fuzz};
 use regraft_fuzz::targets::find;

@@ -1,4 +1,4 @@
-//! What checkpoints cost, and what they write.
+//! The cost of checkpoints, and the bytes that they write.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -34,7 +34,7 @@ connector = "blackhole"
 inputs = ["count"]
 "#;
 
-/// All keys once, and then, without end, one key in a hundred between two checkpoints.
+/// A job that reads all keys once, and then changes one key in a hundred between two checkpoints, without end.
 const SOME_CHANGE: &str = r#"
 name = "bench-some-change"
 [checkpoint]
@@ -65,14 +65,14 @@ connector = "blackhole"
 inputs = ["count"]
 "#;
 
-/// So many checkpoints are taken where one key in a hundred changes between two.
+/// Number of checkpoints between which one key in a hundred changes.
 const INCREMENTS: usize = 100;
 
-/// Throughput with a checkpoint every second beside none, and how long processing waited for them.
+/// Measures the throughput with a checkpoint every second relative to none, and how long checkpoints pause processing.
 pub(crate) fn cost(settings: &Settings) -> Result<String, Failure> {
     let lab = Lab::new()?;
     let job = lab.write("count.toml", COUNT, settings)?;
-    // Builds and compiles what is not there yet.
+    // Build and compile what does not exist yet.
     lab.run(&job, "bench-count", &["events.rows=1000"], false)?;
     let (mut ratios, mut rates, mut taken) = (vec![], vec![], 0);
     for round in 0..settings.rounds {
@@ -86,7 +86,7 @@ pub(crate) fn cost(settings: &Settings) -> Result<String, Failure> {
         rates.push(with.number("records_in") / with.number("duration_ms") / 1e3);
         taken += with.view.map_or(0, |view| completed(&view.recent_checkpoints).count());
     }
-    // Many more of them, for how long each makes processing wait.
+    // Many more checkpoints, to measure the pause of each.
     let often = lab.run(&job, "bench-count", &["checkpoint.interval=100ms"], true)?;
     let rounds = often.view.map(|view| view.recent_checkpoints).unwrap_or_default();
     let longest = |round: &RoundView| round.subtasks.iter().map(|part| part.sync_ms).fold(0.0, f64::max);
@@ -105,7 +105,8 @@ pub(crate) fn cost(settings: &Settings) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Bytes of checkpoints between which one key in a hundred changes, beside the first one, which has them all.
+/// Measures the bytes of checkpoints between which one key in a hundred changes, relative to the first one, which has
+/// all keys.
 pub(crate) fn increments(settings: &Settings) -> Result<String, Failure> {
     let lab = Lab::new()?;
     // Five checkpoints a second.
@@ -128,7 +129,7 @@ pub(crate) fn increments(settings: &Settings) -> Result<String, Failure> {
             loaded_at = Some(rounds.len());
         }
     }
-    // What a checkpoint would write that has everything.
+    // Size of a checkpoint that has everything.
     lab.done(&["savepoint", "bench-some-change", "full", "--type", "native"])?;
     let full = full_bytes(&lab.path().join("full"))?;
     client.cancel(&found).map_err(|error| error.to_string())?;
@@ -140,7 +141,7 @@ pub(crate) fn increments(settings: &Settings) -> Result<String, Failure> {
     }
     drop(running);
     let last = rounds.values().map(|(_, full)| *full).max().unwrap_or(0);
-    // Those behind the one that had all keys.
+    // Checkpoints after the one that had all keys.
     let later: Vec<f64> = rounds
         .values()
         .skip_while(|(_, full)| *full * 10 < last * 9)
@@ -174,7 +175,7 @@ fn completed(rounds: &[RoundView]) -> impl Iterator<Item = &RoundView> {
     rounds.iter().filter(|round| round.status == "COMPLETED")
 }
 
-/// How many files of keyed state the newest checkpoint below a directory names, and their size.
+/// Returns number and total size of the files of keyed state that the newest checkpoint below a directory names.
 fn chain(checkpoints: &std::path::Path) -> Result<(usize, u64), Failure> {
     let mut newest: Option<(u64, std::path::PathBuf)> = None;
     for job in std::fs::read_dir(checkpoints)? {
@@ -198,7 +199,7 @@ fn chain(checkpoints: &std::path::Path) -> Result<(usize, u64), Failure> {
     Ok((files.len(), files.iter().sum()))
 }
 
-/// The size of all state files of the one savepoint in a directory.
+/// Returns the size of all state files of the only savepoint in a directory.
 fn full_bytes(savepoints: &std::path::Path) -> Result<u64, Failure> {
     let entry = std::fs::read_dir(savepoints)?
         .next()
@@ -206,7 +207,7 @@ fn full_bytes(savepoints: &std::path::Path) -> Result<u64, Failure> {
     Ok(named_files(&entry.path().join("_metadata"))?.iter().sum())
 }
 
-/// The sizes of all Parquet files that a `_metadata` names.
+/// Returns the sizes of all Parquet files that a `_metadata` names.
 fn named_files(path: &std::path::Path) -> Result<Vec<u64>, Failure> {
     let metadata: Value = serde_json::from_slice(&std::fs::read(path)?)?;
     let mut files = vec![];
@@ -214,7 +215,7 @@ fn named_files(path: &std::path::Path) -> Result<Vec<u64>, Failure> {
     Ok(files)
 }
 
-/// The sizes of all Parquet files that a part of `_metadata` names.
+/// Collects the sizes of all Parquet files that a part of `_metadata` names.
 fn state_files(value: &Value, files: &mut Vec<u64>) {
     match value {
         Value::Object(fields) => {

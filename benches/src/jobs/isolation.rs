@@ -1,4 +1,4 @@
-//! What isolation costs, and what a guest that misbehaves does to its neighbour.
+//! The cost of isolation, and the effect of a misbehaving guest on its neighbour.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use crate::Failure;
 use crate::report::{Spread, percentiles};
 use crate::settings::Settings;
 
-/// A keyed count that can be told to panic on one record in a million.
+/// A keyed count that can be configured to panic on one record in a million.
 const PICKY: &str = r#"
 name = "bench-picky"
 [checkpoint]
@@ -34,7 +34,7 @@ connector = "blackhole"
 inputs = ["count"]
 "#;
 
-/// A job that misbehaves in the way it is told to, on one record in ten.
+/// A job that misbehaves as configured, on one record in ten.
 const NEIGHBOUR: &str = r#"
 name = "neighbour"
 [checkpoint]
@@ -60,7 +60,7 @@ connector = "blackhole"
 inputs = ["count"]
 "#;
 
-/// The job whose latency is measured: words that are appended to a file.
+/// The job whose latency is measured, on words that are appended to a file.
 const PROBE: &str = r#"
 name = "probe"
 [checkpoint]
@@ -86,14 +86,15 @@ connector = "blackhole"
 inputs = ["count"]
 "#;
 
-/// How often the latency is measured beside each neighbour.
+/// Number of latency measurements beside each neighbour.
 const PROBES: u64 = 300;
-/// Between two of them.
+/// Pause between two measurements.
 const PAUSE: Duration = Duration::from_millis(7);
-/// None takes longer.
+/// Limit of a latency.
 const LATENCY_MAX: Duration = Duration::from_secs(60);
 
-/// Throughput of a guest that panics on one record in a million, whose records become dead letters, beside one that does not.
+/// Measures the throughput of a guest that panics on one record in a million, with dead letters, relative to one that
+/// does not panic.
 pub(crate) fn cost(settings: &Settings) -> Result<String, Failure> {
     let lab = Lab::new()?;
     let job = lab.write("picky.toml", PICKY, settings)?;
@@ -118,7 +119,8 @@ pub(crate) fn cost(settings: &Settings) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// From a word that is appended to a file until it has come to the sink, in a host whose other job misbehaves.
+/// Measures the latency of a word from its append to a file until it has reached the sink, in a host whose other job
+/// misbehaves.
 pub(crate) fn neighbours(settings: &Settings) -> Result<String, Failure> {
     let mut text = String::from(
         "| the other job of the host | latency of a word, ms: median, p99, max | its dead letters |\n|---|---|---|\n",
@@ -141,7 +143,7 @@ pub(crate) fn neighbours(settings: &Settings) -> Result<String, Failure> {
         }
         if how != "none" {
             lab.done(&["run", "-d", &neighbour])?;
-            // It has begun to misbehave.
+            // Wait until it has begun to misbehave.
             let (client, found) = lab.find("neighbour")?;
             let seen = || client.info(&found).is_ok_and(|view| view.records_in > 50);
             while !seen() {
@@ -163,7 +165,7 @@ pub(crate) fn neighbours(settings: &Settings) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// In milliseconds.
+/// Returns latencies in milliseconds.
 fn latencies(lab: &Lab) -> Result<Vec<f64>, Failure> {
     let (client, found) = lab.find("probe")?;
     let come = || {

@@ -1,4 +1,4 @@
-//! A place for jobs, and the program that runs them.
+//! A directory for jobs, and the program that runs them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,21 +11,21 @@ use serde_json::Value;
 use crate::Failure;
 use crate::settings::Settings;
 
-/// How often a running job is asked how it is.
+/// Interval at which a running job is polled.
 pub(super) const ASK_EVERY: Duration = Duration::from_millis(500);
-/// How long something may take to come about.
+/// Limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A directory, and the program.
+/// A directory for jobs, and the program.
 pub(super) struct Lab {
     dir: tempfile::TempDir,
     program: PathBuf,
 }
 
-/// One run of a job, from what `run --json` says at its end.
+/// A finished run of a job, as `run --json` reports it.
 pub(super) struct Ended {
     pub(super) result: Value,
-    /// The job as it showed itself last.
+    /// The last view of the job while it ran.
     pub(super) view: Option<JobView>,
 }
 
@@ -35,7 +35,7 @@ impl Ended {
     }
 }
 
-/// A process that ends with this.
+/// A process that is killed when this value is dropped.
 pub(super) struct Running(Child);
 
 impl Drop for Running {
@@ -73,7 +73,7 @@ impl Lab {
         command
     }
 
-    /// Writes a job file; `ROWS`, `LAST_KEY` and `ROOT` stand for what is asked for.
+    /// Writes a job file, replacing `ROWS`, `LAST_KEY`, `KEYS` and `ROOT` by the settings.
     pub(super) fn write(&self, name: &str, text: &str, settings: &Settings) -> Result<PathBuf, Failure> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
         let text = text
@@ -90,7 +90,7 @@ impl Lab {
         Client::new(None, None, &self.data())
     }
 
-    /// A job of a running host, once there is one.
+    /// Waits until a running host has the job, and returns it.
     pub(super) fn find(&self, name: &str) -> Result<(Client, FoundJob), Failure> {
         let start = Instant::now();
         loop {
@@ -103,14 +103,14 @@ impl Lab {
         }
     }
 
-    /// Starts the program, which says nothing.
+    /// Starts the program with its output discarded.
     pub(super) fn start(&self, arguments: &[&str]) -> Result<Running, Failure> {
         let mut command = self.command(arguments);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         Ok(Running(child))
     }
 
-    /// Runs the program to its end; an error is in its own words.
+    /// Runs the program to its end, and returns its stdout. The error is the program's own message.
     pub(super) fn done(&self, arguments: &[&str]) -> Result<String, Failure> {
         let output = self.command(arguments).output()?;
         if output.status.success() {
@@ -119,7 +119,7 @@ impl Lab {
         Err(format!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
     }
 
-    /// Runs a job to its end. With `watch`, it is asked how it is meanwhile.
+    /// Runs a job to its end. With `watch`, it is polled meanwhile.
     pub(super) fn run(&self, job: &Path, name: &str, sets: &[&str], watch: bool) -> Result<Ended, Failure> {
         let file = job.display().to_string();
         let mut arguments = vec!["run", &file, "--json"];

@@ -1,8 +1,8 @@
-//! A job file, and all that may override it.
+//! A job file, and everything that can override it.
 //!
-//! An input is a job file. Lines that begin with `#!` say what else there is: `#! set KEY=VALUE`, `#! env NAME=VALUE`,
-//! `#! name NAME`, `#! parallelism N`, `#! module UID=PATH`, and `#! config`, after which all other lines are those of
-//! the host's configuration.
+//! An input is a job file. Lines that begin with `#!` add the rest: `#! set KEY=VALUE`, `#! env NAME=VALUE`, `#! name
+//! NAME`, `#! parallelism N`, `#! module UID=PATH`, and `#! config`, after which all other lines belong to the host's
+//! configuration.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,7 +25,7 @@ pub(super) const TARGET: Target = Target {
     memory_max: |len| (4 << 20) + len * 4000,
 };
 
-/// What the reader looks for.
+/// Words that the parser looks for.
 const WORDS: [&str; 118] = [
     "[[source]]\n",
     "[[operator]]\n",
@@ -152,7 +152,7 @@ fn generate(random: &mut Random) -> Vec<u8> {
     words.concat().into_bytes()
 }
 
-/// What an input says.
+/// The parsed input.
 #[derive(Default)]
 struct Case {
     file: String,
@@ -160,7 +160,7 @@ struct Case {
     overrides: Overrides,
 }
 
-/// Where job file, configuration and command line are, all the same: a setting means the same in each.
+/// Common directory of job file, configuration and command line, so that a relative path means the same in each.
 const DIR: &str = "/job";
 
 fn read(data: &[u8]) -> Case {
@@ -229,7 +229,7 @@ fn check_problems(case: &Case, error: &JobFileError) {
         }
         assert!(!problem.message.is_empty());
         assert!(!problem.message.contains('\n'), "a problem is one line: {problem:?}");
-        // What stood there is in the message, whole.
+        // The message quotes the whole wrong value.
         check_error(
             &problem.message,
             "",
@@ -310,14 +310,14 @@ fn check_graph(graph: &JobGraph) {
     }
 }
 
-/// The graph without what only says where it comes from.
+/// Renders the graph without the origins of its settings.
 fn essence(graph: &JobGraph) -> String {
     let mut graph = graph.clone();
     graph.settings.clear();
     format!("{graph:#?}")
 }
 
-/// Each setting is recorded as what it is: given again, all of them change nothing.
+/// Checks that each setting is recorded with its effective value: given again, all of them change nothing.
 fn check_settings(case: &Case, graph: &JobGraph) {
     let set = graph
         .settings

@@ -1,6 +1,6 @@
-//! `_metadata`, with and without a checksum that fits, and what is decided by it.
+//! `_metadata`, with and without a correct checksum, and the decisions that are based on it.
 //!
-//! An input is the payload, or the whole file; its checksum is mended, since whoever makes a file can do that too.
+//! An input is the payload, or the whole file. Its checksum is corrected, since an attacker can do that too.
 
 use regraft::savepoint::load::Savepoint;
 use regraft::savepoint::metadata::{FORMAT_VERSION, Metadata, MetadataError, Owner, checksum};
@@ -94,7 +94,7 @@ const WORDS: [&str; 65] = [
 
 const PAYLOAD: &[u8] = b",\"payload\":";
 
-/// The payload of a whole file; of anything else all of it.
+/// Returns the payload of a whole file, or all bytes of anything else.
 fn payload(data: &[u8]) -> &[u8] {
     let at = data.windows(PAYLOAD.len()).position(|window| window == PAYLOAD);
     match at {
@@ -131,7 +131,7 @@ fn change(random: &mut Random, data: &mut Vec<u8>, other: &[u8]) {
     }
 }
 
-/// Often makes true again what a change has made a lie, so that not all inputs fail on the same few checks.
+/// Often repairs values that a change has made inconsistent, so that not all inputs fail on the same few checks.
 fn mend(random: &mut Random, root: &mut Value) {
     if random.one_in(3) {
         return;
@@ -200,7 +200,7 @@ fn check(file: &[u8], read: Result<Metadata, MetadataError>) -> bool {
             assert_eq!(metadata.problems(), Vec::<String>::new());
             let text = metadata.to_text(PATH).expect("what was read can be written");
             let again = Metadata::from_text(text.as_bytes(), PATH).expect("what was written can be read");
-            // Text, since a NaN in a position would not equal itself.
+            // Compared as text, since a NaN in a position is not equal to itself.
             assert_eq!(text, again.to_text(PATH).expect("as before"));
             check_use(metadata);
             true
@@ -208,7 +208,7 @@ fn check(file: &[u8], read: Result<Metadata, MetadataError>) -> bool {
     }
 }
 
-/// What a host does with a `_metadata` that it believes.
+/// Uses a `_metadata` as a host does once it has accepted it.
 fn check_use(metadata: Metadata) {
     for (path, _) in metadata.files() {
         // A host's own snapshots share files; a user's savepoint can be moved as it is.
@@ -229,7 +229,7 @@ fn check_use(metadata: Metadata) {
     check_error(&shown.text(), "", usize::MAX);
 }
 
-/// Plans a restore into the same job, at the same parallelism or another.
+/// Plans a restore into the same job, at the same parallelism or another one.
 fn check_restore(metadata: &Metadata, parallelism: Option<u32>) {
     let nodes = metadata.operators.iter().map(|entry| NewNode {
         uid: entry.uid.clone(),

@@ -1,8 +1,8 @@
-//! The batch that a guest returns: any columns, checked against any call.
+//! The outcome that a guest returns: any columns, checked against any call.
 //!
-//! An input is read as the shape of a call, an answer that is honest about it, and then lies: places in columns that get
-//! other values. What the host's check says is compared with a plain reading of the rules, and what it lets pass is used
-//! the way that the dataflow uses it.
+//! An input is read as the shape of a call, a correct outcome of that call, and a list of lies: places in columns that
+//! get other values. The verdict of the host's check is compared with a plain implementation of the rules, and an
+//! outcome that passes is used the way that the dataflow uses it.
 
 use regraft_guest_runtime::call::{
     Declared, ENTRY_CLEAR, ENTRY_PUT, ENTRY_REMOVE, EntryWrites, Outcome, Output, Shape, TIMER_DELETE,
@@ -21,7 +21,7 @@ pub(super) const TARGET: Target = Target {
     memory_max: |len| (1 << 20) + len * 1000,
 };
 
-/// Reads choices off an input; when it has ended, all of them are 0.
+/// Reads choices from an input. Behind its end, all choices are 0.
 struct Choices<'a>(&'a [u8]);
 
 impl Choices<'_> {
@@ -72,7 +72,7 @@ impl Choices<'_> {
     }
 }
 
-/// A call, as far as an answer may refer to it.
+/// The facts of a call that an outcome may refer to.
 #[derive(Debug)]
 struct Call {
     declared: Declared,
@@ -107,7 +107,7 @@ impl Call {
         }
     }
 
-    /// An answer that keeps all rules.
+    /// Returns an outcome that follows all rules.
     fn honest(&self, choices: &mut Choices<'_>) -> Outcome {
         let mut outcome = Outcome::default();
         if self.declared.ports > 0 {
@@ -116,7 +116,7 @@ impl Call {
         let cells = self.declared.travelling() * self.keys;
         if cells > 0 {
             let mut written: Vec<u32> = choices.indexes(usize::from(choices.0.len() > 20) * 6, cells);
-            // Each once; in any order.
+            // Each cell once, in any order.
             written = written
                 .iter()
                 .enumerate()
@@ -188,7 +188,7 @@ impl Call {
     }
 }
 
-/// Puts another value somewhere into a column, or makes it longer or shorter.
+/// Changes a value somewhere in a column, or makes the column longer or shorter.
 fn lie<T: Copy>(choices: &mut Choices<'_>, column: &mut Vec<T>, value: impl Fn(u32) -> T) {
     let at = choices.byte() as usize;
     match choices.byte() % 4 {
@@ -259,7 +259,7 @@ fn lie_somewhere(choices: &mut Choices<'_>, outcome: &mut Outcome) {
     }
 }
 
-/// The words that errors name columns by.
+/// The words by which errors name columns.
 const COLUMNS: [&str; 16] = [
     "port",
     "parents",
@@ -309,11 +309,11 @@ fn run(data: &[u8]) -> bool {
             }
         }
     }
-    // It began with an honest answer, which was accepted.
+    // It began with a correct outcome, which was accepted.
     true
 }
 
-/// The rules of `wit/types.wit`, one after the other, as plainly as they can be written.
+/// The rules of `wit/types.wit`, one after the other, as plainly as possible.
 fn keeps_the_rules(outcome: &Outcome, shape: &Shape<'_>) -> bool {
     let is_column = |column: &BytesColumn, len: usize| {
         column.ends.len() == len

@@ -1,6 +1,6 @@
-//! A state file: Parquet that a checksum vouches for, but whoever made the file may have made the checksum too.
+//! A state file: Parquet with a checksum, which an attacker can make as well as the file.
 //!
-//! An input is a line of JSON with what `_metadata` says of the file, and then the file.
+//! An input is a line of JSON with what `_metadata` says of the file, followed by the file.
 
 use bytes::Bytes;
 use regraft::savepoint::rows::{
@@ -27,7 +27,7 @@ pub(super) const TARGET: Target = Target {
     memory_max: |len| (64 << 20) + len * 2000,
 };
 
-/// What has to be known to read a file.
+/// The parts of `_metadata` that are needed to read a file.
 struct Known {
     layout: Layout,
     state: String,
@@ -39,7 +39,7 @@ struct Known {
     groups: Vec<GroupExtent>,
 }
 
-/// What a row has beside its key.
+/// The columns of a row beside its key and value.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Kind {
@@ -96,7 +96,7 @@ impl Known {
     }
 }
 
-/// The line and the file.
+/// Splits an input into the line and the file.
 fn split(data: &[u8]) -> (&[u8], &[u8]) {
     let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
     (&data[..end], data.get(end + 1..).unwrap_or_default())
@@ -116,20 +116,20 @@ fn change(random: &mut Random, data: &mut Vec<u8>, other: &[u8]) {
         0 | 1 => tree::change(random, &mut json, &WORDS),
         2 => mutate::bytes(random, &mut file, split(other).1),
         3 => {
-            // The file of one input as what another one says.
+            // The file of one input with the line of another one.
             if let Ok(foreign) = serde_json::from_slice(split(other).0) {
                 json = foreign;
             }
         }
         4 => {
-            // Head of the first page.
+            // The head of the first page.
             let len = file.len().min(60);
             let mut head: Vec<u8> = file.drain(..len).collect();
             mutate::bytes(random, &mut head, b"\x00\x15\x80\xff");
             file.splice(..0, head);
         }
         _ => {
-            // Behind the pages, in the footer that says where they are.
+            // Behind the pages: the footer, which says where they are.
             let footer = file.len().checked_sub(8).and_then(|at| {
                 let len = u32::from_le_bytes(*file[at..].first_chunk()?) as usize;
                 at.checked_sub(len)
@@ -137,7 +137,7 @@ fn change(random: &mut Random, data: &mut Vec<u8>, other: &[u8]) {
             let mut tail = file.split_off(footer.unwrap_or(file.len() / 2));
             let end = tail.split_off(tail.len().saturating_sub(8));
             mutate::bytes(random, &mut tail, b"\x00\x15\x80\xff");
-            // Most often its length fits.
+            // Most often the length of the footer is corrected.
             let len = u32::try_from(tail.len()).unwrap_or(0).to_le_bytes();
             file.extend(tail);
             file.extend(if random.one_in(8) {
@@ -221,7 +221,7 @@ fn entry(random: &mut Random, kind: &Kind) -> Vec<u8> {
     entry
 }
 
-/// Key group, key, entry key, value, number of its schema, when it expires.
+/// A row: key group, key, entry key, value, schema number, expiry time.
 type Row = (u16, Vec<u8>, Vec<u8>, Vec<u8>, u16, i64);
 
 fn encode(known: &Known, rows: &[Row]) -> Result<EncodedStateFile, RowsError> {
@@ -242,7 +242,7 @@ fn encode(known: &Known, rows: &[Row]) -> Result<EncodedStateFile, RowsError> {
     writer.finish()
 }
 
-/// All rows, in order.
+/// Returns all rows, in order.
 fn all(read: &[StateRows]) -> Vec<Row> {
     let rows = read.iter().flat_map(|rows| {
         let row = |i| {
@@ -266,7 +266,7 @@ fn run(data: &[u8]) -> bool {
     let (line, file) = split(data);
     let Some(known) = Known::read(line) else { return false };
     if known.layout == Layout::Canonical && known.schema == 0 {
-        // No `_metadata` says so and is believed: rows would have no schema.
+        // A `_metadata` that says so is not accepted: rows would have no schema.
         return false;
     }
     let read = read_state_file(Bytes::copy_from_slice(file), &known.spec(), known.range, &known.groups);
@@ -296,7 +296,7 @@ fn run(data: &[u8]) -> bool {
             let again = read_state_file(file.bytes, &known.spec(), known.range, &file.groups);
             assert_eq!(rows, all(&again.expect("what was written can be read")));
         }
-        // Another tool may write keys as JSON that do not come back to the byte.
+        // Another tool may write keys in a JSON form that is not restored byte for byte.
         Err(RowsError::InexactKey { .. }) => {}
         Err(error) => panic!("what was read cannot be written: {error}"),
     }

@@ -1,6 +1,6 @@
-//! Types and values of them at random; and a target: a value by its schema, decoded without the guest that wrote it.
+//! Random types and values; and a target: a value by its schema, decoded without the guest that wrote it.
 //!
-//! An input is a line of JSON with the type, and then the bytes.
+//! An input is a line of JSON with the type, followed by the bytes.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ pub(super) const TARGET: Target = Target {
     memory_max: |len| (32 << 20) + len * 4000,
 };
 
-/// Words of types, and of what is said of files.
+/// Words of types, and of descriptions of files.
 pub(super) const WORDS: [&str; 36] = [
     "unit",
     "bool",
@@ -92,7 +92,7 @@ fn field(random: &mut Random, number: usize, ty: Type) -> Field {
     }
 }
 
-/// Any type, so many levels deep.
+/// Draws a type of at most this depth.
 pub(super) fn ty(random: &mut Random, depth: usize) -> Type {
     if depth == 0 || random.one_in(2) {
         return random.pick(&SCALARS).clone();
@@ -142,7 +142,7 @@ pub(super) fn ty(random: &mut Random, depth: usize) -> Type {
     }
 }
 
-/// Any value of a type.
+/// Draws a value of a type.
 pub(super) fn value(random: &mut Random, ty: &Type) -> Value {
     let bits = if random.one_in(2) {
         random.number()
@@ -230,7 +230,7 @@ fn run(data: &[u8]) -> bool {
     key.is_ok() || value.is_ok()
 }
 
-/// Whether fields of a struct, or variants of an enum, have the same name somewhere.
+/// Returns true if fields of a struct, or variants of an enum, have the same name anywhere in the type.
 fn names_twice(ty: &Type) -> bool {
     let fields_twice = |fields: &[Field]| {
         let names: BTreeSet<&str> = fields.iter().map(|field| field.name.as_str()).collect();
@@ -257,12 +257,12 @@ fn names_twice(ty: &Type) -> bool {
 type Encode = fn(&Type, &Value, &mut Vec<u8>) -> Result<(), value::ValueError>;
 type Decode = fn(&Type, &[u8]) -> Result<Value, value::ValueError>;
 
-/// What was read can be written and read again, and shown as JSON.
+/// Checks that a value that was read can be written and read again, and rendered as JSON.
 fn again(ty: &Type, value: &Value, encode: Encode, decode: Decode) {
     let mut bytes = Vec::new();
     encode(ty, value, &mut bytes).expect("what was read can be written");
     let read = decode(ty, &bytes).expect("what was written can be read");
-    // As text, since NaN is not equal to itself.
+    // Compared as text, since NaN is not equal to itself.
     assert_eq!(format!("{value:?}"), format!("{read:?}"));
     if names_twice(ty) {
         // Its fields cannot be told apart by name, so JSON has no place for all of them.
@@ -272,7 +272,7 @@ fn again(ty: &Type, value: &Value, encode: Encode, decode: Decode) {
     let text = json.to_string();
     let parsed: serde_json::Value = match serde_json::from_str(&text) {
         Ok(parsed) => parsed,
-        // Deeper than anybody nests.
+        // Nested deeper than the JSON parser's limit.
         Err(error) => return check_error(&error.to_string(), "recursion", 200),
     };
     assert_eq!(parsed, json, "JSON comes back");
