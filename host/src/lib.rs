@@ -11,7 +11,7 @@
 pub mod data_dir;
 pub mod environment;
 pub mod graph;
-pub mod build;
+pub mod compile;
 pub mod scaffold;
 pub mod storage;
 pub mod state;

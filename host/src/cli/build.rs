@@ -11,8 +11,8 @@ use super::args::{GraphArgs, InspectArgs, JobFileArgs, NewArgs};
 use super::failure::Failure;
 use super::log;
 use super::output::Output;
-use crate::build::declared::{DeclaredOperator, declared};
-use crate::build::{StderrReport, Tools, build_guests, component_paths, guest_crates};
+use crate::compile::declared::{DeclaredOperator, declared};
+use crate::compile::{StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::dataflow::operator::Modules;
 use crate::graph::job_graph::JobGraph;
 use crate::graph::render;
@@ -126,7 +126,7 @@ pub fn build(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), 
         if built.is_empty() {
             return "There is nothing to build: no operator of the job has a crate.".to_owned();
         }
-        let line = |b: &crate::build::Built| format!("{}: {} ({} bytes)", b.uid, b.component.display(), b.bytes);
+        let line = |b: &crate::compile::Built| format!("{}: {} ({} bytes)", b.uid, b.component.display(), b.bytes);
         built.iter().map(line).collect::<Vec<_>>().join("\n")
     });
     Ok(())

@@ -4,7 +4,7 @@ use regraft_model::error_kind::ErrorKind;
 use serde::Serialize;
 
 use super::exit_status::ExitStatus;
-use crate::build::BuildError;
+use crate::compile::BuildError;
 use crate::data_dir::DataDirError;
 use crate::graph::problem::Place;
 use crate::graph::{JobFileError, Problem};

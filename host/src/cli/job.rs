@@ -13,7 +13,7 @@ use super::log;
 use super::output::Output;
 use crate::api::client::{Client, FoundJob};
 use crate::api::types::{SavepointRequest, UpgradeRequest};
-use crate::build::{GuestCrate, StderrReport, Tools, build_guests, component_paths, guest_crates};
+use crate::compile::{GuestCrate, StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::graph::job_graph::{Artifact, JobGraph};
 use crate::graph::{Overrides, parse_module};
 use crate::jobs::handle::{JobError, JobView, SnapshotReport};

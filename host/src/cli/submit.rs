@@ -12,7 +12,7 @@ use super::job::{absolute, client, read_component};
 use super::log;
 use super::output::Output;
 use super::run::{Origin, refuse_collisions};
-use crate::build::{StderrReport, Tools, build_guests, component_paths, guest_crates};
+use crate::compile::{StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::jobs::submission::{Layers, RestoreSource, Submission};
 
 /// `regraft run -d`. `origin` is the job whose savepoint is restored.
