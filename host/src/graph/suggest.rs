@@ -1,6 +1,10 @@
 //! "Did you mean": the known word nearest to one that is not known.
 
-/// The known word that `word` most likely stands for; none when nothing is close.
+/// Returns the known word nearest to `word`, or `None` when none is near enough: one edit for every three characters, and
+/// three at most.
+///
+/// An edit inserts, deletes or replaces a character, or swaps two neighbours (optimal string alignment). Letter case does not
+/// count, and `_` equals `-`. A word of more than 64 bytes has no suggestion.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let budget = (word.chars().count() / 3).clamp(1, 3);
@@ -11,33 +15,13 @@ pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     }
     known
         .iter()
-        .map(|candidate| (distance(&word, &fold(candidate)), *candidate))
+        .map(|candidate| (strsim::osa_distance(&word, &fold(candidate)), *candidate))
         .filter(|(distance, _)| *distance <= budget)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// How many characters to insert, delete, replace or swap with their neighbour (optimal string alignment).
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
-    for (i, &from) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, &to) in b.iter().enumerate() {
-            let mut best = (rows[i][j] + usize::from(from != to))
-                .min(rows[i][j + 1] + 1)
-                .min(row[j] + 1);
-            if i > 0 && j > 0 && from == b[j - 1] && a[i - 1] == to {
-                best = best.min(rows[i - 1][j - 1] + 1);
-            }
-            row.push(best);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
-}
-
-/// `"a", "b" or "c"`.
+/// Formats a choice for a message: `"a", "b" or "c"`.
 #[must_use]
 pub fn one_of(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
