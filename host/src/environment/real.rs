@@ -1,11 +1,9 @@
 //! The real environment: tokio's tasks, the system's clock and its files.
 //!
-//! To be used within a tokio runtime.
-//! Tasks and work run in the tracing span of their caller, so that their log lines belong to its job.
+//! Tasks and blocking work run in the caller's tracing span, so that their log lines carry the job they belong to.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use regraft_model::time::{Clock, SystemClock};
 use tracing::{Instrument as _, Span};
@@ -92,14 +90,15 @@ fn give_way() {
     }
 }
 
-/// Returns 128 random bits, for callers without an environment.
+/// Returns 128 random bits of the operating system, for callers that have no environment.
+///
+/// # Panics
+/// When the operating system has no random numbers to give, which it reports only where its configuration forbids them.
 #[must_use]
 pub fn random() -> u128 {
-    let half = || u128::from(RandomState::new().build_hasher().finish());
-    let time = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos());
-    let mixed = [half() << 64 | half(), half() << 64 | half()].map(|bits| bits.wrapping_add(time));
-    let low = xxhash_rust::xxh3::xxh3_64(&mixed[0].to_le_bytes());
-    u128::from(xxhash_rust::xxh3::xxh3_64(&mixed[1].to_le_bytes())) << 64 | u128::from(low)
+    let mut bytes = [0; 16];
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        panic!("the operating system gives no random numbers: {error}");
+    }
+    u128::from_ne_bytes(bytes)
 }
