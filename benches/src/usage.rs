@@ -3,16 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Returns the CPU time of all threads so far, user and system.
+use rustix::time::{ClockId, clock_gettime};
+
+/// CPU time of all threads so far, user and system.
 pub(crate) fn cpu() -> Duration {
-    read(libc::CLOCK_PROCESS_CPUTIME_ID)
+    read(ClockId::ProcessCPUTime)
 }
 
-fn read(clock: libc::clockid_t) -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the call writes the time, and nothing else.
-    unsafe { libc::clock_gettime(clock, &raw mut time) };
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+fn read(clock: ClockId) -> Duration {
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }
 
 /// The CPU time of the busiest of some threads.
@@ -37,7 +36,7 @@ pub(crate) struct Teller(Busiest);
 
 impl Drop for Teller {
     fn drop(&mut self) {
-        let own = read(libc::CLOCK_THREAD_CPUTIME_ID);
+        let own = read(ClockId::ThreadCPUTime);
         let mut busiest = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         *busiest = own.max(*busiest);
     }

@@ -30,8 +30,7 @@ fn count(change: isize) {
 
 fn refused() -> *mut u8 {
     let text = b"more than 8 GiB were asked for at once; the input is in the temporary directory, regraft-fuzz-*\n";
-    // SAFETY: writes a constant to an open file.
-    let _ = unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+    let _ = rustix::io::write(rustix::stdio::stderr(), text);
     std::ptr::null_mut()
 }
 

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::corpus;
 use crate::coverage::Coverage;
 use crate::memory::peak_of;
@@ -159,12 +161,9 @@ fn keep_panics() {
     });
 }
 
-/// Returns the CPU time of this thread.
+/// Returns the processor time that this thread has used.
 fn cpu_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes to a place that is there.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 /// Runs one input. Returns true if the code under test accepted it.

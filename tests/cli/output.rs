@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::fixtures::{COPY, keys, plain};
@@ -179,15 +181,14 @@ fn a_job_ends_when_nobody_reads_its_stdout() {
     assert!(!ran.stderr.contains("restarts"), "{}", ran.stderr);
 }
 
-/// Opens a pseudo-terminal. Bytes written to the second end are read from the first.
+/// Opens a pseudoterminal. Text written to the second end is read from the first.
 fn terminal() -> (File, OwnedFd) {
-    let (mut ours, mut theirs) = (0, 0);
-    let none: *mut libc::c_void = std::ptr::null_mut();
-    // SAFETY: both numbers are written to, and nothing else is pointed at; the last three arguments may be null.
-    let opened = unsafe { libc::openpty(&raw mut ours, &raw mut theirs, none.cast(), none.cast(), none.cast()) };
-    assert_eq!(opened, 0, "a terminal");
-    // SAFETY: the call above has just opened both, and nothing else owns them.
-    unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) }
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&ours).expect("granted");
+    unlockpt(&ours).expect("unlocked");
+    let path = ptsname(&ours, vec![]).expect("its name");
+    let theirs = open(path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).expect("its other end");
+    (ours.into(), theirs)
 }
 
 /// On a terminal, the progress line is at the place of the next line.

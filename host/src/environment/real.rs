@@ -78,16 +78,13 @@ impl Environment for RealEnvironment {
 /// With 5 they get about a third of the share of a job's thread on a busy processor.
 /// That does not starve them, so checkpoints complete even if all processors are busy.
 #[cfg(target_os = "linux")]
-const NICENESS: libc::c_int = 5;
+const NICENESS: i32 = 5;
 
-/// Lowers the scheduling priority of the calling thread to [`NICENESS`].
+/// Lowers the priority of the calling thread, for good.
 fn give_way() {
     #[cfg(target_os = "linux")]
-    // SAFETY: the call takes numbers only, and on Linux process 0 is the calling thread.
-    // If it is refused, nothing has changed.
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS);
-    }
+    // On Linux, no process means the calling thread. Where this is refused, the thread keeps its priority.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
 /// Returns 128 random bits of the operating system, for callers that have no environment.

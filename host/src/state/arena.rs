@@ -146,10 +146,10 @@ fn allocate(bits: u32) -> NonNull<u8> {
     };
     #[cfg(target_os = "linux")]
     if bits >= CHUNK {
-        // This is advice; without it everything works, only slower.
-        // SAFETY: these are whole pages of memory that was just allocated, and the advice does not change their
-        // content.
-        unsafe { libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
+        use rustix::mm::{Advice, madvise};
+        // It is advice: where it is not taken, everything is only slower.
+        // SAFETY: these are whole pages of memory that was just allocated, and the advice does not change their content.
+        let _ = unsafe { madvise(start.as_ptr().cast(), layout.size(), Advice::LinuxHugepage) };
     }
     start
 }
