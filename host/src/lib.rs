@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod data_dir;
+pub mod backoff;
 pub mod environment;
 pub mod graph;
 pub mod compile;

@@ -18,6 +18,7 @@ use super::entries::{Entry, Stage, outline, refuse_collision};
 use super::host::{Host, Serving};
 use super::logs::job_span;
 use super::types::Submitted;
+use crate::backoff::Backoff;
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::environment::run_blocking;
@@ -36,10 +37,8 @@ const ENDED_MAX: usize = 100;
 /// How long jobs may take to suspend when the host ends.
 const SUSPEND_MAX: Duration = Duration::from_secs(10);
 
-/// Until a job that could not be brought back is tried again; it doubles each time.
-const AGAIN_FIRST: Duration = Duration::from_secs(1);
-/// At most.
-const AGAIN_MAX: Duration = Duration::from_secs(60);
+/// Waits between two tries to bring a job back: 1 s, 2 s, and so on up to a minute, without an end.
+const AGAIN: Backoff = Backoff::new(Duration::from_secs(1), 2, Duration::from_secs(60));
 
 impl Host {
     fn serves(&self) -> Result<&Serving, JobError> {
@@ -274,8 +273,10 @@ impl Host {
     /// Tries again for as long as that may help and nobody gives the job up: nothing of it is lost by a try that fails.
     async fn bring_back_one(self: &Arc<Self>, job: Catalogued) {
         let id = job.record.job_id;
-        let mut wait = AGAIN_FIRST;
-        while self.bring_back_once(&job, wait).await {
+        for wait in AGAIN {
+            if !self.bring_back_once(&job, wait).await {
+                return;
+            }
             loop {
                 self.context.environment.sleep(wait).await;
                 match self.entry(&id.to_string()).map(|entry| entry.stage) {
@@ -285,7 +286,6 @@ impl Host {
                     Ok(Stage::Live(_) | Stage::Over(_)) | Err(_) => return,
                 }
             }
-            wait = (wait * 2).min(AGAIN_MAX);
         }
     }
 

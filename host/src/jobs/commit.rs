@@ -1,19 +1,20 @@
-//! Makes output visible that a durable snapshot names: each sink by itself, tried again for a while.
+//! Makes output visible that a durable snapshot names. Each sink commits by itself, with retries.
 
 use std::time::Duration;
 
 use regraft_model::id::OperatorUid;
 
-use super::job::{Committers, Job};
-use super::life::effect::CommitFailure;
+use super::job::Committers;
+use crate::backoff::Backoff;
 use crate::dataflow::sink::SinkError;
 use crate::environment::{Environment, run_blocking};
 use crate::savepoint::permit::CommitPermit;
 
-/// A commit is tried this often.
-const ATTEMPTS: u32 = 5;
-/// The wait after the first try; it doubles.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
+/// Five tries with 50, 100, 200 and 400 ms between them.
+const WAITS: Backoff = Backoff::new(Duration::from_millis(50), 2, Duration::from_secs(1)).tries(5);
+
+/// Handles of prepared output, by sink.
+pub type Handles = BTreeMap<OperatorUid, Vec<serde_json::Value>>;
 
 /// A sink whose output could not be committed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,16 +22,16 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 pub struct CommitError {
     /// The sink.
     pub uid: OperatorUid,
-    /// Why.
+    /// The sink's own message, or that the host panicked.
     pub message: String,
-    /// Whether another try later may go well.
+    /// True if a later try may succeed.
     pub may_pass: bool,
 }
 
-/// Commits what every sink has prepared. One that fails does not hold back the others.
+/// Commits the prepared output of every sink, each up to five times. A sink that fails does not hold back the others.
 ///
 /// # Errors
-/// [`CommitError`] of the first sink that failed to the end; what it has not committed can be committed later.
+/// [`CommitError`] of the first sink whose last try failed. Its output stays prepared and can be committed later.
 pub async fn commit_all(
     environment: &dyn Environment,
     committers: &Committers,
@@ -39,8 +40,8 @@ pub async fn commit_all(
     let mut result = Ok(());
     for (uid, handles) in permit.handles().iter().filter(|(_, handles)| !handles.is_empty()) {
         let Some(committer) = committers.get(uid) else { continue };
-        let mut wait = FIRST_WAIT;
-        for attempt in 1..=ATTEMPTS {
+        let mut waits = WAITS;
+        loop {
             let (committer, handles) = (committer.clone(), handles.clone());
             let committed = run_blocking(environment, move || committer.commit(&handles)).await;
             let error = match committed {
@@ -56,12 +57,11 @@ pub async fn commit_all(
                     message: panicked.to_string(),
                 },
             };
-            if !error.may_pass || attempt == ATTEMPTS {
+            let Some(wait) = waits.next().filter(|_| error.may_pass) else {
                 result = result.and(Err(error));
                 break;
-            }
+            };
             environment.sleep(wait).await;
-            wait *= 2;
         }
     }
     result

@@ -1,39 +1,36 @@
-//! Retries for a store that fails for a moment.
+//! Retries of storage operations, for stores that fail for a moment.
 
 use std::time::Duration;
 
 use super::StoreError;
+use crate::backoff::Backoff;
 use crate::environment::Environment;
 
-/// Number of times an operation is tried before its error is returned.
-pub const ATTEMPTS: u32 = 5;
+/// Five tries with 50, 200, 800 and 3,200 ms between them.
+const WAITS: Backoff = Backoff::new(Duration::from_millis(50), 4, Duration::from_secs(10)).tries(5);
 
-/// Wait before the second try. Each further wait is [`GROWTH`] times the previous one, about four seconds in total.
-pub const FIRST_WAIT: Duration = Duration::from_millis(50);
-
-/// Factor between consecutive waits; see [`FIRST_WAIT`].
-pub const GROWTH: u32 = 4;
-
-/// Runs an operation, and retries it after a wait if its error [may pass](StoreError::may_pass).
+/// Runs an operation until it succeeds or fails with an error that [does not pass](StoreError::may_pass), at most five times
+/// within about four seconds.
 ///
 /// # Errors
-/// Returns the error of the last try; its message tells the number of tries if there was more than one.
+/// The last try's error. After more than one try its message has their number.
 pub async fn retried<T, F>(environment: &dyn Environment, operation: impl Fn() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    let mut wait = FIRST_WAIT;
-    let mut attempt = 1;
+    let mut waits = WAITS;
+    let mut tries = 1;
     loop {
-        match operation().await {
-            Err(error) if error.may_pass() && attempt < ATTEMPTS => {
-                tracing::debug!("{error}; trying again in {} ms", wait.as_millis());
-                environment.sleep(wait).await;
-                wait *= GROWTH;
-                attempt += 1;
-            }
-            result => return result.map_err(|error| error.after(attempt)),
-        }
+        let error = match operation().await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let Some(wait) = waits.next().filter(|_| error.may_pass()) else {
+            return Err(error.after(tries));
+        };
+        tracing::debug!("{error}; trying again in {} ms", wait.as_millis());
+        environment.sleep(wait).await;
+        tries += 1;
     }
 }
 
@@ -48,7 +45,7 @@ mod tests {
     use crate::environment::Task;
     use crate::environment::files::FileSystem;
 
-    /// An environment that does not wait, but records the requested waits in milliseconds.
+    /// Records the waits instead of sleeping.
     #[derive(Default)]
     struct Impatient(Mutex<Vec<u128>>);
 
@@ -81,7 +78,7 @@ mod tests {
         StoreError::from_object_store(source, "write", "s3://bucket/a".into(), 12)
     }
 
-    /// Runs an operation that fails `fails` times; returns the waits and the result.
+    /// Returns the waits in milliseconds of an operation that fails `fails` times, and its result.
     async fn run(fails: u32, kind: std::io::ErrorKind) -> (Vec<u128>, Result<u32, String>) {
         let tries = AtomicU32::new(0);
         let operation = || async {
