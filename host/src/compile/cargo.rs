@@ -1,4 +1,4 @@
-//! Runs cargo for one guest crate and understands what it says.
+//! Runs cargo for one guest crate and parses its messages.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -10,33 +10,36 @@ use super::error::BuildError;
 use super::report::BuildReport;
 use super::tools::{TARGET, Tools};
 
-/// Vector instructions, which every supported host has: splitting text is six times faster with them.
+/// Turns on vector instructions, which every supported host has: they make splitting text six times faster.
 const RUSTFLAGS: &str = "target.wasm32-unknown-unknown.rustflags=[\"-Ctarget-feature=+simd128\"]";
 
-/// Whole-program optimisation: components are a third of the size, and every checkpoint and upload carries them.
+/// Turns on whole-program optimisation. It makes components a third of the size, and every checkpoint and upload
+/// carries them.
 const LTO: &str = "profile.release.lto=\"fat\"";
 
-/// What cargo made.
+/// The core module that cargo made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CoreModule {
     /// The file.
     pub(crate) path: PathBuf,
     /// Cargo's target directory.
     pub(crate) target_dir: PathBuf,
-    /// It was compiled just now; else cargo found it unchanged.
+    /// True if it was compiled just now, false if cargo found it unchanged.
     pub(crate) compiled: bool,
 }
 
-/// What cargo is asked to build.
+/// A guest crate to build.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Crate<'a> {
-    /// The operator's.
+    /// Uid of the operator that runs it, for messages.
     pub(crate) uid: &'a str,
     /// The directory of its `Cargo.toml`.
     pub(crate) dir: &'a Path,
 }
 
-/// Compiles the crate, or finds that nothing has changed.
+/// Compiles the crate with cargo, which does nothing where nothing has changed.
+///
+/// Progress goes to `report` as it comes, and the crate's own warnings after a build that compiled it.
 pub(crate) fn compile(tools: &Tools, krate: Crate<'_>, report: &dyn BuildReport) -> Result<CoreModule, BuildError> {
     let missing = |source| BuildError::NoTool {
         program: tools.cargo.clone(),
@@ -101,7 +104,7 @@ fn command(tools: &Tools, dir: &Path) -> Command {
     command
 }
 
-/// What stands in cargo's JSON lines.
+/// The parts of cargo's JSON messages that matter here.
 #[derive(Debug, Default)]
 struct Said {
     errors: Vec<String>,
@@ -164,7 +167,7 @@ fn take_message(said: &mut Said, message: &Value, manifest: &Path, fresh: bool) 
     }
 }
 
-/// Shows cargo's own lines as they come and keeps them, for an error that is cargo's and not the compiler's.
+/// Reports cargo's stderr as it comes, and returns its lines for the message of an error that is not the compiler's.
 fn follow(stderr: impl Read, uid: &str, report: &dyn BuildReport) -> Vec<String> {
     let mut lines = Vec::new();
     for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {

@@ -1,4 +1,4 @@
-//! From cargo's core module to the component beside it. An unchanged module is not touched again.
+//! Makes a component from cargo's core module, and keeps it beside cargo's output until that changes.
 
 use std::path::{Path, PathBuf};
 
@@ -9,18 +9,22 @@ use sha2::{Digest as _, Sha256};
 use super::cargo::{CoreModule, Crate};
 use super::error::BuildError;
 
-/// Part of what a component is made from, so that another version of this program makes it again.
+/// This program's name and version. They are noted beside each component, so that another version makes it again.
 const MADE_BY: &str = concat!("regraft ", env!("CARGO_PKG_VERSION"));
 
-/// A component's file, and whether it was made just now.
+/// A component's file.
 #[derive(Debug)]
 pub(crate) struct Component {
     pub(crate) path: PathBuf,
+    /// True if it was made just now, false if it was there already.
     pub(crate) made: bool,
+    /// Size of the file.
     pub(crate) bytes: u64,
 }
 
-/// Makes `TARGET_DIR/regraft/NAME.wasm`. Beside it, `NAME.from` says what it was made from, and what it is.
+/// Makes `TARGET_DIR/regraft/NAME.wasm`, unless it is there and was made from this core module by this version.
+///
+/// `NAME.from` beside it has the digests of both, and the version.
 pub(crate) fn make(krate: Crate<'_>, core: &CoreModule, engine: &GuestEngine) -> Result<Component, BuildError> {
     let dir = core.target_dir.join("regraft");
     let name = core.path.file_name().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the operators of a job declare, as far as their components are there: nothing is built for it.
+//! Reads what the operators of a job declare from components that exist already. Builds nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -9,17 +9,19 @@ use regraft_model::id::OperatorUid;
 
 use crate::graph::job_graph::{Artifact, JobGraph, NodeKind};
 
-/// What an operator declares.
+/// The declaration of an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeclaredOperator {
     /// Its uid.
     pub uid: OperatorUid,
-    /// What its component says of itself, or why that is not known.
+    /// Its component's declaration, or the reason that there is none, for people.
     pub description: Result<Description, String>,
 }
 
-/// All operators of a job, in its order. Of a guest crate it is the component that was built last. A component that does not
-/// say it in its file is loaded into the engine and asked.
+/// Returns the declarations of all operators of a job, in the job's order.
+///
+/// For a guest crate the component of its last build counts. A component without a `regraft:describe` section is loaded
+/// into the engine and asked.
 #[must_use]
 pub fn declared(graph: &JobGraph, engine: &GuestEngine) -> Vec<DeclaredOperator> {
     let operators = graph.nodes.iter().filter_map(|node| match &node.kind {
@@ -45,14 +47,14 @@ fn component(artifact: &Artifact) -> Result<PathBuf, String> {
     }
 }
 
-/// The name of a crate's library, as its file has it.
+/// Returns the name of a crate's library from its manifest, as file names have it.
 fn library(manifest: &str) -> Option<String> {
     let manifest: toml::Table = manifest.parse().ok()?;
     let name = |table: &str| manifest.get(table)?.get("name")?.as_str();
     Some(name("lib").or_else(|| name("package"))?.replace('-', "_"))
 }
 
-/// `TARGET_DIR/regraft/NAME.wasm` of the crate's own target directory, or of the workspace that it is in.
+/// Finds `TARGET_DIR/regraft/NAME.wasm` in the crate's own target directory or that of its workspace.
 fn built(dir: &Path, name: &str) -> Option<PathBuf> {
     let file = format!("regraft/{name}.wasm");
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());

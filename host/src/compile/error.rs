@@ -1,73 +1,73 @@
-//! Why a guest crate did not become a component.
+//! The errors of building guest crates.
 
 use std::path::PathBuf;
 
 use regraft_guest_runtime::module_error::ModuleError;
 use regraft_model::error_kind::ErrorKind;
 
-/// Why a guest crate did not become a component. `uid` is the operator's.
+/// An error of building a guest crate. `uid` is that of the operator that runs it, and `dir` the directory of the crate.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// There is no crate at the path.
+    /// The directory has no `Cargo.toml`.
     #[error("cannot build operator \"{uid}\": {dir} has no Cargo.toml; expected the directory of a guest crate")]
     NoCrate {
-        /// Whose.
+        /// The operator.
         uid: String,
-        /// Where it should be.
+        /// The directory that the job file names.
         dir: PathBuf,
     },
     /// A tool could not be started.
     #[error("cannot run {program}: {source}; install Rust from https://rustup.rs, or set {variable} to its path")]
     NoTool {
-        /// Which.
+        /// Path or name of the program.
         program: PathBuf,
-        /// The variable that names another one.
+        /// The environment variable that names another one.
         variable: &'static str,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The Rust target is missing, and nothing can add it.
+    /// The Rust target is missing, and there is no rustup to add it.
     #[error(
         "the Rust target wasm32-unknown-unknown is missing, and there is no rustup to add it: install Rust from \
          https://rustup.rs, or the target with the package manager that Rust came from"
     )]
     NoRustup,
-    /// The Rust target is missing, and adding it failed.
+    /// The Rust target is missing, and rustup failed to add it.
     #[error(
         "cannot add the Rust target wasm32-unknown-unknown:\n{output}\nrun `rustup target add wasm32-unknown-unknown` yourself, then try again"
     )]
     AddTarget {
-        /// What rustup said.
+        /// The output of rustup.
         output: String,
     },
-    /// The compiler, or cargo, said no.
+    /// The compiler or cargo failed.
     #[error("cannot build operator \"{uid}\" from {dir}:\n{output}")]
     Compile {
-        /// Whose.
+        /// The operator.
         uid: String,
-        /// The crate's directory.
+        /// The crate.
         dir: PathBuf,
-        /// Everything it said.
+        /// Errors of the compiler, or else the output of cargo.
         output: String,
     },
-    /// It compiled, and there is no module.
+    /// The crate compiled and made no wasm module.
     #[error(
         "cannot build operator \"{uid}\" from {dir}: the crate made no wasm module; expected a library with `operator!(…)` in src/lib.rs"
     )]
     NoModule {
-        /// Whose.
+        /// The operator.
         uid: String,
-        /// The crate's directory.
+        /// The crate.
         dir: PathBuf,
     },
-    /// It compiled, and it is no operator.
+    /// The crate compiled, and its module is not an operator.
     #[error("cannot make a component of operator \"{uid}\" from {dir}: {source}")]
     Component {
-        /// Whose.
+        /// The operator.
         uid: String,
-        /// The crate's directory.
+        /// The crate.
         dir: PathBuf,
-        /// Why.
+        /// The reason.
         source: ModuleError,
     },
     /// A file could not be read or written.
@@ -75,15 +75,15 @@ pub enum BuildError {
     Io {
         /// `read` or `write`.
         doing: &'static str,
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
 impl BuildError {
-    /// What to do about it.
+    /// Returns the kind of error, which decides the exit status.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -94,7 +94,7 @@ impl BuildError {
         }
     }
 
-    /// The operator it is about.
+    /// Returns the uid of the operator, where the error is about one.
     #[must_use]
     pub fn uid(&self) -> Option<&str> {
         match self {
@@ -106,7 +106,7 @@ impl BuildError {
         }
     }
 
-    /// The file or directory it is about.
+    /// Returns the file or directory, where the error is about one.
     #[must_use]
     pub fn path(&self) -> Option<&std::path::Path> {
         match self {

@@ -1,12 +1,13 @@
-//! Guest crates become components: cargo compiles them, `wit-component` wraps them, and an unchanged crate costs nothing.
+//! Compiles guest crates into components: cargo compiles them, `wit-component` wraps them, and an unchanged crate costs
+//! nothing.
 //!
-//! Knows nothing of jobs that run. Two processes may build at once: cargo locks its directory, and components are renamed
-//! into place.
+//! Knows nothing of jobs that run. Two processes may build at once: cargo locks its directory, and components are
+//! renamed into place.
 //!
-//! - [`error`]: why it did not work.
-//! - [`report`]: what a build says while it runs.
+//! - [`error`]: the errors of a build.
+//! - [`report`]: its progress, on stderr.
 //! - [`tools`]: cargo, rustc, rustup, and the wasm target.
-//! - [`declared`]: what operators declare, without a build.
+//! - [`declared`]: the declarations of operators, without a build.
 //! - `cargo`, `component`: the two steps.
 
 pub mod error;
@@ -46,15 +47,15 @@ pub struct Built {
     pub uid: OperatorUid,
     /// The component.
     pub component: PathBuf,
-    /// Whether it was made just now; else nothing had changed.
+    /// True if it was made just now, false if nothing had changed.
     pub made: bool,
-    /// The component's size.
+    /// The component's size in bytes.
     pub bytes: u64,
-    /// How long it took.
+    /// Time from the call of cargo until the component was there.
     pub took: Duration,
 }
 
-/// The guest crates that a job names.
+/// Returns the guest crates that a job names, in the job's order.
 #[must_use]
 pub fn guest_crates(graph: &JobGraph) -> Vec<GuestCrate> {
     let crates = graph.nodes.iter().filter_map(|node| match &node.kind {
@@ -70,10 +71,12 @@ pub fn guest_crates(graph: &JobGraph) -> Vec<GuestCrate> {
     crates.collect()
 }
 
-/// Builds guest crates, each directory once. Blocks; progress goes to `report`.
+/// Builds guest crates, each directory once, and returns their components in the given order.
+///
+/// Adds the wasm target to the Rust toolchain where it is missing. Blocks; progress goes to `report`.
 ///
 /// # Errors
-/// The first crate that cannot be built, see [`BuildError`].
+/// [`BuildError`] of the first crate that cannot be built.
 pub fn build_guests(
     crates: &[GuestCrate],
     tools: &Tools,
@@ -158,14 +161,15 @@ fn build_one(
     })
 }
 
-/// A path as the user would write it from where they are.
+/// Formats a path relative to the current directory, where it is below that.
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().ok();
     let short = here.and_then(|here| path.strip_prefix(here).ok());
     short.unwrap_or(path).display().to_string()
 }
 
-/// The component of every operator: built, or the file that the job names.
+/// Returns the component of every operator: the one in `built`, or the file that the job names. An operator whose crate
+/// is not in `built` is left out.
 #[must_use]
 pub fn component_paths(graph: &JobGraph, built: &[Built]) -> BTreeMap<OperatorUid, PathBuf> {
     let operators = graph.nodes.iter().filter_map(|node| match &node.kind {

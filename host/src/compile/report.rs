@@ -1,4 +1,4 @@
-//! What a build says while it runs, always on stderr: a spinner on a terminal, plain lines otherwise.
+//! Progress of a build, always on stderr: a spinner on a terminal, plain lines otherwise.
 
 use std::io::IsTerminal as _;
 use std::sync::Mutex;
@@ -6,24 +6,24 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Takes what a build says. Called from several threads.
+/// Receiver of a build's progress. Called from several threads.
 pub trait BuildReport: Sync {
-    /// A line that stays.
+    /// Prints a line that stays.
     fn line(&self, text: &str);
-    /// What is being done right now; the next one replaces it.
+    /// Shows the current step in place of the one before.
     fn doing(&self, text: &str);
-    /// Nothing is being done any more.
+    /// Removes the current step: the build is over.
     fn idle(&self);
 }
 
-/// Reports to stderr.
+/// Prints progress to stderr. Steps are shown on terminals only.
 #[derive(Debug, Default)]
 pub struct StderrReport {
     spinner: Mutex<Option<ProgressBar>>,
 }
 
 impl StderrReport {
-    /// One that has said nothing yet.
+    /// Returns a report that has printed nothing yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

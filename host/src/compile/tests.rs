@@ -1,4 +1,4 @@
-//! Builds with stand-ins for the Rust tools, so that everything they can do wrong is seen.
+//! Builds with stand-ins for the Rust tools, which fail in every way that the real ones can.
 #![cfg(unix)]
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -29,7 +29,7 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("count")).unwrap();
         std::fs::write(dir.path().join("count/Cargo.toml"), "").unwrap();
-        // Has the target once the file `added` is there.
+        // The stand-in for rustc has the target once the directory `added` exists.
         let libdir = dir.path().join("added");
         let bench = Self {
             dir,
@@ -70,7 +70,7 @@ impl Bench {
         build_guests(&[guest], &self.tools(), &engine, &self.report)
     }
 
-    /// The error, with the bench's own directory written as `DIR`.
+    /// Returns the error's message, with the bench's own directory written as `DIR`.
     #[track_caller]
     fn refused(&self, dir: &str) -> String {
         let error = self.build(dir).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! The Rust tools that a build needs, and the target it compiles for.
+//! The Rust tools of a build, and the target it compiles for.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,10 +6,10 @@ use std::process::Command;
 use super::error::BuildError;
 use super::report::BuildReport;
 
-/// What guests are compiled for: no system under them, so no import that the operator world does not have.
+/// The target of guests. It has no operating system, so modules import nothing beyond the operator world.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
-/// Which programs are run.
+/// The programs that a build runs.
 #[derive(Debug, Clone)]
 pub struct Tools {
     /// `$CARGO`, else `cargo`.
@@ -21,7 +21,7 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Those of this process's environment.
+    /// Returns the tools that this process's environment names.
     #[must_use]
     pub fn from_env() -> Self {
         let tool = |variable: &str, name: &str| std::env::var_os(variable).map_or_else(|| name.into(), PathBuf::from);
@@ -32,11 +32,11 @@ impl Tools {
         }
     }
 
-    /// Sees to it that the toolchain which is used in `dir` has the wasm target. Adds it where it is missing, and says so
-    /// in one line.
+    /// Adds the wasm target to the toolchain that is used in `dir`, unless it has it. Reports in one line that it is added.
     ///
     /// # Errors
-    /// There is no rustc; or the target is missing and rustup is, too, or fails.
+    /// [`BuildError::NoTool`] without rustc, and [`BuildError::NoRustup`] or [`BuildError::AddTarget`] where the target is
+    /// missing and cannot be added.
     pub fn ensure_target(&self, dir: &Path, report: &dyn BuildReport) -> Result<(), BuildError> {
         if self.has_target(dir)? {
             return Ok(());
