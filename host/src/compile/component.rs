@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use regraft_guest_runtime::componentize::componentize;
+use regraft_guest_runtime::describe::ModuleDigest;
 use regraft_guest_runtime::engine::GuestEngine;
-use sha2::{Digest as _, Sha256};
 
 use super::cargo::{CoreModule, Crate};
 use super::error::BuildError;
+use crate::environment::files::write_whole;
 
 /// This program's name and version. They are noted beside each component, so that another version makes it again.
 const MADE_BY: &str = concat!("regraft ", env!("CARGO_PKG_VERSION"));
@@ -31,7 +32,7 @@ pub(crate) fn make(krate: Crate<'_>, core: &CoreModule, engine: &GuestEngine) ->
     let path = dir.join(name);
     let note = path.with_extension("from");
     let module = std::fs::read(&core.path).map_err(io("read", &core.path))?;
-    let from = format!("{MADE_BY} from {}", digest(&module));
+    let from = format!("{MADE_BY} from {}", ModuleDigest::of(&module));
     if let (Ok(said), Ok(component)) = (std::fs::read_to_string(&note), std::fs::read(&path))
         && said == noted(&from, &component)
     {
@@ -47,8 +48,8 @@ pub(crate) fn make(krate: Crate<'_>, core: &CoreModule, engine: &GuestEngine) ->
         source,
     })?;
     std::fs::create_dir_all(&dir).map_err(io("write", &dir))?;
-    write_whole(&path, &component)?;
-    write_whole(&note, noted(&from, &component).as_bytes())?;
+    write_whole(&path, &component).map_err(io("write", &path))?;
+    write_whole(&note, noted(&from, &component).as_bytes()).map_err(io("write", &note))?;
     Ok(Component {
         path,
         made: true,
@@ -57,23 +58,10 @@ pub(crate) fn make(krate: Crate<'_>, core: &CoreModule, engine: &GuestEngine) ->
 }
 
 fn noted(from: &str, component: &[u8]) -> String {
-    format!("{from} is {}\n", digest(component))
-}
-
-fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{from} is {}\n", ModuleDigest::of(component))
 }
 
 fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BuildError {
     let path = path.to_owned();
     move |source| BuildError::Io { doing, path, source }
-}
-
-/// Another process sees the old file or the new one, never half of it.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    std::fs::write(&temporary, bytes).map_err(io("write", &temporary))?;
-    std::fs::rename(&temporary, path).map_err(io("write", path))
 }

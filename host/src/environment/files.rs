@@ -118,3 +118,15 @@ impl FileSystem for LocalFiles {
         Ok(names.collect())
     }
 }
+
+/// Writes a file in one step: another process sees the old content or the new, never a part of it. Not durable.
+///
+/// # Errors
+/// The system's.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    fs::write(&temporary, bytes)?;
+    fs::rename(&temporary, path)
+}
