@@ -333,6 +333,28 @@ pub enum SavepointType {
     Native,
 }
 
+/// The flag that chooses a savepoint's form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub struct FormatArgs {
+    /// The savepoint's form.
+    #[arg(
+        long = "type",
+        value_enum,
+        default_value = "canonical",
+        ignore_case = true,
+        value_name = "TYPE"
+    )]
+    format: SavepointType,
+}
+
+impl FormatArgs {
+    /// Returns true for the backend's own files, false for Parquet.
+    #[must_use]
+    pub fn is_native(self) -> bool {
+        self.format == SavepointType::Native
+    }
+}
+
 /// `savepoint`.
 #[derive(Debug, Args)]
 pub struct SavepointArgs {
@@ -351,14 +373,8 @@ pub struct SavepointArgs {
     #[arg(long, requires = "dispose", conflicts_with = "job")]
     pub force: bool,
     /// Its form.
-    #[arg(
-        long = "type",
-        value_enum,
-        default_value = "canonical",
-        ignore_case = true,
-        value_name = "TYPE"
-    )]
-    pub format: SavepointType,
+    #[command(flatten)]
+    pub format: FormatArgs,
 }
 
 /// `stop`.
@@ -371,14 +387,8 @@ pub struct StopArgs {
     #[arg(short = 'p', long, alias = "savepointPath", value_name = "DIR", num_args = 0..=1, require_equals = true)]
     pub savepoint_path: Option<Option<String>>,
     /// The savepoint's form.
-    #[arg(
-        long = "type",
-        value_enum,
-        default_value = "canonical",
-        ignore_case = true,
-        value_name = "TYPE"
-    )]
-    pub format: SavepointType,
+    #[command(flatten)]
+    pub format: FormatArgs,
     /// Let the job finish as if its input ended here: windows close, timers fire, final results are emitted.
     #[arg(short, long)]
     pub drain: bool,

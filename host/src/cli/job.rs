@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use regraft_model::id::OperatorUid;
 use serde_json::json;
 
-use super::args::{CancelArgs, HostArgs, JobArgs, SavepointArgs, SavepointType, StopArgs, UpgradeArgs};
+use super::args::{CancelArgs, HostArgs, JobArgs, SavepointArgs, StopArgs, UpgradeArgs};
 use super::build;
 use super::failure::Failure;
 use super::log;
 use super::output::Output;
 use crate::api::client::{Client, FoundJob};
-use crate::api::types::{SavepointRequest, UpgradeRequest};
+use crate::api::types::{ModuleUploaded, SavepointRequest, UpgradeRequest};
 use crate::compile::{GuestCrate, StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::graph::job_graph::{Artifact, JobGraph};
 use crate::graph::{Overrides, parse_module};
@@ -52,15 +52,24 @@ pub(super) fn find_on(job: &str, host: &HostArgs, data_dir: &Path) -> Result<Ask
     Ok(Asked { client, job })
 }
 
-/// Reads the file of a component, to be uploaded to a host.
-pub(super) fn read_component(uid: &OperatorUid, path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| Failure {
+/// Uploads the component of an operator to a host, which loads and compiles it.
+///
+/// # Errors
+/// [`Failure`] with the uid and the path, where the file cannot be read or the host does not run it.
+pub(super) fn upload(client: &Client, host: &str, uid: &OperatorUid, path: &Path) -> Result<ModuleUploaded, Failure> {
+    let shown = path.display();
+    let uploaded = std::fs::read(path)
+        .map_err(|error| Failure::usage(format!("operator \"{uid}\": cannot read the module {shown}: {error}")))
+        .and_then(|component| {
+            client.upload(host, &component).map_err(|error| Failure {
+                message: format!("operator \"{uid}\": {shown}: {}", error.message),
+                ..Failure::from(error)
+            })
+        });
+    uploaded.map_err(|failure| Failure {
         uid: Some(uid.to_string()),
-        path: Some(path.display().to_string()),
-        ..Failure::usage(format!(
-            "operator \"{uid}\": cannot read the module {}: {error}",
-            path.display()
-        ))
+        path: Some(shown.to_string()),
+        ..failure
     })
 }
 
@@ -92,7 +101,7 @@ pub fn savepoint(args: &SavepointArgs, data_dir: &Path, output: Output) -> Resul
     let Asked { client, job } = find_on(args.job.as_deref().unwrap_or_default(), &args.host, data_dir)?;
     output.line(&format!("Triggering savepoint for job {}.", job.summary.job_id));
     output.line("Waiting for response...");
-    let native = args.format == SavepointType::Native;
+    let native = args.format.is_native();
     let request = SavepointRequest {
         dir: args.dir.as_deref().map(absolute),
         native,
@@ -115,7 +124,7 @@ pub fn savepoint(args: &SavepointArgs, data_dir: &Path, output: Output) -> Resul
 pub fn stop(args: &StopArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let Asked { client, job } = find(&args.job, data_dir)?;
     let word = if args.drain { "Draining" } else { "Suspending" };
-    let native = args.format == SavepointType::Native;
+    let native = args.format.is_native();
     let format = if native { "NATIVE" } else { "CANONICAL" };
     output.line(&format!(
         "{word} job \"{}\" with a {format} savepoint.",
@@ -188,14 +197,8 @@ pub fn upgrade(args: &UpgradeArgs, data_dir: &Path, output: Output) -> Result<()
     let components = new_components(args, &running, data_dir)?;
     let mut modules = BTreeMap::new();
     for (uid, path) in components {
-        let bytes = read_component(&uid, &path)?;
-        let uploaded = client.upload(&job.host, &bytes).map_err(|error| Failure {
-            uid: Some(uid.to_string()),
-            path: Some(path.display().to_string()),
-            message: format!("operator \"{uid}\": {}: {}", path.display(), error.message),
-            ..Failure::from(error)
-        })?;
-        // A job file names all modules; those that already run stay.
+        let uploaded = upload(&client, &job.host, &uid, &path)?;
+        // A job file names all modules; those that run already stay.
         let same = running.operators.iter().any(|node| {
             node.uid == uid
                 && node

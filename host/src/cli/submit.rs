@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::RunArgs;
 use super::build::engine;
 use super::failure::Failure;
-use super::job::{absolute, client, read_component};
+use super::job::{absolute, client, upload};
 use super::log;
 use super::output::Output;
 use super::run::{Origin, refuse_collisions};
@@ -36,13 +36,7 @@ pub fn submit(args: &RunArgs, data_dir: &Path, origin: Origin, output: Output) -
     refuse_collisions(&graph, data_dir, args.into(), origin)?;
     let mut modules = BTreeMap::new();
     for (uid, path) in component_paths(&graph, &built) {
-        let component = read_component(&uid, &path)?;
-        let uploaded = client.upload(&host, &component).map_err(|error| Failure {
-            uid: Some(uid.to_string()),
-            path: Some(path.display().to_string()),
-            message: format!("operator \"{uid}\": {}: {}", path.display(), error.message),
-            ..Failure::from(error)
-        })?;
+        let uploaded = upload(&client, &host, &uid, &path)?;
         modules.insert(uid, uploaded.digest);
     }
     let submission = Submission {

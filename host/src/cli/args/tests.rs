@@ -100,8 +100,8 @@ fn stop_cancel_and_savepoint() {
         panic!()
     };
     assert_eq!(
-        (args.savepoint_path, args.format, args.drain),
-        (Some(Some("dir".into())), SavepointType::Native, true)
+        (args.savepoint_path, args.format.is_native(), args.drain),
+        (Some(Some("dir".into())), true, true)
     );
     let Verb::Stop(args) = parsed("regraft stop -p dir job") else {
         panic!()
@@ -113,7 +113,7 @@ fn stop_cancel_and_savepoint() {
     let Verb::Stop(args) = parsed("regraft stop job") else {
         panic!()
     };
-    assert_eq!((args.savepoint_path, args.format), (None, SavepointType::Canonical));
+    assert_eq!((args.savepoint_path, args.format.is_native()), (None, false));
     let Verb::Cancel(args) = parsed("regraft cancel -s job") else {
         panic!()
     };
