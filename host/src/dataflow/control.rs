@@ -87,7 +87,27 @@ pub struct SubtaskSnapshot {
     pub async_ns: u64,
 }
 
-/// The keyed state of one operator in one subtask, as of a barrier.
+impl SubtaskSnapshot {
+    /// Returns the empty snapshot of a subtask for a round.
+    pub(crate) const fn new(subtask: SubtaskId, id: CheckpointId) -> Self {
+        Self {
+            subtask,
+            id,
+            source: None,
+            keyed: vec![],
+            operator: vec![],
+            sinks: vec![],
+            watermarks: vec![],
+            finished: vec![],
+            align_ns: 0,
+            sync_ns: 0,
+            swap_ns: 0,
+            async_ns: 0,
+        }
+    }
+}
+
+/// The keyed state of one operator in one subtask, as it was at a barrier.
 #[derive(Debug)]
 pub struct KeyedSnapshot {
     /// The operator.

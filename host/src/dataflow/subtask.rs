@@ -486,20 +486,7 @@ impl Subtask {
 
     /// Collects the snapshot at the barrier. Keyed state is only marked; its rows are swept later.
     fn mark(&mut self, barrier: &CheckpointBarrier) -> Result<Box<SubtaskSnapshot>, SubtaskFailure> {
-        let mut snapshot = Box::new(SubtaskSnapshot {
-            subtask: self.id,
-            id: barrier.id,
-            source: None,
-            keyed: vec![],
-            operator: vec![],
-            sinks: vec![],
-            watermarks: vec![],
-            finished: vec![],
-            align_ns: 0,
-            sync_ns: 0,
-            swap_ns: 0,
-            async_ns: 0,
-        });
+        let mut snapshot = Box::new(SubtaskSnapshot::new(self.id, barrier.id));
         if let Head::Source(source) = &self.head {
             snapshot.source = Some((source.uid.clone(), source.reader.snapshot()));
             snapshot.watermarks.push((source.uid.clone(), self.watermark));

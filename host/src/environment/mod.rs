@@ -9,6 +9,8 @@
 
 pub mod files;
 pub mod real;
+#[cfg(test)]
+pub(crate) mod immediate;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -38,7 +38,6 @@ pub(super) fn storage() -> Storage {
 pub(super) fn description() -> Description {
     Description {
         wit: WIT_VERSION.into(),
-        sdk: String::new(),
         key: Some(field("word", Type::String)),
         states: vec![StateDescription {
             name: "count".into(),
@@ -49,15 +48,7 @@ pub(super) fn description() -> Description {
             ttl_ms: None,
             version: None,
         }],
-        inputs: vec![],
-        outputs: vec![],
-        timers: vec![],
-        on_watermark: false,
-        finish: false,
-        private_state: false,
-        operator_states: vec![],
-        reads_clock: false,
-        reads_random: false,
+        ..Description::default()
     }
 }
 

@@ -37,38 +37,9 @@ where
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::sync::{Arc, Mutex};
-
-    use regraft_model::time::Clock;
 
     use super::*;
-    use crate::environment::Task;
-    use crate::environment::files::FileSystem;
-
-    /// Records the waits instead of sleeping.
-    #[derive(Default)]
-    struct Impatient(Mutex<Vec<u128>>);
-
-    impl Environment for Impatient {
-        fn clock(&self) -> Arc<dyn Clock> {
-            unimplemented!("no clock")
-        }
-        fn random(&self) -> u128 {
-            0
-        }
-        fn spawn(&self, _: Task) {}
-        fn sleep(&self, duration: Duration) -> Task {
-            self.0.lock().expect("lock").push(duration.as_millis());
-            Box::pin(std::future::ready(()))
-        }
-        fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> Task {
-            work();
-            Box::pin(std::future::ready(()))
-        }
-        fn files(&self) -> Arc<dyn FileSystem> {
-            unimplemented!("no files")
-        }
-    }
+    use crate::environment::immediate::Immediate;
 
     fn failing(kind: std::io::ErrorKind) -> StoreError {
         let source = object_store::Error::Generic {
@@ -85,10 +56,11 @@ mod tests {
             let before = tries.fetch_add(1, Ordering::Relaxed);
             if before < fails { Err(failing(kind)) } else { Ok(before) }
         };
-        let environment = Impatient::default();
+        let environment = Immediate::default();
         let result = retried(&environment, operation).await;
+        let waits = environment.waits.into_inner().expect("lock");
         (
-            environment.0.into_inner().expect("lock"),
+            waits.iter().map(std::time::Duration::as_millis).collect(),
             result.map_err(|error| error.to_string()),
         )
     }

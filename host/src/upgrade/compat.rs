@@ -127,7 +127,6 @@ mod tests {
         };
         Description {
             wit: "0.1.0".to_owned(),
-            sdk: String::new(),
             key: Some(Field {
                 name: "word".to_owned(),
                 ty: key,
@@ -135,15 +134,7 @@ mod tests {
                 default: false,
             }),
             states: states.iter().map(state).collect(),
-            inputs: vec![],
-            outputs: vec![],
-            timers: vec![],
-            on_watermark: false,
-            finish: false,
-            private_state: false,
-            operator_states: vec![],
-            reads_clock: false,
-            reads_random: false,
+            ..Description::default()
         }
     }
 

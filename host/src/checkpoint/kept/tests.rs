@@ -13,9 +13,10 @@ use regraft_model::id::CheckpointId;
 use regraft_model::snapshot::SnapshotKind;
 
 use self::gate::{Fate, Gate};
-use self::job::{Job, Plain};
+use self::job::Job;
 use super::*;
 use crate::checkpoint::chain;
+use crate::environment::immediate::Immediate;
 use crate::savepoint::load::Savepoint;
 
 mod gate;
@@ -23,7 +24,7 @@ mod job;
 
 const BASE: &str = "ckpt/00000000000000000000000000000007";
 
-struct Disk(Arc<InMemory>, Arc<Plain>);
+struct Disk(Arc<InMemory>, Arc<Immediate>);
 
 impl Disk {
     fn new() -> Self {

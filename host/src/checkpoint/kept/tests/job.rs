@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use regraft_guest_runtime::describe::ModuleDigest;
 use regraft_guest_runtime::instance::InstanceSettings;
@@ -13,49 +12,17 @@ use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid}
 use regraft_model::key_group::{KeyGroup, hash32, key_group, range_of};
 use regraft_model::schema::{Field, Type};
 use regraft_model::snapshot::SnapshotKind;
-use regraft_model::time::Clock;
 
 use crate::checkpoint::facts::{JobFacts, StoreAs};
 use crate::checkpoint::round::Acknowledged;
 use crate::dataflow::control::{KeyedSnapshot, SubtaskId, SubtaskSnapshot};
 use crate::dataflow::operator::{Modules, Operator, OperatorModule};
-use crate::environment::files::FileSystem;
-use crate::environment::{Environment, Task};
-use crate::graph::plan::Plan;
 use crate::graph::{Overrides, parse_job};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{EntryKind, Owner, Trigger};
 use crate::savepoint::restore::{NewJob, NewNode, Part, RestoreOptions, plan_restore};
 use crate::savepoint::rows::Layout;
 use crate::state::rows::{REMOVED, RowsOf, StateRows};
-
-/// An environment that runs all work at once, and whose random bits are consecutive numbers.
-#[derive(Default)]
-pub(super) struct Plain(Mutex<u128>);
-
-impl Environment for Plain {
-    fn clock(&self) -> Arc<dyn Clock> {
-        unimplemented!("no clock")
-    }
-    fn random(&self) -> u128 {
-        let mut next = self.0.lock().expect("lock");
-        *next += 1;
-        *next << 80 | *next
-    }
-    fn spawn(&self, _: Task) {
-        unimplemented!("no tasks")
-    }
-    fn sleep(&self, _: Duration) -> Task {
-        Box::pin(std::future::ready(()))
-    }
-    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> Task {
-        work();
-        Box::pin(std::future::ready(()))
-    }
-    fn files(&self) -> Arc<dyn FileSystem> {
-        unimplemented!("no files")
-    }
-}
 
 #[derive(Debug)]
 struct Module(Description, &'static [u8]);
@@ -87,7 +54,6 @@ fn description(states: &[&str]) -> Description {
     };
     Description {
         wit: WIT_VERSION.into(),
-        sdk: String::new(),
         key: Some(Field {
             name: "id".into(),
             ty: Type::U64,
@@ -95,15 +61,7 @@ fn description(states: &[&str]) -> Description {
             default: false,
         }),
         states: states.iter().map(state).collect(),
-        inputs: vec![],
-        outputs: vec![],
-        timers: vec![],
-        on_watermark: false,
-        finish: false,
-        private_state: false,
-        operator_states: vec![],
-        reads_clock: false,
-        reads_random: false,
+        ..Description::default()
     }
 }
 
@@ -182,18 +140,11 @@ impl Job {
                 rows: self.rows(id, base, index),
             };
             SubtaskSnapshot {
-                subtask: SubtaskId { chain, index },
-                id,
-                source: None,
                 keyed: if chain == 1 { vec![keyed] } else { vec![] },
-                operator: vec![],
-                sinks: vec![],
-                watermarks: vec![],
-                finished: vec![],
                 align_ns: 3_000,
                 sync_ns: 2_000,
-                swap_ns: 0,
                 async_ns: 1_000,
+                ..SubtaskSnapshot::new(SubtaskId { chain, index }, id)
             }
         };
         let parts = (0..2).flat_map(|chain| (0..parallelism).map(move |index| (chain, index)));
