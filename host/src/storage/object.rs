@@ -283,13 +283,8 @@ impl Storage {
     pub async fn delete_durably(&self, name: &str) -> Result<(), StoreError> {
         self.delete(name).await?;
         let Some(dir) = self.local_dir() else { return Ok(()) };
-        let error = |e| StoreError::from_io(e, "delete", self.url_of(name));
-        match tokio::task::spawn_blocking(move || std::fs::File::open(dir)?.sync_all()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Ok(Err(e)) => Err(error(e)),
-            Err(e) => Err(error(e.into())),
-        }
+        let sync = move || std::fs::File::open(dir)?.sync_all();
+        delete_blocking(self.url_of(name), is_absent, sync).await
     }
 
     /// Deletes all objects under a prefix (`""` for all), and their directories. A missing prefix is no error.
@@ -304,16 +299,9 @@ impl Storage {
             }
             return Ok(());
         }
-        // Do not delete object by object: files that a killed writer left half-written are not listed, but must be
-        // removed too.
-        let error = |e| StoreError::from_io(e, "delete", self.url_of(prefix));
+        // Not object by object: what a killed writer left half-written is not listed, but has to go too.
         let dir = PathBuf::from(format!("/{at}"));
-        match tokio::task::spawn_blocking(move || std::fs::remove_dir_all(dir)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Ok(Err(e)) => Err(error(e)),
-            Err(e) => Err(error(e.into())),
-        }
+        delete_blocking(self.url_of(prefix), is_absent, || std::fs::remove_dir_all(dir)).await
     }
 
     /// Removes files that killed writers left half-written, at the location and below.
@@ -324,11 +312,7 @@ impl Storage {
     /// Returns the file system's error.
     pub async fn delete_half_written(&self) -> Result<(), StoreError> {
         let Some(dir) = self.local_dir() else { return Ok(()) };
-        let error = |e| StoreError::from_io(e, "delete", self.url());
-        match tokio::task::spawn_blocking(move || remove_staged(&dir)).await {
-            Ok(removed) => removed.map_err(error),
-            Err(e) => Err(error(e.into())),
-        }
+        delete_blocking(self.url(), |_| false, move || remove_staged(&dir)).await
     }
 
     /// Removes the location's own directory if it is empty. Does nothing in a store without directories.
@@ -337,13 +321,7 @@ impl Storage {
     /// Returns the file system's error.
     pub async fn remove_if_empty(&self) -> Result<(), StoreError> {
         let Some(dir) = self.local_dir() else { return Ok(()) };
-        let error = |e| StoreError::from_io(e, "delete", self.url());
-        match tokio::task::spawn_blocking(move || std::fs::remove_dir(dir)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) if is_absent_or_full(e.kind()) => Ok(()),
-            Ok(Err(e)) => Err(error(e)),
-            Err(e) => Err(error(e.into())),
-        }
+        delete_blocking(self.url(), is_absent_or_full, || std::fs::remove_dir(dir)).await
     }
 
     /// Returns true if the object exists.
@@ -435,6 +413,23 @@ fn none_if_absent(error: StoreError) -> Result<Vec<StoredObject>, StoreError> {
     } else {
         Err(error)
     }
+}
+
+/// Runs the blocking work of a deletion. An error that `is_done` accepts means that there is nothing left to do.
+async fn delete_blocking(
+    url: String,
+    is_done: fn(std::io::ErrorKind) -> bool,
+    work: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+) -> Result<(), StoreError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    match done.unwrap_or_else(|panicked| Err(panicked.into())) {
+        Err(error) if !is_done(error.kind()) => Err(StoreError::from_io(error, "delete", url)),
+        _ => Ok(()),
+    }
+}
+
+const fn is_absent(kind: std::io::ErrorKind) -> bool {
+    matches!(kind, std::io::ErrorKind::NotFound)
 }
 
 const fn is_absent_or_full(kind: std::io::ErrorKind) -> bool {
