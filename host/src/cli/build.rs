@@ -109,9 +109,7 @@ pub fn new(args: &NewArgs, data_dir: &Path, output: Output) -> Result<(), Failur
 /// [`Failure`] where the job file is wrong, or a guest crate cannot be built.
 pub fn build(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let (graph, warnings) = args.load(data_dir, &[])?;
-    warnings
-        .iter()
-        .for_each(|warning| log::line(&format!("warning: {warning}")));
+    log::warnings(&warnings);
     let engine = engine(data_dir)?;
     let crates = guest_crates(&graph);
     let built = build_guests(&crates, &Tools::from_env(), &engine, &StderrReport::new())?;

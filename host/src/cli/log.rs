@@ -10,6 +10,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::api::logs::{JobLogLayer, JobLogs};
+use crate::graph::Warning;
 
 /// The progress line at the bottom of the terminal, if any.
 static BAR: OnceLock<Mutex<Option<ProgressBar>>> = OnceLock::new();
@@ -21,6 +22,13 @@ pub fn stand_above(bar: Option<ProgressBar>) {
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     *current = bar;
+}
+
+/// Writes a job's warnings to stderr, a line each.
+pub fn warnings(warnings: &[Warning]) {
+    for warning in warnings {
+        line(&format!("warning: {warning}"));
+    }
 }
 
 /// Writes a line to stderr, above the progress line.

@@ -60,9 +60,7 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
         leave_stdout();
     }
     let (graph, warnings) = args.job.load(data_dir, &args.arguments)?;
-    warnings
-        .iter()
-        .for_each(|warning| log::line(&format!("warning: {warning}")));
+    log::warnings(&warnings);
     let engine = engine(data_dir)?;
     let (build_graph, build_engine) = (graph.clone(), engine.clone());
     let modules = tokio::task::spawn_blocking(move || build_and_load(&build_graph, &build_engine)).await;

@@ -28,9 +28,7 @@ pub fn submit(args: &RunArgs, data_dir: &Path, origin: Origin, output: Output) -
     let host = client.serving()?.to_owned();
     let overrides = args.job.overrides(data_dir, &args.arguments)?;
     let (graph, warnings) = crate::graph::load_job(&args.job.job, &overrides)?;
-    for warning in &warnings {
-        log::line(&format!("warning: {warning}"));
-    }
+    log::warnings(&warnings);
     let engine = engine(data_dir)?;
     let built = build_guests(&guest_crates(&graph), &Tools::from_env(), &engine, &StderrReport::new())?;
     refuse_collisions(&graph, data_dir, args.into(), origin)?;
