@@ -8,18 +8,21 @@ use regraft_model::value::{self, Decoder, Integers, Scalar, Value, ValueError};
 
 use super::columns::{ColumnPlan, Form};
 
-/// Cells by Parquet's physical types. Nulls have no cell.
+/// Cells by Parquet's physical types, with byte strings as `B`. Nulls have no cell.
 #[derive(Debug)]
-pub(super) enum Cells {
+pub(super) enum Cells<B = BytesColumn> {
     Bool(Vec<bool>),
     Int32(Vec<i32>),
     Int64(Vec<i64>),
     Float(Vec<f32>),
     Double(Vec<f64>),
-    Bytes(BytesColumn),
+    Bytes(B),
 }
 
-/// A part of a row cannot be converted to a cell.
+/// Cells as they are read.
+pub(super) type ReadValues = Cells<Vec<ByteArray>>;
+
+/// Why one part of a row has no cell.
 #[derive(Debug)]
 pub(super) enum CellError {
     /// The bytes are not of the type.
@@ -151,17 +154,6 @@ pub(super) struct ReadCells {
     pub(super) levels: Option<Vec<i16>>,
     row: usize,
     cell: usize,
-}
-
-/// Cells by Parquet's physical types, as they are read.
-#[derive(Debug)]
-pub(super) enum ReadValues {
-    Bool(Vec<bool>),
-    Int32(Vec<i32>),
-    Int64(Vec<i64>),
-    Float(Vec<f32>),
-    Double(Vec<f64>),
-    Bytes(Vec<ByteArray>),
 }
 
 impl ReadCells {

@@ -11,8 +11,9 @@ use super::{Bound, MemoryBackend, NOWHERE, Shape};
 
 impl MemoryBackend {
     pub(super) fn load_rows(&mut self, rows: &StateRows) -> Result<(), BackendError> {
+        let uid = self.uid.clone();
         let wrong = |reason: String| BackendError::Rows {
-            uid: self.uid.clone(),
+            uid: uid.clone(),
             group: rows.group.0,
             reason,
         };
@@ -45,12 +46,7 @@ impl MemoryBackend {
             let position = self.position(hash)?;
             if self.group_at(position) != rows.group {
                 let found = self.group_at(position).0;
-                let reason = format!("row {i} has a key of key group {found}");
-                return Err(BackendError::Rows {
-                    uid: self.uid.clone(),
-                    group: rows.group.0,
-                    reason,
-                });
+                return Err(wrong(format!("row {i} has a key of key group {found}")));
             }
             let new = NewValue {
                 value: rows.values.get(i),
@@ -66,12 +62,7 @@ impl MemoryBackend {
                 Some(bound) => {
                     let entry_key = rows.entry_key(i).unwrap_or_default();
                     if bound.shape == Shape::List && entry_key.len() != 8 {
-                        let reason = format!("row {i} has a list index of {} bytes", entry_key.len());
-                        return Err(BackendError::Rows {
-                            uid: self.uid.clone(),
-                            group: rows.group.0,
-                            reason,
-                        });
+                        return Err(wrong(format!("row {i} has a list index of {} bytes", entry_key.len())));
                     }
                     let mark = self.mark(position);
                     self.load_entry(position, hash, key, bound, entry_key, new, mark);
