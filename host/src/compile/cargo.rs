@@ -190,7 +190,6 @@ mod tests {
     impl BuildReport for Silent {
         fn line(&self, _: &str) {}
         fn doing(&self, _: &str) {}
-        fn idle(&self) {}
     }
 
     #[test]

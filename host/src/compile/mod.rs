@@ -83,17 +83,6 @@ pub fn build_guests(
     engine: &GuestEngine,
     report: &dyn BuildReport,
 ) -> Result<Vec<Built>, BuildError> {
-    let built = build_all(crates, tools, engine, report);
-    report.idle();
-    built
-}
-
-fn build_all(
-    crates: &[GuestCrate],
-    tools: &Tools,
-    engine: &GuestEngine,
-    report: &dyn BuildReport,
-) -> Result<Vec<Built>, BuildError> {
     for GuestCrate { uid, dir } in crates {
         if !dir.join("Cargo.toml").is_file() {
             return Err(BuildError::NoCrate {

@@ -12,11 +12,9 @@ pub trait BuildReport: Sync {
     fn line(&self, text: &str);
     /// Shows the current step in place of the one before.
     fn doing(&self, text: &str);
-    /// Removes the current step: the build is over.
-    fn idle(&self);
 }
 
-/// Prints progress to stderr. Steps are shown on terminals only.
+/// Prints progress to stderr. Steps are shown on terminals only, until it is dropped.
 #[derive(Debug, Default)]
 pub struct StderrReport {
     spinner: Mutex<Option<ProgressBar>>,
@@ -59,8 +57,10 @@ impl BuildReport for StderrReport {
             bar.set_message(text.to_owned());
         });
     }
+}
 
-    fn idle(&self) {
+impl Drop for StderrReport {
+    fn drop(&mut self) {
         self.with_spinner(|spinner| {
             if let Some(bar) = spinner.take() {
                 bar.finish_and_clear();

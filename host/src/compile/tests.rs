@@ -16,7 +16,6 @@ impl BuildReport for Recorded {
         self.0.lock().unwrap().push(text.to_owned());
     }
     fn doing(&self, _: &str) {}
-    fn idle(&self) {}
 }
 
 struct Bench {
