@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use regraft_model::id::OperatorUid;
 
-use super::job::Committers;
+use super::job::{Committers, Job};
+use super::life::effect::CommitFailure;
 use crate::backoff::Backoff;
 use crate::dataflow::sink::SinkError;
 use crate::environment::{Environment, run_blocking};
@@ -12,9 +13,6 @@ use crate::savepoint::permit::CommitPermit;
 
 /// Five tries with 50, 100, 200 and 400 ms between them.
 const WAITS: Backoff = Backoff::new(Duration::from_millis(50), 2, Duration::from_secs(1)).tries(5);
-
-/// Handles of prepared output, by sink.
-pub type Handles = BTreeMap<OperatorUid, Vec<serde_json::Value>>;
 
 /// A sink whose output could not be committed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

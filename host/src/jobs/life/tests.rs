@@ -195,12 +195,11 @@ struct World<'a> {
     random: Random,
     life: Life,
     at: Moment,
-    attempt: AttemptId,
     version: u32,
     modules: usize,
     beside: Vec<Beside>,
-    /// Subtasks that run, and whether they have been told to end.
-    running: BTreeMap<SubtaskId, bool>,
+    /// Subtasks that run, each with its attempt and whether it has been told to end.
+    running: BTreeMap<SubtaskId, (AttemptId, bool)>,
     ended: BTreeSet<SubtaskId>,
     rounds: BTreeMap<CheckpointId, Seen>,
     committed: Option<CheckpointId>,
@@ -278,7 +277,6 @@ impl<'a> World<'a> {
             random,
             life,
             at,
-            attempt: AttemptId(1),
             version: 1,
             modules: 0,
             beside: vec![],
@@ -359,14 +357,13 @@ impl<'a> World<'a> {
             Effect::Start { region, attempt, .. } => {
                 let runs = self.runs(region);
                 self.expect(!runs, || format!("{region:?} is started while it runs"));
-                self.attempt = attempt;
                 for subtask in self.shared.plan.subtasks_of(region) {
-                    self.running.insert(subtask, false);
+                    self.running.insert(subtask, (attempt, false));
                     self.ended.remove(&subtask);
                 }
             }
             Effect::Stop(region) => {
-                for (subtask, told) in &mut self.running {
+                for (subtask, (_, told)) in &mut self.running {
                     *told |= self.shared.plan.region_of(*subtask) == Some(region);
                 }
             }
@@ -440,7 +437,7 @@ impl<'a> World<'a> {
 
     fn told(&mut self, told: Told) {
         match told {
-            Told::Terminate => self.running.values_mut().for_each(|told| *told = true),
+            Told::Terminate => self.running.values_mut().for_each(|(_, told)| *told = true),
             Told::Completed { id, committed: true } => {
                 let is = self.committed >= Some(id);
                 self.expect(is, || format!("{id} is said to be committed, and is not"));
@@ -572,7 +569,9 @@ impl<'a> World<'a> {
 
     fn fail_a_subtask(&mut self) {
         let Some(subtask) = self.a_subtask() else { return };
-        self.running.remove(&subtask);
+        let Some((attempt, _)) = self.running.remove(&subtask) else {
+            return;
+        };
         let of = self.shared.plan.uids(subtask)[0].clone();
         let cause = if self.random.one_in(4) {
             Cause::Guest(GuestError::InvalidOutcome { what: "x".into() })
@@ -580,24 +579,25 @@ impl<'a> World<'a> {
             Cause::Panic("x".to_owned())
         };
         let failure = SubtaskFailure::new(of, subtask.index, "process", cause);
-        self.input(Input::Event(self.attempt, Event::Failed(Box::new(failure))));
+        self.input(Input::Event(attempt, Event::Failed(Box::new(failure))));
     }
 
     fn end_a_subtask(&mut self) {
         let Some(subtask) = self.a_subtask() else { return };
-        if self.running[&subtask] {
+        let (attempt, told) = self.running[&subtask];
+        if told {
             self.running.remove(&subtask);
-            self.input(Input::Event(self.attempt, Event::Finished(subtask)));
+            self.input(Input::Event(attempt, Event::Finished(subtask)));
         } else if self.shared.plan.reads(subtask) && self.random.one_in(2) {
-            self.input(Input::Event(self.attempt, Event::Exhausted(subtask)));
+            self.input(Input::Event(attempt, Event::Exhausted(subtask)));
         } else if self.ended.insert(subtask) {
-            self.input(Input::Event(self.attempt, Event::Ended(subtask)));
+            self.input(Input::Event(attempt, Event::Ended(subtask)));
         }
     }
 
     fn report_something_old(&mut self) {
         let Some(subtask) = self.a_subtask() else { return };
-        let old = AttemptId(self.attempt.0.saturating_sub(1));
+        let old = AttemptId(self.running[&subtask].0.0.saturating_sub(1));
         let event = match self.random.below(3) {
             0 => Event::Finished(subtask),
             1 => Event::SwapGap(SwapGap {
@@ -628,7 +628,7 @@ impl<'a> World<'a> {
     fn acknowledge(&mut self, id: CheckpointId, subtask: SubtaskId) {
         self.rounds.get_mut(&id).expect("it began").acked.insert(subtask);
         let event = Event::Snapshot(Box::new(snapshot(id, subtask)));
-        self.input(Input::Event(self.attempt, event));
+        self.input(Input::Event(self.running[&subtask].0, event));
     }
 
     /// Answers an effect that runs beside the loop; well, where the world is benign.
@@ -737,13 +737,14 @@ impl<'a> World<'a> {
             while !self.beside.is_empty() && self.problems.is_empty() {
                 self.answer_one(true);
             }
-            let running: Vec<(SubtaskId, bool)> = self.running.iter().map(|(id, told)| (*id, *told)).collect();
-            for (subtask, told) in running {
+            let running: Vec<SubtaskId> = self.running.keys().copied().collect();
+            for subtask in running {
+                let (attempt, told) = self.running[&subtask];
                 if told {
                     self.running.remove(&subtask);
-                    self.input(Input::Event(self.attempt, Event::Finished(subtask)));
+                    self.input(Input::Event(attempt, Event::Finished(subtask)));
                 } else if self.ended.insert(subtask) {
-                    self.input(Input::Event(self.attempt, Event::Ended(subtask)));
+                    self.input(Input::Event(attempt, Event::Ended(subtask)));
                 } else if let Some((id, _)) = self.rounds.iter().find(|(_, seen)| seen.open) {
                     let id = *id;
                     self.acknowledge(id, subtask);

@@ -17,6 +17,7 @@ use crate::checkpoint::facts::{JobFacts, StoreAs};
 use crate::checkpoint::round::Acknowledged;
 use crate::dataflow::control::{KeyedSnapshot, SubtaskId, SubtaskSnapshot};
 use crate::dataflow::operator::{Modules, Operator, OperatorModule};
+use crate::graph::plan::Plan;
 use crate::graph::{Overrides, parse_job};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{EntryKind, Owner, Trigger};
