@@ -15,7 +15,7 @@ fn version() {
 const EXIT_STATUS: &str = "\
 Exit status:
     0  done
-    1  the operation failed: missing input, refused restore, corrupt file, job FAILED or CANCELED
+    1  the operation failed: missing input, refused restore or upgrade, corrupt file, job FAILED or CANCELED
     2  usage: arguments, job file, module, or no such job
   130  interrupted; nothing was saved
 ";

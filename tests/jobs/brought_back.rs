@@ -17,7 +17,7 @@ use regraft::jobs::start::{HostContext, LoadModule, NewJob, start};
 use regraft::jobs::status::JobStatus;
 use regraft::savepoint::rows::Layout;
 use regraft::storage::LocalStores;
-use regraft::upgrade::run::upgrade;
+use regraft::upgrade::upgrade;
 use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
 use regraft_model::id::{JobId, OperatorUid};
 use tokio::runtime::Runtime;

@@ -16,7 +16,7 @@ use regraft::savepoint::load::Savepoint;
 use regraft::savepoint::restore::RestoreOptions;
 use regraft::savepoint::rows::Layout;
 use regraft::storage::LocalStores;
-use regraft::upgrade::run::upgrade;
+use regraft::upgrade::upgrade;
 use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
 use regraft_guest_runtime::module::GuestModule;
 use regraft_model::id::OperatorUid;

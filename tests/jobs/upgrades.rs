@@ -195,15 +195,16 @@ fn a_module_of_another_schema_is_refused_and_the_job_goes_on() {
     wait_for_out(&world, &job, 1_000);
     let before = info(&world, "words");
     let message = format!(
-        "the upgrade is refused, and the job goes on as it was:\noperator \"count\": state \"count\" has schema u64 (digest {}), and the new module reads string (digest {}); expected the same schema: deploy a module that reads it, or give the new state another name",
+        "the upgrade is refused, and the job goes on as it was:\n  uid \"count\": state \"count\": expected schema u64 (digest {}), as in the running job; this component reads string (digest {}). Deploy a component that reads u64, or drop the state: stop the job, and start the new one with run -s SAVEPOINT --drop-state count/count.",
         Type::U64.digest(),
         Type::String.digest()
     );
-    let refused = upgrade(&world, "count-v3", &[]).exits(2);
+    let refused = upgrade(&world, "count-v3", &[]).exits(1);
     assert_eq!(refused.stdout, "");
     assert!(refused.stderr.contains(&message), "{}", refused.stderr);
-    let refused = upgrade(&world, "count-v3", &["--json"]).exits(2).json();
-    assert_eq!(refused["error"]["kind"], "usage");
+    let refused = upgrade(&world, "count-v3", &["--json"]).exits(1).json();
+    assert_eq!(refused["error"]["kind"], "failed");
+    assert_eq!(refused["error"]["uid"], "count");
     assert_eq!(refused["error"]["message"], message);
     let unknown = format!("tally={}", component("count-v2").display());
     let unknown = world.run(&["upgrade", "words", "--module", &unknown]).exits(2);

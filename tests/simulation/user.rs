@@ -11,7 +11,7 @@ use regraft::jobs::records::EndRecord;
 use regraft::jobs::start::HostContext;
 use regraft::jobs::status::JobStatus;
 use regraft::savepoint::rows::Layout;
-use regraft::upgrade::run::upgrade;
+use regraft::upgrade::upgrade;
 
 use crate::boot::From;
 use crate::check::{part_of, visible};

@@ -14,7 +14,7 @@ use super::types::{
 };
 use crate::jobs::handle::{JobError, JobView, SnapshotReport};
 use crate::jobs::submission::Submission;
-use crate::upgrade::run::UpgradeReport;
+use crate::upgrade::report::UpgradeReport;
 
 /// How long a connection may take; an operation takes what it takes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -22,7 +22,8 @@ use crate::jobs::start::HostContext;
 use crate::jobs::status::JobStatus;
 use crate::jobs::submission::ConfigFile;
 use crate::savepoint::rows::Layout;
-use crate::upgrade::run::{UpgradeReport, upgrade};
+use crate::upgrade::report::UpgradeReport;
+use crate::upgrade::upgrade;
 use regraft_model::snapshot::SnapshotKind;
 
 /// Components uploaded and not used yet; the oldest goes first.

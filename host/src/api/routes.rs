@@ -25,7 +25,7 @@ use super::types::{
 };
 use crate::jobs::handle::{JobError, JobView, SnapshotReport};
 use crate::jobs::submission::Submission;
-use crate::upgrade::run::UpgradeReport;
+use crate::upgrade::report::UpgradeReport;
 use regraft_model::snapshot::SnapshotKind;
 
 /// The largest component that can be uploaded, bytes.

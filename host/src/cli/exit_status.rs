@@ -21,7 +21,7 @@ pub enum ExitStatus {
 pub const EXIT_STATUS_HELP: &str = "\
 Exit status:
     0  done
-    1  the operation failed: missing input, refused restore, corrupt file, job FAILED or CANCELED
+    1  the operation failed: missing input, refused restore or upgrade, corrupt file, job FAILED or CANCELED
     2  usage: arguments, job file, module, or no such job
   130  interrupted; nothing was saved";
 

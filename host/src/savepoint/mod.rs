@@ -13,6 +13,7 @@ pub mod load;
 pub mod verify;
 pub mod entries;
 pub mod show;
+pub mod compat;
 pub mod restore;
 pub mod dispose;
 

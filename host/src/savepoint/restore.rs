@@ -1,10 +1,10 @@
-//! Decides, from what a savepoint says and what a new job is, what each new subtask loads, or why that cannot be.
+//! Plans a restore: from `_metadata` and the new job, what each new subtask loads.
 //!
-//! Pure: nothing is read or written. A refusal lists all problems at once.
+//! Pure: nothing is read or written. [`compat`](super::compat) decides whether the restore is possible at all; a refusal lists
+//! all problems at once.
 
 use std::ops::Range;
 
-use regraft_model::describe::Description;
 use regraft_model::id::{CheckpointId, OperatorUid};
 use regraft_model::key_group::KeyGroupRange;
 use regraft_model::time::EventTime;
@@ -12,96 +12,60 @@ use regraft_model::time::EventTime;
 use crate::savepoint::metadata::{EntryKind, SavedStateKind, SinkEntry, SplitEntry, StateFile};
 
 mod assign;
-mod compare;
-mod refusal;
+mod plan;
 
-pub use compare::plan_restore;
-pub use refusal::{RestoreProblem, RestoreRefusal};
+pub use super::compat::{NewJob, NewNode, RestoreOptions};
+pub use plan::plan_restore;
 
 #[cfg(test)]
 mod tests;
 
-/// A job that is to be restored into, as far as its state is concerned.
-#[derive(Debug, Clone)]
-pub struct NewJob {
-    /// Every source, operator and sink.
-    pub nodes: Vec<NewNode>,
-    /// The number of key groups.
-    pub max_parallelism: u32,
-}
-
-/// A node of such a job.
-#[derive(Debug, Clone)]
-pub struct NewNode {
-    /// Its uid.
-    pub uid: OperatorUid,
-    /// What it is.
-    pub kind: EntryKind,
-    /// How many subtasks.
-    pub parallelism: u32,
-    /// What its component declares; none for a source or sink.
-    pub description: Option<Description>,
-    /// The connector of a source or sink, or of an operator's dead letters.
-    pub connector: Option<String>,
-    /// The settings that make it the same source, sink or output for dead letters; null where it has none.
-    pub identity: serde_json::Value,
-}
-
-/// What the user allows to be lost.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RestoreOptions {
-    /// `-n`: uids that the new job does not have.
-    pub allow_non_restored: bool,
-    /// `--drop-state`: `uid`, or `uid/state`.
-    pub drop_state: Vec<String>,
-}
-
-/// What each subtask of the new job loads.
+/// A restore that is possible: what each subtask of the new job loads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RestorePlan {
     /// The first checkpoint id of the new run.
     pub next_checkpoint: CheckpointId,
-    /// Those uids that have something to load, in order of the new job.
+    /// The uids that have something to load, in the order of the new job.
     pub operators: Vec<RestoredOperator>,
     /// Uids of the new job that start empty.
     pub empty: Vec<OperatorUid>,
-    /// What is not restored, as the user allowed.
+    /// State that is not restored, as the user allows.
     pub dropped: Vec<DroppedState>,
 }
 
-/// What one uid loads.
+/// A uid that has something to load.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RestoredOperator {
     /// Its uid.
     pub uid: OperatorUid,
-    /// What it is.
+    /// Source, operator or sink.
     pub kind: EntryKind,
     /// The least watermark of the old subtasks; `NO_TIMESTAMP` where none is known.
     pub watermark: EventTime,
-    /// Those of its new subtasks for which `finish` had run.
+    /// The new subtasks for which `finish` has run already.
     pub finished: Vec<u32>,
     /// Its new subtasks, in order.
     pub subtasks: Vec<RestoredSubtask>,
-    /// States that the new job declares and the savepoint does not have: they start empty.
+    /// Keyed states that the new job declares and the savepoint does not have: they start empty.
     pub new_states: Vec<String>,
-    /// Operator states that it had: those without items for a subtask are empty there.
+    /// Operator states of the savepoint; one without items for a subtask is empty there.
     pub operator_states: Vec<String>,
-    /// Timers whose pending entries are dropped.
+    /// Names of timers whose pending entries are dropped.
     pub dropped_timers: Vec<String>,
-    /// What a source keeps beside its splits; null: nothing.
+    /// State of a source beside its splits; null where it keeps none.
     pub source_state: serde_json::Value,
-    /// What a sink had pending: rename what is pending, accept what is final, refuse what is neither.
+    /// State and pending output of a sink, or of an operator's dead letters.
     pub sink: Option<SinkEntry>,
 }
 
-/// What one new subtask loads.
+/// The state that one new subtask loads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RestoredSubtask {
     /// The key groups that it owns.
     pub key_groups: KeyGroupRange,
     /// Parts of state files, by state and then by old subtask.
     pub reads: Vec<StateRead>,
-    /// Splits of a source, in sorted order; none: the subtask is idle at once.
+    /// Splits of a source, in sorted order; a subtask without any is idle at once.
     pub splits: Vec<SplitEntry>,
 }
 
@@ -114,14 +78,14 @@ pub struct StateRead {
     pub kind: SavedStateKind,
     /// The file.
     pub file: StateFile,
-    /// Which of its rows.
+    /// The rows to read.
     pub part: Part,
 }
 
-/// Which rows of a file.
+/// A selection of a file's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// Those of some key groups.
+    /// The rows of these key groups.
     KeyGroups(KeyGroupRange),
     /// Items of operator state by position.
     Items(Range<u64>),
@@ -132,10 +96,10 @@ pub enum Part {
 pub struct DroppedState {
     /// The uid.
     pub uid: OperatorUid,
-    /// The state; none: all of the uid.
+    /// The state; `None` for all of the uid.
     pub state: Option<String>,
-    /// How many keys.
+    /// Keys, or items of operator state.
     pub keys: u64,
-    /// How many bytes of state files.
+    /// Bytes of state files.
     pub bytes: u64,
 }

@@ -1,4 +1,4 @@
-//! Which new subtask gets which part of what the old ones wrote.
+//! Deals out what the old subtasks wrote among the new ones.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use regraft_model::key_group::range_of;
 use super::{NewNode, Part, RestoredSubtask, StateRead};
 use crate::savepoint::metadata::{OperatorEntry, SavedStateKind, StateEntry, StateFile};
 
-/// The subtasks of a node, with their parts of the given states and of all splits.
+/// Returns the subtasks of a node, with their parts of the given states and of all splits.
 pub(super) fn subtasks(
     node: &NewNode,
     entry: &OperatorEntry,
@@ -39,7 +39,7 @@ pub(super) fn subtasks(
     subtasks
 }
 
-/// The subtasks that had finished where others had not, at the parallelism that they had: they do not finish again.
+/// Returns the subtasks that had finished where others had not, at the parallelism that they had: they do not finish again.
 pub(super) fn finished_alone<'a>(node: &NewNode, entry: &'a OperatorEntry) -> &'a [u32] {
     if node.parallelism == entry.parallelism {
         &entry.finished_subtasks
@@ -48,7 +48,7 @@ pub(super) fn finished_alone<'a>(node: &NewNode, entry: &'a OperatorEntry) -> &'
     }
 }
 
-/// What the subtask itself has written of a list: one that has finished must not be given what another is to finish.
+/// Returns the subtask's own items of a list: one that has finished must not be given what another is to finish.
 fn own_reads(state: &StateEntry, index: u32) -> Vec<StateRead> {
     let own = state
         .files
@@ -63,7 +63,7 @@ fn own_reads(state: &StateEntry, index: u32) -> Vec<StateRead> {
     .collect()
 }
 
-/// What one subtask reads of a state, in order of the old subtasks.
+/// Returns the parts of a state that one subtask reads, in order of the old subtasks.
 fn reads(state: &StateEntry, index: u32, parallelism: u32, max_parallelism: u32) -> Vec<StateRead> {
     let mut files: Vec<&StateFile> = state.files.iter().filter(|file| file.entries > 0).collect();
     files.sort_by_key(|file| (file.subtask, file.schema));
@@ -117,7 +117,7 @@ fn reads(state: &StateEntry, index: u32, parallelism: u32, max_parallelism: u32)
     }
 }
 
-/// The items of one of `parallelism` subtasks: sizes differ by at most one.
+/// Returns the items of one of `parallelism` subtasks: sizes differ by at most one.
 fn even_share(total: u64, index: u32, parallelism: u32) -> Range<u64> {
     let at =
         |i: u32| u64::try_from(u128::from(total) * u128::from(i) / u128::from(parallelism.max(1))).unwrap_or(total);

@@ -1,0 +1,255 @@
+//! Prepares a change beside the running job: checks the new modules, and opens an instance for every subtask.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use regraft_model::describe::PortValue;
+use regraft_model::id::OperatorUid;
+use regraft_model::time::NO_TIMESTAMP;
+
+use super::report::ChangedUid;
+use crate::dataflow::control::locked;
+use crate::dataflow::element::{PreparedOperator, SwapSet};
+use crate::dataflow::operator::Modules;
+use crate::environment::run_blocking;
+use crate::graph::job_graph::{JobGraph, Node, NodeKind};
+use crate::jobs::admission::{self, Descriptions, edge_shape};
+use crate::jobs::deploy::open_operator;
+use crate::jobs::handle::{JobError, JobHandle};
+use crate::jobs::restore::new_job;
+use crate::savepoint::compat::{Existing, Place, RestoreOptions, compare};
+
+/// Prepares a swap of these modules: the instances that travel in the barrier, and the uids that change.
+///
+/// # Errors
+/// [`JobError`], as [`upgrade`](super::upgrade) says.
+pub(super) async fn prepare(job: &JobHandle, modules: &Modules) -> Result<(SwapSet, Vec<ChangedUid>), JobError> {
+    let (old_modules, old) = {
+        let state = locked(&job.shared.state);
+        (state.modules.clone(), state.descriptions.clone())
+    };
+    let graph = job.shared.graph.clone();
+    let mut new = old.clone();
+    for (uid, module) in modules {
+        new.insert(uid.clone(), Arc::new(module.description().clone()));
+    }
+    let uids: Vec<&OperatorUid> = modules.keys().collect();
+    check(&graph, &uids, &old, &new)?;
+    let instances = Instances {
+        graph,
+        modules: modules.clone(),
+        descriptions: new,
+        watermarks: watermarks(job, modules),
+    };
+    let opened = run_blocking(&**job.environment(), move || instances.open()).await;
+    let set = opened.map_err(|error| JobError::failed(error.to_string()))??;
+    Ok((set, changed(&old_modules, modules)))
+}
+
+/// Names each changed uid with its old and its new module.
+fn changed(old: &Modules, new: &Modules) -> Vec<ChangedUid> {
+    let changed = new.iter().map(|(uid, module)| ChangedUid {
+        uid: uid.clone(),
+        from: old.get(uid).map(|old| old.digest().short()).unwrap_or_default(),
+        to: module.digest().short(),
+    });
+    changed.collect()
+}
+
+/// Checks everything that is known without an instance, and lists all problems at once.
+fn check(graph: &JobGraph, uids: &[&OperatorUid], old: &Descriptions, new: &Descriptions) -> Result<(), JobError> {
+    let mut unfit = unknown(graph, uids);
+    if let Err(refused) = admission::check(graph, new) {
+        unfit.extend(refused.problems);
+    }
+    let running = Existing::running(&new_job(graph, old));
+    let verdict = compare(&running, &new_job(graph, new), &RestoreOptions::default());
+    let incompatible: Vec<String> = verdict.problems().map(ToString::to_string).collect();
+    if unfit.is_empty() && incompatible.is_empty() {
+        return Ok(());
+    }
+    let all = incompatible.iter().chain(&unfit);
+    let text = all.fold(format!("{}:", Place::RunningJob.refused()), |text, problem| {
+        format!("{text}\n  {problem}")
+    });
+    // As for a job that is restored: a module that does not fit the graph is the caller's mistake, and one that cannot take
+    // over the state is a refused operation.
+    let error = if unfit.is_empty() {
+        JobError::failed(text)
+    } else {
+        JobError::usage(text)
+    };
+    Err(match uids {
+        [uid] => error.on(uid),
+        _ => error,
+    })
+}
+
+/// Returns a problem for each uid that is no operator of the job.
+fn unknown(graph: &JobGraph, uids: &[&OperatorUid]) -> Vec<String> {
+    let operators = graph
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.kind, NodeKind::Operator(_)));
+    let known: Vec<&str> = operators.map(|node| node.uid.as_str()).collect();
+    let unknown = uids.iter().filter(|uid| !known.contains(&uid.as_str()));
+    unknown
+        .map(|uid| format!("the job has no operator \"{uid}\"; it has: {}", known.join(", ")))
+        .collect()
+}
+
+/// Returns the watermark of each subtask of a changed uid. Watermarks only advance: when the instances take over, they are
+/// there or further on.
+fn watermarks(job: &JobHandle, modules: &Modules) -> BTreeMap<OperatorUid, Vec<i64>> {
+    let of = |uid: &OperatorUid| {
+        let counters = job.shared.counters.get(uid).into_iter().flatten();
+        let watermarks = counters.map(|counters| counters.watermark.load(Ordering::Relaxed));
+        (uid.clone(), watermarks.collect())
+    };
+    modules.keys().map(of).collect()
+}
+
+/// Instances to be opened.
+struct Instances {
+    graph: Arc<JobGraph>,
+    modules: Modules,
+    descriptions: Descriptions,
+    watermarks: BTreeMap<OperatorUid, Vec<i64>>,
+}
+
+impl Instances {
+    /// Opens an instance for every subtask of every changed uid.
+    fn open(&self) -> Result<SwapSet, JobError> {
+        let mut set = SwapSet::default();
+        for uid in self.modules.keys() {
+            if let Some(node) = self.graph.node(uid.as_str()) {
+                set.operators.insert(uid.clone(), self.open_all(node)?);
+            }
+        }
+        set.sink_inputs = self.sink_inputs();
+        Ok(set)
+    }
+
+    /// Opens an instance for every subtask of one node.
+    fn open_all(&self, node: &Node) -> Result<Vec<Mutex<Option<PreparedOperator>>>, JobError> {
+        let uid = &node.uid;
+        let (NodeKind::Operator(operator), Some(module)) = (&node.kind, self.modules.get(uid)) else {
+            return Ok(vec![]);
+        };
+        let watermarks = self.watermarks.get(uid);
+        let open = |subtask: u32| {
+            let known = watermarks.and_then(|all| all.get(subtask as usize));
+            let watermark = known.copied().unwrap_or(NO_TIMESTAMP);
+            let opened = open_operator(&self.graph, node, operator, &**module, subtask, watermark, &[]);
+            let prepared = opened
+                .map_err(|error| JobError::failed(format!("{}: {error}", Place::RunningJob.refused())).on(uid))?;
+            Ok(Mutex::new(Some(prepared)))
+        };
+        (0..node.parallelism).map(open).collect()
+    }
+
+    /// Returns the new shape of the input of each sink that reads from a changed operator.
+    fn sink_inputs(&self) -> BTreeMap<OperatorUid, PortValue> {
+        let mut inputs = BTreeMap::new();
+        let sinks = self
+            .graph
+            .nodes
+            .iter()
+            .filter(|node| matches!(node.kind, NodeKind::Sink(_)));
+        for (node, input) in sinks.flat_map(|node| node.inputs.iter().map(move |input| (node, input))) {
+            let is_changed = self.modules.contains_key(&self.graph.nodes[input.from].uid);
+            if is_changed && let Ok(shape) = edge_shape(&self.graph, &self.descriptions, input) {
+                inputs.insert(node.uid.clone(), shape.value);
+            }
+        }
+        inputs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use regraft_model::describe::{Description, Port, StateDescription, StateKind};
+    use regraft_model::error_kind::ErrorKind;
+    use regraft_model::schema::{Field, Type};
+
+    use super::*;
+    use crate::graph::{Overrides, parse_job};
+
+    const JOB: &str = "name = \"words\"
+[[source]]
+uid = \"lines\"
+connector = \"file\"
+path = \"in\"
+key = \"line\"
+[[operator]]
+uid = \"count\"
+module = \"count.wasm\"
+inputs = [{ from = \"lines\", by = \"key\" }]
+[[sink]]
+uid = \"out\"
+connector = \"blackhole\"
+inputs = [\"count\"]
+";
+
+    fn count() -> Description {
+        let state = StateDescription {
+            name: "count".to_owned(),
+            kind: StateKind::Value,
+            schema: Type::U64,
+            map_key: None,
+            travels: true,
+            ttl_ms: None,
+            version: None,
+        };
+        let output = Port {
+            name: "out".to_owned(),
+            key: None,
+            value: PortValue::Text,
+        };
+        Description {
+            key: Some(Field {
+                name: "line".to_owned(),
+                ty: Type::String,
+                aliases: vec![],
+                default: false,
+            }),
+            states: vec![state],
+            outputs: vec![output],
+            ..Description::default()
+        }
+    }
+
+    fn of(description: Description) -> Descriptions {
+        Descriptions::from([(OperatorUid::new("count").expect("uid"), Arc::new(description))])
+    }
+
+    #[track_caller]
+    fn check_refusal(uid: &str, new: Description, kind: ErrorKind, problems: &[&str]) {
+        let (graph, _) = parse_job(JOB, "job.toml", Path::new("/j"), &Overrides::default()).expect("a good job");
+        let uid = OperatorUid::new(uid).expect("uid");
+        let error = check(&graph, &[&uid], &of(count()), &of(new)).expect_err("refused");
+        let message = problems.iter().fold(
+            "the upgrade is refused, and the job goes on as it was:".to_owned(),
+            |all, problem| format!("{all}\n  {problem}"),
+        );
+        assert_eq!((error.kind, error.message), (kind, message));
+        assert_eq!(error.uid, Some(uid.to_string()));
+    }
+
+    #[test]
+    fn state_that_is_lost_fails_and_a_module_that_does_not_fit_is_a_mistake() {
+        let lost = "uid \"count\": the running job has state \"count\"; this component does not declare it. Deploy a component that does, or drop the state: stop the job, and start the new one with run -s SAVEPOINT --drop-state count/count.";
+        let mut new = count();
+        new.states.clear();
+        check_refusal("count", new.clone(), ErrorKind::Failed, &[lost]);
+        // As `run -s` says it, whose checks of the graph come first; here both are listed.
+        new.outputs.clear();
+        let unfit = "input 0 of \"out\": operator \"count\" declares no output";
+        check_refusal("count", new, ErrorKind::Usage, &[lost, unfit]);
+        let unknown = "the job has no operator \"tally\"; it has: count";
+        check_refusal("tally", count(), ErrorKind::Usage, &[unknown]);
+    }
+}
