@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::savepoint::rows::{Entries, GroupExtent, Layout, Place};
 
+mod error;
 mod check;
 mod envelope;
-mod error;
 
 pub use crate::savepoint::rows::checksum;
 pub use envelope::FORMAT_VERSION;

@@ -3,8 +3,8 @@
 //! [`run`] plays a script of arbitrary calls, marks, sweeps, rebinds and restores on a backend and on a plain model.
 //! It compares all that calls read, what each round hands out, and the state that its rows restore.
 
-mod model;
 mod script;
+mod model;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -5,10 +5,10 @@
 //! This module does not know the meaning of the objects; their names are made in [`paths`].
 
 pub mod paths;
-pub mod object;
-pub mod retry;
-mod location;
 mod error;
+mod location;
+pub mod retry;
+pub mod object;
 
 pub use error::StoreError;
 pub use object::{LocalStores, Storage, Stores};
