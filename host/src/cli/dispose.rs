@@ -9,11 +9,8 @@ use super::args::HostArgs;
 use super::failure::Failure;
 use super::job::client;
 use super::output::Output;
-use super::state::open;
-use crate::api::client::{Client, FoundJob};
-use crate::api::types::SnapshotList;
+use super::savepoint::{is_needed_by, open};
 use crate::jobs::handle::JobError;
-use crate::savepoint::load::Savepoint;
 
 /// `regraft savepoint -d PATH`.
 ///
@@ -25,7 +22,7 @@ pub async fn dispose(path: &str, host: &HostArgs, force: bool, data_dir: &Path, 
         let (client, of) = (client(host, data_dir), savepoint.clone());
         let asked = tokio::task::spawn_blocking(move || {
             for job in client.jobs()?.into_iter().filter(|job| !job.summary.status.is_over()) {
-                if needs(&client, &job, &of)? {
+                if is_needed_by(&client, &job, &of)? {
                     return Ok(Some(job.summary));
                 }
             }
@@ -60,14 +57,4 @@ pub async fn dispose(path: &str, host: &HostArgs, force: bool, data_dir: &Path, 
         format!("Savepoint '{url}' disposed.")
     });
     Ok(())
-}
-
-/// Returns true if the job would go back to this savepoint if it failed now: it started from it, and has no checkpoint
-/// of its own.
-pub(super) fn needs(client: &Client, job: &FoundJob, savepoint: &Savepoint) -> Result<bool, JobError> {
-    let url = savepoint.url();
-    let from = job.summary.restored_from.as_deref();
-    let from = from.is_some_and(|from| from.trim_end_matches("/_metadata").trim_end_matches('/') == url);
-    let own = |list: SnapshotList| list.snapshots.iter().any(|row| row.kind == "checkpoint");
-    Ok(from && !own(client.snapshots(job)?))
 }

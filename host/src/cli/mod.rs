@@ -5,6 +5,7 @@
 //! - [`habits`]: spellings of arguments known from Flink and other tools.
 //! - [`args`]: verbs and flags.
 //! - [`output`], [`log`], [`progress`]: stdout for results, stderr for everything else.
+//! - `savepoint`: opening a savepoint, and the jobs that need it.
 //! - [`build`], [`job`], [`show`], [`state`], [`dispose`], [`serve`], [`run`], [`submit`]: the verbs.
 
 pub mod exit_status;
@@ -17,6 +18,7 @@ pub mod progress;
 pub mod build;
 pub mod job;
 pub mod show;
+mod savepoint;
 pub mod state;
 pub mod dispose;
 pub mod serve;

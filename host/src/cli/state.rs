@@ -6,16 +6,15 @@ use regraft_model::error_kind::ErrorKind;
 use serde_json::json;
 
 use super::args::{DropState, HostArgs, StateArgs, StateVerb};
-use super::dispose::needs;
 use super::failure::Failure;
 use super::job::client;
 use super::output::Output;
+use super::savepoint::{is_needed_by, open};
 use crate::jobs::handle::JobError;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{MetadataError, Owner};
 use crate::savepoint::show::{EntriesOf, ShownSavepoint, ShownState};
 use crate::savepoint::{show, verify};
-use crate::storage::LocalStores;
 
 /// `regraft state …`.
 ///
@@ -103,7 +102,7 @@ impl Needed {
                 let (id, name) = (job.summary.job_id, &job.summary.name);
                 let why = if of_host && id == savepoint.metadata.job_id {
                     "whose checkpoint it is"
-                } else if needs(&client, &job, savepoint)? {
+                } else if is_needed_by(&client, &job, savepoint)? {
                     "until first checkpoint"
                 } else {
                     continue;
@@ -173,17 +172,4 @@ async fn with_entries(savepoint: &Savepoint, path: &str, of: Option<&DropState>)
         }
         _ => Ok(shown),
     }
-}
-
-/// Opens a savepoint.
-///
-/// # Errors
-/// [`Failure`] where there is none at the path.
-pub(super) async fn open(path: &str) -> Result<Savepoint, Failure> {
-    Savepoint::open(&LocalStores, path)
-        .await
-        .map_err(|error: MetadataError| Failure {
-            path: Some(path.to_owned()),
-            ..Failure::new(error.kind(), error.to_string())
-        })
 }
