@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use regraft::dataflow::operator::node::OperatorNode;
+use regraft::dataflow::node::OperatorNode;
 use regraft_model::batch::Batch;
 
 use crate::Failure;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regraft::dataflow::element::PreparedOperator;
+use regraft::dataflow::node::open_context;
 use regraft::dataflow::operator::Operator as HostOperator;
-use regraft::dataflow::operator::node::open_context;
 use regraft_guest_runtime::componentize::componentize;
 use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
 use regraft_guest_runtime::events::NoEvents;

@@ -13,7 +13,7 @@ use regraft::dataflow::exchange::channel::channel;
 use regraft::dataflow::exchange::gate::Gate;
 use regraft::dataflow::exchange::partitioner::OutputEdge;
 use regraft::dataflow::executor::{Executor, Threads};
-use regraft::dataflow::operator::node::{NodeParts, NodePolicy, OperatorNode};
+use regraft::dataflow::node::{NodeParts, NodePolicy, OperatorNode};
 use regraft::dataflow::sink::blackhole::{self, BlackholeWriter};
 use regraft::dataflow::sink::{SinkError, SinkSnapshot, SinkWriter};
 use regraft::dataflow::source::{Polled, SourceError, SourceReader, SplitState};

@@ -16,7 +16,7 @@ use super::control::{NodeCounters, SwapGap};
 use super::element::{CheckpointBarrier, Element};
 use super::exchange::partitioner::OutputEdge;
 use super::failure::{Cause, SubtaskFailure};
-use super::operator::node::{OperatorNode, Outputs};
+use super::node::{OperatorNode, Outputs};
 use super::sink::SinkWriter;
 use super::watermark::Signal;
 

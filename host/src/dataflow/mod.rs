@@ -1,4 +1,4 @@
-//! The data path, in reading order.
+//! The data path.
 //!
 //! A record enters through a [`source`], passes through the operators of its [`chain`], crosses the [`exchange`] to the
 //! subtasks of the next chain, and ends in a [`sink`]. Barriers travel the same way, in-band. A [`subtask`] is a step
@@ -8,17 +8,19 @@
 //! - [`control`]: messages into a subtask, and the events that it reports to its coordinator.
 //! - [`failure`]: the cause of a subtask's failure, with its rendering for users.
 //! - [`watermark`]: progress of event time, and idle streams, which do not hold it back.
-//! - [`operator`]: the contract of an operator; components, and the node that groups, calls and applies.
+//! - [`operator`]: the contract of an operator, and components as operators.
+//! - [`node`]: the host's part of every call: group by key, fetch state, call, apply writes, route outputs.
 //! - [`executor`]: runs subtasks on threads.
 
-pub mod element;
-pub mod control;
-pub mod failure;
 pub mod watermark;
 pub mod source;
 pub mod sink;
+pub mod failure;
 pub mod operator;
-pub mod chain;
+pub mod element;
+pub mod control;
+pub mod node;
 pub mod exchange;
+pub mod chain;
 pub mod subtask;
 pub mod executor;

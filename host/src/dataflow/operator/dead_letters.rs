@@ -52,7 +52,7 @@ pub struct DeadLetters {
 
 /// A row that could not be processed.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Letter<'a> {
+pub(in crate::dataflow) enum Letter<'a> {
     /// A record: number of the input, batch, and row in it.
     Record(u32, &'a Batch, u32),
     /// A timer: key, name, and time in milliseconds.
@@ -88,8 +88,8 @@ impl DeadLetters {
     /// Writes one dead letter.
     ///
     /// # Errors
-    /// [`Cause::Budget`] where the budget is exhausted; [`Cause::Sink`] where it cannot be written.
-    pub(super) fn write(
+    /// [`Cause::Budget`] if the budget is exhausted; [`Cause::Sink`] if it cannot be written.
+    pub(in crate::dataflow) fn write(
         &mut self,
         (uid, subtask): (&OperatorUid, u32),
         description: &Description,
@@ -136,7 +136,7 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`SinkError`].
-    pub(super) fn prepare(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
+    pub(in crate::dataflow) fn prepare(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError> {
         let snapshot = self.writer.prepare(id)?;
         self.writer.begin()?;
         Ok(SinkSnapshot {
@@ -149,12 +149,12 @@ impl DeadLetters {
     }
 
     /// Handles the commit of everything prepared up to this round.
-    pub(super) fn committed(&mut self, id: CheckpointId) {
+    pub(in crate::dataflow) fn committed(&mut self, id: CheckpointId) {
         self.writer.committed(id);
     }
 
     /// Drops unprepared lines.
-    pub(super) fn abort(&mut self) {
+    pub(in crate::dataflow) fn abort(&mut self) {
         self.writer.abort();
     }
 }
@@ -170,7 +170,7 @@ fn value_type(description: &Description, input: u32) -> Option<&PortValue> {
 }
 
 /// Describes a row of a batch for a message, decoding typed keys and values and showing others as bytes.
-pub(super) fn shown_record(description: &Description, input: u32, batch: &Batch, row: u32) -> Record {
+pub(in crate::dataflow) fn shown_record(description: &Description, input: u32, batch: &Batch, row: u32) -> Record {
     let mut record = Record::of(batch, Some(row));
     if let Some((key, Shown::Value(value))) = &mut record.content {
         let key_type = key_type(description, input);

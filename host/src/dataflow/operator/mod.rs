@@ -2,14 +2,9 @@
 //!
 //! - [`guest`]: a component as an operator.
 //! - [`dead_letters`]: records that an operator could not process, as an output.
-//! - `outputs`: turns an operator's outputs into batches. `gap`: measures its silence.
-//! - [`node`]: the host's part of every call: group by key, fetch state, call, apply writes, route outputs.
 
 pub mod guest;
 pub mod dead_letters;
-mod outputs;
-mod gap;
-pub mod node;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -1,9 +1,13 @@
 //! The host's part of every call of an operator: group by key, fetch state, call, apply writes, make batches of the
 //! outputs.
 //!
-//! - [`calls`]: calls for records and timers, and the reruns after one has failed.
+//! - [`outputs`]: batches from what an operator emitted.
+//! - [`gap`]: the times without output.
+//! - [`calls`]: calls for records and timers, and reruns after one has failed.
 //! - [`ending`]: the end of all inputs.
 
+mod outputs;
+mod gap;
 mod calls;
 mod ending;
 
@@ -17,18 +21,18 @@ use regraft_model::describe::Description;
 use regraft_model::id::{CheckpointId, OperatorUid};
 use regraft_model::time::{Clock, MAX_WATERMARK, TimeDomain};
 
-use super::dead_letters::DeadLetters;
-use super::gap::Silence;
-use super::outputs::output_batch;
 use crate::dataflow::control::{NodeCounters, SwapGap};
 use crate::dataflow::element::PreparedOperator;
 use crate::dataflow::failure::{Cause, SubtaskFailure, policy};
+use crate::dataflow::operator::dead_letters::DeadLetters;
 use crate::dataflow::sink::SinkSnapshot;
 use crate::dataflow::watermark::{Signal, Watermarks};
 use crate::graph::job_graph::{Policy, WatermarkStrategy};
 use crate::state::backend::{Cells, StateBackend, TimerOps, Writes, bindings};
 use crate::state::group::Grouper;
 use ending::Finishing;
+use gap::Silence;
+use outputs::output_batch;
 
 /// Outputs of a node, as pairs of port and records, in order.
 pub type Outputs = Vec<(u32, Batch)>;

@@ -12,11 +12,11 @@ use regraft_model::origin::Origin;
 use regraft_model::schema::{Field, Type};
 use regraft_model::time::NO_TIMESTAMP;
 
-use super::super::Operator;
-use super::super::dead_letters::{Budget, count_of};
 use super::*;
 use crate::dataflow::control::locked;
 use crate::dataflow::failure::Shown;
+use crate::dataflow::operator::Operator;
+use crate::dataflow::operator::dead_letters::{Budget, count_of};
 use crate::dataflow::sink::{SinkError, SinkWriter};
 use crate::state::memory::MemoryBackend;
 use crate::state::rows::RowsOf;
