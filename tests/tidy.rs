@@ -24,7 +24,11 @@ const HOMES: [(&str, &[&str]); 10] = [
     ("bincode", &["guest-sdk/src/codec.rs"]),
 ];
 
-/// Paths of a particular machine, which no document may mention.
+/// Imports between files of one room that point downwards and are still to be cleared: the room, the file, the file that it
+/// uses, and why the order does not hold yet.
+const DOWNWARDS: [(&str, &str, &str, &str); 0] = [];
+
+/// What no document may mention: places on the machine of whoever wrote it.
 const MACHINE_PATHS: [&str; 4] = ["/work/", "/tmp/", "/home/", "/root/"];
 
 fn root() -> PathBuf {
@@ -149,13 +153,25 @@ fn first_parts(text: &str) -> Vec<&str> {
     parts
 }
 
-/// Returns the modules that a file declares in files of their own, in order, without those for tests.
+/// A line of an item without `pub` or `pub(…)`.
+fn without_visibility(line: &str) -> &str {
+    let Some(rest) = line.strip_prefix("pub") else {
+        return line;
+    };
+    let rest = rest
+        .strip_prefix('(')
+        .and_then(|rest| rest.split_once(')'))
+        .map_or(rest, |(_, rest)| rest);
+    rest.strip_prefix(' ').unwrap_or(line)
+}
+
+/// The modules that a file declares in files of their own, in order; those for tests are left out.
 fn declared(text: &str) -> Vec<&str> {
     let mut modules = vec![];
     let mut cfg_test = false;
     for line in text.lines() {
-        let words = line.strip_prefix("pub ").unwrap_or(line);
-        let module = words.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'));
+        let module = without_visibility(line).strip_prefix("mod ");
+        let module = module.and_then(|rest| rest.strip_suffix(';'));
         modules.extend(module.filter(|_| !cfg_test));
         cfg_test = line.trim_end() == "#[cfg(test)]";
     }
@@ -207,15 +223,15 @@ fn the_stated_module_order_is_that_of_the_code() {
     assert_eq!(check_orders("", |_| lib.clone()).len(), 3);
 }
 
-/// Returns the top-level modules that a file of `dir` names by `crate::` or by enough `super::`, with line numbers.
-fn imports<'a>(dir: &str, path: &str, code: &'a str) -> Vec<(usize, &'a str)> {
+/// The items of `dir` that a file in it names, by the path of `dir` in its crate or by enough `super::`.
+fn imports<'a>(dir: &str, from_crate: &str, path: &str, code: &'a str) -> Vec<(usize, &'a str)> {
     let inner = path.strip_prefix(dir).unwrap_or_default().trim_start_matches('/');
     let depth = inner.trim_end_matches("/mod.rs").split('/').count();
     let from_root = "super::".repeat(depth);
     let (mut found, mut offset) = (vec![], 0);
     for (number, line) in code.split_inclusive('\n').enumerate() {
         let shown = without_comment(line);
-        for start in ["crate::", from_root.as_str()] {
+        for start in [from_crate, from_root.as_str()] {
             for rest in after_word(shown, start) {
                 // A group can continue over several lines.
                 let at = offset + (rest.as_ptr() as usize - line.as_ptr() as usize);
@@ -241,7 +257,7 @@ fn check_imports(dir: &str, order: &[&str], sources: &Files) -> Vec<String> {
             .unwrap_or_default()
             .trim_end_matches(".rs");
         let Some(own) = place(first) else { continue };
-        for (line, module) in imports(dir, path, without_tests(text)) {
+        for (line, module) in imports(dir, "crate::", path, without_tests(text)) {
             if place(module).is_some_and(|of| of > own) {
                 problems.push(format!(
                     "{path}:{line}: {first} uses {module}, which is declared below it in {dir}/lib.rs"
@@ -279,6 +295,144 @@ fn modules_use_only_those_declared_above_them() {
             "/// As [`crate::high`].\n#[cfg(test)]\nmod tests {\n    use crate::high;\n}\n"
         ),
         0
+    );
+}
+
+/// A directory of modules, and the file that declares them: its `mod.rs`, or the file of its name beside it.
+struct Room<'a> {
+    dir: &'a str,
+    parent: &'a str,
+}
+
+fn rooms<'a>(crate_dir: &str, sources: &'a Files) -> Vec<Room<'a>> {
+    let in_crate = |path: &str| path.strip_prefix(crate_dir).is_some_and(|rest| rest.starts_with('/'));
+    let rooms = sources.iter().filter(|(path, _)| in_crate(path) && !is_test(path));
+    let rooms = rooms.filter_map(|(path, text)| {
+        let dir = path.strip_suffix("/mod.rs").or_else(|| path.strip_suffix(".rs"))?;
+        let parent = without_tests(text);
+        (dir != crate_dir).then_some(Room { dir, parent })
+    });
+    rooms.filter(|room| !declared(room.parent).is_empty()).collect()
+}
+
+impl<'a> Room<'a> {
+    /// Names that the parent imports from its modules: what `super::Name` really comes from.
+    fn imported(&self) -> BTreeMap<&'a str, &'a str> {
+        let mut imported = BTreeMap::new();
+        let mut offset = 0;
+        for line in self.parent.split_inclusive('\n') {
+            if let Some(used) = without_visibility(line).strip_prefix("use ") {
+                let at = offset + (used.as_ptr() as usize - line.as_ptr() as usize);
+                let module = leading_ident(used);
+                let rest = self.parent[at + module.len()..].strip_prefix("::").unwrap_or_default();
+                imported.extend(first_parts(rest).into_iter().map(|name| (name, module)));
+            }
+            offset += line.len();
+        }
+        imported
+    }
+
+    /// Imports that point downwards: where, which module, and which one it uses.
+    fn downwards(&self, crate_dir: &str, sources: &'a Files) -> Vec<(String, &'a str, &'a str)> {
+        let order = declared(self.parent);
+        let imported = self.imported();
+        let place = |module: &str| order.iter().position(|known| *known == module);
+        let inner = self.dir.strip_prefix(crate_dir).unwrap_or_default();
+        let from_crate = format!("crate{}::", inner.replace('/', "::"));
+        let start = format!("{}/", self.dir);
+        let mut found = vec![];
+        for (path, text) in sources
+            .iter()
+            .filter(|(path, _)| path.starts_with(&start) && !is_test(path))
+        {
+            let own = leading_ident(&path[start.len()..]);
+            let Some(at) = place(own) else { continue };
+            for (line, name) in imports(self.dir, &from_crate, path, without_tests(text)) {
+                let module = imported
+                    .get(name)
+                    .filter(|_| place(name).is_none())
+                    .copied()
+                    .unwrap_or(name);
+                if place(module).is_some_and(|of| of > at) {
+                    found.push((format!("{path}:{line}"), own, module));
+                }
+            }
+        }
+        found
+    }
+}
+
+fn check_rooms(crate_dir: &str, sources: &Files, allowed: &[(&str, &str, &str, &str)]) -> Vec<String> {
+    let mut problems = vec![];
+    let mut needed = BTreeSet::new();
+    for room in rooms(crate_dir, sources) {
+        for (at, own, module) in room.downwards(crate_dir, sources) {
+            let dir = room.dir;
+            if allowed
+                .iter()
+                .any(|allowed| (allowed.0, allowed.1, allowed.2) == (dir, own, module))
+            {
+                needed.insert((dir, own, module));
+            } else {
+                problems.push(format!(
+                    "{at}: {own} uses {module}, which is declared below it in {dir}"
+                ));
+            }
+        }
+    }
+    let in_crate = allowed
+        .iter()
+        .filter(|(dir, ..)| dir.starts_with(&format!("{crate_dir}/")));
+    let stale = in_crate.filter(|(dir, own, module, _)| !needed.contains(&(*dir, *own, *module)));
+    problems.extend(stale.map(|(dir, own, module, _)| {
+        format!("tests/tidy.rs: {own} of {dir} no longer uses {module} below it: take it off the list")
+    }));
+    problems
+}
+
+#[test]
+fn files_of_a_room_use_only_those_declared_above_them() {
+    let sources = files(&["rs"]);
+    let mut problems = vec![];
+    for (dir, _) in stated_orders(&read("ARCHITECTURE.md")) {
+        problems.extend(check_rooms(dir, &sources, &DOWNWARDS));
+    }
+    none(&problems);
+    let room = |parent: &str, low: &str| {
+        Files::from([
+            ("x/src/lib.rs".to_owned(), "mod room;\n".to_owned()),
+            (
+                "x/src/room.rs".to_owned(),
+                format!("pub(crate) mod low;\nmod high;\n{parent}"),
+            ),
+            ("x/src/room/low.rs".to_owned(), low.to_owned()),
+            ("x/src/room/high.rs".to_owned(), "use super::low::A;\n".to_owned()),
+        ])
+    };
+    let check = |parent: &str, low: &str| check_rooms("x/src", &room(parent, low), &[]).len();
+    assert_eq!(check("", "use super::high::B;\n"), 1);
+    assert_eq!(check("", "use crate::room::{high::B, other};\n"), 1);
+    assert_eq!(check("", "fn f() { super::high::g() }\n"), 1);
+    assert_eq!(
+        check("pub use high::{\n    B,\n    C,\n};\n", "use super::C;\n"),
+        1,
+        "by way of the parent"
+    );
+    assert_eq!(check("pub use low::C;\n", "use super::C;\n"), 0);
+    assert_eq!(
+        check(
+            "",
+            "//! As [`super::high`].\n#[cfg(test)]\nmod tests {\n    use super::super::high;\n}\n"
+        ),
+        0
+    );
+    let allowed = [("x/src/room", "low", "high", "a reason")];
+    let sample = room("", "use super::high::B;\n");
+    assert!(check_rooms("x/src", &sample, &allowed).is_empty());
+    assert_eq!(
+        check_rooms("x/src", &room("", ""), &allowed).len(),
+        1,
+        "no longer needed"
     );
 }
 
