@@ -22,7 +22,7 @@ use regraft_sdk::{Operator, native};
 use rolling_count_count::Count as CountRecords;
 use serde_json::Value;
 use word_count_count::Count as CountWords;
-use word_count_split::Split;
+use word_count_split::split;
 
 use crate::Failure;
 use crate::native::NativeOperator;
@@ -92,7 +92,7 @@ impl Guests {
     pub(crate) fn open(&self, op: Op, kind: Kind, config: &str) -> Result<PreparedOperator, Failure> {
         let (mut operator, description) = match kind {
             Kind::Native => match op {
-                Op::Split => native::<Split>(config)?,
+                Op::Split => native::<split>(config)?,
                 Op::CountWords => native::<CountWords>(config)?,
                 Op::CountRecords => native::<CountRecords>(config)?,
             },

@@ -1,12 +1,13 @@
-//! What an operator says of itself, collected by its `declare`.
+//! The declaration of an operator, collected by its `declare`.
 //!
 //! Declaring is pure: it sees neither config nor arguments, so that a component can be asked what it is at any time.
 
 mod json;
 
-use crate::context::{Clock, Port, Random, Timer};
+use crate::context::{Clock, Random, Timer};
 use crate::key::ToKey;
 use crate::operator_state::{BroadcastState, OperatorColumn, OperatorList};
+use crate::output::Port;
 use crate::schema::{Field, State, Type};
 use crate::state::{
     Aggregate, AggregatingState, Call, ListState, MapKey, MapState, ReducingState, StateColumn, StateInfo, ValueState,
@@ -43,7 +44,7 @@ pub struct Declare {
 
 pub(crate) struct DeclaredState {
     version: Option<u32>,
-    pub(crate) column: Arc<dyn StateColumn>,
+    pub(crate) column: Box<dyn StateColumn>,
 }
 
 pub(crate) struct DeclaredOperatorState {
@@ -51,7 +52,7 @@ pub(crate) struct DeclaredOperatorState {
     kind: &'static str,
     schema: String,
     /// None for private state.
-    pub(crate) column: Option<Arc<dyn OperatorColumn>>,
+    pub(crate) column: Option<Box<dyn OperatorColumn>>,
 }
 
 pub(crate) struct DeclaredTimer {
@@ -60,9 +61,41 @@ pub(crate) struct DeclaredTimer {
 }
 
 pub(crate) struct DeclaredOutput {
-    name: String,
+    pub(crate) name: String,
     key: Option<Field>,
     value: ValueType,
+}
+
+impl DeclaredOutput {
+    /// Returns true if its records have keys of their own.
+    pub(crate) fn has_own_keys(&self) -> bool {
+        self.key.is_some()
+    }
+}
+
+/// The methods that an operator has, as `#[operator]` finds them.
+#[doc(hidden)]
+#[allow(missing_docs)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Methods {
+    pub prefetch: bool,
+    pub on_timer: bool,
+    pub finish: bool,
+    pub finish_all: bool,
+    pub on_watermark: bool,
+    pub private_state: bool,
+}
+
+impl Methods {
+    /// None but those that every operator has.
+    pub const NONE: Methods = Methods {
+        prefetch: false,
+        on_timer: false,
+        finish: false,
+        finish_all: false,
+        on_watermark: false,
+        private_state: false,
+    };
 }
 
 impl Declare {
@@ -85,8 +118,8 @@ impl Declare {
     where
         T: State + Serialize + DeserializeOwned + Send + 'static,
     {
-        let state = ValueState::new(self.state_info(name, "value", T::schema()));
-        self.add_state(state.column());
+        let (state, column) = ValueState::new(self.state_info(name, "value", T::schema()));
+        self.add_state(column);
         state
     }
 
@@ -95,8 +128,8 @@ impl Declare {
     where
         T: State + Serialize + DeserializeOwned + 'static,
     {
-        let state = ListState::new(self.state_info(name, "list", T::schema()));
-        self.add_state(state.column());
+        let (state, column) = ListState::new(self.state_info(name, "list", T::schema()));
+        self.add_state(column);
         state
     }
 
@@ -106,8 +139,8 @@ impl Declare {
         K: MapKey,
         V: State + Serialize + DeserializeOwned + Send + 'static,
     {
-        let state = MapState::new(self.state_info(name, "map", V::schema()));
-        self.add_state(state.column());
+        let (state, column) = MapState::new(self.state_info(name, "map", V::schema()));
+        self.add_state(column);
         state
     }
 
@@ -117,15 +150,15 @@ impl Declare {
     where
         T: State + Serialize + DeserializeOwned + Send + 'static,
     {
-        let state = ReducingState::new(self.state_info(name, "reducing", T::schema()), reduce);
-        self.add_state(state.column());
+        let (state, column) = ReducingState::new(self.state_info(name, "reducing", T::schema()), reduce);
+        self.add_state(column);
         state
     }
 
     /// A keyed state of one [`Aggregate`] per key.
     pub fn aggregating<A: Aggregate>(&mut self, name: &str) -> AggregatingState<A> {
-        let state = AggregatingState::new(self.state_info(name, "aggregating", A::schema()));
-        self.add_state(state.column());
+        let (state, column) = AggregatingState::new(self.state_info(name, "aggregating", A::schema()));
+        self.add_state(column);
         state
     }
 
@@ -137,7 +170,7 @@ impl Declare {
         StateInfo::new(self.call.clone(), name, self.states.len(), kind, schema.to_json())
     }
 
-    fn add_state(&mut self, column: Arc<dyn StateColumn>) {
+    fn add_state(&mut self, column: Box<dyn StateColumn>) {
         self.states.push(DeclaredState { version: None, column });
     }
 
@@ -158,8 +191,8 @@ impl Declare {
     where
         T: State + Serialize + DeserializeOwned + Send + 'static,
     {
-        let state = OperatorList::new(self.call.clone(), name);
-        self.add_operator_state(name, "list", T::schema(), Some(state.column()));
+        let (state, column) = OperatorList::new(self.call.clone(), name);
+        self.add_operator_state(name, "list", T::schema(), Some(column));
         state
     }
 
@@ -169,8 +202,8 @@ impl Declare {
     where
         T: State + Serialize + DeserializeOwned + Send + 'static,
     {
-        let state = OperatorList::new(self.call.clone(), name);
-        self.add_operator_state(name, "union", T::schema(), Some(state.column()));
+        let (state, column) = OperatorList::new(self.call.clone(), name);
+        self.add_operator_state(name, "union", T::schema(), Some(column));
         state
     }
 
@@ -180,8 +213,8 @@ impl Declare {
         K: State + Serialize + DeserializeOwned + Ord + Clone + Send + 'static,
         V: State + Serialize + DeserializeOwned + Send + 'static,
     {
-        let state = BroadcastState::new(self.call.clone(), name);
-        self.add_operator_state(name, "broadcast", <(K, V)>::schema(), Some(state.column()));
+        let (state, column) = BroadcastState::new(self.call.clone(), name);
+        self.add_operator_state(name, "broadcast", <(K, V)>::schema(), Some(column));
         state
     }
 
@@ -189,8 +222,13 @@ impl Declare {
     /// and `restore_private` takes back. The host then does not replace the instance between calls, and cannot take a
     /// record that traps out of its batch: the job goes back to its last checkpoint instead. Handles are better.
     ///
+    /// Under `#[operator]` the two methods ask for themselves.
+    ///
     /// It is kept as an operator state by the name `private`.
     pub fn private_state(&mut self) {
+        if self.private_state {
+            return;
+        }
         self.private_state = true;
         self.add_operator_state(PRIVATE_STATE, "list", <[u8]>::schema(), None);
     }
@@ -200,7 +238,7 @@ impl Declare {
         name: &str,
         kind: &'static str,
         schema: Type,
-        column: Option<Arc<dyn OperatorColumn>>,
+        column: Option<Box<dyn OperatorColumn>>,
     ) {
         assert!(
             self.operator_states.iter().all(|state| state.name != name),
@@ -259,19 +297,45 @@ impl Declare {
         self.outputs.len() as u32 - 1
     }
 
-    /// Asks for [`crate::Operator::finish`] and [`crate::Operator::finish_all`] at the end of all inputs.
+    /// Asks for [`crate::Operator::finish`] and [`crate::Operator::finish_all`] at the end of all inputs. Under
+    /// `#[operator]` the methods ask for themselves.
     pub fn on_finish(&mut self) {
         self.on_finish = true;
     }
 
-    /// Asks for [`crate::Operator::on_watermark`].
+    /// Asks for [`crate::Operator::on_watermark`]. Under `#[operator]` the method asks for itself.
     pub fn on_watermark(&mut self) {
         self.on_watermark = true;
     }
 
-    /// Asks for [`crate::Operator::prefetch`]: each record is then decoded twice.
+    /// Asks for [`crate::Operator::prefetch`]: each record is then decoded twice. Under `#[operator]` the method asks for
+    /// itself.
     pub fn prefetch(&mut self) {
         self.prefetch = true;
+    }
+
+    /// Declares what follows from the methods that the operator has.
+    ///
+    /// # Panics
+    ///
+    /// When there is `on_timer` and no timer is declared, or the other way round.
+    pub(crate) fn methods(&mut self, methods: Methods) {
+        self.prefetch |= methods.prefetch;
+        self.on_finish |= methods.finish || methods.finish_all;
+        self.on_watermark |= methods.on_watermark;
+        if methods.private_state {
+            self.private_state();
+        }
+        match self.timers.first() {
+            Some(timer) if !methods.on_timer => {
+                panic!(
+                    "the operator declares timer `{}`, and has no method `on_timer`",
+                    timer.name
+                )
+            }
+            None if methods.on_timer => panic!("the operator has a method `on_timer`, and declares no timer"),
+            _ => {}
+        }
     }
 
     /// The right to read the processing time: [`Ctx::now`](crate::Ctx::now).

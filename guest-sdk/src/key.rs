@@ -1,4 +1,4 @@
-//! Keys: what an operator reads them as, and what an output port writes.
+//! Keys: types that an operator reads them as, and types that an output port writes.
 //!
 //! The bytes of a key decide where its state lives, so their form is fixed: text and byte strings raw, integers in
 //! fixed width and little-endian, anything else bincode with fixed-width integers.
@@ -9,10 +9,15 @@ use crate::error::{Error, Result};
 use crate::schema::{State, Type};
 use serde::{Deserialize, Serialize};
 
-/// What an operator may read its keys as: `&str`, `&[u8]`, an integer, a tuple of such, [`Compound`] for a struct, or
+/// A type that an operator may read its keys as: `&str`, `&[u8]`, an integer, a tuple of such, [`Compound`] for a struct, or
 /// `()` for an operator that reads no key (and so has no keyed state).
 ///
 /// Sealed in effect: the library implements it.
+#[diagnostic::on_unimplemented(
+    message = "keys cannot be read as `{Self}`",
+    note = "keys are `&str`, `&[u8]`, `String`, `Vec<u8>`, integers, `bool`, `char`, tuples of such, or `Compound<T>` of a type \
+            with a schema; an operator without keys leaves the key away"
+)]
 pub trait FromKey<'a>: Sized {
     /// False for `()` only.
     #[doc(hidden)]
@@ -34,9 +39,13 @@ pub trait FromKey<'a>: Sized {
     unsafe fn read(bytes: &'a [u8]) -> Result<Self>;
 }
 
-/// What the keys of an output port may be: `str`, `[u8]`, an integer, a tuple, or [`Compound`] of a struct.
+/// A type that the keys of an output port may have: `str`, `[u8]`, an integer, a tuple, or [`Compound`] of a struct.
 ///
 /// Sealed in effect: the library implements it.
+#[diagnostic::on_unimplemented(
+    message = "an output cannot have keys of type `{Self}`",
+    note = "keys are `str`, `[u8]`, integers, `bool`, `char`, tuples of such, or `Compound<T>` of a type with a schema"
+)]
 pub trait ToKey {
     #[doc(hidden)]
     fn key_type() -> Type;

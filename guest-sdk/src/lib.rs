@@ -1,7 +1,23 @@
 //! Write operators of Regraft jobs: a trait with one method per record, typed state, compiled to a WebAssembly
 //! component. Columns, codecs, schemas and exports are this crate's business.
 //!
-//! The smallest whole operator, a keyed count:
+//! The smallest whole operator is a function from a record to others:
+//!
+//! ```
+//! use regraft_sdk::{Ctx, Port, operator};
+//!
+//! #[operator]
+//! fn shout(line: &str, out: Port<str>, cx: &mut Ctx) {
+//!     cx.emit(out, line.to_uppercase().as_str());
+//! }
+//!
+//! // It runs natively, too: in a unit test, without a host.
+//! use regraft_sdk::testing::{Harness, Input};
+//! let emitted = Harness::<shout>::new().process([Input::value("to be")]).unwrap();
+//! assert_eq!(emitted[0].text().unwrap(), "TO BE");
+//! ```
+//!
+//! One with state is a struct of handles, here a keyed count:
 //!
 //! ```
 //! use regraft_sdk::{Any, Ctx, Declare, Operator, Port, Record, Result, ValueState, operator};
@@ -18,27 +34,23 @@
 //!     out: Port<Counted<'static>>,
 //! }
 //!
+//! #[operator]
 //! impl Operator for Count {
-//!     type Key<'a> = &'a str;
-//!     type In<'a> = Any<'a>;
-//!
 //!     fn declare(d: &mut Declare) -> Self {
 //!         d.key("word");
 //!         Count { count: d.value("count"), out: d.output("counts") }
 //!     }
 //!
-//!     fn process(&mut self, word: &str, _: Any, cx: &mut Ctx) -> Result<()> {
+//!     fn process(&mut self, word: &str, _: Any<'_>, cx: &mut Ctx) -> Result<()> {
 //!         let count = self.count.update(|count| {
 //!             *count += 1;
 //!             *count
 //!         });
-//!         cx.emit(self.out, &Counted { word, count })
+//!         cx.emit(self.out, &Counted { word, count });
+//!         Ok(())
 //!     }
 //! }
 //!
-//! operator!(Count);
-//!
-//! // It runs natively, too: in a unit test, without a host.
 //! # use regraft_sdk::testing::{Harness, Input};
 //! let mut harness = Harness::<Count>::new();
 //! harness.process([Input::keyed("a", ""), Input::keyed("b", ""), Input::keyed("a", "")]).unwrap();
@@ -48,12 +60,13 @@
 //! The crate is the guest's side of `wit/`, and knows nothing of the host but that. Modules, each using only those
 //! above it:
 //!
-//! - `bindings`: the generated records, hidden; [`error`]: what an operator fails with.
-//! - `bytes`: appending to columns, [`codec`]: bincode's only home, `plain`: its bytes without it, [`schema`]: what types
-//!   look like from outside.
-//! - [`key`], [`value`]: what records are read and written as; [`state`], [`operator_state`]: handles; [`host`]: log and
-//!   metrics.
-//! - [`context`]: time and outputs of a call; [`declare`]: what an operator says of itself; [`operator`]: the trait.
+//! - `bindings`: the generated records, hidden; [`error`]: the error that operators return.
+//! - `bytes`: appending to columns, [`codec`]: bincode's only home, `plain`: its bytes without it, [`schema`]: types as
+//!   the host sees them.
+//! - [`key`], [`value`]: types that records are read and written as; [`state`], [`operator_state`]: handles; [`host`]: log
+//!   and metrics.
+//! - [`output`]: emitting; [`context`]: the call at hand; [`declare`]: an operator's declaration; [`operator`](mod@operator):
+//!   the trait.
 //! - [`native`]: one instance, driven by the boundary's records; `export`: the same behind a component's exports.
 //! - [`testing`]: runs an operator in a unit test, as the host would.
 
@@ -75,6 +88,7 @@ pub mod value;
 pub mod state;
 pub mod operator_state;
 pub mod host;
+pub mod output;
 pub mod context;
 pub mod declare;
 pub mod operator;
@@ -86,23 +100,27 @@ pub mod export;
 pub mod testing;
 
 pub use bytes::Writer;
-pub use context::{Clock, Ctx, Emitter, NO_TIMESTAMP, OpenContext, Port, Random, Timer};
+pub use context::{Clock, Ctx, OpenContext, Random, Timer};
 pub use declare::Declare;
 pub use error::{Error, Result};
 pub use host::{log, metrics};
 pub use key::Compound;
 pub use operator::Operator;
 pub use operator_state::{BroadcastState, OperatorList};
+pub use output::{Emission, Emitter, NO_TIMESTAMP, Port};
 pub use regraft_sdk_derive::Inputs;
 pub use regraft_sdk_derive::State;
 pub use regraft_sdk_derive::State as Record;
+pub use regraft_sdk_derive::operator;
 pub use schema::{Record, State};
 pub use state::{Aggregate, AggregatingState, ListState, MapKey, MapState, ReducingState, ValueState};
 pub use value::{Any, Bytes, Text, Typed};
 
 /// Exports an operator from its component. Once in a crate; natively it defines nothing.
+///
+/// [`#[operator]`](macro@operator) does this. It is for an operator whose [`Operator`] is implemented without that.
 #[macro_export]
-macro_rules! operator {
+macro_rules! export_operator {
     ($operator:ty) => {
         #[cfg(target_family = "wasm")]
         const _: () = {

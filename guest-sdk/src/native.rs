@@ -1,17 +1,18 @@
 //! One instance of an operator, driven by the records that cross the boundary.
 //!
 //! This is all of the SDK's work between the export and the operator's methods, so it is the same on wasm and natively:
-//! `operator!` puts the exports on it, the test harness and benchmarks use it directly.
+//! `#[operator]` puts the exports on it, the test harness and benchmarks use it directly.
 
 mod core;
 
 use crate::bindings::regraft::operator::types;
 use crate::bytes::item;
-use crate::context::{Ctx, Inherits, OpenContext, Rows, Timer};
+use crate::context::{Ctx, OpenContext, Timer};
 use crate::declare::Declare;
 use crate::error::Error;
 use crate::key::FromKey;
 use crate::operator::Operator;
+use crate::output::{Inherits, Rows};
 use crate::value::FromValue;
 use core::Core;
 
@@ -30,9 +31,21 @@ pub use crate::state::StateReads;
 ///
 /// When the declaration contradicts itself: a name twice, state without a key, a type that contains itself.
 pub fn describe<O: Operator>() -> String {
-    let mut declare = Declare::default();
-    let _operator = O::declare(&mut declare);
+    let (declare, _operator) = declared::<O>();
+    if let Some(message) = declare.call.take_failure() {
+        panic!("{message}");
+    }
     declare.to_json::<O::Key<'static>, O::In<'static>>()
+}
+
+/// The operator with its handles, and what it declares.
+fn declared<O: Operator>() -> (Declare, O) {
+    let mut declare = Declare::default();
+    let operator = O::declare(&mut declare);
+    if let Some(methods) = O::METHODS {
+        declare.methods(methods);
+    }
+    (declare, operator)
 }
 
 /// An instance of an operator, opened. `Send` where the operator is.
@@ -69,26 +82,23 @@ impl<O: Operator> Instance<O> {
     ///
     /// What the operator's `open` fails with.
     pub fn open(context: &OpenRecord, config: &str, arguments: &[String]) -> Result<Self, Failure> {
-        let mut declare = Declare::default();
-        let mut operator = O::declare(&mut declare);
+        let (declare, mut operator) = declared::<O>();
         let opened = Opened {
             context: context.clone(),
             config: config.into(),
             arguments: arguments.to_vec(),
         };
-        operator.open(&mut opened.context()).map_err(whole)?;
-        Ok(Instance {
-            operator,
-            core: Core::new(declare),
-            opened,
-        })
+        let core = Core::new(declare);
+        let result = operator.open(&mut opened.context());
+        core.check_state()?;
+        result.map_err(whole)?;
+        Ok(Instance { operator, core, opened })
     }
 
     /// Sets what state that does not travel is read from: natively only, in place of the imports.
     #[cfg(not(target_family = "wasm"))]
     pub fn set_state(&mut self, reads: Option<std::sync::Arc<dyn StateReads>>) {
-        // SAFETY: no operator code runs: the instance is borrowed mutably, and not in `run_rows` or `run_once`.
-        unsafe { self.core.call.set_reads(reads) };
+        self.core.call.set_reads(reads);
     }
 
     /// Processes one batch.
@@ -269,9 +279,11 @@ impl<O: Operator> Instance<O> {
     /// When an item cannot be encoded, and what the operator's `snapshot_private` fails with.
     pub fn snapshot(&mut self) -> Result<Vec<OperatorState>, Failure> {
         let private = match self.core.private_state {
-            true => Some(self.operator.snapshot_private().map_err(whole)?),
+            true => Some(self.operator.snapshot_private()),
             false => None,
         };
+        self.core.check_state()?;
+        let private = private.transpose().map_err(whole)?;
         self.core.save(private.as_deref()).map_err(whole)
     }
 
@@ -285,7 +297,7 @@ impl<O: Operator> Instance<O> {
         let private = self.core.load(states).map_err(whole)?;
         let result = {
             let _running = self.core.call.run();
-            self.core.call.set_key(usize::MAX);
+            self.core.call.set_no_key();
             let operator = &mut self.operator;
             match private {
                 Some(parts) => operator.restore_private(parts),
@@ -293,8 +305,9 @@ impl<O: Operator> Instance<O> {
             }
             .and_then(|()| operator.restored(&mut self.opened.context()))
         };
+        let result = self.core.check_state().and(result.map_err(whole));
         self.core.end_operator_states(result.is_ok());
-        result.map_err(whole)
+        result
     }
 
     /// Runs `each` for rows `0..count`, with the row's key at hand.
@@ -317,7 +330,7 @@ impl<O: Operator> Instance<O> {
             if call.failed() {
                 break;
             }
-            if let Err(error) = result {
+            if let Err(error) = cx.settled(result) {
                 return Err(Failure {
                     row: Some(row),
                     message: error.to_string(),
@@ -336,9 +349,10 @@ impl<O: Operator> Instance<O> {
         once: impl FnOnce(&mut O, &mut Ctx<'a>) -> Result<(), Error>,
     ) -> Result<(), Failure> {
         let _running = self.core.call.run();
-        self.core.call.set_key(usize::MAX);
+        self.core.call.set_no_key();
         cx.row = 0;
-        once(&mut self.operator, cx).map_err(whole)
+        let result = once(&mut self.operator, cx);
+        cx.settled(result).map_err(whole)
     }
 }
 

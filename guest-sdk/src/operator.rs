@@ -1,30 +1,45 @@
 //! The trait that a guest implements.
 
 use crate::context::{Ctx, OpenContext, Timer};
-use crate::declare::Declare;
+use crate::declare::{Declare, Methods};
 use crate::error::Result;
 use crate::key::FromKey;
 use crate::value::FromValue;
 
-/// An operator: what happens to each record.
+/// An operator: it has a method that is called with each record, and handles to its state.
+///
+/// It is implemented under [`#[operator]`](macro@crate::operator), which takes `Key` and `In` from `process`, declares
+/// the calls that the operator has methods for, and exports it from the component. Without that attribute both types are
+/// written out, calls are asked for in `declare` ([`Declare::on_finish`] and its siblings), and
+/// [`export_operator!`](crate::export_operator) exports.
 ///
 /// # Contract
 ///
 /// - Nothing that matters may be kept in the operator between calls: the host may replace the instance at any time.
-///   State is in handles; what comes from the config is set in `open`. (The exception has a name:
+///   State is in handles; settings of the config are set in `open`. (The exception has a name:
 ///   [`Declare::private_state`].)
 /// - An error fails the call for the row at hand: nothing that the call has emitted or written is kept.
 /// - `declare` is pure: the same every time, and it cannot see the config.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no operator",
+    note = "write `#[operator]` on its `impl Operator for {Self}`, or on a function"
+)]
 pub trait Operator: Sized + 'static {
-    /// What keys are read as: `&'a str`, `&'a [u8]`, an integer, a tuple, [`Compound`](crate::Compound) or, for an
-    /// operator that reads none, `()`.
+    /// Type that keys are read as: `&'a str`, `&'a [u8]`, an integer, a tuple, [`Compound`](crate::Compound) or, for an
+    /// operator that reads none, `()`. Under `#[operator]` it is that of the key in `process`, and `()` where `process`
+    /// takes no key.
     type Key<'a>: FromKey<'a>;
 
-    /// What values are read as: [`Text`](crate::Text), [`Bytes`](crate::Bytes), [`Typed`](crate::Typed) or
-    /// [`Any`](crate::Any), or an enum of these with a variant for each input, that derives [`Inputs`](crate::Inputs).
+    /// Type that values are read as: `&'a str`, `&'a [u8]`, a record or [`Any`](crate::Any), or an enum of these with a
+    /// variant for each input, that derives [`Inputs`](crate::Inputs). Under `#[operator]` it is that of the value in
+    /// `process`.
     type In<'a>: FromValue<'a>;
 
-    /// Says what the operator is, and makes it with the handles it gets for that.
+    /// The methods that there are, where `#[operator]` has looked.
+    #[doc(hidden)]
+    const METHODS: Option<Methods> = None;
+
+    /// Declares the operator, and makes it with the handles it gets for that.
     fn declare(d: &mut Declare) -> Self;
 
     /// Called once before any record, with config and arguments.
@@ -36,7 +51,7 @@ pub trait Operator: Sized + 'static {
         Ok(())
     }
 
-    /// Operator state is there again: called after `open` where the job goes on from a snapshot. The place to keep one's
+    /// Called after `open` where the job goes on from a snapshot: operator state is there again. The place to keep one's
     /// own of a union state, and to make what follows from operator state.
     ///
     /// # Errors
@@ -53,9 +68,10 @@ pub trait Operator: Sized + 'static {
     /// An error is a declared failure of this record.
     fn process(&mut self, key: Self::Key<'_>, value: Self::In<'_>, cx: &mut Ctx<'_>) -> Result<()>;
 
-    /// Comes for each record of a batch before `process` comes for the first one, where [`Declare::prefetch`] was called:
-    /// to say with [`MapState::prefetch`](crate::MapState::prefetch) which entries the record will touch. Worth it where
-    /// most records touch a map: all those reads become one.
+    /// Called for each record of a batch before `process` is for the first one, to say with
+    /// [`MapState::prefetch`](crate::MapState::prefetch) which entries the record will touch. Worth it where most records
+    /// touch a map: all those reads become one, and each record is decoded twice. Without `#[operator]`,
+    /// [`Declare::prefetch`] asks for it.
     ///
     /// # Errors
     ///
@@ -64,8 +80,8 @@ pub trait Operator: Sized + 'static {
         Ok(())
     }
 
-    /// A timer fires that [`Ctx::at`] has set, for its key. `at` is the time that it was set for, in milliseconds; the
-    /// watermark or the clock may be later. In a call at most one timer of a key fires.
+    /// Called when a timer fires that [`Ctx::at`] has set, for its key. `at` is the time that it was set for, in
+    /// milliseconds; the watermark or the clock may be later. In a call at most one timer of a key fires.
     ///
     /// # Errors
     ///
@@ -74,7 +90,8 @@ pub trait Operator: Sized + 'static {
         Err("a timer has fired, and the operator has no `on_timer`".into())
     }
 
-    /// The end of all inputs, for each key there is. Called where [`Declare::on_finish`] was, for operators with keys.
+    /// Called at the end of all inputs, for each key there is, for operators with keys. Without `#[operator]`,
+    /// [`Declare::on_finish`] asks for it.
     ///
     /// # Errors
     ///
@@ -83,8 +100,9 @@ pub trait Operator: Sized + 'static {
         Ok(())
     }
 
-    /// The end of all inputs, once, after all keys. Called where [`Declare::on_finish`] was. Records emitted here have
-    /// no row to inherit from: without a key of their own theirs is empty, and they have no timestamp.
+    /// Called at the end of all inputs, once, after all keys. Records emitted here have no row to inherit from: without a
+    /// key of their own theirs is empty, and they have no timestamp. Without `#[operator]`, [`Declare::on_finish`] asks
+    /// for it.
     ///
     /// # Errors
     ///
@@ -93,8 +111,8 @@ pub trait Operator: Sized + 'static {
         Ok(())
     }
 
-    /// The watermark has advanced to `watermark`, in milliseconds. Called where [`Declare::on_watermark`] was. As in
-    /// `finish_all`, there is no row.
+    /// Called when the watermark has advanced to `watermark`, in milliseconds. As in `finish_all`, there is no row.
+    /// Without `#[operator]`, [`Declare::on_watermark`] asks for it.
     ///
     /// # Errors
     ///
@@ -103,7 +121,8 @@ pub trait Operator: Sized + 'static {
         Ok(())
     }
 
-    /// What the operator keeps in itself, as bytes. Called at a snapshot where [`Declare::private_state`] was.
+    /// Returns the operator's private state, as bytes. Called at a snapshot. Without `#[operator]`,
+    /// [`Declare::private_state`] asks for it.
     ///
     /// # Errors
     ///

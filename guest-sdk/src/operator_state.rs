@@ -1,19 +1,18 @@
-//! Operator state: what an instance has as a whole, not by key.
+//! Operator state: state of an instance as a whole, not by key.
 //!
 //! It is in the handles. The host takes it at every snapshot and hands it back after `open`, to as many instances as
 //! there are then. A call that fails changes none of it: a handle keeps what it needs to undo the call at hand.
 //!
-//! Access is sound as it is for keyed state (`state`): values go to closures, the runtime touches a handle's values only
-//! while no operator code runs, and handles refuse then.
+//! The runtime and a handle share what there is, in a cell that lets them in by turns (`state::share`). A handle that is
+//! used where it is not its turn fails the call.
 
 use crate::bytes::item;
 use crate::codec;
 use crate::error::Error;
 use crate::schema::State;
-use crate::state::Call;
+use crate::state::{Call, HandleSide, RuntimeSide, share};
 use serde::{Serialize, de::DeserializeOwned};
 use std::borrow::Borrow;
-use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -39,48 +38,34 @@ impl Items {
     }
 }
 
-/// What the runtime does with an operator state, whatever its kind and type.
-///
-/// To be called by the owner of the instance.
-pub(crate) trait OperatorColumn: Send + Sync {
-    /// # Safety
-    ///
-    /// No operator code of the instance may be running. So for all.
-    unsafe fn save(&self) -> Result<Items, Error>;
+/// The runtime's side of an operator state, of any kind and type. To be called outside of the operator's code.
+pub(crate) trait OperatorColumn: Send {
+    /// Returns the items that there are.
+    fn save(&mut self) -> Result<Items, Error>;
 
     /// Replaces what there is.
-    unsafe fn load(&self, items: &Items) -> Result<(), Error>;
+    fn load(&mut self, items: &Items) -> Result<(), Error>;
 
     /// Ends a call: what it changed stays, or is undone.
-    unsafe fn end(&self, keep: bool);
+    fn end(&mut self, keep: bool);
 }
 
-struct Shared<T> {
+/// Name of an operator state, and the calls that it fails.
+struct Info {
     call: Arc<Call>,
     name: String,
-    value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached by the runtime while no operator code runs, and by handles while it runs, on its thread
-// only (`Shared::get`), with a borrow of the one handle that fits. It may move between threads, hence `T: Send`.
-unsafe impl<T: Send> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    /// The value. To be borrowed no longer than the handle is, and written only with the handle borrowed mutably.
-    #[inline(always)]
-    fn get(&self) -> *mut T {
-        if !self.call.is_running() {
-            outside(&self.name);
-        }
-        self.value.get()
+impl Info {
+    /// It was used where it is not there, so the call fails.
+    #[cold]
+    fn outside(&self) {
+        self.call.fail(format!(
+            "operator state `{}` was used outside of a call: in `declare` and `open` it is not there yet, and it belongs to \
+             the thread that the operator is called on",
+            self.name
+        ));
     }
-}
-
-#[cold]
-fn outside(name: &str) -> ! {
-    panic!(
-        "operator state `{name}` was touched outside of a call: in `open` it is not there yet, and it belongs to one thread"
-    )
 }
 
 /// Items, and what undoes the call at hand.
@@ -104,30 +89,27 @@ enum ListUndo<T> {
 ///   Each then keeps its own in [`Operator::restored`](crate::Operator::restored); what all keep is there as many times
 ///   after the next restore.
 ///
-/// It can be used in every call but `open`. A call that fails changes nothing.
-///
-/// # Panics
-///
-/// All methods, outside of a call, and on another thread than the call's.
-pub struct OperatorList<T>(Arc<Shared<List<T>>>);
+/// It can be used in every call but `open`. A call that fails changes nothing, and to use it elsewhere fails the call.
+pub struct OperatorList<T> {
+    info: Info,
+    list: HandleSide<List<T>>,
+    /// Stands in where the state is not there.
+    spare: List<T>,
+}
 
 impl<T> OperatorList<T>
 where
     T: State + Serialize + DeserializeOwned + Send + 'static,
 {
-    pub(crate) fn new(call: Arc<Call>, name: &str) -> Self {
-        OperatorList(Arc::new(Shared {
-            call,
-            name: name.into(),
-            value: UnsafeCell::new(List {
-                items: Vec::new(),
-                undo: ListUndo::Shorten(0),
-            }),
-        }))
-    }
-
-    pub(crate) fn column(&self) -> Arc<dyn OperatorColumn> {
-        self.0.clone()
+    pub(crate) fn new(call: Arc<Call>, name: &str) -> (Self, Box<dyn OperatorColumn>) {
+        let (list, column) = share(&call, List::of(Vec::new()));
+        let name = name.into();
+        let state = OperatorList {
+            info: Info { call, name },
+            list,
+            spare: List::of(Vec::new()),
+        };
+        (state, Box::new(column))
     }
 
     /// Appends an item.
@@ -178,8 +160,11 @@ where
 
     /// Looks at the items.
     pub fn read<R>(&self, look: impl FnOnce(&[T]) -> R) -> R {
-        // SAFETY: for as long as `look` runs, the handle is borrowed, so nobody writes.
-        look(unsafe { &(*self.0.get()).items })
+        let list = self.list.get().unwrap_or_else(|| {
+            self.info.outside();
+            &self.spare
+        });
+        look(&list.items)
     }
 
     /// The number of items.
@@ -187,45 +172,53 @@ where
         self.read(<[T]>::len)
     }
 
-    /// Whether there is no item.
+    /// Returns true if there is no item.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     fn list(&mut self) -> &mut List<T> {
-        // SAFETY: the handle is borrowed mutably for as long.
-        unsafe { &mut *self.0.get() }
+        self.list.get_mut().unwrap_or_else(|| {
+            self.info.outside();
+            self.spare = List::of(Vec::new());
+            &mut self.spare
+        })
     }
 }
 
-impl<T: Serialize + DeserializeOwned + Send> OperatorColumn for Shared<List<T>> {
-    unsafe fn save(&self) -> Result<Items, Error> {
-        // SAFETY: by the contract, nobody else is in it.
-        let list = unsafe { &*self.value.get() };
-        let mut items = Items::default();
-        for item in &list.items {
-            items.push(item)?;
-        }
-        Ok(items)
+impl<T> List<T> {
+    fn of(items: Vec<T>) -> Self {
+        let undo = ListUndo::Shorten(items.len());
+        List { items, undo }
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + Send> OperatorColumn for RuntimeSide<List<T>> {
+    fn save(&mut self) -> Result<Items, Error> {
+        self.with(|list| {
+            let mut items = Items::default();
+            for item in &list.items {
+                items.push(item)?;
+            }
+            Ok(items)
+        })
     }
 
-    unsafe fn load(&self, items: &Items) -> Result<(), Error> {
+    fn load(&mut self, items: &Items) -> Result<(), Error> {
         let items: Vec<T> = items.decoded().collect::<Result<_, _>>()?;
-        let undo = ListUndo::Shorten(items.len());
-        // SAFETY: as above; what is dropped finds handles that refuse.
-        unsafe { *self.value.get() = List { items, undo } };
+        self.with(|list| *list = List::of(items));
         Ok(())
     }
 
-    unsafe fn end(&self, keep: bool) {
-        // SAFETY: as above.
-        let list = unsafe { &mut *self.value.get() };
-        match std::mem::replace(&mut list.undo, ListUndo::Shorten(0)) {
-            ListUndo::Shorten(len) if !keep => list.items.truncate(len),
-            ListUndo::Replace(items) if !keep => list.items = items,
-            _ => {}
-        }
-        list.undo = ListUndo::Shorten(list.items.len());
+    fn end(&mut self, keep: bool) {
+        self.with(|list| {
+            match std::mem::replace(&mut list.undo, ListUndo::Shorten(0)) {
+                ListUndo::Shorten(len) if !keep => list.items.truncate(len),
+                ListUndo::Replace(items) if !keep => list.items = items,
+                _ => {}
+            }
+            list.undo = ListUndo::Shorten(list.items.len());
+        });
     }
 }
 
@@ -248,31 +241,28 @@ enum TableUndo<K, V> {
 ///
 /// To write it from any other input makes the instances' tables differ, which fails the next snapshot.
 ///
-/// It can be used in every call but `open`. A call that fails changes nothing.
-///
-/// # Panics
-///
-/// All methods, outside of a call, and on another thread than the call's.
-pub struct BroadcastState<K, V>(Arc<Shared<Table<K, V>>>);
+/// It can be used in every call but `open`. A call that fails changes nothing, and to use it elsewhere fails the call.
+pub struct BroadcastState<K, V> {
+    info: Info,
+    table: HandleSide<Table<K, V>>,
+    /// Stands in where the state is not there.
+    spare: Table<K, V>,
+}
 
 impl<K, V> BroadcastState<K, V>
 where
     K: State + Serialize + DeserializeOwned + Ord + Clone + Send + 'static,
     V: State + Serialize + DeserializeOwned + Send + 'static,
 {
-    pub(crate) fn new(call: Arc<Call>, name: &str) -> Self {
-        BroadcastState(Arc::new(Shared {
-            call,
-            name: name.into(),
-            value: UnsafeCell::new(Table {
-                map: BTreeMap::new(),
-                undo: Vec::new(),
-            }),
-        }))
-    }
-
-    pub(crate) fn column(&self) -> Arc<dyn OperatorColumn> {
-        self.0.clone()
+    pub(crate) fn new(call: Arc<Call>, name: &str) -> (Self, Box<dyn OperatorColumn>) {
+        let (table, column) = share(&call, Table::of(BTreeMap::new()));
+        let name = name.into();
+        let state = BroadcastState {
+            info: Info { call, name },
+            table,
+            spare: Table::of(BTreeMap::new()),
+        };
+        (state, Box::new(column))
     }
 
     /// Writes an entry.
@@ -282,7 +272,7 @@ where
         table.undo.push(TableUndo::Entry(key, before));
     }
 
-    /// Removes an entry. Returns whether there was one.
+    /// Removes an entry. Returns true if there was one.
     pub fn remove<Q>(&mut self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -328,8 +318,11 @@ where
     /// Looks at all entries, which are in order of their keys.
     #[inline]
     pub fn read_all<R>(&self, look: impl FnOnce(&BTreeMap<K, V>) -> R) -> R {
-        // SAFETY: for as long as `look` runs, the handle is borrowed, so nobody writes.
-        look(unsafe { &(*self.0.get()).map })
+        let table = self.table.get().unwrap_or_else(|| {
+            self.info.outside();
+            &self.spare
+        });
+        look(&table.map)
     }
 
     /// The number of entries.
@@ -337,54 +330,61 @@ where
         self.read_all(BTreeMap::len)
     }
 
-    /// Whether there is no entry.
+    /// Returns true if there is no entry.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     fn table(&mut self) -> &mut Table<K, V> {
-        // SAFETY: the handle is borrowed mutably for as long.
-        unsafe { &mut *self.0.get() }
+        self.table.get_mut().unwrap_or_else(|| {
+            self.info.outside();
+            self.spare = Table::of(BTreeMap::new());
+            &mut self.spare
+        })
     }
 }
 
-impl<K, V> OperatorColumn for Shared<Table<K, V>>
+impl<K, V> Table<K, V> {
+    fn of(map: BTreeMap<K, V>) -> Self {
+        Table { map, undo: Vec::new() }
+    }
+}
+
+impl<K, V> OperatorColumn for RuntimeSide<Table<K, V>>
 where
     K: Serialize + DeserializeOwned + Ord + Send,
     V: Serialize + DeserializeOwned + Send,
 {
-    unsafe fn save(&self) -> Result<Items, Error> {
-        // SAFETY: by the contract, nobody else is in it.
-        let table = unsafe { &*self.value.get() };
-        let mut items = Items::default();
-        // In order of the keys: equal tables have equal bytes.
-        for entry in &table.map {
-            items.push(&entry)?;
-        }
-        Ok(items)
+    fn save(&mut self) -> Result<Items, Error> {
+        self.with(|table| {
+            let mut items = Items::default();
+            // In order of the keys: equal tables have equal bytes.
+            for entry in &table.map {
+                items.push(&entry)?;
+            }
+            Ok(items)
+        })
     }
 
-    unsafe fn load(&self, items: &Items) -> Result<(), Error> {
+    fn load(&mut self, items: &Items) -> Result<(), Error> {
         let map: BTreeMap<K, V> = items.decoded().collect::<Result<_, _>>()?;
-        let undo = Vec::new();
-        // SAFETY: as above; what is dropped finds handles that refuse.
-        unsafe { *self.value.get() = Table { map, undo } };
+        self.with(|table| *table = Table::of(map));
         Ok(())
     }
 
-    unsafe fn end(&self, keep: bool) {
-        // SAFETY: as above.
-        let table = unsafe { &mut *self.value.get() };
-        if keep {
-            table.undo.clear();
-            return;
-        }
-        while let Some(undo) = table.undo.pop() {
-            match undo {
-                TableUndo::Entry(key, Some(value)) => _ = table.map.insert(key, value),
-                TableUndo::Entry(key, None) => _ = table.map.remove(&key),
-                TableUndo::All(map) => table.map = map,
+    fn end(&mut self, keep: bool) {
+        self.with(|table| {
+            if keep {
+                table.undo.clear();
+                return;
             }
-        }
+            while let Some(undo) = table.undo.pop() {
+                match undo {
+                    TableUndo::Entry(key, Some(value)) => _ = table.map.insert(key, value),
+                    TableUndo::Entry(key, None) => _ = table.map.remove(&key),
+                    TableUndo::All(map) => table.map = map,
+                }
+            }
+        });
     }
 }

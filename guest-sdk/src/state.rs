@@ -5,14 +5,11 @@
 //! What does not travel is read by imports, which see the state as it was before the call; a handle puts the call's own
 //! writes over that. Between calls a handle holds nothing: the host has the state.
 //!
-//! # How access stays sound
-//!
-//! The runtime and the handle share what a call knows. A handle is not `Clone`, its methods that write take
-//! `&mut self`, and values are handed out by copy or to a closure, never by reference: so no two borrows can exist that
-//! exclude each other, and none outlives a call. A handle works only on the thread that is in a call of its instance
-//! (`Call::enter`), during which the runtime touches nothing.
+//! The runtime and a handle share what a call knows, in a cell that lets them in by turns (`cell`). A handle that is used
+//! where it is not its turn, or where no key is at hand, fails the call.
 
 mod call;
+mod cell;
 mod column;
 mod folding;
 mod list;
@@ -21,7 +18,8 @@ mod overlay;
 mod reads;
 mod value;
 
-pub(crate) use call::Call;
+pub(crate) use call::{Call, Cells};
+pub(crate) use cell::{HandleSide, RuntimeSide, share};
 pub(crate) use column::{StateColumn, StateInfo, Writes};
 pub use folding::{Aggregate, AggregatingState, ReducingState};
 pub use list::ListState;

@@ -1,4 +1,4 @@
-//! Values of records: what an operator reads them as, and what an output port writes.
+//! Values of records: types that an operator reads them as, and types that an output port writes.
 
 use crate::bytes::{append, first_not_utf8};
 use crate::error::{Error, Result};
@@ -6,7 +6,7 @@ use crate::schema::{self, Record, State, Struct, Type};
 use serde::{Deserialize, Serialize};
 use std::ops::Deref;
 
-/// What a port's values are.
+/// The type of a port's values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ValueType {
     /// Raw UTF-8.
@@ -17,28 +17,36 @@ pub enum ValueType {
     Record(Struct),
 }
 
-/// What an operator may read the values of its inputs as: [`Text`], [`Bytes`], [`Typed`] or [`Any`], whatever the input;
-/// or, for several inputs of different types, an enum of these with `#[derive(Inputs)]`.
+/// A type that an operator may read the values of its inputs as, the same for all inputs: `&str` (raw text), `&[u8]` (raw
+/// bytes), a record, that is a struct with `#[derive(Record, Deserialize)]`, or [`Any`]. For several inputs of different
+/// types it is an enum of these with `#[derive(Inputs)]`.
 ///
 /// ```
-/// # use regraft_sdk::{Inputs, Text, Any};
+/// # use regraft_sdk::{Inputs, Any};
 /// #[derive(Inputs)]
 /// enum In<'a> {
-///     Orders(Text<'a>), // the first of the job file's `inputs`, named `orders`
+///     Orders(&'a str), // the first of the job file's `inputs`, named `orders`
 ///     #[input(name = "table")]
 ///     Users(Any<'a>),
 /// }
 /// ```
 ///
 /// ```compile_fail
-/// # use regraft_sdk::{Inputs, Text, Any};
+/// # use regraft_sdk::{Inputs, Any};
 /// #[derive(Inputs)]
 /// enum In<'a> {
-///     Orders(Text<'a>, Any<'a>), // refused: an input has one value
+///     Orders(&'a str, Any<'a>), // refused: an input has one value
 /// }
 /// ```
 ///
+/// [`Text`], [`Bytes`] and [`Typed`] are the same as `&str`, `&[u8]` and a record, by other names.
+///
 /// Sealed in effect: the library and its derive macro implement it.
+#[diagnostic::on_unimplemented(
+    message = "values cannot be read as `{Self}`",
+    note = "an operator reads `&str`, `&[u8]`, `Any<'_>`, a struct with `#[derive(Record, Deserialize)]`, or an enum of these \
+            with `#[derive(Inputs)]`"
+)]
 pub trait FromValue<'a>: Sized {
     /// The number of inputs that are told apart. `None`: all inputs are alike.
     #[doc(hidden)]
@@ -61,7 +69,7 @@ pub trait FromValue<'a>: Sized {
     unsafe fn read(input: u32, bytes: &'a [u8]) -> Result<Self>;
 }
 
-/// What is declared of an input.
+/// The declaration of an input.
 #[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct DeclaredInput {
@@ -92,10 +100,14 @@ impl DeclaredInput {
     }
 }
 
-/// What an output port may carry: `str` (raw text), `[u8]` (raw bytes), or a record with named columns, that is any
+/// A type that an output port may carry: `str` (raw text), `[u8]` (raw bytes), or a record with named columns, that is any
 /// struct with `#[derive(Record, Serialize)]`.
 ///
 /// Sealed in effect: the library implements it.
+#[diagnostic::on_unimplemented(
+    message = "an output cannot carry `{Self}`",
+    note = "an output carries `str`, `[u8]`, or a struct with `#[derive(Record, Serialize)]`"
+)]
 pub trait PortValue {
     #[doc(hidden)]
     fn value_type() -> ValueType;
@@ -104,13 +116,13 @@ pub trait PortValue {
     fn write(&self, to: &mut Vec<u8>) -> Result<()>;
 }
 
-/// A value of raw UTF-8 text, such as a line. Derefs to `&str`.
+/// `&str` by another name: a value of raw UTF-8 text, such as a line. Derefs to `&str`.
 ///
 /// A value that is not UTF-8 is a declared failure of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Text<'a>(pub &'a str);
 
-/// A value of raw bytes. Derefs to `&[u8]`.
+/// `&[u8]` by another name: a value of raw bytes. Derefs to `&[u8]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes<'a>(pub &'a [u8]);
 
@@ -119,7 +131,7 @@ pub struct Bytes<'a>(pub &'a [u8]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Any<'a>(pub &'a [u8]);
 
-/// A typed record, decoded for each row. The type may borrow from the batch: `struct Click<'a> { page: &'a str }`.
+/// A record by another name. The type may borrow from the batch: `struct Click<'a> { page: &'a str }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Typed<T>(pub T);
 
@@ -151,7 +163,7 @@ impl<T> Deref for Typed<T> {
     }
 }
 
-impl<'a> FromValue<'a> for Text<'a> {
+impl<'a> FromValue<'a> for &'a str {
     fn inputs() -> Vec<DeclaredInput> {
         DeclaredInput::of(ValueType::Text)
     }
@@ -164,11 +176,11 @@ impl<'a> FromValue<'a> for Text<'a> {
     #[inline(always)]
     unsafe fn read(_: u32, bytes: &'a [u8]) -> Result<Self> {
         // SAFETY: `check` has found every item of the column to be UTF-8.
-        Ok(Text(unsafe { std::str::from_utf8_unchecked(bytes) }))
+        Ok(unsafe { std::str::from_utf8_unchecked(bytes) })
     }
 }
 
-impl<'a> FromValue<'a> for Bytes<'a> {
+impl<'a> FromValue<'a> for &'a [u8] {
     fn inputs() -> Vec<DeclaredInput> {
         DeclaredInput::of(ValueType::Bytes)
     }
@@ -177,7 +189,7 @@ impl<'a> FromValue<'a> for Bytes<'a> {
     }
     #[inline(always)]
     unsafe fn read(_: u32, bytes: &'a [u8]) -> Result<Self> {
-        Ok(Bytes(bytes))
+        Ok(bytes)
     }
 }
 
@@ -194,7 +206,7 @@ impl<'a> FromValue<'a> for Any<'a> {
     }
 }
 
-impl<'a, T: Record + Deserialize<'a>> FromValue<'a> for Typed<T> {
+impl<'a, T: Record + Deserialize<'a>> FromValue<'a> for T {
     fn inputs() -> Vec<DeclaredInput> {
         DeclaredInput::of(record_type::<T>())
     }
@@ -204,10 +216,35 @@ impl<'a, T: Record + Deserialize<'a>> FromValue<'a> for Typed<T> {
     #[inline(always)]
     unsafe fn read(_: u32, bytes: &'a [u8]) -> Result<Self> {
         match schema::decode(bytes) {
-            Ok(record) => Ok(Typed(record)),
+            Ok(record) => Ok(record),
             Err(error) => Err(not_a_record(error)),
         }
     }
+}
+
+/// Reads a wrapper as what it wraps.
+macro_rules! wrappers {
+    ($(($($bounds:tt)*) $wrapper:ident, $ty:ty, $inner:ty;)+) => {$(
+        impl<'a, $($bounds)*> FromValue<'a> for $ty {
+            fn inputs() -> Vec<DeclaredInput> {
+                <$inner>::inputs()
+            }
+            fn check(input: u32, data: &[u8], ends: &[u32]) -> Result<(), (usize, String)> {
+                <$inner as FromValue<'_>>::check(input, data, ends)
+            }
+            #[inline(always)]
+            unsafe fn read(input: u32, bytes: &'a [u8]) -> Result<Self> {
+                // SAFETY: the caller's promise; `check` is that of the wrapped type.
+                unsafe { <$inner>::read(input, bytes) }.map($wrapper)
+            }
+        }
+    )+};
+}
+
+wrappers! {
+    () Text, Text<'a>, &'a str;
+    () Bytes, Bytes<'a>, &'a [u8];
+    (T: Record + Deserialize<'a>) Typed, Typed<T>, T;
 }
 
 #[cold]

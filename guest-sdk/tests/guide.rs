@@ -1,9 +1,74 @@
 //! The code that `docs/guide/writing-operators.md` shows: compiled and run here. `tests/tidy.rs` compares the two.
 
+mod counts {
+    use regraft_sdk::{Any, Ctx, Declare, Operator, Port, Record, Result, ValueState, operator};
+    use serde::Serialize;
+
+    #[derive(Record, Serialize)]
+    struct Counted<'a> {
+        word: &'a str,
+        count: u64,
+    }
+
+    struct Count {
+        count: ValueState<u64>,
+        out: Port<Counted<'static>>,
+    }
+
+    #[operator]
+    impl Operator for Count {
+        fn declare(d: &mut Declare) -> Self {
+            d.key("word");
+            Count {
+                count: d.value("count"),
+                out: d.output("counts"),
+            }
+        }
+
+        fn process(&mut self, word: &str, _: Any<'_>, cx: &mut Ctx) -> Result<()> {
+            let count = self.count.update(|count| {
+                *count += 1;
+                *count
+            });
+            cx.emit(self.out, &Counted { word, count });
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn it_counts() {
+        use regraft_sdk::testing::{Harness, Input};
+
+        let mut harness = Harness::<Count>::new();
+        let emitted = harness
+            .process(["a", "b", "a"].map(|word| Input::keyed(word, "")))
+            .unwrap();
+        assert_eq!(emitted.len(), 3);
+        assert_eq!(harness.state::<String, u64>("count").unwrap()["a"], 2);
+    }
+}
+
+mod words {
+    use regraft_sdk::{Ctx, Port, operator};
+
+    #[operator]
+    fn split(line: &str, #[key = "word"] words: Port<str, str>, cx: &mut Ctx) {
+        for word in line.split_whitespace() {
+            cx.emit(words, "").key(word);
+        }
+    }
+
+    #[test]
+    fn words_become_keys() {
+        use regraft_sdk::testing::{Harness, Input};
+
+        let emitted = Harness::<split>::new().process([Input::value("to be")]).unwrap();
+        assert_eq!(emitted[1].key_text().unwrap(), "be");
+    }
+}
+
 mod sessions {
-    use regraft_sdk::{
-        Ctx, Declare, MapState, Operator, Port, Record, Result, State, Timer, Typed, ValueState, operator,
-    };
+    use regraft_sdk::{Ctx, Declare, MapState, Operator, Port, Record, Result, State, Timer, ValueState, operator};
     use serde::{Deserialize, Serialize};
 
     const GAP: i64 = 30 * 60_000;
@@ -28,10 +93,8 @@ mod sessions {
         gap: Timer,
     }
 
+    #[operator]
     impl Operator for Sessions {
-        type Key<'a> = &'a str;
-        type In<'a> = Typed<Click<'a>>;
-
         fn declare(d: &mut Declare) -> Self {
             d.key("user");
             Sessions {
@@ -42,7 +105,7 @@ mod sessions {
             }
         }
 
-        fn process(&mut self, _user: &str, Typed(click): Typed<Click>, cx: &mut Ctx) -> Result<()> {
+        fn process(&mut self, _user: &str, click: Click<'_>, cx: &mut Ctx) -> Result<()> {
             let now = cx.timestamp();
             let last = self.session.update(|session| {
                 session.clicks += 1;
@@ -57,13 +120,11 @@ mod sessions {
 
         fn on_timer(&mut self, _user: &str, _: Timer, _at: i64, cx: &mut Ctx) -> Result<()> {
             if let Some(session) = self.session.remove() {
-                cx.emit(self.done, &session)?;
+                cx.emit(self.done, &session);
             }
             Ok(())
         }
     }
-
-    operator!(Sessions);
 
     #[cfg(test)]
     mod tests {
@@ -88,7 +149,7 @@ mod sessions {
 }
 
 mod join {
-    use regraft_sdk::{BroadcastState, Ctx, Declare, Inputs, Operator, Port, Record, Result, Text, Typed, operator};
+    use regraft_sdk::{BroadcastState, Ctx, Declare, Inputs, Operator, Port, Record, Result, operator};
     use serde::{Deserialize, Serialize};
 
     #[derive(Record, Serialize, Deserialize)]
@@ -99,8 +160,8 @@ mod join {
 
     #[derive(Inputs)]
     enum In<'a> {
-        Orders(Text<'a>),
-        Users(Typed<User<'a>>),
+        Orders(&'a str),
+        Users(User<'a>),
     }
 
     struct Join {
@@ -108,10 +169,8 @@ mod join {
         out: Port<str>,
     }
 
+    #[operator]
     impl Operator for Join {
-        type Key<'a> = ();
-        type In<'a> = In<'a>;
-
         fn declare(d: &mut Declare) -> Self {
             Join {
                 names: d.broadcast_state("names"),
@@ -119,23 +178,21 @@ mod join {
             }
         }
 
-        fn process(&mut self, _: (), record: In, cx: &mut Ctx) -> Result<()> {
+        fn process(&mut self, record: In<'_>, cx: &mut Ctx) -> Result<()> {
             match record {
-                In::Users(Typed(user)) => self.names.insert(user.id.into(), user.name.into()),
-                In::Orders(Text(order)) => {
+                In::Users(user) => self.names.insert(user.id.into(), user.name.into()),
+                In::Orders(order) => {
                     let (id, what) = order.split_once(' ').ok_or("an order is a user and an item")?;
                     let line = self.names.read(id, |name| match name {
                         Some(name) => format!("{name} orders {what}"),
                         None => format!("somebody orders {what}"),
                     });
-                    cx.emit(self.out, line.as_str())?;
+                    cx.emit(self.out, line.as_str());
                 }
             }
             Ok(())
         }
     }
-
-    operator!(Join);
 
     #[test]
     fn orders_get_names() {
@@ -160,28 +217,25 @@ mod join {
 
 mod prefetch {
     use regraft_sdk::testing::{Harness, Input};
-    use regraft_sdk::{Ctx, Declare, MapState, Operator, Result, Text};
+    use regraft_sdk::{Ctx, Declare, MapState, Operator, Result, operator};
 
     struct Visits {
         pages: MapState<String, u64>,
     }
 
+    #[operator]
     impl Operator for Visits {
-        type Key<'a> = &'a str;
-        type In<'a> = Text<'a>;
-
         fn declare(d: &mut Declare) -> Self {
-            d.prefetch();
             Visits { pages: d.map("pages") }
         }
 
-        fn prefetch(&mut self, _user: &str, page: Text) -> Result<()> {
-            self.pages.prefetch(page.0);
+        fn prefetch(&mut self, _user: &str, page: &str) -> Result<()> {
+            self.pages.prefetch(page);
             Ok(())
         }
 
-        fn process(&mut self, _user: &str, page: Text, _cx: &mut Ctx) -> Result<()> {
-            self.pages.update(page.0, |visits| *visits += 1);
+        fn process(&mut self, _user: &str, page: &str, _cx: &mut Ctx) -> Result<()> {
+            self.pages.update(page, |visits| *visits += 1);
             Ok(())
         }
     }

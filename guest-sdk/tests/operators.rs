@@ -4,7 +4,7 @@ use regraft_sdk::native::{self, Batch, Instance, Keyed, OpenRecord, OperatorStat
 use regraft_sdk::testing::{Emitted, Harness, Input};
 use regraft_sdk::{
     Any, BroadcastState, Clock, Ctx, Declare, Inputs, NO_TIMESTAMP, OpenContext, Operator, OperatorList, Port, Record,
-    Result, Text, Timer, Typed, ValueState, operator,
+    Result, Timer, ValueState, operator,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,12 +21,9 @@ struct Timers {
     clock: Clock,
 }
 
+#[operator]
 impl Operator for Timers {
-    type Key<'a> = &'a str;
-    type In<'a> = Text<'a>;
-
     fn declare(d: &mut Declare) -> Self {
-        d.on_watermark();
         Timers {
             gap: d.timer("gap"),
             alarm: d.processing_timer("alarm"),
@@ -36,7 +33,7 @@ impl Operator for Timers {
         }
     }
 
-    fn process(&mut self, _: &str, line: Text, cx: &mut Ctx) -> Result<()> {
+    fn process(&mut self, _: &str, line: &str, cx: &mut Ctx) -> Result<()> {
         for word in line.split(' ') {
             let at = |sign: char| word.split_once(sign).map(|(name, time)| (name, time.parse().unwrap()));
             match (at('+'), at('-')) {
@@ -62,7 +59,8 @@ impl Operator for Timers {
         }
         let name = if timer == self.gap { "gap" } else { "alarm" };
         let text = format!("{name} {key} {at} {fired} {} {}", cx.watermark(), cx.now(self.clock));
-        cx.emit(self.out, text.as_str())
+        cx.emit(self.out, text.as_str());
+        Ok(())
     }
 
     fn on_watermark(&mut self, watermark: i64, cx: &mut Ctx) -> Result<()> {
@@ -72,8 +70,6 @@ impl Operator for Timers {
         Ok(())
     }
 }
-
-operator!(Timers);
 
 #[test]
 fn timers_fire_in_order_each_once() {
@@ -139,11 +135,13 @@ fn a_failing_timer_is_named_and_nothing_of_the_call_is_kept() {
 
 #[test]
 fn a_timer_needs_a_key_and_a_declaration() {
-    let said = std::panic::catch_unwind(|| Harness::<Timers>::new().watermark(7)).unwrap_err();
-    assert!(
-        said.downcast_ref::<&str>()
-            .unwrap()
-            .starts_with("a timer was set or cancelled where no key is at hand")
+    let failure = Harness::<Timers>::new().watermark(7).unwrap_err();
+    assert_eq!(
+        (failure.row, failure.message.as_str()),
+        (
+            None,
+            "a timer was set or cancelled where no key is at hand: that can be in `process`, `on_timer` and `finish` only"
+        )
     );
 
     let mut instance = open::<Timers>();
@@ -201,8 +199,8 @@ struct User<'a> {
 /// What comes in.
 #[derive(Inputs)]
 enum Joined<'a> {
-    OrderLines(Text<'a>),
-    Users(Typed<User<'a>>),
+    OrderLines(&'a str),
+    Users(User<'a>),
     #[input(name = "rest")]
     Other(Any<'a>),
 }
@@ -215,12 +213,9 @@ struct Join {
     out: Port<str>,
 }
 
+#[operator]
 impl Operator for Join {
-    type Key<'a> = ();
-    type In<'a> = Joined<'a>;
-
     fn declare(d: &mut Declare) -> Self {
-        d.on_finish();
         Join {
             users: d.broadcast_state("users"),
             waiting: d.list_state("waiting"),
@@ -236,7 +231,7 @@ impl Operator for Join {
         Ok(())
     }
 
-    fn process(&mut self, (): (), record: Joined, cx: &mut Ctx) -> Result<()> {
+    fn process(&mut self, record: Joined<'_>, cx: &mut Ctx) -> Result<()> {
         match record {
             Joined::OrderLines(line) => {
                 let Some((id, what)) = line.split_once(' ') else {
@@ -244,49 +239,38 @@ impl Operator for Join {
                 };
                 let id = id.parse()?;
                 match self.users.get(&id) {
-                    Some(name) => cx.emit(self.out, format!("{name}: {what}").as_str()),
-                    None => {
-                        self.waiting.push((id, what.into()));
-                        Ok(())
-                    }
+                    Some(name) => _ = cx.emit(self.out, format!("{name}: {what}").as_str()),
+                    None => self.waiting.push((id, what.into())),
                 }
             }
-            Joined::Users(Typed(User { id, name: "" })) => {
-                self.users.remove(&id);
-                Ok(())
-            }
-            Joined::Users(Typed(user)) => {
+            Joined::Users(User { id, name: "" }) => _ = self.users.remove(&id),
+            Joined::Users(user) => {
                 self.users.insert(user.id, user.name.into());
                 for (id, what) in self.waiting.take() {
                     if id == user.id {
-                        cx.emit(self.out, format!("{}: {what}", user.name).as_str())?;
+                        cx.emit(self.out, format!("{}: {what}", user.name).as_str());
                     } else {
                         self.waiting.push((id, what));
                     }
                 }
-                Ok(())
             }
-            Joined::Other(Any(b"add")) => {
-                self.waiting.push((5, "added".into()));
-                Ok(())
-            }
+            Joined::Other(Any(b"add")) => self.waiting.push((5, "added".into())),
             Joined::Other(Any(b"clear")) => {
                 self.users.clear();
                 self.users.insert(0, "nobody".into());
                 self.waiting.clear();
-                Ok(())
             }
-            Joined::Other(_) => Err("as told".into()),
+            Joined::Other(_) => return Err("as told".into()),
         }
+        Ok(())
     }
 
     fn finish_all(&mut self, cx: &mut Ctx) -> Result<()> {
         let all = format!("{:?}", self.waiting.take());
-        cx.emit(self.out, all.as_str())
+        cx.emit(self.out, all.as_str());
+        Ok(())
     }
 }
-
-operator!(Join);
 
 fn user(id: u64, name: &str) -> Input {
     Input::typed("", &User { id, name }).unwrap()
@@ -446,24 +430,22 @@ struct Private {
     out: Port<str>,
 }
 
+#[operator]
 impl Operator for Private {
-    type Key<'a> = ();
-    type In<'a> = Any<'a>;
-
     fn declare(d: &mut Declare) -> Self {
-        d.private_state();
         Private {
             seen: 0,
             out: d.output("out"),
         }
     }
 
-    fn process(&mut self, (): (), value: Any, cx: &mut Ctx) -> Result<()> {
+    fn process(&mut self, value: Any<'_>, cx: &mut Ctx) -> Result<()> {
         self.seen += 1;
         if value.is_empty() {
             return Err("empty".into());
         }
-        cx.emit(self.out, self.seen.to_string().as_str())
+        cx.emit(self.out, self.seen.to_string().as_str());
+        Ok(())
     }
 
     fn snapshot_private(&mut self) -> Result<Vec<u8>> {
@@ -478,8 +460,6 @@ impl Operator for Private {
         Ok(())
     }
 }
-
-operator!(Private);
 
 #[test]
 fn private_state_is_saved_and_dealt_out() {
@@ -527,7 +507,7 @@ fn operator_state_is_refused_outside_of_a_call() {
     let said = std::panic::catch_unwind(native::describe::<Early>).unwrap_err();
     let said = said.downcast_ref::<String>().unwrap();
     assert!(
-        said.starts_with("operator state `seen` was touched outside of a call"),
+        said.starts_with("operator state `seen` was used outside of a call"),
         "{said}"
     );
 }

@@ -67,13 +67,9 @@ struct Place {
     x: u32,
 }
 
+#[operator]
 impl Operator for Many {
-    type Key<'a> = Compound<Place>;
-    type In<'a> = Text<'a>;
-
     fn declare(d: &mut Declare) -> Self {
-        d.on_finish();
-        d.on_watermark();
         Many {
             last: d.value("last"),
             profile: d.value("profile"),
@@ -82,34 +78,34 @@ impl Operator for Many {
         }
     }
 
-    fn process(&mut self, Compound(place): Compound<Place>, line: Text, cx: &mut Ctx) -> Result<()> {
+    fn process(&mut self, Compound(place): Compound<Place>, line: &str, cx: &mut Ctx) -> Result<()> {
         log::info!("at {}", place.x);
-        match &*line {
+        match line {
             "remove" => drop(self.last.remove()),
             "forward" => cx.forward(self.same),
             "fail" => return Err("as told".into()),
-            "keyed" => cx.emit_keyed(self.keyed, &5, "five")?,
-            "later" => cx.emit_at(self.same, 99, "late")?,
+            "keyed" => _ = cx.emit(self.keyed, "five").key(&5),
+            "later" => _ = cx.emit(self.same, "late").at(99),
             text => {
                 let before = self.last.get_or_default();
                 self.last.set(text.to_owned());
                 self.profile.update(|profile| profile.user_name += text);
-                cx.emit(self.same, before.as_str())?;
+                cx.emit(self.same, before.as_str());
             }
         }
         Ok(())
     }
 
     fn finish_all(&mut self, cx: &mut Ctx) -> Result<()> {
-        cx.emit_keyed(self.keyed, &1, "end")
+        cx.emit(self.keyed, "end").key(&1);
+        Ok(())
     }
 
     fn on_watermark(&mut self, watermark: i64, cx: &mut Ctx) -> Result<()> {
-        cx.emit_at(self.same, watermark, "tick")
+        cx.emit(self.same, "tick").at(watermark);
+        Ok(())
     }
 }
-
-operator!(Many);
 
 fn lines(lines: &[&str]) -> Vec<Input> {
     lines

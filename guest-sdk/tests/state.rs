@@ -41,12 +41,9 @@ struct Every {
     out: Port<str>,
 }
 
+#[operator]
 impl Operator for Every {
-    type Key<'a> = &'a str;
-    type In<'a> = Text<'a>;
-
     fn declare(d: &mut Declare) -> Self {
-        d.on_finish();
         Every {
             far: d.value("far").far(),
             map: d.map("map").ttl(Duration::from_secs(60)),
@@ -58,8 +55,8 @@ impl Operator for Every {
         }
     }
 
-    fn process(&mut self, _: &str, line: Text, cx: &mut Ctx) -> Result<()> {
-        let mut words = line.0.split(' ');
+    fn process(&mut self, _: &str, line: &str, cx: &mut Ctx) -> Result<()> {
+        let mut words = line.split(' ');
         let (what, arg, number) = (
             words.next().unwrap_or_default(),
             words.next().unwrap_or_default(),
@@ -125,15 +122,16 @@ impl Operator for Every {
             "fail" => return Err("as told".into()),
             other => return Err(format!("what is {other}?").into()),
         };
-        cx.emit(self.out, seen.as_str())
+        cx.emit(self.out, seen.as_str());
+        Ok(())
     }
 
     fn finish(&mut self, _: &str, cx: &mut Ctx) -> Result<()> {
-        cx.emit(self.out, format!("{:?} {:?}", self.far.get(), self.map.keys()).as_str())
+        let seen = format!("{:?} {:?}", self.far.get(), self.map.keys());
+        cx.emit(self.out, seen.as_str());
+        Ok(())
     }
 }
-
-operator!(Every);
 
 /// One batch of records of key `k`, or of the key before a colon.
 fn run(harness: &mut Harness<Every>, lines: &[&str]) -> Vec<String> {

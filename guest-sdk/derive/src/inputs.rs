@@ -16,7 +16,7 @@ struct Input<'a> {
 
 pub(crate) fn inputs(input: &DeriveInput) -> Result<TokenStream> {
     const SHAPE: &str =
-        "inputs are an enum with a variant for each, such as `enum In<'a> { Orders(Text<'a>), Users(Typed<User>) }`";
+        "inputs are an enum with a variant for each, such as `enum In<'a> { Orders(&'a str), Users(User<'a>) }`";
     let Data::Enum(data) = &input.data else {
         return Err(Error::new_spanned(&input.ident, SHAPE));
     };
@@ -105,7 +105,7 @@ fn read(variant: &Variant) -> Result<Input<'_>> {
         _ => {
             return Err(Error::new_spanned(
                 variant,
-                "an input has one value: `Text`, `Bytes`, `Any` or `Typed`, such as `Users(Typed<User>)`",
+                "an input has one value: `&str`, `&[u8]`, a record or `Any`, such as `Orders(&'a str)`",
             ));
         }
     };

@@ -1,11 +1,13 @@
 //! What an instance has beside the operator, whatever its type: one copy of this code in a component.
 
 use crate::bindings::regraft::operator::types::{Failure, Header, OperatorState, Outcome, TimerBatch};
-use crate::context::{Ctx, Inherits, NO_TIMESTAMP, Output, Rows, Sizes, TimerOps};
+use crate::context::{Ctx, TimerOps};
 use crate::declare::{Declare, PRIVATE_STATE};
 use crate::error::Error;
 use crate::operator_state::{Items, OperatorColumn};
-use crate::state::{Call, StateColumn, Writes};
+use crate::output::{Columns, Inherits, NO_TIMESTAMP, Rows, Sizes};
+use crate::state::{Call, Cells, StateColumn, Writes};
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 /// What an instance has beside the operator.
@@ -13,14 +15,21 @@ pub(super) struct Core {
     pub(super) call: Arc<Call>,
     /// The names of the states that travel.
     names: Vec<String>,
-    columns: Vec<Arc<dyn StateColumn>>,
+    columns: Vec<Box<dyn StateColumn>>,
     /// None for private state.
-    operator_states: Vec<(String, Option<Arc<dyn OperatorColumn>>)>,
+    operator_states: Vec<(String, Option<Box<dyn OperatorColumn>>)>,
     /// For each timer whether it goes by event time.
     timers: Vec<bool>,
-    sizes: Vec<Sizes>,
+    ports: Vec<Port>,
     pub(super) private_state: bool,
     pub(super) prefetch: bool,
+}
+
+/// An output port.
+struct Port {
+    name: String,
+    own_keys: bool,
+    sizes: Sizes,
 }
 
 impl Core {
@@ -33,13 +42,18 @@ impl Core {
             names.push(column.info().name.clone());
         }
         let operator_states = declare.operator_states.into_iter();
+        let outputs = declare.outputs.into_iter().map(|output| Port {
+            own_keys: output.has_own_keys(),
+            name: output.name,
+            sizes: Sizes::default(),
+        });
         Core {
             call: declare.call,
             names,
             columns,
             operator_states: operator_states.map(|state| (state.name, state.column)).collect(),
             timers: declare.timers.iter().map(|timer| timer.event_time).collect(),
-            sizes: vec![Sizes::default(); declare.outputs.len()],
+            ports: outputs.collect(),
             private_state: declare.private_state,
             prefetch: declare.prefetch,
         }
@@ -47,17 +61,19 @@ impl Core {
 
     /// Takes over a call's cells. To be followed by `end`.
     pub(super) fn begin(&mut self, keys: usize, cells: (Vec<u8>, Vec<u32>, Vec<u16>)) -> Result<(), Failure> {
-        // SAFETY: no operator code runs: the instance is borrowed mutably, and not in `run_rows` or `run_once`.
-        unsafe { self.call.begin(keys, cells, &self.names) }.map_err(failure)?;
-        for column in &self.columns {
-            // SAFETY: as above.
-            unsafe { column.begin(keys) };
+        let cells = Arc::new(Cells::new(keys, cells, &self.names).map_err(failure)?);
+        self.call.take_failure();
+        for column in &mut self.columns {
+            column.begin(keys, &cells);
         }
         Ok(())
     }
 
     pub(super) fn context<'a>(&self, header: Header, input: u32, rows: Rows<'a>, inherits: Inherits) -> Ctx<'a> {
-        let outputs = self.sizes.iter().map(|sizes| Output::with_sizes(*sizes)).collect();
+        let ports = self.ports.iter();
+        let outputs = ports
+            .map(|port| Columns::with_sizes(port.sizes, port.own_keys))
+            .collect();
         Ctx {
             header,
             input,
@@ -67,6 +83,7 @@ impl Core {
             rows,
             outputs,
             timers: TimerOps::default(),
+            failure: OnceCell::new(),
         }
     }
 
@@ -104,18 +121,13 @@ impl Core {
     fn effects(&mut self, mut cx: Ctx<'_>, result: Result<(), Failure>) -> Result<Outcome, Failure> {
         let mut writes = Writes::default();
         let mut broken = None;
-        for column in &self.columns {
+        for column in &mut self.columns {
             let to = (result.is_ok() && broken.is_none()).then_some(&mut writes);
-            // SAFETY: no operator code runs, as in `begin`.
-            if let Err(message) = unsafe { column.end(to) } {
+            if let Err(message) = column.end(to) {
                 broken = Some(message);
             }
         }
-        // SAFETY: as above.
-        let unreadable = unsafe { self.call.end() };
-        if let Some(message) = unreadable {
-            return Err(failure(message));
-        }
+        self.check_state()?;
         result?;
         if writes.data.len() > u32::MAX as usize || writes.entries.too_large() {
             broken = Some("the call wrote more than 4 GiB of state".into());
@@ -123,8 +135,11 @@ impl Core {
         if let Some(message) = broken.or_else(|| cx.finish_outputs().err()) {
             return Err(failure(message));
         }
-        for (sizes, output) in self.sizes.iter_mut().zip(&cx.outputs) {
-            *sizes = output.sizes();
+        for (port, columns) in self.ports.iter_mut().zip(&cx.outputs) {
+            if let Some(row) = columns.keyless() {
+                return Err(keyless(&port.name, cx.inherits.keys.then_some(row)));
+            }
+            port.sizes = columns.sizes();
         }
         let rows = cx.inherits.keys;
         let outputs = cx.outputs.into_iter().enumerate();
@@ -144,21 +159,31 @@ impl Core {
         })
     }
 
+    /// Fails where state could not be used since this was asked last.
+    pub(super) fn check_state(&self) -> Result<(), Failure> {
+        match self.call.take_failure() {
+            Some(message) => Err(failure(message)),
+            None => Ok(()),
+        }
+    }
+
     /// What a call changed in operator state stays, or is undone.
-    pub(super) fn end_operator_states(&self, keep: bool) {
-        for column in self.operator_states.iter().filter_map(|(_, column)| column.as_ref()) {
-            // SAFETY: no operator code runs, as in `begin`.
-            unsafe { column.end(keep) };
+    pub(super) fn end_operator_states(&mut self, keep: bool) {
+        for column in self
+            .operator_states
+            .iter_mut()
+            .filter_map(|(_, column)| column.as_mut())
+        {
+            column.end(keep);
         }
     }
 
     /// All operator state, and the private state.
-    pub(super) fn save(&self, private: Option<&[u8]>) -> Result<Vec<OperatorState>, Error> {
+    pub(super) fn save(&mut self, private: Option<&[u8]>) -> Result<Vec<OperatorState>, Error> {
         let mut states = Vec::new();
-        for (name, column) in &self.operator_states {
+        for (name, column) in &mut self.operator_states {
             let items = match (column, private) {
-                // SAFETY: no operator code runs, as in `begin`.
-                (Some(column), _) => unsafe { column.save() },
+                (Some(column), _) => column.save(),
                 (None, Some(bytes)) => {
                     let mut items = Items::default();
                     items.push(bytes).map(|()| items)
@@ -176,14 +201,14 @@ impl Core {
     }
 
     /// Takes operator state back, and returns the parts of private state where there is any declared.
-    pub(super) fn load(&self, states: &[OperatorState]) -> Result<Option<Vec<Vec<u8>>>, Error> {
+    pub(super) fn load(&mut self, states: &[OperatorState]) -> Result<Option<Vec<Vec<u8>>>, Error> {
         for state in states {
             if self.operator_states.iter().all(|(name, _)| *name != state.name) {
                 return Err(format!("the operator declares no operator state `{}`", state.name).into());
             }
         }
         let mut private = None;
-        for (name, column) in &self.operator_states {
+        for (name, column) in &mut self.operator_states {
             let mut items = Items::default();
             for state in states.iter().filter(|state| state.name == *name) {
                 let before = items.data.len() as u32;
@@ -192,13 +217,23 @@ impl Core {
             }
             let broken = |error| Error::from(format!("operator state `{name}`: an item is broken: {error}"));
             match column {
-                // SAFETY: no operator code runs, as in `begin`.
-                Some(column) => unsafe { column.load(&items) }.map_err(broken)?,
+                Some(column) => column.load(&items).map_err(broken)?,
                 None => private = Some(items.decoded().collect::<Result<_, _>>().map_err(broken)?),
             }
         }
         debug_assert_eq!(private.is_some(), self.private_state, "it is kept as `{PRIVATE_STATE}`");
         Ok(private)
+    }
+}
+
+#[cold]
+fn keyless(port: &str, row: Option<u32>) -> Failure {
+    Failure {
+        row,
+        message: format!(
+            "a record was emitted on output `{port}` without a key: records of this output have keys of their own, so each \
+             needs `.key(…)`"
+        ),
     }
 }
 

@@ -1,60 +1,133 @@
 //! The current call of an instance, as its handles see it.
 
-use std::cell::UnsafeCell;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use std::sync::{Mutex, PoisonError};
 
-/// The current call of an instance: which key it is at, and the encoded cells it came with.
+/// No turn: the lock is free.
+const FREE: usize = 0;
+/// The runtime's turn. No thread has this number.
+const RUNTIME: usize = 1;
+
+/// The current call of an instance: whose turn it is in the instance's cells (`cell`), which key is at hand, and why
+/// state could not be used.
 #[derive(Default)]
 pub(crate) struct Call {
-    /// Which thread runs the operator's code, 0 when none does.
-    owner: AtomicUsize,
+    /// `FREE`, `RUNTIME`, or the thread that runs operator code.
+    turn: AtomicUsize,
     key: AtomicUsize,
     failed: AtomicBool,
-    /// Why state could not be read: the first reason of the call.
+    /// The first reason why state could not be used.
     failure: Mutex<Option<String>>,
-    cells: UnsafeCell<Cells>,
-    /// What stands in for the imports.
+    /// Stands in for the imports.
     #[cfg(not(target_family = "wasm"))]
-    reads: UnsafeCell<Option<std::sync::Arc<dyn super::StateReads>>>,
+    reads: Mutex<Option<std::sync::Arc<dyn super::StateReads>>>,
 }
 
-// SAFETY: what is in cells is reached by the runtime, which has the instance mutably, between stretches of the
-// operator's code, and by handles within such a stretch, on its thread only (`enter` panics elsewhere). All of it is
-// `Send`.
-unsafe impl Sync for Call {}
+/// A turn, which ends when this is dropped, also by a panic. It stays on its thread.
+pub(crate) struct Turn<'a>(&'a Call, PhantomData<*const ()>);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.turn.store(FREE, Release);
+    }
+}
+
+impl Call {
+    /// Lets handles work on this thread until the guard is dropped.
+    pub(crate) fn run(&self) -> Turn<'_> {
+        self.take(thread())
+    }
+
+    /// Lets the runtime into the cells until the guard is dropped.
+    pub(super) fn hold(&self) -> Turn<'_> {
+        self.take(RUNTIME)
+    }
+
+    fn take(&self, turn: usize) -> Turn<'_> {
+        let taken = self.turn.compare_exchange(FREE, turn, Acquire, Relaxed);
+        assert!(taken.is_ok(), "two turns in the cells of one instance at once");
+        Turn(self, PhantomData)
+    }
+
+    /// True while operator code of the instance runs on this thread.
+    #[inline(always)]
+    pub(super) fn is_running(&self) -> bool {
+        self.turn.load(Relaxed) == thread()
+    }
+
+    /// Sets the key that handles mean.
+    #[inline(always)]
+    pub(crate) fn set_key(&self, key: usize) {
+        self.key.store(key, Relaxed);
+    }
+
+    /// Takes the key away that handles mean.
+    pub(crate) fn set_no_key(&self) {
+        self.set_key(usize::MAX);
+    }
+
+    /// The index of the key at hand. It is beyond the call's keys where the call is at none.
+    #[inline(always)]
+    pub(super) fn key(&self) -> usize {
+        self.key.load(Relaxed)
+    }
+
+    /// True if state could not be used since the last `take_failure`.
+    #[inline(always)]
+    pub(crate) fn failed(&self) -> bool {
+        self.failed.load(Relaxed)
+    }
+
+    /// Says why state cannot be used: the call fails, and not for a row. The first reason counts.
+    #[cold]
+    pub(crate) fn fail(&self, message: String) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(message);
+        self.failed.store(true, Relaxed);
+    }
+
+    /// Forgets and returns the reason why state could not be used.
+    pub(crate) fn take_failure(&self) -> Option<String> {
+        if !self.failed.swap(false, Relaxed) {
+            return None;
+        }
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Sets what stands in for the imports.
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn set_reads(&self, reads: Option<std::sync::Arc<dyn super::StateReads>>) {
+        *self.reads.lock().unwrap_or_else(PoisonError::into_inner) = reads;
+    }
+
+    /// Stands in for the imports.
+    #[cfg(not(target_family = "wasm"))]
+    pub(super) fn reads(&self) -> Option<std::sync::Arc<dyn super::StateReads>> {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 /// The cells of a call, as they came.
 #[derive(Default)]
-pub(super) struct Cells {
+pub(crate) struct Cells {
     pub(super) keys: usize,
     pub(super) data: Vec<u8>,
     pub(super) ends: Vec<u32>,
     pub(super) schemas: Vec<u16>,
 }
 
-/// Ends the stretch of operator code when dropped, also by a panic.
-pub(crate) struct Running<'a>(&'a Call);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.owner.store(0, Relaxed);
-    }
-}
-
-impl Call {
-    /// Takes over a call's cells. Fails when their number is not the one declared, or when a value was written by
-    /// another schema than this operator's own. `names` are those of the states that travel.
+impl Cells {
+    /// Takes over a call's cells. `names` are those of the states that travel.
     ///
-    /// # Safety
+    /// # Errors
     ///
-    /// No operator code of the instance may be running.
-    pub(crate) unsafe fn begin(
-        &self,
+    /// When their number is not the one declared, or when a value was written by another schema than this operator's own.
+    pub(crate) fn new(
         keys: usize,
         (data, ends, schemas): (Vec<u8>, Vec<u32>, Vec<u16>),
         names: &[String],
-    ) -> Result<(), String> {
+    ) -> Result<Self, String> {
         let states = names.len();
         let cells = keys * states;
         if ends.len() != cells || schemas.len() != cells {
@@ -71,119 +144,27 @@ impl Call {
                 other_schema(schemas[cell])
             ));
         }
-        self.failed.store(false, Relaxed);
-        // SAFETY: by the contract, nobody else is in the cells.
-        unsafe {
-            *self.cells.get() = Cells {
-                keys,
-                data,
-                ends,
-                schemas,
-            }
-        };
-        Ok(())
-    }
-
-    /// Lets handles work on this thread until the guard is dropped.
-    pub(crate) fn run(&self) -> Running<'_> {
-        self.owner.store(thread(), Relaxed);
-        Running(self)
-    }
-
-    /// Sets the key that handles mean.
-    #[inline(always)]
-    pub(crate) fn set_key(&self, key: usize) {
-        self.key.store(key, Relaxed);
-    }
-
-    /// Whether state could not be read in this call.
-    #[inline(always)]
-    pub(crate) fn failed(&self) -> bool {
-        self.failed.load(Relaxed)
-    }
-
-    /// Drops the cells, and says why state could not be read, if so.
-    ///
-    /// # Safety
-    ///
-    /// As for `begin`.
-    pub(crate) unsafe fn end(&self) -> Option<String> {
-        // SAFETY: by the contract, nobody else is in the cells.
-        unsafe { *self.cells.get() = Cells::default() };
-        if self.failed() {
-            self.failure.lock().ok().and_then(|mut failure| failure.take())
-        } else {
-            None
-        }
-    }
-
-    /// Says why state cannot be read: the call fails, and not for a row.
-    #[cold]
-    pub(super) fn fail(&self, message: String) {
-        if let Ok(mut failure) = self.failure.lock() {
-            failure.get_or_insert(message);
-        }
-        self.failed.store(true, Relaxed);
-    }
-
-    /// The current key's index, for a handle on the thread of the call. It may be beyond the call's keys, where the
-    /// call is at none.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a call.
-    #[inline(always)]
-    pub(super) fn enter(&self, name: &str) -> usize {
-        if !self.is_running() {
-            outside(name);
-        }
-        self.key.load(Relaxed)
-    }
-
-    /// Whether the operator's code runs, on this thread.
-    #[inline(always)]
-    pub(crate) fn is_running(&self) -> bool {
-        self.owner.load(Relaxed) == thread()
-    }
-
-    /// The cells of the call. To be used before the stretch of operator code ends.
-    #[inline(always)]
-    pub(super) fn cells(&self) -> &Cells {
-        // SAFETY: this is reached through `enter` or from the runtime; while the operator's code runs, and in
-        // `StateColumn::end`, the cells are only read.
-        unsafe { &*self.cells.get() }
-    }
-
-    /// Sets what stands in for the imports.
-    ///
-    /// # Safety
-    ///
-    /// As for `begin`.
-    #[cfg(not(target_family = "wasm"))]
-    pub(crate) unsafe fn set_reads(&self, reads: Option<std::sync::Arc<dyn super::StateReads>>) {
-        // SAFETY: by the contract, nobody is in it.
-        unsafe { *self.reads.get() = reads };
-    }
-
-    /// What stands in for the imports.
-    #[cfg(not(target_family = "wasm"))]
-    pub(super) fn reads(&self) -> Option<&dyn super::StateReads> {
-        // SAFETY: as for `cells`.
-        unsafe { &*self.reads.get() }.as_deref()
+        Ok(Cells {
+            keys,
+            data,
+            ends,
+            schemas,
+        })
     }
 }
 
-/// Why a value of another schema fails the call.
+/// Says why a value of another schema fails the call.
 #[cold]
 pub(super) fn other_schema(schema: u16) -> String {
     format!("a value was written by another schema (number {schema}), and this operator reads its own only")
 }
 
-/// A number that no other running thread has; not 0.
+/// A number that no other running thread has; neither `FREE` nor `RUNTIME`.
 #[cfg(not(target_family = "wasm"))]
 #[inline(always)]
 fn thread() -> usize {
-    thread_local!(static PLACE: u8 = const { 0 });
+    // Of two bytes, so that its address is even.
+    thread_local!(static PLACE: u16 = const { 0 });
     PLACE.with(|place| std::ptr::from_ref(place) as usize)
 }
 
@@ -191,10 +172,5 @@ fn thread() -> usize {
 #[cfg(target_family = "wasm")]
 #[inline(always)]
 fn thread() -> usize {
-    1
-}
-
-#[cold]
-pub(super) fn outside(name: &str) -> ! {
-    panic!("state `{name}` was touched where no key is at hand: it can be in `process`, `on_timer` and `finish` only")
+    2
 }

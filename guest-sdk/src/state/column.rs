@@ -1,6 +1,6 @@
-//! What the runtime does with a state, whatever its kind and type, and what a call writes.
+//! The runtime's side of a state of any kind and type, and the writes of a call.
 
-use super::call::Call;
+use super::call::{Call, Cells};
 use crate::bindings::regraft::operator::types;
 use crate::bytes::append;
 use crate::error::Error;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-/// What a state is, shared by its handle and its declaration.
+/// Properties of a state, shared by its handle and its declaration.
 pub(crate) struct StateInfo {
     pub(crate) call: Arc<Call>,
     pub(crate) name: String,
@@ -92,27 +92,26 @@ impl StateInfo {
     pub(super) fn fail(&self, why: impl std::fmt::Display) {
         self.call.fail(format!("state `{}`: {why}", self.name));
     }
+
+    /// It was used where it has no key to belong to, so the call fails.
+    #[cold]
+    pub(super) fn without_key(&self) {
+        self.fail(
+            "it was used where no key is at hand: state by key can be used in `process`, `prefetch`, `on_timer` and \
+             `finish` only, on the thread that they are called on",
+        );
+    }
 }
 
-/// What the runtime does with a state, whatever its kind and type.
-///
-/// To be called by the owner of the instance outside of the operator's code.
-pub(crate) trait StateColumn: Send + Sync {
+/// The runtime's side of a state, of any kind and type. To be called outside of the operator's code.
+pub(crate) trait StateColumn: Send {
     fn info(&self) -> &StateInfo;
 
-    /// Forgets the last call, and makes room for one of so many keys.
-    ///
-    /// # Safety
-    ///
-    /// No operator code of the instance may be running.
-    unsafe fn begin(&self, keys: usize);
+    /// Makes room for a call of so many keys, with those cells.
+    fn begin(&mut self, keys: usize, cells: &Arc<Cells>);
 
     /// Encodes what was written, where it is to be kept, and forgets the call.
-    ///
-    /// # Safety
-    ///
-    /// As for `begin`.
-    unsafe fn end(&self, writes: Option<&mut Writes>) -> Result<(), String>;
+    fn end(&mut self, writes: Option<&mut Writes>) -> Result<(), String>;
 }
 
 /// What a call writes to keyed state.

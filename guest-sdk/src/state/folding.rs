@@ -4,15 +4,12 @@ use super::column::{StateColumn, StateInfo};
 use super::value::{Slot, ValueState};
 use crate::schema::State;
 use serde::{Serialize, de::DeserializeOwned};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A keyed state of one value per key, into which values of the same type are folded. Made by
 /// [`Declare::reducing`](crate::Declare::reducing).
 ///
-/// # Panics
-///
-/// As [`ValueState`].
+/// Where no key is at hand it fails the call, as [`ValueState`] does.
 pub struct ReducingState<T> {
     value: ValueState<T>,
     reduce: fn(&mut T, T),
@@ -22,15 +19,9 @@ impl<T> ReducingState<T>
 where
     T: State + Serialize + DeserializeOwned + Send + 'static,
 {
-    pub(crate) fn new(info: StateInfo, reduce: fn(&mut T, T)) -> Self {
-        ReducingState {
-            value: ValueState::new(info),
-            reduce,
-        }
-    }
-
-    pub(crate) fn column(&self) -> Arc<dyn StateColumn> {
-        self.value.column()
+    pub(crate) fn new(info: StateInfo, reduce: fn(&mut T, T)) -> (Self, Box<dyn StateColumn>) {
+        let (value, column) = ValueState::new(info);
+        (ReducingState { value, reduce }, column)
     }
 
     /// As [`ValueState::far`].
@@ -124,18 +115,13 @@ pub trait Aggregate: State + Serialize + DeserializeOwned + Default + Send + 'st
 
 /// A keyed state of one [`Aggregate`] per key. Made by [`Declare::aggregating`](crate::Declare::aggregating).
 ///
-/// # Panics
-///
-/// As [`ValueState`].
+/// Where no key is at hand it fails the call, as [`ValueState`] does.
 pub struct AggregatingState<A>(ValueState<A>);
 
 impl<A: Aggregate> AggregatingState<A> {
-    pub(crate) fn new(info: StateInfo) -> Self {
-        AggregatingState(ValueState::new(info))
-    }
-
-    pub(crate) fn column(&self) -> Arc<dyn StateColumn> {
-        self.0.column()
+    pub(crate) fn new(info: StateInfo) -> (Self, Box<dyn StateColumn>) {
+        let (value, column) = ValueState::new(info);
+        (AggregatingState(value), column)
     }
 
     /// As [`ValueState::far`].

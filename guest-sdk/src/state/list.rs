@@ -1,13 +1,13 @@
 //! Keyed state of a list per key, which does not travel.
 
-use super::call::{other_schema, outside};
+use super::call::{Cells, other_schema};
+use super::cell::{HandleSide, RuntimeSide, share};
 use super::column::{Op, StateColumn, StateInfo, Writes};
 use super::reads;
 use crate::bytes::{append, item};
 use crate::error::Error;
 use crate::schema::{self, State};
 use serde::{Serialize, de::DeserializeOwned};
-use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,43 +44,44 @@ struct Known {
     next: Vec<u32>,
 }
 
-struct Lists<T> {
-    info: StateInfo,
-    known: UnsafeCell<Known>,
-    items: PhantomData<fn() -> T>,
-}
-
-// SAFETY: as for `Call`. Items are kept encoded, so nothing of type `T` is in it.
-unsafe impl<T> Sync for Lists<T> {}
-
 /// A keyed state of a list per key. Made by [`Declare::list`](crate::Declare::list).
 ///
 /// It does not travel: appending costs no more than encoding the item, looking at the list reads all of it by imports.
 /// An operator sees its own writes at once; they leave at the end of the call.
 ///
-/// Every method means the list of the key at hand, in `process`, `on_timer` and `finish`. An item that cannot be decoded
-/// fails the call with a message that names the state.
-///
-/// # Panics
-///
-/// All methods, where no key is at hand (in `open`, `on_watermark`, `finish_all`, or on another thread).
-pub struct ListState<T>(Arc<Lists<T>>);
+/// Every method means the list of the key at hand, in `process`, `on_timer` and `finish`. The call fails with a message
+/// that names the state when an item cannot be decoded, and when no key is at hand (in `open`, `on_watermark` and
+/// `finish_all`, or on another thread); the list then reads as empty.
+pub struct ListState<T> {
+    info: Arc<StateInfo>,
+    known: HandleSide<Known>,
+    // Items are kept encoded.
+    items: PhantomData<fn() -> T>,
+}
+
+struct ListColumn {
+    info: Arc<StateInfo>,
+    known: RuntimeSide<Known>,
+}
 
 impl<T> ListState<T>
 where
     T: State + Serialize + DeserializeOwned + 'static,
 {
-    pub(crate) fn new(info: StateInfo) -> Self {
+    pub(crate) fn new(info: StateInfo) -> (Self, Box<dyn StateColumn>) {
         info.set_far();
-        ListState(Arc::new(Lists {
+        let info = Arc::new(info);
+        let (handle, runtime) = share(&info.call, Known::default());
+        let column = ListColumn {
+            info: info.clone(),
+            known: runtime,
+        };
+        let state = ListState {
             info,
-            known: UnsafeCell::default(),
+            known: handle,
             items: PhantomData,
-        }))
-    }
-
-    pub(crate) fn column(&self) -> Arc<dyn StateColumn> {
-        self.0.clone()
+        };
+        (state, Box::new(column))
     }
 
     /// An item lives for `ttl` of processing time after it was appended. To be said in `declare`.
@@ -89,14 +90,15 @@ where
     ///
     /// When it is shorter than a millisecond.
     pub fn ttl(self, ttl: Duration) -> Self {
-        self.0.info.set_ttl(ttl);
+        self.info.set_ttl(ttl);
         self
     }
 
     /// Appends an item. Nothing is read.
     pub fn push(&mut self, item: &T) {
-        let (info, known, key) = self.0.at_key();
-        if let Err(error) = known.push(key, item) {
+        if let Some((info, known, key)) = self.at_key()
+            && let Err(error) = known.push(key, item)
+        {
             info.fail(error);
         }
     }
@@ -116,11 +118,12 @@ where
 
     /// Removes all items. Nothing is read.
     pub fn clear(&mut self) {
-        let (_, known, key) = self.0.at_key();
-        *known.list(key) = Appended {
-            cleared: true,
-            ..NOTHING
-        };
+        if let Some((_, known, key)) = self.at_key() {
+            *known.list(key) = Appended {
+                cleared: true,
+                ..NOTHING
+            };
+        }
     }
 
     /// Calls `take` with every item, in order.
@@ -145,7 +148,7 @@ where
         items
     }
 
-    /// Whether there is no item.
+    /// Returns true if there is no item.
     pub fn is_empty(&mut self) -> bool {
         let mut empty = true;
         self.walk(1, |_| {
@@ -157,25 +160,22 @@ where
 
     /// Calls `look` for every item until it returns false.
     fn walk(&mut self, page_bytes: u32, look: impl FnMut(T) -> bool) {
-        let (info, known, key) = self.0.at_key();
-        if let Err(why) = known.walk(info, key, page_bytes, look) {
+        if let Some((info, known, key)) = self.at_key()
+            && let Err(why) = known.walk(info, key, page_bytes, look)
+        {
             info.fail(format_args!("its items cannot be read: {why}"));
         }
     }
-}
 
-impl<T> Lists<T> {
-    /// What the call knows, and the current key. To be called through the one handle, borrowed mutably for as long.
-    #[allow(clippy::mut_from_ref)]
-    fn at_key(&self) -> (&StateInfo, &mut Known, usize) {
-        let key = self.info.call.enter(&self.info.name);
-        // SAFETY: `enter` has made sure that this thread runs the operator's code, so the runtime is not in it; and the
-        // caller has the only handle.
-        let known = unsafe { &mut *self.known.get() };
-        if key >= known.keys {
-            outside(&self.info.name);
+    /// The call's writes, and the current key. `None` where none is at hand; the call has failed then.
+    fn at_key(&mut self) -> Option<(&StateInfo, &mut Known, usize)> {
+        if let Some((key, known)) = self.known.at_key()
+            && key < known.keys
+        {
+            return Some((&self.info, known, key));
         }
-        (&self.info, known, key)
+        self.info.without_key();
+        None
     }
 }
 
@@ -256,29 +256,24 @@ impl Known {
     }
 }
 
-impl<T> StateColumn for Lists<T>
-where
-    T: State + Serialize + DeserializeOwned + 'static,
-{
+impl StateColumn for ListColumn {
     fn info(&self) -> &StateInfo {
         &self.info
     }
 
-    unsafe fn begin(&self, keys: usize) {
-        // SAFETY: by the contract, nobody else is in it.
-        let known = unsafe { &mut *self.known.get() };
-        known.keys = keys;
+    fn begin(&mut self, keys: usize, _: &Arc<Cells>) {
+        self.known.with(|known| known.keys = keys);
     }
 
-    unsafe fn end(&self, writes: Option<&mut Writes>) -> Result<(), String> {
-        // SAFETY: by the contract, nobody else is in it.
-        let known = unsafe { &mut *self.known.get() };
-        let written = writes.map_or(Ok(()), |writes| known.write(&self.info, writes));
-        known.keys = 0;
-        known.lists.clear();
-        known.data.clear();
-        known.ends.clear();
-        known.next.clear();
-        written
+    fn end(&mut self, writes: Option<&mut Writes>) -> Result<(), String> {
+        self.known.with(|known| {
+            let written = writes.map_or(Ok(()), |writes| known.write(&self.info, writes));
+            known.keys = 0;
+            known.lists.clear();
+            known.data.clear();
+            known.ends.clear();
+            known.next.clear();
+            written
+        })
     }
 }

@@ -1,17 +1,17 @@
 //! Keyed state of a map per key, which does not travel.
 
-use super::call::outside;
+use super::call::Cells;
+use super::cell::{HandleSide, RuntimeSide, share};
 use super::column::{Op, StateColumn, StateInfo, Writes};
 use super::overlay::{Overlay, push_column};
 use super::reads;
-use super::value::{Slot, stored};
+use super::value::{Slot, stored, without_key};
 use crate::bytes::item;
 use crate::error::Error;
 use crate::key::{FromKey, ToKey};
 use crate::schema::{self, State};
 use serde::{Serialize, de::DeserializeOwned};
 use std::borrow::Borrow;
-use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -36,54 +36,55 @@ struct Known<V> {
     cleared: Vec<bool>,
 }
 
-struct Maps<V> {
-    info: StateInfo,
-    known: UnsafeCell<Known<V>>,
-}
-
-// SAFETY: as for `Call`; values may be made on one thread and dropped on another, hence `V: Send`.
-unsafe impl<V: Send> Sync for Maps<V> {}
-unsafe impl<V: Send> Send for Maps<V> {}
-
 /// A keyed state of a map per key. Made by [`Declare::map`](crate::Declare::map).
 ///
 /// It does not travel: an entry is read when it is first touched, by an import that costs as much as some ten updates.
 /// [`Operator::prefetch`](crate::Operator::prefetch) makes that one read for a whole batch. An operator sees its own
 /// writes at once; they leave at the end of the call.
 ///
-/// Every method means the map of the key at hand, in `process`, `on_timer` and `finish`. An entry that cannot be decoded
-/// fails the call with a message that names the state; until then it reads as absent.
-///
-/// # Panics
-///
-/// All methods, where no key is at hand (in `open`, `on_watermark`, `finish_all`, or on another thread).
-pub struct MapState<K, V>(Arc<Maps<V>>, PhantomData<fn() -> K>);
+/// Every method means the map of the key at hand, in `process`, `on_timer` and `finish`. The call fails with a message
+/// that names the state when an entry cannot be decoded, and when no key is at hand (in `open`, `on_watermark` and
+/// `finish_all`, or on another thread); until then the entry reads as absent.
+pub struct MapState<K, V> {
+    info: Arc<StateInfo>,
+    known: HandleSide<Known<V>>,
+    /// Stands in for an entry where no key is at hand.
+    spare: Slot<V>,
+    map_key: PhantomData<fn() -> K>,
+}
+
+struct MapColumn<V> {
+    info: Arc<StateInfo>,
+    known: RuntimeSide<Known<V>>,
+}
 
 impl<K, V> MapState<K, V>
 where
     K: MapKey,
     V: State + Serialize + DeserializeOwned + Send + 'static,
 {
-    pub(crate) fn new(info: StateInfo) -> Self {
+    pub(crate) fn new(info: StateInfo) -> (Self, Box<dyn StateColumn>) {
         let info = info.with_map_key(Some(<K as ToKey>::key_type().to_json()));
         info.set_far();
+        let info = Arc::new(info);
         let known = Known {
             keys: 0,
             overlay: Overlay::default(),
             wanted: Vec::new(),
             cleared: Vec::new(),
         };
-        MapState(
-            Arc::new(Maps {
-                info,
-                known: UnsafeCell::new(known),
-            }),
-            PhantomData,
-        )
-    }
-
-    pub(crate) fn column(&self) -> Arc<dyn StateColumn> {
-        self.0.clone()
+        let (handle, runtime) = share(&info.call, known);
+        let column = MapColumn {
+            info: info.clone(),
+            known: runtime,
+        };
+        let state = MapState {
+            info,
+            known: handle,
+            spare: Slot::Absent,
+            map_key: PhantomData,
+        };
+        (state, Box::new(column))
     }
 
     /// An entry lives for `ttl` of processing time after it was last written. To be said in `declare`.
@@ -92,7 +93,7 @@ where
     ///
     /// When it is shorter than a millisecond.
     pub fn ttl(self, ttl: Duration) -> Self {
-        self.0.info.set_ttl(ttl);
+        self.info.set_ttl(ttl);
         self
     }
 
@@ -106,7 +107,7 @@ where
         self.read(key, |value| value.cloned())
     }
 
-    /// Whether there is an entry.
+    /// Returns true if there is an entry.
     pub fn contains<Q>(&mut self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -185,7 +186,9 @@ where
 
     /// Removes all entries.
     pub fn clear(&mut self) {
-        let (_, known, key) = self.0.at_key();
+        let Some((_, known, key)) = self.at_key() else {
+            return self.info.without_key();
+        };
         known.cleared.resize(known.keys, false);
         known.cleared[key] = true;
         for entry in &mut known.overlay.entries {
@@ -221,7 +224,7 @@ where
         entries
     }
 
-    /// Whether there is no entry.
+    /// Returns true if there is no entry.
     pub fn is_empty(&mut self) -> bool {
         let mut empty = true;
         self.walk(|_, _| {
@@ -233,7 +236,9 @@ where
 
     /// Calls `look` for every entry until it returns false.
     fn walk(&mut self, mut look: impl FnMut(K, &V) -> bool) {
-        let (info, known, key) = self.0.at_key();
+        let Some((info, known, key)) = self.at_key() else {
+            return self.info.without_key();
+        };
         if let Err(why) = known.walk(info, key, |entry_key, value| {
             K::check(entry_key, &[entry_key.len() as u32]).map_err(|(_, message)| Error::from(message))?;
             // SAFETY: `check` has passed it, as a column of one.
@@ -245,7 +250,11 @@ where
 
     /// The slot of an entry of the current key; `read`: with what the host has.
     fn slot<Q: ToKey + ?Sized>(&mut self, key: &Q, read: bool) -> &mut Slot<V> {
-        let (info, known, at) = self.0.at_key();
+        let info = &*self.info;
+        let (at, known) = match self.known.at_key() {
+            Some((at, known)) if at < known.keys => (at, known),
+            _ => return without_key(info, &mut self.spare),
+        };
         let cleared = known.cleared.get(at) == Some(&true);
         let (overlay, wanted) = (&mut known.overlay, &mut known.wanted);
         let count = overlay.entries.len();
@@ -272,20 +281,11 @@ where
         }
         &mut known.overlay.entries[number].slot
     }
-}
 
-impl<V> Maps<V> {
-    /// What the call knows, and the current key. To be called through the one handle, borrowed mutably for as long.
-    #[allow(clippy::mut_from_ref)]
-    fn at_key(&self) -> (&StateInfo, &mut Known<V>, usize) {
-        let key = self.info.call.enter(&self.info.name);
-        // SAFETY: `enter` has made sure that this thread runs the operator's code, so the runtime is not in it; and the
-        // caller has the only handle.
-        let known = unsafe { &mut *self.known.get() };
-        if key >= known.keys {
-            outside(&self.info.name);
-        }
-        (&self.info, known, key)
+    /// What the call knows, and the current key. `None` where none is at hand.
+    fn at_key(&mut self) -> Option<(&StateInfo, &mut Known<V>, usize)> {
+        let (key, known) = self.known.at_key()?;
+        (key < known.keys).then_some((&*self.info, known, key))
     }
 }
 
@@ -400,7 +400,7 @@ impl<V: State + Serialize + DeserializeOwned> Known<V> {
     }
 }
 
-impl<V> StateColumn for Maps<V>
+impl<V> StateColumn for MapColumn<V>
 where
     V: State + Serialize + DeserializeOwned + Send + 'static,
 {
@@ -408,21 +408,18 @@ where
         &self.info
     }
 
-    unsafe fn begin(&self, keys: usize) {
-        // SAFETY: by the contract, nobody else is in it.
-        let known = unsafe { &mut *self.known.get() };
-        known.keys = keys;
+    fn begin(&mut self, keys: usize, _: &Arc<Cells>) {
+        self.known.with(|known| known.keys = keys);
     }
 
-    unsafe fn end(&self, writes: Option<&mut Writes>) -> Result<(), String> {
-        // SAFETY: by the contract, nobody else is in it. What runs here of `V` (encoding, dropping) has no way into it:
-        // handles refuse while no operator code runs.
-        let known = unsafe { &mut *self.known.get() };
-        let written = writes.map_or(Ok(()), |writes| known.write(&self.info, writes));
-        known.keys = 0;
-        known.wanted.clear();
-        known.cleared.clear();
-        known.overlay.clear();
-        written
+    fn end(&mut self, writes: Option<&mut Writes>) -> Result<(), String> {
+        self.known.with(|known| {
+            let written = writes.map_or(Ok(()), |writes| known.write(&self.info, writes));
+            known.keys = 0;
+            known.wanted.clear();
+            known.cleared.clear();
+            known.overlay.clear();
+            written
+        })
     }
 }

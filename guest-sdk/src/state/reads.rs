@@ -1,9 +1,9 @@
-//! Reads of state that does not travel: imports on wasm, natively whatever the driver has set.
+//! Reads of state that does not travel: by imports on wasm, natively by the [`StateReads`] that the driver has set.
 
 use super::call::Call;
 pub(super) use crate::bindings::regraft::operator::state::{Entries, Values};
 
-/// What stands in for the interface `state` natively. All reads see the state as it was before the call; a key is an
+/// Stands in for the interface `state` natively. All reads see the state as it was before the call; a key is an
 /// index into the call's keys, a state the place of its declaration.
 ///
 /// # Errors
@@ -79,10 +79,11 @@ mod imports {
 
 #[cfg(not(target_family = "wasm"))]
 mod imports {
-    //! What the driver has set.
+    //! The reads that the driver has set.
     use super::{Call, Entries, StateReads, Values};
+    use std::sync::Arc;
 
-    fn reads(call: &Call) -> Result<&dyn StateReads, String> {
+    fn reads(call: &Call) -> Result<Arc<dyn StateReads>, String> {
         call.reads()
             .ok_or_else(|| "it does not travel, and the instance was given nothing to read it from".into())
     }

@@ -1,14 +1,14 @@
 //! Keyed state of one value per key.
 
-use super::call::outside;
+use super::call::Cells;
+use super::cell::{HandleSide, RuntimeSide, share};
 use super::column::{Op, StateColumn, StateInfo, Writes};
-use super::reads::{self, Values};
+use super::reads;
 use crate::bytes::item;
 use crate::error::Error;
 use crate::schema::{self, State};
 use serde::{Serialize, de::DeserializeOwned};
-use std::cell::UnsafeCell;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A value, as far as this call knows it.
@@ -73,53 +73,70 @@ impl<T> Slot<T> {
     }
 }
 
-struct Slots<T> {
-    info: StateInfo,
-    slots: UnsafeCell<Vec<Slot<T>>>,
-    /// Only where the state does not travel.
-    far: OnceLock<Far>,
+/// A call's values of one state.
+struct Values<T> {
+    /// By key.
+    slots: Vec<Slot<T>>,
+    /// `None` between calls.
+    cells: Option<Arc<Cells>>,
+    /// Only used where the state does not travel.
+    ahead: Ahead,
 }
-
-// SAFETY: as for `Call`; values may be made on one thread and dropped on another, hence `T: Send`.
-unsafe impl<T: Send> Sync for Slots<T> {}
-unsafe impl<T: Send> Send for Slots<T> {}
 
 /// A keyed state of one value per key. Made by [`Declare::value`](crate::Declare::value).
 ///
-/// Every method means the value of the key at hand, in `process`, `on_timer` and `finish`. A value that cannot be
-/// decoded fails the call with a message that names the state; until then it reads as absent.
-///
-/// # Panics
-///
-/// All methods, where no key is at hand (in `open`, `on_watermark`, `finish_all`, or on another thread).
-pub struct ValueState<T>(Arc<Slots<T>>);
+/// Every method means the value of the key at hand, in `process`, `on_timer` and `finish`. The call fails with a message
+/// that names the state when a value cannot be decoded, and when no key is at hand (in `open`, `on_watermark` and
+/// `finish_all`, or on another thread); until then the value reads as absent.
+pub struct ValueState<T> {
+    info: Arc<StateInfo>,
+    values: HandleSide<Values<T>>,
+    /// Fetches a value that does not travel. What is only named by it is in no component that does not set it.
+    fetch: Option<Fetch>,
+    /// Stands in for a slot where no key is at hand.
+    spare: Slot<T>,
+}
+
+struct ValueColumn<T> {
+    info: Arc<StateInfo>,
+    values: RuntimeSide<Values<T>>,
+}
 
 impl<T> ValueState<T>
 where
     T: State + Serialize + DeserializeOwned + Send + 'static,
 {
-    pub(crate) fn new(info: StateInfo) -> Self {
-        ValueState(Arc::new(Slots {
+    pub(crate) fn new(info: StateInfo) -> (Self, Box<dyn StateColumn>) {
+        let info = Arc::new(info);
+        let (handle, runtime) = share(
+            &info.call,
+            Values {
+                slots: Vec::new(),
+                cells: None,
+                ahead: Ahead::default(),
+            },
+        );
+        let column = ValueColumn {
+            info: info.clone(),
+            values: runtime,
+        };
+        let state = ValueState {
             info,
-            slots: UnsafeCell::default(),
-            far: OnceLock::new(),
-        }))
-    }
-
-    pub(crate) fn column(&self) -> Arc<dyn StateColumn> {
-        self.0.clone()
+            values: handle,
+            fetch: None,
+            spare: Slot::Absent,
+        };
+        (state, Box::new(column))
     }
 
     /// The state does not travel with every batch: a value is fetched when it is first touched. For large values of
     /// which a call touches few. To be said in `declare`: `d.value("profile").far()`.
     pub fn far(self) -> Self {
-        self.0.info.set_far();
-        // What is only named here is in no component that does not come here.
-        self.0.far.get_or_init(|| Far {
-            ahead: UnsafeCell::default(),
-            read: Ahead::read,
-        });
-        self
+        self.info.set_far();
+        ValueState {
+            fetch: Some(Ahead::read),
+            ..self
+        }
     }
 
     /// A value lives for `ttl` of processing time after it was last written. To be said in `declare`.
@@ -128,7 +145,7 @@ where
     ///
     /// When it is shorter than a millisecond.
     pub fn ttl(self, ttl: Duration) -> Self {
-        self.0.info.set_ttl(ttl);
+        self.info.set_ttl(ttl);
         self
     }
 
@@ -150,7 +167,7 @@ where
         self.read(|value| value.cloned().unwrap_or_default())
     }
 
-    /// Whether there is a value.
+    /// Returns true if there is a value.
     #[inline]
     pub fn exists(&mut self) -> bool {
         self.read(|value| value.is_some())
@@ -165,7 +182,7 @@ where
     /// Writes the value.
     #[inline]
     pub fn set(&mut self, value: T) {
-        *self.0.at_key().1 = Slot::Dirty(value);
+        *self.unread_slot() = Slot::Dirty(value);
     }
 
     /// Changes the value in place, starting from the type's default where there is none. Returns what `change` does.
@@ -192,7 +209,7 @@ where
     /// Removes the value, without looking at it.
     #[inline]
     pub fn clear(&mut self) {
-        let (_, slot, _) = self.0.at_key();
+        let slot = self.unread_slot();
         if !matches!(slot, Slot::Absent) {
             *slot = Slot::Removed;
         }
@@ -201,66 +218,74 @@ where
     /// The current key's slot, decoded.
     #[inline(always)]
     pub(super) fn slot(&mut self) -> &mut Slot<T> {
-        let (shared, slot, key) = self.0.at_key();
-        if matches!(slot, Slot::Unread) {
-            *slot = shared.load(key);
+        if let Some((key, values)) = self.values.at_key()
+            && let Some(slot) = values.slots.get_mut(key)
+        {
+            if matches!(slot, Slot::Unread) {
+                *slot = match self.fetch {
+                    None => travelled(&self.info, values.cells.as_deref(), key),
+                    Some(fetch) => fetched(fetch(&mut values.ahead, &self.info, key), &self.info),
+                };
+            }
+            return slot;
         }
-        slot
+        without_key(&self.info, &mut self.spare)
     }
-}
 
-impl<T> Slots<T> {
-    /// The current key's slot, as it is. To be called through the one handle, borrowed mutably for as long as the slot.
+    /// The current key's slot, as it is.
     #[inline(always)]
-    #[allow(clippy::mut_from_ref)]
-    fn at_key(&self) -> (&Self, &mut Slot<T>, usize) {
-        let key = self.info.call.enter(&self.info.name);
-        // SAFETY: `enter` has made sure that this thread runs the operator's code, so the runtime is not in the slots;
-        // and the caller has the only handle.
-        let slots = unsafe { &mut *self.slots.get() };
-        let Some(slot) = slots.get_mut(key) else {
-            outside(&self.info.name)
-        };
-        (self, slot, key)
+    fn unread_slot(&mut self) -> &mut Slot<T> {
+        if let Some((key, values)) = self.values.at_key()
+            && let Some(slot) = values.slots.get_mut(key)
+        {
+            return slot;
+        }
+        without_key(&self.info, &mut self.spare)
     }
 }
 
-impl<T: State + DeserializeOwned> Slots<T> {
-    /// Decodes a value.
-    fn load(&self, key: usize) -> Slot<T> {
-        let bytes = if let Some(far) = self.far.get() {
-            // SAFETY: as for the slots in `at_key`, by which this is reached.
-            let ahead = unsafe { &mut *far.ahead.get() };
-            match (far.read)(ahead, &self.info, key) {
-                Ok(Some(bytes)) => bytes,
-                Ok(None) => return Slot::Absent,
-                Err(why) => {
-                    self.info.fail(why);
-                    return Slot::Absent;
-                }
-            }
-        } else {
-            let cells = self.info.call.cells();
-            let cell = self.info.place() * cells.keys + key;
-            if cells.schemas[cell] == 0 {
-                return Slot::Absent;
-            }
-            item(&cells.data, &cells.ends, cell)
-        };
-        match schema::decode(bytes) {
-            Ok(value) => Slot::Clean(value),
-            Err(error) => self.broken(&error),
+/// Fails the call, and makes the slot that stands in read as absent.
+#[cold]
+pub(super) fn without_key<'a, T>(info: &StateInfo, spare: &'a mut Slot<T>) -> &'a mut Slot<T> {
+    info.without_key();
+    *spare = Slot::Absent;
+    spare
+}
+
+/// Decodes a value that came with the call.
+#[inline(always)]
+fn travelled<T: State + DeserializeOwned>(info: &StateInfo, cells: Option<&Cells>, key: usize) -> Slot<T> {
+    let Some(cells) = cells else {
+        return Slot::Absent;
+    };
+    let cell = info.place() * cells.keys + key;
+    if cells.schemas[cell] == 0 {
+        return Slot::Absent;
+    }
+    match schema::decode(item(&cells.data, &cells.ends, cell)) {
+        Ok(value) => Slot::Clean(value),
+        Err(error) => broken(info, &error),
+    }
+}
+
+/// Decodes a value that was fetched.
+fn fetched<T: State + DeserializeOwned>(bytes: Encoded<'_>, info: &StateInfo) -> Slot<T> {
+    match bytes {
+        Ok(bytes) => Slot::read(bytes, info),
+        Err(why) => {
+            info.fail(why);
+            Slot::Absent
         }
     }
-
-    #[cold]
-    fn broken(&self, error: &Error) -> Slot<T> {
-        self.info.broken(error);
-        Slot::Absent
-    }
 }
 
-impl<T> StateColumn for Slots<T>
+#[cold]
+fn broken<T>(info: &StateInfo, error: &Error) -> Slot<T> {
+    info.broken(error);
+    Slot::Absent
+}
+
+impl<T> StateColumn for ValueColumn<T>
 where
     T: State + Serialize + DeserializeOwned + Send + 'static,
 {
@@ -268,73 +293,61 @@ where
         &self.info
     }
 
-    unsafe fn begin(&self, keys: usize) {
-        // SAFETY: by the contract, nobody else is in the slots.
-        let slots = unsafe { &mut *self.slots.get() };
-        slots.clear();
-        slots.resize_with(keys, || Slot::Unread);
-        if let Some(far) = self.far.get() {
-            // SAFETY: as above.
-            unsafe { &mut *far.ahead.get() }.begin(keys);
-        }
+    fn begin(&mut self, keys: usize, cells: &Arc<Cells>) {
+        self.values.with(|values| {
+            values.slots.clear();
+            values.slots.resize_with(keys, || Slot::Unread);
+            values.cells = Some(cells.clone());
+            values.ahead.begin(keys);
+        });
     }
 
-    unsafe fn end(&self, writes: Option<&mut Writes>) -> Result<(), String> {
-        // SAFETY: by the contract, nobody else is in the slots or in the cells. They are taken out, so that whatever
-        // code `T` runs when it is encoded or dropped finds none.
-        let mut slots = std::mem::take(unsafe { &mut *self.slots.get() });
-        match writes {
-            Some(writes) if self.info.travels() => self.write_cells(&slots, writes)?,
-            Some(writes) => self.write_entries(&slots, writes)?,
-            None => {}
-        }
-        slots.clear();
-        // SAFETY: as above; given back for its room.
-        unsafe { *self.slots.get() = slots };
-        Ok(())
+    fn end(&mut self, writes: Option<&mut Writes>) -> Result<(), String> {
+        self.values.with(|values| {
+            let written = match writes {
+                Some(writes) if self.info.travels() => write_cells(&self.info, values, writes),
+                Some(writes) => write_entries(&self.info, &values.slots, writes),
+                None => Ok(()),
+            };
+            values.slots.clear();
+            values.cells = None;
+            written
+        })
     }
 }
 
-impl<T: State + Serialize> Slots<T> {
-    fn write_cells(&self, slots: &[Slot<T>], writes: &mut Writes) -> Result<(), String> {
-        let schemas = &self.info.call.cells().schemas;
-        let first = self.info.place() * slots.len();
-        for (key, slot) in slots.iter().enumerate() {
-            let cell = first + key;
-            match slot {
-                Slot::Dirty(value) => {
-                    schema::encode(value, &mut writes.data)
-                        .map_err(|error| format!("state `{}`: {error}", self.info.name))?;
-                    writes.cells.push(cell as u32);
-                    writes.ends.push(writes.data.len() as u32);
-                }
-                Slot::Removed if schemas[cell] != 0 => writes.cleared.push(cell as u32),
-                Slot::Unread | Slot::Absent | Slot::Clean(_) | Slot::Removed => {}
+fn write_cells<T: State + Serialize>(info: &StateInfo, values: &Values<T>, writes: &mut Writes) -> Result<(), String> {
+    let schemas = values.cells.as_ref().map_or(&[][..], |cells| &cells.schemas);
+    let first = info.place() * values.slots.len();
+    for (key, slot) in values.slots.iter().enumerate() {
+        let cell = first + key;
+        match slot {
+            Slot::Dirty(value) => {
+                schema::encode(value, &mut writes.data).map_err(|error| format!("state `{}`: {error}", info.name))?;
+                writes.cells.push(cell as u32);
+                writes.ends.push(writes.data.len() as u32);
             }
+            Slot::Removed if schemas.get(cell).is_some_and(|schema| *schema != 0) => writes.cleared.push(cell as u32),
+            Slot::Unread | Slot::Absent | Slot::Clean(_) | Slot::Removed => {}
         }
-        Ok(())
     }
-
-    fn write_entries(&self, slots: &[Slot<T>], writes: &mut Writes) -> Result<(), String> {
-        for (key, slot) in slots.iter().enumerate() {
-            let entries = &mut writes.entries;
-            match slot {
-                Slot::Dirty(value) => {
-                    entries.push(Op::Put, &self.info, key, &[], |to| schema::encode(value, to))?;
-                }
-                Slot::Removed => entries.push_bare(Op::Clear, &self.info, key, &[])?,
-                Slot::Unread | Slot::Absent | Slot::Clean(_) => {}
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
-/// How values are read that do not travel.
-struct Far {
-    ahead: UnsafeCell<Ahead>,
-    read: for<'a> fn(&'a mut Ahead, &StateInfo, usize) -> Encoded<'a>,
+fn write_entries<T: State + Serialize>(info: &StateInfo, slots: &[Slot<T>], writes: &mut Writes) -> Result<(), String> {
+    for (key, slot) in slots.iter().enumerate() {
+        let entries = &mut writes.entries;
+        match slot {
+            Slot::Dirty(value) => entries.push(Op::Put, info, key, &[], |to| schema::encode(value, to))?,
+            Slot::Removed => entries.push_bare(Op::Clear, info, key, &[])?,
+            Slot::Unread | Slot::Absent | Slot::Clean(_) => {}
+        }
+    }
+    Ok(())
 }
+
+/// Fetches the value of a key that does not travel.
+type Fetch = for<'a> fn(&'a mut Ahead, &StateInfo, usize) -> Encoded<'a>;
 
 /// A value as the host has it, or why it cannot be read.
 type Encoded<'a> = Result<Option<&'a [u8]>, String>;
@@ -345,7 +358,7 @@ struct Ahead {
     /// The number of keys of the call.
     keys: usize,
     first: usize,
-    values: Option<Values>,
+    values: Option<reads::Values>,
     /// How many values the next fetch asks for: more and more for as long as each key is touched in turn. Kept from
     /// call to call.
     window: usize,
@@ -388,7 +401,7 @@ impl Ahead {
 }
 
 /// Value number `at` of an answer.
-pub(super) fn stored(values: &Values, at: usize) -> Encoded<'_> {
+pub(super) fn stored(values: &reads::Values, at: usize) -> Encoded<'_> {
     match values.schemas.get(at) {
         Some(0) => Ok(None),
         Some(1) => Ok(Some(item(&values.data, &values.ends, at))),

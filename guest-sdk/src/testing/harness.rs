@@ -3,11 +3,11 @@
 use super::records::{Emitted, Input};
 use super::store::{Declared, SharedStore, Store};
 use crate::codec;
-use crate::context::NO_TIMESTAMP;
 use crate::error::{Error, Result};
 use crate::key::FromKey;
 use crate::native::{self, Batch, Failure, Header, Instance, Keyed, OpenRecord, OperatorState, Outcome, TimerBatch};
 use crate::operator::Operator;
+use crate::output::NO_TIMESTAMP;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

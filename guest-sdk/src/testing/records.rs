@@ -1,8 +1,8 @@
 //! Records that go into an operator under test, and those that come out.
 
 use crate::codec;
-use crate::context::NO_TIMESTAMP;
 use crate::error::Result;
+use crate::output::NO_TIMESTAMP;
 use serde::Deserialize;
 
 /// One record that goes in.

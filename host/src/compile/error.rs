@@ -52,7 +52,7 @@ pub enum BuildError {
     },
     /// The crate compiled and made no wasm module.
     #[error(
-        "cannot build operator \"{uid}\" from {dir}: the crate made no wasm module; expected a library with `operator!(…)` in src/lib.rs"
+        "cannot build operator \"{uid}\" from {dir}: the crate made no wasm module; expected a library with `#[operator]` in src/lib.rs"
     )]
     NoModule {
         /// The operator.

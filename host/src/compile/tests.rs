@@ -169,7 +169,7 @@ fn a_crate_that_makes_no_operator() {
     bench.tool("cargo", "exit 0");
     assert_eq!(
         bench.refused("count"),
-        "cannot build operator \"count\" from DIR/count: the crate made no wasm module; expected a library with `operator!(…)` in src/lib.rs"
+        "cannot build operator \"count\" from DIR/count: the crate made no wasm module; expected a library with `#[operator]` in src/lib.rs"
     );
     let release = bench.dir.path().join("target/wasm32-unknown-unknown/release");
     std::fs::create_dir_all(&release).unwrap();

@@ -5,17 +5,17 @@
 //! comes, or until all inputs have ended.
 
 use regraft_sdk::{
-    BroadcastState, Ctx, Declare, Inputs, Operator, OperatorList, Port, Record, Result, State, Text, operator,
+    BroadcastState, Ctx, Declare, Inputs, Operator, OperatorList, Port, Record, Result, State, operator,
 };
 use serde::{Deserialize, Serialize};
 
-/// What comes in: lines, of parts with tabs between them.
+/// A line of an input, of parts with tabs between them.
 #[derive(Inputs)]
 pub enum Line<'a> {
     /// Order, user, item and price in cents.
-    Orders(Text<'a>),
+    Orders(&'a str),
     /// User, name and city. A later line for a user replaces the earlier one, for orders that come after it.
-    Users(Text<'a>),
+    Users(&'a str),
 }
 
 /// An order.
@@ -23,24 +23,24 @@ pub enum Line<'a> {
 pub struct Order {
     /// Its number.
     pub order: u64,
-    /// Who ordered.
+    /// The user who ordered.
     pub user: String,
-    /// What was ordered.
+    /// The article.
     pub item: String,
     /// Its price.
     pub cents: u64,
 }
 
-/// What is known of a user.
+/// A user, as in the table.
 #[derive(State, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 pub struct User {
     /// The user's name.
     pub name: String,
-    /// Where to send it.
+    /// The user's city.
     pub city: String,
 }
 
-/// What goes out. Of a user that is not in the table, name and city are empty.
+/// An order with its user. Of a user that is not in the table, name and city are empty.
 #[derive(Record, Serialize, Deserialize, Debug, PartialEq)]
 pub struct Enriched<'a> {
     /// As in [`Order`].
@@ -64,12 +64,9 @@ pub struct Enrich {
     out: Port<Enriched<'static>>,
 }
 
+#[operator]
 impl Operator for Enrich {
-    type Key<'a> = ();
-    type In<'a> = Line<'a>;
-
     fn declare(d: &mut Declare) -> Self {
-        d.on_finish();
         Enrich {
             users: d.broadcast_state("users"),
             waiting: d.list_state("waiting"),
@@ -77,10 +74,10 @@ impl Operator for Enrich {
         }
     }
 
-    fn process(&mut self, (): (), line: Line, cx: &mut Ctx) -> Result<()> {
+    fn process(&mut self, line: Line<'_>, cx: &mut Ctx) -> Result<()> {
         match line {
             Line::Orders(line) => {
-                let [order, user, item, cents] = parts(line.0)?;
+                let [order, user, item, cents] = parts(line)?;
                 let order = Order {
                     order: number("order", order)?,
                     user: user.into(),
@@ -88,12 +85,12 @@ impl Operator for Enrich {
                     cents: number("price", cents)?,
                 };
                 match self.users.get(user) {
-                    Some(user) => self.emit(&order, &user, cx)?,
+                    Some(user) => self.emit(&order, &user, cx),
                     None => self.waiting.push(order),
                 }
             }
             Line::Users(line) => {
-                let [id, name, city] = parts(line.0)?;
+                let [id, name, city] = parts(line)?;
                 let user = User {
                     name: name.into(),
                     city: city.into(),
@@ -103,7 +100,7 @@ impl Operator for Enrich {
                     let (found, waiting): (Vec<_>, Vec<_>) = self.waiting.take().into_iter().partition(waits);
                     self.waiting.set(waiting);
                     for order in found {
-                        self.emit(&order, &user, cx)?;
+                        self.emit(&order, &user, cx);
                     }
                 }
                 self.users.insert(id.into(), user);
@@ -114,14 +111,14 @@ impl Operator for Enrich {
 
     fn finish_all(&mut self, cx: &mut Ctx) -> Result<()> {
         for order in self.waiting.take() {
-            self.emit(&order, &User::default(), cx)?;
+            self.emit(&order, &User::default(), cx);
         }
         Ok(())
     }
 }
 
 impl Enrich {
-    fn emit(&self, order: &Order, user: &User, cx: &mut Ctx) -> Result<()> {
+    fn emit(&self, order: &Order, user: &User, cx: &mut Ctx) {
         let enriched = Enriched {
             order: order.order,
             user: &order.user,
@@ -130,7 +127,7 @@ impl Enrich {
             item: &order.item,
             cents: order.cents,
         };
-        cx.emit(self.out, &enriched)
+        cx.emit(self.out, &enriched);
     }
 }
 
@@ -146,8 +143,6 @@ fn number(what: &str, text: &str) -> Result<u64> {
     text.parse()
         .map_err(|error| format!("the {what} {text:?}: {error}").into())
 }
-
-operator!(Enrich);
 
 #[cfg(test)]
 mod tests {

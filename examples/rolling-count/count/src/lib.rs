@@ -2,19 +2,19 @@
 //!
 //! A value is any bytes of which the first eight are a number, little-endian; sums wrap around.
 
-use regraft_sdk::{Bytes, Ctx, Declare, OpenContext, Operator, Port, Record, Result, State, ValueState, operator};
+use regraft_sdk::{Ctx, Declare, OpenContext, Operator, Port, Record, Result, State, ValueState, operator};
 use serde::{Deserialize, Serialize};
 
-/// What is known of a key.
+/// Total of a key.
 #[derive(State, Serialize, Deserialize, Default, Clone, Copy, Debug, PartialEq)]
 pub struct Total {
-    /// How many records have come.
+    /// Number of records.
     pub count: u64,
-    /// The sum of their numbers, wrapping.
+    /// Sum of their numbers, wrapping.
     pub sum: u64,
 }
 
-/// What goes out.
+/// A key's total, as it is emitted.
 #[derive(Record, Serialize, Deserialize, Debug, PartialEq)]
 pub struct Counted {
     /// The key.
@@ -33,7 +33,7 @@ struct Config {
     emit: Emit,
 }
 
-/// When a total goes out: at every record (the default), once for each key at the end of all inputs, or never.
+/// Time at which a total is emitted: at every record (the default), once for each key at the end of all inputs, or never.
 #[derive(Deserialize, Default, Clone, Copy, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum Emit {
@@ -50,13 +50,10 @@ pub struct Count {
     emit: Emit,
 }
 
+#[operator]
 impl Operator for Count {
-    type Key<'a> = u64;
-    type In<'a> = Bytes<'a>;
-
     fn declare(d: &mut Declare) -> Self {
         d.key("key");
-        d.on_finish();
         Count {
             total: d.value("total"),
             counts: d.output("counts"),
@@ -69,7 +66,7 @@ impl Operator for Count {
         Ok(())
     }
 
-    fn process(&mut self, key: u64, value: Bytes, cx: &mut Ctx) -> Result<()> {
+    fn process(&mut self, key: u64, value: &[u8], cx: &mut Ctx) -> Result<()> {
         let Some(number) = value.first_chunk() else {
             return Err(format!("a value of {} bytes has no number: that takes 8", value.len()).into());
         };
@@ -79,21 +76,21 @@ impl Operator for Count {
             total.sum = total.sum.wrapping_add(number);
             *total
         });
-        match self.emit {
-            Emit::Update => cx.emit(self.counts, &Counted { key, count, sum }),
-            Emit::Final | Emit::None => Ok(()),
+        if self.emit == Emit::Update {
+            cx.emit(self.counts, &Counted { key, count, sum });
         }
+        Ok(())
     }
 
     fn finish(&mut self, key: u64, cx: &mut Ctx) -> Result<()> {
-        match (self.emit, self.total.get()) {
-            (Emit::Final, Some(Total { count, sum })) => cx.emit(self.counts, &Counted { key, count, sum }),
-            _ => Ok(()),
+        if self.emit == Emit::Final
+            && let Some(Total { count, sum }) = self.total.get()
+        {
+            cx.emit(self.counts, &Counted { key, count, sum });
         }
+        Ok(())
     }
 }
-
-operator!(Count);
 
 #[cfg(test)]
 mod tests {

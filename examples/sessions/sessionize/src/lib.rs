@@ -5,16 +5,15 @@
 //! whatever the order of clicks was.
 
 use regraft_sdk::{
-    Ctx, Declare, MapState, OpenContext, Operator, Port, Record, Result, State, Timer, Typed, ValueState, metrics,
-    operator,
+    Ctx, Declare, MapState, OpenContext, Operator, Port, Record, Result, State, Timer, ValueState, metrics, operator,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// What comes in. The user is the key.
+/// A click. Its key is the user.
 #[derive(Record, Serialize, Deserialize, Debug, PartialEq)]
 pub struct Click<'a> {
-    /// What was clicked.
+    /// The page that was clicked.
     pub page: &'a str,
 }
 
@@ -25,14 +24,14 @@ pub struct Session {
     pub start: i64,
     /// The time of its last click.
     pub end: i64,
-    /// How many clicks it has.
+    /// Number of its clicks.
     pub clicks: u64,
 }
 
-/// What goes out.
+/// A session that has ended.
 #[derive(Record, Serialize, Deserialize, Debug, PartialEq)]
 pub struct Ended<'a> {
-    /// Whose it was.
+    /// The user.
     pub user: &'a str,
     /// As in [`Session`].
     pub start: i64,
@@ -40,7 +39,7 @@ pub struct Ended<'a> {
     pub end: i64,
     /// As in [`Session`].
     pub clicks: u64,
-    /// How many pages the user saw for the first time.
+    /// Number of pages that the user saw for the first time.
     pub new_pages: u64,
 }
 
@@ -48,7 +47,7 @@ pub struct Ended<'a> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
-    /// How long a user does not click before the session is over.
+    /// Time without a click after which a session is over.
     gap_ms: i64,
 }
 
@@ -59,17 +58,15 @@ const PAGES_TTL: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 pub struct Sessionize {
     /// Sessions that are open, none of which touches another.
     open: ValueState<Vec<Session>>,
-    /// When the user saw a page first.
+    /// Time at which the user first saw a page.
     pages: MapState<String, i64>,
     gap: Timer,
     ended: Port<Ended<'static>>,
     gap_ms: i64,
 }
 
+#[operator]
 impl Operator for Sessionize {
-    type Key<'a> = &'a str;
-    type In<'a> = Typed<Click<'a>>;
-
     fn declare(d: &mut Declare) -> Self {
         d.key("user");
         d.input("clicks");
@@ -90,7 +87,7 @@ impl Operator for Sessionize {
         Ok(())
     }
 
-    fn process(&mut self, _user: &str, Typed(click): Typed<Click>, cx: &mut Ctx) -> Result<()> {
+    fn process(&mut self, _user: &str, click: Click<'_>, cx: &mut Ctx) -> Result<()> {
         let (at, gap, gap_ms) = (cx.timestamp(), self.gap, self.gap_ms);
         if at.saturating_add(gap_ms) <= cx.watermark() {
             // Its session may be out already.
@@ -140,13 +137,11 @@ impl Operator for Sessionize {
                 clicks,
                 new_pages,
             };
-            cx.emit(self.ended, &ended)?;
+            cx.emit(self.ended, &ended);
         }
         Ok(())
     }
 }
-
-operator!(Sessionize);
 
 #[cfg(test)]
 mod tests {
@@ -219,7 +214,7 @@ mod tests {
     #[test]
     fn the_examples_clicks_give_the_expected_sessions() {
         let lines = include_str!("../../input/clicks.tsv").lines().map(Input::value);
-        let clicks = Harness::<sessions_parse::Parse>::new().process(lines).unwrap();
+        let clicks = Harness::<sessions_parse::parse>::new().process(lines).unwrap();
         let mut harness = Harness::<Sessionize>::new().config(json!({ "gap_ms": 30 * 60_000 }));
         let (mut ended, mut greatest) = (Vec::new(), i64::MIN);
         for click in clicks {

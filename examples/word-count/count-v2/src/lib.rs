@@ -1,18 +1,18 @@
 //! The second version of `word-count-count`: the same state, and a third column, the length of the word.
 //!
-//! It is what a running count is upgraded to; the counts go on.
+//! A running count can be upgraded to it, and the counts go on.
 
 use regraft_sdk::{Any, Ctx, Declare, OpenContext, Operator, Port, Record, Result, ValueState, operator};
 use serde::{Deserialize, Serialize};
 
-/// What goes out.
+/// A word with its count.
 #[derive(Record, Serialize, Deserialize, Debug, PartialEq)]
 pub struct Counted<'a> {
     /// The word.
     pub word: &'a str,
-    /// How often it has come so far.
+    /// Number of times that it has come so far.
     pub count: u64,
-    /// How many letters it has.
+    /// Number of its letters.
     pub length: u64,
 }
 
@@ -32,7 +32,7 @@ struct Config {
     emit: Emit,
 }
 
-/// When a count goes out: at every record (the default), or once for each word at the end of all inputs.
+/// Time at which a count is emitted: at every record (the default), or once for each word at the end of all inputs.
 #[derive(Deserialize, Default, Clone, Copy, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum Emit {
@@ -48,13 +48,10 @@ pub struct Count {
     emit: Emit,
 }
 
+#[operator]
 impl Operator for Count {
-    type Key<'a> = &'a str;
-    type In<'a> = Any<'a>;
-
     fn declare(d: &mut Declare) -> Self {
         d.key("word");
-        d.on_finish();
         Count {
             count: d.value("count"),
             counts: d.output("counts"),
@@ -67,26 +64,26 @@ impl Operator for Count {
         Ok(())
     }
 
-    fn process(&mut self, word: &str, _: Any, cx: &mut Ctx) -> Result<()> {
+    fn process(&mut self, word: &str, _: Any<'_>, cx: &mut Ctx) -> Result<()> {
         let count = self.count.update(|count| {
             *count += 1;
             *count
         });
-        match self.emit {
-            Emit::Update => cx.emit(self.counts, &counted(word, count)),
-            Emit::Final => Ok(()),
+        if self.emit == Emit::Update {
+            cx.emit(self.counts, &counted(word, count));
         }
+        Ok(())
     }
 
     fn finish(&mut self, word: &str, cx: &mut Ctx) -> Result<()> {
-        match (self.emit, self.count.get()) {
-            (Emit::Final, Some(count)) => cx.emit(self.counts, &counted(word, count)),
-            _ => Ok(()),
+        if self.emit == Emit::Final
+            && let Some(count) = self.count.get()
+        {
+            cx.emit(self.counts, &counted(word, count));
         }
+        Ok(())
     }
 }
-
-operator!(Count);
 
 #[cfg(test)]
 mod tests {

@@ -5,39 +5,22 @@
 
 mod scan;
 
-use regraft_sdk::{Any, Ctx, Declare, Operator, Port, Result, operator};
+use regraft_sdk::{Any, Ctx, Port, operator};
 
-/// The operator. Lines may be any bytes, so text that is not UTF-8 is no reason to fail.
-pub struct Split {
-    words: Port<str, str>,
+/// Emits the words of a line. Lines may be any bytes, so text that is not UTF-8 is no reason to fail.
+#[operator]
+pub fn split(line: Any<'_>, #[key = "word"] words: Port<str, str>, cx: &mut Ctx) {
+    let mut words = cx.emitter(words);
+    scan::words(&line, |word| words.emit_with(|key, _| word.write_to(key)));
 }
-
-impl Operator for Split {
-    type Key<'a> = ();
-    type In<'a> = Any<'a>;
-
-    fn declare(d: &mut Declare) -> Self {
-        Split {
-            words: d.output_keyed("words", "word"),
-        }
-    }
-
-    fn process(&mut self, _: (), line: Any, cx: &mut Ctx) -> Result<()> {
-        let mut words = cx.emitter(self.words);
-        scan::words(&line, |word| words.emit_with(|key, _| word.write_to(key)));
-        Ok(())
-    }
-}
-
-operator!(Split);
 
 #[cfg(test)]
 mod tests {
-    use super::Split;
+    use super::split;
     use regraft_sdk::testing::{Harness, Input};
 
-    fn split(line: impl AsRef<[u8]>) -> Vec<String> {
-        let emitted = Harness::<Split>::new().process([Input::value(line).at(7)]).unwrap();
+    fn words(line: impl AsRef<[u8]>) -> Vec<String> {
+        let emitted = Harness::<split>::new().process([Input::value(line).at(7)]).unwrap();
         assert!(
             emitted
                 .iter()
@@ -52,28 +35,28 @@ mod tests {
     #[test]
     fn a_word_is_a_run_of_ascii_letters_lowercased() {
         assert_eq!(
-            split("To be, or not to-be: that is"),
+            words("To be, or not to-be: that is"),
             ["to", "be", "or", "not", "to", "be", "that", "is"]
         );
-        assert_eq!(split("x1y2"), ["x", "y"]);
-        assert_eq!(split("naïve"), ["na", "ve"]);
-        assert_eq!(split(b"a\xffb"), ["a", "b"]);
-        assert!(split("").is_empty());
-        assert!(split(" 12 ,,").is_empty());
+        assert_eq!(words("x1y2"), ["x", "y"]);
+        assert_eq!(words("naïve"), ["na", "ve"]);
+        assert_eq!(words(b"a\xffb"), ["a", "b"]);
+        assert!(words("").is_empty());
+        assert!(words(" 12 ,,").is_empty());
     }
 
     #[test]
     fn long_words_stay_whole() {
         for len in 1..200 {
-            assert_eq!(split(format!(" {} b", "A".repeat(len))), ["a".repeat(len), "b".into()]);
-            assert_eq!(split("Zq".repeat(len)), ["zq".repeat(len)]);
+            assert_eq!(words(format!(" {} b", "A".repeat(len))), ["a".repeat(len), "b".into()]);
+            assert_eq!(words("Zq".repeat(len)), ["zq".repeat(len)]);
         }
     }
 
     #[test]
     fn declares_its_output() {
         assert_eq!(
-            Harness::<Split>::new().describe(),
+            Harness::<split>::new().describe(),
             concat!(
                 r#"{"wit":"0.1.0","sdk":"regraft-sdk 0.1.0","outputs":[{"name":"words","#,
                 r#""key":{"name":"word","type":"string"},"value":"text"}]}"#

@@ -3,12 +3,12 @@
 use regraft_sdk::{Any, Ctx, Declare, Operator, Port, Record, Result, ValueState, operator};
 use serde::{Deserialize, Serialize};
 
-/// What goes out.
+/// A word with its count.
 #[derive(Record, Serialize, Deserialize, Debug, PartialEq)]
 pub struct Counted<'a> {
     /// The word.
     pub word: &'a str,
-    /// How often it has come so far.
+    /// Number of times that it has come so far.
     pub count: u64,
 }
 
@@ -18,10 +18,8 @@ pub struct Count {
     counts: Port<Counted<'static>>,
 }
 
+#[operator]
 impl Operator for Count {
-    type Key<'a> = &'a str;
-    type In<'a> = Any<'a>;
-
     fn declare(d: &mut Declare) -> Self {
         d.key("word");
         Count {
@@ -30,14 +28,13 @@ impl Operator for Count {
         }
     }
 
-    fn process(&mut self, word: &str, _: Any, cx: &mut Ctx) -> Result<()> {
+    fn process(&mut self, word: &str, _: Any<'_>, cx: &mut Ctx) -> Result<()> {
         let count = self.count.update(|text| {
             let count = text.parse().unwrap_or(0u64) + 1;
             *text = count.to_string();
             count
         });
-        cx.emit(self.counts, &Counted { word, count })
+        cx.emit(self.counts, &Counted { word, count });
+        Ok(())
     }
 }
-
-operator!(Count);

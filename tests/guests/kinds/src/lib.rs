@@ -113,14 +113,10 @@ pub struct Kinds {
     config: Config,
 }
 
+#[operator]
 impl Operator for Kinds {
-    type Key<'a> = &'a str;
-    type In<'a> = Any<'a>;
-
     fn declare(d: &mut Declare) -> Self {
         d.key("word");
-        d.on_finish();
-        d.prefetch();
         Kinds {
             last: d.value("last").far(),
             count: d.value("count"),
@@ -153,7 +149,7 @@ impl Operator for Kinds {
         Ok(())
     }
 
-    fn prefetch(&mut self, _word: &str, _: Any) -> Result<()> {
+    fn prefetch(&mut self, _word: &str, _: Any<'_>) -> Result<()> {
         for digit in 0..7u64 {
             self.digits.prefetch(&digit);
             self.recent.prefetch(&digit);
@@ -161,7 +157,7 @@ impl Operator for Kinds {
         Ok(())
     }
 
-    fn process(&mut self, word: &str, _: Any, cx: &mut Ctx) -> Result<()> {
+    fn process(&mut self, word: &str, _: Any<'_>, cx: &mut Ctx) -> Result<()> {
         let n = self.count.update(|count| {
             *count += 1;
             *count
@@ -191,7 +187,8 @@ impl Operator for Kinds {
         self.fired.update(|fired| *fired += 1);
         let timer = if timer == self.gap { "gap" } else { "alarm" };
         let count = self.count.get_or_default();
-        cx.emit(self.firings, &Fired { word, timer, at, count })
+        cx.emit(self.firings, &Fired { word, timer, at, count });
+        Ok(())
     }
 
     fn finish(&mut self, word: &str, cx: &mut Ctx) -> Result<()> {
@@ -207,11 +204,10 @@ impl Operator for Kinds {
             mean: self.mean.get().unwrap_or_default(),
             fired: self.fired.get_or_default(),
         };
-        cx.emit(self.summaries, &summary)
+        cx.emit(self.summaries, &summary);
+        Ok(())
     }
 }
-
-operator!(Kinds);
 
 #[cfg(test)]
 mod tests {

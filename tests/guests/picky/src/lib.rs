@@ -3,26 +3,26 @@
 //! Records come from a generator: the key is a `u64`, the value has one number, `n`, which no two records share. The
 //! record at fault is one whose `n` divided by `every` leaves `every - 1`.
 
-use regraft_sdk::{Ctx, Declare, OpenContext, Operator, Port, Record, Result, Typed, ValueState, operator};
+use regraft_sdk::{Ctx, Declare, OpenContext, Operator, Port, Record, Result, ValueState, operator};
 use serde::{Deserialize, Serialize};
 
-/// What comes in.
+/// A record of the generator.
 #[derive(Record, Serialize, Deserialize, Debug, PartialEq)]
 pub struct Numbered {
     /// A number of its own.
     pub n: u64,
 }
 
-/// What goes out, once for each key at the end of all inputs.
+/// A key's count, emitted once at the end of all inputs.
 #[derive(Record, Serialize, Deserialize, Debug, PartialEq)]
 pub struct Counted {
     /// The key.
     pub key: u64,
-    /// How many records of it were counted.
+    /// Number of its records that were counted.
     pub count: u64,
 }
 
-/// What to do to the record at fault.
+/// Treatment of the record at fault.
 #[derive(Deserialize, Default, Clone, Copy, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum How {
@@ -57,13 +57,10 @@ pub struct Picky {
     every: u64,
 }
 
+#[operator]
 impl Operator for Picky {
-    type Key<'a> = u64;
-    type In<'a> = Typed<Numbered>;
-
     fn declare(d: &mut Declare) -> Self {
         d.key("key");
-        d.on_finish();
         Self {
             count: d.value("count"),
             counts: d.output("counts"),
@@ -78,7 +75,7 @@ impl Operator for Picky {
         Ok(())
     }
 
-    fn process(&mut self, _key: u64, Typed(Numbered { n }): Typed<Numbered>, _cx: &mut Ctx) -> Result<()> {
+    fn process(&mut self, _key: u64, Numbered { n }: Numbered, _cx: &mut Ctx) -> Result<()> {
         if self.how != How::Not && self.every != 0 && n % self.every == self.every - 1 {
             misbehave(self.how, n)?;
         }
@@ -87,10 +84,10 @@ impl Operator for Picky {
     }
 
     fn finish(&mut self, key: u64, cx: &mut Ctx) -> Result<()> {
-        match self.count.get() {
-            Some(count) => cx.emit(self.counts, &Counted { key, count }),
-            None => Ok(()),
+        if let Some(count) = self.count.get() {
+            cx.emit(self.counts, &Counted { key, count });
         }
+        Ok(())
     }
 }
 
@@ -111,5 +108,3 @@ fn misbehave(how: How, n: u64) -> Result<()> {
         }
     }
 }
-
-operator!(Picky);

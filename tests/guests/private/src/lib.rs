@@ -3,22 +3,22 @@
 //! Records come from a generator and have one number, `n`. What goes out says for each which one it was, from 1: where a
 //! record is lost, doubled or half undone, a number is missing or there twice.
 
-use regraft_sdk::{Ctx, Declare, OpenContext, Operator, Port, Record, Result, Typed, operator};
+use regraft_sdk::{Ctx, Declare, OpenContext, Operator, Port, Record, Result, operator};
 use serde::{Deserialize, Serialize};
 
-/// What comes in.
+/// A record of the generator.
 #[derive(Record, Serialize, Deserialize, Debug, PartialEq)]
 pub struct Numbered {
     /// A number of its own.
     pub n: u64,
 }
 
-/// What goes out.
+/// A record with its place in the order of all.
 #[derive(Record, Serialize, Deserialize, Debug, PartialEq)]
 pub struct Told {
     /// The record's number.
     pub n: u64,
-    /// How many there had been with it.
+    /// Number of records so far, with this one.
     pub seen: u64,
 }
 
@@ -41,12 +41,9 @@ pub struct Private {
     leaked: Vec<Vec<u8>>,
 }
 
+#[operator]
 impl Operator for Private {
-    type Key<'a> = ();
-    type In<'a> = Typed<Numbered>;
-
     fn declare(d: &mut Declare) -> Self {
-        d.private_state();
         Self {
             seen: 0,
             told: d.output("told"),
@@ -60,14 +57,15 @@ impl Operator for Private {
         Ok(())
     }
 
-    fn process(&mut self, _: (), Typed(Numbered { n }): Typed<Numbered>, cx: &mut Ctx) -> Result<()> {
+    fn process(&mut self, Numbered { n }: Numbered, cx: &mut Ctx) -> Result<()> {
         self.seen += 1;
         assert!(self.config.panic_at != Some(n), "record {n} is one too many");
         if self.config.leak_bytes > 0 {
             self.leaked
                 .push(std::hint::black_box(vec![n as u8 | 1; self.config.leak_bytes]));
         }
-        cx.emit(self.told, &Told { n, seen: self.seen })
+        cx.emit(self.told, &Told { n, seen: self.seen });
+        Ok(())
     }
 
     fn snapshot_private(&mut self) -> Result<Vec<u8>> {
@@ -83,5 +81,3 @@ impl Operator for Private {
         Ok(())
     }
 }
-
-operator!(Private);
