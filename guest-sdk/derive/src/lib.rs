@@ -47,7 +47,7 @@ pub fn derive_inputs(input: proc_macro::TokenStream) -> proc_macro::TokenStream 
 /// `#[key = "…"]` on a port names keys of its own. It returns nothing or a `Result<()>`. The operator is a type of the
 /// function's name.
 ///
-/// ```ignore
+/// ```text
 /// #[operator]
 /// fn split(line: &str, #[key = "word"] words: Port<str, str>, cx: &mut Ctx) {
 ///     for word in line.split_whitespace() {
