@@ -10,8 +10,8 @@
 //! - an attempt is prepared only when nothing of the last one runs or is still being written;
 //! - every state is left: a job that is told to end ends.
 //!
-//! - `effect`: inputs and effects.
-//! - `failure`: a failure, kept with its cause.
+//! - [`failure`]: a failure, kept with its cause.
+//! - [`effect`]: inputs and effects.
 //! - `round`: one round as data.
 //! - `mistakes`: faults that tests plant.
 //! - `rounds`: from request to acknowledged; how rounds end.
@@ -19,8 +19,8 @@
 //! - `failing`: a failure, the wait, and the next attempt.
 //! - `ending`: how a job ends.
 
-pub mod effect;
 pub mod failure;
+pub mod effect;
 mod round;
 mod mistakes;
 mod rounds;
