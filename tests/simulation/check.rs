@@ -10,7 +10,7 @@ use regraft::environment::files::FileSystem;
 use regraft::environment::{Environment, Task};
 use regraft::graph::job_graph::JobGraph;
 use regraft::jobs::admission::Descriptions;
-use regraft::jobs::restore::{self, Loaded};
+use regraft::jobs::attempt::load::{self, Loaded};
 use regraft::savepoint::load::Savepoint;
 use regraft::savepoint::restore::{RestoreOptions, plan_restore};
 use regraft::storage::Stores as _;
@@ -287,10 +287,10 @@ impl Scene<'_> {
 }
 
 fn restored(savepoint: &Savepoint, graph: &JobGraph, descriptions: &Descriptions) -> Result<Loaded, String> {
-    let job = restore::new_job(graph, descriptions);
+    let job = load::new_job(graph, descriptions);
     let plan = plan_restore(&savepoint.url(), &savepoint.metadata, &job, &RestoreOptions::default());
     let plan = plan.map_err(|refusal| refusal.to_string())?;
-    at_once(restore::load(&Bystander::default(), savepoint, &plan)).map_err(|error| error.to_string())
+    at_once(load::load(&Bystander::default(), savepoint, &plan)).map_err(|error| error.to_string())
 }
 
 fn finished(savepoint: &Savepoint) -> BTreeSet<String> {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use regraft::jobs::restore::Loaded;
+use regraft::jobs::attempt::load::Loaded;
 use regraft::savepoint::load::Savepoint;
 use regraft::state::rows::{REMOVED, split_timer_entry};
 use regraft_guest_runtime::call::OperatorState;

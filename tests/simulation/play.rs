@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use regraft::dataflow::control::locked;
 use regraft::environment::Environment as _;
-use regraft::jobs::records::EndRecord;
+use regraft::jobs::durable::records::EndRecord;
 use regraft::jobs::start::HostContext;
 use regraft::jobs::status::JobStatus;
 use regraft_model::id::{CheckpointId, JobId};

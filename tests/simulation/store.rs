@@ -20,7 +20,7 @@ use object_store::{
 };
 use regraft::dataflow::control::locked;
 use regraft::environment::Environment as _;
-use regraft::jobs::records::AttemptRecord;
+use regraft::jobs::durable::records::AttemptRecord;
 use regraft::savepoint::metadata::Metadata;
 use regraft::storage::{Storage, StoreError, Stores, paths};
 

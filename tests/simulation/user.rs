@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use regraft::dataflow::control::locked;
 use regraft::environment::Environment as _;
+use regraft::jobs::durable::records::EndRecord;
 use regraft::jobs::handle::{JobError, JobHandle, SavepointTarget, SnapshotReport, SnapshotRequest};
-use regraft::jobs::records::EndRecord;
 use regraft::jobs::start::HostContext;
 use regraft::jobs::status::JobStatus;
 use regraft::savepoint::rows::Layout;

@@ -23,11 +23,11 @@ use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::environment::run_blocking;
 use crate::graph::job_graph::{JobGraph, NodeKind};
+use crate::jobs::bring_back::{self, RecoverJob, Recovered, recover};
 use crate::jobs::catalog::{CatalogError, CatalogRecord, Catalogued, EndedJob, Progress};
+use crate::jobs::durable::error::AttemptError;
+use crate::jobs::durable::job::LoadModule;
 use crate::jobs::handle::{JobError, JobHandle, JobView};
-use crate::jobs::job::LoadModule;
-use crate::jobs::recover::{self, RecoverJob, Recovered, recover};
-use crate::jobs::resume::AttemptError;
 use crate::jobs::start::{NewJob, start};
 use crate::jobs::status::JobStatus;
 use crate::jobs::submission::Submission;
@@ -389,7 +389,7 @@ impl Host {
             ..entry.view()
         };
         if let Some(graph) = &entry.graph {
-            let given_up = recover::give_up(&self.context, entry.job_id, JobGraph::clone(graph));
+            let given_up = bring_back::give_up(&self.context, entry.job_id, JobGraph::clone(graph));
             if let Err(error) = given_up.await {
                 self.update(entry.job_id, |held| held.stage = entry.stage.clone());
                 return Err(error.error);
@@ -401,7 +401,7 @@ impl Host {
 
     /// Removes what is left of a job that has ended and is noted as such.
     async fn forget(&self, job: JobId, graph: JobGraph) {
-        if let Err(error) = recover::forget(&self.context, job, graph).await {
+        if let Err(error) = bring_back::forget(&self.context, job, graph).await {
             tracing::warn!("what job {job} has left in its checkpoint directory could not be removed: {error}");
         }
     }

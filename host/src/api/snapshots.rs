@@ -4,9 +4,9 @@ use regraft_model::id::CheckpointId;
 
 use super::entries::Entry;
 use super::types::SnapshotRow;
+use crate::jobs::durable::job::HostContext;
+use crate::jobs::durable::records::JobDirectory;
 use crate::jobs::handle::JobError;
-use crate::jobs::job::HostContext;
-use crate::jobs::records::JobDirectory;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::Owner;
 use crate::storage::{Storage, paths};

@@ -9,12 +9,21 @@ use regraft_model::id::OperatorUid;
 use regraft_model::schema::{Field, StructType, Type};
 use regraft_model::time::TimeDomain;
 
+use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::graph::job_graph::{
     Input, JobGraph, LineKey, Node, NodeKind, Partitioning, SinkConnector, SourceConnector, TextFormat,
 };
 
 /// The declarations of each operator's component.
 pub type Descriptions = BTreeMap<OperatorUid, Arc<Description>>;
+
+/// What each module declares.
+#[must_use]
+pub fn descriptions(modules: &Modules) -> Descriptions {
+    let declared =
+        |(uid, module): (&OperatorUid, &Arc<dyn OperatorModule>)| (uid.clone(), Arc::new(module.description().clone()));
+    modules.iter().map(declared).collect()
+}
 
 /// A job is not deployed because the job file or a module must change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -14,17 +14,19 @@ use regraft_model::snapshot::SnapshotKind;
 use regraft_model::time::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::attempt::{Prepared, descriptions, note_committed, prepare};
-use super::commit::commit;
+use super::admission::descriptions;
+use super::attempt::prepare::{Prepared, Ready, prepare};
 use super::deploy::Deployed;
-use super::end::leave;
+use super::durable::clean_up::leave;
+use super::durable::commit::{commit, note_committed};
+use super::durable::error::AttemptError;
+use super::durable::job::Job;
+use super::durable::round::{record_version, remove_savepoint, store_checkpoint, store_savepoint};
 use super::handle::{Command, JobError, SnapshotReport};
-use super::job::Job;
 use super::life::effect::{Answer, Begin, Level, Next, Shown, SinkStates, Store, Told};
 use super::life::{Effect, Input, Life, Moment, Settings};
 use super::request::RequestId;
 use super::status::JobStatus;
-use super::store::{record_version, remove_savepoint, store_checkpoint, store_savepoint};
 use super::view::JobShared;
 use crate::checkpoint::store::JobFacts;
 use crate::dataflow::control::{Control, Event, Mailbox, WaitsFor, locked};
@@ -76,7 +78,7 @@ pub(super) struct Driver {
 enum Done {
     Input(Input),
     /// An attempt is prepared, or failed.
-    Prepared(Box<Result<Prepared, super::resume::AttemptError>>),
+    Prepared(Box<Result<Prepared, AttemptError>>),
     /// Files of a failed savepoint are still there.
     StillThere(CheckpointId, Storage),
 }
@@ -117,7 +119,7 @@ struct Barrier {
 
 impl Driver {
     /// A driver whose job begins with an attempt that is ready.
-    pub(super) fn new(parts: Parts, first: super::attempt::Ready) -> Self {
+    pub(super) fn new(parts: Parts, first: Ready) -> Self {
         let Parts {
             job,
             shared,

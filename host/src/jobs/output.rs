@@ -3,9 +3,9 @@
 
 use regraft_model::id::{JobId, OperatorUid};
 
+use super::durable::job::Job;
+use super::durable::records::JobDirectory;
 use super::handle::JobError;
-use super::job::Job;
-use super::records::JobDirectory;
 use crate::dataflow::sink::file::{later_parts, later_parts_of_others};
 use crate::environment::files::FileSystem;
 use crate::graph::job_graph::JobGraph;

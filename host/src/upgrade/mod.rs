@@ -5,7 +5,6 @@
 
 use std::time::Instant;
 
-
 use crate::dataflow::operator::Modules;
 use crate::jobs::handle::{JobError, JobHandle, SnapshotRequest, SwapRequest};
 

@@ -15,9 +15,9 @@ use crate::dataflow::operator::Modules;
 use crate::environment::run_blocking;
 use crate::graph::job_graph::{JobGraph, Node, NodeKind};
 use crate::jobs::admission::{self, Descriptions, edge_shape};
+use crate::jobs::attempt::load::new_job;
 use crate::jobs::deploy::open_operator;
 use crate::jobs::handle::{JobError, JobHandle};
-use crate::jobs::restore::new_job;
 use crate::savepoint::compat::{Existing, Place, RestoreOptions, compare};
 
 /// Prepares a swap of these modules: the instances that travel in the barrier, and the uids that change.

@@ -9,13 +9,13 @@ use regraft_model::snapshot::SnapshotKind;
 use super::effect::{Effect, Level, Next, Over, PrepareFailure, Shown, Wish};
 use super::failure::JobFailure;
 use super::mistakes::Mistake;
+use super::restart::Decision;
 use super::round::{Phase, Round};
 use super::{Ending, Life, Running, Stage, shown};
 use crate::dataflow::failure::SubtaskFailure;
 use crate::graph::plan::RegionIndex;
 use crate::jobs::handle::JobError;
 use crate::jobs::request::Asked;
-use crate::jobs::restart::Decision;
 use crate::jobs::status::JobStatus;
 
 /// A restart under way.

@@ -10,6 +10,7 @@
 //! - an attempt is prepared only when nothing of the last one runs or is still being written;
 //! - every state is left: a job that is told to end ends.
 //!
+//! - `restart`, `schedule`: when to restart, and when a checkpoint is due.
 //! - [`failure`]: a failure, kept with its cause.
 //! - [`effect`]: inputs and effects.
 //! - `round`: one round as data.
@@ -19,6 +20,8 @@
 //! - `failing`: a failure, the wait, and the next attempt.
 //! - `ending`: how a job ends.
 
+mod restart;
+mod schedule;
 pub mod failure;
 pub mod effect;
 mod round;
@@ -39,11 +42,11 @@ pub use self::effect::{Effect, Input, Moment};
 use self::effect::{Level, Ready, Shown, Told};
 use self::failing::Restarting;
 use self::mistakes::Planted;
+use self::restart::Restarts;
 use self::round::Round;
+use self::schedule::Schedule;
 use super::handle::JobError;
 use super::request::{Asked, SavepointTarget, SnapshotRequest};
-use super::restart::Restarts;
-use super::schedule::Schedule;
 use super::status::JobStatus;
 use crate::checkpoint::store::JobFacts;
 use crate::dataflow::control::{Event, SwapGap};

@@ -9,25 +9,26 @@ use std::sync::Arc;
 
 use regraft_guest_runtime::trap::GuestError;
 use regraft_model::error_kind::ErrorKind;
-use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
+use regraft_model::id::{AttemptId, CheckpointId, JobVersion};
 
-use super::admission::Descriptions;
-use super::begin::{Begin, beginning, from_checkpoint, from_origin};
-use super::commit::commit_all;
-use super::deploy::{DeployContext, DeployError, Deployed, Identity, deploy};
-use super::handle::JobError;
-use super::job::{Job, committers};
-use super::life::effect;
-pub use super::life::effect::Wish;
-use super::records::{AttemptRecord, CommittedRecord, VersionRecord};
-use super::restore::Loaded;
-use super::resume::{AttemptError, Durable, Over, Point};
+use super::initial::{Begin, beginning, from_checkpoint, from_origin};
+use super::load::Loaded;
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::dataflow::sink::SinkError;
 use crate::dataflow::source::SourceError;
 use crate::environment::run_blocking;
 use crate::graph::plan::RegionIndex;
+use crate::jobs::admission::{Descriptions, descriptions};
+use crate::jobs::deploy::{DeployContext, DeployError, Deployed, Identity, deploy};
+use crate::jobs::durable::commit::{commit_from, note_committed};
+use crate::jobs::durable::error::AttemptError;
+use crate::jobs::durable::job::Job;
+use crate::jobs::durable::point::{Durable, Over, Point};
+use crate::jobs::durable::records::{AttemptRecord, VersionRecord};
+use crate::jobs::handle::JobError;
+use crate::jobs::life::effect;
+pub use crate::jobs::life::effect::Wish;
 use crate::savepoint::metadata::Ancestor;
 use crate::savepoint::permit::CommitPermit;
 use crate::storage::paths;
@@ -132,7 +133,7 @@ async fn prepare_once(job: &Arc<Job>, wish: &Wish) -> Result<Outcome, AttemptErr
                 let known =
                     wish.committed == Some(over.checkpoint_id) || durable.is_committed(Some(over.checkpoint_id));
                 if !known {
-                    commit(job, &over.permit, "its last snapshot").await?;
+                    commit_from(job, &over.permit, "its last snapshot", job.job_id).await?;
                 }
                 clean(job, &durable, wish, &CommitPermit::none(), Some(over.checkpoint_id)).await;
                 return Ok(Outcome::Prepared(Prepared::Over(Box::new(over))));
@@ -238,14 +239,6 @@ async fn newer_checkpoint(
         }
     }
     Ok(None)
-}
-
-/// What each module declares.
-#[must_use]
-pub fn descriptions(modules: &Modules) -> Descriptions {
-    let declared =
-        |(uid, module): (&OperatorUid, &Arc<dyn OperatorModule>)| (uid.clone(), Arc::new(module.description().clone()));
-    modules.iter().map(declared).collect()
 }
 
 /// The modules of a version: those that are loaded, and the others from the job's directory.
@@ -355,49 +348,6 @@ fn deploy_error(error: &DeployError) -> AttemptError {
     AttemptError { error, restartable }
 }
 
-/// Rename what is pending, accept what is already final, refuse what is neither.
-async fn commit(job: &Job, pending: &CommitPermit, of: &str) -> Result<(), AttemptError> {
-    commit_from(job, pending, of, job.job_id).await
-}
-
-/// Commits the output that a snapshot has pending, written by this job or by the one whose savepoint it is.
-///
-/// # Errors
-/// [`AttemptError`] names sink and parts.
-pub async fn commit_from(job: &Job, pending: &CommitPermit, of: &str, writer: JobId) -> Result<(), AttemptError> {
-    let committers = if writer == job.job_id {
-        job.committers.clone()
-    } else {
-        committers(&job.host, &job.graph, writer)
-    };
-    let committed = commit_all(&*job.host.environment, &committers, pending).await;
-    committed.map_err(|error| {
-        let message = format!("the output that {of} has pending cannot be committed: {error}");
-        AttemptError {
-            restartable: error.may_pass,
-            error: JobError::failed(message).on(&error.uid),
-        }
-    })?;
-    if writer != job.job_id {
-        for (uid, committer) in committers {
-            if pending.handles().contains_key(&uid) {
-                // Empty directories only.
-                let cleaned = run_blocking(&*job.host.environment, move || committer.clean()).await;
-                let _ = cleaned;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Writes down that the output of a checkpoint, or of the savepoint that the job started from, is committed.
-pub async fn note_committed(job: &Job, checkpoint_id: Option<CheckpointId>) {
-    if let Err(error) = job.directory.write_committed(CommittedRecord { checkpoint_id }).await {
-        // It is committed again then, which does no harm where it is still there.
-        tracing::warn!("what is committed could not be written down: {error}");
-    }
-}
-
 /// Removes what dead attempts have left: output that nothing names, and checkpoints that were never completed.
 async fn clean(job: &Job, durable: &Durable, wish: &Wish, pending: &CommitPermit, restored: Option<CheckpointId>) {
     let environment = &*job.host.environment;
@@ -413,15 +363,11 @@ async fn clean(job: &Job, durable: &Durable, wish: &Wish, pending: &CommitPermit
             tracing::warn!("what earlier attempts left of sink \"{uid}\" could not be removed: {error}");
         }
     }
+    if let Err(error) = durable.remove_partial_savepoints(job).await {
+        tracing::warn!("savepoints that were never completed could not be removed: {error}");
+    }
     let modules = durable.version.modules.values().cloned();
     if let Err(error) = job.checkpoints.recover(restored, modules, &durable.damaged()).await {
         tracing::warn!("what earlier attempts left of checkpoints could not be removed: {error}");
     }
-}
-
-/// The digests of a version's modules.
-#[must_use]
-pub fn digests(modules: &Modules) -> BTreeMap<OperatorUid, String> {
-    let digest = |(uid, module): (&OperatorUid, &Arc<dyn OperatorModule>)| (uid.clone(), module.digest().to_string());
-    modules.iter().map(digest).collect()
 }

@@ -7,81 +7,17 @@
 use regraft_model::id::{AttemptId, CheckpointId, OperatorUid};
 use regraft_model::snapshot::SnapshotKind;
 
-use super::handle::JobError;
+use super::error::AttemptError;
 use super::job::Job;
-use super::life::effect::{self, PrepareFailure};
-use super::records::{AttemptRecord, CommittedRecord, JobRecord, Origin, RecordError, SavepointRecord, VersionRecord};
+use super::records::{AttemptRecord, CommittedRecord, JobRecord, Origin, SavepointRecord, VersionRecord};
 use crate::dataflow::sink::file::later_parts;
+use crate::jobs::handle::JobError;
+use crate::jobs::life::effect;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{Metadata, MetadataError};
 use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::publish::remove_partial;
-
-/// Why an attempt does not come about.
-#[derive(Debug, thiserror::Error)]
-#[error("{error}")]
-pub struct AttemptError {
-    /// For people.
-    pub error: JobError,
-    /// Whether another try may go well.
-    pub restartable: bool,
-}
-
-impl AttemptError {
-    /// One that another try does not help.
-    #[must_use]
-    pub const fn fatal(error: JobError) -> Self {
-        Self {
-            error,
-            restartable: false,
-        }
-    }
-}
-
-impl From<RecordError> for AttemptError {
-    fn from(error: RecordError) -> Self {
-        let path = Some(error.path().to_owned());
-        Self {
-            restartable: error.may_pass(),
-            error: JobError {
-                path,
-                ..JobError::failed(error.to_string())
-            },
-        }
-    }
-}
-
-impl From<crate::storage::StoreError> for AttemptError {
-    fn from(error: crate::storage::StoreError) -> Self {
-        RecordError::from(error).into()
-    }
-}
-
-impl From<MetadataError> for AttemptError {
-    fn from(error: MetadataError) -> Self {
-        Self {
-            restartable: may_pass(&error),
-            error: JobError {
-                kind: error.kind(),
-                ..JobError::failed(error.to_string())
-            },
-        }
-    }
-}
-
-impl From<AttemptError> for PrepareFailure {
-    fn from(error: AttemptError) -> Self {
-        Self {
-            error: error.error,
-            may_pass: error.restartable,
-        }
-    }
-}
-
-/// Whether reading again later may go well; if not, the snapshot is damaged.
-const fn may_pass(error: &MetadataError) -> bool {
-    matches!(error, MetadataError::Store(_))
-}
+use crate::storage::paths;
 
 /// Where to go on from.
 #[derive(Debug)]
@@ -123,6 +59,11 @@ impl Over {
     }
 }
 
+/// Whether reading again later may go well; if not, the snapshot is damaged.
+const fn may_pass(error: &MetadataError) -> bool {
+    matches!(error, MetadataError::Store(_))
+}
+
 /// What is durable of a job.
 #[derive(Debug)]
 pub struct Durable {
@@ -136,6 +77,8 @@ pub struct Durable {
     pub committed: Option<CommittedRecord>,
     /// Savepoints that name output which may not be committed yet.
     pub savepoints: Vec<SavepointRecord>,
+    /// Recorded savepoints without `_metadata`. They are removed when the attempt is recorded, and no earlier.
+    partial: Vec<SavepointRecord>,
     /// All its checkpoints, complete or not, newest first.
     pub checkpoints: Vec<CheckpointId>,
     /// Checkpoints that are not complete, or that were written after another attempt had begun: of no use to anybody.
@@ -147,7 +90,7 @@ pub struct Durable {
 }
 
 impl Durable {
-    /// Reads what there is. A savepoint that was never completed is removed.
+    /// Reads the records of a job, and changes nothing: another host may still be writing.
     ///
     /// # Errors
     /// [`AttemptError`].
@@ -167,15 +110,11 @@ impl Durable {
         let record = directory.job().await?.ok_or_else(|| missing("job.json"))?;
         let version = directory.newest_version().await?.ok_or_else(|| missing("versions"))?;
         let attempt = directory.newest_attempt().await?;
-        let mut savepoints = vec![];
+        let (mut savepoints, mut partial) = (vec![], vec![]);
         for record in directory.savepoints().await? {
-            if let Some(record) = resolved(job, record).await? {
-                savepoints.push(record);
-            } else {
-                tracing::info!(
-                    "Files of a savepoint of job {} that was never completed have been removed.",
-                    job.job_id
-                );
+            match looked_at(job, record).await? {
+                Recorded::Complete(record) => savepoints.push(record),
+                Recorded::Partial(record) => partial.push(record),
             }
         }
         Ok(Self {
@@ -184,6 +123,7 @@ impl Durable {
             attempt,
             committed: directory.committed().await?,
             savepoints,
+            partial,
             checkpoints: directory.checkpoints().await?,
             useless: vec![],
             disowned: vec![],
@@ -202,7 +142,8 @@ impl Durable {
     #[must_use]
     pub fn last_id(&self) -> CheckpointId {
         let attempt = self.attempt.iter().map(|newest| newest.last_id);
-        let savepoints = self.savepoints.iter().map(|savepoint| savepoint.checkpoint_id);
+        let savepoints = self.savepoints.iter().chain(&self.partial);
+        let savepoints = savepoints.map(|savepoint| savepoint.checkpoint_id);
         let checkpoints = self.checkpoints.iter().copied();
         checkpoints
             .chain(savepoints)
@@ -215,6 +156,29 @@ impl Durable {
     #[must_use]
     pub fn is_committed(&self, point: Option<CheckpointId>) -> bool {
         self.committed.is_some_and(|committed| committed.checkpoint_id >= point)
+    }
+
+    /// Removes savepoints that were never completed. To be called when the attempt is recorded: an earlier host that still
+    /// writes one is not the job's any more.
+    ///
+    /// # Errors
+    /// [`AttemptError`]; the rest of them stays.
+    pub async fn remove_partial_savepoints(&self, job: &Job) -> Result<(), AttemptError> {
+        for record in &self.partial {
+            let (id, job_id) = (record.checkpoint_id, job.job_id);
+            let storage = job.host.stores.open(&record.path)?;
+            if remove_partial(&storage).await? {
+                job.directory.forget_savepoint(id).await?;
+                tracing::info!(
+                    "Files of savepoint {id} of job {job_id}, which was never completed, have been removed."
+                );
+            } else {
+                tracing::warn!(
+                    "Savepoint {id} of job {job_id} was completed by another host meanwhile; the job does not go on from it."
+                );
+            }
+        }
+        Ok(())
     }
 
     /// What a sink must keep pending, whatever this attempt does: savepoints name it.
@@ -372,21 +336,26 @@ impl Durable {
     }
 }
 
-/// A savepoint that is complete. One that is not is removed, and forgotten.
-async fn resolved(job: &Job, mut record: SavepointRecord) -> Result<Option<SavepointRecord>, AttemptError> {
+/// What a recorded savepoint is now.
+enum Recorded {
+    /// It is complete, or counts as complete since it cannot be looked at.
+    Complete(SavepointRecord),
+    /// It has no `_metadata`: its host was killed, or is still writing it.
+    Partial(SavepointRecord),
+}
+
+/// Looks at a recorded savepoint, and changes nothing.
+async fn looked_at(job: &Job, mut record: SavepointRecord) -> Result<Recorded, AttemptError> {
     if record.complete {
-        return Ok(Some(record));
+        return Ok(Recorded::Complete(record));
     }
     let storage = job.host.stores.open(&record.path)?;
-    match remove_partial(&storage).await {
-        Ok(true) => {
-            job.directory.forget_savepoint(record.checkpoint_id).await?;
-            return Ok(None);
-        }
-        Ok(false) => record.complete = true,
+    match storage.exists(paths::METADATA).await {
+        Ok(false) => return Ok(Recorded::Partial(record)),
+        Ok(true) => record.complete = true,
         // Whether the job was to end here must be known. What any other savepoint names can as well be kept.
         Err(error) if record.kind == SnapshotKind::Stop => return Err(error.into()),
         Err(error) => tracing::warn!("a savepoint cannot be looked at: {error}"),
     }
-    Ok(Some(record))
+    Ok(Recorded::Complete(record))
 }

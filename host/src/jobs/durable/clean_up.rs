@@ -5,21 +5,21 @@
 
 use std::sync::Arc;
 
+use super::error::AttemptError;
 use super::job::Job;
 use super::records::EndRecord;
-use super::resume::AttemptError;
-use super::status::JobStatus;
-use super::view::JobShared;
 use crate::dataflow::control::locked;
 use crate::environment::run_blocking;
 use crate::graph::job_graph::OnCancel;
+use crate::jobs::status::JobStatus;
+use crate::jobs::view::JobShared;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::MetadataError;
 use crate::savepoint::permit::Handles;
 use crate::savepoint::publish::remove_partial;
 
 /// Records the end of a job of which nothing runs any more, and cleans up.
-pub(super) async fn leave(job: &Arc<Job>, shared: &JobShared, status: JobStatus) {
+pub(in crate::jobs) async fn leave(job: &Arc<Job>, shared: &JobShared, status: JobStatus) {
     let record = {
         let state = locked(&shared.state);
         EndRecord {
@@ -49,7 +49,7 @@ pub(super) async fn leave(job: &Arc<Job>, shared: &JobShared, status: JobStatus)
 
 /// Cleans up after a job that is written down to have ended. Doing it again, where a killed process had it under way,
 /// changes nothing.
-pub(super) async fn clean_up(job: &Job, record: &EndRecord) {
+pub(in crate::jobs) async fn clean_up(job: &Job, record: &EndRecord) {
     // As in Flink: a failed job's checkpoints stay, those of a cancelled one as its settings say.
     let retained = record.status == JobStatus::Canceled && job.graph.checkpoint.on_cancel == OnCancel::Retain;
     let keep = record.status == JobStatus::Failed || retained;

@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 
 use regraft_model::id::{AttemptId, CheckpointId, JobId, OperatorUid};
 
-use super::admission::Descriptions;
-use super::handle::JobError;
-use super::job::Job;
-use super::records::Origin;
-use super::restore::{self, Loaded};
-use super::resume::{AttemptError, Durable};
+use super::load::{self, Loaded};
 use crate::graph::plan::RegionIndex;
+use crate::jobs::admission::Descriptions;
+use crate::jobs::durable::error::AttemptError;
+use crate::jobs::durable::job::Job;
+use crate::jobs::durable::point::Durable;
+use crate::jobs::durable::records::Origin;
+use crate::jobs::handle::JobError;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::MetadataError;
 use crate::savepoint::permit::CommitPermit;
@@ -62,7 +63,7 @@ pub async fn from_checkpoint(
     durable: &mut Durable,
 ) -> Result<Option<Begin>, AttemptError> {
     let id = checkpoint.metadata.checkpoint_id;
-    let new = restore::new_job(&job.graph, descriptions);
+    let new = load::new_job(&job.graph, descriptions);
     let planned = plan_restore(
         &checkpoint.url(),
         &checkpoint.metadata,
@@ -82,7 +83,7 @@ pub async fn from_checkpoint(
         .flat_map(|region| &region.uids)
         .collect();
     plan.operators.retain(|operator| wanted.contains(&operator.uid));
-    match restore::load(&*job.host.environment, checkpoint, &plan).await {
+    match load::load(&*job.host.environment, checkpoint, &plan).await {
         Ok(mut loaded) => {
             let same = |uid: &OperatorUid, subtasks: usize| {
                 let saved = checkpoint.metadata.operator(uid.as_str());
@@ -121,7 +122,7 @@ pub async fn from_origin(
     origin: &Origin,
 ) -> Result<Begin, AttemptError> {
     let (plan, _) = plan_origin(job, descriptions, savepoint, origin).map_err(AttemptError::fatal)?;
-    let loaded = restore::load(&*job.host.environment, savepoint, &plan).await?;
+    let loaded = load::load(&*job.host.environment, savepoint, &plan).await?;
     Ok(Begin {
         restored: None,
         taken_by: None,
@@ -143,13 +144,13 @@ pub fn plan_origin(
     savepoint: &Savepoint,
     origin: &Origin,
 ) -> Result<(RestorePlan, Vec<OperatorUid>), JobError> {
-    let retargeted = restore::retargeted_sinks(&job.graph, savepoint);
+    let retargeted = load::retargeted_sinks(&job.graph, savepoint);
     let mut options = RestoreOptions {
         allow_non_restored: origin.allow_non_restored,
         drop_state: origin.drop_state.clone(),
     };
     options.drop_state.extend(retargeted.iter().map(ToString::to_string));
-    let new = restore::new_job(&job.graph, descriptions);
+    let new = load::new_job(&job.graph, descriptions);
     let planned = plan_restore(&savepoint.url(), &savepoint.metadata, &new, &options);
     let mut plan = planned.map_err(|refusal| JobError {
         uid: refusal.uid(),

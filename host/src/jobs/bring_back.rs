@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use regraft_model::id::{AttemptId, CheckpointId, JobId};
 
-use super::attempt::{Prepared, Wish, descriptions, modules_of, prepare};
-use super::end::clean_up;
+use super::admission::descriptions;
+use super::attempt::prepare::{Prepared, Wish, modules_of, prepare};
+use super::durable::clean_up::clean_up;
+use super::durable::error::AttemptError;
+use super::durable::job::{HostContext, Job, LoadModule};
+use super::durable::point::{Durable, Over};
+use super::durable::records::{EndRecord, RecordError};
 use super::handle::JobHandle;
-use super::job::{HostContext, Job, LoadModule};
-use super::records::{EndRecord, RecordError};
-use super::resume::{AttemptError, Durable, Over};
 use super::start::{admitted, assemble, launch};
 use super::status::JobStatus;
 use crate::graph::job_graph::JobGraph;

@@ -15,6 +15,7 @@
 //! whoever asks again can tell their own from another's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
@@ -22,8 +23,9 @@ use regraft_model::snapshot::SnapshotKind;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::life::effect::RecordFailure;
-use super::status::JobStatus;
+use crate::dataflow::operator::{Modules, OperatorModule};
+use crate::jobs::life::effect::RecordFailure;
+use crate::jobs::status::JobStatus;
 use crate::savepoint::metadata::Ancestor;
 use crate::storage::{Storage, StoreError, paths};
 
@@ -468,6 +470,13 @@ fn shared_module(sha256: &str) -> String {
 fn text(record: &impl Serialize) -> Bytes {
     // Maps with text keys, numbers and texts: there is nothing that JSON cannot say.
     Bytes::from(serde_json::to_vec_pretty(record).unwrap_or_default())
+}
+
+/// The digests of a version's modules.
+#[must_use]
+pub fn digests(modules: &Modules) -> BTreeMap<OperatorUid, String> {
+    let digest = |(uid, module): (&OperatorUid, &Arc<dyn OperatorModule>)| (uid.clone(), module.digest().to_string());
+    modules.iter().map(digest).collect()
 }
 
 #[cfg(test)]

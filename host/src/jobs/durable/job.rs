@@ -8,8 +8,6 @@ use bytes::Bytes;
 use regraft_model::id::{AttemptId, JobId, OperatorUid};
 use tokio::sync::mpsc;
 
-use super::deploy::{Counters, committer, counters};
-use super::handle::JobError;
 use super::records::{JobDirectory, RecordError};
 use crate::checkpoint::kept::{CheckpointStore, StillOurs};
 use crate::dataflow::control::{Event, EventSink, locked};
@@ -19,6 +17,8 @@ use crate::dataflow::sink::SinkCommitter;
 use crate::environment::Environment;
 use crate::graph::job_graph::{JobGraph, Node};
 use crate::graph::plan::Plan;
+use crate::jobs::deploy::{Counters, committer, counters};
+use crate::jobs::handle::JobError;
 use crate::storage::{StoreError, Stores};
 
 /// What a host lends every job.

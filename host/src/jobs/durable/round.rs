@@ -3,20 +3,24 @@
 use regraft_model::id::{CheckpointId, JobVersion};
 use regraft_model::snapshot::SnapshotKind;
 
-use super::attempt::digests;
 use super::job::Job;
-use super::life::effect::StoreOutcome;
-use super::records::{RecordError, SavepointRecord, VersionRecord};
+use super::records::{RecordError, SavepointRecord, VersionRecord, digests};
 use crate::checkpoint::round::Acknowledged;
 use crate::checkpoint::store::{JobFacts, StoreAs, store};
 use crate::dataflow::operator::Modules;
+use crate::jobs::life::effect::StoreOutcome;
 use crate::savepoint::metadata::{Owner, Trigger};
 use crate::savepoint::permit::Handles;
 use crate::savepoint::rows::Layout;
 use crate::storage::{Storage, StoreError, paths};
 
 /// Writes a checkpoint. Files of one that fails are removed again.
-pub(super) async fn store_checkpoint(job: &Job, round: Acknowledged, facts: &JobFacts, now_ms: i64) -> StoreOutcome {
+pub(in crate::jobs) async fn store_checkpoint(
+    job: &Job,
+    round: Acknowledged,
+    facts: &JobFacts,
+    now_ms: i64,
+) -> StoreOutcome {
     let how = StoreAs {
         layout: Layout::Native,
         trigger: trigger(round.kind),
@@ -34,7 +38,7 @@ pub(super) async fn store_checkpoint(job: &Job, round: Acknowledged, facts: &Job
 
 /// Writes a savepoint, and its record first: so an attempt that goes on with the job keeps the output that the savepoint
 /// names, and knows of one that ends the job.
-pub(super) async fn store_savepoint(
+pub(in crate::jobs) async fn store_savepoint(
     job: &Job,
     round: Acknowledged,
     facts: &JobFacts,
@@ -95,7 +99,11 @@ pub(super) async fn store_savepoint(
 ///
 /// # Errors
 /// [`RecordError`]; it can be tried again.
-pub(super) async fn remove_savepoint(job: &Job, id: CheckpointId, target: &Storage) -> Result<(), RecordError> {
+pub(in crate::jobs) async fn remove_savepoint(
+    job: &Job,
+    id: CheckpointId,
+    target: &Storage,
+) -> Result<(), RecordError> {
     job.directory.doubt_savepoint(id).await?;
     remove(target).await?;
     Ok(job.directory.forget_savepoint(id).await?)
@@ -105,7 +113,7 @@ pub(super) async fn remove_savepoint(job: &Job, id: CheckpointId, target: &Stora
 ///
 /// # Errors
 /// [`RecordError`]; the record may be there all the same where it may pass.
-pub(super) async fn record_version(
+pub(in crate::jobs) async fn record_version(
     job: &Job,
     id: CheckpointId,
     version: JobVersion,

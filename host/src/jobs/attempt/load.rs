@@ -8,12 +8,12 @@ use regraft_model::batch::BytesColumn;
 use regraft_model::id::OperatorUid;
 use regraft_model::key_group::KeyGroupRange;
 
-use super::deploy::{RestoredRows, RestoredState};
 use crate::dataflow::source::SplitState;
 use crate::environment::{Environment, run_blocking};
 use crate::graph::identity;
 use crate::graph::job_graph::{JobGraph, NodeKind};
 use crate::jobs::admission::Descriptions;
+use crate::jobs::deploy::{RestoredRows, RestoredState};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{EntryKind, MetadataError, StateEntry};
 use crate::savepoint::restore::{NewJob, NewNode, Part, RestorePlan, RestoredOperator, RestoredSubtask, StateRead};

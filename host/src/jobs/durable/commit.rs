@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use regraft_model::id::OperatorUid;
+use regraft_model::id::{CheckpointId, JobId, OperatorUid};
 
-use super::job::{Committers, Job};
-use super::life::effect::CommitFailure;
+use super::error::AttemptError;
+use super::job::{Committers, Job, committers};
+use super::records::CommittedRecord;
 use crate::backoff::Backoff;
 use crate::dataflow::sink::SinkError;
 use crate::environment::{Environment, run_blocking};
+use crate::jobs::handle::JobError;
+use crate::jobs::life::effect::CommitFailure;
 use crate::savepoint::permit::CommitPermit;
 
 /// Five tries with 50, 100, 200 and 400 ms between them.
@@ -68,21 +71,63 @@ pub async fn commit_all(
 /// Commits the output of a round of a running job. Returns true if there was something to commit.
 ///
 /// # Errors
-/// As [`commit_all`]; the message says so if another host has taken the job over.
+/// As [`commit_all`]; and if another attempt than this process's is the newest: it commits nothing then.
 pub async fn commit(job: &Job, permit: &CommitPermit) -> Result<bool, CommitError> {
-    let mut result = commit_all(&*job.host.environment, &job.committers, permit).await;
-    if let Err(error) = &mut result
-        && !error.may_pass
-        && matches!(job.is_still_ours().await, Ok(false))
-    {
-        error.message = "another host has taken the job over and dropped or committed this output: it runs this job now, and two must not".to_owned();
+    let first = permit.handles().iter().find(|(_, handles)| !handles.is_empty());
+    let Some((uid, _)) = first else { return Ok(false) };
+    // A store that does not say whose the job is must not stop it; then the sinks tell whether their output is still there.
+    if matches!(job.is_still_ours().await, Ok(false)) {
+        return Err(CommitError {
+            uid: uid.clone(),
+            message: "another host has taken the job over and dropped or committed this output: it runs this job now, and two must not".to_owned(),
+            may_pass: false,
+        });
     }
-    result.map(|()| !permit.is_empty())
+    commit_all(&*job.host.environment, &job.committers, permit).await?;
+    Ok(true)
 }
 
 impl From<CommitError> for CommitFailure {
     fn from(error: CommitError) -> Self {
         let CommitError { uid, message, may_pass } = error;
         Self { uid, message, may_pass }
+    }
+}
+
+/// Commits the output that a snapshot has pending, written by this job or by the one whose savepoint it is.
+///
+/// # Errors
+/// [`AttemptError`] names sink and parts.
+pub async fn commit_from(job: &Job, pending: &CommitPermit, of: &str, writer: JobId) -> Result<(), AttemptError> {
+    let committers = if writer == job.job_id {
+        job.committers.clone()
+    } else {
+        committers(&job.host, &job.graph, writer)
+    };
+    let committed = commit_all(&*job.host.environment, &committers, pending).await;
+    committed.map_err(|error| {
+        let message = format!("the output that {of} has pending cannot be committed: {error}");
+        AttemptError {
+            restartable: error.may_pass,
+            error: JobError::failed(message).on(&error.uid),
+        }
+    })?;
+    if writer != job.job_id {
+        for (uid, committer) in committers {
+            if pending.handles().contains_key(&uid) {
+                // Empty directories only.
+                let cleaned = run_blocking(&*job.host.environment, move || committer.clean()).await;
+                let _ = cleaned;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes down that the output of a checkpoint, or of the savepoint that the job started from, is committed.
+pub async fn note_committed(job: &Job, checkpoint_id: Option<CheckpointId>) {
+    if let Err(error) = job.directory.write_committed(CommittedRecord { checkpoint_id }).await {
+        // It is committed again then, which does no harm where it is still there.
+        tracing::warn!("what is committed could not be written down: {error}");
     }
 }

@@ -1,0 +1,68 @@
+//! Errors of an attempt to go on with a job.
+
+use crate::jobs::handle::JobError;
+use crate::jobs::life::effect::PrepareFailure;
+use crate::savepoint::metadata::MetadataError;
+
+use super::records::RecordError;
+
+/// Why an attempt does not come about.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct AttemptError {
+    /// For people.
+    pub error: JobError,
+    /// Whether another try may go well.
+    pub restartable: bool,
+}
+
+impl AttemptError {
+    /// One that another try does not help.
+    #[must_use]
+    pub const fn fatal(error: JobError) -> Self {
+        Self {
+            error,
+            restartable: false,
+        }
+    }
+}
+
+impl From<RecordError> for AttemptError {
+    fn from(error: RecordError) -> Self {
+        let path = Some(error.path().to_owned());
+        Self {
+            restartable: error.may_pass(),
+            error: JobError {
+                path,
+                ..JobError::failed(error.to_string())
+            },
+        }
+    }
+}
+
+impl From<crate::storage::StoreError> for AttemptError {
+    fn from(error: crate::storage::StoreError) -> Self {
+        RecordError::from(error).into()
+    }
+}
+
+impl From<MetadataError> for AttemptError {
+    fn from(error: MetadataError) -> Self {
+        Self {
+            restartable: matches!(error, MetadataError::Store(_)),
+            error: JobError {
+                kind: error.kind(),
+                ..JobError::failed(error.to_string())
+            },
+        }
+    }
+}
+
+impl From<AttemptError> for PrepareFailure {
+    fn from(error: AttemptError) -> Self {
+        Self {
+            error: error.error,
+            may_pass: error.restartable,
+        }
+    }
+}
