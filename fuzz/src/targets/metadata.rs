@@ -226,7 +226,7 @@ fn check_use(metadata: Metadata) {
     }
     let storage = Storage::open("/sp").expect("a path");
     let shown = show(&Savepoint { storage, metadata });
-    check_error(&shown.text(), "", usize::MAX);
+    check_error(&shown.text(&[]), "", usize::MAX);
 }
 
 /// Plans a restore into the same job, at the same parallelism or another one.

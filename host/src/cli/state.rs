@@ -34,7 +34,7 @@ pub async fn state(args: &StateArgs, data_dir: &Path, output: Output) -> Result<
             let mut json = serde_json::to_value(&shown).unwrap_or_default();
             json["needed_by"] = json!(needed.jobs);
             json["safe_to_delete"] = json!(needed.safe());
-            output.result(&json, || with_facts(shown.text().trim_end(), &needed.lines()));
+            output.result(&json, || shown.text(&needed.facts()).trim_end().to_owned());
             Ok(())
         }
         StateVerb::Verify(args) => {
@@ -76,14 +76,15 @@ pub async fn state(args: &StateArgs, data_dir: &Path, output: Output) -> Result<
     }
 }
 
-/// The jobs that need a savepoint, as far as the running hosts can tell.
+/// Jobs that need a savepoint, as far as hosts that run can tell.
 struct Needed {
-    /// Jobs as JSON, each with the reason.
+    /// Each job with the reason, as JSON.
     jobs: Vec<serde_json::Value>,
-    lines: Vec<String>,
-    /// True if the savepoint belongs to a host.
+    /// The same for people.
+    shown: Vec<String>,
+    /// True if the savepoint is a host's checkpoint.
     of_host: bool,
-    /// The error for which some hosts could not be asked.
+    /// Reason why it cannot be told.
     unknown: Option<String>,
 }
 
@@ -92,7 +93,7 @@ impl Needed {
         let of_host = savepoint.metadata.owner == Owner::Host;
         let mut needed = Self {
             jobs: vec![],
-            lines: vec![],
+            shown: vec![],
             of_host,
             unknown: None,
         };
@@ -107,7 +108,7 @@ impl Needed {
                 } else {
                     continue;
                 };
-                needed.lines.push(format!("needed by:       job {name} ({id}) {why}"));
+                needed.shown.push(format!("job {name} ({id}) {why}"));
                 needed.jobs.push(json!({ "job_id": id, "name": name, "why": why }));
             }
             Ok(())
@@ -116,7 +117,7 @@ impl Needed {
         needed
     }
 
-    /// Returns true if the savepoint can be deleted, and `None` if that is not known.
+    /// Returns true if no job needs it; `None` where that cannot be told.
     const fn safe(&self) -> Option<bool> {
         match (self.of_host || !self.jobs.is_empty(), &self.unknown) {
             (true, _) => Some(false),
@@ -125,24 +126,19 @@ impl Needed {
         }
     }
 
-    fn lines(&self) -> String {
-        let mut lines = self.lines.clone();
-        lines.push(match (self.safe(), &self.unknown) {
-            (Some(true), _) => "safe to delete:  yes".to_owned(),
+    /// Returns the facts for people, each a name with a value.
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let safe = match (self.safe(), &self.unknown) {
+            (Some(true), _) => "yes".to_owned(),
             (Some(false), _) if self.jobs.is_empty() => {
-                "safe to delete:  no, it is a checkpoint, which its host keeps and removes".to_owned()
+                "no, it is a checkpoint, which its host keeps and removes".to_owned()
             }
-            (Some(false), _) => "safe to delete:  no".to_owned(),
-            (None, why) => format!("safe to delete:  unknown: {}", why.as_deref().unwrap_or_default()),
-        });
-        lines.join("\n")
+            (Some(false), _) => "no".to_owned(),
+            (None, why) => format!("unknown: {}", why.as_deref().unwrap_or_default()),
+        };
+        let by = self.shown.iter().map(|job| ("needed by", job.clone()));
+        by.chain([("safe to delete", safe)]).collect()
     }
-}
-
-/// Inserts further facts below the head of a shown savepoint.
-fn with_facts(text: &str, facts: &str) -> String {
-    let (head, rest) = text.split_once("\n\n").unwrap_or((text, ""));
-    format!("{head}\n{facts}\n\n{rest}").trim_end().to_owned()
 }
 
 async fn with_entries(savepoint: &Savepoint, path: &str, of: Option<&DropState>) -> Result<ShownSavepoint, Failure> {

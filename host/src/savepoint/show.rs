@@ -227,16 +227,16 @@ fn operators(metadata: &Metadata) -> Vec<ShownOperator> {
 }
 
 impl ShownSavepoint {
-    /// Formats the summary as text: facts of the job, the table of states, entries, positions of sources, pending parts
-    /// of sinks, the job file.
+    /// Formats it for people: facts about the job and then `more` facts, each a name with a value; the table of states,
+    /// positions of sources, pending parts of sinks, the job file.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn text(&self, more: &[(&str, String)]) -> String {
         let mut text = String::new();
-        self.write(&mut text);
+        self.write(more, &mut text);
         text
     }
 
-    fn write(&self, text: &mut String) {
+    fn write(&self, more: &[(&str, String)], text: &mut String) {
         let mut fact = |name: &str, value: String| {
             let _ = writeln!(text, "{:<17}{value}", format!("{name}:"));
         };
@@ -274,6 +274,9 @@ impl ShownSavepoint {
         fact("bytes", self.bytes.to_string());
         for (uid, module) in &self.modules {
             fact("module", format!("{uid} {module}"));
+        }
+        for (name, value) in more {
+            fact(name, value.clone());
         }
         text.push('\n');
         text.push_str(&table(&self.rows()));

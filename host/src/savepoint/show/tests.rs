@@ -40,7 +40,7 @@ job file:
 ",
         "BYTES", "-", "-"
     );
-    assert_eq!(shown.text(), expected);
+    assert_eq!(shown.text(&[]), expected);
     let json = serde_json::to_value(&shown).expect("JSON");
     assert_eq!(json["operators"].as_array().map(Vec::len), Some(3));
     assert_eq!(json["operators"][1]["states"][0]["keys"], 200);
