@@ -3,8 +3,8 @@
 //!
 //! Modules are declared in import order: each may use only those above it, which a test checks. Read in this order,
 //! they go from what the user asked for to how it is run: the job graph, guest crates built into components, storage,
-//! keyed state, the data path, savepoints, checkpoint rounds, the life of a job, upgrades, the HTTP API, and the
-//! command line.
+//! keyed state, the data path, savepoints, checkpoint rounds, the life of a job, upgrades, the host of many
+//! jobs, the HTTP API, and the command line.
 
 #![warn(missing_docs)]
 
@@ -21,5 +21,6 @@ pub mod savepoint;
 pub mod checkpoint;
 pub mod jobs;
 pub mod upgrade;
+pub mod serve;
 pub mod api;
 pub mod cli;

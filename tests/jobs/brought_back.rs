@@ -178,8 +178,8 @@ fn the_same_job_goes_on_and_its_output_is_that_of_an_undisturbed_run() {
         let over = next.block_on(async {
             let job = lab.recovered(job_id).await;
             assert_eq!(job.job_id(), job_id);
-            let view = job.shared.view();
-            // Work that the previous process had under way may still turn up, and then one more attempt begins.
+            let view = job.shared.observe();
+            // What the process before had under way may still turn up, and then an attempt begins anew.
             assert!(view.attempt.0 >= life + 2, "{}", view.attempt);
             assert_eq!(view.version.0, version);
             if life % 3 == 1 {
@@ -250,8 +250,8 @@ fn whoever_began_the_last_attempt_has_the_job() {
         wait_until("output", || lab.output("out").len() > 500);
         let second = lab.recovered(first.job_id()).await;
         // The first one lives: it may complete a checkpoint while the second one starts, which then begins anew.
-        assert!(second.shared.view().attempt.0 >= 2);
-        // The first one fails and must not go on: its next attempt is refused.
+        assert!(second.shared.observe().attempt.0 >= 2);
+        // The first one fails, and must not go on: its next attempt is refused.
         let out = lab.path().join("out");
         std::fs::rename(&out, lab.path().join("away")).expect("renamed");
         std::fs::write(&out, "").expect("written");
@@ -282,7 +282,7 @@ fn a_damaged_checkpoint_is_gone_behind_only_where_nothing_is_doubled() {
         let first = process();
         let job_id = first.block_on(async {
             let job = lab.start().await;
-            wait_until("checkpoints", || job.shared.view().checkpoints > 4);
+            wait_until("checkpoints", || job.shared.observe().rounds > 4);
             job.job_id()
         });
         kill(first);
@@ -292,7 +292,7 @@ fn a_damaged_checkpoint_is_gone_behind_only_where_nothing_is_doubled() {
             let next = process();
             next.block_on(async {
                 let job = lab.recovered(job_id).await;
-                wait_until("a checkpoint", || job.shared.view().checkpoints > 0);
+                wait_until("a checkpoint", || job.shared.observe().rounds > 0);
             });
             kill(next);
             std::thread::sleep(Duration::from_millis(300));
@@ -307,7 +307,7 @@ fn a_damaged_checkpoint_is_gone_behind_only_where_nothing_is_doubled() {
             match lab.recover(job_id).await {
                 Ok(Recovered::Running(job)) if goes_on => {
                     job.done().await;
-                    let view = job.shared.view();
+                    let view = job.shared.observe();
                     assert_eq!(view.status, JobStatus::Finished);
                     let totals = locked(&job.shared.state).sink_totals.clone();
                     assert_eq!(totals[&uid("out")].0, ROWS);

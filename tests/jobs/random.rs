@@ -218,7 +218,7 @@ async fn offsets(savepoint: &str) -> u64 {
 
 /// Waits until this run has read this many records, or has ended.
 async fn reach(job: &JobHandle, records: u64) {
-    while job.shared.view().records_in < records && !job.status().is_terminal() {
+    while job.shared.observe().records_in < records && !job.status().is_terminal() {
         tokio::time::sleep(Duration::from_micros(200)).await;
     }
 }
@@ -233,7 +233,7 @@ fn assert_too_late(error: &JobError) {
 
 async fn ended(job: &JobHandle) {
     job.done().await;
-    let failure = job.shared.view().failure;
+    let failure = job.shared.observe().failure;
     assert_eq!(job.status(), JobStatus::Finished, "{}", failure.unwrap_or_default());
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use regraft::jobs::view::RoundView;
+use regraft::api::types::{RoundStatus, RoundView};
 use serde_json::Value;
 
 use super::lab::{ASK_EVERY, Lab};
@@ -172,7 +172,7 @@ pub(crate) fn increments(settings: &Settings) -> Result<String, Failure> {
 }
 
 fn completed(rounds: &[RoundView]) -> impl Iterator<Item = &RoundView> {
-    rounds.iter().filter(|round| round.status == "COMPLETED")
+    rounds.iter().filter(|round| round.status == RoundStatus::Completed)
 }
 
 /// Returns number and total size of the files of keyed state that the newest checkpoint below a directory names.

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use regraft::api::client::{Client, FoundJob};
-use regraft::jobs::view::JobView;
+use regraft::api::types::JobView;
 use serde_json::Value;
 
 use crate::Failure;

@@ -1,4 +1,4 @@
-//! The other end: finds the host of a job, and asks.
+//! The other end: finds the host of a job, and sends it requests.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,30 +7,29 @@ use regraft_model::error_kind::ErrorKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::announce;
 use super::types::{
-    JobList, JobSummary, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest, SnapshotList, Submitted,
-    UpgradeRequest,
+    JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest, SnapshotList,
+    SnapshotReport, SubmitRequest, Submitted, UpgradeReport, UpgradeRequest,
 };
-use crate::jobs::handle::{JobError, JobView, SnapshotReport};
-use crate::jobs::submission::Submission;
-use crate::upgrade::report::UpgradeReport;
+use crate::jobs::handle::JobError;
+use crate::serve::announce;
 
-/// How long a connection may take; an operation takes what it takes.
+/// Time that a connection may take; an operation may take any time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The largest answer that is read, bytes. What is told of a job grows with its subtasks.
+/// Largest answer that is read, bytes. The answer to `info` grows with the subtasks of the job.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
-/// How long a host may take to say what it knows. One whose process is stopped takes connections and never answers.
+/// Time that an answer to a `GET` may take. A host whose process is stopped accepts connections and never answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks hosts.
+/// Client of one or more hosts.
 #[derive(Debug)]
 pub struct Client {
     agent: ureq::Agent,
-    /// The hosts that are asked, and whether the user named them.
+    /// URLs of the hosts.
     hosts: Vec<String>,
+    /// True if the user named the host.
     named: bool,
-    /// The one that takes jobs.
+    /// URL of the host that takes jobs.
     serving: Option<String>,
     token: Option<String>,
 }
@@ -38,15 +37,15 @@ pub struct Client {
 /// A job found on a host.
 #[derive(Debug, Clone)]
 pub struct FoundJob {
-    /// The host.
+    /// URL of the host.
     pub host: String,
-    /// The job.
+    /// Summary of the job.
     pub summary: JobSummary,
 }
 
 impl Client {
-    /// Asks the named host, or else every live one announced in the data directory. The token is that of a host which
-    /// demands one.
+    /// Returns a client of the named host, or else of every live one that is announced in the data directory. `token` is for
+    /// a host that demands one.
     #[must_use]
     pub fn new(host: Option<&str>, token: Option<&str>, data_dir: &Path) -> Self {
         let config = ureq::Agent::config_builder()
@@ -70,10 +69,10 @@ impl Client {
         }
     }
 
-    /// The host that takes jobs.
+    /// Returns the URL of the host that takes jobs.
     ///
     /// # Errors
-    /// [`JobError`] where there is none.
+    /// [`JobError`] where there is no such host.
     pub fn serving(&self) -> Result<&str, JobError> {
         self.serving.as_deref().ok_or_else(|| {
             JobError::failed(
@@ -82,18 +81,18 @@ impl Client {
         })
     }
 
-    /// Hands a job over, whose components have been uploaded.
+    /// Submits a job whose components have been uploaded.
     ///
     /// # Errors
-    /// [`JobError`]; then there is no such job.
-    pub fn submit(&self, submission: &Submission) -> Result<Submitted, JobError> {
+    /// [`JobError`]; there is no such job then.
+    pub fn submit(&self, submission: &SubmitRequest) -> Result<Submitted, JobError> {
         self.post(&format!("{}/jobs", self.serving()?), submission)
     }
 
-    /// All jobs of all hosts.
+    /// Lists all jobs of all hosts.
     ///
     /// # Errors
-    /// [`JobError`] where a named host does not answer. One that was only announced may have just ended.
+    /// [`JobError`] where the named host does not answer. Announced hosts that do not answer are left out: they may have ended.
     pub fn jobs(&self) -> Result<Vec<FoundJob>, JobError> {
         let mut found = vec![];
         for host in &self.hosts {
@@ -118,10 +117,10 @@ impl Client {
         Ok(found)
     }
 
-    /// The job of an id, a unique prefix of it, or a name. One that has ended is meant only where no other is.
+    /// Finds a job by its id, a unique prefix of it, or its name. An ended job is found only where no other matches.
     ///
     /// # Errors
-    /// [`JobError`] of kind usage where there is none, or several.
+    /// [`JobError`] of kind usage where no job matches, or several do.
     pub fn find(&self, job: &str) -> Result<FoundJob, JobError> {
         let mut jobs = self.jobs()?;
         let by_id: Vec<&FoundJob> = jobs.iter().filter(|j| j.summary.job_id.to_string() == job).collect();
@@ -158,7 +157,7 @@ impl Client {
         }
     }
 
-    /// All about a job.
+    /// Describes a job.
     ///
     /// # Errors
     /// [`JobError`].
@@ -190,7 +189,7 @@ impl Client {
         self.post(&job.url("/cancel"), &())
     }
 
-    /// The job's checkpoints and savepoints.
+    /// Lists the job's checkpoints and savepoints.
     ///
     /// # Errors
     /// [`JobError`].
@@ -198,7 +197,7 @@ impl Client {
         self.get(&job.url("/snapshots"))
     }
 
-    /// Lines of the job's log: the last ones, or those from a position on.
+    /// Reads lines of the job's log: the last ones, or those from a position on.
     ///
     /// # Errors
     /// [`JobError`].
@@ -211,10 +210,10 @@ impl Client {
         self.get(&job.url(&format!("/logs{query}")))
     }
 
-    /// Hands a component to a host, which loads and compiles it.
+    /// Uploads a component to a host, which loads and compiles it.
     ///
     /// # Errors
-    /// [`JobError`] of kind usage where it is none that the host runs.
+    /// [`JobError`] of kind usage where the host cannot run it.
     pub fn upload(&self, host: &str, component: &[u8]) -> Result<ModuleUploaded, JobError> {
         let url = format!("{host}/modules");
         let request = self.agent.put(&url).content_type("application/wasm");
@@ -238,7 +237,7 @@ impl Client {
         request.config().timeout_global(Some(ANSWER_TIMEOUT)).build().call()
     }
 
-    /// A request that brings the token along.
+    /// Adds the token to a request.
     fn known<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
         match &self.token {
             Some(token) => request.header("Authorization", format!("Bearer {token}")),
@@ -277,7 +276,7 @@ fn answer<T: DeserializeOwned>(url: &str, sent: Sent) -> Result<T, JobError> {
         });
     }
     match serde_json::from_str::<Problem>(&text) {
-        Ok(problem) => Err(problem.error),
+        Ok(problem) => Err(problem.error.into()),
         Err(_) => Err(JobError {
             kind: ErrorKind::Failed,
             ..failed(format!("HTTP {}: {text}", response.status()))

@@ -1,4 +1,4 @@
-//! Paths to operations, and errors to HTTP statuses.
+//! From requests to operations of the host, and from results and errors to answers.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,39 +18,37 @@ use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::host::Host;
 use super::types::{
-    JobList, JobSummary, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest, SnapshotList, Submitted,
-    TriggerStatus, Triggered, UpgradeRequest,
+    JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest, SnapshotList,
+    SnapshotReport, SnapshotRow, SubmitRequest, Submitted, TriggerStatus, Triggered, UpgradeReport, UpgradeRequest,
 };
-use crate::jobs::handle::{JobError, JobView, SnapshotReport};
-use crate::jobs::submission::Submission;
-use crate::upgrade::report::UpgradeReport;
+use crate::jobs::handle::JobError;
+use crate::serve::host::Host;
 use regraft_model::snapshot::SnapshotKind;
 
-/// The largest component that can be uploaded, bytes.
+/// Largest component that can be uploaded, bytes.
 const MODULE_BYTES_MAX: usize = 256 << 20;
-/// The largest job that can be submitted, bytes.
+/// Largest job that can be submitted, bytes.
 const SUBMISSION_BYTES_MAX: usize = 16 << 20;
 
-/// A server that answers until it is told to end.
+/// An HTTP server, which runs until [`Server::end`].
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens.
+    /// Address that it listens on.
     pub address: SocketAddr,
     end: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<()>,
 }
 
-/// Who is answered.
+/// Rule for which requests are answered.
 #[derive(Clone)]
 pub struct Access {
-    /// What every request must bring along, as its SHA-256; none: whoever is on this machine is answered.
+    /// SHA-256 of the token that every request must have; `None` answers all requests from this machine.
     token: Option<[u8; 32]>,
 }
 
 impl Access {
-    /// Requests must bring the token along, where there is one.
+    /// Returns the rule that every request must have the token, where there is one.
     #[must_use]
     pub fn new(token: Option<&str>) -> Self {
         Self {
@@ -62,16 +60,16 @@ impl Access {
         let Some(expected) = self.token else { return true };
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.strip_prefix("Bearer "));
-        // Digests are compared: how long that takes tells nothing of the token.
+        // Digests are compared, so that the time it takes tells nothing of the token.
         given.is_some_and(|token| <[u8; 32]>::from(Sha256::digest(token)) == expected)
     }
 }
 
 impl Server {
-    /// Listens; port 0 is any free one.
+    /// Listens on an address; port 0 takes any free port.
     ///
     /// # Errors
-    /// The system's, where the port is taken.
+    /// Those of the system, such as a port that is taken.
     pub async fn start(host: Arc<Host>, listen: SocketAddr, access: Access) -> std::io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
@@ -87,7 +85,7 @@ impl Server {
         Ok(Self { address, end, task })
     }
 
-    /// Lets requests under way finish, for a moment.
+    /// Ends the server. Requests under way have two seconds to finish.
     pub async fn end(self) {
         let _ = self.end.send(());
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), self.task).await;
@@ -112,7 +110,7 @@ impl IntoResponse for Refusal {
             ErrorKind::Failed | ErrorKind::Interrupted => StatusCode::CONFLICT,
             ErrorKind::Data | ErrorKind::Bug => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        (status, Json(Problem { error: self.0 })).into_response()
+        (status, Json(Problem { error: self.0.into() })).into_response()
     }
 }
 
@@ -133,17 +131,17 @@ fn router(host: Arc<Host>, access: Access) -> Router {
         .method_not_allowed_fallback(|| async {
             problem(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")
         })
-        .layer(from_fn_with_state(access, who_is_answered))
+        .layer(from_fn_with_state(access, only_allowed))
         .layer(from_fn(no_foreign_pages))
         .with_state(host)
 }
 
 fn problem(status: StatusCode, message: impl Into<String>) -> Response {
-    let error = JobError::usage(message);
+    let error = JobError::usage(message).into();
     (status, Json(Problem { error })).into_response()
 }
 
-/// The JSON of a request, whatever type it says it has; none is `{}`. What is wrong with it is a failure like any other.
+/// JSON body of a request, of any content type; an empty body is `{}`. A malformed one is answered with a [`Problem`].
 struct Body<T>(T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -162,7 +160,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-/// What stands behind the `?` of a request.
+/// Query parameters of a request. Malformed ones are answered with a [`Problem`].
 struct Parameters<T>(T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
@@ -176,7 +174,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
     }
 }
 
-/// A page in a browser must not command a host on the same machine: browsers name the page's origin, our client does not.
+/// Refuses requests from web pages, which must not command a host on the same machine. Browsers send the page's origin, and
+/// the client does not.
 async fn no_foreign_pages(request: Request, next: Next) -> Response {
     if request.headers().contains_key(header::ORIGIN) {
         return Refusal(JobError::usage("requests from web pages are not answered")).into_response();
@@ -184,9 +183,9 @@ async fn no_foreign_pages(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Requests without the token are refused. Where there is none, so are those that name this host by a name that a page
-/// could have brought to point here.
-async fn who_is_answered(State(access): State<Access>, request: Request, next: Next) -> Response {
+/// Refuses requests without the token. Where there is none, refuses those that name this host by anything but an address:
+/// a web page can have its own name resolve to it.
+async fn only_allowed(State(access): State<Access>, request: Request, next: Next) -> Response {
     if !access.allows(request.headers()) {
         let message = "this host demands a token, and the request has not brought the right one: set REGRAFT_TOKEN to the host's, or send `Authorization: Bearer TOKEN`";
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
@@ -216,14 +215,15 @@ fn names_an_address(headers: &HeaderMap) -> bool {
 async fn list(State(host): State<Arc<Host>>) -> Json<JobList> {
     let jobs = host.entries();
     Json(JobList {
-        jobs: jobs.iter().map(|job| JobSummary::from(&job.view())).collect(),
+        jobs: jobs.iter().map(|job| JobSummary::from(job.observe())).collect(),
     })
 }
 
-async fn submit(State(host): State<Arc<Host>>, Body(submission): Body<Submission>) -> Answer<Submitted> {
-    // It goes on where nobody waits for the answer any more: a job must not stay half submitted.
-    let submitting = tokio::spawn(async move { host.submit(submission).await });
-    Ok(Json(submitting.await.map_err(panicked)??))
+async fn submit(State(host): State<Arc<Host>>, Body(request): Body<SubmitRequest>) -> Answer<Submitted> {
+    // A task of its own goes on after the connection breaks: a job must not stay half submitted.
+    let submitting = tokio::spawn(async move { host.submit(request.into()).await });
+    let accepted = submitting.await.map_err(panicked)??;
+    Ok(Json(accepted.into()))
 }
 
 fn panicked(error: tokio::task::JoinError) -> JobError {
@@ -234,7 +234,7 @@ fn panicked(error: tokio::task::JoinError) -> JobError {
 }
 
 async fn info(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answer<JobView> {
-    Ok(Json(host.entry(&job)?.view()))
+    Ok(Json(host.entry(&job)?.observe().into()))
 }
 
 async fn logs(
@@ -242,17 +242,19 @@ async fn logs(
     Path(job): Path<String>,
     Parameters(query): Parameters<LogQuery>,
 ) -> Answer<LogChunk> {
-    let reading = tokio::task::spawn_blocking(move || host.log(&job, &query));
-    Ok(Json(reading.await.map_err(panicked)??))
+    let reading = tokio::task::spawn_blocking(move || host.log(&job, query.into()));
+    let chunk = reading.await.map_err(panicked)??;
+    Ok(Json(chunk.into()))
 }
 
 async fn snapshots(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answer<SnapshotList> {
-    let entry = host.entry(&job)?;
-    let snapshots = super::snapshots::snapshots(&host.context, &entry).await?;
-    Ok(Json(SnapshotList { snapshots }))
+    let listed = host.snapshots(&job).await?;
+    Ok(Json(SnapshotList {
+        snapshots: listed.into_iter().map(SnapshotRow::from).collect(),
+    }))
 }
 
-/// `?wait=true`: the answer comes when the savepoint is complete.
+/// `?wait=true`: the answer is sent when the savepoint is complete.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Wait {
@@ -266,9 +268,9 @@ async fn savepoint(
     Body(request): Body<SavepointRequest>,
 ) -> Result<Response, Refusal> {
     let job = host.job(&job)?;
-    let (trigger_id, taking) = host.trigger(job, request, SnapshotKind::Savepoint);
+    let (trigger_id, taking) = host.trigger(job, request.into(), SnapshotKind::Savepoint);
     if wait {
-        let report: SnapshotReport = taking.await.map_err(panicked)??;
+        let report = SnapshotReport::from(taking.await.map_err(panicked)??);
         return Ok(Json(report).into_response());
     }
     Ok((StatusCode::ACCEPTED, Json(Triggered { trigger_id })).into_response())
@@ -278,7 +280,7 @@ async fn triggered(
     State(host): State<Arc<Host>>,
     Path((job, trigger)): Path<(String, String)>,
 ) -> Answer<TriggerStatus> {
-    Ok(Json(host.triggered(&job, &trigger)?))
+    Ok(Json(host.triggered(&job, &trigger)?.into()))
 }
 
 async fn stop(
@@ -287,12 +289,13 @@ async fn stop(
     Body(request): Body<SavepointRequest>,
 ) -> Answer<SnapshotReport> {
     let job = host.job(&job)?;
-    let (_, stopping) = host.trigger(job, request, SnapshotKind::Stop);
-    Ok(Json(stopping.await.map_err(panicked)??))
+    let (_, stopping) = host.trigger(job, request.into(), SnapshotKind::Stop);
+    let report = stopping.await.map_err(panicked)??;
+    Ok(Json(report.into()))
 }
 
 async fn cancel(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answer<JobView> {
-    Ok(Json(host.cancel(&job).await?))
+    Ok(Json(host.cancel(&job).await?.into()))
 }
 
 async fn upload(State(host): State<Arc<Host>>, body: Bytes) -> Answer<ModuleUploaded> {
@@ -307,7 +310,7 @@ async fn upgrade(
     Body(request): Body<UpgradeRequest>,
 ) -> Answer<UpgradeReport> {
     let job = host.job(&job)?;
-    Ok(Json(host.upgrade(&job, request).await?))
+    Ok(Json(host.upgrade(&job, request.modules).await?.into()))
 }
 
 #[cfg(test)]

@@ -1,14 +1,38 @@
-//! The shapes of requests and answers. Wire types live here and nowhere else.
+//! The shapes of requests and answers: every wire type stands here, and in no other module.
+//!
+//! - [`job`]: what `info` answers.
+//! - [`report`]: savepoints and upgrades that are complete.
+//! - [`submission`]: a job to start.
+
+pub mod job;
+pub mod report;
+pub mod submission;
 
 use std::collections::BTreeMap;
 
+use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{CheckpointId, JobId, JobVersion, OperatorUid};
 use serde::{Deserialize, Serialize};
 
-use crate::jobs::handle::{JobError, JobView, SnapshotReport};
+pub use self::job::{
+    CheckpointView, EffectiveSettingView, JobView, NodeKind, NodeView, RoundStatus, RoundView, SubtaskRoundView,
+};
+pub use self::report::{ChangedUid, Gap, SnapshotReport, UpgradeReport};
+pub use self::submission::SubmitRequest;
+use crate::jobs::handle::JobError;
+use crate::jobs::observe::ObservedJob;
 use crate::jobs::status::JobStatus;
+use crate::savepoint::metadata::Owner;
+use crate::savepoint::rows::Layout;
+use crate::serve::host::{SavepointOptions, TriggerState};
+use crate::serve::logs;
+use crate::serve::snapshots::ListedSnapshot;
+use crate::serve::submit::Accepted;
 
-/// `GET /jobs`, and `regraft list --json`.
+/// Number of lines of a log that are sent where the request names none.
+const LOG_LINES: usize = 100;
+
+/// Answer to `GET /jobs`, and `regraft list --json`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct JobList {
     /// Every job of the host.
@@ -18,82 +42,106 @@ pub struct JobList {
 /// One job of a list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobSummary {
-    /// Its id.
+    /// Id of the job.
     pub job_id: JobId,
-    /// Its name.
+    /// Name of the job.
     pub name: String,
-    /// Its stage.
+    /// Stage of the job.
     pub status: JobStatus,
-    /// The default parallelism.
+    /// Default parallelism.
     pub parallelism: u32,
-    /// Milliseconds since the Unix epoch.
+    /// Start time, milliseconds since the Unix epoch.
     pub started_at: i64,
-    /// The savepoint it started from.
+    /// Savepoint that it started from.
     pub restored_from: Option<String>,
-    /// Which modules it runs.
+    /// Version of the job.
     pub version: JobVersion,
 }
 
-impl From<&JobView> for JobSummary {
-    fn from(view: &JobView) -> Self {
+impl From<ObservedJob> for JobSummary {
+    fn from(job: ObservedJob) -> Self {
         Self {
-            job_id: view.job_id,
-            name: view.name.clone(),
-            status: view.status,
-            parallelism: view.parallelism,
-            started_at: view.started_at,
-            restored_from: view.restored_from.clone(),
-            version: view.version,
+            job_id: job.job_id,
+            name: job.name,
+            status: job.status,
+            parallelism: job.parallelism,
+            started_at: job.started_at,
+            restored_from: job.restored_from,
+            version: job.version,
         }
     }
 }
 
-/// `POST /jobs/{job}/savepoints` and `POST /jobs/{job}/stop`.
+/// Body of `POST /jobs/{job}/savepoints` and `POST /jobs/{job}/stop`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SavepointRequest {
-    /// A path or URL; none: the job's own directory.
+    /// Directory, a path or URL; `None` for the job's own.
     pub dir: Option<String>,
-    /// The backend's own files rather than typed columns.
+    /// True for the backend's own files rather than typed columns.
     pub native: bool,
-    /// Only for `stop`: let the job finish as if its input ended here.
+    /// Only for `stop`: lets the job finish as if its input ended here.
     pub drain: bool,
 }
 
-/// `PUT /modules`: the answer.
+impl From<SavepointRequest> for SavepointOptions {
+    fn from(request: SavepointRequest) -> Self {
+        Self {
+            dir: request.dir,
+            layout: if request.native {
+                Layout::Native
+            } else {
+                Layout::Canonical
+            },
+            drain: request.drain,
+        }
+    }
+}
+
+/// Answer to `PUT /modules`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ModuleUploaded {
-    /// The component's SHA-256.
+    /// SHA-256 of the component.
     pub digest: String,
 }
 
-/// `POST /jobs/{job}/upgrade`.
+/// Body of `POST /jobs/{job}/upgrade`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpgradeRequest {
-    /// For each changed uid the digest of an uploaded module.
+    /// Digest of an uploaded module for each changed uid.
     pub modules: BTreeMap<OperatorUid, String>,
 }
 
-/// `POST /jobs`: the answer.
+/// Answer to `POST /jobs`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Submitted {
-    /// The job's id.
+    /// Id of the job.
     pub job_id: JobId,
-    /// Its name.
+    /// Name of the job.
     pub name: String,
-    /// Its stage.
+    /// Stage of the job.
     pub status: JobStatus,
 }
 
-/// `POST /jobs/{job}/savepoints`: the answer, while the savepoint is being taken.
+impl From<Accepted> for Submitted {
+    fn from(job: Accepted) -> Self {
+        Self {
+            job_id: job.job_id,
+            name: job.name,
+            status: job.status,
+        }
+    }
+}
+
+/// Answer to `POST /jobs/{job}/savepoints` while the savepoint is being taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Triggered {
-    /// To be asked for at `GET /jobs/{job}/savepoints/{trigger_id}`.
+    /// Id for `GET /jobs/{job}/savepoints/{trigger_id}`.
     pub trigger_id: String,
 }
 
-/// `GET /jobs/{job}/savepoints/{trigger_id}`: how far a savepoint is.
+/// Answer to `GET /jobs/{job}/savepoints/{trigger_id}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TriggerStatus {
@@ -101,40 +149,68 @@ pub enum TriggerStatus {
     InProgress,
     /// It is complete.
     Completed {
-        /// Where it is, and the rest of it.
+        /// Its location, and further facts.
         #[serde(flatten)]
         report: SnapshotReport,
     },
-    /// There is none.
+    /// It could not be taken.
     Failed {
-        /// Why.
-        cause: JobError,
+        /// The failure.
+        cause: ErrorBody,
     },
 }
 
-/// `GET /jobs/{job}/logs`: the query. Without either, the last lines.
+impl From<TriggerState> for TriggerStatus {
+    fn from(state: TriggerState) -> Self {
+        match state {
+            TriggerState::InProgress => Self::InProgress,
+            TriggerState::Completed(report) => Self::Completed { report: report.into() },
+            TriggerState::Failed(error) => Self::Failed { cause: error.into() },
+        }
+    }
+}
+
+/// Query of `GET /jobs/{job}/logs`. Without either, the last lines are sent.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogQuery {
     /// So many of the last lines.
     pub lines: Option<usize>,
-    /// From a position that an earlier answer gave.
+    /// Lines from a position on, which an earlier answer gave.
     pub from: Option<u64>,
 }
 
-/// `GET /jobs/{job}/logs`: whole lines of a job's log.
+impl From<LogQuery> for logs::LogPart {
+    fn from(query: LogQuery) -> Self {
+        match query.from {
+            Some(position) => Self::From(position),
+            None => Self::Last(query.lines.unwrap_or(LOG_LINES)),
+        }
+    }
+}
+
+/// Answer to `GET /jobs/{job}/logs`: whole lines of a job's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogChunk {
     /// The lines.
     pub text: String,
-    /// The position behind them.
+    /// Position behind them.
     pub next: u64,
 }
 
-/// `GET /jobs/{job}/snapshots`.
+impl From<logs::LogChunk> for LogChunk {
+    fn from(chunk: logs::LogChunk) -> Self {
+        Self {
+            text: chunk.text,
+            next: chunk.next,
+        }
+    }
+}
+
+/// Answer to `GET /jobs/{job}/snapshots`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotList {
-    /// Checkpoints and savepoints, in order of their rounds.
+    /// Checkpoints and savepoints in order of their rounds.
     pub snapshots: Vec<SnapshotRow>,
 }
 
@@ -142,24 +218,102 @@ pub struct SnapshotList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRow {
     /// `checkpoint` or `savepoint`.
-    pub kind: String,
-    /// Who may delete it: `host` or `user`.
+    pub kind: SnapshotRowKind,
+    /// Owner, who alone may delete it: `host` or `user`.
     pub owner: String,
-    /// Why it was taken: `periodic`, `manual`, `stop`, `upgrade`, `end-of-input`.
+    /// Trigger: `periodic`, `manual`, `stop`, `upgrade`, `end-of-input`.
     pub trigger: String,
-    /// Its round.
+    /// Round number.
     pub checkpoint_id: CheckpointId,
-    /// Milliseconds since the Unix epoch.
+    /// Time at which it was complete, milliseconds since the Unix epoch.
     pub completed_at: i64,
     /// Size of its `_metadata` and of the files that this names.
     pub bytes: u64,
-    /// Where it is, as a URL.
+    /// Location, as a URL.
     pub path: String,
 }
 
-/// Any failure.
+/// Kind of a snapshot in a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotRowKind {
+    /// The host's own.
+    Checkpoint,
+    /// The user's.
+    Savepoint,
+}
+
+impl SnapshotRowKind {
+    /// Returns the word for it in tables.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Checkpoint => "checkpoint",
+            Self::Savepoint => "savepoint",
+        }
+    }
+}
+
+impl From<ListedSnapshot> for SnapshotRow {
+    fn from(snapshot: ListedSnapshot) -> Self {
+        Self {
+            kind: match snapshot.owner {
+                Owner::Host => SnapshotRowKind::Checkpoint,
+                Owner::User => SnapshotRowKind::Savepoint,
+            },
+            owner: snapshot.owner.to_string(),
+            trigger: snapshot.trigger.to_string(),
+            checkpoint_id: snapshot.checkpoint_id,
+            completed_at: snapshot.completed_at_ms,
+            bytes: snapshot.bytes,
+            path: snapshot.url,
+        }
+    }
+}
+
+/// Answer to any request that failed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Problem {
-    /// What failed.
-    pub error: JobError,
+    /// The failure.
+    pub error: ErrorBody,
 }
+
+/// A failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// Kind, which says what its reader does next.
+    pub kind: ErrorKind,
+    /// Text for people.
+    pub message: String,
+    /// Uid of the node that it is about.
+    #[serde(default)]
+    pub uid: Option<String>,
+    /// File or directory that it is about.
+    #[serde(default)]
+    pub path: Option<String>,
+}
+
+impl From<JobError> for ErrorBody {
+    fn from(error: JobError) -> Self {
+        Self {
+            kind: error.kind,
+            message: error.message,
+            uid: error.uid,
+            path: error.path,
+        }
+    }
+}
+
+impl From<ErrorBody> for JobError {
+    fn from(body: ErrorBody) -> Self {
+        Self {
+            kind: body.kind,
+            message: body.message,
+            uid: body.uid,
+            path: body.path,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

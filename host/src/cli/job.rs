@@ -1,6 +1,6 @@
 //! Verbs that act on running jobs: `savepoint`, `stop`, `cancel`, `upgrade`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use regraft_model::id::OperatorUid;
@@ -12,11 +12,11 @@ use super::failure::Failure;
 use super::log;
 use super::output::Output;
 use crate::api::client::{Client, FoundJob};
-use crate::api::types::{ModuleUploaded, SavepointRequest, UpgradeRequest};
+use crate::api::types::{JobView, ModuleUploaded, SavepointRequest, SnapshotReport, UpgradeReport, UpgradeRequest};
 use crate::compile::{GuestCrate, StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::graph::job_graph::{Artifact, JobGraph};
 use crate::graph::{Overrides, parse_module};
-use crate::jobs::handle::{JobError, JobView, SnapshotReport};
+use crate::jobs::handle::JobError;
 
 impl From<JobError> for Failure {
     fn from(error: JobError) -> Self {
@@ -216,15 +216,46 @@ pub fn upgrade(args: &UpgradeArgs, data_dir: &Path, output: Output) -> Result<()
         ));
     }
     let report = client.upgrade(&job, &UpgradeRequest { modules })?;
-    output.result(&json!(report), || report.line());
+    output.result(&json!(report), || upgraded(&report));
     Ok(())
+}
+
+/// Returns the closing line of an upgrade, which a person can quote.
+fn upgraded(report: &UpgradeReport) -> String {
+    let uids: Vec<String> = report
+        .uids
+        .iter()
+        .map(|changed| format!("{}: {} -> {}", changed.uid, changed.from, changed.to))
+        .collect();
+    format!(
+        "{} at checkpoint {}, no output for {} ms (prepare {} ms, align {} ms, swap {} ms)",
+        uids.join(", "),
+        report.checkpoint_id,
+        whole(report.gap_ms),
+        whole(report.prepare_ms),
+        whole(report.align_ms),
+        whole(report.swap_ms)
+    )
+}
+
+/// Formats milliseconds for people: whole, or with one digit where that would be 0.
+fn whole(ms: f64) -> String {
+    if ms < 0.95 {
+        format!("{ms:.1}")
+    } else {
+        format!("{ms:.0}")
+    }
 }
 
 /// Refuses other changes in the new job file: an upgrade changes only modules today, and must not ignore the rest.
 fn refuse_other_changes(graph: &JobGraph, running: &JobView) -> Result<(), Failure> {
-    let is_module = |key: &str| key.ends_with(".crate") || key.ends_with(".module");
+    let uids = graph.nodes.iter().map(|node| &node.uid);
+    let uids = uids.chain(running.operators.iter().map(|node| &node.uid));
+    let modules: BTreeSet<String> = uids
+        .flat_map(|uid| [format!("{uid}.crate"), format!("{uid}.module")])
+        .collect();
     let keys = graph.settings.keys().chain(running.settings.keys());
-    let keys: std::collections::BTreeSet<&String> = keys.filter(|key| !is_module(key)).collect();
+    let keys: BTreeSet<&String> = keys.filter(|key| !modules.contains(*key)).collect();
     let mut changes = vec![];
     for key in keys {
         let new = graph.settings.get(key).map_or("(not set)", |setting| &setting.value);

@@ -9,8 +9,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::api::logs::{JobLogLayer, JobLogs};
 use crate::graph::Warning;
+use crate::serve::logs::{JobLogLayer, JobLogs};
 
 /// The progress line at the bottom of the terminal, if any.
 static BAR: OnceLock<Mutex<Option<ProgressBar>>> = OnceLock::new();

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use regraft_model::error_kind::ErrorKind;
 
-use crate::api::logs::JobLogs;
+use crate::serve::logs::JobLogs;
 use args::{Cli, Parsed, Verb};
 use exit_status::ExitStatus;
 use failure::Failure;

@@ -8,7 +8,8 @@ use tokio::task::JoinHandle;
 
 use super::log;
 use crate::dataflow::sink::print;
-use crate::jobs::handle::{JobHandle, JobView};
+use crate::jobs::handle::JobHandle;
+use crate::jobs::observe::ObservedJob;
 
 /// Interval of updates on a terminal.
 const ON_TERMINAL: Duration = Duration::from_millis(500);
@@ -42,10 +43,10 @@ impl Progress {
             let (mut last, mut at) = (0, Instant::now());
             loop {
                 tokio::time::sleep(if shown.is_some() { ON_TERMINAL } else { PLAIN }).await;
-                let view = job.shared.view();
+                let now = job.shared.observe();
                 let elapsed = at.elapsed().as_secs_f64();
-                let line = line(&view, view.records_in.saturating_sub(last) as f64 / elapsed.max(1e-3));
-                (last, at) = (view.records_in, Instant::now());
+                let line = line(&now, now.records_in.saturating_sub(last) as f64 / elapsed.max(1e-3));
+                (last, at) = (now.records_in, Instant::now());
                 match &shown {
                     Some(bar) => {
                         bar.set_message(line);
@@ -68,11 +69,11 @@ impl Progress {
     }
 }
 
-fn line(view: &JobView, per_second: f64) -> String {
+fn line(job: &ObservedJob, per_second: f64) -> String {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as i64);
-    let checkpoint = match &view.last_checkpoint {
+    let checkpoint = match &job.last_round {
         Some(last) => format!(
             "checkpoint {}: {} s ago, {} bytes, {} ms",
             last.checkpoint_id,
@@ -84,6 +85,6 @@ fn line(view: &JobView, per_second: f64) -> String {
     };
     format!(
         "{} {}: {per_second:.0} records/s, {} in, {} out, {checkpoint}",
-        view.name, view.status, view.records_in, view.records_out
+        job.name, job.status, job.records_in, job.records_out
     )
 }

@@ -1,7 +1,7 @@
 //! `run`: a job attached to this process, with the API on a loopback port, a progress line, and Ctrl-C.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use regraft_model::error_kind::ErrorKind;
@@ -19,21 +19,22 @@ use super::output::{Output, print};
 use super::progress::Progress;
 use super::serve::host_context;
 use super::show::dead_letters;
-use crate::api::announce::Announcement;
 use crate::api::client::Client;
-use crate::api::entries::refuse_collision;
-use crate::api::host::Host;
 use crate::api::routes::{Access, Server};
-use crate::api::types::SavepointRequest;
+use crate::api::types::JobView;
 use crate::dataflow::control::locked;
 use crate::dataflow::sink::print::leave_stdout;
 use crate::graph::job_graph::JobGraph;
-use crate::jobs::handle::{JobHandle, JobView};
+use crate::jobs::handle::JobHandle;
+use crate::jobs::observe::ObservedJob;
 use crate::jobs::start::{NewJob, RestoreFrom, start};
 use crate::jobs::status::JobStatus;
-use crate::jobs::submission::Allow;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::restore::RestoreOptions;
+use crate::serve::announce::Announcement;
+use crate::serve::entries::{Claims, refuse_collision};
+use crate::serve::host::{Host, SavepointOptions};
+use crate::serve::submission::Allow;
 use crate::storage::LocalStores;
 use regraft_model::snapshot::SnapshotKind;
 
@@ -70,14 +71,7 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     let others = tokio::task::spawn_blocking(move || refuse_collisions(&others_graph, &dir, allow, origin)).await;
     others.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
     let context = host_context(data_dir, false);
-    let restore = args.restore.from_savepoint.as_ref().map(|location| RestoreFrom {
-        location: location.clone(),
-        options: RestoreOptions {
-            allow_non_restored: args.restore.allow_non_restored_state,
-            drop_state: args.restore.drop_state.iter().map(ToString::to_string).collect(),
-        },
-        allow_later_output: args.allow_later_output,
-    });
+    let restore = restore_from(args);
     let savepoint_at_end = args.savepoint_at_end.as_deref().map(absolute);
     let started = std::time::Instant::now();
     let job = start(
@@ -160,14 +154,13 @@ async fn interrupted(
     }
     log::line("interrupted: stopping with a savepoint; Ctrl-C again ends at once, with nothing saved");
     tokio::select! {
-        stopped = host.savepoint(job, SavepointRequest::default(), SnapshotKind::Stop) => match stopped {
+        stopped = host.savepoint(job, SavepointOptions::default(), SnapshotKind::Stop) => match stopped {
             Ok(report) => {
                 log::line(&format!("Savepoint completed. Path: {}", report.path));
                 Interrupted::Saved
             }
             Err(error) => {
-                let why = error.message.trim_end_matches("; the job goes on");
-                log::line(&format!("no savepoint was taken: {why}; the job is cancelled, and nothing is saved"));
+                log::line(&format!("no savepoint was taken: {error}; the job is cancelled, and nothing is saved"));
                 job.cancel();
                 Interrupted::Lost
             }
@@ -189,26 +182,26 @@ fn end_at_once(job: &JobHandle, output: Output) -> ! {
 
 /// Prints the results of a run at its end, and returns its status.
 fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Output) -> Result<ExitStatus, Failure> {
-    let view = job.shared.view();
+    let ended = job.shared.observe();
     let state = locked(&job.shared.state);
-    match view.status {
+    match ended.status {
         JobStatus::Finished => {
             for (uid, (records, checksum)) in &state.sink_totals {
                 output.line(&format!("blackhole {uid}: records={records} checksum={checksum:016x}"));
             }
             let savepoint = state.final_savepoint.clone();
             if output.json {
-                print(&finished_json(&view, duration_ms, savepoint.as_deref(), &state.sink_totals).to_string());
+                print(&finished_json(&ended, duration_ms, savepoint.as_deref(), &state.sink_totals).to_string());
             } else if let (Some(path), Interrupted::No) = (&savepoint, interrupted) {
                 log::line(&format!("Savepoint completed. Path: {path}"));
             }
             log::line(&format!(
                 "Job {} ({}) finished: {} records in, {} out{}, in {duration_ms} ms.",
-                view.name,
-                view.job_id,
-                view.records_in,
-                view.records_out,
-                dead_letters(&view)
+                ended.name,
+                ended.job_id,
+                ended.records_in,
+                ended.records_out,
+                dead_letters(ended.dead_letters)
             ));
             Ok(ExitStatus::Done)
         }
@@ -220,7 +213,7 @@ fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Out
             };
             Err(Failure::new(
                 kind,
-                format!("job {} ({}) was CANCELED", view.name, view.job_id),
+                format!("job {} ({}) was CANCELED", ended.name, ended.job_id),
             ))
         }
         status => Err(Failure {
@@ -229,9 +222,9 @@ fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Out
                 ErrorKind::Failed,
                 format!(
                     "job {} ({}) {status}: {}",
-                    view.name,
-                    view.job_id,
-                    view.failure.as_deref().unwrap_or("no reason is known")
+                    ended.name,
+                    ended.job_id,
+                    ended.failure.as_deref().unwrap_or("no reason is known")
                 ),
             )
         }),
@@ -239,7 +232,7 @@ fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Out
 }
 
 fn finished_json(
-    view: &JobView,
+    ended: &ObservedJob,
     duration_ms: u64,
     savepoint: Option<&str>,
     totals: &std::collections::BTreeMap<regraft_model::id::OperatorUid, (u64, u64)>,
@@ -254,19 +247,43 @@ fn finished_json(
         })
         .collect();
     json!({
-        "job_id": view.job_id,
-        "name": view.name,
-        "status": view.status,
-        "records_in": view.records_in,
-        "records_out": view.records_out,
-        "dead_letters": view.dead_letters,
+        "job_id": ended.job_id,
+        "name": ended.name,
+        "status": ended.status,
+        "records_in": ended.records_in,
+        "records_out": ended.records_out,
+        "dead_letters": ended.dead_letters,
         "duration_ms": duration_ms,
         "savepoint": savepoint,
         "blackholes": blackholes,
     })
 }
 
-/// The job whose savepoint is restored, if any.
+/// Returns the savepoint to start from, as the arguments name it.
+pub(super) fn restore_from(args: &RunArgs) -> Option<RestoreFrom> {
+    let location = args.restore.from_savepoint.clone()?;
+    Some(RestoreFrom {
+        location,
+        options: RestoreOptions {
+            allow_non_restored: args.restore.allow_non_restored_state,
+            drop_state: args.restore.drop_state.iter().map(ToString::to_string).collect(),
+        },
+        allow_later_output: args.allow_later_output,
+    })
+}
+
+impl From<&JobView> for Claims {
+    fn from(view: &JobView) -> Self {
+        let dirs = view.operators.iter().filter_map(|node| node.target.as_ref());
+        Self {
+            job_id: view.job_id,
+            name: view.name.clone(),
+            output_dirs: dirs.map(PathBuf::from).collect(),
+        }
+    }
+}
+
+/// The job whose savepoint is restored.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Origin(Option<JobId>);
 
@@ -311,7 +328,7 @@ pub(super) fn refuse_collisions(
             ));
         }
         let Ok(view) = client.info(job) else { continue };
-        refuse_collision(graph, &view, allow)?;
+        refuse_collision(graph, &Claims::from(&view), allow)?;
     }
     Ok(())
 }

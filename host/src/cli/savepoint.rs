@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use crate::api::client::{Client, FoundJob};
-use crate::api::types::SnapshotList;
+use crate::api::types::{SnapshotList, SnapshotRowKind};
 use crate::jobs::handle::JobError;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::MetadataError;
@@ -26,6 +26,6 @@ pub(super) fn is_needed_by(client: &Client, job: &FoundJob, savepoint: &Savepoin
     let url = savepoint.url();
     let from = job.summary.restored_from.as_deref();
     let from = from.is_some_and(|from| from.trim_end_matches("/_metadata").trim_end_matches('/') == url);
-    let own = |list: SnapshotList| list.snapshots.iter().any(|row| row.kind == "checkpoint");
+    let own = |list: SnapshotList| list.snapshots.iter().any(|row| row.kind == SnapshotRowKind::Checkpoint);
     Ok(from && !own(client.snapshots(job)?))
 }

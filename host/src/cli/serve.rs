@@ -1,7 +1,7 @@
 //! `serve`: a host for many jobs. It ends on Ctrl-C or SIGTERM, and the next host brings its jobs back.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use regraft_model::error_kind::ErrorKind;
@@ -14,17 +14,16 @@ use super::exit_status::ExitStatus;
 use super::failure::Failure;
 use super::log;
 use super::output::{Output, print};
-use crate::api::announce::Announcement;
-use crate::api::host::{Host, Serving};
-use crate::api::lock::{HostLock, LockError};
-use crate::api::logs::JobLogs;
 use crate::api::routes::{Access, Server};
 use crate::dataflow::executor::Threads;
 use crate::dataflow::sink::print::leave_stdout;
 use crate::environment::real::RealEnvironment;
-use crate::jobs::catalog::Catalog;
 use crate::jobs::start::HostContext;
-use crate::jobs::submission::ConfigFile;
+use crate::serve::announce::Announcement;
+use crate::serve::catalog::Catalog;
+use crate::serve::host::{Host, Serving};
+use crate::serve::lock::{HostLock, LockError};
+use crate::serve::logs::JobLogs;
 use crate::storage::{LocalStores, Storage};
 
 /// Builds the context that a host on this machine gives to its jobs. `recovers`: the next host brings them back.
@@ -155,13 +154,13 @@ fn token(args: &ServeArgs, listen: SocketAddr) -> Result<Option<String>, Failure
     Ok(token)
 }
 
-fn config(args: &ServeArgs, data_dir: &Path) -> Result<Option<ConfigFile>, Failure> {
+fn config(args: &ServeArgs, data_dir: &Path) -> Result<Option<(PathBuf, String)>, Failure> {
     let (path, must) = match &args.config {
         Some(path) => (std::path::absolute(path).unwrap_or_else(|_| path.clone()), true),
         None => (data_dir.join("config.toml"), false),
     };
     match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(ConfigFile { path, text })),
+        Ok(text) => Ok(Some((path, text))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must => Ok(None),
         Err(error) => Err(Failure {
             path: Some(path.display().to_string()),

@@ -10,8 +10,8 @@ use super::args::{JobArgs, ListArgs, LogsArgs};
 use super::failure::Failure;
 use super::job::{Asked, client, find, find_on};
 use super::output::Output;
-use crate::api::types::{JobList, JobSummary, LogQuery};
-use crate::jobs::view::{JobView, RoundView};
+use crate::api::types::{JobList, JobSummary, JobView, LogQuery, RoundView};
+use crate::graph::job_graph::SettingOrigin;
 
 /// Number of rounds in the text of `info`.
 const ROUNDS_SHOWN: usize = 10;
@@ -58,7 +58,7 @@ fn snapshots(job: &str, args: &ListArgs, data_dir: &Path, output: Output) -> Res
         for row in &list.snapshots {
             let (id, bytes) = (row.checkpoint_id.to_string(), row.bytes.to_string());
             let rest = [id.as_str(), &date_time(row.completed_at), &bytes, &row.path];
-            lines.push(line(&row.kind, &row.owner, &row.trigger, rest));
+            lines.push(line(row.kind.word(), &row.owner, &row.trigger, rest));
         }
         lines.join("\n")
     });
@@ -87,7 +87,7 @@ fn info_text(view: &JobView) -> String {
             "records      {} in, {} out{}",
             view.records_in,
             view.records_out,
-            dead_letters(view)
+            dead_letters(view.dead_letters)
         ),
     ];
     lines.push(match &view.last_checkpoint {
@@ -123,7 +123,7 @@ fn info_text(view: &JobView) -> String {
         lines.push(format!(
             "{:<20} {:<9} {:>3} {:<7} {:>12} {:>12} {:>10}  {}",
             node.uid.as_str(),
-            node.kind,
+            node.kind.word(),
             node.parallelism,
             node.module.as_deref().unwrap_or("-"),
             node.records_in,
@@ -133,15 +133,19 @@ fn info_text(view: &JobView) -> String {
         ));
     }
     rounds_text(&view.recent_checkpoints, &mut lines);
-    for (key, setting) in view.settings.iter().filter(|(_, setting)| setting.origin != "default") {
-        lines.push(format!("{key} = {}  ({})", setting.value, setting.origin));
+    for (key, setting) in view
+        .settings
+        .iter()
+        .filter(|(_, setting)| setting.origin != SettingOrigin::Default)
+    {
+        lines.push(format!("{key} = {}  ({})", setting.value, setting.origin.word()));
     }
     lines.join("\n")
 }
 
-/// Returns the number of dead letters as text to append to other counters; empty if there are none.
-pub(super) fn dead_letters(view: &JobView) -> String {
-    match view.dead_letters {
+/// Returns the text for a number of dead letters behind other counts; empty where there are none.
+pub(super) fn dead_letters(count: u64) -> String {
+    match count {
         0 => String::new(),
         count => format!(", {count} dead letter(s)"),
     }
@@ -161,7 +165,7 @@ fn rounds_text(rounds: &[RoundView], lines: &mut Vec<String>) {
             "{:>6}  {:<12} {:<9} {:<19} {:>8} {:>12} {:>12}  {}",
             round.checkpoint_id,
             round.kind.log_word(),
-            round.status,
+            round.status.word(),
             date_time(round.triggered_at),
             round.duration_ms,
             round.bytes,

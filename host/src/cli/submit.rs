@@ -11,9 +11,12 @@ use super::failure::Failure;
 use super::job::{absolute, client, upload};
 use super::log;
 use super::output::Output;
-use super::run::{Origin, refuse_collisions};
+use super::run::{Origin, refuse_collisions, restore_from};
+use crate::api::types::SubmitRequest;
 use crate::compile::{StderrReport, Tools, build_guests, component_paths, guest_crates};
-use crate::jobs::submission::{Layers, RestoreSource, Submission};
+use crate::graph::Overrides;
+use crate::jobs::start::RestoreFrom;
+use crate::serve::submission::Submission;
 
 /// `regraft run -d`. `origin` is the job whose savepoint is restored.
 ///
@@ -41,23 +44,20 @@ pub fn submit(args: &RunArgs, data_dir: &Path, origin: Origin, output: Output) -
         file: args.job.job.to_string_lossy().into_owned(),
         text: graph.text.clone(),
         base_dir: graph.base_dir.clone(),
-        layers: Layers {
+        overrides: Overrides {
             // The host has a configuration of its own.
             config: None,
-            ..Layers::from(&overrides)
+            ..overrides
         },
-        arguments: args.arguments.clone(),
         modules,
-        restore: args.restore.from_savepoint.as_deref().map(|location| RestoreSource {
-            location: absolute(location),
-            allow_non_restored: args.restore.allow_non_restored_state,
-            drop_state: args.restore.drop_state.iter().map(ToString::to_string).collect(),
-            allow_later_output: args.allow_later_output,
+        restore: restore_from(args).map(|from| RestoreFrom {
+            location: absolute(&from.location),
+            ..from
         }),
         savepoint_at_end: args.savepoint_at_end.as_deref().map(absolute),
         allow: args.into(),
     };
-    let submitted = client.submit(&submission)?;
+    let submitted = client.submit(&SubmitRequest::from(&submission))?;
     output.result(&json!(submitted), || {
         format!("Job has been submitted with JobID {}", submitted.job_id)
     });

@@ -35,12 +35,44 @@ pub struct JobGraph {
 }
 
 /// The value of a setting, and its origin.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EffectiveSetting {
     /// Value as TOML.
     pub value: String,
-    /// `default`, `job file`, `config`, `environment` or `command line`.
-    pub origin: String,
+    /// Layer that it comes from.
+    pub origin: SettingOrigin,
+}
+
+/// Layer of settings that a value comes from, in the words of `info --json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SettingOrigin {
+    /// Regraft itself.
+    Default,
+    /// The job file.
+    #[serde(rename = "job file")]
+    JobFile,
+    /// The host's `config.toml`.
+    Config,
+    /// An environment variable.
+    Environment,
+    /// An argument.
+    #[serde(rename = "command line")]
+    CommandLine,
+}
+
+impl SettingOrigin {
+    /// Returns the word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::JobFile => "job file",
+            Self::Config => "config",
+            Self::Environment => "environment",
+            Self::CommandLine => "command line",
+        }
+    }
 }
 
 /// The table `[checkpoint]`.

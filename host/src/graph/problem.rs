@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::job_graph::SettingOrigin;
+
 /// The place where a setting was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -28,14 +30,14 @@ pub enum Place {
 }
 
 impl Place {
-    /// Returns the origin's word in `info --json`.
+    /// Returns the layer of settings that it is in.
     #[must_use]
-    pub const fn origin(&self) -> &'static str {
+    pub const fn origin(&self) -> SettingOrigin {
         match self {
-            Self::JobFile { .. } => "job file",
-            Self::Config { .. } => "config",
-            Self::Environment(_) => "environment",
-            Self::CommandLine(_) => "command line",
+            Self::JobFile { .. } => SettingOrigin::JobFile,
+            Self::Config { .. } => SettingOrigin::Config,
+            Self::Environment(_) => SettingOrigin::Environment,
+            Self::CommandLine(_) => SettingOrigin::CommandLine,
         }
     }
 }

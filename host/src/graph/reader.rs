@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::job_graph::EffectiveSetting;
+use super::job_graph::{EffectiveSetting, SettingOrigin};
 use super::problem::{Findings, Place};
 use super::suggest::{nearest, one_of};
 use super::tree::{Located, Table, Value, text_to_toml};
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
     /// Records the effective value of a key, as TOML.
     pub(crate) fn record(&mut self, key: &str, value: String, place: Option<&Place>) {
         if let Some(prefix) = &self.prefix {
-            let origin = place.map_or("default", Place::origin).to_owned();
+            let origin = place.map_or(SettingOrigin::Default, Place::origin);
             self.job
                 .settings
                 .insert(format!("{prefix}{key}"), EffectiveSetting { value, origin });

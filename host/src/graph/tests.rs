@@ -6,7 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::job_graph::{
-    Artifact, GeneratorValues, JobGraph, LineKey, NodeKind, Partitioning, SinkConnector, SourceConnector, TextFormat,
+    Artifact, GeneratorValues, JobGraph, LineKey, NodeKind, Partitioning, SettingOrigin, SinkConnector,
+    SourceConnector, TextFormat,
 };
 use regraft_model::id::OperatorUid;
 
@@ -157,7 +158,7 @@ fn settings_say_what_set_them() {
     let graph = good(GOOD, &overrides);
     let setting = |key: &str| {
         let setting = &graph.settings[key];
-        (setting.value.clone(), setting.origin.clone())
+        (setting.value.clone(), setting.origin.word().to_owned())
     };
     let pair = |value: &str, origin: &str| (value.to_owned(), origin.to_owned());
     assert_eq!(setting("count.config.min"), pair("4", "command line"));
@@ -197,7 +198,12 @@ fn settings_can_be_given_as_they_are_recorded() {
         ..overrides()
     };
     let again = good(&text, &set);
-    assert!(again.settings.values().all(|setting| setting.origin == "command line"));
+    assert!(
+        again
+            .settings
+            .values()
+            .all(|setting| setting.origin == SettingOrigin::CommandLine)
+    );
     let essence = |graph: &JobGraph| format!("{:?}{:?}{:?}", graph.nodes, graph.checkpoint, graph.restart);
     assert_eq!(essence(&again), essence(&graph));
 }

@@ -25,9 +25,9 @@ use super::durable::round::{record_version, remove_savepoint, store_checkpoint, 
 use super::handle::{Command, JobError, SnapshotReport};
 use super::life::effect::{Answer, Begin, Level, Next, Shown, SinkStates, Store, Told};
 use super::life::{Effect, Input, Life, Moment, Settings};
+use super::observe::JobShared;
 use super::request::RequestId;
 use super::status::JobStatus;
-use super::view::JobShared;
 use crate::checkpoint::store::JobFacts;
 use crate::dataflow::control::{Control, Event, Mailbox, WaitsFor, locked};
 use crate::dataflow::element::CheckpointBarrier;

@@ -1,17 +1,14 @@
-//! How the rest of the host talks to a job: commands in, reports out.
+//! The handle of a running job: commands in, reports out.
 
 use std::sync::Arc;
 
 use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{CheckpointId, JobId, JobVersion, OperatorUid};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::observe::JobShared;
 pub use super::request::{SavepointTarget, SnapshotRequest, SwapRequest};
 use super::status::JobStatus;
-pub use super::view::{
-    EffectiveSettingView, JobShared, JobState, JobView, NodeView, RoundSummary, RoundView, SubtaskRound,
-};
 use crate::dataflow::control::{SwapGap, locked};
 use crate::environment::Environment;
 
@@ -27,43 +24,42 @@ pub enum Command {
 }
 
 /// A completed snapshot.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SnapshotReport {
-    /// The job.
+    /// Id of the job.
     pub job_id: JobId,
-    /// Where it is, as a URL.
+    /// Location, as a URL.
     pub path: String,
-    /// The round.
+    /// Round number.
     pub checkpoint_id: CheckpointId,
     /// `canonical` or `native`.
     pub format: String,
     /// Size of all its files.
     pub bytes: u64,
-    /// From trigger to durable.
+    /// Time from trigger to durable.
     pub duration_ms: u64,
-    /// The longest time a subtask waited between its first barrier and its last, milliseconds.
+    /// Longest time that a subtask waited between its first barrier and its last, milliseconds.
     pub align_ms: f64,
-    /// The longest time processing waited for the snapshot, milliseconds.
+    /// Longest time that processing waited for the snapshot, milliseconds.
     pub sync_ms: f64,
-    /// The longest time replacing modules took, milliseconds.
+    /// Longest time that replacing modules took, milliseconds.
     pub swap_ms: f64,
-    /// How long each swapped operator gave no output; empty for any other snapshot.
-    #[serde(default)]
+    /// Time without output of each swapped operator; empty unless modules were swapped.
     pub gaps: Vec<Gap>,
-    /// The job's version after it.
+    /// Version of the job after it.
     pub version: JobVersion,
 }
 
-/// How long a swapped operator gave no output, milliseconds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Time without output of one subtask of a swapped operator, milliseconds.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Gap {
-    /// The operator.
+    /// Uid of the operator.
     pub uid: OperatorUid,
-    /// Its subtask.
+    /// Index of its subtask.
     pub subtask: u32,
-    /// From the last output before the swap to the first after it.
+    /// Time from the last output before the swap to the first one after it.
     pub gap_ms: f64,
-    /// The longest among the outputs before the swap.
+    /// Longest time between two outputs before the swap.
     pub usual_ms: f64,
 }
 
@@ -79,18 +75,16 @@ impl From<&SwapGap> for Gap {
 }
 
 /// An operation on a job that failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct JobError {
-    /// What to do about it.
+    /// Kind, which says what its reader does next.
     pub kind: ErrorKind,
-    /// For people.
+    /// Text for people.
     pub message: String,
-    /// The operator it is about.
-    #[serde(default)]
+    /// Uid of the node that it is about.
     pub uid: Option<String>,
-    /// The file it is about.
-    #[serde(default)]
+    /// File or directory that it is about.
     pub path: Option<String>,
 }
 

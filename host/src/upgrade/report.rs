@@ -1,12 +1,11 @@
 //! The report of an upgrade: what changed, at which round, and for how long nothing came out.
 
 use regraft_model::id::{CheckpointId, JobId, JobVersion, OperatorUid};
-use serde::{Deserialize, Serialize};
 
 use crate::jobs::handle::SnapshotReport;
 
 /// Report of an upgrade that is in effect and durable.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct UpgradeReport {
     /// The job, the same as before.
     pub job_id: JobId,
@@ -29,7 +28,7 @@ pub struct UpgradeReport {
 }
 
 /// A changed uid.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangedUid {
     /// The operator.
     pub uid: OperatorUid,
@@ -55,33 +54,5 @@ impl UpgradeReport {
             gap_ms: measured.unwrap_or(round.align_ms + round.sync_ms),
             usual_gap_ms: round.gaps.iter().map(|gap| gap.usual_ms).fold(0.0, f64::max),
         }
-    }
-
-    /// The closing line, for people to quote.
-    #[must_use]
-    pub fn line(&self) -> String {
-        let uids: Vec<String> = self
-            .uids
-            .iter()
-            .map(|changed| format!("{}: {} -> {}", changed.uid, changed.from, changed.to))
-            .collect();
-        format!(
-            "{} at checkpoint {}, no output for {} ms (prepare {} ms, align {} ms, swap {} ms)",
-            uids.join(", "),
-            self.checkpoint_id,
-            whole(self.gap_ms),
-            whole(self.prepare_ms),
-            whole(self.align_ms),
-            whole(self.swap_ms)
-        )
-    }
-}
-
-/// Returns milliseconds for people: whole, or with one digit where that would be 0.
-fn whole(ms: f64) -> String {
-    if ms < 0.95 {
-        format!("{ms:.1}")
-    } else {
-        format!("{ms:.0}")
     }
 }

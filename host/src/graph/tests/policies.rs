@@ -19,7 +19,7 @@ fn setting<'a>(graph: &'a JobGraph, key: &str) -> (&'a str, &'a str) {
         .settings
         .get(key)
         .unwrap_or_else(|| panic!("{key} is not recorded"));
-    (&setting.value, &setting.origin)
+    (&setting.value, setting.origin.word())
 }
 
 fn seconds(seconds: u64) -> Duration {

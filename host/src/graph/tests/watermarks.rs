@@ -65,7 +65,7 @@ fn a_generator_with_a_field_of_time_makes_them_itself() {
     assert_eq!(watermark(&graph, "gen"), strategy(5, Some(30), Some(1)));
     assert_eq!(watermark(&graph, "o"), None);
     assert_eq!(graph.settings["gen.watermark.timestamp"].value, "\"time\"");
-    assert_eq!(graph.settings["gen.watermark.idleness"].origin, "job file");
+    assert_eq!(graph.settings["gen.watermark.idleness"].origin, SettingOrigin::JobFile);
     for uid in ["gen", "o", "out"] {
         assert_eq!(
             watermark(&good(&text.replace("watermark", "rate = 3 #"), &overrides()), uid),
@@ -96,7 +96,7 @@ fn a_source_without_event_times_hands_its_strategy_on() {
     assert_eq!(watermark(&graph, "out"), None);
     let setting = |key: &str| {
         let setting = &graph.settings[key];
-        (setting.value.as_str(), setting.origin.as_str())
+        (setting.value.as_str(), setting.origin.word())
     };
     assert_eq!(setting("a.watermark.max-out-of-orderness"), ("\"5s\"", "job file"));
     assert_eq!(setting("first.watermark.max-out-of-orderness"), ("\"5s\"", "job file"));
@@ -121,7 +121,10 @@ fn a_source_without_event_times_hands_its_strategy_on() {
         [watermark(&graph, "gen"), watermark(&graph, "o")],
         [strategy(0, None, Some(2)), None]
     );
-    assert_eq!(graph.settings["gen.watermark.timestamp"].origin, "command line");
+    assert_eq!(
+        graph.settings["gen.watermark.timestamp"].origin,
+        SettingOrigin::CommandLine
+    );
 }
 
 #[test]

@@ -16,9 +16,9 @@ use crate::dataflow::element::SwapSet;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::graph::plan::{RegionIndex, SubtaskId};
 use crate::jobs::handle::{JobError, SnapshotReport};
+use crate::jobs::observe::{PastRound, RoundSummary};
 use crate::jobs::request::{RequestId, SavepointTarget, SnapshotRequest};
 use crate::jobs::status::JobStatus;
-use crate::jobs::view::{RoundSummary, RoundView};
 use crate::savepoint::metadata::Ancestor;
 use crate::savepoint::permit::CommitPermit;
 use regraft_model::snapshot::SnapshotKind;
@@ -339,7 +339,7 @@ pub enum Shown {
     /// A round is durable.
     Completed(RoundSummary),
     /// A round is over, completed or not. A round that expired names the subtasks that had not acknowledged it.
-    Round(RoundView),
+    Round(PastRound),
     /// The savepoint that ends the job, as a URL.
     FinalSavepoint(Option<String>),
     /// The states of sinks in the newest durable round.

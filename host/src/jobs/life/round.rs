@@ -15,8 +15,8 @@ use crate::checkpoint::round::Acknowledged;
 use crate::checkpoint::store::Stored;
 use crate::dataflow::control::SubtaskSnapshot;
 use crate::graph::plan::{Plan, SubtaskId};
+use crate::jobs::observe::SubtaskRound;
 use crate::jobs::request::Asked;
-use crate::jobs::view::SubtaskRound;
 use crate::savepoint::permit::CommitPermit;
 
 /// A round that is not over.

@@ -14,8 +14,8 @@ use crate::dataflow::control::SubtaskSnapshot;
 use crate::graph::job_graph::CheckpointMode;
 use crate::graph::plan::SubtaskId;
 use crate::jobs::handle::{Gap, JobError, SnapshotReport};
+use crate::jobs::observe::{PastRound, RoundSummary};
 use crate::jobs::request::{Asked, SnapshotRequest};
-use crate::jobs::view::{RoundSummary, RoundView};
 use crate::savepoint::permit::CommitPermit;
 
 /// How long an upgrade's report waits for the first output behind the swap.
@@ -453,12 +453,10 @@ impl Life {
 
     /// Shows how a round went.
     pub(super) fn remember(&mut self, id: CheckpointId, round: &Round, failure: Option<&str>) {
-        let status = if failure.is_some() { "FAILED" } else { "COMPLETED" };
         let saved = round.saved();
-        let view = RoundView {
+        let past = PastRound {
             checkpoint_id: id,
             kind: round.asked.request.kind(),
-            status: status.to_owned(),
             triggered_at: round.triggered_ms,
             duration_ms: self.at.now_ns.saturating_sub(round.started_ns) / 1_000_000,
             bytes: saved.map_or(0, |saved| saved.bytes),
@@ -467,7 +465,7 @@ impl Life {
             failure: failure.map(str::to_owned),
             subtasks: saved.map_or_else(Vec::new, |saved| saved.subtasks.clone()),
         };
-        self.show(Shown::Round(view));
+        self.show(Shown::Round(past));
     }
 
     /// The report to the requester of an acknowledged round; without gaps.

@@ -1,60 +1,132 @@
-//! The jobs of this process, and what can be asked of them.
+//! The jobs of this process, and operations on them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use regraft_guest_runtime::engine::GuestEngine;
 use regraft_guest_runtime::module::GuestModule;
-use regraft_model::id::JobId;
+use regraft_model::id::{JobId, OperatorUid};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::catalog::{Catalog, KnownSavepoint};
 use super::entries::{Entry, Stage};
-use super::logs::JobLogs;
-use super::types::{LogChunk, LogQuery, SavepointRequest, TriggerStatus, UpgradeRequest};
+use super::logs::{JobLogs, LogChunk, LogPart};
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::environment::real::random;
-use crate::jobs::catalog::{Catalog, KnownSavepoint};
-use crate::jobs::handle::{JobError, JobHandle, JobView, SavepointTarget, SnapshotReport, SnapshotRequest};
+use crate::jobs::handle::{JobError, JobHandle, SavepointTarget, SnapshotReport, SnapshotRequest};
+use crate::jobs::observe::ObservedJob;
 use crate::jobs::start::HostContext;
 use crate::jobs::status::JobStatus;
-use crate::jobs::submission::ConfigFile;
 use crate::savepoint::rows::Layout;
 use crate::upgrade::report::UpgradeReport;
 use crate::upgrade::upgrade;
 use regraft_model::snapshot::SnapshotKind;
 
-/// Components uploaded and not used yet; the oldest goes first.
+/// Number of uploaded components that are kept; the oldest is dropped first.
 const UPLOADS_MAX: usize = 256;
-/// Savepoints that were triggered and can be asked about; the oldest goes first.
+/// Number of triggered savepoints that are remembered; the oldest is dropped first.
 const TRIGGERS_MAX: usize = 256;
-/// How many lines of a log are shown where nobody says how many.
-const LOG_LINES: usize = 100;
 
 /// A host: its jobs, and the engine that loads their components.
 pub struct Host {
     pub(super) engine: GuestEngine,
     pub(super) context: HostContext,
     pub(super) entries: Mutex<Vec<Entry>>,
-    /// Some entry is in another stage now.
+    /// Notified when an entry changes its stage.
     pub(super) changed: Notify,
     uploads: Mutex<Vec<Upload>>,
     triggers: Mutex<VecDeque<Trigger>>,
     pub(super) serving: Option<Serving>,
 }
 
-/// What a host has that takes jobs and outlives its process.
+/// Parts of a host that takes jobs, and whose jobs outlive its process.
 pub struct Serving {
-    /// Its jobs, durably.
+    /// Durable list of its jobs.
     pub catalog: Catalog,
     /// Their logs.
     pub logs: Arc<JobLogs>,
-    /// Defaults of their settings.
-    pub config: Option<ConfigFile>,
-    /// Whether it is ending, and takes no more.
+    /// Path and text of the file with defaults of their settings.
+    pub config: Option<(PathBuf, String)>,
+    /// True once the host is ending, and takes no more jobs.
     pub ending: Mutex<bool>,
+}
+
+/// A savepoint to take.
+#[derive(Debug, Clone)]
+pub struct SavepointOptions {
+    /// Directory for it, a path or URL; `None` for the job's own.
+    pub dir: Option<String>,
+    /// Layout of its state files.
+    pub layout: Layout,
+    /// Only for a stop: lets the job finish as if its input ended here.
+    pub drain: bool,
+}
+
+impl Default for SavepointOptions {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            layout: Layout::Canonical,
+            drain: false,
+        }
+    }
+}
+
+/// Failure to take a savepoint; the job goes on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SavepointError {
+    /// The job is not in a stage to be saved.
+    #[error("job {job} is {status}, not RUNNING: nothing can be saved")]
+    NotRunning {
+        /// Id of the job.
+        job: JobId,
+        /// Its stage.
+        status: JobStatus,
+    },
+    /// Neither the request nor the job names a directory.
+    #[error(
+        "no savepoint directory is known for job {job}: name one with the command (`regraft savepoint JOB DIR`, `regraft stop JOB --savepoint-path DIR`), or set `dir` in [savepoint] of the job file (Flink's state.savepoints.dir)"
+    )]
+    NoDirectory {
+        /// Id of the job.
+        job: JobId,
+    },
+    /// The directory cannot be written to.
+    #[error("{}", .0.message.trim_end_matches('.'))]
+    Directory(JobError),
+    /// The round failed.
+    #[error(transparent)]
+    Round(JobError),
+}
+
+impl From<SavepointError> for JobError {
+    fn from(error: SavepointError) -> Self {
+        let goes_on = format!("{error}; the job goes on");
+        match error {
+            SavepointError::NotRunning { .. } => Self::failed(error.to_string()),
+            SavepointError::NoDirectory { .. } => Self::failed(goes_on),
+            SavepointError::Directory(error) => Self {
+                message: goes_on,
+                ..error
+            },
+            SavepointError::Round(error) => error,
+        }
+    }
+}
+
+/// Progress of a triggered savepoint.
+#[derive(Debug, Clone)]
+pub enum TriggerState {
+    /// It is being taken.
+    InProgress,
+    /// It is complete.
+    Completed(SnapshotReport),
+    /// It could not be taken.
+    Failed(JobError),
 }
 
 struct Upload {
@@ -66,11 +138,11 @@ struct Upload {
 struct Trigger {
     id: String,
     job: JobId,
-    status: Arc<Mutex<TriggerStatus>>,
+    state: Arc<Mutex<TriggerState>>,
 }
 
 impl Host {
-    /// A host without jobs. One that does not serve runs only those that it is given.
+    /// Returns a host without jobs. With no `serving` it runs only the jobs that [`Host::add`] gives it.
     #[must_use]
     pub fn new(engine: GuestEngine, context: HostContext, serving: Option<Serving>) -> Self {
         Self {
@@ -84,7 +156,7 @@ impl Host {
         }
     }
 
-    /// Takes in a job that runs.
+    /// Adds a job that runs.
     pub fn add(&self, job: JobHandle) {
         locked(&self.entries).push(Entry {
             job_id: job.job_id(),
@@ -94,13 +166,13 @@ impl Host {
         });
     }
 
-    /// All jobs, in the order in which they came.
+    /// Returns all jobs in the order in which they came.
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {
         locked(&self.entries).clone()
     }
 
-    /// The job with this id.
+    /// Returns the job with this id.
     ///
     /// # Errors
     /// [`JobError`] of kind usage where there is none.
@@ -109,10 +181,10 @@ impl Host {
         found.ok_or_else(|| JobError::usage(format!("there is no job {id} on this host")))
     }
 
-    /// What talks to the job with this id.
+    /// Returns the handle of the job with this id.
     ///
     /// # Errors
-    /// [`JobError`], of kind usage where there is none.
+    /// [`JobError`]: of kind usage where there is no such job; else it does not run in this host.
     pub fn job(&self, id: &str) -> Result<JobHandle, JobError> {
         self.entry(id)?.handle().cloned()
     }
@@ -124,12 +196,12 @@ impl Host {
         self.changed.notify_waiters();
     }
 
-    /// A job that could not be brought back is being started or given up from now on. False: it does not wait for that.
+    /// Takes a job that could not be brought back, to start it or give it up. Returns false if it does not wait for that.
     pub(super) fn take(&self, job: JobId) -> bool {
         let mut taken = false;
         self.update(job, |entry| {
-            if let Stage::Held(view) = &entry.stage {
-                entry.stage = Stage::Starting(view.clone());
+            if let Stage::Held(job) = &entry.stage {
+                entry.stage = Stage::Starting(job.clone());
                 taken = true;
             }
         });
@@ -139,50 +211,37 @@ impl Host {
     /// Takes a savepoint, and with [`SnapshotKind::Stop`] ends the job.
     ///
     /// # Errors
-    /// [`JobError`]; the job goes on.
+    /// [`SavepointError`]; the job goes on.
     pub async fn savepoint(
         &self,
         job: &JobHandle,
-        request: SavepointRequest,
+        options: SavepointOptions,
         kind: SnapshotKind,
-    ) -> Result<SnapshotReport, JobError> {
-        let status = job.status();
+    ) -> Result<SnapshotReport, SavepointError> {
+        let (id, status) = (job.job_id(), job.status());
         if status != JobStatus::Running {
-            return Err(JobError::failed(format!(
-                "job {} is {status}, not RUNNING: nothing can be saved",
-                job.job_id()
-            )));
+            return Err(SavepointError::NotRunning { job: id, status });
         }
-        let dir = request.dir.or_else(|| job.shared.graph.savepoint_dir.clone());
-        let dir = dir.ok_or_else(|| {
-            JobError::failed(format!(
-                "no savepoint directory is known for job {}: name one with the command (`regraft savepoint JOB DIR`, `regraft stop JOB --savepoint-path DIR`), or set `dir` in [savepoint] of the job file (Flink's state.savepoints.dir); the job goes on",
-                job.job_id()
-            ))
-        })?;
-        let probed = self.context.probe(&dir).await;
-        probed.map_err(|error| JobError {
-            message: format!("{}; the job goes on", error.message.trim_end_matches('.')),
-            ..error
-        })?;
-        let layout = if request.native {
-            Layout::Native
-        } else {
-            Layout::Canonical
+        let dir = options.dir.or_else(|| job.shared.graph.savepoint_dir.clone());
+        let dir = dir.ok_or(SavepointError::NoDirectory { job: id })?;
+        self.context.probe(&dir).await.map_err(SavepointError::Directory)?;
+        let target = SavepointTarget {
+            dir,
+            layout: options.layout,
         };
-        let target = SavepointTarget { dir, layout };
-        let drain = request.drain;
+        let drain = options.drain;
         let report = job
             .snapshot(match kind {
                 SnapshotKind::Stop => SnapshotRequest::Stop { target, drain },
                 _ => SnapshotRequest::Savepoint(target),
             })
-            .await?;
+            .await
+            .map_err(SavepointError::Round)?;
         self.note(&report).await;
         Ok(report)
     }
 
-    /// Remembers a savepoint, to be listed.
+    /// Records a savepoint, so that it is listed.
     async fn note(&self, report: &SnapshotReport) {
         let known = KnownSavepoint {
             checkpoint_id: report.checkpoint_id,
@@ -196,16 +255,16 @@ impl Host {
         self.update(report.job_id, |entry| entry.savepoints.push(known));
     }
 
-    /// Takes a savepoint, or ends the job with one, whether or not whoever asked waits for it.
+    /// Takes a savepoint, or ends the job with one, in a task of its own. Returns the id to ask about it with, and the task.
     #[must_use]
     pub fn trigger(
         self: &Arc<Self>,
         job: JobHandle,
-        request: SavepointRequest,
+        options: SavepointOptions,
         kind: SnapshotKind,
     ) -> (String, JoinHandle<Result<SnapshotReport, JobError>>) {
         let id = format!("{:032x}", random());
-        let status = Arc::new(Mutex::new(TriggerStatus::InProgress));
+        let state = Arc::new(Mutex::new(TriggerState::InProgress));
         let mut triggers = locked(&self.triggers);
         if triggers.len() >= TRIGGERS_MAX {
             triggers.pop_front();
@@ -213,38 +272,38 @@ impl Host {
         triggers.push_back(Trigger {
             id: id.clone(),
             job: job.job_id(),
-            status: status.clone(),
+            state: state.clone(),
         });
         drop(triggers);
         let host = self.clone();
         let span = super::logs::job_span(job.job_id());
         let taking = async move {
-            let mut taken = host.savepoint(&job, request, kind).await;
+            let mut taken = host.savepoint(&job, options, kind).await.map_err(JobError::from);
             if kind == SnapshotKind::Stop && taken.is_ok() {
                 job.done().await;
-                if let (Some(failure), JobStatus::Failed) = (job.shared.view().failure, job.status()) {
+                if let (Some(failure), JobStatus::Failed) = (job.shared.observe().failure, job.status()) {
                     taken = Err(JobError::failed(failure));
                 }
             }
-            *locked(&status) = match taken.clone() {
-                Ok(report) => TriggerStatus::Completed { report },
-                Err(cause) => TriggerStatus::Failed { cause },
+            *locked(&state) = match taken.clone() {
+                Ok(report) => TriggerState::Completed(report),
+                Err(error) => TriggerState::Failed(error),
             };
             taken
         };
         (id, tokio::spawn(tracing::Instrument::instrument(taking, span)))
     }
 
-    /// How far a triggered savepoint is.
+    /// Returns the progress of a triggered savepoint.
     ///
     /// # Errors
-    /// [`JobError`] of kind usage where no such one is remembered.
-    pub fn triggered(&self, job: &str, id: &str) -> Result<TriggerStatus, JobError> {
+    /// [`JobError`] of kind usage where no such savepoint is remembered.
+    pub fn triggered(&self, job: &str, id: &str) -> Result<TriggerState, JobError> {
         let triggers = locked(&self.triggers);
         let found = triggers
             .iter()
             .find(|trigger| trigger.id == id && trigger.job.to_string() == job);
-        let found = found.map(|trigger| locked(&trigger.status).clone());
+        let found = found.map(|trigger| locked(&trigger.state).clone());
         found.ok_or_else(|| JobError::usage(format!("no savepoint {id} of job {job} is remembered on this host")))
     }
 
@@ -252,14 +311,14 @@ impl Host {
     ///
     /// # Errors
     /// [`JobError`] where it has ended already.
-    pub async fn cancel(&self, id: &str) -> Result<JobView, JobError> {
+    pub async fn cancel(&self, id: &str) -> Result<ObservedJob, JobError> {
         loop {
             let change = self.changed.notified();
             let entry = self.entry(id)?;
             match &entry.stage {
                 Stage::Starting(_) => change.await,
                 Stage::Held(_) if self.take(entry.job_id) => return self.give_up(&entry).await,
-                // Somebody else has just taken it.
+                // Another request has just taken it.
                 Stage::Held(_) => {}
                 Stage::Over(_) => {
                     entry.handle()?;
@@ -267,34 +326,34 @@ impl Host {
                 Stage::Live(job) => {
                     job.cancel();
                     job.done().await;
-                    return Ok(job.shared.view());
+                    return Ok(job.shared.observe());
                 }
             }
         }
     }
 
-    /// A job's log.
+    /// Reads a part of a job's log.
     ///
     /// # Errors
-    /// [`JobError`] where this host keeps none, or it cannot be read.
-    pub fn log(&self, id: &str, query: &LogQuery) -> Result<LogChunk, JobError> {
+    /// [`JobError`] where this host keeps no logs, or the log cannot be read.
+    pub fn log(&self, id: &str, part: LogPart) -> Result<LogChunk, JobError> {
         let job = self.entry(id)?.job_id;
         let Some(serving) = &self.serving else {
             return Err(JobError::failed(format!(
                 "job {job} runs attached: its log is what its `regraft run` prints on stderr"
             )));
         };
-        let read = match query.from {
-            Some(position) => serving.logs.from(job, position),
-            None => serving.logs.last(job, query.lines.unwrap_or(LOG_LINES)),
+        let read = match part {
+            LogPart::From(position) => serving.logs.from(job, position),
+            LogPart::Last(lines) => serving.logs.last(job, lines),
         };
         read.map_err(|error| JobError::failed(format!("the log of job {job} cannot be read: {error}")))
     }
 
-    /// Loads a component, to be used by a job or an upgrade.
+    /// Loads a component for a job or an upgrade, and returns its SHA-256.
     ///
     /// # Errors
-    /// [`JobError`] of kind usage where it is none that this host runs.
+    /// [`JobError`] of kind usage where this host cannot run it.
     pub fn upload(&self, bytes: Vec<u8>) -> Result<String, JobError> {
         let start = Instant::now();
         let loaded = self
@@ -315,21 +374,25 @@ impl Host {
         Ok(digest)
     }
 
-    /// An uploaded component, and how long it took to load.
+    /// Returns an uploaded component, and the time that it took to load.
     pub(super) fn uploaded(&self, digest: &str) -> Option<(Arc<dyn OperatorModule>, Duration)> {
         let uploads = locked(&self.uploads);
         let upload = uploads.iter().find(|upload| upload.digest == digest)?;
         Some((Arc::new(upload.module.clone()), upload.took))
     }
 
-    /// Swaps uploaded components into a job.
+    /// Swaps uploaded components into a job. `digests` has the SHA-256 for each uid that changes.
     ///
     /// # Errors
     /// [`JobError`]; the job goes on as it was.
-    pub async fn upgrade(&self, job: &JobHandle, request: UpgradeRequest) -> Result<UpgradeReport, JobError> {
+    pub async fn upgrade(
+        &self,
+        job: &JobHandle,
+        digests: BTreeMap<OperatorUid, String>,
+    ) -> Result<UpgradeReport, JobError> {
         let mut modules = Modules::new();
         let mut took = Duration::ZERO;
-        for (uid, digest) in request.modules {
+        for (uid, digest) in digests {
             let Some((module, loading)) = self.uploaded(&digest) else {
                 return Err(JobError::usage(format!("no module {digest} has been uploaded")).on(&uid));
             };

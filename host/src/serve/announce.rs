@@ -1,5 +1,5 @@
-//! How hosts of this machine are found: `$REGRAFT_DATA/run/<JobID>.json` of an attached run, `run/host.json` of a host that
-//! serves. Each is written when the host can be talked to and removed at its end. One whose process is gone is ignored.
+//! Discovery of the hosts of this machine: `$REGRAFT_DATA/run/<JobID>.json` of an attached run, `run/host.json` of a host
+//! that serves. Each file is written when its host listens, and removed at its end. One whose process is gone is ignored.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,25 +9,25 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
-/// The name of a serving host's announcement.
+/// File name of a serving host's announcement, without its extension.
 const HOST: &str = "host";
 
-/// An announced host.
+/// Announcement of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
-    /// The job that it runs attached; none: it serves, and takes any job.
+    /// Job that it runs attached; `None` for a host that serves and takes any job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_id: Option<JobId>,
-    /// Its name.
+    /// Name of that job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The host's process.
+    /// Id of the host's process.
     pub pid: u32,
-    /// Where it listens.
+    /// URL that it listens on.
     pub url: String,
 }
 
-/// An announcement that stands as long as this value lives.
+/// A published announcement, which is removed when this value is dropped.
 #[derive(Debug)]
 pub struct Announced {
     path: PathBuf,
@@ -35,16 +35,16 @@ pub struct Announced {
 
 impl Drop for Announced {
     fn drop(&mut self) {
-        // A file that cannot be removed is stale, and whoever reads it next cleans it.
+        // A file that cannot be removed is stale, and the next reader removes it.
         let _ = fs::remove_file(&self.path);
     }
 }
 
 impl Announcement {
-    /// Writes the announcement, whole or not at all.
+    /// Writes the announcement atomically.
     ///
     /// # Errors
-    /// The file system's.
+    /// Those of the file system.
     pub fn publish(&self, data_dir: &Path) -> std::io::Result<Announced> {
         let dir = data_dir.join("run");
         fs::create_dir_all(&dir)?;
@@ -57,7 +57,7 @@ impl Announcement {
     }
 }
 
-/// All live hosts announced on this machine: the one that serves, then attached runs in order of JobID.
+/// Returns the live hosts announced on this machine: the one that serves, then attached runs in order of JobID.
 #[must_use]
 pub fn live(data_dir: &Path) -> Vec<Announcement> {
     let Ok(entries) = fs::read_dir(data_dir.join("run")) else {
@@ -72,7 +72,7 @@ pub fn live(data_dir: &Path) -> Vec<Announcement> {
         if is_running(announcement.pid) {
             found.push(announcement);
         } else if announcement.job_id.is_some() {
-            // That of a serving host stays: the next one may be writing its own just now, under the same name.
+            // The file of a serving host stays: the next one may be writing its own under the same name at this moment.
             let _ = fs::remove_file(&path);
         }
     }
@@ -84,7 +84,7 @@ fn read(path: &Path) -> Option<Announcement> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// Returns true if there is such a process, also one of another user.
+/// Returns true if there is such a process.
 fn is_running(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| matches!(test_kill_process(pid), Ok(()) | Err(Errno::PERM)))

@@ -1,7 +1,7 @@
-//! Each job's log lines, in files of their own: `jobs/<JobID>/log/<n>.log` in the data directory, where `n` is how many
-//! bytes had been logged before. So a position in a log stays valid while old files go, and after a restart of the host.
+//! The log of each job, in `jobs/<JobID>/log/<n>.log` of the data directory, where `n` is the number of bytes logged before.
+//! A position in a log therefore stays valid while old files are removed, and after a restart of the host.
 //!
-//! Lines are those of the host's own log that were written in a span of the job ([`job_span`]).
+//! A job's lines are those of the host's own log that were written in a span of the job ([`job_span`]).
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -20,29 +20,46 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::types::LogChunk;
 use crate::dataflow::control::locked;
 
-/// A file that has as many bytes gets no more lines.
+/// Size at which a file gets no more lines.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Files that are kept of one job.
+/// Number of files that are kept of one job.
 const FILES_MAX: usize = 8;
-/// A longer line is cut.
+/// Length at which a line is cut.
 const LINE_BYTES_MAX: usize = 64 << 10;
-/// The most that is read at once.
+/// Largest part of a log that is read at once.
 const CHUNK_BYTES_MAX: u64 = 1 << 20;
 
-/// The span of everything that is done for a job. It is there at every log level, and in no other span.
+/// Returns the span of all work for a job. It is enabled at every log level, and has no parent.
 #[must_use]
 pub fn job_span(job: JobId) -> Span {
     tracing::error_span!(parent: None, "job", id = %job)
 }
 
-/// The logs of a host's jobs.
+/// Logs of a host's jobs.
 #[derive(Debug)]
 pub struct JobLogs {
     root: PathBuf,
     open: Mutex<HashMap<JobId, LogFile>>,
+}
+
+/// Whole lines of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogChunk {
+    /// The lines.
+    pub text: String,
+    /// Position behind them.
+    pub next: u64,
+}
+
+/// Part of a log to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogPart {
+    /// So many of the last lines.
+    Last(usize),
+    /// Lines from a position on, which an earlier [`LogChunk`] gave.
+    From(u64),
 }
 
 #[derive(Debug)]
@@ -53,7 +70,7 @@ struct LogFile {
 }
 
 impl JobLogs {
-    /// Logs below `$REGRAFT_DATA/jobs`.
+    /// Returns the logs below `jobs` in a data directory.
     #[must_use]
     pub fn new(data_dir: &Path) -> Self {
         Self {
@@ -66,10 +83,10 @@ impl JobLogs {
         self.root.join(job.to_string()).join("log")
     }
 
-    /// Appends a line, without its line feed.
+    /// Appends a line, given without its line feed.
     ///
     /// # Errors
-    /// The file system's.
+    /// Those of the file system.
     pub fn append(&self, job: JobId, line: &str) -> io::Result<()> {
         let mut open = locked(&self.open);
         let mut current = match open.remove(&job) {
@@ -90,15 +107,15 @@ impl JobLogs {
         Ok(())
     }
 
-    /// No more lines are expected.
+    /// Closes the file of a job that logs no more lines.
     pub fn close(&self, job: JobId) {
         locked(&self.open).remove(&job);
     }
 
-    /// The last lines of a log.
+    /// Returns the last lines of a log, none for a job without a log.
     ///
     /// # Errors
-    /// The file system's. A job without a log has no lines.
+    /// Those of the file system.
     pub fn last(&self, job: JobId, lines: usize) -> io::Result<LogChunk> {
         let dir = self.dir(job);
         let mut found = String::new();
@@ -124,10 +141,11 @@ impl JobLogs {
         })
     }
 
-    /// Whole lines from a position on, as many as fit into one answer; from the oldest that is kept where it has gone.
+    /// Returns whole lines from a position on, at most 1 MiB of them. Where that position has been removed, they begin with
+    /// the oldest line that is kept.
     ///
     /// # Errors
-    /// The file system's.
+    /// Those of the file system.
     pub fn from(&self, job: JobId, position: u64) -> io::Result<LogChunk> {
         let dir = self.dir(job);
         let starts = starts(&dir)?;
@@ -139,7 +157,7 @@ impl JobLogs {
             });
         };
         let mut file = File::open(path(&dir, start))?;
-        // At the end of a file the next one goes on.
+        // A position at the end of a file is the beginning of the next one.
         if let Some(following) = starts.get(at + 1)
             && position >= *following
         {
@@ -160,7 +178,7 @@ impl JobLogs {
 }
 
 impl LogFile {
-    /// The newest file of a directory, or its first.
+    /// Opens the newest file of a directory, or creates its first one.
     fn newest(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let start = starts(dir)?.last().copied().unwrap_or(0);
@@ -174,7 +192,7 @@ impl LogFile {
     }
 }
 
-/// Where the files of a directory start, in order.
+/// Returns the start positions of the files of a directory, in order.
 fn starts(dir: &Path) -> io::Result<Vec<u64>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -202,11 +220,11 @@ fn cut(line: &str) -> &str {
     &line[..end]
 }
 
-/// Puts what is logged in a job's span into the job's log.
+/// Tracing layer that writes the events in a job's span to the job's log.
 #[derive(Debug, Clone)]
 pub struct JobLogLayer(pub Arc<JobLogs>);
 
-/// The job that a span is of.
+/// Job of a span.
 struct OfJob(JobId);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JobLogLayer {
@@ -231,12 +249,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JobLogLayer {
         let mut line = String::new();
         let _ = SystemTime.format_time(&mut Writer::new(&mut line));
         let _ = write!(line, " {:>5} {}{}", event.metadata().level(), words.message, words.rest);
-        // Whoever logs must not fail for it; the host's own log has the line too.
+        // Logging must not fail its caller, and the host's own log has the line too.
         let _ = self.0.append(job, &line);
     }
 }
 
-/// The fields of a span or event.
+/// Fields of a span or event, as text.
 #[derive(Default)]
 struct Words {
     id: String,

@@ -1,69 +1,70 @@
-//! The jobs that a host knows, whatever stage they are in: being started, running, over, or waiting for the next host.
+//! The jobs that a host knows in any stage, and collisions between them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use regraft_model::id::JobId;
 
+use super::catalog::{CatalogRecord, KnownSavepoint};
+use super::submission::Allow;
 use crate::graph::job_graph::{JobGraph, NodeKind};
-use crate::jobs::catalog::{CatalogRecord, KnownSavepoint};
-use crate::jobs::handle::{JobError, JobHandle, JobView};
+use crate::jobs::handle::{JobError, JobHandle};
+use crate::jobs::observe::ObservedJob;
 use crate::jobs::status::JobStatus;
-use crate::jobs::submission::Allow;
 
 /// A job of a host.
 #[derive(Clone)]
 pub struct Entry {
-    /// Its id.
+    /// Id of the job.
     pub job_id: JobId,
-    /// How far it is.
+    /// Its stage on this host.
     pub stage: Stage,
     /// Its savepoints, as far as they were taken through a host.
     pub savepoints: Vec<KnownSavepoint>,
-    /// Its graph; none where its job file does not read any more.
+    /// Its graph; `None` where its job file does not parse any more.
     pub graph: Option<Arc<JobGraph>>,
 }
 
-/// How far a job is.
+/// Stage of a job on its host.
 #[derive(Clone)]
 pub enum Stage {
     /// It is being started, or brought back.
-    Starting(Arc<JobView>),
+    Starting(Arc<ObservedJob>),
     /// It runs, or has just ended.
     Live(JobHandle),
-    /// It could not be brought back: it waits for this host to try again, where that may help, or else for the next one.
-    Held(Arc<JobView>),
+    /// It could not be brought back. It waits for this host to try again, where that may help, or else for the next host.
+    Held(Arc<ObservedJob>),
     /// It has ended.
-    Over(Arc<JobView>),
+    Over(Arc<ObservedJob>),
 }
 
 impl Entry {
-    /// The job as it is now.
+    /// Returns the job as it is now.
     #[must_use]
-    pub fn view(&self) -> JobView {
+    pub fn observe(&self) -> ObservedJob {
         match &self.stage {
-            Stage::Live(job) => job.shared.view(),
-            Stage::Starting(view) | Stage::Held(view) | Stage::Over(view) => JobView::clone(view),
+            Stage::Live(job) => job.shared.observe(),
+            Stage::Starting(job) | Stage::Held(job) | Stage::Over(job) => ObservedJob::clone(job),
         }
     }
 
-    /// What talks to it.
+    /// Returns the handle of a job that runs.
     ///
     /// # Errors
-    /// [`JobError`] where nothing of it runs in this host.
+    /// [`JobError`] where it does not run in this host.
     pub fn handle(&self) -> Result<&JobHandle, JobError> {
         match &self.stage {
             Stage::Live(job) => Ok(job),
-            Stage::Starting(view) | Stage::Over(view) => Err(JobError::failed(format!(
+            Stage::Starting(job) | Stage::Over(job) => Err(JobError::failed(format!(
                 "job {} is {}, not RUNNING",
-                self.job_id, view.status
+                self.job_id, job.status
             ))),
-            Stage::Held(view) => Err(JobError::failed(format!(
+            Stage::Held(job) => Err(JobError::failed(format!(
                 "job {} is {}, not RUNNING: it could not be brought back: {}. {} tries again; `regraft cancel {}` gives it up",
                 self.job_id,
-                view.status,
-                view.failure.as_deref().unwrap_or("no reason is known"),
-                if view.status == JobStatus::Restarting {
+                job.status,
+                job.failure.as_deref().unwrap_or("no reason is known"),
+                if job.status == JobStatus::Restarting {
                     "This host"
                 } else {
                     "The next `regraft serve`"
@@ -74,37 +75,57 @@ impl Entry {
     }
 }
 
-/// A job that does not run, as it is shown. `graph` is none where the job file does not read.
+/// Describes a job that does not run. `graph` is `None` where its job file does not parse.
 #[must_use]
-pub fn outline(record: &CatalogRecord, graph: Option<&JobGraph>, status: JobStatus, failure: Option<&str>) -> JobView {
-    JobView {
+pub fn outline(
+    record: &CatalogRecord,
+    graph: Option<&JobGraph>,
+    status: JobStatus,
+    failure: Option<&str>,
+) -> ObservedJob {
+    ObservedJob {
         status,
         restored_from: record.submission.restore.as_ref().map(|from| from.location.clone()),
         failure: failure.map(str::to_owned),
-        ..JobView::bare(record.job_id, &record.name, record.created_at, graph)
+        ..ObservedJob::bare(record.job_id, &record.name, record.created_at, graph)
     }
 }
 
-/// Whether a job collides with one that runs or will: the same name, or the same output directory.
+/// Name and output directories of a job, which another job must not share by accident.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// Id of the job.
+    pub job_id: JobId,
+    /// Its name.
+    pub name: String,
+    /// Directories of its file sinks and dead letters.
+    pub output_dirs: Vec<PathBuf>,
+}
+
+impl From<&ObservedJob> for Claims {
+    fn from(job: &ObservedJob) -> Self {
+        Self {
+            job_id: job.job_id,
+            name: job.name.clone(),
+            output_dirs: job.nodes.iter().filter_map(|node| node.target.clone()).collect(),
+        }
+    }
+}
+
+/// Refuses a job that has the name or an output directory of another one, which runs or will run.
 ///
 /// # Errors
-/// [`JobError`] names both, and the flag that allows it.
-pub fn refuse_collision(graph: &JobGraph, other: &JobView, allow: Allow) -> Result<(), JobError> {
+/// [`JobError`] names both jobs, and the flag that allows the collision.
+pub fn refuse_collision(graph: &JobGraph, other: &Claims, allow: Allow) -> Result<(), JobError> {
     let (id, name) = (other.job_id, &other.name);
     if *name == graph.name && !allow.same_name {
         return Err(JobError::failed(format!(
             "a job named \"{name}\" is running already ({id}); stop it, give this one another name with --name, or allow it with --allow-same-name"
         )));
     }
-    let theirs: Vec<PathBuf> = other
-        .operators
-        .iter()
-        .filter_map(|node| node.target.clone())
-        .map(PathBuf::from)
-        .collect();
     for node in &graph.nodes {
         let Some(path) = node.output_dir() else { continue };
-        if theirs.iter().any(|their| same_dir(their, path)) && !allow.shared_output {
+        if other.output_dirs.iter().any(|dir| same_dir(dir, path)) && !allow.shared_output {
             let uid = &node.uid;
             let (who, setting) = match node.kind {
                 NodeKind::Operator(_) => (format!("operator \"{uid}\" writes dead letters"), "dead-letter.path"),

@@ -1,12 +1,15 @@
-//! A job as it is shown: its stage, its nodes and what they count, its rounds.
+//! What a job shares with its process while it runs, and how it looks at one moment: its stage, its nodes with their
+//! counters, its rounds.
+//!
+//! Plain values. Other modules turn them into what they write to disk or send over the wire.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
-use serde::{Deserialize, Serialize};
 
 use super::admission::Descriptions;
 use super::deploy::Counters;
@@ -16,71 +19,70 @@ use crate::dataflow::operator::Modules;
 use crate::graph::job_graph::{EffectiveSetting, JobGraph, Node, NodeKind};
 use regraft_model::snapshot::SnapshotKind;
 
-/// A completed checkpoint or savepoint, as it is shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The newest completed checkpoint or savepoint of a job.
+#[derive(Debug, Clone, PartialEq)]
 pub struct RoundSummary {
-    /// The round.
+    /// Round number.
     pub checkpoint_id: CheckpointId,
-    /// What for.
+    /// Purpose of the round.
     pub kind: SnapshotKind,
-    /// When it was durable, milliseconds since the Unix epoch.
+    /// Time at which it was durable, milliseconds since the Unix epoch.
     pub completed_at: i64,
     /// Size of the files that were written for it.
     pub bytes: u64,
     /// Size of all files that it refers to.
-    #[serde(default)]
     pub full_bytes: u64,
-    /// From trigger to durable.
+    /// Time from trigger to durable.
     pub duration_ms: u64,
-    /// The longest time processing waited, milliseconds.
+    /// Longest time that processing waited, milliseconds.
     pub sync_ms: f64,
-    /// The longest alignment, milliseconds.
+    /// Longest alignment, milliseconds.
     pub align_ms: f64,
-    /// Where it is.
+    /// Location, as a URL.
     pub path: String,
 }
 
-/// What changes while a job runs.
+/// Part of a job's shared state that changes while it runs.
 #[derive(Debug)]
 pub struct JobState {
-    /// Its stage.
+    /// Stage of the job.
     pub status: JobStatus,
-    /// Which modules it runs.
+    /// Version of the job, which numbers its modules.
     pub version: JobVersion,
-    /// The modules.
+    /// Modules of this version.
     pub modules: Modules,
-    /// What they declare.
+    /// Declarations of these modules.
     pub descriptions: Descriptions,
-    /// The newest completed round.
+    /// Newest completed round.
     pub last_round: Option<RoundSummary>,
-    /// Completed rounds in all.
+    /// Number of completed rounds.
     pub rounds: u64,
-    /// Why it failed.
+    /// Reason of the failure that ended the job.
     pub failure: Option<String>,
-    /// The kind of that failure, which decides the exit status.
+    /// Kind of that failure, which decides the exit status.
     pub failure_kind: Option<ErrorKind>,
-    /// The uid that failed.
+    /// Uid that failed, where one is to blame.
     pub failed_uid: Option<String>,
-    /// Totals of each blackhole sink, from the last round: records and checksum.
+    /// Totals of each blackhole sink from the last round: records and checksum.
     pub sink_totals: BTreeMap<OperatorUid, (u64, u64)>,
-    /// The savepoint that ended it, as a URL.
+    /// Savepoint that ended the job, as a URL.
     pub final_savepoint: Option<String>,
-    /// The attempt that runs, or ran last.
+    /// Attempt that runs, or ran last.
     pub attempt: AttemptId,
-    /// Restarts in this process.
+    /// Number of restarts in this process.
     pub restarts: u64,
-    /// What the last restart followed.
+    /// Failure before the last restart.
     pub last_failure: Option<String>,
-    /// The last rounds, completed or not, oldest first.
-    pub recent: VecDeque<RoundView>,
+    /// Last rounds, completed or failed, oldest first.
+    pub recent: VecDeque<PastRound>,
 }
 
-/// So many rounds are remembered.
+/// Number of rounds that are remembered.
 const RECENT_MAX: usize = 100;
 
 impl JobState {
-    /// Remembers a round.
-    pub fn remember(&mut self, round: RoundView) {
+    /// Remembers a round, and forgets the oldest one where there are too many.
+    pub fn remember(&mut self, round: PastRound) {
         while self.recent.len() >= RECENT_MAX {
             self.recent.pop_front();
         }
@@ -88,85 +90,91 @@ impl JobState {
     }
 }
 
-/// How a round went, as it is shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RoundView {
-    /// The round.
+/// A round that has completed or failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PastRound {
+    /// Round number.
     pub checkpoint_id: CheckpointId,
-    /// What for.
+    /// Purpose of the round.
     pub kind: SnapshotKind,
-    /// `COMPLETED` or `FAILED`.
-    pub status: String,
-    /// Milliseconds since the Unix epoch.
+    /// Trigger time, milliseconds since the Unix epoch.
     pub triggered_at: i64,
-    /// From trigger to its end.
+    /// Time from trigger to end.
     pub duration_ms: u64,
     /// Size of the files that were written for it.
     pub bytes: u64,
-    /// Size of all files that it refers to: those that it shares with earlier checkpoints too.
-    #[serde(default)]
+    /// Size of all files that it refers to, including those that it shares with earlier checkpoints.
     pub full_bytes: u64,
-    /// Where it is, or would be.
+    /// Location as a URL, also of a round that failed; `None` before it has one.
     pub path: Option<String>,
-    /// Why it failed.
+    /// Reason why it failed; `None` for a completed one.
     pub failure: Option<String>,
-    /// What each subtask took part with; only of a round that all have acknowledged.
+    /// Part of each subtask; empty unless all have acknowledged.
     pub subtasks: Vec<SubtaskRound>,
 }
 
-/// One subtask's part in a round.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Part of one subtask in a round.
+#[derive(Debug, Clone, PartialEq)]
 pub struct SubtaskRound {
-    /// The node; the nodes of one chain share their times.
+    /// Uid of the node; the nodes of one chain share their times.
     pub uid: OperatorUid,
-    /// Its subtask.
+    /// Index of its subtask.
     pub subtask: u32,
-    /// From its first barrier to its last, milliseconds.
+    /// Time from its first barrier to its last, milliseconds.
     pub align_ms: f64,
-    /// What processing waited for, milliseconds.
+    /// Time that processing waited, milliseconds.
     pub sync_ms: f64,
-    /// What was written out while records were processed, milliseconds.
+    /// Time spent on writing state out between records, milliseconds.
     pub async_ms: f64,
     /// Size of the state files that were written for the round.
     pub bytes: u64,
     /// Size of all state files that the round refers to.
-    #[serde(default)]
     pub state_bytes: u64,
 }
 
-/// What a job shares with those who hold its handle.
+/// State that a running job shares with the holders of its handle.
 #[derive(Debug)]
 pub struct JobShared {
-    /// Its id.
+    /// Id of the job.
     pub job_id: JobId,
-    /// The graph it runs.
+    /// Graph that it runs.
     pub graph: Arc<JobGraph>,
-    /// When it started, milliseconds since the Unix epoch.
+    /// Start time, milliseconds since the Unix epoch.
     pub started_at: i64,
-    /// The savepoint it started from, as a URL.
+    /// Savepoint that it started from, as a URL.
     pub restored_from: Option<String>,
-    /// What each node counts, subtask by subtask.
+    /// Counters of each node, by subtask.
     pub counters: Counters,
-    /// What changes.
+    /// Part that changes.
     pub state: Mutex<JobState>,
 }
 
-/// One node, as it is shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NodeView {
-    /// Its uid.
+/// Role of a node in its graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeRole {
+    /// Reads records.
+    Source,
+    /// Runs a module.
+    Operator,
+    /// Writes records.
+    Sink,
+}
+
+/// One node of a job at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ObservedNode {
+    /// Uid of the node.
     pub uid: OperatorUid,
-    /// `source`, `operator` or `sink`.
-    pub kind: String,
-    /// How many subtasks.
+    /// Role of the node.
+    pub role: NodeRole,
+    /// Number of subtasks.
     pub parallelism: u32,
-    /// The module's digest, first six digits.
+    /// First six digits of its module's digest; `None` for sources and sinks, and where nothing runs.
     pub module: Option<String>,
     /// Names of its states.
     pub states: Vec<String>,
-    /// The directory that a file sink writes to, or an operator's dead letters.
-    #[serde(default)]
-    pub target: Option<String>,
+    /// Directory that a file sink writes to, or an operator its dead letters.
+    pub target: Option<PathBuf>,
     /// Records in.
     pub records_in: u64,
     /// Records out.
@@ -174,84 +182,56 @@ pub struct NodeView {
     /// Keys held.
     pub keys: u64,
     /// Records and timers that went to its dead letters.
-    #[serde(default)]
     pub dead_letters: u64,
 }
 
-/// A job, as it is shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct JobView {
-    /// Its id.
+/// A job at one moment, whether it runs or not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ObservedJob {
+    /// Id of the job.
     pub job_id: JobId,
-    /// Its name.
+    /// Name of the job.
     pub name: String,
-    /// Its stage.
+    /// Stage of the job.
     pub status: JobStatus,
-    /// The default parallelism.
+    /// Default parallelism.
     pub parallelism: u32,
-    /// Key groups.
+    /// Number of key groups.
     pub max_parallelism: u32,
-    /// Milliseconds since the Unix epoch.
+    /// Start time, milliseconds since the Unix epoch.
     pub started_at: i64,
-    /// The savepoint it started from.
+    /// Savepoint that it started from.
     pub restored_from: Option<String>,
-    /// Which modules it runs.
+    /// Version of the job.
     pub version: JobVersion,
     /// Records read by sources.
     pub records_in: u64,
     /// Records written by sinks.
     pub records_out: u64,
     /// Records and timers that went to dead letters.
-    #[serde(default)]
     pub dead_letters: u64,
-    /// The newest completed round.
-    pub last_checkpoint: Option<RoundSummary>,
-    /// Completed rounds in all.
-    pub checkpoints: u64,
-    /// The last rounds, completed or not, oldest first.
-    #[serde(default)]
-    pub recent_checkpoints: Vec<RoundView>,
-    /// How often it has been started with this id.
-    #[serde(default = "first")]
+    /// Newest completed round.
+    pub last_round: Option<RoundSummary>,
+    /// Number of completed rounds.
+    pub rounds: u64,
+    /// Last rounds, completed or failed, oldest first.
+    pub recent: Vec<PastRound>,
+    /// Number of times it has been started with this id.
     pub attempt: AttemptId,
-    /// Restarts in this process.
-    #[serde(default)]
+    /// Number of restarts in this process.
     pub restarts: u64,
-    /// What the last restart followed.
-    #[serde(default)]
+    /// Failure before the last restart.
     pub last_failure: Option<String>,
-    /// Why it failed.
+    /// Reason why it failed, or could not be brought back.
     pub failure: Option<String>,
-    /// Its nodes.
-    pub operators: Vec<NodeView>,
+    /// Nodes in order of the graph.
+    pub nodes: Vec<ObservedNode>,
     /// Settings in effect.
-    pub settings: BTreeMap<String, EffectiveSettingView>,
-}
-
-const fn first() -> AttemptId {
-    AttemptId(1)
-}
-
-/// A setting in effect.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EffectiveSettingView {
-    /// Its value, as TOML.
-    pub value: String,
-    /// Where it came from.
-    pub origin: String,
-}
-
-impl From<&EffectiveSetting> for EffectiveSettingView {
-    fn from(setting: &EffectiveSetting) -> Self {
-        Self {
-            value: setting.value.clone(),
-            origin: setting.origin.clone(),
-        }
-    }
+    pub settings: BTreeMap<String, EffectiveSetting>,
 }
 
 impl JobShared {
-    /// Goes over to a stage, where it may follow the present one.
+    /// Switches to a stage if it may follow the present one.
     pub fn set_status(&self, status: JobStatus) {
         let mut state = locked(&self.state);
         if state.status.may_become(status) {
@@ -261,22 +241,22 @@ impl JobShared {
         }
     }
 
-    /// Adds up a counter of a node's subtasks.
+    /// Sums a counter over the subtasks of a node.
     fn sum(&self, uid: &OperatorUid, of: impl Fn(&NodeCounters) -> u64) -> u64 {
         self.counters
             .get(uid)
             .map_or(0, |all| all.iter().map(|counters| of(counters)).sum())
     }
 
-    /// The job as it is now.
+    /// Returns the job as it is now.
     #[must_use]
-    pub fn view(&self) -> JobView {
+    pub fn observe(&self) -> ObservedJob {
         let state = locked(&self.state);
-        let mut operators = vec![];
+        let mut nodes = vec![];
         let (mut records_in, mut records_out, mut dead_letters) = (0, 0, 0);
         for node in &self.graph.nodes {
             let uid = &node.uid;
-            let view = NodeView {
+            let observed = ObservedNode {
                 module: state.modules.get(uid).map(|module| module.digest().short()),
                 states: state.descriptions.get(uid).map_or_else(Vec::new, |description| {
                     description.states.iter().map(|state| state.name.clone()).collect()
@@ -285,50 +265,50 @@ impl JobShared {
                 records_out: self.sum(uid, |c| c.records_out.load(Ordering::Relaxed)),
                 keys: self.sum(uid, |c| c.keys.load(Ordering::Relaxed)),
                 dead_letters: self.sum(uid, |c| c.dead_letters.load(Ordering::Relaxed)),
-                ..NodeView::from(node)
+                ..ObservedNode::from(node)
             };
             match node.kind {
-                NodeKind::Source(_) => records_in += view.records_in,
-                NodeKind::Sink(_) => records_out += view.records_out,
-                NodeKind::Operator(_) => dead_letters += view.dead_letters,
+                NodeKind::Source(_) => records_in += observed.records_in,
+                NodeKind::Sink(_) => records_out += observed.records_out,
+                NodeKind::Operator(_) => dead_letters += observed.dead_letters,
             }
-            operators.push(view);
+            nodes.push(observed);
         }
-        JobView {
+        ObservedJob {
             status: state.status,
             restored_from: self.restored_from.clone(),
             version: state.version,
             records_in,
             records_out,
             dead_letters,
-            last_checkpoint: state.last_round.clone(),
-            checkpoints: state.rounds,
-            recent_checkpoints: state.recent.iter().cloned().collect(),
+            last_round: state.last_round.clone(),
+            rounds: state.rounds,
+            recent: state.recent.iter().cloned().collect(),
             attempt: state.attempt,
             restarts: state.restarts,
             last_failure: state.last_failure.clone(),
             failure: state.failure.clone(),
-            operators,
-            ..JobView::bare(self.job_id, &self.graph.name, self.started_at, Some(&self.graph))
+            nodes,
+            ..ObservedJob::bare(self.job_id, &self.graph.name, self.started_at, Some(&self.graph))
         }
     }
 }
 
-impl From<&Node> for NodeView {
+impl From<&Node> for ObservedNode {
     /// A node of which nothing runs.
     fn from(node: &Node) -> Self {
-        let kind = match node.kind {
-            NodeKind::Source(_) => "source",
-            NodeKind::Operator(_) => "operator",
-            NodeKind::Sink(_) => "sink",
+        let role = match node.kind {
+            NodeKind::Source(_) => NodeRole::Source,
+            NodeKind::Operator(_) => NodeRole::Operator,
+            NodeKind::Sink(_) => NodeRole::Sink,
         };
         Self {
             uid: node.uid.clone(),
-            kind: kind.to_owned(),
+            role,
             parallelism: node.parallelism,
             module: None,
             states: vec![],
-            target: node.output_dir().map(|dir| dir.display().to_string()),
+            target: node.output_dir().map(PathBuf::from),
             records_in: 0,
             records_out: 0,
             keys: 0,
@@ -337,8 +317,8 @@ impl From<&Node> for NodeView {
     }
 }
 
-impl JobView {
-    /// A job of which nothing runs. `graph` is none where its job file does not read any more.
+impl ObservedJob {
+    /// A job of which nothing runs. `graph` is `None` where its job file does not parse any more.
     #[must_use]
     pub fn bare(job_id: JobId, name: &str, started_at: i64, graph: Option<&JobGraph>) -> Self {
         Self {
@@ -353,18 +333,15 @@ impl JobView {
             records_in: 0,
             records_out: 0,
             dead_letters: 0,
-            last_checkpoint: None,
-            checkpoints: 0,
-            recent_checkpoints: vec![],
+            last_round: None,
+            rounds: 0,
+            recent: vec![],
             attempt: AttemptId(0),
             restarts: 0,
             last_failure: None,
             failure: None,
-            operators: graph.map_or_else(Vec::new, |graph| graph.nodes.iter().map(NodeView::from).collect()),
-            settings: graph.map_or_else(BTreeMap::new, |graph| {
-                let settings = graph.settings.iter();
-                settings.map(|(key, setting)| (key.clone(), setting.into())).collect()
-            }),
+            nodes: graph.map_or_else(Vec::new, |graph| graph.nodes.iter().map(ObservedNode::from).collect()),
+            settings: graph.map_or_else(BTreeMap::new, |graph| graph.settings.clone()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One host per data directory: a lock that dies with its process, however that ends.
+//! One host per data directory: a file lock, which the system releases when its process ends in any way.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -6,36 +6,36 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Who holds a lock.
+/// Holder of a lock, as `host.lock` names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Its process.
+    /// Id of its process.
     pub pid: u32,
-    /// Where it listens; none: it is still starting.
+    /// URL that it listens on; `None` while it starts.
     pub url: Option<String>,
 }
 
-/// Why a data directory cannot be had.
+/// Failure to lock a data directory.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another host has it.
+    /// Another host holds the lock.
     #[error(
         "the data directory {} is in use by another `regraft serve`{}: two hosts would run the same jobs twice. Use that one, stop it, or set REGRAFT_DATA to another directory.",
         dir.display(),
         shown(.holder)
     )]
     Held {
-        /// The data directory.
+        /// Data directory.
         dir: PathBuf,
-        /// Who, where it has said so.
+        /// Its holder, where the file names one.
         holder: Option<Holder>,
     },
-    /// The file system said no.
+    /// The file system failed.
     #[error("cannot lock the data directory: {}: {error}. Check its owner and mode, or set REGRAFT_DATA to another directory.", path.display())]
     Io {
-        /// The lock's file.
+        /// Path of the lock file.
         path: PathBuf,
-        /// Its words.
+        /// Error of the file system.
         error: std::io::Error,
     },
 }
@@ -48,7 +48,7 @@ fn shown(holder: &Option<Holder>) -> String {
     }
 }
 
-/// A data directory that this process has to itself.
+/// Exclusive use of a data directory.
 #[derive(Debug)]
 pub struct HostLock {
     file: File,
@@ -56,10 +56,10 @@ pub struct HostLock {
 }
 
 impl HostLock {
-    /// Takes the data directory, and makes it where it is not there.
+    /// Locks a data directory, which is created if it does not exist.
     ///
     /// # Errors
-    /// [`LockError`].
+    /// [`LockError::Held`] where another host has it, else [`LockError::Io`].
     pub fn take(data_dir: &Path) -> Result<Self, LockError> {
         let path = data_dir.join("host.lock");
         let io = |error| LockError::Io {
@@ -79,7 +79,7 @@ impl HostLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
-                // Its holder may be just writing it.
+                // The holder may be writing the file at this moment: an unreadable one names no holder.
                 let holder = file.read_to_string(&mut text).ok();
                 return Err(LockError::Held {
                     dir: data_dir.to_owned(),
@@ -93,7 +93,7 @@ impl HostLock {
         Ok(lock)
     }
 
-    /// Says where this process listens, for the message of whoever comes second.
+    /// Writes where this process listens, for the message of a second host.
     ///
     /// # Errors
     /// [`LockError::Io`].

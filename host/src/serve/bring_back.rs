@@ -1,0 +1,254 @@
+//! Jobs of an earlier process: those that had not ended are brought back, or wait until that is possible.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use regraft_guest_runtime::engine::GuestEngine;
+use regraft_model::error_kind::ErrorKind;
+use regraft_model::id::OperatorUid;
+use tracing::Instrument as _;
+
+use super::catalog::{CatalogRecord, Catalogued, Progress};
+use super::entries::{Entry, Stage, outline};
+use super::host::{Host, Serving};
+use super::logs::job_span;
+use super::submit::new_job;
+use crate::backoff::Backoff;
+use crate::dataflow::control::locked;
+use crate::dataflow::operator::{Modules, OperatorModule};
+use crate::environment::run_blocking;
+use crate::graph::job_graph::JobGraph;
+use crate::jobs::bring_back::{self, RecoverJob, Recovered, recover};
+use crate::jobs::durable::error::AttemptError;
+use crate::jobs::durable::job::LoadModule;
+use crate::jobs::handle::{JobError, JobHandle};
+use crate::jobs::observe::ObservedJob;
+use crate::jobs::start::start;
+use crate::jobs::status::JobStatus;
+
+/// Time that jobs may take to suspend when the host ends.
+const SUSPEND_MAX: Duration = Duration::from_secs(10);
+
+/// Waits before a job that could not be brought back is tried again.
+const AGAIN: Backoff = Backoff::new(Duration::from_secs(1), 2, Duration::from_secs(60));
+
+impl Host {
+    /// Enters every job of the catalog. Returns those that are to be brought back.
+    ///
+    /// # Errors
+    /// [`JobError`] where the catalog cannot be read.
+    pub async fn open_catalog(&self) -> Result<Vec<Catalogued>, JobError> {
+        let serving = self.serves()?;
+        let contents = serving.catalog.load().await.map_err(|error| JobError {
+            kind: ErrorKind::Failed,
+            ..JobError::failed(format!("the jobs of this host cannot be read: {error}"))
+        })?;
+        for damaged in &contents.damaged {
+            tracing::error!("{damaged}");
+        }
+        let mut unfinished = vec![];
+        for job in contents.jobs {
+            let graph = job.record.submission.graph().ok();
+            let stage = match &job.progress {
+                Progress::Ended(Some(ended)) => Stage::Over(Arc::new(ended.job.clone())),
+                Progress::Ended(None) => {
+                    let last = outline(&job.record, graph.as_ref(), JobStatus::Finished, None);
+                    Stage::Over(Arc::new(last))
+                }
+                Progress::Submitted | Progress::Accepted => {
+                    let waiting = outline(&job.record, graph.as_ref(), JobStatus::Restarting, None);
+                    Stage::Starting(Arc::new(waiting))
+                }
+            };
+            let mut entry = self.entry_of(&job.record, graph.as_ref(), stage);
+            entry.savepoints.clone_from(&job.savepoints);
+            locked(&self.entries).push(entry);
+            match (&job.progress, graph) {
+                // The process may have died between the record of the end and this removal.
+                (Progress::Ended(_), Some(graph)) => self.forget(job.record.job_id, graph).await,
+                (Progress::Ended(_), None) => {}
+                _ => unfinished.push(job),
+            }
+        }
+        Ok(unfinished)
+    }
+
+    /// Brings jobs back, all at once and independently.
+    pub async fn bring_back(self: &Arc<Self>, jobs: Vec<Catalogued>) {
+        join_all(jobs.into_iter().map(|job| {
+            let (host, span) = (self.clone(), job_span(job.record.job_id));
+            async move { host.bring_back_one(job).await }.instrument(span)
+        }))
+        .await;
+    }
+
+    /// Brings a job back. A try that fails loses nothing: it is repeated for as long as that may help, and until the job is
+    /// given up.
+    async fn bring_back_one(self: &Arc<Self>, job: Catalogued) {
+        let id = job.record.job_id;
+        for wait in AGAIN {
+            if !self.bring_back_once(&job, wait).await {
+                return;
+            }
+            loop {
+                self.context.environment.sleep(wait).await;
+                match self.entry(&id.to_string()).map(|entry| entry.stage) {
+                    Ok(Stage::Held(_)) if self.take(id) => break,
+                    // A request to give it up is under way.
+                    Ok(Stage::Held(_) | Stage::Starting(_)) => {}
+                    Ok(Stage::Live(_) | Stage::Over(_)) | Err(_) => return,
+                }
+            }
+        }
+    }
+
+    /// Tries once. Returns true if it failed, and another try after this wait may succeed.
+    async fn bring_back_once(self: &Arc<Self>, job: &Catalogued, wait: Duration) -> bool {
+        let Some(serving) = &self.serving else { return false };
+        let (id, name) = (job.record.job_id, &job.record.name);
+        let AttemptError { error, restartable } = match self.recovered(serving, job).await {
+            Ok(Recovered::Running(handle)) => {
+                if job.progress == Progress::Submitted
+                    && let Err(error) = serving.catalog.accepted(id).await
+                {
+                    tracing::warn!("that job {id} runs could not be noted: {error}");
+                }
+                self.run(handle);
+                return false;
+            }
+            Ok(Recovered::Ended(end)) => {
+                tracing::info!("Job {name} ({id}) had ended: {}.", end.status);
+                let graph = job.record.submission.graph().ok();
+                let last = outline(&job.record, graph.as_ref(), end.status, end.failure.as_deref());
+                self.over(graph, last).await;
+                return false;
+            }
+            Ok(Recovered::NeverBegun) => {
+                self.drop_job(serving, id).await;
+                return false;
+            }
+            Err(error) => error,
+        };
+        // Its submitter has had no answer, and would have been refused.
+        if job.progress == Progress::Submitted {
+            tracing::warn!("Job {name} ({id}) had not been started yet and cannot be: {error}. It is dropped.");
+            self.drop_job(serving, id).await;
+            return false;
+        }
+        let status = if restartable {
+            tracing::error!(
+                "Job {name} ({id}) could not be brought back: {error}. It is tried again in {wait:?}; `regraft cancel {id}` gives it up."
+            );
+            JobStatus::Restarting
+        } else {
+            tracing::error!(
+                "Job {name} ({id}) could not be brought back: {error}. It is SUSPENDED: the next start of this host tries again, and `regraft cancel {id}` gives it up."
+            );
+            JobStatus::Suspended
+        };
+        let graph = job.record.submission.graph().ok();
+        let held = outline(&job.record, graph.as_ref(), status, Some(&error.message));
+        self.update(id, |entry| entry.stage = Stage::Held(Arc::new(held)));
+        restartable
+    }
+
+    /// Brings a job back, or starts one that was taken in and not started.
+    async fn recovered(&self, serving: &Serving, job: &Catalogued) -> Result<Recovered, AttemptError> {
+        let record = &job.record;
+        let graph = record.submission.graph().map_err(AttemptError::fatal)?;
+        let recovering = RecoverJob {
+            job_id: record.job_id,
+            graph: graph.clone(),
+            loader: Arc::new(Loader(self.engine.clone())),
+            savepoint_at_end: record.submission.savepoint_at_end.clone(),
+        };
+        let recovered = recover(&self.context, recovering).await?;
+        let Recovered::NeverBegun = recovered else {
+            return Ok(recovered);
+        };
+        if job.progress == Progress::Accepted {
+            let dir = self.context.checkpoint_dir_of(&graph);
+            let message = format!(
+                "{dir} has nothing of job {} any more, not even how it started. Put its directory back, or start the job from a savepoint",
+                record.job_id
+            );
+            return Err(AttemptError::fatal(JobError {
+                path: Some(dir),
+                ..JobError::failed(message)
+            }));
+        }
+        let started = self.begin(serving, record, graph).await;
+        started.map(Recovered::Running).map_err(AttemptError::fatal)
+    }
+
+    /// Starts a job that was taken in.
+    async fn begin(&self, serving: &Serving, record: &CatalogRecord, graph: JobGraph) -> Result<JobHandle, JobError> {
+        let mut modules = Modules::new();
+        for (uid, digest) in &record.submission.modules {
+            let component = serving.catalog.component(record.job_id, digest).await;
+            let component = component.map_err(|error| JobError::failed(error.to_string()).on(uid))?;
+            let (loader, of) = (Loader(self.engine.clone()), uid.clone());
+            let loaded = run_blocking(&*self.context.environment, move || loader.load(&of, component)).await;
+            let loaded = loaded.unwrap_or_else(|panicked| Err(panicked.to_string()));
+            modules.insert(uid.clone(), loaded.map_err(|error| JobError::failed(error).on(uid))?);
+        }
+        start(&self.context, new_job(record, graph, modules)).await
+    }
+
+    /// Ends a job that could not be brought back, and has been [taken](Self::take) for that.
+    pub(super) async fn give_up(&self, entry: &Entry) -> Result<ObservedJob, JobError> {
+        let last = ObservedJob {
+            status: JobStatus::Canceled,
+            ..entry.observe()
+        };
+        if let Some(graph) = &entry.graph {
+            let given_up = bring_back::give_up(&self.context, entry.job_id, JobGraph::clone(graph));
+            if let Err(error) = given_up.await {
+                self.update(entry.job_id, |held| held.stage = entry.stage.clone());
+                return Err(error.error);
+            }
+        }
+        self.over(entry.graph.as_deref().cloned(), last.clone()).await;
+        Ok(last)
+    }
+
+    /// Suspends all jobs, so that the next process brings them back. No more are taken.
+    pub async fn end(self: &Arc<Self>) {
+        if let Some(serving) = &self.serving {
+            *locked(&serving.ending) = true;
+        }
+        let done = self.suspend();
+        let settling = async {
+            join_all(done).await;
+            self.settled().await;
+        };
+        if tokio::time::timeout(SUSPEND_MAX, settling).await.is_err() {
+            // As after a kill of the process, the next one brings them back all the same.
+            tracing::warn!("some jobs have not suspended in time");
+        }
+    }
+
+    /// Waits until the end of every job that has ended is recorded, and the rest of it removed.
+    async fn settled(&self) {
+        loop {
+            let change = self.changed.notified();
+            let unsettled = |entry: &Entry| matches!(&entry.stage, Stage::Live(job) if job.status().is_over());
+            if !self.entries().iter().any(unsettled) {
+                return;
+            }
+            change.await;
+        }
+    }
+}
+
+/// Loads the components that jobs have kept.
+struct Loader(GuestEngine);
+
+impl LoadModule for Loader {
+    fn load(&self, _uid: &OperatorUid, component: Bytes) -> Result<Arc<dyn OperatorModule>, String> {
+        let loaded = self.0.load(component.to_vec()).map_err(|error| error.to_string())?;
+        Ok(Arc::new(loaded.module))
+    }
+}

@@ -1,0 +1,284 @@
+//! The durable list of a host's jobs: for each one its submission, and how it ended.
+//!
+//! ```text
+//! <JobID>/modules/<sha256>.wasm   its components, written first
+//! <JobID>/job.json                its submission, created last: from then on the job exists
+//! <JobID>/accepted.json           it has started once, and its submitter may know
+//! <JobID>/savepoints/<n>.json     location of its savepoint n
+//! <JobID>/ended.json              how it ended: it is not started again
+//! ```
+//!
+//! A host that is killed leaves either no job or a whole one: a directory without `job.json` is the rest of a submission
+//! or of a removal, and is swept. A removal begins with `job.json`, so that no record is left without its components, or
+//! without the note that the job ended.
+//!
+//! The shapes of these files are private to this module.
+
+mod ended_file;
+mod job_file;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use regraft_model::id::{CheckpointId, JobId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use self::ended_file::EndedFile;
+use self::job_file::JobFile;
+use super::submission::Submission;
+use crate::jobs::observe::ObservedJob;
+use crate::storage::{Storage, StoreError};
+
+const JOB: &str = "job.json";
+const ACCEPTED: &str = "accepted.json";
+const ENDED: &str = "ended.json";
+const SAVEPOINTS: &str = "savepoints";
+
+/// A job that was taken in.
+#[derive(Debug, Clone)]
+pub struct CatalogRecord {
+    /// Id of the job.
+    pub job_id: JobId,
+    /// Name of the job.
+    pub name: String,
+    /// Time of its submission, milliseconds since the Unix epoch.
+    pub created_at: i64,
+    /// Its submission.
+    pub submission: Submission,
+}
+
+/// A job that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndedJob {
+    /// Time of its end, milliseconds since the Unix epoch.
+    pub ended_at: i64,
+    /// The job in its last status.
+    pub job: ObservedJob,
+}
+
+/// A savepoint that was taken through a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownSavepoint {
+    /// Round number.
+    pub checkpoint_id: CheckpointId,
+    /// Location, as a URL.
+    pub path: String,
+}
+
+/// Progress of a job of the catalog.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Progress {
+    /// It may never have started, and its submitter has had no answer.
+    Submitted,
+    /// It has started, and is to be brought back.
+    Accepted,
+    /// It has ended. `None` where the record of its end is damaged.
+    Ended(Option<Box<EndedJob>>),
+}
+
+/// A job of the catalog.
+#[derive(Debug, Clone)]
+pub struct Catalogued {
+    /// The job.
+    pub record: CatalogRecord,
+    /// Its progress.
+    pub progress: Progress,
+    /// Its savepoints, as far as they were taken through a host.
+    pub savepoints: Vec<KnownSavepoint>,
+}
+
+/// Failure to read or write the catalog.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record cannot be parsed.
+    #[error(
+        "{path} is damaged: {reason}. The job is left as it is; start it anew from a savepoint or checkpoint, and remove {path}."
+    )]
+    Damaged {
+        /// Location of the record, as a URL.
+        path: String,
+        /// Message of the parser.
+        reason: String,
+    },
+}
+
+/// Contents of a catalog.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Jobs in order of submission.
+    pub jobs: Vec<Catalogued>,
+    /// One error for each job whose record cannot be read.
+    pub damaged: Vec<CatalogError>,
+}
+
+/// Durable list of a host's jobs.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    storage: Storage,
+}
+
+impl Catalog {
+    /// Returns the catalog at a location, which need not exist.
+    #[must_use]
+    pub const fn new(storage: Storage) -> Self {
+        Self { storage }
+    }
+
+    /// Adds a job. `components` has every component that the submission names, by SHA-256.
+    ///
+    /// # Errors
+    /// [`CatalogError::Store`]; the next [`Catalog::load`] sweeps what was written.
+    pub async fn create(
+        &self,
+        record: &CatalogRecord,
+        components: &BTreeMap<String, Bytes>,
+    ) -> Result<(), CatalogError> {
+        for (sha256, component) in components {
+            let name = of(record.job_id, &module_name(sha256));
+            self.storage.put(&name, component.clone()).await?;
+        }
+        let name = of(record.job_id, JOB);
+        Ok(self
+            .storage
+            .create_if_absent(&name, json(&JobFile::from(record)))
+            .await?)
+    }
+
+    /// Reads a component of a job.
+    ///
+    /// # Errors
+    /// [`CatalogError::Store`].
+    pub async fn component(&self, job: JobId, sha256: &str) -> Result<Bytes, CatalogError> {
+        Ok(self.storage.read(&of(job, &module_name(sha256))).await?)
+    }
+
+    /// Records that a job has started.
+    ///
+    /// # Errors
+    /// [`CatalogError::Store`].
+    pub async fn accepted(&self, job: JobId) -> Result<(), CatalogError> {
+        Ok(self.storage.put(&of(job, ACCEPTED), "{}").await?)
+    }
+
+    /// Records that a job has ended, and is not to be started again.
+    ///
+    /// # Errors
+    /// [`CatalogError::Store`].
+    pub async fn ended(&self, job: JobId, ended: &EndedJob) -> Result<(), CatalogError> {
+        Ok(self.storage.put(&of(job, ENDED), json(&EndedFile::from(ended))).await?)
+    }
+
+    /// Records a savepoint of a job.
+    ///
+    /// # Errors
+    /// [`CatalogError::Store`].
+    pub async fn savepoint(&self, job: JobId, savepoint: &KnownSavepoint) -> Result<(), CatalogError> {
+        let name = format!("{SAVEPOINTS}/{}.json", savepoint.checkpoint_id);
+        let file = SavepointFile {
+            checkpoint_id: savepoint.checkpoint_id,
+            path: savepoint.path.clone(),
+        };
+        Ok(self.storage.put(&of(job, &name), json(&file)).await?)
+    }
+
+    /// Removes a job with all of its records.
+    ///
+    /// # Errors
+    /// [`CatalogError::Store`]; the next [`Catalog::load`] goes on with the removal.
+    pub async fn remove(&self, job: JobId) -> Result<(), CatalogError> {
+        self.storage.delete(&of(job, JOB)).await?;
+        Ok(self.storage.delete_prefix(&job.to_string()).await?)
+    }
+
+    /// Reads all jobs, and sweeps the rest of submissions and removals that an earlier host had under way. No other host may
+    /// use the catalog meanwhile.
+    ///
+    /// # Errors
+    /// [`CatalogError::Store`]. A damaged record is no error: it is listed in [`Contents::damaged`], and other jobs are read.
+    pub async fn load(&self) -> Result<Contents, CatalogError> {
+        let mut contents = Contents::default();
+        let (directories, _) = self.storage.list_names().await?;
+        for job in directories.iter().filter_map(|name| name.parse::<JobId>().ok()) {
+            match self.read(job).await {
+                Ok(Some(found)) => contents.jobs.push(found),
+                Ok(None) => self.storage.delete_prefix(&job.to_string()).await?,
+                Err(error @ CatalogError::Damaged { .. }) => contents.damaged.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        contents
+            .jobs
+            .sort_by_key(|job| (job.record.created_at, job.record.job_id));
+        Ok(contents)
+    }
+
+    async fn read(&self, job: JobId) -> Result<Option<Catalogued>, CatalogError> {
+        let Some(record) = self.parsed::<JobFile>(&of(job, JOB)).await? else {
+            return Ok(None);
+        };
+        // It has ended even where the record does not say how any more.
+        let progress = match self.parsed::<EndedFile>(&of(job, ENDED)).await {
+            Ok(Some(ended)) => Progress::Ended(Some(Box::new(ended.into()))),
+            Err(CatalogError::Damaged { .. }) => Progress::Ended(None),
+            Err(error) => return Err(error),
+            Ok(None) if self.storage.exists(&of(job, ACCEPTED)).await? => Progress::Accepted,
+            Ok(None) => Progress::Submitted,
+        };
+        let mut savepoints: Vec<KnownSavepoint> = vec![];
+        for object in self.storage.list(&of(job, SAVEPOINTS)).await? {
+            // Savepoints are only listed: one whose record is damaged is left out.
+            let file = self.parsed::<SavepointFile>(&object.name).await.unwrap_or_default();
+            savepoints.extend(file.map(|file| KnownSavepoint {
+                checkpoint_id: file.checkpoint_id,
+                path: file.path,
+            }));
+        }
+        savepoints.sort_by_key(|savepoint| savepoint.checkpoint_id);
+        Ok(Some(Catalogued {
+            record: record.into(),
+            progress,
+            savepoints,
+        }))
+    }
+
+    async fn parsed<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, CatalogError> {
+        let bytes = match self.storage.read(name).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| CatalogError::Damaged {
+                path: self.storage.url_of(name),
+                reason: error.to_string(),
+            })
+    }
+}
+
+/// `savepoints/<n>.json`.
+#[derive(Serialize, Deserialize)]
+struct SavepointFile {
+    checkpoint_id: CheckpointId,
+    path: String,
+}
+
+fn of(job: JobId, name: &str) -> String {
+    format!("{job}/{name}")
+}
+
+fn module_name(sha256: &str) -> String {
+    crate::storage::paths::module(sha256)
+}
+
+fn json(value: &impl Serialize) -> Bytes {
+    // Strings, numbers, and maps with strings as keys: serialization cannot fail.
+    Bytes::from(serde_json::to_vec_pretty(value).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! The host: the jobs of this process, and for a host that serves, their durable list, which brings them back.
+//!
+//! Knows no wire format: `api` turns requests into calls and results into answers.
+//!
+//! - [`announce`], [`lock`]: discovery of the hosts of this machine, and one host per data directory.
+//! - [`logs`]: the log of each job.
+//! - [`submission`]: a job to start. [`catalog`]: the durable list of a host's jobs.
+//! - [`entries`]: the jobs that a host knows, with collisions between them.
+//! - [`host`]: operations on them. [`snapshots`]: their checkpoints and savepoints.
+//! - [`submit`]: starting a job, and its end. [`bring_back`]: jobs of an earlier process.
+
+pub mod announce;
+pub mod lock;
+pub mod logs;
+pub mod submission;
+pub mod catalog;
+pub mod entries;
+pub mod host;
+pub mod snapshots;
+pub mod submit;
+pub mod bring_back;

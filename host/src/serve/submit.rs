@@ -1,0 +1,253 @@
+//! Taking a job in, and its end.
+//!
+//! The catalog is written before a job starts and after it has ended, so that the next process knows at any moment which
+//! jobs to run. A submitter gets an answer when the job is durable and runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use regraft_model::id::JobId;
+use tracing::Instrument as _;
+
+use super::catalog::{CatalogError, CatalogRecord, EndedJob};
+use super::entries::{Claims, Entry, Stage, outline, refuse_collision};
+use super::host::{Host, Serving};
+use super::logs::job_span;
+use super::submission::Submission;
+use crate::dataflow::control::locked;
+use crate::dataflow::operator::Modules;
+use crate::graph::job_graph::{JobGraph, NodeKind};
+use crate::jobs::bring_back;
+use crate::jobs::handle::{JobError, JobHandle};
+use crate::jobs::observe::ObservedJob;
+use crate::jobs::start::{NewJob, start};
+use crate::jobs::status::JobStatus;
+
+/// Number of ended jobs that are listed; the one that ended first is dropped first.
+const ENDED_MAX: usize = 100;
+
+/// A job that was taken in and runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Id of the job.
+    pub job_id: JobId,
+    /// Its name.
+    pub name: String,
+    /// Its stage.
+    pub status: JobStatus,
+}
+
+impl Host {
+    pub(super) fn serves(&self) -> Result<&Serving, JobError> {
+        self.serving.as_ref().ok_or_else(|| {
+            JobError::failed("this host is a `regraft run` with a job of its own and takes no others: start `regraft serve`, and submit to that")
+        })
+    }
+
+    /// Takes a job in and starts it. When this returns, the job is durable: the next process brings it back, should this one
+    /// be killed.
+    ///
+    /// # Errors
+    /// [`JobError`]; there is no such job then.
+    pub async fn submit(self: &Arc<Self>, mut submission: Submission) -> Result<Accepted, JobError> {
+        let serving = self.serves()?;
+        submission.overrides.config.clone_from(&serving.config);
+        let graph = submission.graph()?;
+        let modules = self.modules_of(&graph, &submission)?;
+        let environment = &self.context.environment;
+        let record = CatalogRecord {
+            job_id: JobId::from_bits(environment.random()),
+            name: graph.name.clone(),
+            created_at: environment.clock().now_ms(),
+            submission,
+        };
+        let job = record.job_id;
+        self.reserve(&record, &graph)?;
+        let started = self.start_new(serving, &record, graph, modules);
+        match started.instrument(job_span(job)).await {
+            Ok(handle) => {
+                self.run(handle);
+                Ok(Accepted {
+                    job_id: job,
+                    name: record.name,
+                    status: JobStatus::Running,
+                })
+            }
+            Err(error) => {
+                self.drop_job(serving, job).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns the uploaded components of a submission, one for each operator.
+    fn modules_of(&self, graph: &JobGraph, submission: &Submission) -> Result<Modules, JobError> {
+        let mut modules = Modules::new();
+        for (uid, digest) in &submission.modules {
+            let is_operator = |kind: &NodeKind| matches!(kind, NodeKind::Operator(_));
+            if !graph.node(uid.as_str()).is_some_and(|node| is_operator(&node.kind)) {
+                return Err(JobError::usage(format!("the job has no operator \"{uid}\"")).on(uid));
+            }
+            let Some((module, _)) = self.uploaded(digest) else {
+                return Err(JobError::usage(format!("no module {digest} has been uploaded")).on(uid));
+            };
+            modules.insert(uid.clone(), module);
+        }
+        for node in &graph.nodes {
+            if matches!(node.kind, NodeKind::Operator(_)) && !modules.contains_key(&node.uid) {
+                let message = format!("operator \"{}\" has no module in the submission", node.uid);
+                return Err(JobError::usage(message).on(&node.uid));
+            }
+        }
+        Ok(modules)
+    }
+
+    /// Enters the job, unless it collides with one that runs or will run.
+    fn reserve(&self, record: &CatalogRecord, graph: &JobGraph) -> Result<(), JobError> {
+        let serving = self.serves()?;
+        let created = outline(record, Some(graph), JobStatus::Created, None);
+        let mut entries = locked(&self.entries);
+        // Read under the lock of the entries: a host that is ending must not miss a job that is being added.
+        if *locked(&serving.ending) {
+            return Err(JobError::failed("this host is ending and takes no more jobs"));
+        }
+        for other in entries.iter().map(Entry::observe).filter(|job| !job.status.is_over()) {
+            refuse_collision(graph, &Claims::from(&other), record.submission.allow)?;
+        }
+        entries.push(self.entry_of(record, Some(graph), Stage::Starting(Arc::new(created))));
+        Ok(())
+    }
+
+    pub(super) fn entry_of(&self, record: &CatalogRecord, graph: Option<&JobGraph>, stage: Stage) -> Entry {
+        Entry {
+            job_id: record.job_id,
+            stage,
+            savepoints: vec![],
+            graph: graph.cloned().map(Arc::new),
+        }
+    }
+
+    async fn start_new(
+        &self,
+        serving: &Serving,
+        record: &CatalogRecord,
+        graph: JobGraph,
+        modules: Modules,
+    ) -> Result<JobHandle, JobError> {
+        let components: BTreeMap<String, Bytes> = modules
+            .values()
+            .map(|module| (module.digest().to_string(), Bytes::copy_from_slice(module.bytes())))
+            .collect();
+        let noted = |error: CatalogError| JobError::failed(format!("the job could not be taken in: {error}"));
+        serving.catalog.create(record, &components).await.map_err(noted)?;
+        let job = start(&self.context, new_job(record, graph, modules)).await?;
+        if let Err(error) = serving.catalog.accepted(record.job_id).await {
+            job.cancel();
+            job.done().await;
+            return Err(noted(error));
+        }
+        Ok(job)
+    }
+
+    /// Enters a job that runs, and watches it until it has ended.
+    pub(super) fn run(self: &Arc<Self>, job: JobHandle) {
+        self.update(job.job_id(), |entry| entry.stage = Stage::Live(job.clone()));
+        let host = self.clone();
+        let span = job_span(job.job_id());
+        let watching = async move {
+            job.done().await;
+            for (uid, (records, checksum)) in &locked(&job.shared.state).sink_totals {
+                tracing::info!("blackhole {uid}: records={records} checksum={checksum:016x}");
+            }
+            let (graph, ended) = (JobGraph::clone(&job.shared.graph), job.shared.observe());
+            drop(job);
+            if ended.status.is_over() {
+                host.over(Some(graph), ended).await;
+            }
+        };
+        tokio::spawn(watching.instrument(span));
+        // The host may have begun to end meanwhile.
+        if self.serving.as_ref().is_some_and(|serving| *locked(&serving.ending)) {
+            self.suspend();
+        }
+    }
+
+    /// Records the end of a job in the catalog. The job's own record says so already.
+    pub(super) async fn over(&self, graph: Option<JobGraph>, last: ObservedJob) {
+        let job = last.job_id;
+        let Some(serving) = &self.serving else { return };
+        let ended = EndedJob {
+            ended_at: self.context.environment.clock().now_ms(),
+            job: last.clone(),
+        };
+        match serving.catalog.ended(job, &ended).await {
+            Ok(()) => {
+                if let Some(graph) = graph {
+                    self.forget(job, graph).await;
+                }
+            }
+            // The job's own record stays, and the next process reads it.
+            Err(error) => tracing::error!("that job {job} has ended could not be noted: {error}"),
+        }
+        serving.logs.close(job);
+        self.update(job, |entry| entry.stage = Stage::Over(Arc::new(last)));
+        self.retire().await;
+    }
+
+    /// Drops the jobs that ended first, where there are too many.
+    async fn retire(&self) {
+        let Some(serving) = &self.serving else { return };
+        let over: Vec<JobId> = self
+            .entries()
+            .iter()
+            .filter(|entry| matches!(entry.stage, Stage::Over(_)))
+            .map(|entry| entry.job_id)
+            .collect();
+        for job in over.iter().rev().skip(ENDED_MAX) {
+            self.drop_job(serving, *job).await;
+        }
+    }
+
+    /// Drops a job with its records and its log.
+    pub(super) async fn drop_job(&self, serving: &Serving, job: JobId) {
+        serving.logs.close(job);
+        if let Err(error) = serving.catalog.remove(job).await {
+            tracing::warn!("what is noted of job {job} could not be removed: {error}");
+        }
+        locked(&self.entries).retain(|entry| entry.job_id != job);
+        self.changed.notify_waiters();
+    }
+
+    /// Removes the rest of a job whose end is recorded.
+    pub(super) async fn forget(&self, job: JobId, graph: JobGraph) {
+        if let Err(error) = bring_back::forget(&self.context, job, graph).await {
+            tracing::warn!("what job {job} has left in its checkpoint directory could not be removed: {error}");
+        }
+    }
+
+    /// Suspends all jobs that run. Returns what waits for each of their ends.
+    pub(super) fn suspend(&self) -> Vec<impl Future<Output = ()> + use<>> {
+        let entries = self.entries();
+        let live = entries.into_iter().filter_map(|entry| match entry.stage {
+            Stage::Live(job) => Some(job),
+            Stage::Starting(_) | Stage::Held(_) | Stage::Over(_) => None,
+        });
+        live.map(|job| {
+            job.suspend();
+            async move { job.done().await }
+        })
+        .collect()
+    }
+}
+
+/// Describes a job of the catalog to start.
+pub(super) fn new_job(record: &CatalogRecord, graph: JobGraph, modules: Modules) -> NewJob {
+    NewJob {
+        graph,
+        modules,
+        restore: record.submission.restore.clone(),
+        savepoint_at_end: record.submission.savepoint_at_end.clone(),
+        job_id: Some(record.job_id),
+    }
+}
