@@ -24,8 +24,7 @@ pub(super) async fn open(path: &str) -> Result<Savepoint, Failure> {
 /// own.
 pub(super) fn is_needed_by(client: &Client, job: &FoundJob, savepoint: &Savepoint) -> Result<bool, JobError> {
     let url = savepoint.url();
-    let from = job.summary.restored_from.as_deref();
-    let from = from.is_some_and(|from| from.trim_end_matches("/_metadata").trim_end_matches('/') == url);
+    let from = job.summary.restored_from.as_ref() == Some(&url);
     let own = |list: SnapshotList| list.snapshots.iter().any(|row| row.kind == SnapshotRowKind::Checkpoint);
     Ok(from && !own(client.snapshots(job)?))
 }

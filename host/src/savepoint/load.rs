@@ -19,6 +19,18 @@ pub struct Savepoint {
     pub metadata: Metadata,
 }
 
+/// Returns the directory of a savepoint from a path or URL of the directory or of its `_metadata` file.
+///
+/// # Errors
+/// [`StoreError::InvalidLocation`].
+pub fn directory(stores: &dyn Stores, location: &str) -> Result<Storage, StoreError> {
+    let storage = stores.open(location)?;
+    Ok(match storage.parent() {
+        Some(directory) if storage.name() == paths::METADATA => directory,
+        _ => storage,
+    })
+}
+
 impl Savepoint {
     /// Opens a savepoint, given its directory or its `_metadata` file as a path or URL.
     ///
@@ -27,11 +39,7 @@ impl Savepoint {
     /// - [`MetadataError::Store`] if the location is not valid or cannot be read.
     /// - Those of [`Metadata::from_text`].
     pub async fn open(stores: &dyn Stores, location: &str) -> Result<Self, MetadataError> {
-        let storage = stores.open(location)?;
-        match storage.parent() {
-            Some(directory) if storage.name() == paths::METADATA => Self::load(directory).await,
-            _ => Self::load(storage).await,
-        }
+        Self::load(directory(stores, location)?).await
     }
 
     /// Reads the `_metadata` of a directory.

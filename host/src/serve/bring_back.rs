@@ -48,17 +48,18 @@ impl Host {
         for damaged in &contents.damaged {
             tracing::error!("{damaged}");
         }
+        let stores = &*self.context.stores;
         let mut unfinished = vec![];
         for job in contents.jobs {
             let graph = job.record.submission.graph().ok();
             let stage = match &job.progress {
                 Progress::Ended(Some(ended)) => Stage::Over(Arc::new(ended.job.clone())),
                 Progress::Ended(None) => {
-                    let last = outline(&job.record, graph.as_ref(), JobStatus::Finished, None);
+                    let last = outline(stores, &job.record, graph.as_ref(), JobStatus::Finished, None);
                     Stage::Over(Arc::new(last))
                 }
                 Progress::Submitted | Progress::Accepted => {
-                    let waiting = outline(&job.record, graph.as_ref(), JobStatus::Restarting, None);
+                    let waiting = outline(stores, &job.record, graph.as_ref(), JobStatus::Restarting, None);
                     Stage::Starting(Arc::new(waiting))
                 }
             };
@@ -108,6 +109,7 @@ impl Host {
     async fn bring_back_once(self: &Arc<Self>, job: &Catalogued, wait: Duration) -> bool {
         let Some(serving) = &self.serving else { return false };
         let (id, name) = (job.record.job_id, &job.record.name);
+        let stores = &*self.context.stores;
         let AttemptError { error, restartable } = match self.recovered(serving, job).await {
             Ok(Recovered::Running(handle)) => {
                 if job.progress == Progress::Submitted
@@ -121,7 +123,7 @@ impl Host {
             Ok(Recovered::Ended(end)) => {
                 tracing::info!("Job {name} ({id}) had ended: {}.", end.status);
                 let graph = job.record.submission.graph().ok();
-                let last = outline(&job.record, graph.as_ref(), end.status, end.failure.as_deref());
+                let last = outline(stores, &job.record, graph.as_ref(), end.status, end.failure.as_deref());
                 self.over(graph, last).await;
                 return false;
             }
@@ -149,7 +151,7 @@ impl Host {
             JobStatus::Suspended
         };
         let graph = job.record.submission.graph().ok();
-        let held = outline(&job.record, graph.as_ref(), status, Some(&error.message));
+        let held = outline(stores, &job.record, graph.as_ref(), status, Some(&error.message));
         self.update(id, |entry| entry.stage = Stage::Held(Arc::new(held)));
         restartable
     }

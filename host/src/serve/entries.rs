@@ -11,6 +11,8 @@ use crate::graph::job_graph::{JobGraph, NodeKind};
 use crate::jobs::handle::{JobError, JobHandle};
 use crate::jobs::observe::ObservedJob;
 use crate::jobs::status::JobStatus;
+use crate::savepoint::load::directory;
+use crate::storage::Stores;
 
 /// A job of a host.
 #[derive(Clone)]
@@ -78,14 +80,17 @@ impl Entry {
 /// Describes a job that does not run. `graph` is `None` where its job file does not parse.
 #[must_use]
 pub fn outline(
+    stores: &dyn Stores,
     record: &CatalogRecord,
     graph: Option<&JobGraph>,
     status: JobStatus,
     failure: Option<&str>,
 ) -> ObservedJob {
+    // As a URL, as of a job that runs: `savepoint -d` compares it with the savepoint to remove.
+    let url = |location: &str| directory(stores, location).map_or_else(|_| location.to_owned(), |dir| dir.url());
     ObservedJob {
         status,
-        restored_from: record.submission.restore.as_ref().map(|from| from.location.clone()),
+        restored_from: record.submission.restore.as_ref().map(|from| url(&from.location)),
         failure: failure.map(str::to_owned),
         ..ObservedJob::bare(record.job_id, &record.name, record.created_at, graph)
     }
@@ -151,4 +156,51 @@ fn same_dir(a: &Path, b: &Path) -> bool {
             .unwrap_or_else(|_| path.to_owned())
     };
     real(a) == real(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::graph::Overrides;
+    use crate::jobs::start::RestoreFrom;
+    use crate::savepoint::restore::RestoreOptions;
+    use crate::serve::submission::Submission;
+    use crate::storage::LocalStores;
+
+    #[test]
+    fn a_job_that_does_not_run_names_its_savepoint_as_one_that_does() {
+        let restored = |location: &str| {
+            let record = CatalogRecord {
+                job_id: JobId::from_bits(1),
+                name: "words".to_owned(),
+                created_at: 0,
+                submission: Submission {
+                    file: String::new(),
+                    text: String::new(),
+                    base_dir: PathBuf::new(),
+                    overrides: Overrides::default(),
+                    modules: BTreeMap::new(),
+                    restore: Some(RestoreFrom {
+                        location: location.to_owned(),
+                        options: RestoreOptions::default(),
+                        allow_later_output: false,
+                    }),
+                    savepoint_at_end: None,
+                    allow: Allow::default(),
+                },
+            };
+            let job = outline(&LocalStores, &record, None, JobStatus::Suspended, None);
+            job.restored_from.expect("a savepoint")
+        };
+        for location in [
+            "/saved/sp-1",
+            "/saved/sp-1/",
+            "/saved/sp-1/_metadata",
+            "file:///saved/sp-1/_metadata",
+        ] {
+            assert_eq!(restored(location), "file:///saved/sp-1");
+        }
+    }
 }

@@ -106,7 +106,7 @@ impl Host {
     /// Enters the job, unless it collides with one that runs or will run.
     fn reserve(&self, record: &CatalogRecord, graph: &JobGraph) -> Result<(), JobError> {
         let serving = self.serves()?;
-        let created = outline(record, Some(graph), JobStatus::Created, None);
+        let created = outline(&*self.context.stores, record, Some(graph), JobStatus::Created, None);
         let mut entries = locked(&self.entries);
         // Read under the lock of the entries: a host that is ending must not miss a job that is being added.
         if *locked(&serving.ending) {
