@@ -182,7 +182,7 @@ fn end_at_once(job: &JobHandle, output: Output) -> ! {
 
 /// Prints the results of a run at its end, and returns its status.
 fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Output) -> Result<ExitStatus, Failure> {
-    let ended = job.shared.observe();
+    let (ended, failed) = (job.shared.observe(), job.failure());
     let state = locked(&job.shared.state);
     match ended.status {
         JobStatus::Finished => {
@@ -219,7 +219,7 @@ fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Out
         status => Err(Failure {
             uid: state.failed_uid.clone(),
             ..Failure::new(
-                ErrorKind::Failed,
+                failed.map_or(ErrorKind::Failed, |failed| failed.kind),
                 format!(
                     "job {} ({}) {status}: {}",
                     ended.name,

@@ -159,6 +159,19 @@ impl JobHandle {
         result.await.map_err(|_| self.not_running())?
     }
 
+    /// The failure that ended the job, with its kind; `None` if it has not failed. A job that has run was accepted, so its
+    /// failure is never one of usage.
+    #[must_use]
+    pub fn failure(&self) -> Option<JobError> {
+        let state = locked(&self.shared.state);
+        let kind = state.failure_kind.filter(|kind| *kind != ErrorKind::Usage);
+        Some(JobError {
+            kind: kind.unwrap_or(ErrorKind::Failed),
+            uid: state.failed_uid.clone(),
+            ..JobError::failed(state.failure.clone()?)
+        })
+    }
+
     fn not_running(&self) -> JobError {
         JobError::failed(format!(
             "job {} is {}, not RUNNING: nothing can be saved",

@@ -281,8 +281,8 @@ impl Host {
             let mut taken = host.savepoint(&job, options, kind).await.map_err(JobError::from);
             if kind == SnapshotKind::Stop && taken.is_ok() {
                 job.done().await;
-                if let (Some(failure), JobStatus::Failed) = (job.shared.observe().failure, job.status()) {
-                    taken = Err(JobError::failed(failure));
+                if let (Some(failure), JobStatus::Failed) = (job.failure(), job.status()) {
+                    taken = Err(failure);
                 }
             }
             *locked(&state) = match taken.clone() {
