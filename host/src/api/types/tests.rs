@@ -203,7 +203,7 @@ fn submission() -> Submission {
         base_dir: "/client/jobs".into(),
         overrides: Overrides {
             name: Some("other".to_owned()),
-            entry: Some("other".to_owned()),
+            entry: Some("words".to_owned()),
             parallelism: Some(3),
             set: vec!["checkpoint.interval=7s".to_owned(), "lines.path=there/*".to_owned()],
             modules: vec![ModuleOverride {
