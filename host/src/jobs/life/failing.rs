@@ -189,7 +189,7 @@ impl Life {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Running(mut running) => {
                 self.stage = next(running.draining.take());
-                running
+                *running
             }
             Stage::Restarting(restarting) => {
                 self.stage = next(restarting.over().0);

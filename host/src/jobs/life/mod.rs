@@ -116,7 +116,7 @@ struct Known {
 /// What the job is doing.
 enum Stage {
     /// All regions run.
-    Running(Running),
+    Running(Box<Running>),
     /// Some regions have failed, and will run again.
     Restarting(Restarting),
     /// Nothing begins any more.
@@ -192,7 +192,7 @@ impl Life {
             restarts: Restarts::new(facts.graph.restart),
             regions: facts.plan.regions().iter().map(|_| RegionState::Idle).collect(),
             status: JobStatus::Created,
-            stage: Stage::Running(Running::default()),
+            stage: Stage::Running(Box::default()),
             settings,
             facts,
             ended: BTreeSet::new(),
@@ -354,7 +354,7 @@ impl Life {
             self.effects
                 .push(Effect::Broadcast(Told::Completed { id, committed: true }));
         }
-        let (draining, later) = match std::mem::replace(&mut self.stage, Stage::Running(Running::default())) {
+        let (draining, later) = match std::mem::replace(&mut self.stage, Stage::Running(Box::default())) {
             Stage::Restarting(restarting) => {
                 let (name, job_id) = (&self.facts.graph.name, self.facts.job_id);
                 let line = format!("Job {name} ({job_id}) goes on from {from}, attempt {attempt}.");
@@ -364,10 +364,10 @@ impl Life {
             _ => (None, vec![]),
         };
         let drain = draining.is_some();
-        self.stage = Stage::Running(Running {
+        self.stage = Stage::Running(Box::new(Running {
             draining,
             ..Running::default()
-        });
+        }));
         for region in regions {
             for subtask in self.facts.plan.subtasks_of(region) {
                 self.exhausted.remove(&subtask);
