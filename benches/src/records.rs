@@ -1,8 +1,8 @@
 //! The input of W2: the records of the host's generator, and the same records from a plain function.
 
-use regraft::dataflow::source::generator::GeneratorReader;
-use regraft::dataflow::source::{Polled, SourceError, SourceReader, SplitState};
-use regraft::graph::job_graph::{GeneratorField, GeneratorSource, GeneratorValues};
+use regraft::connector::source::{Polled, SourceError, SourceReader, SplitState};
+use regraft::connectors::generator::reader::GeneratorReader;
+use regraft::connectors::generator::settings::{GeneratorField, GeneratorSource, GeneratorValues};
 use regraft_model::batch::Batch;
 use regraft_model::schema::Type;
 

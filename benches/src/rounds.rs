@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use regraft::dataflow::source::SourceReader;
-use regraft::dataflow::source::file::FileReader;
-use regraft::graph::job_graph::{FileSource, LineKey};
+use regraft::connector::source::{SourceConnector as _, SourceContext, SourceReader};
+use regraft::connectors::file::settings::{FileSource, LineKey};
+use regraft::environment::files::LocalFiles;
 
 use crate::Failure;
 use crate::guests::{Guests, Kind, Op};
@@ -59,10 +59,16 @@ pub(crate) fn words(settings: &Settings, guests: &Guests) -> Result<Measured, Fa
                 .iter()
                 .map(|file| file.to_string_lossy().into_owned())
                 .collect();
-            let known = Arc::new(names.iter().cloned().collect());
+            let context = SourceContext {
+                files: Arc::new(LocalFiles),
+                subtask: 0,
+                parallelism: 1,
+                timestamp: None,
+                known: Arc::new(names.iter().cloned().collect()),
+            };
             let splits = names.into_iter().map(|name| (name, None)).collect();
             run(Pipeline {
-                reader: Box::new(FileReader::new(source, 0, 1, splits, known)?),
+                reader: source.reader(&context, splits)?,
                 stateless: Some(guests.open(Op::Split, kind, "null")?),
                 keyed: guests.open(Op::CountWords, kind, FINAL)?,
             })

@@ -11,12 +11,14 @@
 pub mod data_dir;
 pub mod backoff;
 pub mod environment;
+pub mod connector;
 pub mod graph;
 pub mod compile;
 pub mod scaffold;
 pub mod storage;
 pub mod state;
 pub mod dataflow;
+pub mod connectors;
 pub mod savepoint;
 pub mod checkpoint;
 pub mod jobs;

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::Field;
-use regraft::dataflow::source::generator::{GeneratorReader, list};
-use regraft::dataflow::source::{Polled, SourceReader as _};
-use regraft::graph::job_graph::{JobGraph, NodeKind, SourceConnector};
+use regraft::connector::source::{Polled, SourceContext};
+use regraft::connectors::BUILT_IN;
+use regraft::environment::files::LocalFiles;
+use regraft::graph::job_graph::{JobGraph, NodeKind};
 use regraft::graph::{Overrides, parse_job};
 use serde_json::Value;
 
@@ -136,7 +137,7 @@ pub const BLACKHOLE: &str = "connector = \"blackhole\"";
 
 /// Parses a job file as the program does, with relative paths below `dir`.
 pub fn graph(text: &str, dir: &Path, overrides: &Overrides) -> JobGraph {
-    parse_job(text, "job.toml", dir, overrides)
+    parse_job(text, "job.toml", dir, overrides, BUILT_IN)
         .unwrap_or_else(|error| panic!("{error}"))
         .0
 }
@@ -148,9 +149,7 @@ pub fn counted_by_hand(graph: &JobGraph, splits: &Value) -> BTreeMap<String, u64
         NodeKind::Source(source) => Some(&source.connector),
         _ => None,
     });
-    let Some(SourceConnector::Generator(settings)) = source else {
-        panic!("no generator")
-    };
+    let source = source.expect("a source");
     let offsets: BTreeMap<String, u64> = splits
         .as_array()
         .expect("splits")
@@ -164,12 +163,19 @@ pub fn counted_by_hand(graph: &JobGraph, splits: &Value) -> BTreeMap<String, u64
         .collect();
     assert_eq!(
         offsets.keys().cloned().collect::<Vec<_>>(),
-        list(settings),
+        source.splits(&LocalFiles, false).expect("splits"),
         "every split is there, once"
     );
+    let context = SourceContext {
+        files: Arc::new(LocalFiles),
+        subtask: 0,
+        parallelism: 1,
+        timestamp: None,
+        known: Arc::default(),
+    };
     let mut counts = BTreeMap::new();
     for (split, offset) in offsets {
-        let mut reader = GeneratorReader::new(settings.clone(), vec![(split, None)]).expect("reader");
+        let mut reader = source.reader(&context, vec![(split, None)]).expect("reader");
         let mut left = usize::try_from(offset).expect("few");
         while left > 0 {
             let Ok(Polled::Batch(batch)) = reader.poll(left.min(1000), 0) else {

@@ -136,11 +136,24 @@ impl Scene<'_> {
 
     fn position_of(&self, savepoint: &Savepoint, loaded: &Loaded) -> Result<Position, String> {
         Ok(Position {
-            read: offsets(savepoint),
+            read: self.offsets(savepoint)?,
             finished: finished(savepoint),
             ended: ended(savepoint),
             held: held(self.world, savepoint, loaded)?,
         })
+    }
+
+    /// How many records of each split a snapshot's positions have before them.
+    fn offsets(&self, savepoint: &Savepoint) -> Result<Offsets, String> {
+        let mut offsets = Offsets::new();
+        for entry in &savepoint.metadata.operators {
+            let Some(source) = &entry.source else { continue };
+            let of = offsets.entry(entry.uid.to_string()).or_default();
+            for split in &source.splits {
+                of.insert(split.split.clone(), self.model.offset(&split.split, &split.position)?);
+            }
+        }
+        Ok(offsets)
     }
 
     fn expect(&self, position: &Position) -> Result<Expected, String> {
@@ -305,20 +318,6 @@ fn ended(savepoint: &Savepoint) -> BTreeMap<String, Vec<u32>> {
     };
     let entries = savepoint.metadata.operators.iter();
     entries.map(|entry| (entry.uid.to_string(), ended(entry))).collect()
-}
-
-fn offsets(savepoint: &Savepoint) -> Offsets {
-    let entries = savepoint.metadata.operators.iter();
-    let sources = entries.filter_map(|entry| Some((entry.uid.to_string(), entry.source.as_ref()?)));
-    let splits = |source: &regraft::savepoint::metadata::SourceEntry| {
-        let offset = |position: &serde_json::Value| position["offset"].as_u64().unwrap_or(0);
-        source
-            .splits
-            .iter()
-            .map(|split| (split.split.clone(), offset(&split.position)))
-            .collect()
-    };
-    sources.map(|(uid, source)| (uid, splits(source))).collect()
 }
 
 type Counts = BTreeMap<Vec<u8>, u64>;

@@ -1,4 +1,4 @@
-//! The file system of sinks, including what it forgets in a power loss.
+//! The file system of sources and sinks, with what it forgets.
 //!
 //! The content of a file is durable up to its last sync; a name is durable once its directory was synced. A power loss
 //! keeps or loses each name change that is not durable at random (a rename as a whole), and cuts the unsynced end of
@@ -9,7 +9,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use regraft::environment::files::{FileSystem, WriteFile};
+use regraft::environment::files::{FileInfo, FileKind, FileSystem, ReadFile, WriteFile};
 
 use crate::fate::{Fate, Place, Verdict};
 use crate::machine::Machine;
@@ -143,7 +143,46 @@ impl Disk {
         inner.names.iter().filter_map(content).collect()
     }
 
-    /// Removes a file, as a user does.
+    /// Makes a directory and those above it, as the user does: durably.
+    pub fn make_dir(&self, path: &Path) {
+        let mut inner = self.inner();
+        let above: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
+        for dir in above {
+            inner.names.insert(dir.clone(), Node::Dir);
+            inner.durable.insert(dir, Node::Dir);
+        }
+    }
+
+    /// Makes a file longer, as the user does: durably. It is made where it is not there.
+    pub fn append(&self, path: &Path, bytes: &[u8]) {
+        let mut inner = self.inner();
+        let at = match inner.names.get(path) {
+            Some(Node::File(at)) => *at,
+            _ => {
+                inner.contents.push(Content::default());
+                let at = inner.contents.len() - 1;
+                inner.names.insert(path.to_owned(), Node::File(at));
+                inner.durable.insert(path.to_owned(), Node::File(at));
+                at
+            }
+        };
+        let content = &mut inner.contents[at];
+        content.bytes.extend_from_slice(bytes);
+        content.durable = content.bytes.len();
+    }
+
+    /// Renames a file, as the user does: durably.
+    pub fn rename(&self, from: &Path, to: &Path) {
+        let mut inner = self.inner();
+        let Inner { names, durable, .. } = &mut *inner;
+        for names in [names, durable] {
+            if let Some(node) = names.remove(from) {
+                names.insert(to.to_owned(), node);
+            }
+        }
+    }
+
+    /// Removes a file, as the user does.
     pub fn remove(&self, path: &Path) {
         let mut inner = self.inner();
         inner.names.remove(path);
@@ -242,6 +281,34 @@ impl Inner {
 }
 
 impl FileSystem for Files {
+    fn open(&self, path: &Path, position: u64) -> Result<Box<dyn ReadFile>> {
+        let at = self.ask(Place::OpenFile, path, |inner| match inner.names.get(path) {
+            Some(Node::File(at)) => Ok(*at),
+            Some(Node::Dir) => Err(Error::from(ErrorKind::IsADirectory)),
+            None => Err(absent()),
+        })?;
+        Ok(Box::new(FileInUse {
+            files: self.clone(),
+            at,
+            path: path.to_owned(),
+            position: position as usize,
+        }))
+    }
+
+    fn info(&self, path: &Path) -> Result<FileInfo> {
+        self.ask(Place::Look, path, |inner| match inner.names.get(path) {
+            Some(Node::File(at)) => Ok(FileInfo {
+                kind: FileKind::File,
+                len: inner.contents[*at].bytes.len() as u64,
+            }),
+            Some(Node::Dir) => Ok(FileInfo {
+                kind: FileKind::Dir,
+                len: 0,
+            }),
+            None => Err(absent()),
+        })
+    }
+
     fn create(&self, path: &Path) -> Result<Box<dyn WriteFile>> {
         let at = self.ask(Place::MakeFile, path, |inner| {
             inner.needs_dir(path)?;
@@ -250,10 +317,11 @@ impl FileSystem for Files {
             inner.change(Change::Link(path.to_owned(), Node::File(at)));
             Ok(at)
         })?;
-        Ok(Box::new(OpenFile {
+        Ok(Box::new(FileInUse {
             files: self.clone(),
             at,
             path: path.to_owned(),
+            position: 0,
         }))
     }
 
@@ -354,14 +422,35 @@ impl FileSystem for Files {
     }
 }
 
+/// A file that is being written, or read from a position on.
 #[derive(Debug)]
-struct OpenFile {
+struct FileInUse {
     files: Files,
     at: usize,
     path: PathBuf,
+    position: usize,
 }
 
-impl WriteFile for OpenFile {
+impl ReadFile for FileInUse {
+    /// Reads fewer bytes than were asked for, now and then.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let (at, position) = (self.at, self.position);
+        let read = self.files.ask(Place::Read, &self.path, |inner| {
+            let Inner { contents, random, .. } = inner;
+            let rest = contents[at].bytes.get(position..).unwrap_or_default();
+            let mut len = rest.len().min(buffer.len());
+            if len > 1 && random.percent(20) {
+                len = random.range(1, len as u64) as usize;
+            }
+            buffer[..len].copy_from_slice(&rest[..len]);
+            Ok(len)
+        })?;
+        self.position += read;
+        Ok(read)
+    }
+}
+
+impl WriteFile for FileInUse {
     fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
         let at = self.at;
         let written = self.files.ask(Place::Write, &self.path, |inner| {

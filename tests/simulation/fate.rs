@@ -32,12 +32,18 @@ pub enum Place {
     Rename,
     Remove,
     ListDir,
+    OpenFile,
+    Read,
+    Look,
 }
 
 use Place::*;
 
-/// Places where a request can fail.
-const REQUESTS: [Place; 14] = [
+/// How many of [`REQUESTS`] come about in every job: the others are made by sources that read files.
+const WRITING: usize = 14;
+
+/// Places where a request may fail.
+const REQUESTS: [Place; 17] = [
     PutMetadata,
     Put,
     Create,
@@ -52,6 +58,9 @@ const REQUESTS: [Place; 14] = [
     Rename,
     Remove,
     ListDir,
+    OpenFile,
+    Read,
+    Look,
 ];
 
 /// An action of the user.
@@ -165,18 +174,28 @@ impl std::fmt::Debug for Fate {
 }
 
 /// Draws the incidents of a seed.
-pub fn draw(random: &mut Random) -> Vec<Incident> {
+pub fn draw(random: &mut Random, reads_files: bool) -> Vec<Incident> {
     let most = *random.pick(&[0, 1, 2, 2, 3, 4, 6, 10]);
-    (0..most).map(|_| incident(random)).collect()
+    // One that never comes about would hold up those behind it.
+    let places = if reads_files {
+        &REQUESTS[..]
+    } else {
+        &REQUESTS[..WRITING]
+    };
+    (0..most).map(|_| incident(random, places)).collect()
 }
 
-fn incident(random: &mut Random) -> Incident {
+fn incident(random: &mut Random, places: &[Place]) -> Incident {
     let ms = |random: &mut Random, first: u64, last: u64| random.range(first, last) * 1_000_000;
     let somewhere = |random: &mut Random| match random.below(5) {
         0 | 1 => (Step, random.below(3000)),
         _ => {
-            let place = *random.pick(&REQUESTS);
-            let most = if matches!(place, Put | Write | MakeFile) { 30 } else { 6 };
+            let place = *random.pick(places);
+            let most = match place {
+                Put | Write | MakeFile => 30,
+                OpenFile | Read | Look => 60,
+                _ => 6,
+            };
             (place, random.below(most))
         }
     };

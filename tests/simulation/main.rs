@@ -7,6 +7,7 @@ mod disk;
 mod fate;
 mod guests;
 mod held;
+mod input;
 mod machine;
 mod model;
 mod play;

@@ -1,15 +1,17 @@
 //! The expected output: the meaning of the job, computed from its input without the host's machinery.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use regraft::dataflow::source::generator::{GeneratorReader, list};
-use regraft::dataflow::source::{Polled, SourceReader as _};
-use regraft::graph::job_graph::{GeneratorSource, JobGraph};
+use regraft::connector::source::{Polled, SourceConnector, SourceContext, SourceReader};
+use regraft::environment::files::LocalFiles;
+use regraft::graph::job_graph::JobGraph;
+use regraft_model::time::NO_TIMESTAMP;
 
 use crate::guests::own::ended;
 use crate::guests::waiting::{window_line, window_of};
 use crate::guests::{Logic, counted, is_bad, words};
-use crate::world::{Kind, Node, World, generators};
+use crate::world::{Kind, Node, World, sources};
 
 /// A multiset of lines: the number of occurrences of each.
 pub type Lines = BTreeMap<Vec<u8>, u64>;
@@ -28,6 +30,8 @@ struct Record {
 /// The whole input of a job, by source and split.
 pub struct Model {
     input: BTreeMap<String, BTreeMap<String, Vec<Record>>>,
+    /// Where each line of a file ends, in bytes.
+    ends: BTreeMap<String, Vec<u64>>,
 }
 
 /// Records that an operator has taken in and not emitted yet, as a snapshot shows them.
@@ -86,29 +90,66 @@ pub struct Expected {
 }
 
 impl Model {
-    pub fn new(graph: &JobGraph) -> Self {
-        let split = |(settings, timestamp): &(GeneratorSource, Option<usize>), name: String| {
-            let mut records = vec![];
-            let reader = GeneratorReader::new(settings.clone(), vec![(name.clone(), None)]);
-            let mut reader = reader
-                .unwrap_or_else(|error| panic!("{error}"))
-                .with_timestamps(*timestamp);
-            while let Ok(Polled::Batch(batch)) = reader.poll(1000, 0) {
-                records.extend((0..batch.len()).map(|i| Record {
-                    key: batch.key(i).to_vec(),
-                    value: batch.values.get(i).to_vec(),
-                    time: batch.timestamp(i),
-                }));
+    pub fn new(graph: &JobGraph, world: &World) -> Self {
+        let source = |(uid, (connector, timestamp)): (String, (Arc<dyn SourceConnector>, Option<usize>))| {
+            let context = SourceContext {
+                files: Arc::new(LocalFiles),
+                subtask: 0,
+                parallelism: 1,
+                timestamp,
+                known: Arc::default(),
+            };
+            let names = connector.splits(&LocalFiles, false);
+            let names = names.unwrap_or_else(|error| panic!("{error}")).into_iter();
+            let split = |name: String| {
+                let reader = connector.reader(&context, vec![(name.clone(), None)]);
+                (name, all(&mut *reader.unwrap_or_else(|error| panic!("{error}"))))
+            };
+            (uid, names.map(split).collect())
+        };
+        let mut sources = sources(graph);
+        sources.retain(|uid, _| !world.input.files.contains_key(uid.as_str()));
+        let mut model = Self {
+            input: sources.into_iter().map(source).collect(),
+            ends: BTreeMap::new(),
+        };
+        for (uid, files) in &world.input.files {
+            let is_keyed = world
+                .nodes
+                .iter()
+                .any(|node| node.uid == *uid && node.kind == Kind::Keyed);
+            for (path, content) in files {
+                let (records, ends) = lines_of(content, is_keyed);
+                model
+                    .input
+                    .entry((*uid).to_owned())
+                    .or_default()
+                    .insert(path.clone(), records);
+                model.ends.insert(path.clone(), ends);
             }
-            (name, records)
-        };
-        let source = |(uid, settings): (String, (GeneratorSource, Option<usize>))| {
-            let names = list(&settings.0).into_iter();
-            (uid, names.map(|name| split(&settings, name)).collect())
-        };
-        Self {
-            input: generators(graph).into_iter().map(source).collect(),
         }
+        model
+    }
+
+    /// The number of records before a position, which of a file says it twice: by bytes and by lines.
+    ///
+    /// # Errors
+    /// A text where the two differ.
+    pub fn offset(&self, split: &str, position: &serde_json::Value) -> Result<u64, String> {
+        let offset = position["offset"].as_u64().unwrap_or(0);
+        let Some(ends) = self.ends.get(split) else {
+            return Ok(offset);
+        };
+        let line = position["line"].as_u64().unwrap_or(0);
+        let end = line
+            .checked_sub(1)
+            .map_or(Some(0), |last| ends.get(last as usize).copied());
+        if end != Some(offset) {
+            return Err(format!(
+                "{split} is said to be read to byte {offset}, and {line} lines end at {end:?}"
+            ));
+        }
+        Ok(line)
     }
 
     /// Returns the ends of all sources.
@@ -176,7 +217,38 @@ impl Model {
     }
 }
 
-/// Returns the output of an operator for these inputs.
+/// The lines of a file as records, and where each of them ends in it.
+fn lines_of(content: &[u8], is_keyed: bool) -> (Vec<Record>, Vec<u64>) {
+    let (mut records, mut ends, mut end) = (vec![], vec![], 0);
+    for line in content.split_inclusive(|byte| *byte == b'\n') {
+        end += line.len() as u64;
+        ends.push(end);
+        let value = line
+            .strip_suffix(b"\n")
+            .map_or(line, |line| line.strip_suffix(b"\r").unwrap_or(line));
+        records.push(Record {
+            key: if is_keyed { value.to_vec() } else { vec![] },
+            value: value.to_vec(),
+            time: NO_TIMESTAMP,
+        });
+    }
+    (records, ends)
+}
+
+/// All records of a reader.
+fn all(reader: &mut dyn SourceReader) -> Vec<Record> {
+    let mut records = vec![];
+    while let Ok(Polled::Batch(batch)) = reader.poll(1000, 0) {
+        records.extend((0..batch.len()).map(|i| Record {
+            key: batch.key(i).to_vec(),
+            value: batch.values.get(i).to_vec(),
+            time: batch.timestamp(i),
+        }));
+    }
+    records
+}
+
+/// What an operator has emitted, given its inputs.
 fn operator(
     node: &Node,
     logic: Logic,

@@ -122,11 +122,14 @@ pub fn note_panics() {
 pub fn play(seed: u64, keep_trace: bool) -> Played {
     let machine = Machine::new(seed, keep_trace);
     let mut random = Random::of(seed, "world");
-    let world = World::draw(&mut random);
+    let mut world = World::draw(&mut random, Random::of(seed, "input"));
     let parallelism = world.parallelism(&mut random);
     let text = world.text(&parallelism, &mut random);
-    let model = Model::new(&graph(&text));
-    let incidents = fate::draw(&mut Random::of(seed, "incidents"));
+    let model = Model::new(&graph(&text), &world);
+    let reads_files = !world.input.files.is_empty();
+    let incidents = fate::draw(&mut Random::of(seed, "incidents"), reads_files);
+    let disk = Disk::new(seed);
+    world.input.begin(&disk);
     machine
         .trace
         .line(0, format_args!("job\n{text}incidents {incidents:#?}"));
@@ -143,7 +146,7 @@ pub fn play(seed: u64, keep_trace: bool) -> Played {
         fate: Fate::new(&machine, seed, incidents),
         world,
         model,
-        disk: Disk::new(seed),
+        disk,
         objects: Objects::new(seed),
         random,
         names: Arc::new(Mutex::new(names)),
@@ -285,6 +288,9 @@ impl Play {
             self.note(format_args!("calm"));
             self.fate.calm();
         }
+        self.world
+            .input
+            .step(&self.disk, self.steps, self.steps >= CALM_AFTER_STEPS);
         if self.fate.visit(Place::Step, false, "") == fate::Verdict::CrashAfter {
             self.machine.kill();
         }
@@ -456,7 +462,8 @@ impl Play {
     pub fn stopped(&self, path: &str) -> Result<Life, String> {
         let (position, drained) = self.position(path)?;
         self.scene().output(&position)?;
-        if drained {
+        let is_all = self.world.input.watch && position.read == self.model.end();
+        if drained || is_all {
             return Ok(Life::Done);
         }
         Ok(Life::Next(From::Snapshot(path.to_owned())))

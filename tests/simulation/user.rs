@@ -46,6 +46,10 @@ impl Play {
             if let Some(action) = self.fate.take_action() {
                 asked.extend(self.ask(process, handle, action));
             }
+            let now = self.machine.now_ns();
+            if asked.is_empty() && self.world.input.is_to_be_stopped(now) {
+                asked.extend(self.ask(process, handle, Action::Stop));
+            }
             for waiting in std::mem::take(&mut asked) {
                 asked.extend(self.answered(handle, waiting)?);
             }

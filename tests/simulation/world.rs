@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
-use regraft::graph::job_graph::{GeneratorSource, JobGraph, NodeKind};
+use regraft::connector::source::SourceConnector;
+use regraft::connectors::BUILT_IN;
+use regraft::graph::job_graph::{JobGraph, NodeKind};
 use regraft::graph::{Overrides, parse_job};
 
 use crate::guests::{Fails, Logic};
+use crate::input::Input;
 use crate::random::Random;
 
 /// Directory of the sinks of every simulated job, and of dead letters, with a directory per uid.
@@ -57,6 +61,8 @@ pub struct World {
     pub is_late: bool,
     /// True if records may be emitted more than once.
     pub at_least_once: bool,
+    /// The files that sources read, where they read any.
+    pub input: Input,
     settings: String,
     source: String,
     fixed: u64,
@@ -177,7 +183,7 @@ const fn waits(logic: Logic) -> bool {
 }
 
 impl World {
-    pub fn draw(random: &mut Random) -> Self {
+    pub fn draw(random: &mut Random, for_input: Random) -> Self {
         let shape = random.pick(&SHAPES);
         let position = |uid: &str| shape.iter().position(|(of, ..)| *of == uid).unwrap_or(0);
         let input = |from: &&str| match (from.strip_prefix('*'), from.strip_prefix('+')) {
@@ -214,9 +220,11 @@ impl World {
         let has_much = shape
             .iter()
             .any(|(_, kind, _)| matches!(kind, Operator(logic) if waits(*logic)));
+        let nodes: Vec<Node> = shape.iter().map(node).collect();
         Self {
             picky,
-            nodes: shape.iter().map(node).collect(),
+            input: Input::draw(for_input, &nodes),
+            nodes,
             max_parallelism: *random.pick(&[8, 16, 128]),
             retains,
             is_late: random.percent(20),
@@ -314,11 +322,11 @@ impl World {
                     };
                     let rate = random.pick(&self.rates);
                     let rate = rate.map_or_else(String::new, |rate| format!("rate = {rate}\n"));
-                    write!(
-                        text,
-                        "connector = \"generator\"\n{rate}{watermark}{}{key}fields = [{word}{line}{time}]\n",
-                        self.source
-                    )
+                    let settings = self.input.settings(node).unwrap_or_else(|| {
+                        let fields = format!("fields = [{word}{line}{time}]\n");
+                        format!("connector = \"generator\"\n{watermark}{}{key}{fields}", self.source)
+                    });
+                    write!(text, "{settings}{rate}")
                 }
                 Operator(_) if self.fails(node.uid).is_some() => writeln!(
                     text,
@@ -370,24 +378,20 @@ fn settings(random: &mut Random, retains: bool, at_least_once: bool, has_much: b
 
 /// Parses a job file.
 pub fn graph(text: &str) -> JobGraph {
-    match parse_job(text, "job.toml", Path::new("/"), &Overrides::default()) {
+    match parse_job(text, "job.toml", Path::new("/"), &Overrides::default(), BUILT_IN) {
         Ok((graph, _)) => graph,
         Err(error) => panic!("{error}\n{text}"),
     }
 }
 
-/// Returns the settings of each generator of a graph, with the index of the field that is the event time.
-pub fn generators(graph: &JobGraph) -> BTreeMap<String, (GeneratorSource, Option<usize>)> {
-    use regraft::graph::job_graph::SourceConnector::Generator;
-    let settings = |node: &regraft::graph::job_graph::Node| match &node.kind {
-        NodeKind::Source(source) => match &source.connector {
-            Generator(settings) => {
-                let timestamp = node.watermark.as_ref().and_then(|strategy| strategy.timestamp);
-                Some((node.uid.to_string(), (settings.clone(), timestamp)))
-            }
-            _ => None,
-        },
+/// The connector of each source of a graph, and which of its fields is the event time.
+pub fn sources(graph: &JobGraph) -> BTreeMap<String, (Arc<dyn SourceConnector>, Option<usize>)> {
+    let source = |node: &regraft::graph::job_graph::Node| match &node.kind {
+        NodeKind::Source(source) => {
+            let timestamp = node.watermark.as_ref().and_then(|strategy| strategy.timestamp);
+            Some((node.uid.to_string(), (source.connector.clone(), timestamp)))
+        }
         _ => None,
     };
-    graph.nodes.iter().filter_map(settings).collect()
+    graph.nodes.iter().filter_map(source).collect()
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use regraft::connectors::BUILT_IN;
 use regraft::graph::job_graph::{JobGraph, NodeKind, Partitioning, Policy, RestartStrategy};
 use regraft::graph::plan::Plan;
 use regraft::graph::problem::Place;
@@ -198,7 +199,7 @@ fn read(data: &[u8]) -> Case {
 
 fn run(data: &[u8]) -> bool {
     let case = read(data);
-    match parse_job(&case.file, "job.toml", Path::new(DIR), &case.overrides) {
+    match parse_job(&case.file, "job.toml", Path::new(DIR), &case.overrides, BUILT_IN) {
         Err(error) => {
             check_problems(&case, &error);
             false
@@ -327,7 +328,7 @@ fn check_settings(case: &Case, graph: &JobGraph) {
         set: set.collect(),
         ..Overrides::clone(&case.overrides)
     };
-    match parse_job(&case.file, "job.toml", Path::new(DIR), &overrides) {
+    match parse_job(&case.file, "job.toml", Path::new(DIR), &overrides, BUILT_IN) {
         Ok((again, _)) => {
             let values = |graph: &JobGraph| {
                 let values = graph

@@ -10,11 +10,11 @@ pub use super::describe::entry_kind;
 pub use super::facts::{JobFacts, StoreAs, StoreFailure, Stored};
 use super::round::Acknowledged;
 use super::write::{Part, Target, Written, keep_undeclared_timers};
+use crate::connector::source::SplitState;
 use crate::dataflow::control::{SubtaskId, SubtaskSnapshot};
 use crate::dataflow::operator::{OperatorModule, dead_letters};
-use crate::dataflow::sink::blackhole;
-use crate::dataflow::source::SplitState;
 use crate::environment::Environment;
+use crate::graph::job_graph::{Node, NodeKind};
 use crate::savepoint::metadata::{Metadata, ModuleFile, OperatorEntry, SavedStateKind, SplitEntry, SubtaskRecord};
 use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::publish::{module_file, publish, write_file};
@@ -119,9 +119,12 @@ pub(super) async fn collect(
         mut stored,
         ..
     } = snapshot;
-    for (uid, all) in &stored.sink_states {
-        if let Some(sink) = entries.get_mut(uid).and_then(|entry| entry.sink.as_mut()) {
-            sink.state = add_up(all);
+    for (node, all) in nodes
+        .iter()
+        .filter_map(|node| Some((node, stored.sink_states.get(&node.uid)?)))
+    {
+        if let Some(sink) = entries.get_mut(&node.uid).and_then(|entry| entry.sink.as_mut()) {
+            sink.state = merged(node, all);
         }
     }
     let records = entries.iter().map(|(uid, entry)| (uid.clone(), entry.subtasks.clone()));
@@ -265,17 +268,16 @@ fn same_broadcasts(facts: &JobFacts, parts: &[SubtaskSnapshot]) -> Result<(), St
     Ok(())
 }
 
-/// Combines the states of a sink's subtasks; null if none has a state.
-#[must_use]
-pub fn add_up(states: &[serde_json::Value]) -> serde_json::Value {
+/// Merges the states of the writers of a node; null where none has any.
+fn merged(node: &Node, states: &[serde_json::Value]) -> serde_json::Value {
     if states.iter().all(serde_json::Value::is_null) {
         return serde_json::Value::Null;
     }
-    if states.iter().any(dead_letters::is_state) {
-        return dead_letters::total(states);
+    match &node.kind {
+        NodeKind::Sink(sink) => sink.connector.merge(states),
+        NodeKind::Operator(_) => dead_letters::total(states),
+        NodeKind::Source(_) => serde_json::Value::Null,
     }
-    let (records, checksum) = blackhole::totals(states);
-    blackhole::state(records, checksum)
 }
 
 /// Returns the entry of a component in the `_metadata` of a checkpoint.

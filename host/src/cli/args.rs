@@ -183,7 +183,8 @@ impl JobFileArgs {
     /// Those of [`Self::overrides`] and [`crate::graph::load_job`].
     pub fn load(&self, data_dir: &Path, arguments: &[String]) -> Result<LoadedJob, Failure> {
         let overrides = self.overrides(data_dir, arguments)?;
-        crate::graph::load_job(&self.job, &overrides).map_err(|error: JobFileError| error.into())
+        crate::graph::load_job(&self.job, &overrides, crate::connectors::BUILT_IN)
+            .map_err(|error: JobFileError| error.into())
     }
 }
 

@@ -283,7 +283,7 @@ fn new_components(
     let (tools, progress) = (Tools::from_env(), StderrReport::new());
     if let Some(new_job) = &args.new_job {
         let overrides = Overrides::from_process(data_dir)?;
-        let (graph, _) = crate::graph::load_job(new_job, &overrides)?;
+        let (graph, _) = crate::graph::load_job(new_job, &overrides, crate::connectors::BUILT_IN)?;
         refuse_other_changes(&graph, running)?;
         let built = build_guests(&guest_crates(&graph), &tools, &engine, &progress)?;
         return Ok(component_paths(&graph, &built));

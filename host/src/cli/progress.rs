@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 
 use super::log;
-use crate::dataflow::sink::print;
+use crate::connectors::print::writer as print;
 use crate::jobs::handle::JobHandle;
 use crate::jobs::observe::ObservedJob;
 

@@ -30,7 +30,7 @@ pub fn submit(args: &RunArgs, data_dir: &Path, origin: Origin, output: Output) -
     // Fails before anything is built.
     let host = client.serving()?.to_owned();
     let overrides = args.job.overrides(data_dir, &args.arguments)?;
-    let (graph, warnings) = crate::graph::load_job(&args.job.job, &overrides)?;
+    let (graph, warnings) = crate::graph::load_job(&args.job.job, &overrides, crate::connectors::BUILT_IN)?;
     log::warnings(&warnings);
     let engine = engine(data_dir)?;
     let built = build_guests(&guest_crates(&graph), &Tools::from_env(), &engine, &StderrReport::new())?;

@@ -17,8 +17,8 @@ use super::element::{CheckpointBarrier, Element};
 use super::exchange::partitioner::OutputEdge;
 use super::failure::{Cause, SubtaskFailure};
 use super::node::{OperatorNode, Outputs};
-use super::sink::SinkWriter;
 use super::watermark::Signal;
+use crate::connector::sink::SinkWriter;
 
 /// The nodes of a chain after its source or gate, in order, and the edges that leave it.
 pub struct Chain {

@@ -12,8 +12,8 @@ use regraft_model::time::NO_TIMESTAMP;
 
 use super::element::CheckpointBarrier;
 use super::failure::SubtaskFailure;
-use super::sink::SinkSnapshot;
-use super::source::SplitState;
+use crate::connector::sink::SinkSnapshot;
+use crate::connector::source::SplitState;
 pub use crate::graph::plan::SubtaskId;
 use crate::state::rows::StateRows;
 

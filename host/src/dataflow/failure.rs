@@ -6,8 +6,8 @@ use regraft_guest_runtime::trap::GuestError;
 use regraft_model::batch::Batch;
 use regraft_model::id::OperatorUid;
 
-use super::sink::SinkError;
-use super::source::SourceError;
+use crate::connector::sink::SinkError;
+use crate::connector::source::SourceError;
 use crate::state::backend::BackendError;
 
 /// A failed subtask.
@@ -313,8 +313,8 @@ mod tests {
         assert!(!restartable(SinkError::Lost { parts: vec![] }.into()));
         let (path, error) = ("a".to_owned(), io());
         assert!(restartable(SourceError::Io { path, error }.into()));
-        let (path, offset) = ("a".to_owned(), 1);
-        assert!(!restartable(SourceError::Vanished { path, offset }.into()));
+        let (path, error) = ("a".to_owned(), "changed".into());
+        assert!(!restartable(SourceError::Input { path, error }.into()));
         assert!(restartable(Cause::Panic(String::new())));
         let (budget, error) = (1, Box::new(failed()));
         assert!(!restartable(Cause::Budget { budget, error }));

@@ -21,11 +21,11 @@ use regraft_model::describe::Description;
 use regraft_model::id::{CheckpointId, OperatorUid};
 use regraft_model::time::{Clock, MAX_WATERMARK, TimeDomain};
 
+use crate::connector::sink::SinkSnapshot;
 use crate::dataflow::control::{NodeCounters, SwapGap};
 use crate::dataflow::element::PreparedOperator;
 use crate::dataflow::failure::{Cause, SubtaskFailure, policy};
 use crate::dataflow::operator::dead_letters::DeadLetters;
-use crate::dataflow::sink::SinkSnapshot;
 use crate::dataflow::watermark::{Signal, Watermarks};
 use crate::graph::job_graph::{Policy, WatermarkStrategy};
 use crate::state::backend::{Cells, StateBackend, TimerOps, Writes, bindings};

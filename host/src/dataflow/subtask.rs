@@ -15,9 +15,9 @@ use super::control::{Control, Event, EventSink, KeyedSnapshot, Mailbox, NodeCoun
 use super::element::{CheckpointBarrier, Element};
 use super::exchange::gate::{Delivered, Gate};
 use super::failure::SubtaskFailure;
-use super::source::rate::Rate;
-use super::source::{Polled, SourceReader};
+use super::rate::Rate;
 use super::watermark::{Signal, Watermarks};
+use crate::connector::source::{Polled, SourceReader};
 use regraft_model::snapshot::SnapshotKind;
 
 /// Limit of records that a source reads in one step.

@@ -1,4 +1,5 @@
-//! The file system as sinks use it.
+//! The file system as connectors use it. Small on purpose: a simulation implements it with files that are lost, torn and
+//! full.
 //!
 //! The interface is small on purpose: a simulation implements it with files that get lost, torn or full.
 //! As on POSIX, written data is durable after `sync_all` of the file, and a name is durable after `sync_dir` of its
@@ -7,7 +8,7 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// A file opened for writing.
@@ -25,12 +26,48 @@ pub trait WriteFile: Send + Debug {
     fn sync_all(&mut self) -> io::Result<()>;
 }
 
+/// A file that is being read, from some position on.
+pub trait ReadFile: Send + Debug {
+    /// Reads the next bytes into a buffer, at most as many as it has room for; returns how many, 0 at the end of the file.
+    /// A file that has grown since can be read further.
+    ///
+    /// # Errors
+    /// The system's; nothing has been read then.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
+/// What there is at a path, behind all links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Its kind.
+    pub kind: FileKind,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// A kind of file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A pipe or a device, for instance.
+    Other,
+}
+
 /// Files and directories.
 ///
 /// # Errors
 /// Each method returns the system's error.
 pub trait FileSystem: Send + Sync + Debug {
-    /// Creates an empty file, or truncates an existing one.
+    /// Opens a file to be read from a position on, in bytes.
+    fn open(&self, path: &Path, position: u64) -> io::Result<Box<dyn ReadFile>>;
+
+    /// Looks at what is at a path, behind all links.
+    fn info(&self, path: &Path) -> io::Result<FileInfo>;
+
+    /// Makes an empty file, or empties the one that is there.
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
 
     /// Creates a directory and its missing parents. The names of those it created are durable on return.
@@ -72,7 +109,30 @@ impl WriteFile for File {
     }
 }
 
+impl ReadFile for File {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Read::read(self, buffer)
+    }
+}
+
 impl FileSystem for LocalFiles {
+    fn open(&self, path: &Path, position: u64) -> io::Result<Box<dyn ReadFile>> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(position))?;
+        Ok(Box::new(file))
+    }
+
+    fn info(&self, path: &Path) -> io::Result<FileInfo> {
+        let metadata = fs::metadata(path)?;
+        let kind = match (metadata.is_file(), metadata.is_dir()) {
+            (true, _) => FileKind::File,
+            (_, true) => FileKind::Dir,
+            _ => FileKind::Other,
+        };
+        let len = metadata.len();
+        Ok(FileInfo { kind, len })
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         Ok(Box::new(File::create(path)?))
     }

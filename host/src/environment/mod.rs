@@ -1,11 +1,11 @@
-//! The environment of jobs: time, randomness, tasks, and the files that sinks write.
+//! The environment of jobs: time, randomness, tasks, and the files that connectors read and write.
 //!
 //! Code that drives jobs uses the machine only through [`Environment`].
 //! A simulation can therefore run whole jobs on one thread, by its own clock, with files that fail, and crash them
 //! between any two steps.
 //!
 //! - [`real`]: this machine.
-//! - [`files`]: the file system, as far as sinks need one.
+//! - [`files`]: the file system, as far as connectors need one.
 
 pub mod files;
 pub mod real;
@@ -48,7 +48,7 @@ pub trait Environment: Send + Sync {
         self.blocking(work)
     }
 
-    /// Returns the files that sinks write.
+    /// Returns the files that connectors read and write.
     fn files(&self) -> Arc<dyn FileSystem>;
 }
 

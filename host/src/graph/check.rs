@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regraft_model::id::OperatorUid;
 
-use super::job_graph::{CheckpointSettings, Input, Node, NodeKind, Partitioning, SinkConnector};
+use super::job_graph::{CheckpointSettings, Input, Node, NodeKind, Partitioning};
 use super::nodes::{Draft, InputDraft, WatermarkDraft};
 use super::problem::{Findings, Place};
 use super::suggest::{nearest, one_of};
@@ -318,21 +318,18 @@ fn arrange(drafts: Vec<Draft>, inputs: Vec<Vec<Input>>, order: &[usize], paralle
     order.iter().filter_map(|idx| nodes.get_mut(*idx)?.take()).collect()
 }
 
-/// Warns that a file sink commits its parts only at the end if there are no checkpoints.
+/// Warns of output that is committed only at the end, since there are no checkpoints.
 pub(crate) fn warn_interval_off(nodes: &[Node], checkpoint: &CheckpointSettings, top: &Place, findings: &mut Findings) {
     if checkpoint.interval.is_some() {
         return;
     }
     for node in nodes {
-        let (what, connector) = match &node.kind {
-            NodeKind::Sink(sink) => (format!("sink \"{}\"", node.uid), Some(&sink.connector)),
-            NodeKind::Operator(operator) => (
-                format!("operator \"{}\": dead-letter", node.uid),
-                operator.dead_letter.as_ref().map(|letters| &letters.connector),
-            ),
+        let what = match &node.kind {
+            NodeKind::Sink(_) => format!("sink \"{}\"", node.uid),
+            NodeKind::Operator(_) => format!("operator \"{}\": dead-letter", node.uid),
             NodeKind::Source(_) => continue,
         };
-        if let Some(SinkConnector::File(_)) = connector {
+        if node.output().is_some_and(|connector| connector.is_transactional()) {
             let message = format!(
                 "{what}: checkpoint.interval is \"off\", so its output becomes visible only when the job ends; set checkpoint.interval = \"10s\""
             );

@@ -1,39 +1,20 @@
-//! What makes a source or sink the same one: its connector and the settings that are *identity*.
+//! The identity of a source or sink: its connector's name, and the settings that make it the same one.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
 
-use super::job_graph::{SinkConnector, SourceConnector};
+use serde_json::Value;
 
-/// The connector's name and the settings that make it the same source.
+use crate::connector::sink::SinkConnector;
+use crate::connector::source::SourceConnector;
+
+/// Returns the connector's name and the settings that make it the same source.
 #[must_use]
-pub fn of_source(connector: &SourceConnector) -> (&'static str, Value) {
-    match connector {
-        SourceConnector::File(file) => ("file", json!({ "path": file.path, "key": file.key })),
-        SourceConnector::Generator(generator) => {
-            let fields: Vec<Value> = generator
-                .fields
-                .iter()
-                .map(|field| json!({ "name": field.name, "type": field.ty, "values": format!("{:?}", field.values) }))
-                .collect();
-            let (seed, splits, rows) = (generator.seed, generator.splits, generator.rows);
-            let key = generator
-                .key
-                .and_then(|i| generator.fields.get(i))
-                .map(|field| &field.name);
-            (
-                "generator",
-                json!({ "seed": seed, "splits": splits, "rows": rows, "fields": fields, "key": key }),
-            )
-        }
-    }
+pub fn of_source(connector: &Arc<dyn SourceConnector>) -> (&'static str, Value) {
+    (connector.name(), connector.identity())
 }
 
-/// The connector's name and the settings that make it the same sink.
+/// Returns the connector's name and the settings that make it the same sink.
 #[must_use]
-pub fn of_sink(connector: &SinkConnector) -> (&'static str, Value) {
-    match connector {
-        SinkConnector::File(file) => ("file", json!({ "path": file.path, "format": file.format })),
-        SinkConnector::Print => ("print", Value::Null),
-        SinkConnector::Blackhole => ("blackhole", Value::Null),
-    }
+pub fn of_sink(connector: &Arc<dyn SinkConnector>) -> (&'static str, Value) {
+    (connector.name(), connector.identity())
 }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use regraft_model::id::OperatorUid;
-use regraft_model::schema::Type;
+
+use crate::connector::sink::SinkConnector;
+use crate::connector::source::SourceConnector;
 
 /// A checked job.
 #[derive(Debug, Clone)]
@@ -168,9 +171,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// Returns the connector that the node writes to: a sink's own, or that of an operator's dead letters.
+    /// Returns what it writes to: a sink its records, an operator its dead letters.
     #[must_use]
-    pub const fn output(&self) -> Option<&SinkConnector> {
+    pub const fn output(&self) -> Option<&Arc<dyn SinkConnector>> {
         match &self.kind {
             NodeKind::Sink(sink) => Some(&sink.connector),
             NodeKind::Operator(Operator {
@@ -181,13 +184,10 @@ impl Node {
         }
     }
 
-    /// Returns the directory that the node writes to, if it writes files.
+    /// Returns the directory that it writes to; `None` where it writes no files.
     #[must_use]
     pub fn output_dir(&self) -> Option<&Path> {
-        match self.output()? {
-            SinkConnector::File(file) => Some(&file.path),
-            SinkConnector::Print | SinkConnector::Blackhole => None,
-        }
+        self.output()?.directory()
     }
 }
 
@@ -198,7 +198,7 @@ pub struct WatermarkStrategy {
     pub max_out_of_orderness: Duration,
     /// Time without records after which it is idle and holds back no watermark, greater than zero; `None` for never.
     pub idleness: Option<Duration>,
-    /// Position of the generator's field that is a record's event time, in milliseconds. Only a generator has one.
+    /// Position of the field that is a record's event time, in milliseconds; only of a source that has such fields.
     pub timestamp: Option<usize>,
 }
 
@@ -241,115 +241,10 @@ pub enum NodeKind {
 /// A source.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Connector that it reads from.
-    pub connector: SourceConnector,
-    /// Upper bound of records per second for all subtasks together.
+    /// Opens its readers.
+    pub connector: Arc<dyn SourceConnector>,
+    /// Records per second, all subtasks together.
     pub rate: Option<u64>,
-}
-
-/// The built-in source connectors.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SourceConnector {
-    /// Lines of files.
-    File(FileSource),
-    /// Generated records.
-    Generator(GeneratorSource),
-}
-
-/// A source with `connector = "file"`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileSource {
-    /// Glob of the files. Identity.
-    pub path: String,
-    /// True to keep looking for new files and lines. Tuning.
-    pub watch: bool,
-    /// Interval between two looks. Tuning.
-    pub poll: Duration,
-    /// Key of a record. Identity.
-    pub key: LineKey,
-}
-
-/// The key of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LineKey {
-    /// Lines have no key.
-    None,
-    /// `key = "line"`: the line itself.
-    Line,
-}
-
-/// A source with `connector = "generator"`. A record is a function of (seed, split, offset).
-#[derive(Debug, Clone, PartialEq)]
-pub struct GeneratorSource {
-    /// Seed. Identity.
-    pub seed: u64,
-    /// Number of splits, independent of the parallelism. Identity.
-    pub splits: u32,
-    /// Total number of records; `None` for an endless source. Identity.
-    pub rows: Option<u64>,
-    /// Fields in order, which make up the value. Identity.
-    pub fields: Vec<GeneratorField>,
-    /// Position of the field that is the key and not part of the value. Identity.
-    pub key: Option<usize>,
-}
-
-impl GeneratorSource {
-    /// Iterates over the fields that make up the value.
-    pub fn value_fields(&self) -> impl Iterator<Item = &GeneratorField> {
-        self.fields
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| self.key != Some(*i))
-            .map(|(_, field)| field)
-    }
-
-    /// Returns true if the value is a single text or bytes field as it is, rather than a record of named columns.
-    #[must_use]
-    pub fn value_is_raw(&self) -> bool {
-        let mut fields = self.value_fields();
-        matches!((fields.next(), fields.next()), (Some(field), None) if field.ty != Type::U64)
-    }
-}
-
-/// One field of generated records.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GeneratorField {
-    /// Its name.
-    pub name: String,
-    /// `u64`, `string` or `bytes`.
-    pub ty: Type,
-    /// Distribution of its values.
-    pub values: GeneratorValues,
-}
-
-/// The distribution of a field's values. A text field shows the drawn number in base 26, or pads it to `len`.
-#[derive(Debug, Clone, PartialEq)]
-pub enum GeneratorValues {
-    /// `range = [first, last]`: uniform, inclusive.
-    Range {
-        /// Least number.
-        first: u64,
-        /// Greatest number.
-        last: u64,
-    },
-    /// `zipf = { n = N, exponent = S }`: ranks 0 to N-1, rank r with weight 1/(r+1)^S.
-    Zipf {
-        /// Number of ranks.
-        n: u64,
-        /// The exponent.
-        exponent: f64,
-    },
-    /// `sequence = FIRST`: FIRST, FIRST+1, … over all splits (split s of n: FIRST + offset × n + s).
-    Sequence {
-        /// First number.
-        first: u64,
-    },
-    /// `len = N` of a `bytes` or `string` field: N random bytes (letters).
-    Random {
-        /// Number of bytes.
-        len: u32,
-    },
 }
 
 /// An operator.
@@ -381,13 +276,12 @@ pub enum Policy {
     DeadLetter,
 }
 
-/// The table `dead-letter` of an operator: an output for the records that it cannot process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// `dead-letter` of an operator: an output for the records that it cannot process.
+#[derive(Debug, Clone)]
 pub struct DeadLetter {
-    /// Connector that it writes to.
-    pub connector: SinkConnector,
-    /// Maximum number of dead letters for all subtasks together, after which one more fails the job; `None` for any
-    /// number.
+    /// Opens its writers.
+    pub connector: Arc<dyn SinkConnector>,
+    /// How many dead letters the operator may have, all its subtasks together; one more fails the job; none: any number.
     pub budget: Option<u64>,
 }
 
@@ -403,55 +297,8 @@ pub enum Artifact {
 /// A sink.
 #[derive(Debug, Clone)]
 pub struct Sink {
-    /// Connector that it writes to.
-    pub connector: SinkConnector,
-}
-
-/// The built-in sink connectors.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SinkConnector {
-    /// Parts in a directory, committed with checkpoints.
-    File(FileSink),
-    /// Lines on stdout.
-    Print,
-    /// A count and a checksum.
-    Blackhole,
-}
-
-/// A sink with `connector = "file"`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileSink {
-    /// Output directory. Identity.
-    pub path: PathBuf,
-    /// Format of a record. Identity.
-    pub format: TextFormat,
-}
-
-/// The format in which a sink writes a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TextFormat {
-    /// The raw text value.
-    Lines,
-    /// Columns of the value, tab-separated.
-    Tsv,
-    /// Columns of the value, comma-separated.
-    Csv,
-    /// One JSON object per line.
-    Json,
-}
-
-impl TextFormat {
-    /// Returns the extension of file names.
-    #[must_use]
-    pub const fn extension(self) -> &'static str {
-        match self {
-            Self::Lines => "txt",
-            Self::Tsv => "tsv",
-            Self::Csv => "csv",
-            Self::Json => "json",
-        }
-    }
+    /// Opens its writers.
+    pub connector: Arc<dyn SinkConnector>,
 }
 
 impl JobGraph {

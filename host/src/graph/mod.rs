@@ -9,7 +9,8 @@
 //! - [`problem`]: problems and their places.
 //! - [`suggest`], [`units`]: near misses; durations and sizes.
 //! - `tree`, [`settings`]: files and arguments as layers of one tree.
-//! - `reader`, `job_tables`, `generator`, `connectors`, `watermark`, `nodes`: the tree, table by table.
+//! - `reader`, `job_tables`, [`connectors`], `watermark`, `nodes`: the tree, table by table. Each connector reads its own
+//!   settings.
 //! - `check`, [`parse`]: how they fit together; the way in.
 //! - `chaining`, `regions`, [`plan`]: fused operators; what restarts together; the parallel expansion of a graph.
 //! - [`render`]: the graph for people.
@@ -19,12 +20,11 @@ pub mod identity;
 pub mod problem;
 pub mod suggest;
 pub mod units;
-mod tree;
+pub(crate) mod tree;
 pub mod settings;
-mod reader;
+pub(crate) mod reader;
 mod job_tables;
-mod generator;
-mod connectors;
+pub mod connectors;
 mod watermark;
 mod nodes;
 mod check;

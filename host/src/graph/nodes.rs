@@ -112,7 +112,7 @@ fn node(job: &mut Job, word: &'static str, number: usize, table: &Table, place: 
                 );
             }
             let source = connectors::source(&mut reader);
-            let connector = source.as_ref().map(|source| &source.connector);
+            let connector = source.as_ref().map(|source| &*source.connector);
             strategy = watermark::read(&mut reader, EventTimes::Source(connector));
             source.map(NodeKind::Source)
         }

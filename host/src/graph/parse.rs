@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::check::{self, Defaults};
+use super::connectors::Connectors;
 use super::job_graph::JobGraph;
 use super::job_tables;
 use super::nodes;
@@ -20,14 +21,16 @@ const MAX_PARALLELISM_MAX: u32 = 32_768;
 /// Upper bound of a name's length, in bytes.
 const NAME_LEN_MAX: usize = 200;
 
-/// Reads a job file.
-///
-/// Paths in it are relative to its directory, those in `overrides` to their current directory.
+/// Reads a job file, which may name these connectors. Relative paths in it are relative to its directory, those in
+/// `overrides` to their current directory.
 ///
 /// # Errors
-/// - [`JobFileError::Unreadable`] if the file cannot be read.
-/// - Those of [`parse_job`].
-pub fn load_job(path: &Path, overrides: &Overrides) -> Result<(JobGraph, Vec<Warning>), JobFileError> {
+/// The file cannot be read, or [`parse_job`]'s.
+pub fn load_job(
+    path: &Path,
+    overrides: &Overrides,
+    connectors: Connectors,
+) -> Result<(JobGraph, Vec<Warning>), JobFileError> {
     let text = std::fs::read_to_string(path).map_err(|source| JobFileError::Unreadable {
         path: path.to_owned(),
         source,
@@ -37,7 +40,7 @@ pub fn load_job(path: &Path, overrides: &Overrides) -> Result<(JobGraph, Vec<War
         source,
     })?;
     let base_dir = absolute.parent().unwrap_or(Path::new("/"));
-    parse_job(&text, &path.to_string_lossy(), base_dir, overrides)
+    parse_job(&text, &path.to_string_lossy(), base_dir, overrides, connectors)
 }
 
 /// Parses a job's text, which may come from a savepoint. Messages refer to it as `file`. Does no I/O.
@@ -49,6 +52,7 @@ pub fn parse_job(
     file: &str,
     base_dir: &Path,
     overrides: &Overrides,
+    connectors: Connectors,
 ) -> Result<(JobGraph, Vec<Warning>), JobFileError> {
     let file: Arc<str> = file.into();
     let mut findings = Findings::default();
@@ -71,6 +75,7 @@ pub fn parse_job(
         findings,
         settings: std::collections::BTreeMap::new(),
         bases,
+        connectors,
     };
     let (name, max_parallelism, parallelism) = scalars(&mut job, &root, &top);
     let checkpoint = job_tables::checkpoint(&mut job, &root, &top);

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::job_graph::{EffectiveSetting, SettingOrigin};
@@ -13,6 +14,38 @@ use super::problem::{Findings, Place};
 use super::suggest::{nearest, one_of};
 use super::tree::{Located, Table, Value, text_to_toml};
 use super::units;
+use crate::connector::sink::SinkConnector;
+use crate::connector::source::SourceConnector;
+
+/// Reads the settings of a source. Returns `None` after a problem, which the reader has noted.
+pub(crate) type ReadSource = fn(&mut Reader<'_>) -> Option<Arc<dyn SourceConnector>>;
+
+/// Reads the settings of a sink. Returns `None` after a problem, which the reader has noted.
+pub(crate) type ReadSink = fn(&mut Reader<'_>, SinkUse) -> Option<Arc<dyn SinkConnector>>;
+
+/// Purpose of a sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SinkUse {
+    /// `[[sink]]`: records of the job.
+    Records,
+    /// `dead-letter = {…}`: lines of JSON with columns of their own, some of which may be missing.
+    DeadLetters,
+}
+
+/// A connector: its name, and how its settings are read.
+#[derive(Debug)]
+pub struct Connector {
+    /// As in `connector = "…"`.
+    pub(crate) name: &'static str,
+    /// `None` where it is no source.
+    pub(crate) source: Option<ReadSource>,
+    /// `None` where it is no sink.
+    pub(crate) sink: Option<ReadSink>,
+}
+
+/// The connectors that a job file may name, in the order in which messages list them.
+#[derive(Debug, Clone, Copy)]
+pub struct Connectors(pub(crate) &'static [Connector]);
 
 /// The results that all readers of a job write to.
 #[derive(Debug)]
@@ -20,6 +53,7 @@ pub(crate) struct Job {
     pub(crate) findings: Findings,
     pub(crate) settings: BTreeMap<String, EffectiveSetting>,
     pub(crate) bases: Bases,
+    pub(crate) connectors: Connectors,
 }
 
 /// Directories to which relative paths are resolved.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::job_graph::{Artifact, JobGraph, Node, NodeKind, Partitioning, SinkConnector, SourceConnector};
+use super::job_graph::{Artifact, JobGraph, Node, NodeKind, Partitioning};
 use super::plan::{Chain, Plan};
 
 /// Returns the output of `regraft graph`: chains, their nodes, and the edges between them.
@@ -98,23 +98,16 @@ const fn by(by: Partitioning) -> &'static str {
 
 fn detail(node: &Node) -> String {
     match &node.kind {
-        NodeKind::Source(source) => match &source.connector {
-            SourceConnector::File(file) => format!("file {}", last_part(&file.path)),
-            SourceConnector::Generator(_) => "generator".to_owned(),
-        },
+        NodeKind::Source(source) => source.connector.label(),
         NodeKind::Operator(operator) => match &operator.artifact {
             Artifact::Module(path) => format!("module {}", last_part(&path.to_string_lossy())),
             Artifact::Crate(path) => format!("crate {}", last_part(&path.to_string_lossy())),
         },
-        NodeKind::Sink(sink) => match &sink.connector {
-            SinkConnector::File(file) => format!("file {}", last_part(&file.path.to_string_lossy())),
-            SinkConnector::Print => "print".to_owned(),
-            SinkConnector::Blackhole => "blackhole".to_owned(),
-        },
+        NodeKind::Sink(sink) => sink.connector.label(),
     }
 }
 
 /// Returns the last part of a path, which is what its author calls it.
-fn last_part(path: &str) -> &str {
+pub(crate) fn last_part(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
 }

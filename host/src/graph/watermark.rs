@@ -2,21 +2,20 @@
 
 use std::time::Duration;
 
-use regraft_model::schema::Type;
-
-use super::job_graph::{GeneratorSource, SourceConnector, WatermarkStrategy};
+use super::job_graph::WatermarkStrategy;
 use super::problem::Place;
 use super::reader::Reader;
 use super::suggest::one_of;
+use crate::connector::source::SourceConnector;
 
 const EXAMPLE: &str = "{ max-out-of-orderness = \"5s\" }";
 
 /// The origin of the event times of a node's records.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum EventTimes<'a> {
-    /// The source's connector; `None` if that could not be read.
-    Source(Option<&'a SourceConnector>),
-    /// The guest, which sets them as it emits.
+    /// The source's connector, where that could be read.
+    Source(Option<&'a dyn SourceConnector>),
+    /// The guest, when it emits.
     Guest,
 }
 
@@ -40,13 +39,11 @@ fn timestamp(reader: &mut Reader<'_>, times: EventTimes<'_>) -> Option<usize> {
     reader.raw("timestamp")?;
     let (name, place) = reader.text("timestamp", "time")?;
     let why = match times {
-        EventTimes::Source(Some(SourceConnector::Generator(generator))) => {
-            return field(reader, name, place, generator);
-        }
         EventTimes::Source(None) => return None,
-        EventTimes::Source(Some(SourceConnector::File(_))) => {
-            "lines have no event time; the operators that read them emit it"
-        }
+        EventTimes::Source(Some(connector)) => match connector.time_fields() {
+            Ok(fields) => return field(reader, name, place, &fields),
+            Err(why) => why,
+        },
         EventTimes::Guest => "an operator emits the event times itself",
     };
     reader.problem_at(
@@ -56,18 +53,10 @@ fn timestamp(reader: &mut Reader<'_>, times: EventTimes<'_>) -> Option<usize> {
     None
 }
 
-fn field(reader: &mut Reader<'_>, name: &str, place: &Place, generator: &GeneratorSource) -> Option<usize> {
-    let position = generator
-        .fields
-        .iter()
-        .position(|field| field.name == name && field.ty == Type::U64);
+fn field(reader: &mut Reader<'_>, name: &str, place: &Place, fields: &[(usize, &str)]) -> Option<usize> {
+    let position = fields.iter().find(|(_, field)| *field == name).map(|(at, _)| *at);
     if position.is_none() {
-        let fields: Vec<&str> = generator
-            .fields
-            .iter()
-            .filter(|field| field.ty == Type::U64)
-            .map(|field| field.name.as_str())
-            .collect();
+        let fields: Vec<&str> = fields.iter().map(|(_, field)| *field).collect();
         let remedy = match fields.first() {
             Some(first) => format!(
                 "expected {}, found \"{name}\"; write timestamp = \"{first}\"",

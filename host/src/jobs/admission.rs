@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use regraft_model::describe::{Description, PortValue, StateKind};
 use regraft_model::id::OperatorUid;
-use regraft_model::schema::{Field, StructType, Type};
+use regraft_model::schema::Field;
 use regraft_model::time::TimeDomain;
 
+use crate::connector::source::RecordShape;
 use crate::dataflow::operator::{Modules, OperatorModule};
-use crate::graph::job_graph::{
-    Input, JobGraph, LineKey, Node, NodeKind, Partitioning, SinkConnector, SourceConnector, TextFormat,
-};
+use crate::graph::job_graph::{Input, JobGraph, Node, NodeKind, Partitioning};
 
 /// The declarations of each operator's component.
 pub type Descriptions = BTreeMap<OperatorUid, Arc<Description>>;
@@ -57,7 +56,7 @@ pub fn edge_shape(graph: &JobGraph, descriptions: &Descriptions, input: &Input) 
     let from = &graph.nodes[input.from];
     match &from.kind {
         NodeKind::Source(source) => match &input.port {
-            None => Ok(source_shape(&source.connector)),
+            None => Ok(source_shape(source.connector.records())),
             Some(port) => Err(format!(
                 "source \"{}\" has one output and no port \"{port}\"; leave `port` out",
                 from.uid
@@ -68,44 +67,12 @@ pub fn edge_shape(graph: &JobGraph, descriptions: &Descriptions, input: &Input) 
     }
 }
 
-fn source_shape(connector: &SourceConnector) -> EdgeShape {
-    let field = |name: &str, ty| Field {
-        name: name.to_owned(),
-        ty,
-        aliases: vec![],
-        default: false,
-    };
-    match connector {
-        SourceConnector::File(file) => {
-            let key = (file.key == LineKey::Line).then(|| field("line", Type::String));
-            EdgeShape {
-                port: 0,
-                keyed: key.is_some(),
-                key,
-                value: PortValue::Text,
-            }
-        }
-        SourceConnector::Generator(generator) => {
-            let key = generator
-                .key
-                .and_then(|i| generator.fields.get(i))
-                .map(|f| field(&f.name, f.ty.clone()));
-            let fields: Vec<Field> = generator.value_fields().map(|f| field(&f.name, f.ty.clone())).collect();
-            let value = match (generator.value_is_raw(), fields.first().map(|f| &f.ty)) {
-                (true, Some(Type::String)) => PortValue::Text,
-                (true, _) => PortValue::Bytes,
-                _ => PortValue::Record(StructType {
-                    name: "Generated".to_owned(),
-                    fields,
-                }),
-            };
-            EdgeShape {
-                port: 0,
-                keyed: key.is_some(),
-                key,
-                value,
-            }
-        }
+fn source_shape(RecordShape { key, value }: RecordShape) -> EdgeShape {
+    EdgeShape {
+        port: 0,
+        keyed: key.is_some(),
+        key,
+        value,
     }
 }
 
@@ -277,8 +244,10 @@ fn edge(
         ));
     }
     let Some(description) = descriptions.get(&node.uid) else {
-        if let NodeKind::Sink(sink) = &node.kind {
-            sink_format(node, &sink.connector, &shape.value, problems);
+        if let NodeKind::Sink(sink) = &node.kind
+            && let Err(why) = sink.connector.check_input(&shape.value)
+        {
+            problems.push(format!("sink \"{}\": {why}", node.uid));
         }
         return;
     };
@@ -314,17 +283,5 @@ fn reads(input: &PortValue, output: &PortValue) -> bool {
                     .all(|(a, b)| a.name == b.name && a.ty == b.ty)
         }
         _ => false,
-    }
-}
-
-fn sink_format(node: &Node, connector: &SinkConnector, value: &PortValue, problems: &mut Vec<String>) {
-    if let (SinkConnector::File(file), PortValue::Record(record)) = (connector, value)
-        && file.format == TextFormat::Lines
-    {
-        problems.push(format!(
-            "sink \"{}\": format \"lines\" writes raw text, but its input is {}; use \"tsv\", \"csv\" or \"json\"",
-            node.uid,
-            Type::Struct(record.clone())
-        ));
     }
 }

@@ -17,6 +17,8 @@ use self::sinks::open_sink;
 use self::sources::open_source;
 pub use self::{operators::open_operator, sinks::committer};
 use super::admission::{Descriptions, edge_shape};
+use crate::connector::sink::{SinkError, SinkInput};
+use crate::connector::source::{SourceError, SplitState};
 use crate::dataflow::chain::{Chain, ChainedKind, ChainedNode, SinkNode};
 use crate::dataflow::control::{EventSink, Mailbox, NodeCounters, SubtaskId};
 use crate::dataflow::exchange::channel::{Receiver, Sender, channel};
@@ -25,9 +27,7 @@ use crate::dataflow::exchange::partitioner::OutputEdge;
 use crate::dataflow::failure::Backtrace;
 use crate::dataflow::node::{NodeParts, OperatorNode};
 use crate::dataflow::operator::Modules;
-use crate::dataflow::sink::SinkError;
-use crate::dataflow::source::rate::Rate;
-use crate::dataflow::source::{SourceError, SplitState};
+use crate::dataflow::rate::Rate;
 use crate::dataflow::subtask::{Head, SourceHead, Subtask};
 use crate::dataflow::watermark::Watermarks;
 use crate::environment::files::FileSystem;
@@ -145,7 +145,7 @@ pub struct DeployContext<'a> {
     pub identity: Identity,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// The files of sinks.
+    /// The files of sources and sinks.
     pub files: Arc<dyn FileSystem>,
     /// Takes the subtasks' events.
     pub events: EventSink,
@@ -185,7 +185,10 @@ pub fn deploy(
     let mut readers = HashMap::new();
     for (c, chain) in wanted() {
         if let NodeKind::Source(source) = &graph.nodes[chain.nodes[0]].kind {
-            readers.insert(c, open_source(&graph.nodes[chain.nodes[0]], source, restored)?);
+            readers.insert(
+                c,
+                open_source(&graph.nodes[chain.nodes[0]], source, restored, &context.files)?,
+            );
         }
     }
     for (c, chain) in wanted() {
@@ -334,11 +337,17 @@ fn chained(
         }
         NodeKind::Sink(sink) => {
             let saved = restored.sinks.get(&node.uid).cloned().unwrap_or_default();
-            let writer = open_sink(node, &sink.connector, subtask, &saved, context, &shape.value).map_err(|error| {
-                DeployError::Sink {
-                    uid: node.uid.clone(),
-                    error,
-                }
+            let writer = open_sink(
+                node,
+                &sink.connector,
+                subtask,
+                &saved,
+                context,
+                SinkInput::Records(&shape.value),
+            )
+            .map_err(|error| DeployError::Sink {
+                uid: node.uid.clone(),
+                error,
             })?;
             ChainedKind::Sink(SinkNode {
                 uid: node.uid.clone(),

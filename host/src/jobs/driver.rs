@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use regraft_model::id::{AttemptId, CheckpointId, OperatorUid};
+use regraft_model::id::{AttemptId, CheckpointId};
 use regraft_model::snapshot::SnapshotKind;
 use regraft_model::time::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,17 +23,16 @@ use super::durable::error::AttemptError;
 use super::durable::job::Job;
 use super::durable::round::{record_version, remove_savepoint, store_checkpoint, store_savepoint};
 use super::handle::{Command, JobError, SnapshotReport};
-use super::life::effect::{Answer, Begin, Level, Next, Shown, SinkStates, Store, Told};
+use super::life::effect::{Answer, Begin, Level, Next, Shown, Store, Told};
 use super::life::{Effect, Input, Life, Moment, Settings};
 use super::observe::JobShared;
 use super::request::RequestId;
+use super::sinks::totals;
 use super::status::JobStatus;
 use crate::checkpoint::store::JobFacts;
 use crate::dataflow::control::{Control, Event, Mailbox, WaitsFor, locked};
 use crate::dataflow::element::CheckpointBarrier;
 use crate::dataflow::executor::Running;
-use crate::dataflow::operator::dead_letters;
-use crate::dataflow::sink::blackhole;
 use crate::environment::run_blocking;
 use crate::graph::plan::{RegionIndex, SubtaskId};
 use crate::storage::{Storage, StoreError, paths};
@@ -544,7 +543,10 @@ impl Driver {
             }
             Shown::Round(view) => state.remember(view),
             Shown::FinalSavepoint(path) => state.final_savepoint = path,
-            Shown::Sinks(states) => state.sink_totals = totals(&states),
+            Shown::Sinks(states) => {
+                let states = states.iter().map(|(uid, all)| (uid, &all[..]));
+                state.sink_totals = totals(&self.shared.graph, states);
+            }
             Shown::Restart(failure) => {
                 state.restarts += 1;
                 state.last_failure = Some(failure);
@@ -586,15 +588,4 @@ fn log(level: Level, line: &str) {
         Level::Warn => tracing::warn!("{line}"),
         Level::Error => tracing::error!("{line}"),
     }
-}
-
-/// Totals of each blackhole sink from the states of its subtasks: records and checksum.
-fn totals(states: &SinkStates) -> BTreeMap<OperatorUid, (u64, u64)> {
-    let with_state = states.iter().filter(|(_, all)| {
-        all.iter()
-            .any(|state| !state.is_null() && !dead_letters::is_state(state))
-    });
-    with_state
-        .map(|(uid, all)| (uid.clone(), blackhole::totals(all)))
-        .collect()
 }

@@ -1,6 +1,7 @@
 //! The life of a job in this process, from its start to its end.
 //!
 //! - [`status`]: the stages, as a table.
+//! - [`sinks`]: what sinks have written and counted.
 //! - [`admission`]: do components and graph fit?
 //! - [`guest_log`]: what guests log.
 //! - [`deploy`]: graph, components and restored state become subtasks.
@@ -13,6 +14,7 @@
 //! - [`start`]: a new job. [`bring_back`]: one that another process ran.
 
 pub mod status;
+pub mod sinks;
 pub mod admission;
 pub mod guest_log;
 pub mod deploy;

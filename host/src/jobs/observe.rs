@@ -63,7 +63,7 @@ pub struct JobState {
     pub failure_kind: Option<ErrorKind>,
     /// Uid that failed, where one is to blame.
     pub failed_uid: Option<String>,
-    /// Totals of each blackhole sink from the last round: records and checksum.
+    /// Totals of each sink that counts what it is given, from the last round: records and checksum.
     pub sink_totals: BTreeMap<OperatorUid, (u64, u64)>,
     /// Savepoint that ended the job, as a URL.
     pub final_savepoint: Option<String>,

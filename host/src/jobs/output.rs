@@ -6,7 +6,8 @@ use regraft_model::id::{JobId, OperatorUid};
 use super::durable::job::Job;
 use super::durable::records::JobDirectory;
 use super::handle::JobError;
-use crate::dataflow::sink::file::{later_parts, later_parts_of_others};
+use super::sinks::{later_output, later_parts};
+use crate::connector::sink::OutputOf;
 use crate::environment::files::FileSystem;
 use crate::graph::job_graph::JobGraph;
 use crate::savepoint::load::Savepoint;
@@ -50,7 +51,7 @@ fn refuse_output_of_writer(files: &dyn FileSystem, graph: &JobGraph, savepoint: 
     let metadata = &savepoint.metadata;
     for node in &graph.nodes {
         let Some(dir) = node.output_dir() else { continue };
-        let parts = later_parts(files, dir, &node.uid, metadata.job_id, metadata.checkpoint_id);
+        let parts = later_parts(files, node, metadata.job_id, metadata.checkpoint_id);
         if let Some(first) = parts.first() {
             let message = format!(
                 "sink \"{}\": {} holds {} part(s) of a later state than checkpoint {} of the savepoint, {first} the first of them: restoring would write their records again. Remove them, write elsewhere (--set {}.path=…), or allow it with --allow-later-output",
@@ -119,7 +120,7 @@ async fn refuse_output_of_heirs(files: &dyn FileSystem, job: &Job, savepoint: &S
         let Some(dir) = node.output_dir() else { continue };
         let (uid, shown) = (&node.uid, dir.display());
         for heir in &heirs {
-            let parts = later_parts(files, dir, uid, heir.job_id, metadata.checkpoint_id);
+            let parts = later_parts(files, node, heir.job_id, metadata.checkpoint_id);
             let Some(first) = parts.first() else { continue };
             let go_on = match &heir.checkpoint {
                 Some(checkpoint) => format!("Go on from where it was with run -s {checkpoint}, remove"),
@@ -136,7 +137,7 @@ async fn refuse_output_of_heirs(files: &dyn FileSystem, job: &Job, savepoint: &S
                 ..JobError::failed(message).on(uid)
             });
         }
-        let parts = later_parts_of_others(files, dir, uid, metadata.job_id, metadata.checkpoint_id);
+        let parts = later_output(files, node, OutputOf::AllBut(metadata.job_id), metadata.checkpoint_id);
         if let Some(first) = parts.first() {
             tracing::warn!(
                 "sink \"{uid}\": {shown} holds {} part(s) of other jobs, {first} the first of them, of later checkpoints than the savepoint's. If those jobs went on from it, their records will be there twice: then stop this one, and write elsewhere (--set {uid}.path=…).",

@@ -148,7 +148,12 @@ mod tests {
         let dir = root.path().join("hello");
         let made = new_job(&dir, &root.path().join("data")).unwrap();
         assert_eq!((made.name.as_str(), made.files.len()), ("hello", 9));
-        let (graph, warnings) = load_job(&dir.join("job.toml"), &Overrides::default()).unwrap();
+        let (graph, warnings) = load_job(
+            &dir.join("job.toml"),
+            &Overrides::default(),
+            crate::connectors::BUILT_IN,
+        )
+        .unwrap();
         assert_eq!(warnings, []);
         assert_eq!(graph.name, "hello");
         assert!(graph.savepoint_dir.is_some() && graph.checkpoint.interval.is_some());

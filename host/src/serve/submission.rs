@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use regraft_model::id::OperatorUid;
 
+use crate::connectors::BUILT_IN;
 use crate::graph::job_graph::JobGraph;
 use crate::graph::{Overrides, parse_job};
 use crate::jobs::handle::JobError;
@@ -48,7 +49,7 @@ impl Submission {
     /// # Errors
     /// [`JobError`] of kind usage with every problem of the job file.
     pub fn graph(&self) -> Result<JobGraph, JobError> {
-        parse_job(&self.text, &self.file, &self.base_dir, &self.overrides)
+        parse_job(&self.text, &self.file, &self.base_dir, &self.overrides, BUILT_IN)
             .map(|(graph, _)| graph)
             .map_err(|error| JobError::usage(error.to_string()))
     }

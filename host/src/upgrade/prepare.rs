@@ -228,7 +228,14 @@ inputs = [\"count\"]
 
     #[track_caller]
     fn check_refusal(uid: &str, new: Description, kind: ErrorKind, problems: &[&str]) {
-        let (graph, _) = parse_job(JOB, "job.toml", Path::new("/j"), &Overrides::default()).expect("a good job");
+        let (graph, _) = parse_job(
+            JOB,
+            "job.toml",
+            Path::new("/j"),
+            &Overrides::default(),
+            crate::connectors::BUILT_IN,
+        )
+        .expect("a good job");
         let uid = OperatorUid::new(uid).expect("uid");
         let error = check(&graph, &[&uid], &of(count()), &of(new)).expect_err("refused");
         let message = problems.iter().fold(

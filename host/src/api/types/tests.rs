@@ -240,7 +240,14 @@ fn a_submitted_job_is_the_one_that_the_command_line_would_have_read() {
     let request: SubmitRequest = serde_json::from_str(&text).expect("read");
     let back = Submission::from(request);
     assert_eq!(format!("{back:?}"), format!("{sent:?}"));
-    let (here, _) = parse_job(JOB, "job.toml", "/client/jobs".as_ref(), &sent.overrides).expect("a job");
+    let (here, _) = parse_job(
+        JOB,
+        "job.toml",
+        "/client/jobs".as_ref(),
+        &sent.overrides,
+        crate::connectors::BUILT_IN,
+    )
+    .expect("a job");
     let there = back.graph().expect("a job");
     assert_eq!(format!("{there:?}"), format!("{here:?}"));
     assert_eq!((there.name.as_str(), there.parallelism), ("other", 3));

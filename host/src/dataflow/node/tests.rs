@@ -13,11 +13,11 @@ use regraft_model::schema::{Field, Type};
 use regraft_model::time::NO_TIMESTAMP;
 
 use super::*;
+use crate::connector::sink::{SinkError, SinkWriter};
 use crate::dataflow::control::locked;
 use crate::dataflow::failure::Shown;
 use crate::dataflow::operator::Operator;
 use crate::dataflow::operator::dead_letters::{Budget, count_of};
-use crate::dataflow::sink::{SinkError, SinkWriter};
 use crate::state::memory::MemoryBackend;
 use crate::state::rows::RowsOf;
 

@@ -12,8 +12,8 @@ use regraft_model::schema::Type;
 use regraft_model::value::{Decoder, Integers, Value, decode_key, to_json};
 use serde_json::json;
 
+use crate::connector::sink::{SinkError, SinkSnapshot, SinkWriter};
 use crate::dataflow::failure::{Cause, Record, Shown, shown_text};
-use crate::dataflow::sink::{SinkError, SinkSnapshot, SinkWriter};
 
 /// The dead letters of an operator, over all its subtasks, and their limit.
 #[derive(Debug)]
@@ -59,13 +59,7 @@ pub(in crate::dataflow) enum Letter<'a> {
     Timer(&'a [u8], &'a str, i64),
 }
 
-/// Returns true if the saved state of a sink is that of dead letters.
-#[must_use]
-pub fn is_state(state: &serde_json::Value) -> bool {
-    state.get("dead_letters").is_some()
-}
-
-/// Returns the number of dead letters in a saved state, of one subtask or of all.
+/// How many dead letters the saved state of a subtask, or of all of them, tells of.
 #[must_use]
 pub fn count_of(state: &serde_json::Value) -> u64 {
     state["dead_letters"].as_u64().unwrap_or(0)

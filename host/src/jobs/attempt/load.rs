@@ -8,7 +8,7 @@ use regraft_model::batch::BytesColumn;
 use regraft_model::id::OperatorUid;
 use regraft_model::key_group::KeyGroupRange;
 
-use crate::dataflow::source::SplitState;
+use crate::connector::source::SplitState;
 use crate::environment::{Environment, run_blocking};
 use crate::graph::identity;
 use crate::graph::job_graph::{JobGraph, NodeKind};

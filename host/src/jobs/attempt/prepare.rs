@@ -13,10 +13,10 @@ use regraft_model::id::{AttemptId, CheckpointId, JobVersion};
 
 use super::initial::{Begin, beginning, from_checkpoint, from_origin};
 use super::load::Loaded;
+use crate::connector::sink::SinkError;
+use crate::connector::source::SourceError;
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
-use crate::dataflow::sink::SinkError;
-use crate::dataflow::source::SourceError;
 use crate::environment::run_blocking;
 use crate::graph::plan::RegionIndex;
 use crate::jobs::admission::{Descriptions, descriptions};

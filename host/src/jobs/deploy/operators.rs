@@ -6,20 +6,19 @@ use std::sync::Arc;
 use regraft_guest_runtime::call::OperatorState;
 use regraft_guest_runtime::events::GuestEvents;
 use regraft_guest_runtime::instance::InstanceSettings;
-use regraft_model::describe::{Description, PortValue};
+use regraft_model::describe::Description;
 use regraft_model::id::OperatorUid;
 use regraft_model::key_group::range_of;
 
 use super::super::guest_log::GuestLog;
-use super::sinks::{file_context, open_sink};
+use super::sinks::open_sink;
 use super::{DeployContext, DeployError, RestoredState};
+use crate::connector::sink::SinkInput;
 use crate::dataflow::element::PreparedOperator;
 use crate::dataflow::node::{NodePolicy, open_context};
 use crate::dataflow::operator::OperatorModule;
 use crate::dataflow::operator::dead_letters::{self, Budget, DeadLetters};
-use crate::dataflow::sink::SinkWriter;
-use crate::dataflow::sink::file::FileSinkWriter;
-use crate::graph::job_graph::{JobGraph, Node, NodeKind, Operator, Partitioning, SinkConnector};
+use crate::graph::job_graph::{JobGraph, Node, NodeKind, Operator, Partitioning};
 use crate::state::backend::{StateBackend, bindings};
 use crate::state::memory::MemoryBackend;
 use crate::state::rows::RowsOf;
@@ -138,21 +137,9 @@ pub(super) fn policy(
             uid: node.uid.clone(),
             error,
         };
-        let mut writer: Box<dyn SinkWriter> = match &letters.connector {
-            SinkConnector::File(settings) => {
-                let context_of = file_context(node, subtask, context.identity);
-                Box::new(FileSinkWriter::of_lines(
-                    context.files.clone(),
-                    settings.clone(),
-                    context_of,
-                ))
-            }
-            other => {
-                let nothing = serde_json::Value::Null;
-                open_sink(node, other, subtask, &nothing, context, &PortValue::Text).map_err(failed)?
-            }
-        };
-        writer.begin().map_err(failed)?;
+        let nothing = serde_json::Value::Null;
+        let writer = open_sink(node, &letters.connector, subtask, &nothing, context, SinkInput::Lines);
+        let writer = writer.map_err(failed)?;
         // The count goes on in one of the subtasks.
         let saved = restored.sinks.get(&node.uid).filter(|_| subtask == 0);
         let count = saved.map_or(0, dead_letters::count_of);

@@ -8,7 +8,7 @@ use super::error::AttemptError;
 use super::job::{Committers, Job, committers};
 use super::records::CommittedRecord;
 use crate::backoff::Backoff;
-use crate::dataflow::sink::SinkError;
+use crate::connector::sink::SinkError;
 use crate::environment::{Environment, run_blocking};
 use crate::jobs::handle::JobError;
 use crate::jobs::life::effect::CommitFailure;

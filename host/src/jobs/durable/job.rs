@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 
 use super::records::{JobDirectory, RecordError};
 use crate::checkpoint::kept::{CheckpointStore, StillOurs};
+use crate::connector::sink::SinkCommitter;
 use crate::dataflow::control::{Event, EventSink, locked};
 use crate::dataflow::executor::Executor;
 use crate::dataflow::operator::OperatorModule;
-use crate::dataflow::sink::SinkCommitter;
 use crate::environment::Environment;
 use crate::graph::job_graph::{JobGraph, Node};
 use crate::graph::plan::Plan;

@@ -10,9 +10,9 @@ use regraft_model::snapshot::SnapshotKind;
 use super::error::AttemptError;
 use super::job::Job;
 use super::records::{AttemptRecord, CommittedRecord, JobRecord, Origin, SavepointRecord, VersionRecord};
-use crate::dataflow::sink::file::later_parts;
 use crate::jobs::handle::JobError;
 use crate::jobs::life::effect;
+use crate::jobs::sinks::later_parts;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{Metadata, MetadataError};
 use crate::savepoint::permit::CommitPermit;
@@ -287,9 +287,7 @@ impl Durable {
         let after = newest.unwrap_or(CheckpointId(0));
         let mut parts = vec![];
         for node in &job.graph.nodes {
-            if let Some(dir) = node.output_dir() {
-                parts.extend(later_parts(&*files, dir, &node.uid, job.job_id, after));
-            }
+            parts.extend(later_parts(&*files, node, job.job_id, after));
         }
         let path = job.directory.checkpoint(*damaged)?.url();
         if newest.is_some() && parts.is_empty() {

@@ -23,6 +23,7 @@ use super::effect::{
 use super::mistakes::{Mistake, Planted};
 use super::{Life, Settings};
 use crate::checkpoint::store::{JobFacts, Stored};
+use crate::connectors::BUILT_IN;
 use crate::dataflow::control::{Event, SubtaskSnapshot, SwapGap};
 use crate::dataflow::element::SwapSet;
 use crate::dataflow::failure::{Cause, SubtaskFailure};
@@ -156,7 +157,7 @@ struct Shared {
 
 impl Shared {
     fn new() -> Self {
-        let graph = parse_job(JOB, "job.toml", Path::new("."), &Overrides::default());
+        let graph = parse_job(JOB, "job.toml", Path::new("."), &Overrides::default(), BUILT_IN);
         let graph = graph.unwrap_or_else(|error| panic!("{error}")).0;
         Self {
             plan: Arc::new(Plan::new(&graph)),

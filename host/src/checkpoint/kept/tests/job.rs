@@ -15,6 +15,7 @@ use regraft_model::snapshot::SnapshotKind;
 
 use crate::checkpoint::facts::{JobFacts, StoreAs};
 use crate::checkpoint::round::Acknowledged;
+use crate::connectors::BUILT_IN;
 use crate::dataflow::control::{KeyedSnapshot, SubtaskId, SubtaskSnapshot};
 use crate::dataflow::operator::{Modules, Operator, OperatorModule};
 use crate::graph::plan::Plan;
@@ -86,7 +87,7 @@ impl Job {
         let text = format!(
             "name = \"kept\"\nparallelism = {parallelism}\n[[source]]\nuid = \"in\"\nconnector = \"generator\"\nkey = \"id\"\nfields = [{{ name = \"id\", type = \"u64\", range = [0, 9] }}]\n[[operator]]\nuid = \"count\"\nmodule = \"count.wasm\"\ninputs = [{{ from = \"in\", by = \"key\" }}]\n[[sink]]\nuid = \"out\"\nconnector = \"blackhole\"\ninputs = [\"count\"]\n"
         );
-        let graph = parse_job(&text, "job.toml", Path::new("."), &Overrides::default());
+        let graph = parse_job(&text, "job.toml", Path::new("."), &Overrides::default(), BUILT_IN);
         let graph = graph.unwrap_or_else(|error| panic!("{error}")).0;
         let module: Arc<dyn OperatorModule> = Arc::new(Module(description(states), b"count"));
         Self {

@@ -1,11 +1,13 @@
-//! The settings of the `generator` source, field by field.
+//! The settings of a generator, field by field.
+
+use std::sync::Arc;
 
 use regraft_model::schema::Type;
 
-use super::job_graph::{GeneratorField, GeneratorSource, GeneratorValues};
-use super::reader::Reader;
-use super::suggest::one_of;
-use super::tree::{Located, Table, Value};
+use crate::connector::source::SourceConnector;
+use crate::graph::reader::Reader;
+use crate::graph::suggest::one_of;
+use crate::graph::tree::{Located, Table, Value};
 
 /// Splits where the job file is silent: independent of parallelism, so that a job can be rescaled up to it.
 const SPLITS_DEFAULT: u32 = 8;
@@ -13,12 +15,85 @@ const SPLITS_DEFAULT: u32 = 8;
 const SPLITS_MAX: u32 = 32_768;
 /// The longest random text.
 const LEN_MAX: u32 = 1 << 20;
-/// What a field may hold; exactly one of them.
+/// Keys that say what a field holds; it has exactly one of them.
 const VALUES: [&str; 4] = ["range", "zipf", "sequence", "len"];
 const FIELDS_EXAMPLE: &str = "fields = [{ name = \"id\", type = \"u64\", range = [0, 999] }]";
 
-/// `connector = "generator"`.
-pub(crate) fn read(reader: &mut Reader<'_>) -> Option<GeneratorSource> {
+/// `connector = "generator"` of a source: a record is a function of (seed, split, offset).
+#[derive(Debug, Clone, PartialEq)]
+pub struct GeneratorSource {
+    /// Identity.
+    pub seed: u64,
+    /// Independent of parallelism. Identity.
+    pub splits: u32,
+    /// In all; none: endless. Identity.
+    pub rows: Option<u64>,
+    /// In order; they make up the value. Identity.
+    pub fields: Vec<GeneratorField>,
+    /// Position of the field that is the key; it is not part of the value. Identity.
+    pub key: Option<usize>,
+}
+
+impl GeneratorSource {
+    /// Returns the fields that make up the value.
+    pub fn value_fields(&self) -> impl Iterator<Item = &GeneratorField> {
+        self.fields
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| self.key != Some(*i))
+            .map(|(_, field)| field)
+    }
+
+    /// True if the value is one text or bytes field as it is, rather than a record of named columns.
+    #[must_use]
+    pub fn value_is_raw(&self) -> bool {
+        let mut fields = self.value_fields();
+        matches!((fields.next(), fields.next()), (Some(field), None) if field.ty != Type::U64)
+    }
+}
+
+/// One field of generated records.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GeneratorField {
+    /// Its name.
+    pub name: String,
+    /// `u64`, `string` or `bytes`.
+    pub ty: Type,
+    /// Its values.
+    pub values: GeneratorValues,
+}
+
+/// Distribution of a field's values. A text field shows the drawn number in base 26, or pads it to `len`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GeneratorValues {
+    /// `range = [first, last]`: uniform, inclusive.
+    Range {
+        /// The least.
+        first: u64,
+        /// The greatest.
+        last: u64,
+    },
+    /// `zipf = { n = N, exponent = S }`: ranks 0 to N-1, rank r with weight 1/(r+1)^S.
+    Zipf {
+        /// Number of ranks.
+        n: u64,
+        /// The exponent.
+        exponent: f64,
+    },
+    /// `sequence = FIRST`: FIRST, FIRST+1, … over all splits (split s of n: FIRST + offset × n + s).
+    Sequence {
+        /// The first.
+        first: u64,
+    },
+    /// `len = N` of a `bytes` or `string` field: N random bytes (letters).
+    Random {
+        /// Length in bytes.
+        len: u32,
+    },
+}
+
+/// Reads the settings of a source.
+pub(super) fn source(reader: &mut Reader<'_>) -> Option<Arc<dyn SourceConnector>> {
     let seed = optional(reader, "seed", 0, "0");
     let splits = reader
         .integer32("splits", 1, SPLITS_MAX, SPLITS_DEFAULT)
@@ -29,13 +104,13 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Option<GeneratorSource> {
     let rows = reader.integer("rows", 0, u64::MAX, 1_000_000);
     let fields = fields(reader);
     let key = key(reader, fields.as_deref());
-    Some(GeneratorSource {
+    Some(Arc::new(GeneratorSource {
         seed,
         splits,
         rows,
         fields: fields?,
         key: key?,
-    })
+    }))
 }
 
 fn optional(reader: &mut Reader<'_>, key: &'static str, default: u64, shown: &str) -> u64 {
@@ -46,7 +121,7 @@ fn optional(reader: &mut Reader<'_>, key: &'static str, default: u64, shown: &st
     default
 }
 
-/// None where any of them is wrong.
+/// Reads all fields; returns `None` where any of them is wrong.
 fn fields(reader: &mut Reader<'_>) -> Option<Vec<GeneratorField>> {
     let Some(at) = reader.raw("fields") else {
         reader.missing("fields", FIELDS_EXAMPLE);
@@ -212,7 +287,7 @@ fn random(reader: &mut Reader<'_>, ty: &Type) -> Option<GeneratorValues> {
         .map(|len| GeneratorValues::Random { len })
 }
 
-/// The position of the key's field. The outer none: it is wrong.
+/// Returns the position of the key's field; an outer `None` where it is wrong.
 #[allow(clippy::option_option, reason = "absent is a good answer, wrong is none")]
 fn key(reader: &mut Reader<'_>, fields: Option<&[GeneratorField]>) -> Option<Option<usize>> {
     if reader.raw("key").is_none() {

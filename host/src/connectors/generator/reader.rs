@@ -1,4 +1,4 @@
-//! Made-up records. A record is a function of (seed, split, offset), so it can be replayed anywhere.
+//! Makes up records. A record is a function of (seed, split, offset), so it can be replayed anywhere.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use regraft_model::schema::Type;
 use regraft_model::value::{Value, encode};
 use serde_json::json;
 
-use super::{Polled, SourceError, SourceReader, SplitState};
-use crate::graph::job_graph::{GeneratorField, GeneratorSource, GeneratorValues};
+use super::settings::{GeneratorField, GeneratorSource, GeneratorValues};
+use crate::connector::source::{Assigned, Polled, SourceError, SourceReader, SplitState};
 
-/// The names of all splits, sorted.
+/// Returns the names of all splits, sorted.
 #[must_use]
 pub fn list(settings: &GeneratorSource) -> Vec<String> {
     (0..settings.splits).map(split_name).collect()
@@ -26,7 +26,7 @@ struct Split {
     number: u32,
     name: Arc<str>,
     offset: u64,
-    /// How many records it has in all.
+    /// Number of its records in all.
     rows: u64,
 }
 
@@ -38,7 +38,7 @@ pub struct GeneratorReader {
     splits: Vec<Split>,
     next: usize,
     scratch: Vec<u8>,
-    /// Whether the value is one raw field rather than a record.
+    /// The value is one raw field rather than a record.
     raw: bool,
     /// Position of the field that is the event time.
     timestamp: Option<usize>,
@@ -51,21 +51,18 @@ struct FieldMaker {
 }
 
 impl GeneratorReader {
-    /// A reader of given splits, each with a saved position or none.
+    /// Opens a reader of these splits.
     ///
     /// # Errors
     /// [`SourceError::Position`] where a saved position is none.
-    pub fn new(
-        settings: GeneratorSource,
-        splits: Vec<(String, Option<serde_json::Value>)>,
-    ) -> Result<Self, SourceError> {
+    pub fn new(settings: GeneratorSource, splits: Vec<Assigned>) -> Result<Self, SourceError> {
         let total = u64::from(settings.splits.max(1));
         let mut own = vec![];
         for (name, saved) in splits {
             let wrong = |position: String| SourceError::Position {
                 split: name.clone(),
                 position,
-                connector: "generator",
+                connector: super::CONNECTOR.name,
             };
             let number: u32 = name.parse().map_err(|_| wrong("its name".to_owned()))?;
             let offset = match &saved {
@@ -145,7 +142,7 @@ impl GeneratorReader {
 }
 
 impl FieldMaker {
-    /// The number that is drawn; none where bytes are.
+    /// Returns the number that is drawn; `None` where bytes are.
     fn number(&self, stream: u64, sequence: &dyn Fn(u64) -> u64) -> Option<u64> {
         match &self.field.values {
             GeneratorValues::Range { first, last } => Some(first + below(stream, last - first)),
@@ -177,7 +174,7 @@ impl FieldMaker {
 }
 
 impl FieldMaker {
-    /// Random bytes, or letters.
+    /// Fills `scratch` with random bytes, or letters.
     fn random(&self, stream: u64, scratch: &mut Vec<u8>) {
         let GeneratorValues::Random { len } = self.field.values else {
             return;

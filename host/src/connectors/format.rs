@@ -1,4 +1,4 @@
-//! A record as text: the columns of the value, in declared order.
+//! Records as text, for all sinks that write lines: the columns of the value, in declared order.
 
 use std::io::Write;
 
@@ -6,8 +6,34 @@ use regraft_model::describe::PortValue;
 use regraft_model::schema::{Field, StructType, Type};
 use regraft_model::value::{Decoder, Integers, Scalar, ValueError, to_json};
 
-use super::SinkError;
-use crate::graph::job_graph::TextFormat;
+use crate::connector::sink::SinkError;
+
+/// Format of a line of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextFormat {
+    /// The raw text value.
+    Lines,
+    /// Columns of the value, tab-separated.
+    Tsv,
+    /// Columns of the value, comma-separated.
+    Csv,
+    /// One object a line.
+    Json,
+}
+
+impl TextFormat {
+    /// Returns the extension of the names of files of this format.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Lines => "txt",
+            Self::Tsv => "tsv",
+            Self::Csv => "csv",
+            Self::Json => "json",
+        }
+    }
+}
 
 /// Writes records of one shape in one format.
 #[derive(Debug)]
@@ -18,6 +44,8 @@ pub struct Formatter {
 }
 
 impl Formatter {
+    /// Makes a formatter of records of this shape.
+    ///
     /// # Errors
     /// [`SinkError::Format`] where the format cannot show such records.
     pub fn new(format: TextFormat, input: &PortValue) -> Result<Self, SinkError> {
@@ -35,7 +63,7 @@ impl Formatter {
         })
     }
 
-    /// Takes values as they are.
+    /// Makes a formatter that takes values as they are.
     #[must_use]
     pub const fn of_lines() -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! Lines on stdout: `value`, or with parallelism above 1 `N> value` with N from 1. What is printed cannot be taken back,
-//! so a replay prints it again: at least once.
+//! Writes lines to stdout: `value`, or with parallelism above 1 `N> value` with N from 1. What is printed cannot be taken
+//! back, so a replay prints it again: at least once.
 
 use std::io::{IsTerminal as _, Write};
 use std::sync::OnceLock;
@@ -9,25 +9,24 @@ use regraft_model::batch::Batch;
 use regraft_model::describe::PortValue;
 use regraft_model::id::CheckpointId;
 
-use super::format::Formatter;
-use super::{SinkCommitter, SinkError, SinkSnapshot, SinkWriter};
-use crate::graph::job_graph::TextFormat;
+use crate::connector::sink::{SinkError, SinkSnapshot, SinkWriter};
+use crate::connectors::format::{Formatter, TextFormat};
 
-/// Whether stdout is for something else. Stdout is the process's, and so is this.
+/// True once stdout is for something else. Stdout is the process's, and so is this.
 static TO_STDERR: AtomicBool = AtomicBool::new(false);
 
-/// Does what it is given while nothing else stands at the bottom of the terminal.
+/// Does something while nothing else stands at the bottom of the terminal.
 pub type Within = fn(&mut dyn FnMut());
 
-/// What lines are written within, where there is a progress line that they must not be appended to.
+/// Wraps the writing of lines, where there is a progress line that they must not be appended to.
 static WITHIN: OnceLock<Within> = OnceLock::new();
 
-/// From now on the lines of all print sinks are written within this.
+/// Makes all print sinks write their lines within `around` from now on.
 pub fn write_within(around: Within) {
     let _ = WITHIN.set(around);
 }
 
-/// Whether what is printed is seen on a terminal.
+/// Returns true if lines are printed on a terminal.
 #[must_use]
 pub fn is_on_terminal() -> bool {
     if TO_STDERR.load(Ordering::Relaxed) {
@@ -37,7 +36,7 @@ pub fn is_on_terminal() -> bool {
     }
 }
 
-/// From now on the lines of all print sinks go to stderr: stdout is left to one JSON object.
+/// Makes all print sinks write to stderr from now on: stdout is left to one JSON object.
 pub fn leave_stdout() {
     TO_STDERR.store(true, Ordering::Relaxed);
 }
@@ -50,7 +49,7 @@ pub struct PrintWriter {
 }
 
 impl PrintWriter {
-    /// A printer for records of the given shape: raw text as it is, columns separated by tabs.
+    /// Makes a writer of records of this shape: raw text as it is, columns separated by tabs.
     ///
     /// # Errors
     /// None today; the signature is that of all sinks.
@@ -74,7 +73,7 @@ fn format_of(input: &PortValue) -> TextFormat {
     }
 }
 
-/// A full disk may be emptied; a pipe that nobody reads any more stays broken, and the job must not restart for ever.
+/// A full disk may be emptied; a pipe without a reader stays broken, and the job must not restart for ever.
 fn cannot_write(path: &'static str, error: std::io::Error) -> SinkError {
     if error.kind() == std::io::ErrorKind::BrokenPipe {
         return SinkError::ReaderGone { path, error };
@@ -126,24 +125,4 @@ impl SinkWriter for PrintWriter {
         self.formatter = Formatter::new(format_of(input), input)?;
         Ok(())
     }
-}
-
-/// For sinks without transactions.
-#[derive(Debug)]
-pub struct NoCommitter;
-
-impl SinkCommitter for NoCommitter {
-    fn check(&self) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    fn clean_leftovers(&self, _: &[serde_json::Value]) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    fn commit(&self, _: &[serde_json::Value]) -> Result<(), SinkError> {
-        Ok(())
-    }
-
-    fn clean(&self) {}
 }

@@ -1,5 +1,5 @@
-//! Counts records and sums the XXH3-64 of their values, wrapping. Count and checksum are its state, so they are exact over
-//! restores, and the same for any order and parallelism.
+//! Counts records and sums the XXH3-64 of their values, wrapping. Count and checksum are the writer's state, so they are
+//! exact over restores, and the same for any order and parallelism.
 
 use regraft_model::batch::Batch;
 use regraft_model::describe::PortValue;
@@ -7,7 +7,7 @@ use regraft_model::id::CheckpointId;
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{SinkError, SinkSnapshot, SinkWriter};
+use crate::connector::sink::{SinkError, SinkSnapshot, SinkWriter};
 
 /// Counts the records of one subtask.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub struct BlackholeWriter {
 }
 
 impl BlackholeWriter {
-    /// Goes on from saved totals, `null` for none.
+    /// Makes a writer that goes on from saved totals; null for none.
     #[must_use]
     pub fn new(saved: &serde_json::Value) -> Self {
         let (records, checksum) = totals([saved]);

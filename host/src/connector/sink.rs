@@ -1,0 +1,287 @@
+//! The contract of a sink: output in transactions that are cut at barriers.
+//!
+//! The two halves of two-phase commit: a [`SinkWriter`] in the subtask begins, writes and prepares; a [`SinkCommitter`] at
+//! the coordinator commits what was prepared once the snapshot that names it is durable. A handle names one prepared piece
+//! of output. It is in every snapshot until it is committed, and committing it twice is harmless.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+
+use regraft_model::batch::Batch;
+use regraft_model::describe::PortValue;
+use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
+
+use crate::environment::files::FileSystem;
+
+/// The checked settings of a sink, which open what they describe. A sink without transactions leaves out most of it.
+pub trait SinkConnector: Any + Debug + Send + Sync {
+    /// Returns the connector's name in job files.
+    fn name(&self) -> &'static str;
+
+    /// Returns the settings that make it the same sink: where one of them differs, its saved state is of no use.
+    fn identity(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    /// Returns what `regraft graph` shows of it: the name, and a word that tells it from others.
+    fn label(&self) -> String {
+        self.name().to_owned()
+    }
+
+    /// Returns the directory that it writes to, for messages and to find jobs that share one; `None` where it has none.
+    fn directory(&self) -> Option<&Path> {
+        None
+    }
+
+    /// True if output becomes visible only when a snapshot has been committed.
+    fn is_transactional(&self) -> bool {
+        false
+    }
+
+    /// Checks, before anything runs, that it can write records of this shape.
+    ///
+    /// # Errors
+    /// A clause that says why not, and what to change.
+    fn check_input(&self, input: &PortValue) -> Result<(), String> {
+        let _ = input;
+        Ok(())
+    }
+
+    /// Opens the writer of one subtask. `saved`: the states of all writers, merged; null where there is none.
+    ///
+    /// # Errors
+    /// [`SinkError`].
+    fn writer(
+        &self,
+        context: SinkContext,
+        input: SinkInput<'_>,
+        saved: &serde_json::Value,
+    ) -> Result<Box<dyn SinkWriter>, SinkError>;
+
+    /// Returns what commits the output that a job's writers prepare.
+    fn committer(&self, files: &Arc<dyn FileSystem>, uid: &OperatorUid, job_id: JobId) -> Arc<dyn SinkCommitter> {
+        let _ = (files, uid, job_id);
+        Arc::new(NoCommitter)
+    }
+
+    /// Merges the states of all writers into one; at least one of them is not null.
+    fn merge(&self, states: &[serde_json::Value]) -> serde_json::Value {
+        let _ = states;
+        serde_json::Value::Null
+    }
+
+    /// Returns the number of records that the states of writers tell of, and the checksum of their values; `None` of a sink
+    /// that does not count.
+    fn totals(&self, states: &[serde_json::Value]) -> Option<(u64, u64)> {
+        let _ = states;
+        None
+    }
+
+    /// Returns the names of committed output of later snapshots than `checkpoint`, sorted.
+    fn later_output(
+        &self,
+        files: &dyn FileSystem,
+        uid: &OperatorUid,
+        of: OutputOf,
+        checkpoint: CheckpointId,
+    ) -> Vec<String> {
+        let _ = (files, uid, of, checkpoint);
+        vec![]
+    }
+}
+
+/// Whose output is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputOf {
+    /// That of one job.
+    Job(JobId),
+    /// That of all jobs but one.
+    AllBut(JobId),
+}
+
+/// The shape of what a writer is given.
+#[derive(Debug, Clone, Copy)]
+pub enum SinkInput<'a> {
+    /// Records, which the sink formats.
+    Records(&'a PortValue),
+    /// Lines of JSON, which it writes as they are: dead letters.
+    Lines,
+}
+
+/// Everything that a writer needs beside its settings: whose output it is.
+#[derive(Debug, Clone)]
+pub struct SinkContext {
+    /// The files of this machine.
+    pub files: Arc<dyn FileSystem>,
+    /// The job.
+    pub job_id: JobId,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The job's version at the start of the attempt.
+    pub version: JobVersion,
+    /// The sink, or the operator whose dead letters it writes.
+    pub uid: OperatorUid,
+    /// The subtask, from 0.
+    pub subtask: u32,
+    /// Number of subtasks.
+    pub parallelism: u32,
+}
+
+/// Contribution of one subtask's writer to a snapshot.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SinkSnapshot {
+    /// Handles of all output that is prepared and not yet committed.
+    pub handles: Vec<serde_json::Value>,
+    /// The writer's own state; null where it has none.
+    pub state: serde_json::Value,
+}
+
+/// Writes the records of one subtask.
+pub trait SinkWriter: Send {
+    /// Begins a transaction: at the start, and after each [`SinkWriter::prepare`].
+    ///
+    /// # Errors
+    /// [`SinkError`].
+    fn begin(&mut self) -> Result<(), SinkError>;
+
+    /// Writes records, in order.
+    ///
+    /// # Errors
+    /// [`SinkError`].
+    fn write(&mut self, batch: &Batch) -> Result<(), SinkError>;
+
+    /// Makes everything written so far durable and leaves it invisible; returns the handles of all that is not committed.
+    ///
+    /// # Errors
+    /// [`SinkError`].
+    fn prepare(&mut self, id: CheckpointId) -> Result<SinkSnapshot, SinkError>;
+
+    /// Forgets the handles of this round and of earlier ones: they have been committed.
+    fn committed(&mut self, id: CheckpointId);
+
+    /// Drops what was written and not prepared; what was prepared stays for its snapshot.
+    fn abort(&mut self);
+
+    /// Takes records of another shape from now on.
+    ///
+    /// # Errors
+    /// [`SinkError::Format`] where the sink cannot write them.
+    fn set_input(&mut self, input: &PortValue) -> Result<(), SinkError>;
+
+    /// Returns the state that the line about this sink at the job's end is made of; `None` for most sinks.
+    fn summary(&self) -> Option<serde_json::Value> {
+        None
+    }
+}
+
+/// Commits prepared output.
+pub trait SinkCommitter: Send + Sync {
+    /// Checks, before a job starts, that there can be output at all.
+    ///
+    /// # Errors
+    /// [`SinkError`] that a user has to do something about.
+    fn check(&self) -> Result<(), SinkError>;
+
+    /// Makes prepared output visible, durably. Output that is already committed is accepted.
+    ///
+    /// # Errors
+    /// [`SinkError::Lost`] names every handle whose output is neither prepared nor committed.
+    fn commit(&self, handles: &[serde_json::Value]) -> Result<(), SinkError>;
+
+    /// Drops the pending output of the job's earlier attempts, but for these handles. Called while no subtask writes.
+    ///
+    /// # Errors
+    /// [`SinkError`]; what is left is never committed by anything, and only takes room.
+    fn clean_leftovers(&self, keep: &[serde_json::Value]) -> Result<(), SinkError>;
+
+    /// Removes what an ended job does not need: everything but committed output, and pending output that a snapshot names.
+    fn clean(&self);
+}
+
+/// The committer of sinks without transactions.
+#[derive(Debug)]
+pub struct NoCommitter;
+
+impl SinkCommitter for NoCommitter {
+    fn check(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn commit(&self, _: &[serde_json::Value]) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn clean_leftovers(&self, _: &[serde_json::Value]) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn clean(&self) {}
+}
+
+/// Failure of a sink.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// A request to the system failed.
+    #[error("cannot {doing} {path}: {error}")]
+    Io {
+        /// The request, as a verb: `cannot {doing} {path}`.
+        doing: &'static str,
+        /// The file or directory.
+        path: String,
+        /// The system's error.
+        error: std::io::Error,
+    },
+    /// The process at the other end of a pipe has closed it.
+    #[error("cannot write to {path}: {error}; whoever read it has gone")]
+    ReaderGone {
+        /// stdout or stderr.
+        path: &'static str,
+        /// The system's error.
+        error: std::io::Error,
+    },
+    /// Prepared output is neither pending nor committed.
+    #[error("output that a savepoint or checkpoint names is neither pending nor committed: {}; put it back, or drop the sink's state with --drop-state", parts.join(", "))]
+    Lost {
+        /// The parts.
+        parts: Vec<String>,
+    },
+    /// A handle of another connector.
+    #[error("{handle} is no handle of a {connector} sink")]
+    Handle {
+        /// The saved handle, as JSON.
+        handle: String,
+        /// The connector.
+        connector: &'static str,
+    },
+    /// Records of a shape that the format cannot write.
+    #[error("format \"{format}\" cannot write {found}; expected {expected}")]
+    Format {
+        /// The format.
+        format: &'static str,
+        /// The shapes that it writes.
+        expected: &'static str,
+        /// The shape of the input.
+        found: String,
+    },
+    /// A record that is not of the declared schema.
+    #[error("a record is not what its port declares ({schema}): {message}")]
+    Record {
+        /// The declared schema.
+        schema: String,
+        /// The decoder's message.
+        message: String,
+    },
+}
+
+impl SinkError {
+    /// Returns the file or directory that could not be written.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::Io { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+}

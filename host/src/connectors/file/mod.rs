@@ -1,0 +1,146 @@
+//! The connector `file`: lines of the files that a glob matches, and parts in a directory.
+//!
+//! - [`settings`]: of both.
+//! - [`splits`], [`reader`]: a split is a file, its position a byte offset and a line number.
+//! - [`part`]: names and handles of output. [`writer`], [`committer`]: parts are pending until they are renamed.
+
+pub mod settings;
+pub mod splits;
+pub mod reader;
+pub mod part;
+pub mod writer;
+pub mod committer;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use regraft_model::describe::PortValue;
+use regraft_model::id::{CheckpointId, JobId, OperatorUid};
+use regraft_model::schema::{Field, Type};
+use serde_json::json;
+
+use self::committer::FileSinkCommitter;
+use self::reader::FileReader;
+use self::settings::{FileSink, FileSource, LineKey};
+use self::splits::InputError;
+use self::writer::FileSinkWriter;
+use super::format::{Formatter, TextFormat};
+use crate::connector::sink::{OutputOf, SinkCommitter, SinkConnector, SinkContext, SinkError, SinkInput, SinkWriter};
+use crate::connector::source::{Assigned, RecordShape, SourceConnector, SourceContext, SourceError, SourceReader};
+use crate::environment::files::FileSystem;
+use crate::graph::connectors::Connector;
+use crate::graph::render::last_part;
+
+pub(super) const CONNECTOR: Connector = Connector {
+    name: "file",
+    source: Some(settings::source),
+    sink: Some(settings::sink),
+};
+
+impl SourceConnector for FileSource {
+    fn name(&self) -> &'static str {
+        CONNECTOR.name
+    }
+
+    fn identity(&self) -> serde_json::Value {
+        json!({ "path": self.path, "key": self.key })
+    }
+
+    fn label(&self) -> String {
+        format!("file {}", last_part(&self.path))
+    }
+
+    fn records(&self) -> RecordShape {
+        let key = Field {
+            name: "line".to_owned(),
+            ty: Type::String,
+            aliases: vec![],
+            default: false,
+        };
+        RecordShape {
+            key: (self.key == LineKey::Line).then_some(key),
+            value: PortValue::Text,
+        }
+    }
+
+    fn time_fields(&self) -> Result<Vec<(usize, &str)>, &'static str> {
+        Err("lines have no event time; the operators that read them emit it")
+    }
+
+    fn splits(&self, files: &dyn FileSystem, is_restored: bool) -> Result<Vec<String>, SourceError> {
+        let names = splits::list(self, files)?;
+        if names.is_empty() && !self.watch && !is_restored {
+            let path = self.path.clone();
+            return Err(InputError::NothingMatches { path }.into());
+        }
+        Ok(names)
+    }
+
+    fn reader(&self, context: &SourceContext, splits: Vec<Assigned>) -> Result<Box<dyn SourceReader>, SourceError> {
+        Ok(Box::new(FileReader::new(self.clone(), context.clone(), splits)?))
+    }
+}
+
+impl SinkConnector for FileSink {
+    fn name(&self) -> &'static str {
+        CONNECTOR.name
+    }
+
+    fn identity(&self) -> serde_json::Value {
+        json!({ "path": self.path, "format": self.format })
+    }
+
+    fn label(&self) -> String {
+        format!("file {}", last_part(&self.path.to_string_lossy()))
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
+    fn is_transactional(&self) -> bool {
+        true
+    }
+
+    fn check_input(&self, input: &PortValue) -> Result<(), String> {
+        match input {
+            PortValue::Record(record) if self.format == TextFormat::Lines => Err(format!(
+                "format \"lines\" writes raw text, but its input is {}; use \"tsv\", \"csv\" or \"json\"",
+                Type::Struct(record.clone())
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn writer(
+        &self,
+        context: SinkContext,
+        input: SinkInput<'_>,
+        _: &serde_json::Value,
+    ) -> Result<Box<dyn SinkWriter>, SinkError> {
+        let formatter = match input {
+            SinkInput::Records(shape) => Formatter::new(self.format, shape)?,
+            SinkInput::Lines => Formatter::of_lines(),
+        };
+        Ok(Box::new(FileSinkWriter::new(self.clone(), context, formatter)))
+    }
+
+    fn committer(&self, files: &Arc<dyn FileSystem>, uid: &OperatorUid, job_id: JobId) -> Arc<dyn SinkCommitter> {
+        Arc::new(FileSinkCommitter {
+            files: files.clone(),
+            path: self.path.clone(),
+            job_id,
+            uid: uid.clone(),
+        })
+    }
+
+    fn later_output(
+        &self,
+        files: &dyn FileSystem,
+        uid: &OperatorUid,
+        of: OutputOf,
+        checkpoint: CheckpointId,
+    ) -> Vec<String> {
+        part::behind(files, &self.path, uid, of, checkpoint)
+    }
+}

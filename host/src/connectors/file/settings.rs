@@ -1,0 +1,124 @@
+//! The settings of file sources and file sinks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::connector::sink::SinkConnector;
+use crate::connector::source::SourceConnector;
+use crate::connectors::format::TextFormat;
+use crate::graph::connectors::SinkUse;
+use crate::graph::problem::Place;
+use crate::graph::reader::{PathError, Reader, local_path};
+use crate::graph::tree::Value;
+
+/// Time between two looks of a watching source.
+const POLL_DEFAULT: Duration = Duration::from_secs(1);
+
+/// `connector = "file"` of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSource {
+    /// A glob. Identity.
+    pub path: String,
+    /// Goes on looking for more at the end of all files. Tuning.
+    pub watch: bool,
+    /// Time between two looks. Tuning.
+    pub poll: Duration,
+    /// The key of a record. Identity.
+    pub key: LineKey,
+}
+
+/// The key of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineKey {
+    /// Lines have no key.
+    None,
+    /// `key = "line"`: the line itself.
+    Line,
+}
+
+/// `connector = "file"` of a sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSink {
+    /// The directory. Identity.
+    pub path: PathBuf,
+    /// Format of a record. Identity.
+    pub format: TextFormat,
+}
+
+/// Reads the settings of a source.
+pub(super) fn source(reader: &mut Reader<'_>) -> Option<Arc<dyn SourceConnector>> {
+    let path = required_text(reader, "path", "input/*.txt").and_then(|(text, place)| glob_path(reader, text, place));
+    let watch = reader.choice("mode", &["bounded", "watch"]) == "watch";
+    let poll = reader.duration("poll", POLL_DEFAULT, true);
+    let key = match reader.raw("key") {
+        None => LineKey::None,
+        Some(at) => {
+            if !matches!(&at.value, Value::Text(text) if text == "line") {
+                reader.expected(at, "key", "\"line\"", "key = \"line\", or leave it out");
+            }
+            reader.record("key", at.value.to_toml(), Some(&at.place));
+            LineKey::Line
+        }
+    };
+    let text = |value: &Value| matches!(value, Value::Text(_));
+    reader.only_default("format", "\"lines\"", "a string", text);
+    reader.only_default("compression", "\"none\"", "a string", text);
+    Some(Arc::new(FileSource {
+        path: path?,
+        watch,
+        poll,
+        key,
+    }))
+}
+
+/// Reads the settings of a sink, or of dead letters, which are always JSON.
+pub(super) fn sink(reader: &mut Reader<'_>, purpose: SinkUse) -> Option<Arc<dyn SinkConnector>> {
+    let (example, formats): (_, &[_]) = match purpose {
+        SinkUse::Records => ("out", &["lines", "tsv", "csv", "json"]),
+        SinkUse::DeadLetters => ("rejects", &["json"]),
+    };
+    let path = required_text(reader, "path", example).and_then(|(text, place)| reader.local_path("path", text, place));
+    let format = match reader.choice("format", formats) {
+        "tsv" => TextFormat::Tsv,
+        "csv" => TextFormat::Csv,
+        "json" => TextFormat::Json,
+        _ => TextFormat::Lines,
+    };
+    Some(Arc::new(FileSink { path: path?, format }))
+}
+
+/// Reads a required string.
+fn required_text<'a>(reader: &mut Reader<'a>, key: &'static str, example: &str) -> Option<(&'a str, &'a Place)> {
+    if reader.raw(key).is_none() {
+        reader.missing(key, &format!("{key} = \"{example}\""));
+    }
+    reader.text(key, example)
+}
+
+/// Makes a glob absolute: the directory that it is relative to stands for itself, with all its characters.
+fn glob_path(reader: &mut Reader<'_>, text: &str, place: &Place) -> Option<String> {
+    if let Err(error) = glob::Pattern::new(text) {
+        let message = format!(
+            "path: expected a glob, found \"{text}\": {}; write [*] for a plain *",
+            error.msg
+        );
+        reader.problem_at(place, &message);
+        return None;
+    }
+    let base = reader.job.bases.of(place);
+    match local_path(text, Path::new("")) {
+        Ok(path) if path.is_absolute() => Some(path.to_string_lossy().into_owned()),
+        Ok(path) if base.as_os_str().is_empty() => Some(path.to_string_lossy().into_owned()),
+        Ok(path) => {
+            let path = path.strip_prefix(".").unwrap_or(&path);
+            let base = glob::Pattern::escape(&base.to_string_lossy());
+            Some(format!("{}/{}", base.trim_end_matches('/'), path.to_string_lossy()))
+        }
+        Err(PathError::Later | PathError::Unknown(_)) => {
+            reader.local_path("path", text, place);
+            None
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Sources read each line once and report files that have changed; sinks show nothing before its commit.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use regraft_model::batch::Batch;
+use regraft_model::id::{AttemptId, JobVersion};
+
+use super::part::pending_dir;
+use super::*;
+use crate::connector::source::{Polled, SplitState};
+use crate::environment::files::LocalFiles;
+
+fn settings(path: &str, watch: bool) -> FileSource {
+    FileSource {
+        path: path.to_owned(),
+        watch,
+        poll: Duration::from_nanos(1),
+        key: LineKey::None,
+    }
+}
+
+fn files() -> Arc<dyn FileSystem> {
+    Arc::new(LocalFiles)
+}
+
+fn context(known: HashSet<String>) -> SourceContext {
+    SourceContext {
+        files: files(),
+        subtask: 0,
+        parallelism: 1,
+        timestamp: None,
+        known: Arc::new(known),
+    }
+}
+
+fn reader(path: &str, watch: bool, saved: &[SplitState]) -> Result<Box<dyn SourceReader>, SourceError> {
+    let settings = settings(path, watch);
+    let names = settings.splits(&LocalFiles, !saved.is_empty())?;
+    let at = |name: &String| saved.iter().find(|s| s.split == *name).map(|s| s.position.clone());
+    let splits = names.iter().map(|name| (name.clone(), at(name))).collect();
+    settings.reader(&context(names.into_iter().collect()), splits)
+}
+
+fn message<T>(result: Result<T, SourceError>) -> String {
+    result.err().expect("an error").to_string()
+}
+
+static NOW: AtomicU64 = AtomicU64::new(1);
+
+fn drain(reader: &mut dyn SourceReader, records_max: usize) -> Vec<String> {
+    let mut lines = vec![];
+    let mut idle = 0;
+    loop {
+        let now = NOW.fetch_add(1, Ordering::Relaxed);
+        match reader.poll(records_max, now).expect("readable") {
+            Polled::Batch(batch) => {
+                lines.extend(batch.values.iter().map(|v| String::from_utf8_lossy(v).into_owned()));
+                idle = 0;
+            }
+            Polled::Idle(_) if idle < 3 => idle += 1,
+            _ => break,
+        }
+    }
+    lines
+}
+
+#[test]
+fn lines_positions_and_line_ends() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    std::fs::write(dir.path().join("b.txt"), "3\r\n\n5").expect("write");
+    std::fs::write(dir.path().join("a.txt"), "1\n2\n").expect("write");
+    let glob = dir.path().join("*.txt").to_string_lossy().into_owned();
+    let mut all = reader(&glob, false, &[]).expect("reader");
+    assert_eq!(drain(&mut *all, 2), ["1", "2", "3", "", "5"]);
+    assert_eq!(all.snapshot()[1].position, json!({"offset": 5, "line": 3}));
+    let mut part = reader(&glob, false, &[]).expect("reader");
+    assert!(matches!(part.poll(1, 1), Ok(Polled::Batch(_))));
+    let mut rest = reader(&glob, false, &part.snapshot()).expect("reader");
+    assert_eq!(drain(&mut *rest, 10), ["2", "3", "", "5"]);
+    // Watching holds an unterminated line back, takes it once it is whole, and finds new files.
+    let mut watch = reader(&glob, true, &[]).expect("reader");
+    assert_eq!(drain(&mut *watch, 10), ["1", "2", "3", ""]);
+    std::fs::write(dir.path().join("b.txt"), "3\r\n\n55\n").expect("write");
+    std::fs::write(dir.path().join("0.txt"), "new\n").expect("write");
+    assert_eq!(drain(&mut *watch, 10), ["new", "55"]);
+}
+
+#[test]
+fn changed_files_are_reported() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let path = dir.path().join("a.txt").to_string_lossy().into_owned();
+    let missing = message(settings(&path, false).splits(&LocalFiles, false));
+    assert_eq!(
+        missing,
+        format!(
+            "no file matches {path}; expected at least one; check the path, or use mode = \"watch\" to wait for files"
+        )
+    );
+    std::fs::write(&path, "1\n2\n").expect("write");
+    let mut all = reader(&path, false, &[]).expect("reader");
+    drain(&mut *all, 10);
+    let saved = all.snapshot();
+    std::fs::write(&path, "1\n").expect("write");
+    let shrunk = message(reader(&path, false, &saved));
+    assert!(
+        shrunk.contains("has shrunk: it was read to byte 4, and has 2 bytes"),
+        "{shrunk}"
+    );
+    let splits = vec![("nowhere.txt".to_owned(), Some(json!({"offset": 4, "line": 2})))];
+    let vanished = message(settings("x", false).reader(&context(HashSet::new()), splits));
+    assert!(
+        vanished.starts_with("nowhere.txt has vanished: it was read to byte 4"),
+        "{vanished}"
+    );
+}
+
+/// A glob matches the names that the crate `glob` finds in the real file system, and no others.
+#[test]
+fn globs_find_what_the_crate_finds() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let made = [
+        "a.txt", "b.txt", ".hidden.txt", "a.log", "[x].txt", "d/a.txt", "d/e/a.txt", "d/e/f/b.txt", "d/.h/a.txt", "e/a.txt",
+        "e/x/y.txt", "xyz/1", "xyz/22",
+    ];
+    for name in made {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(path, "").expect("written");
+    }
+    std::os::unix::fs::symlink(dir.path().join("d"), dir.path().join("link")).expect("linked");
+    std::os::unix::fs::symlink("nowhere", dir.path().join("dangling.txt")).expect("linked");
+    std::os::unix::fs::symlink("circle.txt", dir.path().join("circle.txt")).expect("linked");
+    let patterns = [
+        "*.txt", "?.txt", "[ab].*", "[[]x].txt", ".*.txt", "*", "d/*.txt", "*/a.txt", "*/*/*.txt", "**/*.txt", "**/a.txt",
+        "d/**/a.txt", "d/**/**/*.txt", "**/e/**/*.txt", "d/**", "**", "a.txt", "d/a.txt", "no", "no/*", "d/../a.txt", "./a.txt",
+        "d/./*.txt", "xyz/[!1]*", "link/*", "link/**/*.txt", "**/.h/*", "d//a.txt", "*/", "d/*/",
+    ];
+    for pattern in patterns {
+        let path = format!("{}/{pattern}", glob::Pattern::escape(&dir.path().to_string_lossy()));
+        // What is hidden has to be asked for; that is a rule of its own.
+        let asks = pattern.split('/').any(|part| part.starts_with('.'));
+        let is_hidden = |found: &Path| {
+            let below = found.strip_prefix(dir.path()).expect("it is below");
+            below.iter().any(|name| name.to_string_lossy().starts_with('.'))
+        };
+        let expected = glob::glob(&path).expect("a glob").filter_map(Result::ok);
+        let mut expected: Vec<String> = expected
+            .filter(|found| found.is_file() && (asks || !is_hidden(found)))
+            .map(|found| found.to_string_lossy().into_owned())
+            .collect();
+        expected.sort();
+        let found = splits::list(&settings(&path, true), &LocalFiles);
+        let found = found.unwrap_or_else(|error| panic!("{pattern}: {error}"));
+        assert_eq!(found, expected, "{pattern}");
+    }
+    let error = message(splits::list(&settings("a/**b", true), &LocalFiles));
+    assert!(error.starts_with("a/**b is not a glob: "), "{error}");
+}
+
+fn uid() -> OperatorUid {
+    OperatorUid::new("out").expect("uid")
+}
+
+fn job_id() -> JobId {
+    JobId::from_bits(0xabc_def0 << 100)
+}
+
+fn sink(path: &Path) -> FileSink {
+    FileSink {
+        path: path.into(),
+        format: TextFormat::Lines,
+    }
+}
+
+fn writer(path: &Path) -> Box<dyn SinkWriter> {
+    let context = SinkContext {
+        files: files(),
+        job_id: job_id(),
+        attempt: AttemptId(1),
+        version: JobVersion(1),
+        uid: uid(),
+        subtask: 1,
+        parallelism: 2,
+    };
+    let input = SinkInput::Records(&PortValue::Text);
+    sink(path).writer(context, input, &serde_json::Value::Null).expect("text")
+}
+
+fn line(text: &str) -> Batch {
+    let mut batch = Batch::default();
+    batch.values.push(text.as_bytes());
+    batch
+}
+
+fn visible(path: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(path)
+        .expect("dir")
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .filter(|name| name != ".pending")
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn nothing_is_visible_before_commit_and_commit_twice_is_once() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut writer = writer(dir.path());
+    let committer = sink(dir.path()).committer(&files(), &uid(), job_id());
+    writer.write(&line("a")).expect("write");
+    let savepoint = writer.prepare(CheckpointId(3)).expect("prepare");
+    writer.write(&line("b")).expect("write");
+    let checkpoint = writer.prepare(CheckpointId(4)).expect("prepare");
+    assert_eq!((savepoint.handles.len(), checkpoint.handles.len()), (1, 2));
+    assert!(visible(dir.path()).is_empty());
+    committer.commit(&checkpoint.handles).expect("commit");
+    committer.commit(&checkpoint.handles).expect("commit again");
+    assert_eq!(
+        visible(dir.path()),
+        ["part-out-1-abcdef-3-0.txt", "part-out-1-abcdef-4-0.txt"]
+    );
+    writer.committed(CheckpointId(4));
+    assert!(writer.prepare(CheckpointId(5)).expect("prepare").handles.is_empty());
+    committer.clean();
+    assert!(!dir.path().join(".pending").exists());
+    let later = |of| sink(dir.path()).later_output(&LocalFiles, &uid(), of, CheckpointId(3));
+    assert_eq!(later(OutputOf::Job(job_id())), ["part-out-1-abcdef-4-0.txt"]);
+    assert!(later(OutputOf::AllBut(job_id())).is_empty());
+    std::fs::remove_file(dir.path().join("part-out-1-abcdef-4-0.txt")).expect("remove");
+    let lost = committer.commit(&checkpoint.handles).expect_err("lost").to_string();
+    assert!(
+        lost.contains("neither pending nor committed") && lost.contains("part-out-1-abcdef-4-0.txt"),
+        "{lost}"
+    );
+}
+
+#[test]
+fn leftovers_of_the_sink_go_and_what_a_snapshot_names_stays() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut writer = writer(dir.path());
+    let committer = sink(dir.path()).committer(&files(), &uid(), job_id());
+    committer.clean_leftovers(&[]).expect("there is nothing yet");
+    writer.write(&line("a")).expect("write");
+    let savepoint = writer.prepare(CheckpointId(3)).expect("prepare");
+    writer.write(&line("b")).expect("write");
+    writer.prepare(CheckpointId(4)).expect("prepare");
+    let pending = dir.path().join(pending_dir(job_id()));
+    let others = ["out-1-0-v1-a1-0.txt", "out.txt", "out-1-v1-a1-.txt"];
+    for name in others {
+        std::fs::write(pending.join(name), "").expect("written");
+    }
+    committer.clean_leftovers(&savepoint.handles).expect("cleaned");
+    let mut left: Vec<String> = LocalFiles.list(&pending).expect("listed");
+    left.sort();
+    assert_eq!(
+        left,
+        [
+            "out-1-0-v1-a1-0.txt",
+            "out-1-v1-a1-.txt",
+            "out-1-v1-a1-0.txt",
+            "out.txt"
+        ]
+    );
+    committer.commit(&savepoint.handles).expect("it can still be committed");
+}
+
+#[test]
+fn abort_leaves_no_file() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut writer = writer(dir.path());
+    writer.write(&line(&"a".repeat(300_000))).expect("write");
+    writer.abort();
+    let pending = dir.path().join(pending_dir(job_id()));
+    assert_eq!(std::fs::read_dir(pending).expect("dir").count(), 0);
+}

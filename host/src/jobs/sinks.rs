@@ -1,0 +1,35 @@
+//! What the sinks of a job have written, and what they counted; each connector says it of its own.
+
+use std::collections::BTreeMap;
+
+use regraft_model::id::{CheckpointId, JobId, OperatorUid};
+use serde_json::Value;
+
+use crate::connector::sink::OutputOf;
+use crate::environment::files::FileSystem;
+use crate::graph::job_graph::{JobGraph, Node, NodeKind};
+
+/// Returns the names of the committed output of a job that a node wrote for later snapshots than this one.
+#[must_use]
+pub fn later_parts(files: &dyn FileSystem, node: &Node, job_id: JobId, checkpoint: CheckpointId) -> Vec<String> {
+    later_output(files, node, OutputOf::Job(job_id), checkpoint)
+}
+
+pub(super) fn later_output(files: &dyn FileSystem, node: &Node, of: OutputOf, checkpoint: CheckpointId) -> Vec<String> {
+    let connector = node.output();
+    connector.map_or_else(Vec::new, |connector| {
+        connector.later_output(files, &node.uid, of, checkpoint)
+    })
+}
+
+/// Returns the totals of each sink that counts what it is given, out of the states of its writers.
+pub fn totals<'a>(
+    graph: &JobGraph,
+    states: impl IntoIterator<Item = (&'a OperatorUid, &'a [Value])>,
+) -> BTreeMap<OperatorUid, (u64, u64)> {
+    let of = |(uid, states): (&OperatorUid, &[Value])| match &graph.node(uid.as_str())?.kind {
+        NodeKind::Sink(sink) => Some((uid.clone(), sink.connector.totals(states)?)),
+        NodeKind::Source(_) | NodeKind::Operator(_) => None,
+    };
+    states.into_iter().filter_map(of).collect()
+}
