@@ -117,7 +117,7 @@ struct Barrier {
 }
 
 impl Driver {
-    /// A driver whose job begins with an attempt that is ready.
+    /// A driver whose job begins with an attempt that is ready: its subtasks run when this returns.
     pub(super) fn new(parts: Parts, first: Ready) -> Self {
         let Parts {
             job,
@@ -135,7 +135,7 @@ impl Driver {
         };
         let (ready, deployed) = first.split();
         let (life, effects) = Life::begin(settings, facts, ready, moment(&job, &*clock));
-        Self {
+        let mut driver = Self {
             regions: job.plan.regions().iter().map(|_| RegionRun::default()).collect(),
             job,
             clock,
@@ -153,12 +153,14 @@ impl Driver {
             requests: BTreeMap::new(),
             next_request: 0,
             ended: None,
-        }
+        };
+        // A job that is handed out runs: its user may ask for a savepoint at once.
+        driver.settle();
+        driver
     }
 
     /// Runs the job, from its first attempt in this process to its end.
     pub(super) async fn run(mut self) {
-        self.settle();
         let status = loop {
             if let Some(status) = self.ended {
                 break status;
