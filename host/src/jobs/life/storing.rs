@@ -186,6 +186,9 @@ impl Life {
     pub(super) fn recorded(&mut self, id: CheckpointId, result: Result<(), RecordFailure>) {
         let job_id = self.job_id();
         let running = self.is_running();
+        if result.is_ok() && matches!(self.stage, Stage::Ending(Ending::Suspend)) {
+            return self.recorded_at_suspension(id);
+        }
         let Some(round) = self.rounds.get_mut(&id) else { return };
         let failure = match result {
             Ok(()) if running => {
@@ -209,6 +212,18 @@ impl Life {
             self.rewind("an upgrade failed");
         } else {
             self.fail(JobFailure::fatal(JobError::failed(failure.message)));
+        }
+    }
+
+    /// The new version is recorded while the job is suspended: it is what the next process brings back, so the upgrade has
+    /// come about, and its output is committed then.
+    fn recorded_at_suspension(&mut self, id: CheckpointId) {
+        self.new_version(id);
+        let Some(round) = self.rounds.remove(&id) else { return };
+        self.effects.push(Effect::Close(id));
+        self.tell_completed(id, &round);
+        if let Some(report) = self.report(id, &round) {
+            self.answer(&round.asked, Ok(report));
         }
     }
 

@@ -210,23 +210,6 @@ struct World<'a> {
     problems: Vec<String>,
 }
 
-fn snapshot(id: CheckpointId, subtask: SubtaskId) -> SubtaskSnapshot {
-    SubtaskSnapshot {
-        subtask,
-        id,
-        source: None,
-        keyed: vec![],
-        operator: vec![],
-        sinks: vec![],
-        watermarks: vec![],
-        finished: vec![],
-        align_ns: 0,
-        sync_ns: 0,
-        swap_ns: 0,
-        async_ns: 0,
-    }
-}
-
 fn stored() -> Stored {
     Stored {
         bytes: 1,
@@ -628,7 +611,7 @@ impl<'a> World<'a> {
 
     fn acknowledge(&mut self, id: CheckpointId, subtask: SubtaskId) {
         self.rounds.get_mut(&id).expect("it began").acked.insert(subtask);
-        let event = Event::Snapshot(Box::new(snapshot(id, subtask)));
+        let event = Event::Snapshot(Box::new(SubtaskSnapshot::new(subtask, id)));
         self.input(Input::Event(self.running[&subtask].0, event));
     }
 
