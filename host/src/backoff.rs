@@ -1,5 +1,5 @@
 //! Growing waits between tries: the one rule for everything that is tried again, but for jobs, whose restarts the user
-//! configures (`jobs/restart.rs`).
+//! configures (`jobs/life/restart.rs`).
 //!
 //! Pure: it neither sleeps nor reads a clock. The caller takes a wait, sleeps as its environment does, and tries again.
 

@@ -292,6 +292,9 @@ impl Driver {
                     self.savepoints.remove(&id);
                 }
             }
+            Effect::Forget(id) => {
+                self.savepoints.remove(&id);
+            }
             Effect::End(status) => self.ended = Some(status),
             other => self.keep_records(other),
         }

@@ -350,6 +350,8 @@ fn deploy_error(error: &DeployError) -> AttemptError {
 
 /// Removes what dead attempts have left: output that nothing names, and checkpoints that were never completed.
 async fn clean(job: &Job, durable: &Durable, wish: &Wish, pending: &CommitPermit, restored: Option<CheckpointId>) {
+    // First of all: a savepoint that was completed meanwhile names output, which must stay.
+    let completed = durable.remove_partial_savepoints(job).await;
     let environment = &*job.host.environment;
     let nodes = wish.regions.iter().filter_map(|region| job.plan.region(*region));
     for uid in nodes.flat_map(|region| &region.uids) {
@@ -357,14 +359,18 @@ async fn clean(job: &Job, durable: &Durable, wish: &Wish, pending: &CommitPermit
             continue;
         };
         let mut keep = durable.kept(uid);
+        keep.extend(
+            completed
+                .iter()
+                .filter_map(|record| record.handles.get(uid))
+                .flatten()
+                .cloned(),
+        );
         keep.extend(pending.handles().get(uid).into_iter().flatten().cloned());
         let cleaned = run_blocking(environment, move || committer.clean_leftovers(&keep)).await;
         if let Ok(Err(error)) = cleaned {
             tracing::warn!("what earlier attempts left of sink \"{uid}\" could not be removed: {error}");
         }
-    }
-    if let Err(error) = durable.remove_partial_savepoints(job).await {
-        tracing::warn!("savepoints that were never completed could not be removed: {error}");
     }
     let modules = durable.version.modules.values().cloned();
     if let Err(error) = job.checkpoints.recover(restored, modules, &durable.damaged()).await {

@@ -161,24 +161,32 @@ impl Durable {
     /// Removes savepoints that were never completed. To be called when the attempt is recorded: an earlier host that still
     /// writes one is not the job's any more.
     ///
-    /// # Errors
-    /// [`AttemptError`]; the rest of them stays.
-    pub async fn remove_partial_savepoints(&self, job: &Job) -> Result<(), AttemptError> {
+    /// Returns those that stay, since they were completed meanwhile or could not be removed: what they name stays pending.
+    pub async fn remove_partial_savepoints(&self, job: &Job) -> Vec<&SavepointRecord> {
+        let mut stay = vec![];
         for record in &self.partial {
             let (id, job_id) = (record.checkpoint_id, job.job_id);
-            let storage = job.host.stores.open(&record.path)?;
-            if remove_partial(&storage).await? {
-                job.directory.forget_savepoint(id).await?;
+            let removed = async {
+                let removed = remove_partial(&job.host.stores.open(&record.path)?).await?;
+                if removed {
+                    job.directory.forget_savepoint(id).await?;
+                }
+                Ok::<_, AttemptError>(removed)
+            };
+            let removed = removed.await.unwrap_or_else(|error| {
+                tracing::warn!("files of savepoint {id}, which was never completed, could not be removed: {error}");
+                false
+            });
+            if removed {
                 tracing::info!(
                     "Files of savepoint {id} of job {job_id}, which was never completed, have been removed."
                 );
             } else {
-                tracing::warn!(
-                    "Savepoint {id} of job {job_id} was completed by another host meanwhile; the job does not go on from it."
-                );
+                tracing::warn!("Savepoint {id} of job {job_id} stays, and what it names stays pending.");
+                stay.push(record);
             }
         }
-        Ok(())
+        stay
     }
 
     /// What a sink must keep pending, whatever this attempt does: savepoints name it.

@@ -264,6 +264,8 @@ pub enum Effect {
     RemoveSavepoint(CheckpointId),
     /// The round is over; whatever is kept for it may go.
     Close(CheckpointId),
+    /// The directory of a savepoint that had expired is of no use any more.
+    Forget(CheckpointId),
     /// Nothing is merged any more.
     EndMerging,
     /// The operator keeps state of its own and has trapped: run it so that the record at fault is found alone.

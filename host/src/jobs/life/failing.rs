@@ -130,7 +130,13 @@ impl Life {
         self.log(Level::Warn, line);
         self.show(Shown::Restart(failure.to_string()));
         let why = format!("the job failed, and restarts: {failure}");
-        let regions = if failure.regions.is_empty() {
+        // A drain cannot be undone for some regions only: those that have ended go back, too.
+        let drained = self.all_ended()
+            && self
+                .rounds
+                .values()
+                .any(|round| round.asked.request.kind() == SnapshotKind::Stop);
+        let regions = if failure.regions.is_empty() || drained {
             self.plan().region_indices().collect()
         } else {
             failure.regions.clone()

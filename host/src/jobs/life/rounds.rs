@@ -329,7 +329,8 @@ impl Life {
             return self.answer(&upgrade, Err(JobError::failed(message)));
         }
         if !by_the_job {
-            if kind == SnapshotKind::Stop && all_ended && running.waiting.is_empty() {
+            let last = |asked: &Asked| ends_the_job(asked.request.kind());
+            if kind == SnapshotKind::Stop && all_ended && !running.waiting.iter().any(last) {
                 // A drained job has not read all of its input: it goes on where it was before the drain.
                 self.rewind("it was drained, and its savepoint failed");
             }

@@ -41,13 +41,17 @@ impl Life {
         }
     }
 
-    /// The store has answered for a round that had expired. Of a checkpoint nothing is left; a savepoint is removed now.
+    /// The store has answered for a round that had expired. What there is of it is removed now.
     fn stored_too_late(&mut self, id: CheckpointId, savepoint: bool, outcome: &StoreOutcome) {
         if savepoint && matches!(outcome, StoreOutcome::Durable(_) | StoreOutcome::Unclear(_)) {
             self.known.unclear.insert(id);
             self.remove_unclear();
         } else {
             self.known.savepoints.remove(&id);
+            self.effects.push(Effect::Forget(id));
+            if matches!(outcome, StoreOutcome::Durable(_)) {
+                self.beside(Effect::GiveUp(id));
+            }
         }
     }
 

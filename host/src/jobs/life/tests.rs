@@ -414,6 +414,7 @@ impl<'a> World<'a> {
             | Effect::Trigger(..)
             | Effect::KeepModules(_)
             | Effect::Expire(_)
+            | Effect::Forget(_)
             | Effect::EndMerging
             | Effect::Careful(_) => {}
         }
