@@ -1,5 +1,4 @@
-//! The file system as connectors use it. Small on purpose: a simulation implements it with files that are lost, torn and
-//! full.
+//! The file system as connectors use it.
 //!
 //! The interface is small on purpose: a simulation implements it with files that get lost, torn or full.
 //! As on POSIX, written data is durable after `sync_all` of the file, and a name is durable after `sync_dir` of its
