@@ -173,7 +173,7 @@ impl Ctx<'_> {
     /// has reached `time`, in milliseconds. It is one timer however often it is set for the same time; if that time has
     /// come already, it fires as soon as this call is over.
     ///
-    /// Where no key is at hand, in `on_watermark` and `finish_all`, it fails the call.
+    /// Fails the call if it has no key, as in `on_watermark` and `finish_all`.
     #[inline]
     pub fn at(&mut self, timer: Timer, time: i64) {
         self.add_timer(REGISTER, timer, time);
@@ -182,7 +182,7 @@ impl Ctx<'_> {
     /// Takes back what [`at`](Self::at) has set for the key at hand, the timer and the time. Nothing where it was not
     /// set, or has fired.
     ///
-    /// Where no key is at hand it fails the call, as [`at`](Self::at) does.
+    /// Fails the call if it has no key, as [`at`](Self::at) does.
     #[inline]
     pub fn cancel(&mut self, timer: Timer, time: i64) {
         self.add_timer(DELETE, timer, time);

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// A keyed state of one value per key, into which values of the same type are folded. Made by
 /// [`Declare::reducing`](crate::Declare::reducing).
 ///
-/// Where no key is at hand it fails the call, as [`ValueState`] does.
+/// Fails the call if it has no key, as [`ValueState`] does.
 pub struct ReducingState<T> {
     value: ValueState<T>,
     reduce: fn(&mut T, T),
@@ -115,7 +115,7 @@ pub trait Aggregate: State + Serialize + DeserializeOwned + Default + Send + 'st
 
 /// A keyed state of one [`Aggregate`] per key. Made by [`Declare::aggregating`](crate::Declare::aggregating).
 ///
-/// Where no key is at hand it fails the call, as [`ValueState`] does.
+/// Fails the call if it has no key, as [`ValueState`] does.
 pub struct AggregatingState<A>(ValueState<A>);
 
 impl<A: Aggregate> AggregatingState<A> {

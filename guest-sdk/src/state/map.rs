@@ -282,7 +282,7 @@ where
         &mut known.overlay.entries[number].slot
     }
 
-    /// What the call knows, and the current key. `None` where none is at hand.
+    /// The call and its current key; `None` if it has no key.
     fn at_key(&mut self) -> Option<(&StateInfo, &mut Known<V>, usize)> {
         let (key, known) = self.known.at_key()?;
         (key < known.keys).then_some((&*self.info, known, key))

@@ -95,9 +95,9 @@ pub trait SinkConnector: Any + Debug + Send + Sync {
 /// Whose output is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputOf {
-    /// That of one job.
+    /// Output of one job.
     Job(JobId),
-    /// That of all jobs but one.
+    /// Output of all jobs but one.
     AllBut(JobId),
 }
 

@@ -35,7 +35,7 @@ pub trait ReadFile: Send + Debug {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 }
 
-/// What there is at a path, behind all links.
+/// The file or directory at a path, behind all links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileInfo {
     /// Its kind.

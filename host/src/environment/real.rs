@@ -76,7 +76,7 @@ impl Environment for RealEnvironment {
 /// Nice value of threads for background work.
 ///
 /// With 5 they get about a third of the share of a job's thread on a busy processor.
-/// That does not starve them, so checkpoints complete even if all processors are busy.
+/// Such a share does not starve them, so checkpoints complete even if all processors are busy.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 5;
 

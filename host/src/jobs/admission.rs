@@ -16,7 +16,7 @@ use crate::graph::job_graph::{Input, JobGraph, Node, NodeKind, Partitioning};
 /// The declarations of each operator's component.
 pub type Descriptions = BTreeMap<OperatorUid, Arc<Description>>;
 
-/// What each module declares.
+/// Returns the declarations of each module.
 #[must_use]
 pub fn descriptions(modules: &Modules) -> Descriptions {
     let declared =

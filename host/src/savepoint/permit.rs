@@ -1,8 +1,9 @@
 //! The permit to make output visible: proof that the snapshot which names the output is durable.
 //!
 //! A sink's pending output may be committed only after `_metadata` is durable; committed earlier it would be written again
-//! by the next attempt. So what a commit takes cannot be made of handles that a subtask has just prepared: a permit comes
-//! from a `_metadata` that has been published or read back, or from the record of a savepoint that is complete.
+//! by the next attempt. So a commit takes no handles but a permit, which comes from a `_metadata` that has been published
+//! or read back. There is one exception, by convention and not by type: the record of a savepoint that is complete, whose
+//! files its user may have moved away.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,8 @@ impl CommitPermit {
         }
     }
 
-    /// Of the record of a savepoint that is known to be complete, wherever its user has moved it.
+    /// Of the record of a savepoint that is known to be complete, wherever its user has moved it. The caller has looked:
+    /// nothing here can.
     #[must_use]
     pub const fn of_complete_record(handles: Handles) -> Self {
         Self { handles }

@@ -12,7 +12,7 @@ use super::records::RecordError;
 pub struct AttemptError {
     /// For people.
     pub error: JobError,
-    /// Whether another try may go well.
+    /// True if another try may succeed.
     pub restartable: bool,
 }
 

@@ -547,6 +547,14 @@ impl<'a> World<'a> {
         self.input(Input::Asked(id, request));
     }
 
+    fn ask_for_savepoint(&mut self, request: impl FnOnce(SavepointTarget) -> SnapshotRequest) {
+        let id = RequestId(self.requests.len() as u64);
+        self.requests.insert(id, 0);
+        let dir = "savepoints".to_owned();
+        let layout = Layout::Canonical;
+        self.input(Input::Asked(id, request(SavepointTarget { dir, layout })));
+    }
+
     fn a_subtask(&mut self) -> Option<SubtaskId> {
         let running: Vec<SubtaskId> = self.running.keys().copied().collect();
         self.random.pick(&running)
@@ -814,4 +822,67 @@ fn each_planted_mistake_turns_its_property_red() {
         });
         assert!(red, "{mistake:?} is not noticed in {TO_FIND} histories");
     }
+}
+
+/// A job of which all has ended for `stop --drain`, and whose last round is under way.
+fn drained(shared: &Shared) -> (World<'_>, CheckpointId) {
+    let mut world = World::new(shared, 1, None);
+    world.life.settings.savepoint_at_end = None;
+    world.ask_for_savepoint(|target| SnapshotRequest::Stop { target, drain: true });
+    for subtask in shared.plan.subtasks() {
+        let attempt = world.running[&subtask].0;
+        world.ended.insert(subtask);
+        world.input(Input::Event(attempt, Event::Ended(subtask)));
+    }
+    let (id, last) = world.rounds.iter().next_back().expect("the last round has begun");
+    assert_eq!(last.kind, SnapshotKind::Stop);
+    let id = *id;
+    (world, id)
+}
+
+#[test]
+fn a_failed_drain_goes_back_also_where_a_savepoint_waits() {
+    let shared = Shared::new();
+    let (mut world, id) = drained(&shared);
+    for subtask in shared.plan.subtasks() {
+        world.acknowledge(id, subtask);
+    }
+    world.ask_for_savepoint(SnapshotRequest::Savepoint);
+    let at = world
+        .beside
+        .iter()
+        .position(|beside| matches!(beside, Beside::Store(_)));
+    world.beside.swap_remove(at.expect("it is being stored"));
+    let why = "a full disk".to_owned();
+    world.input(Input::Stored(id, StoreOutcome::Failed { why, at_fault: None }));
+    assert_eq!(
+        world.status,
+        JobStatus::Restarting,
+        "input behind the drain is not read yet"
+    );
+    world.settle();
+    assert_eq!(world.problems, [""; 0]);
+}
+
+#[test]
+fn a_failure_after_a_drain_takes_all_regions_back() {
+    let shared = Shared::new();
+    let (mut world, _) = drained(&shared);
+    let (subtask, attempt) = world
+        .running
+        .iter()
+        .map(|(id, run)| (*id, run.0))
+        .next()
+        .expect("one runs");
+    world.running.remove(&subtask);
+    let of = shared.plan.uids(subtask)[0].clone();
+    let failure = SubtaskFailure::new(of, subtask.index, "process", Cause::Panic("x".to_owned()));
+    world.input(Input::Event(attempt, Event::Failed(Box::new(failure))));
+    assert_eq!(world.status, JobStatus::Restarting);
+    assert!(
+        world.running.values().all(|(_, told)| *told),
+        "those that have ended do not read on"
+    );
+    world.settle();
+    assert_eq!(world.problems, [""; 0]);
 }
