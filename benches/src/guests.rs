@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regraft::dataflow::element::PreparedOperator;
-use regraft::dataflow::node::open_context;
+use regraft::dataflow::node::{open_context, plain_header};
 use regraft::dataflow::operator::Operator as HostOperator;
 use regraft_guest_runtime::componentize::componentize;
 use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
@@ -110,8 +110,8 @@ impl Guests {
             }
         };
         let uid = OperatorUid::new(op.krate())?;
-        let context = open_context(&uid, &description, 0, 1, MAX_PARALLELISM_DEFAULT, NO_TIMESTAMP);
-        operator.open(&context)?;
+        let context = open_context(&uid, 0, 1, MAX_PARALLELISM_DEFAULT);
+        operator.open(plain_header(0, NO_TIMESTAMP), &context)?;
         Ok(PreparedOperator {
             operator,
             description: Arc::new(description),

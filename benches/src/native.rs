@@ -5,7 +5,9 @@
 use std::fmt;
 
 use regraft::dataflow::operator::Operator as HostOperator;
-use regraft_guest_runtime::call::{BatchView, Failure, Header, KeyedView, OpenContext, Outcome, Output};
+use regraft_guest_runtime::call::{
+    BatchView, CellColumn, CellWrites, Failure, Header, KeyedView, OpenContext, Outcome, Output,
+};
 use regraft_guest_runtime::trap::GuestError;
 use regraft_model::batch::BytesColumn;
 use regraft_sdk::Operator;
@@ -43,22 +45,20 @@ impl<O: Operator> fmt::Debug for NativeOperator<O> {
 }
 
 impl<O: Operator + Send> HostOperator for NativeOperator<O> {
-    fn open(&mut self, context: &OpenContext) -> Result<(), GuestError> {
+    fn open(&mut self, header: Header, context: &OpenContext) -> Result<(), GuestError> {
         let context = native::OpenRecord {
             uid: context.uid.clone(),
             subtask: context.subtask,
             parallelism: context.parallelism,
             max_parallelism: context.max_parallelism,
-            watermark: context.watermark,
-            schemas: context.schemas.clone(),
         };
-        self.instance = Some(native::Instance::open(&context, &self.config, &[]).map_err(failed)?);
+        self.instance =
+            Some(native::Instance::open(header_record(header), &context, &self.config, &[]).map_err(failed)?);
         Ok(())
     }
 
     fn process(&mut self, header: Header, batch: BatchView<'_>, keyed: KeyedView<'_>) -> Result<Outcome, GuestError> {
         let records = native::Batch {
-            header: header_record(header),
             input: batch.input,
             key_index: batch.key_index.to_vec(),
             value_data: batch.value_data.to_vec(),
@@ -66,14 +66,21 @@ impl<O: Operator + Send> HostOperator for NativeOperator<O> {
             timestamps: batch.timestamps.to_vec(),
         };
         self.instance()?
-            .process(records, keyed_record(keyed))
+            .process(header_record(header), records, keyed_record(keyed))
             .map(outcome)
             .map_err(failed)
     }
 
-    fn finish(&mut self, header: Header, keyed: KeyedView<'_>, last: bool) -> Result<Outcome, GuestError> {
+    fn finish_keys(&mut self, header: Header, keyed: KeyedView<'_>) -> Result<Outcome, GuestError> {
         self.instance()?
-            .finish(header_record(header), keyed_record(keyed), last)
+            .finish_keys(header_record(header), keyed_record(keyed))
+            .map(outcome)
+            .map_err(failed)
+    }
+
+    fn finish(&mut self, header: Header) -> Result<Outcome, GuestError> {
+        self.instance()?
+            .finish(header_record(header))
             .map(outcome)
             .map_err(failed)
     }
@@ -106,9 +113,16 @@ fn keyed_record(keyed: KeyedView<'_>) -> native::Keyed {
     native::Keyed {
         key_data: keyed.key_data.to_vec(),
         key_ends: keyed.key_ends.to_vec(),
-        cell_data: keyed.cell_data.to_vec(),
-        cell_ends: keyed.cell_ends.to_vec(),
-        cell_schemas: keyed.cell_schemas.to_vec(),
+        cells: keyed.cells.iter().map(cells_record).collect(),
+    }
+}
+
+fn cells_record(cells: &CellColumn) -> native::Cells {
+    native::Cells {
+        state: cells.state,
+        present: cells.present.clone(),
+        data: cells.values.data.clone(),
+        ends: cells.values.ends.clone(),
     }
 }
 
@@ -121,11 +135,15 @@ fn outcome(outcome: native::Outcome) -> Outcome {
         values: column(output.value_data, output.value_ends),
         timestamps: output.timestamps,
     };
+    let writes = |writes: native::CellWrites| CellWrites {
+        state: writes.state,
+        keys: writes.keys,
+        values: column(writes.data, writes.ends),
+        cleared: writes.cleared,
+    };
     Outcome {
         outputs: outcome.outputs.into_iter().map(output).collect(),
-        cells: outcome.cells,
-        cell_values: column(outcome.cell_data, outcome.cell_ends),
-        cleared: outcome.cleared,
+        cells: outcome.cells.into_iter().map(writes).collect(),
         ..Outcome::default()
     }
 }

@@ -25,6 +25,7 @@ pub struct Timer(pub(crate) u32);
 /// What [`Operator::open`](crate::Operator::open) and [`Operator::restored`](crate::Operator::restored) are given.
 pub struct OpenContext<'a> {
     pub(crate) context: &'a types::OpenContext,
+    pub(crate) watermark: i64,
     pub(crate) config: &'a str,
     pub(crate) arguments: &'a [String],
 }
@@ -87,7 +88,7 @@ impl OpenContext<'_> {
 
     /// Where the operator's watermark stands, in milliseconds: `i64::MIN` in a new job.
     pub fn watermark(&self) -> i64 {
-        self.context.watermark
+        self.watermark
     }
 }
 

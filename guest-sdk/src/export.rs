@@ -1,8 +1,9 @@
 //! The exports of a component, for `operator!`. On wasm only.
 
-use crate::bindings::exports::regraft::operator::guest::{MigrateRequest, Migrated, OperatorState, TimerBatch};
 use crate::bindings::regraft::operator::host;
-use crate::native::{Batch, Failure, Header, Instance, Keyed, OpenRecord, Outcome, current_row};
+use crate::native::{
+    Batch, Failure, Header, Instance, Keyed, OpenRecord, Outcome, StateItems, TimerBatch, current_row,
+};
 use crate::operator::Operator;
 use std::cell::UnsafeCell;
 use std::panic::PanicHookInfo;
@@ -27,9 +28,9 @@ impl<O: Operator> Slot<O> {
     }
 
     /// The export `open`.
-    pub fn open(&self, context: OpenRecord) -> Result<(), Failure> {
+    pub fn open(&self, header: Header, context: OpenRecord) -> Result<(), Failure> {
         install_hook();
-        let instance = Instance::open(&context, &host::config(), &host::arguments())?;
+        let instance = Instance::open(header, &context, &host::config(), &host::arguments())?;
         // SAFETY: no other call is under way, so nobody has a reference into the place.
         unsafe { *self.0.get() = Some(instance) };
         Ok(())
@@ -45,13 +46,13 @@ impl<O: Operator> Slot<O> {
     }
 
     /// The export `process`.
-    pub fn process(&self, records: Batch, state: Keyed) -> Result<Outcome, Failure> {
-        self.instance()?.process(records, state)
+    pub fn process(&self, header: Header, records: Batch, state: Keyed) -> Result<Outcome, Failure> {
+        self.instance()?.process(header, records, state)
     }
 
     /// The export `on-timers`.
-    pub fn on_timers(&self, timers: TimerBatch, state: Keyed) -> Result<Outcome, Failure> {
-        self.instance()?.on_timers(timers, state)
+    pub fn on_timers(&self, header: Header, timers: TimerBatch, state: Keyed) -> Result<Outcome, Failure> {
+        self.instance()?.on_timers(header, timers, state)
     }
 
     /// The export `on-watermark`.
@@ -59,27 +60,24 @@ impl<O: Operator> Slot<O> {
         self.instance()?.on_watermark(header)
     }
 
+    /// The export `finish-keys`.
+    pub fn finish_keys(&self, header: Header, state: Keyed) -> Result<Outcome, Failure> {
+        self.instance()?.finish_keys(header, state)
+    }
+
     /// The export `finish`.
-    pub fn finish(&self, header: Header, state: Keyed, last: bool) -> Result<Outcome, Failure> {
-        self.instance()?.finish(header, state, last)
+    pub fn finish(&self, header: Header) -> Result<Outcome, Failure> {
+        self.instance()?.finish(header)
     }
 
     /// The export `snapshot`: keyed state is the host's, so this is operator state and private state.
-    pub fn snapshot(&self, _: u64) -> Result<Vec<OperatorState>, Failure> {
+    pub fn snapshot(&self) -> Result<Vec<StateItems>, Failure> {
         self.instance()?.snapshot()
     }
 
     /// The export `restore`.
-    pub fn restore(&self, states: Vec<OperatorState>) -> Result<(), Failure> {
-        self.instance()?.restore(&states)
-    }
-
-    /// The export `migrate`.
-    pub fn migrate(&self, request: MigrateRequest) -> Result<Migrated, Failure> {
-        refuse(&format!(
-            "the operator has no migration for state number {}",
-            request.state
-        ))
+    pub fn restore(&self, header: Header, states: Vec<StateItems>) -> Result<(), Failure> {
+        self.instance()?.restore(header, &states)
     }
 }
 

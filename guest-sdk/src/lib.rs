@@ -124,55 +124,62 @@ macro_rules! export_operator {
     ($operator:ty) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            use $crate::bindings::exports::regraft::operator::guest as __guest;
+            use $crate::bindings::exports::regraft::operator as __exports;
+            use $crate::native as __native;
 
             static INSTANCE: $crate::export::Slot<$operator> = $crate::export::Slot::new();
 
             struct Component;
 
-            impl __guest::Guest for Component {
+            type Called<T> = ::core::result::Result<T, __native::Failure>;
+
+            impl __exports::guest::Guest for Component {
                 fn describe() -> ::std::string::String {
                     INSTANCE.describe()
                 }
-                fn open(context: __guest::OpenContext) -> ::core::result::Result<(), __guest::Failure> {
-                    INSTANCE.open(context)
+                fn open(header: __native::Header, context: __native::OpenRecord) -> Called<()> {
+                    INSTANCE.open(header, context)
                 }
                 fn process(
-                    records: __guest::Batch,
-                    state: __guest::Keyed,
-                ) -> ::core::result::Result<__guest::Outcome, __guest::Failure> {
-                    INSTANCE.process(records, state)
+                    header: __native::Header,
+                    records: __native::Batch,
+                    state: __native::Keyed,
+                ) -> Called<__native::Outcome> {
+                    INSTANCE.process(header, records, state)
                 }
+            }
+
+            impl __exports::timers::Guest for Component {
                 fn on_timers(
-                    timers: __guest::TimerBatch,
-                    state: __guest::Keyed,
-                ) -> ::core::result::Result<__guest::Outcome, __guest::Failure> {
-                    INSTANCE.on_timers(timers, state)
+                    header: __native::Header,
+                    timers: __native::TimerBatch,
+                    state: __native::Keyed,
+                ) -> Called<__native::Outcome> {
+                    INSTANCE.on_timers(header, timers, state)
                 }
-                fn on_watermark(header: __guest::Header) -> ::core::result::Result<__guest::Outcome, __guest::Failure> {
+            }
+
+            impl __exports::watermarks::Guest for Component {
+                fn on_watermark(header: __native::Header) -> Called<__native::Outcome> {
                     INSTANCE.on_watermark(header)
                 }
-                fn finish(
-                    header: __guest::Header,
-                    state: __guest::Keyed,
-                    last: bool,
-                ) -> ::core::result::Result<__guest::Outcome, __guest::Failure> {
-                    INSTANCE.finish(header, state, last)
+            }
+
+            impl __exports::ending::Guest for Component {
+                fn finish_keys(header: __native::Header, state: __native::Keyed) -> Called<__native::Outcome> {
+                    INSTANCE.finish_keys(header, state)
                 }
-                fn snapshot(
-                    checkpoint_id: u64,
-                ) -> ::core::result::Result<::std::vec::Vec<__guest::OperatorState>, __guest::Failure> {
-                    INSTANCE.snapshot(checkpoint_id)
+                fn finish(header: __native::Header) -> Called<__native::Outcome> {
+                    INSTANCE.finish(header)
                 }
-                fn restore(
-                    states: ::std::vec::Vec<__guest::OperatorState>,
-                ) -> ::core::result::Result<(), __guest::Failure> {
-                    INSTANCE.restore(states)
+            }
+
+            impl __exports::operator_state::Guest for Component {
+                fn snapshot(_: __native::Header, _: u64) -> Called<::std::vec::Vec<__native::StateItems>> {
+                    INSTANCE.snapshot()
                 }
-                fn migrate(
-                    request: __guest::MigrateRequest,
-                ) -> ::core::result::Result<__guest::Migrated, __guest::Failure> {
-                    INSTANCE.migrate(request)
+                fn restore(header: __native::Header, states: ::std::vec::Vec<__native::StateItems>) -> Called<()> {
+                    INSTANCE.restore(header, states)
                 }
             }
 

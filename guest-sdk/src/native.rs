@@ -17,10 +17,10 @@ use crate::value::FromValue;
 use core::Core;
 
 #[cfg(not(target_family = "wasm"))]
-pub use crate::bindings::regraft::operator::state::{Entries, Values};
+pub use crate::bindings::regraft::operator::state::{Entries, Found};
 pub use crate::bindings::regraft::operator::types::{
-    Batch, EntryWrites, Failure, Header, Keyed, OpenContext as OpenRecord, OperatorState, Outcome,
-    Output as OutputRecord, TimerBatch,
+    Batch, CellWrites, Cells, EntryWrites, Failure, Header, Keyed, OpenContext as OpenRecord, Outcome,
+    Output as OutputRecord, StateItems, TimerBatch, Values,
 };
 #[cfg(not(target_family = "wasm"))]
 pub use crate::state::StateReads;
@@ -60,6 +60,7 @@ pub struct Instance<O: Operator> {
 
 /// What an instance was opened with.
 struct Opened {
+    header: Header,
     context: OpenRecord,
     config: String,
     arguments: Vec<String>,
@@ -69,6 +70,7 @@ impl Opened {
     fn context(&self) -> OpenContext<'_> {
         OpenContext {
             context: &self.context,
+            watermark: self.header.watermark,
             config: &self.config,
             arguments: &self.arguments,
         }
@@ -81,9 +83,10 @@ impl<O: Operator> Instance<O> {
     /// # Errors
     ///
     /// What the operator's `open` fails with.
-    pub fn open(context: &OpenRecord, config: &str, arguments: &[String]) -> Result<Self, Failure> {
+    pub fn open(header: Header, context: &OpenRecord, config: &str, arguments: &[String]) -> Result<Self, Failure> {
         let (declare, mut operator) = declared::<O>();
         let opened = Opened {
+            header,
             context: context.clone(),
             config: config.into(),
             arguments: arguments.to_vec(),
@@ -107,13 +110,11 @@ impl<O: Operator> Instance<O> {
     ///
     /// A failure names the row where it is one row's: a bad key or value, or what `process` failed with. State that
     /// cannot be read, and columns that contradict each other, name none.
-    pub fn process(&mut self, records: Batch, state: Keyed) -> Result<Outcome, Failure> {
+    pub fn process(&mut self, header: Header, records: Batch, state: Keyed) -> Result<Outcome, Failure> {
         let Keyed {
             key_data,
             key_ends,
-            cell_data,
-            cell_ends,
-            cell_schemas,
+            cells,
         } = state;
         let rows = Rows {
             key_index: &records.key_index,
@@ -130,13 +131,13 @@ impl<O: Operator> Instance<O> {
         check_input::<O>(input)?;
         <O::In<'_> as FromValue<'_>>::check(input, rows.value_data, rows.value_ends).map_err(at_row)?;
 
-        self.core.begin(key_ends.len(), (cell_data, cell_ends, cell_schemas))?;
+        self.core.begin(key_ends.len(), cells)?;
         let inherits = Inherits {
             keys: true,
             values: true,
             timestamps: true,
         };
-        let mut cx = self.core.context(records.header, input, rows, inherits);
+        let mut cx = self.core.context(header, input, rows, inherits);
         // The record of a row. A closure cannot return what borrows from its surroundings by two ways, hence a macro.
         macro_rules! record {
             ($row:expr) => {{
@@ -178,13 +179,11 @@ impl<O: Operator> Instance<O> {
     /// # Errors
     ///
     /// As [`process`](Self::process), where a row is a timer.
-    pub fn on_timers(&mut self, timers: TimerBatch, state: Keyed) -> Result<Outcome, Failure> {
+    pub fn on_timers(&mut self, header: Header, timers: TimerBatch, state: Keyed) -> Result<Outcome, Failure> {
         let Keyed {
             key_data,
             key_ends,
-            cell_data,
-            cell_ends,
-            cell_schemas,
+            cells,
         } = state;
         let timestamps = self.core.timestamps(&timers)?;
         let rows = Rows {
@@ -195,13 +194,13 @@ impl<O: Operator> Instance<O> {
             ..Rows::NONE
         };
         check_keys::<O>(&rows)?;
-        self.core.begin(key_ends.len(), (cell_data, cell_ends, cell_schemas))?;
+        self.core.begin(key_ends.len(), cells)?;
         let inherits = Inherits {
             keys: true,
             values: false,
             timestamps: false,
         };
-        let mut cx = self.core.context(timers.header, 0, rows, inherits);
+        let mut cx = self.core.context(header, 0, rows, inherits);
         let result = self.run_rows(&mut cx, timers.times.len(), |operator, cx, row| {
             let at = row as usize;
             let key = item(&key_data, &key_ends, timers.key_index[at] as usize);
@@ -212,46 +211,52 @@ impl<O: Operator> Instance<O> {
         self.core.end(cx, result)
     }
 
-    /// The end of all inputs: a batch of keys, or, with `last`, the end of them.
+    /// Takes a batch of keys at the end of all inputs.
     ///
     /// # Errors
     ///
     /// As [`process`](Self::process), where a row is a key.
-    pub fn finish(&mut self, header: Header, state: Keyed, last: bool) -> Result<Outcome, Failure> {
+    pub fn finish_keys(&mut self, header: Header, state: Keyed) -> Result<Outcome, Failure> {
         let Keyed {
             key_data,
             key_ends,
-            cell_data,
-            cell_ends,
-            cell_schemas,
+            cells,
         } = state;
-        if last && !key_ends.is_empty() {
-            return Err(Failure {
-                row: None,
-                message: "the last `finish` has keys".into(),
-            });
-        }
         let rows = Rows {
             key_data: &key_data,
             key_ends: &key_ends,
             ..Rows::NONE
         };
         check_keys::<O>(&rows)?;
-        self.core.begin(key_ends.len(), (cell_data, cell_ends, cell_schemas))?;
+        self.core.begin(key_ends.len(), cells)?;
         let inherits = Inherits {
-            keys: !key_ends.is_empty(),
+            keys: true,
             values: false,
             timestamps: false,
         };
         let mut cx = self.core.context(header, 0, rows, inherits);
-        let mut result = self.run_rows(&mut cx, key_ends.len(), |operator, cx, row| {
+        let result = self.run_rows(&mut cx, key_ends.len(), |operator, cx, row| {
             // SAFETY: the column has been checked above.
             let key = unsafe { <O::Key<'_> as FromKey<'_>>::read(item(&key_data, &key_ends, row as usize))? };
             operator.finish(key, cx)
         });
-        if last && result.is_ok() {
-            result = self.run_once(&mut cx, |operator, cx| operator.finish_all(cx));
-        }
+        self.core.end(cx, result)
+    }
+
+    /// Ends: all inputs have, and all keys have been handed over.
+    ///
+    /// # Errors
+    ///
+    /// What the operator's `finish_all` fails with.
+    pub fn finish(&mut self, header: Header) -> Result<Outcome, Failure> {
+        self.core.begin_without_keys();
+        let inherits = Inherits {
+            keys: false,
+            values: false,
+            timestamps: false,
+        };
+        let mut cx = self.core.context(header, 0, Rows::NONE, inherits);
+        let result = self.run_once(&mut cx, |operator, cx| operator.finish_all(cx));
         self.core.end(cx, result)
     }
 
@@ -261,7 +266,7 @@ impl<O: Operator> Instance<O> {
     ///
     /// What the operator's `on_watermark` fails with.
     pub fn on_watermark(&mut self, header: Header) -> Result<Outcome, Failure> {
-        self.core.begin(0, Default::default())?;
+        self.core.begin_without_keys();
         let inherits = Inherits {
             keys: false,
             values: false,
@@ -277,7 +282,7 @@ impl<O: Operator> Instance<O> {
     /// # Errors
     ///
     /// When an item cannot be encoded, and what the operator's `snapshot_private` fails with.
-    pub fn snapshot(&mut self) -> Result<Vec<OperatorState>, Failure> {
+    pub fn snapshot(&mut self) -> Result<Vec<StateItems>, Failure> {
         let private = match self.core.private_state {
             true => Some(self.operator.snapshot_private()),
             false => None,
@@ -293,7 +298,8 @@ impl<O: Operator> Instance<O> {
     ///
     /// When a state is not declared, when an item cannot be decoded, and what the operator's `restore_private` and
     /// `restored` fail with.
-    pub fn restore(&mut self, states: &[OperatorState]) -> Result<(), Failure> {
+    pub fn restore(&mut self, header: Header, states: &[StateItems]) -> Result<(), Failure> {
+        self.opened.header = header;
         let private = self.core.load(states).map_err(whole)?;
         let result = {
             let _running = self.core.call.run();

@@ -18,7 +18,7 @@ mod overlay;
 mod reads;
 mod value;
 
-pub(crate) use call::{Call, Cells};
+pub(crate) use call::Call;
 pub(crate) use cell::{HandleSide, RuntimeSide, share};
 pub(crate) use column::{StateColumn, StateInfo, Writes};
 pub use folding::{Aggregate, AggregatingState, ReducingState};

@@ -1,6 +1,6 @@
 //! Holds the SDK to what it promises of timers, several inputs, operator state and private state.
 
-use regraft_sdk::native::{self, Batch, Instance, Keyed, OpenRecord, OperatorState, TimerBatch};
+use regraft_sdk::native::{self, Batch, Instance, Keyed, OpenRecord, StateItems, TimerBatch};
 use regraft_sdk::testing::{Emitted, Harness, Input};
 use regraft_sdk::{
     Any, BroadcastState, Clock, Ctx, Declare, Inputs, NO_TIMESTAMP, OpenContext, Operator, OperatorList, Port, Record,
@@ -146,12 +146,11 @@ fn a_timer_needs_a_key_and_a_declaration() {
 
     let mut instance = open::<Timers>();
     let timers = TimerBatch {
-        header: native::header(),
         key_index: vec![0],
         timer_ids: vec![2],
         times: vec![1],
     };
-    let failure = instance.on_timers(timers, NO_KEYS).unwrap_err();
+    let failure = instance.on_timers(native::header(), timers, NO_KEYS).unwrap_err();
     assert_eq!(
         (failure.row, failure.message.as_str()),
         (None, "timer number 2 fires, and the operator declares 2 timers")
@@ -161,9 +160,7 @@ fn a_timer_needs_a_key_and_a_declaration() {
 const NO_KEYS: Keyed = Keyed {
     key_data: vec![],
     key_ends: vec![],
-    cell_data: vec![],
-    cell_ends: vec![],
-    cell_schemas: vec![],
+    cells: vec![],
 };
 
 fn open<O: Operator>() -> Instance<O> {
@@ -172,16 +169,17 @@ fn open<O: Operator>() -> Instance<O> {
         subtask: 1,
         parallelism: 2,
         max_parallelism: 128,
-        watermark: 5,
-        schemas: "[]".into(),
     };
-    Instance::open(&context, "null", &[]).unwrap()
+    let header = native::Header {
+        watermark: 5,
+        ..native::header()
+    };
+    Instance::open(header, &context, "null", &[]).unwrap()
 }
 
 fn batch(input: u32, values: &[&[u8]]) -> Batch {
     let mut end = 0;
     Batch {
-        header: native::header(),
         input,
         key_index: vec![],
         value_data: values.concat(),
@@ -281,28 +279,33 @@ fn inputs_are_named_and_typed_by_variants() {
     assert_eq!(
         Harness::<Join>::new().describe(),
         concat!(
-            r#"{"wit":"0.1.0","sdk":"regraft-sdk 0.1.0","inputs":[{"name":"order_lines","key":null,"value":"text"},"#,
+            r#"{"wit":"0.2.0","sdk":"regraft-sdk 0.1.0","encoding":"bincode2","#,
+            r#""calls":["ending","operator-state"],"inputs":[{"name":"order_lines","key":null,"value":"text"},"#,
             r#"{"name":"users","key":null,"value":{"record":{"name":"User","fields":[{"name":"id","type":"u64"},"#,
             r#"{"name":"name","type":"string"}]}}},{"name":"rest","key":null,"value":"bytes"}],"#,
-            r#""outputs":[{"name":"out","key":null,"value":"text"}],"finish":true,"#,
+            r#""outputs":[{"name":"out","key":null,"value":"text"}],"#,
             r#""operator_states":[{"name":"users","kind":"broadcast","schema":{"tuple":["u64","string"]}},"#,
             r#"{"name":"waiting","kind":"list","schema":{"tuple":["u64","string"]}},"#,
             r#"{"name":"everyone","kind":"union","schema":"string"}]}"#
         )
     );
-    let failure = open::<Join>().process(batch(3, &[b""]), NO_KEYS).unwrap_err();
+    let failure = open::<Join>()
+        .process(native::header(), batch(3, &[b""]), NO_KEYS)
+        .unwrap_err();
     assert_eq!(
         (failure.row, failure.message.as_str()),
         (None, "records came by input 3, and the operator has 3 inputs")
     );
     let failure = open::<Join>()
-        .process(batch(0, &[b"1 x", b"\xff"]), NO_KEYS)
+        .process(native::header(), batch(0, &[b"1 x", b"\xff"]), NO_KEYS)
         .unwrap_err();
     assert_eq!(
         (failure.row, failure.message.as_str()),
         (Some(1), "the value is not UTF-8")
     );
-    let failure = open::<Join>().process(batch(1, &[b"\xff"]), NO_KEYS).unwrap_err();
+    let failure = open::<Join>()
+        .process(native::header(), batch(1, &[b"\xff"]), NO_KEYS)
+        .unwrap_err();
     assert_eq!(failure.row, Some(0));
     assert!(
         failure
@@ -346,9 +349,11 @@ fn operator_state_is_there_after_a_restore() {
 fn a_call_that_fails_leaves_operator_state_alone() {
     let mut instance = open::<Join>();
     let user = |id, name| user(id, name).value;
-    instance.process(batch(0, &[b"7 x", b"8 y"]), NO_KEYS).unwrap();
     instance
-        .process(batch(1, &[&user(1, "Ann"), &user(2, "Bo")]), NO_KEYS)
+        .process(native::header(), batch(0, &[b"7 x", b"8 y"]), NO_KEYS)
+        .unwrap();
+    instance
+        .process(native::header(), batch(1, &[&user(1, "Ann"), &user(2, "Bo")]), NO_KEYS)
         .unwrap();
     let before = saved(&mut instance);
     let failing: [Batch; 5] = [
@@ -370,36 +375,40 @@ fn a_call_that_fails_leaves_operator_state_alone() {
     ];
     for batch in failing {
         let rows = batch.value_ends.len() as u32;
-        let failure = instance.process(batch, NO_KEYS).unwrap_err();
+        let failure = instance.process(native::header(), batch, NO_KEYS).unwrap_err();
         assert_eq!(failure.row, Some(rows - 1));
         assert_eq!(saved(&mut instance), before);
     }
     // It goes on as if nothing had been.
-    instance.process(batch(2, &[b"clear"]), NO_KEYS).unwrap();
+    instance
+        .process(native::header(), batch(2, &[b"clear"]), NO_KEYS)
+        .unwrap();
     let after = instance.snapshot().unwrap();
     assert_eq!(after[0].item_ends.len(), 1);
     assert!(after[1].item_ends.is_empty());
 }
 
-/// Names, data and ends.
-fn saved<O: Operator>(instance: &mut Instance<O>) -> Vec<(String, Vec<u8>, Vec<u32>)> {
+/// Numbers, data and ends.
+fn saved<O: Operator>(instance: &mut Instance<O>) -> Vec<(u32, Vec<u8>, Vec<u32>)> {
     let states = instance.snapshot().unwrap().into_iter();
     states
-        .map(|state| (state.name, state.item_data, state.item_ends))
+        .map(|state| (state.state, state.item_data, state.item_ends))
         .collect()
 }
 
-fn items(state: &OperatorState) -> usize {
+fn items(state: &StateItems) -> usize {
     state.item_ends.len()
 }
 
 #[test]
 fn restoring_replaces_and_tells_the_operator() {
     let mut instance = open::<Join>();
-    instance.process(batch(0, &[b"7 x"]), NO_KEYS).unwrap();
+    instance
+        .process(native::header(), batch(0, &[b"7 x"]), NO_KEYS)
+        .unwrap();
     let mut states = instance.snapshot().unwrap();
     assert_eq!(states.iter().map(items).collect::<Vec<_>>(), [0, 1, 0]);
-    instance.restore(&states).unwrap();
+    instance.restore(native::header(), &states).unwrap();
     assert_eq!(saved(&mut instance)[1].1, states[1].item_data, "replaced, not added");
     // The union state of two instances: only one's own is kept.
     states = instance.snapshot().unwrap();
@@ -407,16 +416,19 @@ fn restoring_replaces_and_tells_the_operator() {
     let mut other = states[2].clone();
     other.item_data = b"\x02#0".to_vec();
     states.push(other);
-    instance.restore(&states).unwrap();
+    instance.restore(native::header(), &states).unwrap();
     states = instance.snapshot().unwrap();
     assert_eq!((items(&states[2]), &states[2].item_data[..]), (2, &b"\x02#1\x02#1"[..]));
 
-    states[1].name = "unknown".into();
-    let failure = instance.restore(&states).unwrap_err();
-    assert_eq!(failure.message, "the operator declares no operator state `unknown`");
-    states[1].name = "users".into();
+    states[1].state = 3;
+    let failure = instance.restore(native::header(), &states).unwrap_err();
+    assert_eq!(
+        failure.message,
+        "there is no operator state number 3, the operator declares 3"
+    );
+    states[1].state = 0;
     states[1].item_data[0] = 0xff;
-    let failure = instance.restore(&states).unwrap_err();
+    let failure = instance.restore(native::header(), &states).unwrap_err();
     assert!(
         failure.message.starts_with("operator state `users`: an item is broken"),
         "{}",
@@ -483,9 +495,9 @@ fn private_state_is_saved_and_dealt_out() {
     let mut states = instance.snapshot().unwrap();
     states[0].item_data = [[8].as_slice(), &5u64.to_le_bytes(), &[8], &6u64.to_le_bytes()].concat();
     states[0].item_ends = vec![9, 18];
-    instance.restore(&states).unwrap();
+    instance.restore(native::header(), &states).unwrap();
     assert_eq!(instance.snapshot().unwrap()[0].item_data[1], 11);
-    instance.restore(&[]).unwrap();
+    instance.restore(native::header(), &[]).unwrap();
     assert_eq!(instance.snapshot().unwrap()[0].item_data[1], 0);
 }
 

@@ -1,7 +1,7 @@
 //! Holds handles of keyed state to their promises: what a call writes it sees, what it has written is there afterwards,
 //! and nothing is read that need not be.
 
-use regraft_sdk::native::{self, Entries, Instance, Keyed, OpenRecord, StateReads, Values};
+use regraft_sdk::native::{self, Entries, Found, Instance, Keyed, OpenRecord, StateReads, Values};
 use regraft_sdk::testing::{Harness, Input, json};
 use regraft_sdk::{
     Aggregate, AggregatingState, Ctx, Declare, ListState, MapState, OpenContext, Operator, Port, ReducingState, Result,
@@ -406,8 +406,8 @@ fn agrees_with_plain_collections() {
 #[derive(Default)]
 struct Told {
     asked: Mutex<Vec<String>>,
-    /// What every value is, with its schema.
-    value: (Vec<u8>, u16),
+    /// What every value is, and 1, or 0 for none.
+    value: (Vec<u8>, u8),
 }
 
 impl Told {
@@ -415,32 +415,33 @@ impl Told {
         self.asked.lock().unwrap().push(what);
     }
 
-    fn values(&self, count: usize) -> Values {
-        Values {
+    fn found(&self, count: usize) -> Found {
+        Found {
+            present: vec![self.value.1; count],
             data: self.value.0.repeat(count),
             ends: (1..=count).map(|n| (n * self.value.0.len()) as u32).collect(),
-            schemas: vec![self.value.1; count],
         }
     }
 }
 
 impl StateReads for Told {
-    fn value_get_many(&self, state: u32, keys: &[u32]) -> Result<Values, String> {
+    fn value_get_many(&self, state: u32, keys: &[u32]) -> Result<Found, String> {
         self.asked(format!("value {state} {keys:?}"));
-        Ok(self.values(keys.len()))
+        Ok(self.found(keys.len()))
     }
-    fn map_get_many(&self, state: u32, keys: &[u32], data: &[u8], ends: &[u32]) -> Result<Values, String> {
+    fn map_get_many(&self, state: u32, keys: &[u32], data: &[u8], ends: &[u32]) -> Result<Found, String> {
         self.asked(format!(
             "map {state} {keys:?} {} {ends:?}",
             String::from_utf8_lossy(data)
         ));
-        Ok(self.values(keys.len()))
+        Ok(self.found(keys.len()))
     }
     fn map_scan(&self, _: u32, _: u32, _: Option<&[u8]>, _: u32) -> Result<Entries, String> {
         Err("the disk is gone".into())
     }
     fn list_scan(&self, _: u32, _: u32, _: u32, _: u32) -> Result<Values, String> {
-        Ok(self.values(1))
+        let Found { data, ends, .. } = self.found(1);
+        Ok(Values { data, ends })
     }
 }
 
@@ -501,10 +502,8 @@ fn told(what: &str, told: &Arc<Told>, values: &[&str]) -> Result<native::Outcome
         subtask: 0,
         parallelism: 1,
         max_parallelism: 128,
-        watermark: i64::MIN,
-        schemas: "[]".into(),
     };
-    let mut instance = Instance::<Reads>::open(&context, &json!(what).to_string(), &[]).unwrap();
+    let mut instance = Instance::<Reads>::open(native::header(), &context, &json!(what).to_string(), &[]).unwrap();
     instance.set_state(Some(told.clone()));
     let ends = |lengths: Vec<usize>| -> Vec<u32> {
         let mut end = 0;
@@ -512,7 +511,6 @@ fn told(what: &str, told: &Arc<Told>, values: &[&str]) -> Result<native::Outcome
     };
     let keys: Vec<String> = (0..values.len()).map(|key| key.to_string()).collect();
     let records = native::Batch {
-        header: native::header(),
         input: 0,
         key_index: (0..keys.len() as u32).collect(),
         value_data: values.concat().into_bytes(),
@@ -522,11 +520,9 @@ fn told(what: &str, told: &Arc<Told>, values: &[&str]) -> Result<native::Outcome
     let keyed = Keyed {
         key_data: keys.concat().into_bytes(),
         key_ends: ends(keys.iter().map(String::len).collect()),
-        cell_data: vec![],
-        cell_ends: vec![],
-        cell_schemas: vec![],
+        cells: vec![],
     };
-    instance.process(records, keyed)
+    instance.process(native::header(), records, keyed)
 }
 
 #[test]
@@ -582,9 +578,9 @@ fn what_a_call_has_replaced_is_not_read() {
 
 #[test]
 fn state_that_cannot_be_read_is_no_rows_fault() {
-    let told = |what: &str, value: &[u8], schema: u16| {
+    let told = |what: &str, value: &[u8]| {
         let reads = Arc::new(Told {
-            value: (value.to_vec(), schema),
+            value: (value.to_vec(), 1),
             ..Told::default()
         });
         let failure = told(what, &reads, &["x", "y"]).unwrap_err();
@@ -597,18 +593,11 @@ fn state_that_cannot_be_read_is_no_rows_fault() {
         ("touch", "state `map`: a value is broken"),
         ("list", "state `list`: its items cannot be read"),
     ] {
-        assert_eq!(told(what, b"\x01\x02", 1), format!("{text}: {broken}"));
+        assert_eq!(told(what, b"\x01\x02"), format!("{text}: {broken}"));
     }
     assert_eq!(
-        told("scan", b"", 1),
+        told("scan", b""),
         "state `map`: its entries cannot be read: the disk is gone"
-    );
-    let other = "a value was written by another schema (number 2), and this operator reads its own only";
-    assert_eq!(told("far", b"\x01", 2), format!("state `far`: {other}"));
-    assert_eq!(told("touch", b"\x01", 2), format!("state `map`: {other}"));
-    assert_eq!(
-        told("list", b"\x01", 2),
-        format!("state `list`: its items cannot be read: {other}")
     );
 }
 

@@ -111,11 +111,11 @@ fn inspect() {
     let ran = world.run(&["inspect", &count]).exits(0);
     let version = env!("CARGO_PKG_VERSION");
     let expected = format!(
-        "sha256 SHA256, {bytes} bytes, regraft:operator@0.1.0, regraft-sdk {version}\n\
+        "sha256 SHA256, {bytes} bytes, regraft:operator@0.2.0, regraft-sdk {version}\n\
          key     word: string\n\
          state   count: u64 (value, digest 0cb58e27a1401917)\n\
          output  counts: Counted {{word: string, count: u64}}, key word: string\n\
-         uses    finish\n\
+         uses    ending\n\
          imports regraft:operator/* only\n"
     );
     assert_eq!(plain(&world, &ran.stdout), expected);

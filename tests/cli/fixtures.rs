@@ -9,14 +9,14 @@ use crate::support::{Ran, World, root};
 
 /// A description for the hostile guest: one keyed state, and none of the features that this host does not run yet.
 pub const KEYED: &str = concat!(
-    r#"{"wit":"0.1.0","sdk":"none","key":{"name":"key","type":"string"},"#,
+    r#"{"wit":"0.2.0","sdk":"none","calls":[],"key":{"name":"key","type":"string"},"#,
     r#""states":[{"name":"count","kind":"value","schema":"u64","travels":true}],"#,
     r#""inputs":[{"name":"in","key":null,"value":"bytes"}],"outputs":[{"name":"out","key":null,"value":"bytes"}]}"#
 );
 
 /// Like [`KEYED`] without a state, so that it takes any input.
 pub const PLAIN: &str = concat!(
-    r#"{"wit":"0.1.0","sdk":"none","key":null,"states":[],"#,
+    r#"{"wit":"0.2.0","sdk":"none","calls":[],"key":null,"states":[],"#,
     r#""inputs":[{"name":"in","key":null,"value":"bytes"}],"outputs":[{"name":"out","key":null,"value":"bytes"}]}"#
 );
 
@@ -101,7 +101,7 @@ pub fn components() -> &'static Components {
 pub fn hostile(describe: &str) -> Vec<u8> {
     let component = std::fs::read(&components().hostile).expect("built");
     let mut component = without_section(component);
-    let (from, to) = ("{\"wit\":\"0.1.0\",\"sdk\":\"none\"", "\"schema\":\"bytes\"}]}");
+    let (from, to) = ("{\"wit\":\"0.2.0\",\"sdk\":\"none\"", "\"schema\":\"bytes\"}]}");
     let start = find(&component, from.as_bytes()).expect("its description");
     let end = start + find(&component[start..], to.as_bytes()).expect("the end of it") + to.len();
     let padded = format!("{describe:width$}", width = end - start);

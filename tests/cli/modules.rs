@@ -74,7 +74,7 @@ fn a_core_module() {
 fn a_component_of_another_world() {
     check(
         OTHER_WORLD,
-        "operator \"bad\": DIR/bad.wasm: not an operator of Regraft: expected the export `regraft:operator/guest@0.1.0`, found `wasi:cli/run@0.2.0`",
+        "operator \"bad\": DIR/bad.wasm: not an operator of Regraft: expected the export `regraft:operator/guest@0.2.0`, found `wasi:cli/run@0.2.0`",
     );
 }
 
@@ -83,10 +83,10 @@ const OTHER_WORLD: &[u8] = b"\0asm\x0d\0\x01\0\x05\x03\x01\x01\0\x0b\x18\x01\0\x
 
 #[test]
 fn a_component_of_another_version() {
-    let newer = replaced(hostile(KEYED), "@0.1.0", "@0.9.0");
+    let newer = replaced(hostile(KEYED), "@0.2.0", "@0.9.0");
     check(
         &newer,
-        "operator \"bad\": DIR/bad.wasm: built for version 0.9.0 of the package regraft:operator, this host offers 0.1.0; build it again with the SDK of this version",
+        "operator \"bad\": DIR/bad.wasm: built for version 0.9.0 of the package regraft:operator, this host offers 0.2.0; build it again with `regraft build`, or with an SDK of this version",
     );
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use regraft::dataflow::operator::{Operator, OperatorModule};
 use regraft_guest_runtime::call::{
-    BatchView, Failure, Header, KeyedView, OpenContext, OperatorState, Outcome, Output, TimerView,
+    BatchView, CellWrites, Failure, Header, KeyedView, OpenContext, OperatorState, Outcome, Output, TimerView,
 };
 use regraft_guest_runtime::describe::ModuleDigest;
 use regraft_guest_runtime::instance::InstanceSettings;
@@ -193,18 +193,16 @@ impl std::fmt::Debug for Instance {
 
 /// Decodes the counts that travel with a call.
 fn counts(keyed: &KeyedView<'_>) -> Vec<u64> {
-    let mut start = 0;
-    let mut counts = vec![];
-    for (end, schema) in keyed.cell_ends.iter().zip(keyed.cell_schemas) {
-        let bytes = &keyed.cell_data[start as usize..*end as usize];
-        start = *end;
-        counts.push(match (schema, decode(&Type::U64, bytes)) {
-            (0, _) => 0,
-            (_, Ok(Value::Unsigned(count))) => count,
-            (_, other) => panic!("a count that was never written: {other:?}"),
-        });
-    }
-    counts
+    let cells = keyed
+        .cells
+        .iter()
+        .flat_map(|cells| cells.values.iter().zip(&cells.present));
+    let count = |(bytes, present): (&[u8], &u8)| match (present, decode(&Type::U64, bytes)) {
+        (0, _) => 0,
+        (_, Ok(Value::Unsigned(count))) => count,
+        (_, other) => panic!("a count that was never written: {other:?}"),
+    };
+    cells.map(count).collect()
 }
 
 fn number(number: u64) -> Vec<u8> {
@@ -223,9 +221,9 @@ pub fn counted(key: &[u8], count: u64) -> Vec<u8> {
     [key, b" ", count.to_string().as_bytes()].concat()
 }
 
-fn write(outcome: &mut Outcome, cell: usize, count: u64) {
-    outcome.cells.push(cell as u32);
-    outcome.cell_values.push(&number(count));
+fn write(writes: &mut CellWrites, key: usize, count: u64) {
+    writes.keys.push(key as u32);
+    writes.values.push(&number(count));
 }
 
 impl Instance {
@@ -274,7 +272,7 @@ impl Instance {
 }
 
 impl Operator for Instance {
-    fn open(&mut self, context: &OpenContext) -> Result<(), GuestError> {
+    fn open(&mut self, _: Header, context: &OpenContext) -> Result<(), GuestError> {
         self.own = Own::new(context);
         Ok(())
     }
@@ -300,9 +298,13 @@ impl Operator for Instance {
             let mut state = counts(&keyed);
             let written: BTreeSet<usize> = batch.key_index.iter().map(|at| *at as usize).collect();
             batch.key_index.iter().for_each(|at| state[*at as usize] += 1);
-            written
-                .into_iter()
-                .for_each(|cell| write(&mut outcome, cell, state[cell]));
+            let mut writes = CellWrites {
+                // The one state that travels.
+                state: keyed.cells[0].state,
+                ..CellWrites::default()
+            };
+            written.into_iter().for_each(|key| write(&mut writes, key, state[key]));
+            outcome.cells.push(writes);
         }
         Ok(outcome)
     }
@@ -318,11 +320,17 @@ impl Operator for Instance {
         Ok(Call::new(self.access.as_deref(), &keyed).fire(self.logic, header, &timers))
     }
 
-    fn finish(&mut self, _: Header, keyed: KeyedView<'_>, last: bool) -> Result<Outcome, GuestError> {
+    fn finish(&mut self, _: Header) -> Result<Outcome, GuestError> {
         self.call()?;
         if self.logic.has_own_state() {
-            return Ok(self.own.finish(self.logic, last));
+            return Ok(self.own.finish(self.logic));
         }
+        Ok(Outcome::default())
+    }
+
+    fn finish_keys(&mut self, _: Header, keyed: KeyedView<'_>) -> Result<Outcome, GuestError> {
+        self.call()?;
+        assert!(!self.logic.has_own_state(), "an operator without keys was given some");
         if self.logic != Logic::Final {
             return Ok(Call::new(self.access.as_deref(), &keyed).finish(self.logic));
         }
@@ -338,11 +346,11 @@ impl Operator for Instance {
         })
     }
 
-    fn snapshot(&mut self, _: CheckpointId) -> Result<Vec<OperatorState>, GuestError> {
+    fn snapshot(&mut self, _: Header, _: CheckpointId) -> Result<Vec<OperatorState>, GuestError> {
         Ok(self.own.snapshot(self.logic))
     }
 
-    fn restore(&mut self, states: &[OperatorState]) -> Result<(), GuestError> {
+    fn restore(&mut self, _: Header, states: &[OperatorState]) -> Result<(), GuestError> {
         self.own.restore(states);
         Ok(())
     }

@@ -5,7 +5,7 @@
 //! outcome that passes is used the way that the dataflow uses it.
 
 use regraft_guest_runtime::call::{
-    Declared, ENTRY_CLEAR, ENTRY_PUT, ENTRY_REMOVE, EntryWrites, Outcome, Output, Shape, TIMER_DELETE,
+    CellWrites, Declared, ENTRY_CLEAR, ENTRY_PUT, ENTRY_REMOVE, EntryWrites, Outcome, Output, Shape, TIMER_DELETE,
 };
 use regraft_model::batch::BytesColumn;
 
@@ -91,6 +91,7 @@ impl Call {
                 travels: (0..states).map(|_| choices.flag()).collect(),
                 ports: choices.below(4),
                 timers: choices.below(3),
+                operator_states: vec![],
             },
             rows: size(choices),
             keys: size(choices),
@@ -113,20 +114,13 @@ impl Call {
         if self.declared.ports > 0 {
             outcome.outputs = (0..choices.below(4)).map(|_| self.output(choices)).collect();
         }
-        let cells = self.declared.travelling() * self.keys;
-        if cells > 0 {
-            let mut written: Vec<u32> = choices.indexes(usize::from(choices.0.len() > 20) * 6, cells);
-            // Each cell once, in any order.
-            written = written
-                .iter()
-                .enumerate()
-                .filter(|(i, cell)| !written[..*i].contains(cell))
-                .map(|(_, c)| *c)
-                .collect();
-            let cleared = choices.below(3) as usize;
-            outcome.cleared = written.split_off(written.len().saturating_sub(cleared));
-            outcome.cell_values = choices.column(written.len());
-            outcome.cells = written;
+        for (state, travels) in (0..).zip(&self.declared.travels) {
+            if *travels && self.keys > 0 && choices.0.len() > 20 {
+                outcome.cells.push(self.cells(choices, state));
+            }
+        }
+        if choices.flag() {
+            outcome.cells.reverse();
         }
         if self.keys > 0 && self.declared.travels.contains(&false) && choices.flag() {
             outcome.entries = Some(self.entries(choices));
@@ -139,6 +133,25 @@ impl Call {
             outcome.timer_times = (0..count).map(|_| i64::from(choices.number())).collect();
         }
         outcome
+    }
+
+    fn cells(&self, choices: &mut Choices<'_>, state: u32) -> CellWrites {
+        let mut written: Vec<u32> = choices.indexes(6, self.keys);
+        // Each once; in any order.
+        written = written
+            .iter()
+            .enumerate()
+            .filter(|(i, key)| !written[..*i].contains(key))
+            .map(|(_, key)| *key)
+            .collect();
+        let cleared = choices.below(3) as usize;
+        let cleared = written.split_off(written.len().saturating_sub(cleared));
+        CellWrites {
+            state,
+            values: choices.column(written.len()),
+            keys: written,
+            cleared,
+        }
     }
 
     fn output(&self, choices: &mut Choices<'_>) -> Output {
@@ -239,9 +252,19 @@ fn lie_somewhere(choices: &mut Choices<'_>, outcome: &mut Outcome) {
         };
     }
     match which % 12 {
-        0 => lie(choices, &mut outcome.cells, |n| n),
-        1 => lie(choices, &mut outcome.cleared, |n| n),
-        2 => bytes(choices, &mut outcome.cell_values),
+        cells @ 0..=2 => {
+            let len = outcome.cells.len().max(1);
+            let at = choices.byte() as usize % len;
+            let Some(writes) = outcome.cells.get_mut(at) else {
+                return;
+            };
+            match (cells, choices.flag()) {
+                (0, false) => lie(choices, &mut writes.keys, |n| n),
+                (0, true) => writes.state = choices.below(7),
+                (1, _) => lie(choices, &mut writes.cleared, |n| n),
+                _ => bytes(choices, &mut writes.values),
+            }
+        }
         3 => lie(choices, &mut outcome.timer_ops, |n| n as u8),
         4 => lie(choices, &mut outcome.timer_keys, |n| n),
         5 => lie(choices, &mut outcome.timer_ids, |n| n),
@@ -268,7 +291,7 @@ const COLUMNS: [&str; 16] = [
     "timestamps",
     "cells",
     "cleared",
-    "cell-ends",
+    "ends",
     "ops",
     "states",
     "keys",
@@ -338,12 +361,17 @@ fn keeps_the_rules(outcome: &Outcome, shape: &Shape<'_>) -> bool {
             }
             && (output.timestamps.is_empty() || output.timestamps.len() == count)
     });
-    let cell_count = u64::from(shape.declared.travelling()) * u64::from(shape.keys);
-    let mut touched: Vec<u32> = [outcome.cells.as_slice(), &outcome.cleared].concat();
-    touched.sort_unstable();
-    let cells = touched.windows(2).all(|pair| pair[0] != pair[1])
-        && touched.iter().all(|cell| u64::from(*cell) < cell_count)
-        && is_column(&outcome.cell_values, outcome.cells.len());
+    let mut states: Vec<u32> = outcome.cells.iter().map(|writes| writes.state).collect();
+    states.sort_unstable();
+    let cells = states.windows(2).all(|pair| pair[0] != pair[1])
+        && outcome.cells.iter().all(|writes| {
+            let mut touched: Vec<u32> = [writes.keys.as_slice(), &writes.cleared].concat();
+            touched.sort_unstable();
+            touched.windows(2).all(|pair| pair[0] != pair[1])
+                && touched.iter().all(|key| *key < shape.keys)
+                && shape.declared.travels.get(writes.state as usize) == Some(&true)
+                && is_column(&writes.values, writes.keys.len())
+        });
     let entries = outcome.entries.as_ref().is_none_or(|entries| {
         let count = entries.ops.len();
         let writes = |op: &u8| (ENTRY_PUT..ENTRY_REMOVE).contains(op);
@@ -395,15 +423,18 @@ fn use_it(outcome: &Outcome, shape: &Shape<'_>) {
             }
         }
     }
-    let mut cells = vec![0_u8; (shape.declared.travelling() * shape.keys) as usize];
-    for (at, cell) in outcome.cells.iter().enumerate() {
-        sum += outcome.cell_values.get(at).len();
-        cells[*cell as usize] += 1;
+    for writes in &outcome.cells {
+        assert!(shape.declared.travels[writes.state as usize]);
+        let mut cells = vec![0_u8; shape.keys as usize];
+        for (at, key) in writes.keys.iter().enumerate() {
+            sum += writes.values.get(at).len();
+            cells[*key as usize] += 1;
+        }
+        for key in &writes.cleared {
+            cells[*key as usize] += 1;
+        }
+        assert!(cells.iter().all(|times| *times < 2), "a cell is written twice");
     }
-    for cell in &outcome.cleared {
-        cells[*cell as usize] += 1;
-    }
-    assert!(cells.iter().all(|times| *times < 2), "a cell is written twice");
     if let Some(entries) = &outcome.entries {
         for (at, op) in entries.ops.iter().enumerate() {
             assert!(!shape.declared.travels[entries.states[at] as usize]);

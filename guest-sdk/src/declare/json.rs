@@ -6,7 +6,7 @@ use crate::schema::{Field, write_list, write_string};
 use crate::value::{DeclaredInput, FromValue, ValueType};
 
 /// The version of the WIT package that this SDK was made for.
-const WIT_VERSION: &str = "0.1.0";
+const WIT_VERSION: &str = "0.2.0";
 
 impl Declare {
     /// The canonical JSON of `describe`, for an operator with keys `K` and values `V` that has declared itself here.
@@ -38,7 +38,12 @@ impl Declare {
         let mut json = String::with_capacity(512);
         json.push_str("{\"wit\":");
         write_string(WIT_VERSION, &mut json);
-        json.push_str(concat!(",\"sdk\":\"regraft-sdk ", env!("CARGO_PKG_VERSION"), "\""));
+        json.push_str(concat!(
+            ",\"sdk\":\"regraft-sdk ",
+            env!("CARGO_PKG_VERSION"),
+            "\",\"encoding\":\"bincode2\",\"calls\":"
+        ));
+        write_list(&self.calls(), &mut json, |name, to| write_string(name, to));
         if let Some(key) = key {
             json.push_str(",\"key\":");
             key.write_json(&mut json);
@@ -52,8 +57,6 @@ impl Declare {
             write_port(&output.name, output.key.as_ref().or(key), &output.value, to);
         });
         part("timers", &self.timers, &mut json, DeclaredTimer::write_json);
-        wish("on_watermark", self.on_watermark, &mut json);
-        wish("finish", self.on_finish, &mut json);
         wish("private_state", self.private_state, &mut json);
         part(
             "operator_states",
@@ -65,6 +68,20 @@ impl Declare {
         wish("reads_random", self.reads_random, &mut json);
         json.push('}');
         json
+    }
+}
+
+impl Declare {
+    /// The optional interfaces that are to be called, of those that every component of the SDK exports.
+    fn calls(&self) -> Vec<&'static str> {
+        let interfaces = [
+            (!self.timers.is_empty(), "timers"),
+            (self.on_watermark, "watermarks"),
+            (self.on_finish, "ending"),
+            (!self.operator_states.is_empty(), "operator-state"),
+        ];
+        let called = interfaces.into_iter().filter(|(called, _)| *called);
+        called.map(|(_, name)| name).collect()
     }
 }
 

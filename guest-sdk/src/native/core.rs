@@ -1,20 +1,18 @@
 //! What an instance has beside the operator, whatever its type: one copy of this code in a component.
 
-use crate::bindings::regraft::operator::types::{Failure, Header, OperatorState, Outcome, TimerBatch};
+use crate::bindings::regraft::operator::types::{Cells, Failure, Header, Outcome, StateItems, TimerBatch};
 use crate::context::{Ctx, TimerOps};
 use crate::declare::{Declare, PRIVATE_STATE};
 use crate::error::Error;
 use crate::operator_state::{Items, OperatorColumn};
 use crate::output::{Columns, Inherits, NO_TIMESTAMP, Rows, Sizes};
-use crate::state::{Call, Cells, StateColumn, Writes};
+use crate::state::{Call, StateColumn, Writes};
 use std::cell::OnceCell;
 use std::sync::Arc;
 
 /// What an instance has beside the operator.
 pub(super) struct Core {
     pub(super) call: Arc<Call>,
-    /// The names of the states that travel.
-    names: Vec<String>,
     columns: Vec<Box<dyn StateColumn>>,
     /// None for private state.
     operator_states: Vec<(String, Option<Box<dyn OperatorColumn>>)>,
@@ -35,12 +33,6 @@ struct Port {
 impl Core {
     pub(super) fn new(declare: Declare) -> Self {
         let columns: Vec<_> = declare.states.into_iter().map(|state| state.column).collect();
-        let travelling = columns.iter().filter(|column| column.info().travels());
-        let mut names = Vec::new();
-        for (place, column) in travelling.enumerate() {
-            column.info().set_place(place);
-            names.push(column.info().name.clone());
-        }
         let operator_states = declare.operator_states.into_iter();
         let outputs = declare.outputs.into_iter().map(|output| Port {
             own_keys: output.has_own_keys(),
@@ -49,7 +41,6 @@ impl Core {
         });
         Core {
             call: declare.call,
-            names,
             columns,
             operator_states: operator_states.map(|state| (state.name, state.column)).collect(),
             timers: declare.timers.iter().map(|timer| timer.event_time).collect(),
@@ -60,13 +51,25 @@ impl Core {
     }
 
     /// Takes over a call's cells. To be followed by `end`.
-    pub(super) fn begin(&mut self, keys: usize, cells: (Vec<u8>, Vec<u32>, Vec<u16>)) -> Result<(), Failure> {
-        let cells = Arc::new(Cells::new(keys, cells, &self.names).map_err(failure)?);
+    pub(super) fn begin(&mut self, keys: usize, cells: Vec<Cells>) -> Result<(), Failure> {
+        let travelling = self.columns.iter().map(|column| column.info());
+        let travelling = travelling.filter(|info| info.travels()).map(|info| info.number);
+        check_cells(keys, &cells, &travelling.collect::<Vec<_>>()).map_err(failure)?;
         self.call.take_failure();
+        let mut cells = cells.into_iter();
         for column in &mut self.columns {
-            column.begin(keys, &cells);
+            let own = if column.info().travels() { cells.next() } else { None };
+            column.begin(keys, own);
         }
         Ok(())
+    }
+
+    /// Begins a call without keys. To be followed by `end`.
+    pub(super) fn begin_without_keys(&mut self) {
+        self.call.take_failure();
+        for column in &mut self.columns {
+            column.begin(0, None);
+        }
     }
 
     pub(super) fn context<'a>(&self, header: Header, input: u32, rows: Rows<'a>, inherits: Inherits) -> Ctx<'a> {
@@ -129,7 +132,7 @@ impl Core {
         }
         self.check_state()?;
         result?;
-        if writes.data.len() > u32::MAX as usize || writes.entries.too_large() {
+        if writes.too_large() {
             broken = Some("the call wrote more than 4 GiB of state".into());
         }
         if let Some(message) = broken.or_else(|| cx.finish_outputs().err()) {
@@ -148,9 +151,6 @@ impl Core {
                 .filter_map(|(port, output)| output.into_columns(port, rows))
                 .collect(),
             cells: writes.cells,
-            cell_data: writes.data,
-            cell_ends: writes.ends,
-            cleared: writes.cleared,
             entries: writes.entries.into_record(),
             timer_ops: cx.timers.ops,
             timer_keys: cx.timers.keys,
@@ -179,9 +179,9 @@ impl Core {
     }
 
     /// All operator state, and the private state.
-    pub(super) fn save(&mut self, private: Option<&[u8]>) -> Result<Vec<OperatorState>, Error> {
+    pub(super) fn save(&mut self, private: Option<&[u8]>) -> Result<Vec<StateItems>, Error> {
         let mut states = Vec::new();
-        for (name, column) in &mut self.operator_states {
+        for (number, (name, column)) in self.operator_states.iter_mut().enumerate() {
             let items = match (column, private) {
                 (Some(column), _) => column.save(),
                 (None, Some(bytes)) => {
@@ -191,8 +191,8 @@ impl Core {
                 (None, None) => Ok(Items::default()),
             };
             let Items { data, ends } = items.map_err(|error| format!("operator state `{name}`: {error}"))?;
-            states.push(OperatorState {
-                name: name.clone(),
+            states.push(StateItems {
+                state: number as u32,
                 item_data: data,
                 item_ends: ends,
             });
@@ -201,16 +201,19 @@ impl Core {
     }
 
     /// Takes operator state back, and returns the parts of private state where there is any declared.
-    pub(super) fn load(&mut self, states: &[OperatorState]) -> Result<Option<Vec<Vec<u8>>>, Error> {
-        for state in states {
-            if self.operator_states.iter().all(|(name, _)| *name != state.name) {
-                return Err(format!("the operator declares no operator state `{}`", state.name).into());
-            }
+    pub(super) fn load(&mut self, states: &[StateItems]) -> Result<Option<Vec<Vec<u8>>>, Error> {
+        let count = self.operator_states.len();
+        if let Some(state) = states.iter().find(|state| state.state as usize >= count) {
+            return Err(format!(
+                "there is no operator state number {}: the operator declares {count}",
+                state.state
+            )
+            .into());
         }
         let mut private = None;
-        for (name, column) in &mut self.operator_states {
+        for (number, (name, column)) in self.operator_states.iter_mut().enumerate() {
             let mut items = Items::default();
-            for state in states.iter().filter(|state| state.name == *name) {
+            for state in states.iter().filter(|state| state.state as usize == number) {
                 let before = items.data.len() as u32;
                 items.data.extend_from_slice(&state.item_data);
                 items.ends.extend(state.item_ends.iter().map(|end| before + end));
@@ -235,6 +238,33 @@ fn keyless(port: &str, row: Option<u32>) -> Failure {
              needs `.key(…)`"
         ),
     }
+}
+
+/// Checks that a call's cells are those of the states that travel, whose numbers are `travelling`.
+fn check_cells(keys: usize, cells: &[Cells], travelling: &[u32]) -> Result<(), String> {
+    if cells.len() != travelling.len() {
+        return Err(format!(
+            "the call has cells of {} states, and {} states travel",
+            cells.len(),
+            travelling.len()
+        ));
+    }
+    for (cells, number) in cells.iter().zip(travelling) {
+        if cells.state != *number {
+            return Err(format!(
+                "the call has cells of state {}, not of state {number}",
+                cells.state
+            ));
+        }
+        if cells.present.len() != keys || cells.ends.len() != keys {
+            return Err(format!(
+                "the call has {keys} keys, and for state {number} {} cells with {} ends",
+                cells.present.len(),
+                cells.ends.len()
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn failure(message: String) -> Failure {

@@ -108,57 +108,6 @@ impl Call {
     }
 }
 
-/// The cells of a call, as they came.
-#[derive(Default)]
-pub(crate) struct Cells {
-    pub(super) keys: usize,
-    pub(super) data: Vec<u8>,
-    pub(super) ends: Vec<u32>,
-    pub(super) schemas: Vec<u16>,
-}
-
-impl Cells {
-    /// Takes over a call's cells. `names` are those of the states that travel.
-    ///
-    /// # Errors
-    ///
-    /// When their number is not the one declared, or when a value was written by another schema than this operator's own.
-    pub(crate) fn new(
-        keys: usize,
-        (data, ends, schemas): (Vec<u8>, Vec<u32>, Vec<u16>),
-        names: &[String],
-    ) -> Result<Self, String> {
-        let states = names.len();
-        let cells = keys * states;
-        if ends.len() != cells || schemas.len() != cells {
-            return Err(format!(
-                "the call has {} cells and {} cell schemas, not {cells}: {keys} keys and {states} states that travel",
-                ends.len(),
-                schemas.len()
-            ));
-        }
-        if let Some(cell) = schemas.iter().position(|schema| *schema > 1) {
-            return Err(format!(
-                "state `{}`: {}",
-                names[cell / keys],
-                other_schema(schemas[cell])
-            ));
-        }
-        Ok(Cells {
-            keys,
-            data,
-            ends,
-            schemas,
-        })
-    }
-}
-
-/// Says why a value of another schema fails the call.
-#[cold]
-pub(super) fn other_schema(schema: u16) -> String {
-    format!("a value was written by another schema (number {schema}), and this operator reads its own only")
-}
-
 /// A number that no other running thread has; neither `FREE` nor `RUNTIME`.
 #[cfg(not(target_family = "wasm"))]
 #[inline(always)]

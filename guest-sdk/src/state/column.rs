@@ -1,11 +1,11 @@
 //! The runtime's side of a state of any kind and type, and the writes of a call.
 
-use super::call::{Call, Cells};
+use super::call::Call;
 use crate::bindings::regraft::operator::types;
 use crate::bytes::append;
 use crate::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Properties of a state, shared by its handle and its declaration.
@@ -20,8 +20,6 @@ pub(crate) struct StateInfo {
     /// The JSON of the map keys' type.
     pub(crate) map_key: Option<String>,
     travels: AtomicBool,
-    /// Its place among the states that travel.
-    place: AtomicUsize,
     /// 0: none.
     ttl_ms: AtomicU64,
 }
@@ -36,7 +34,6 @@ impl StateInfo {
             schema,
             map_key: None,
             travels: AtomicBool::new(true),
-            place: AtomicUsize::new(number),
             ttl_ms: AtomicU64::new(0),
         }
     }
@@ -52,15 +49,6 @@ impl StateInfo {
     /// It is read by imports.
     pub(super) fn set_far(&self) {
         self.travels.store(false, Relaxed);
-    }
-
-    pub(crate) fn set_place(&self, place: usize) {
-        self.place.store(place, Relaxed);
-    }
-
-    #[inline(always)]
-    pub(super) fn place(&self) -> usize {
-        self.place.load(Relaxed)
     }
 
     pub(crate) fn ttl_ms(&self) -> Option<u64> {
@@ -107,8 +95,9 @@ impl StateInfo {
 pub(crate) trait StateColumn: Send {
     fn info(&self) -> &StateInfo;
 
-    /// Makes room for a call of so many keys, with those cells.
-    fn begin(&mut self, keys: usize, cells: &Arc<Cells>);
+    /// Makes room for a call of so many keys. `cells` are the state's own, checked; `None` where it does not travel, and
+    /// in a call without keys.
+    fn begin(&mut self, keys: usize, cells: Option<types::Cells>);
 
     /// Encodes what was written, where it is to be kept, and forgets the call.
     fn end(&mut self, writes: Option<&mut Writes>) -> Result<(), String>;
@@ -117,11 +106,17 @@ pub(crate) trait StateColumn: Send {
 /// What a call writes to keyed state.
 #[derive(Default)]
 pub(crate) struct Writes {
-    pub(crate) cells: Vec<u32>,
-    pub(crate) data: Vec<u8>,
-    pub(crate) ends: Vec<u32>,
-    pub(crate) cleared: Vec<u32>,
+    /// Of each state that has written or cleared cells.
+    pub(crate) cells: Vec<types::CellWrites>,
     pub(crate) entries: EntryWrites,
+}
+
+impl Writes {
+    /// True if a column has grown beyond the range of an end offset.
+    pub(crate) fn too_large(&self) -> bool {
+        let cells = self.cells.iter().map(|writes| writes.data.len()).max();
+        cells.unwrap_or(0) > u32::MAX as usize || self.entries.too_large()
+    }
 }
 
 /// What a call writes to states that do not travel, in order: the columns of `entry-writes`, of which each has one item
@@ -171,8 +166,7 @@ impl EntryWrites {
         self.push(op, info, key, entry_key, |_| Ok(()))
     }
 
-    /// Whether a column has grown beyond what an end offset can say.
-    pub(crate) fn too_large(&self) -> bool {
+    fn too_large(&self) -> bool {
         self.value_data.len().max(self.entry_key_data.len()) > u32::MAX as usize
     }
 

@@ -1,9 +1,9 @@
 //! Keyed state of a list per key, which does not travel.
 
-use super::call::{Cells, other_schema};
 use super::cell::{HandleSide, RuntimeSide, share};
 use super::column::{Op, StateColumn, StateInfo, Writes};
 use super::reads;
+use crate::bindings::regraft::operator::types::Cells;
 use crate::bytes::{append, item};
 use crate::error::Error;
 use crate::schema::{self, State};
@@ -221,9 +221,6 @@ impl Known {
         while more {
             let page = reads::list_scan(&info.call, info.number, key as u32, first, page_bytes)?;
             for at in 0..page.ends.len() {
-                if page.schemas[at] != 1 {
-                    return Err(other_schema(page.schemas[at]).into());
-                }
                 if !look(schema::decode(item(&page.data, &page.ends, at))?) {
                     return Ok(());
                 }
@@ -261,7 +258,7 @@ impl StateColumn for ListColumn {
         &self.info
     }
 
-    fn begin(&mut self, keys: usize, _: &Arc<Cells>) {
+    fn begin(&mut self, keys: usize, _: Option<Cells>) {
         self.known.with(|known| known.keys = keys);
     }
 

@@ -1,11 +1,11 @@
 //! Keyed state of a map per key, which does not travel.
 
-use super::call::Cells;
 use super::cell::{HandleSide, RuntimeSide, share};
 use super::column::{Op, StateColumn, StateInfo, Writes};
 use super::overlay::{Overlay, push_column};
 use super::reads;
 use super::value::{Slot, stored, without_key};
+use crate::bindings::regraft::operator::types::Cells;
 use crate::bytes::item;
 use crate::error::Error;
 use crate::key::{FromKey, ToKey};
@@ -340,9 +340,6 @@ impl<V: State + Serialize + DeserializeOwned> Known<V> {
                 let goes_on = match own.remove(entry_key) {
                     Some(value) => look(entry_key, value)?,
                     None if self.is_gone(key, entry_key) => true,
-                    None if page.schemas[at] != 1 => {
-                        return Err(super::call::other_schema(page.schemas[at]).into());
-                    }
                     None => look(
                         entry_key,
                         &schema::decode(item(&page.value_data, &page.value_ends, at))?,
@@ -408,7 +405,7 @@ where
         &self.info
     }
 
-    fn begin(&mut self, keys: usize, _: &Arc<Cells>) {
+    fn begin(&mut self, keys: usize, _: Option<Cells>) {
         self.known.with(|known| known.keys = keys);
     }
 

@@ -1,7 +1,8 @@
 //! Reads of state that does not travel: by imports on wasm, natively by the [`StateReads`] that the driver has set.
 
 use super::call::Call;
-pub(super) use crate::bindings::regraft::operator::state::{Entries, Values};
+pub(super) use crate::bindings::regraft::operator::state::{Entries, Found};
+pub(super) use crate::bindings::regraft::operator::types::Values;
 
 /// Stands in for the interface `state` natively. All reads see the state as it was before the call; a key is an
 /// index into the call's keys, a state the place of its declaration.
@@ -12,7 +13,7 @@ pub(super) use crate::bindings::regraft::operator::state::{Entries, Values};
 #[cfg(not(target_family = "wasm"))]
 pub trait StateReads: Send + Sync {
     /// Values of a value state that does not travel, one for each key.
-    fn value_get_many(&self, state: u32, keys: &[u32]) -> Result<Values, String>;
+    fn value_get_many(&self, state: u32, keys: &[u32]) -> Result<Found, String>;
 
     /// Values of a map state, one for each pair of a key and a map key.
     fn map_get_many(
@@ -21,7 +22,7 @@ pub trait StateReads: Send + Sync {
         keys: &[u32],
         entry_key_data: &[u8],
         entry_key_ends: &[u32],
-    ) -> Result<Values, String>;
+    ) -> Result<Found, String>;
 
     /// Entries of one key's map in order of the map key's bytes, after `after`, until `limit_bytes` bytes are reached: at
     /// least one, where there is any.
@@ -35,7 +36,7 @@ pub trait StateReads: Send + Sync {
 #[cfg(target_family = "wasm")]
 mod imports {
     //! The imports themselves. Their errors are mistakes of this crate, not of the data.
-    use super::{Call, Entries, Values};
+    use super::{Call, Entries, Found, Values};
     use crate::bindings::regraft::operator::state;
 
     #[cold]
@@ -48,7 +49,7 @@ mod imports {
         .into()
     }
 
-    pub(crate) fn value_get_many(_: &Call, state: u32, keys: &[u32]) -> Result<Values, String> {
+    pub(crate) fn value_get_many(_: &Call, state: u32, keys: &[u32]) -> Result<Found, String> {
         state::value_get_many(state, keys).map_err(refused)
     }
 
@@ -58,7 +59,7 @@ mod imports {
         keys: &[u32],
         entry_key_data: &[u8],
         entry_key_ends: &[u32],
-    ) -> Result<Values, String> {
+    ) -> Result<Found, String> {
         state::map_get_many(state, keys, entry_key_data, entry_key_ends).map_err(refused)
     }
 
@@ -80,7 +81,7 @@ mod imports {
 #[cfg(not(target_family = "wasm"))]
 mod imports {
     //! The reads that the driver has set.
-    use super::{Call, Entries, StateReads, Values};
+    use super::{Call, Entries, Found, StateReads, Values};
     use std::sync::Arc;
 
     fn reads(call: &Call) -> Result<Arc<dyn StateReads>, String> {
@@ -88,7 +89,7 @@ mod imports {
             .ok_or_else(|| "it does not travel, and the instance was given nothing to read it from".into())
     }
 
-    pub(crate) fn value_get_many(call: &Call, state: u32, keys: &[u32]) -> Result<Values, String> {
+    pub(crate) fn value_get_many(call: &Call, state: u32, keys: &[u32]) -> Result<Found, String> {
         reads(call)?.value_get_many(state, keys)
     }
 
@@ -98,7 +99,7 @@ mod imports {
         keys: &[u32],
         entry_key_data: &[u8],
         entry_key_ends: &[u32],
-    ) -> Result<Values, String> {
+    ) -> Result<Found, String> {
         reads(call)?.map_get_many(state, keys, entry_key_data, entry_key_ends)
     }
 

@@ -1,9 +1,9 @@
 //! Keyed state of one value per key.
 
-use super::call::Cells;
 use super::cell::{HandleSide, RuntimeSide, share};
 use super::column::{Op, StateColumn, StateInfo, Writes};
-use super::reads;
+use super::reads::{self, Found};
+use crate::bindings::regraft::operator::types::{CellWrites, Cells};
 use crate::bytes::item;
 use crate::error::Error;
 use crate::schema::{self, State};
@@ -77,8 +77,8 @@ impl<T> Slot<T> {
 struct Values<T> {
     /// By key.
     slots: Vec<Slot<T>>,
-    /// `None` between calls.
-    cells: Option<Arc<Cells>>,
+    /// The cells of the call; `None` where the state does not travel, and between calls.
+    cells: Option<Cells>,
     /// Only used where the state does not travel.
     ahead: Ahead,
 }
@@ -223,7 +223,7 @@ where
         {
             if matches!(slot, Slot::Unread) {
                 *slot = match self.fetch {
-                    None => travelled(&self.info, values.cells.as_deref(), key),
+                    None => travelled(&self.info, values.cells.as_ref(), key),
                     Some(fetch) => fetched(fetch(&mut values.ahead, &self.info, key), &self.info),
                 };
             }
@@ -258,11 +258,10 @@ fn travelled<T: State + DeserializeOwned>(info: &StateInfo, cells: Option<&Cells
     let Some(cells) = cells else {
         return Slot::Absent;
     };
-    let cell = info.place() * cells.keys + key;
-    if cells.schemas[cell] == 0 {
+    if cells.present[key] == 0 {
         return Slot::Absent;
     }
-    match schema::decode(item(&cells.data, &cells.ends, cell)) {
+    match schema::decode(item(&cells.data, &cells.ends, key)) {
         Ok(value) => Slot::Clean(value),
         Err(error) => broken(info, &error),
     }
@@ -293,11 +292,11 @@ where
         &self.info
     }
 
-    fn begin(&mut self, keys: usize, cells: &Arc<Cells>) {
+    fn begin(&mut self, keys: usize, cells: Option<Cells>) {
         self.values.with(|values| {
             values.slots.clear();
             values.slots.resize_with(keys, || Slot::Unread);
-            values.cells = Some(cells.clone());
+            values.cells = cells;
             values.ahead.begin(keys);
         });
     }
@@ -317,19 +316,29 @@ where
 }
 
 fn write_cells<T: State + Serialize>(info: &StateInfo, values: &Values<T>, writes: &mut Writes) -> Result<(), String> {
-    let schemas = values.cells.as_ref().map_or(&[][..], |cells| &cells.schemas);
-    let first = info.place() * values.slots.len();
+    let Some(cells) = &values.cells else {
+        return Ok(());
+    };
+    let mut written = CellWrites {
+        state: info.number,
+        keys: Vec::new(),
+        data: Vec::new(),
+        ends: Vec::new(),
+        cleared: Vec::new(),
+    };
     for (key, slot) in values.slots.iter().enumerate() {
-        let cell = first + key;
         match slot {
             Slot::Dirty(value) => {
-                schema::encode(value, &mut writes.data).map_err(|error| format!("state `{}`: {error}", info.name))?;
-                writes.cells.push(cell as u32);
-                writes.ends.push(writes.data.len() as u32);
+                schema::encode(value, &mut written.data).map_err(|error| format!("state `{}`: {error}", info.name))?;
+                written.keys.push(key as u32);
+                written.ends.push(written.data.len() as u32);
             }
-            Slot::Removed if schemas.get(cell).is_some_and(|schema| *schema != 0) => writes.cleared.push(cell as u32),
+            Slot::Removed if cells.present[key] != 0 => written.cleared.push(key as u32),
             Slot::Unread | Slot::Absent | Slot::Clean(_) | Slot::Removed => {}
         }
+    }
+    if !written.keys.is_empty() || !written.cleared.is_empty() {
+        writes.cells.push(written);
     }
     Ok(())
 }
@@ -358,7 +367,7 @@ struct Ahead {
     /// The number of keys of the call.
     keys: usize,
     first: usize,
-    values: Option<reads::Values>,
+    values: Option<Found>,
     /// How many values the next fetch asks for: more and more for as long as each key is touched in turn. Kept from
     /// call to call.
     window: usize,
@@ -378,7 +387,7 @@ impl Ahead {
 
     /// The value of a key.
     fn read(&mut self, info: &StateInfo, key: usize) -> Encoded<'_> {
-        let fetched = self.first..self.first + self.values.as_ref().map_or(0, |values| values.schemas.len());
+        let fetched = self.first..self.first + self.values.as_ref().map_or(0, |values| values.present.len());
         if !fetched.contains(&key) {
             if self.values.is_some() {
                 let in_turn = key == fetched.end;
@@ -401,11 +410,10 @@ impl Ahead {
 }
 
 /// Value number `at` of an answer.
-pub(super) fn stored(values: &reads::Values, at: usize) -> Encoded<'_> {
-    match values.schemas.get(at) {
+pub(super) fn stored(values: &Found, at: usize) -> Encoded<'_> {
+    match values.present.get(at) {
         Some(0) => Ok(None),
-        Some(1) => Ok(Some(item(&values.data, &values.ends, at))),
-        Some(other) => Err(super::call::other_schema(*other)),
+        Some(_) => Ok(Some(item(&values.data, &values.ends, at))),
         None => Err("the host gave too few values".into()),
     }
 }

@@ -5,7 +5,7 @@ use super::store::{Declared, SharedStore, Store};
 use crate::codec;
 use crate::error::{Error, Result};
 use crate::key::FromKey;
-use crate::native::{self, Batch, Failure, Header, Instance, Keyed, OpenRecord, OperatorState, Outcome, TimerBatch};
+use crate::native::{self, Batch, Failure, Header, Instance, Keyed, OpenRecord, Outcome, StateItems, TimerBatch};
 use crate::operator::Operator;
 use crate::output::NO_TIMESTAMP;
 use serde::de::DeserializeOwned;
@@ -45,7 +45,8 @@ pub struct Harness<O: Operator> {
     private_state: bool,
     store: Arc<SharedStore>,
     timers: BTreeSet<SetTimer>,
-    operator_states: Option<Vec<OperatorState>>,
+    operator_state_names: Vec<String>,
+    operator_states: Option<Vec<StateItems>>,
     /// Kept from call to call only where it has private state.
     instance: Option<Instance<O>>,
     operator: PhantomData<fn() -> O>,
@@ -70,6 +71,7 @@ impl<O: Operator> Harness<O> {
         let name = |of: &Value| of["name"].as_str().unwrap_or_default().to_owned();
         let states = list("states").iter().map(Declared::read).collect();
         let timers = list("timers");
+        let calls = |name: &str| list("calls").iter().any(|call| call == name);
         Harness {
             config: "null".into(),
             arguments: Vec::new(),
@@ -77,23 +79,24 @@ impl<O: Operator> Harness<O> {
             inputs: list("inputs").iter().map(name).collect(),
             ports: list("outputs").iter().map(name).collect(),
             timer_names: timers.iter().map(|of| (name(of), of["time"] == "event")).collect(),
-            finish: describe["finish"] == true,
-            on_watermark: describe["on_watermark"] == true,
+            finish: calls("ending"),
+            on_watermark: calls("watermarks"),
             private_state: describe["private_state"] == true,
             store: Arc::new(SharedStore(Mutex::new(Store::new(states)))),
             timers: BTreeSet::new(),
+            operator_state_names: list("operator_states").iter().map(name).collect(),
             operator_states: None,
             instance: None,
             operator: PhantomData,
         }
     }
 
-    /// A job restored from a snapshot, possibly of another version of the operator: states and timers are found by name,
-    /// and a value of another schema is passed as such.
+    /// A job restored from a snapshot, possibly of another version of the operator: states and timers are found by name.
     ///
     /// # Errors
     ///
-    /// When the snapshot has a state or a timer that the operator does not.
+    /// When the snapshot has a state or a timer that the operator does not, or a state with another schema: a host may
+    /// resolve that, a harness does not.
     pub fn restore(snapshot: &Snapshot) -> Result<Self> {
         let mut harness = Self::new();
         let mut store = harness.store.get();
@@ -108,8 +111,13 @@ impl<O: Operator> Harness<O> {
                 )
                 .into());
             }
-            let same = own.schema == state.schema && own.map_key == state.map_key;
-            store.own_schema[place] = same;
+            if own.schema != state.schema || own.map_key != state.map_key {
+                return Err(format!(
+                    "state `{}` has values of {}, it had values of {}; a harness does not change them",
+                    own.name, own.schema, state.schema
+                )
+                .into());
+            }
             places.push(place);
         }
         for (key, states) in &snapshot.store.keys {
@@ -126,13 +134,17 @@ impl<O: Operator> Harness<O> {
             let number = number.ok_or_else(|| Error::from(format!("the operator has no timer `{name}`")))?;
             harness.timers.insert((*time, key.clone(), number as u32));
         }
-        let states = snapshot.operator_states.iter();
-        let states = states.map(|(name, data, ends)| OperatorState {
-            name: name.clone(),
-            item_data: data.clone(),
-            item_ends: ends.clone(),
-        });
-        harness.operator_states = Some(states.collect());
+        let mut states = Vec::new();
+        for (name, data, ends) in &snapshot.operator_states {
+            let number = harness.operator_state_names.iter().position(|own| own == name);
+            let number = number.ok_or_else(|| Error::from(format!("the operator has no operator state `{name}`")))?;
+            states.push(StateItems {
+                state: number as u32,
+                item_data: data.clone(),
+                item_ends: ends.clone(),
+            });
+        }
+        harness.operator_states = Some(states);
         harness.header.watermark = snapshot.watermark;
         harness.header.now = snapshot.store.now;
         Ok(harness)
@@ -174,7 +186,10 @@ impl<O: Operator> Harness<O> {
             store: self.store.get().at_rest(),
             timers: timers.collect(),
             operator_states: states
-                .map(|state| (state.name.clone(), state.item_data.clone(), state.item_ends.clone()))
+                .map(|state| {
+                    let name = self.operator_state_names[state.state as usize].clone();
+                    (name, state.item_data.clone(), state.item_ends.clone())
+                })
                 .collect(),
             watermark: self.header.watermark,
         }
@@ -254,7 +269,9 @@ impl<O: Operator> Harness<O> {
     ///
     /// When there is no such state, or its items are of another type.
     pub fn operator_state<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>> {
-        let state = self.operator_states.iter().flatten().find(|state| state.name == name);
+        let number = self.operator_state_names.iter().position(|own| own == name);
+        let mut states = self.operator_states.iter().flatten();
+        let state = states.find(|state| Some(state.state as usize) == number);
         let Some(state) = state else {
             return Err(format!("there is no operator state `{name}`").into());
         };
@@ -311,7 +328,6 @@ impl<O: Operator> Harness<O> {
         let mut keys: Vec<Vec<u8>> = Vec::new();
         let mut numbers: HashMap<Vec<u8>, u32> = HashMap::new();
         let mut batch = Batch {
-            header: self.header,
             input,
             key_index: Vec::new(),
             value_data: Vec::new(),
@@ -330,7 +346,10 @@ impl<O: Operator> Harness<O> {
             batch.value_ends.push(batch.value_data.len() as u32);
             batch.timestamps.push(record.timestamp);
         }
-        let mut emitted = self.call(&keys, &records, |instance, keyed| instance.process(batch, keyed))?;
+        let header = self.header;
+        let mut emitted = self.call(&keys, &records, |instance, keyed| {
+            instance.process(header, batch, keyed)
+        })?;
         emitted.extend(self.fire()?);
         Ok(emitted)
     }
@@ -377,12 +396,12 @@ impl<O: Operator> Harness<O> {
             let all: Vec<Vec<u8>> = self.store.get().keys.keys().cloned().collect();
             for keys in all.chunks(1024) {
                 let parents: Vec<Input> = keys.iter().map(|key| Input::keyed(key, "")).collect();
-                emitted.extend(self.call(keys, &parents, |instance, keyed| instance.finish(header, keyed, false))?);
+                emitted.extend(self.call(keys, &parents, |instance, keyed| instance.finish_keys(header, keyed))?);
                 // What this has set fires, too.
                 emitted.extend(self.fire()?);
             }
         }
-        emitted.extend(self.call(&[], &[], |instance, keyed| instance.finish(header, keyed, true))?);
+        emitted.extend(self.call(&[], &[], |instance, _| instance.finish(header))?);
         Ok(emitted)
     }
 
@@ -429,8 +448,8 @@ impl<O: Operator> Harness<O> {
     fn fire_these(&mut self, due: &[SetTimer]) -> Result<Vec<Emitted>, Failure> {
         let keys: Vec<Vec<u8>> = due.iter().map(|(_, key, _)| key.clone()).collect();
         let parents: Vec<Input> = keys.iter().map(|key| Input::keyed(key, "")).collect();
+        let header = self.header;
         let timers = TimerBatch {
-            header: self.header,
             key_index: (0..due.len() as u32).collect(),
             timer_ids: due.iter().map(|(_, _, number)| *number).collect(),
             times: due.iter().map(|(time, _, _)| *time).collect(),
@@ -439,7 +458,9 @@ impl<O: Operator> Harness<O> {
         for timer in due {
             self.timers.remove(timer);
         }
-        let result = self.call(&keys, &parents, |instance, keyed| instance.on_timers(timers, keyed));
+        let result = self.call(&keys, &parents, |instance, keyed| {
+            instance.on_timers(header, timers, keyed)
+        });
         if result.is_err() {
             self.timers.extend(due.iter().cloned());
         }
@@ -447,20 +468,15 @@ impl<O: Operator> Harness<O> {
     }
 
     fn open(&self) -> Result<Instance<O>, Failure> {
-        let store = self.store.get();
-        let schemas = store.states.iter().map(|state| format!("[{}]", state.schema));
         let context = OpenRecord {
             uid: "operator".into(),
             subtask: 0,
             parallelism: 1,
             max_parallelism: 128,
-            watermark: self.header.watermark,
-            schemas: format!("[{}]", schemas.collect::<Vec<_>>().join(",")),
         };
-        drop(store);
-        let mut instance = Instance::open(&context, &self.config, &self.arguments)?;
+        let mut instance = Instance::open(self.header, &context, &self.config, &self.arguments)?;
         if let Some(states) = &self.operator_states {
-            instance.restore(states)?;
+            instance.restore(self.header, states)?;
         }
         instance.set_state(Some(self.store.clone()));
         Ok(instance)

@@ -1,7 +1,7 @@
 //! Keyed state at rest, as encoded bytes, and how a call reads it.
 
 use crate::bytes::item;
-use crate::native::{Entries, EntryWrites, Keyed, Outcome, StateReads, Values};
+use crate::native::{Cells, Entries, EntryWrites, Found, Keyed, Outcome, StateReads, Values};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -47,8 +47,6 @@ pub(super) type Entry = BTreeMap<Vec<u8>, Stored>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Store {
     pub(super) states: Vec<Declared>,
-    /// For each state whether its values are in the operator's own schema.
-    pub(super) own_schema: Vec<bool>,
     pub(super) keys: BTreeMap<Vec<u8>, Vec<Entry>>,
     /// The processing time.
     pub(super) now: i64,
@@ -59,7 +57,6 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn new(states: Vec<Declared>) -> Self {
         Store {
-            own_schema: vec![true; states.len()],
             states,
             keys: BTreeMap::new(),
             now: 0,
@@ -81,9 +78,7 @@ impl Store {
         let mut keyed = Keyed {
             key_data: keys.concat(),
             key_ends: Vec::new(),
-            cell_data: Vec::new(),
-            cell_ends: Vec::new(),
-            cell_schemas: Vec::new(),
+            cells: Vec::new(),
         };
         let mut end = 0;
         for key in keys {
@@ -91,31 +86,31 @@ impl Store {
             keyed.key_ends.push(end);
         }
         for state in (0..self.states.len()).filter(|state| self.states[*state].travels) {
+            let mut found = NOTHING;
             for key in keys {
-                let value = self.value(state, key, b"");
-                keyed.cell_data.extend_from_slice(value.unwrap_or_default());
-                keyed.cell_ends.push(keyed.cell_data.len() as u32);
-                keyed.cell_schemas.push(self.schema(state, value.is_some()));
+                push(self.value(state, key, b""), &mut found);
             }
+            keyed.cells.push(Cells {
+                state: state as u32,
+                present: found.present,
+                data: found.data,
+                ends: found.ends,
+            });
         }
         keyed
     }
 
     /// Keeps what a call has written.
     pub(super) fn apply(&mut self, outcome: &Outcome) {
-        let travelling: Vec<usize> = (0..self.states.len())
-            .filter(|state| self.states[*state].travels)
-            .collect();
-        let count = self.call.len();
-        let place = |cell: u32| (travelling[cell as usize / count], cell as usize % count);
-        for (at, cell) in outcome.cells.iter().enumerate() {
-            let (state, key) = place(*cell);
-            let value = item(&outcome.cell_data, &outcome.cell_ends, at).to_vec();
-            self.put(state, key, Vec::new(), value);
-        }
-        for cell in &outcome.cleared {
-            let (state, key) = place(*cell);
-            self.entry(state, key).clear();
+        for writes in &outcome.cells {
+            let state = writes.state as usize;
+            for (at, key) in writes.keys.iter().enumerate() {
+                let value = item(&writes.data, &writes.ends, at).to_vec();
+                self.put(state, *key as usize, Vec::new(), value);
+            }
+            for key in &writes.cleared {
+                self.entry(state, *key as usize).clear();
+            }
         }
         if let Some(entries) = &outcome.entries {
             self.apply_entries(entries);
@@ -165,20 +160,12 @@ impl Store {
         let stored = self.keys.get(key)?[state].get(entry_key)?;
         (stored.expires > self.now).then_some(&stored.bytes)
     }
+}
 
-    fn schema(&self, state: usize, there: bool) -> u16 {
-        match (there, self.own_schema[state]) {
-            (false, _) => 0,
-            (true, true) => 1,
-            (true, false) => 2,
-        }
-    }
-
-    fn push(&self, state: usize, value: Option<&[u8]>, to: &mut Values) {
-        to.data.extend_from_slice(value.unwrap_or_default());
-        to.ends.push(to.data.len() as u32);
-        to.schemas.push(self.schema(state, value.is_some()));
-    }
+fn push(value: Option<&[u8]>, to: &mut Found) {
+    to.data.extend_from_slice(value.unwrap_or_default());
+    to.ends.push(to.data.len() as u32);
+    to.present.push(value.is_some().into());
 }
 
 /// The number that a list's item is kept by.
@@ -186,10 +173,10 @@ fn number(entry_key: &[u8]) -> u64 {
     entry_key.try_into().map_or(0, u64::from_be_bytes)
 }
 
-const NO_VALUES: Values = Values {
+const NOTHING: Found = Found {
+    present: Vec::new(),
     data: Vec::new(),
     ends: Vec::new(),
-    schemas: Vec::new(),
 };
 
 /// A store that calls read while a harness keeps it.
@@ -203,12 +190,12 @@ impl SharedStore {
 }
 
 impl StateReads for SharedStore {
-    fn value_get_many(&self, state: u32, keys: &[u32]) -> Result<Values, String> {
-        let (store, state, mut values) = (self.get(), state as usize, NO_VALUES);
+    fn value_get_many(&self, state: u32, keys: &[u32]) -> Result<Found, String> {
+        let (store, state, mut found) = (self.get(), state as usize, NOTHING);
         for key in keys {
-            store.push(state, store.value(state, &store.call[*key as usize], b""), &mut values);
+            push(store.value(state, &store.call[*key as usize], b""), &mut found);
         }
-        Ok(values)
+        Ok(found)
     }
 
     fn map_get_many(
@@ -217,17 +204,13 @@ impl StateReads for SharedStore {
         keys: &[u32],
         entry_key_data: &[u8],
         entry_key_ends: &[u32],
-    ) -> Result<Values, String> {
-        let (store, state, mut values) = (self.get(), state as usize, NO_VALUES);
+    ) -> Result<Found, String> {
+        let (store, state, mut found) = (self.get(), state as usize, NOTHING);
         for (at, key) in keys.iter().enumerate() {
             let entry_key = item(entry_key_data, entry_key_ends, at);
-            store.push(
-                state,
-                store.value(state, &store.call[*key as usize], entry_key),
-                &mut values,
-            );
+            push(store.value(state, &store.call[*key as usize], entry_key), &mut found);
         }
-        Ok(values)
+        Ok(found)
     }
 
     fn map_scan(&self, state: u32, key: u32, after: Option<&[u8]>, limit_bytes: u32) -> Result<Entries, String> {
@@ -237,7 +220,6 @@ impl StateReads for SharedStore {
             key_ends: Vec::new(),
             value_data: Vec::new(),
             value_ends: Vec::new(),
-            schemas: Vec::new(),
             more: false,
         };
         let entries = store.live(state, &store.call[key as usize]);
@@ -250,19 +232,23 @@ impl StateReads for SharedStore {
             page.key_ends.push(page.key_data.len() as u32);
             page.value_data.extend_from_slice(value);
             page.value_ends.push(page.value_data.len() as u32);
-            page.schemas.push(store.schema(state, true));
         }
         Ok(page)
     }
 
     fn list_scan(&self, state: u32, key: u32, first: u32, limit_bytes: u32) -> Result<Values, String> {
-        let (store, state, mut values) = (self.get(), state as usize, NO_VALUES);
+        let (store, state) = (self.get(), state as usize);
+        let mut values = Values {
+            data: Vec::new(),
+            ends: Vec::new(),
+        };
         let items = store.live(state, &store.call[key as usize]).skip(first as usize);
         for (_, value) in items {
             if values.data.len() >= limit_bytes as usize && !values.ends.is_empty() {
                 break;
             }
-            store.push(state, Some(value), &mut values);
+            values.data.extend_from_slice(value);
+            values.ends.push(values.data.len() as u32);
         }
         Ok(values)
     }

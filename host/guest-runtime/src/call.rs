@@ -50,12 +50,8 @@ pub struct KeyedView<'a> {
     pub key_data: &'a [u8],
     /// Where each key ends.
     pub key_ends: &'a [u32],
-    /// Cell `state * keys + key` for each state that travels: all values, one after the other.
-    pub cell_data: &'a [u8],
-    /// Where each cell's value ends.
-    pub cell_ends: &'a [u32],
-    /// For each cell the number of its writer's schema, from 1; 0 when there is no value.
-    pub cell_schemas: &'a [u16],
+    /// The states that travel, in the order of their declarations, each with one cell for each key.
+    pub cells: &'a [CellColumn],
 }
 
 impl KeyedView<'_> {
@@ -64,6 +60,30 @@ impl KeyedView<'_> {
     pub fn keys(&self) -> usize {
         self.key_ends.len()
     }
+}
+
+/// The values of one state for the keys of a call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CellColumn {
+    /// The number of the state's declaration.
+    pub state: u32,
+    /// For each key 1 where there is a value, 0 where there is none.
+    pub present: Vec<u8>,
+    /// For each key the value, encoded; no bytes where there is none.
+    pub values: BytesColumn,
+}
+
+/// What a call writes to the cells of one state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CellWrites {
+    /// The number of the state's declaration.
+    pub state: u32,
+    /// Indices of the keys whose cells are written, each at most once.
+    pub keys: Vec<u32>,
+    /// Their new values.
+    pub values: BytesColumn,
+    /// Indices of the keys whose cells are cleared; none of them is also in `keys`.
+    pub cleared: Vec<u32>,
 }
 
 /// Timers that are due, at most one of a key in a call. All columns have the same length.
@@ -90,12 +110,8 @@ impl TimerView<'_> {
 pub struct Outcome {
     /// Emitted records. A port may come more than once; the order of the list is the order of emission.
     pub outputs: Vec<Output>,
-    /// Written cells, by the numbering of [`KeyedView`], each at most once.
-    pub cells: Vec<u32>,
-    /// Their new values, in the operator's own schema.
-    pub cell_values: BytesColumn,
-    /// Cleared cells; none of them is also in `cells`.
-    pub cleared: Vec<u32>,
+    /// Writes to states that travel: each state at most once.
+    pub cells: Vec<CellWrites>,
     /// Writes to states that do not travel.
     pub entries: Option<EntryWrites>,
     /// Timer operations in order, [`TIMER_REGISTER`] or [`TIMER_DELETE`]. All four columns have the same length.
@@ -127,7 +143,7 @@ pub const ENTRY_CLEAR: u8 = 3;
 pub struct Output {
     /// The position in the operator's outputs.
     pub port: u32,
-    /// For each record the row it came from. Where the call has no rows (`on-watermark`, the last `finish`): empty, and
+    /// For each record the row it came from. Where the call has no rows (`on-watermark`, `finish`): empty, and
     /// then values are given for each record, and timestamps for each or for none.
     pub parents: Vec<u32>,
     /// The records' keys; empty: the parents' keys.
@@ -171,7 +187,7 @@ pub struct EntryWrites {
     pub values: BytesColumn,
 }
 
-/// What an instance is told once, before any other call but `describe`.
+/// What an instance is told once, before any other call but `describe`. The header has the watermark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenContext {
     /// The operator's uid.
@@ -182,11 +198,6 @@ pub struct OpenContext {
     pub parallelism: u32,
     /// The number of key groups.
     pub max_parallelism: u32,
-    /// Where the operator's watermark stands: not `i64::MIN` after a restore.
-    pub watermark: i64,
-    /// For each declared state, in order, the JSON list of the schemas that its values may have been written by:
-    /// `[[TYPE…]…]`. Entry 0 of each is always the operator's own.
-    pub schemas: String,
 }
 
 /// One named operator state (not keyed): its items.
@@ -225,14 +236,8 @@ pub struct Declared {
     pub ports: u32,
     /// The number of timers.
     pub timers: u32,
-}
-
-impl Declared {
-    /// The number of states that travel.
-    #[must_use]
-    pub fn travelling(&self) -> u32 {
-        self.travels.iter().filter(|travels| **travels).count() as u32
-    }
+    /// The names of the operator states, in order.
+    pub operator_states: Vec<String>,
 }
 
 impl From<&Description> for Declared {
@@ -241,6 +246,11 @@ impl From<&Description> for Declared {
             travels: description.states.iter().map(|state| state.travels).collect(),
             ports: description.outputs.len() as u32,
             timers: description.timers.len() as u32,
+            operator_states: description
+                .operator_states
+                .iter()
+                .map(|state| state.name.clone())
+                .collect(),
         }
     }
 }
@@ -250,7 +260,7 @@ impl From<&Description> for Declared {
 pub struct Shape<'a> {
     /// What the operator declares.
     pub declared: &'a Declared,
-    /// What `parents` count: records in `process`, timers in `on-timers`, keys in `finish`, 0 in `on-watermark`.
+    /// What `parents` count: records in `process`, timers in `on-timers`, keys in `finish-keys`, else 0.
     pub rows: u32,
     /// The number of keys of the call.
     pub keys: u32,

@@ -4,7 +4,9 @@
 //! found. It is on the hot path: one pass over each column, branch-free inside, and no allocation while cells come in
 //! rising order. After it, every index of an [`Outcome`] may be used without a check.
 
-use crate::call::{ENTRY_CLEAR, ENTRY_PUT, ENTRY_REMOVE, EntryWrites, Outcome, Output, Shape, TIMER_DELETE};
+use crate::call::{
+    CellWrites, ENTRY_CLEAR, ENTRY_PUT, ENTRY_REMOVE, EntryWrites, Outcome, Output, Shape, TIMER_DELETE,
+};
 use regraft_model::batch::{BytesColumn, check_ends};
 
 impl Outcome {
@@ -24,30 +26,15 @@ impl Outcome {
     }
 
     fn check_cells(&self, shape: &Shape<'_>) -> Result<(), String> {
-        if self.cells.is_empty() && self.cleared.is_empty() {
-            return check_column("cell", &self.cell_values, 0, "cells");
-        }
-        let states = shape.declared.travelling();
-        let limit = u64::from(states) * u64::from(shape.keys);
-        let of = || format!("{states} states that travel x {} keys", shape.keys);
-        check_below("cells", &self.cells, limit, of)?;
-        check_below("cleared", &self.cleared, limit, of)?;
-        check_column("cell", &self.cell_values, self.cells.len(), "cells")?;
-        if rising(&self.cells) && (self.cleared.is_empty() || (self.cells.is_empty() && rising(&self.cleared))) {
-            return Ok(());
-        }
-        // Not the way the SDK writes them, but allowed.
-        let mut seen = vec![0u64; (limit as usize).div_ceil(64)];
-        for (name, column) in [("cells", &self.cells), ("cleared", &self.cleared)] {
-            for (i, &cell) in column.iter().enumerate() {
-                let (word, bit) = (cell as usize / 64, 1u64 << (cell % 64));
-                if seen[word] & bit != 0 {
-                    return Err(format!(
-                        "{name}[{i}] is cell {cell} again: expected each cell at most once in `cells` and `cleared` together"
-                    ));
-                }
-                seen[word] |= bit;
+        for (i, writes) in self.cells.iter().enumerate() {
+            let of = |text: String| format!("cells[{i}].{text}");
+            if self.cells[..i].iter().any(|before| before.state == writes.state) {
+                return Err(of(format!(
+                    "state is {} again: expected each state at most once",
+                    writes.state
+                )));
             }
+            writes.check(shape).map_err(of)?;
         }
         Ok(())
     }
@@ -65,6 +52,49 @@ impl Outcome {
         check_below("timer-ids", &self.timer_ids, timers.into(), || {
             format!("{timers} declared timers")
         })
+    }
+}
+
+impl CellWrites {
+    fn check(&self, shape: &Shape<'_>) -> Result<(), String> {
+        let states = &shape.declared.travels;
+        match states.get(self.state as usize) {
+            Some(true) => {}
+            Some(false) => {
+                return Err(format!(
+                    "state is {}, a state that does not travel: expected its writes in `entries`",
+                    self.state
+                ));
+            }
+            None => {
+                return Err(format!(
+                    "state is {}: expected less than {1} ({1} declared states)",
+                    self.state,
+                    states.len()
+                ));
+            }
+        }
+        let of = || format!("{} keys", shape.keys);
+        check_below("keys", &self.keys, shape.keys.into(), of)?;
+        check_below("cleared", &self.cleared, shape.keys.into(), of)?;
+        check_column("ends", &self.values, self.keys.len(), "keys")?;
+        if rising(&self.keys) && (self.cleared.is_empty() || (self.keys.is_empty() && rising(&self.cleared))) {
+            return Ok(());
+        }
+        // Not the way the SDK writes them, but allowed.
+        let mut seen = vec![0u64; (shape.keys as usize).div_ceil(64)];
+        for (name, column) in [("keys", &self.keys), ("cleared", &self.cleared)] {
+            for (i, &key) in column.iter().enumerate() {
+                let (word, bit) = (key as usize / 64, 1u64 << (key % 64));
+                if seen[word] & bit != 0 {
+                    return Err(format!(
+                        "{name}[{i}] is key {key} again: expected each key at most once in `keys` and `cleared` together"
+                    ));
+                }
+                seen[word] |= bit;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -87,10 +117,10 @@ impl Output {
             self.parents.len()
         };
         if !self.keys.is_empty() || !self.keys.data.is_empty() {
-            check_column("key", &self.keys, count, "parents")?;
+            check_column("key-ends", &self.keys, count, "parents")?;
         }
         if !self.values.is_empty() || !self.values.data.is_empty() {
-            check_column("value", &self.values, count, "parents")?;
+            check_column("value-ends", &self.values, count, "parents")?;
         } else if count > 0 && !shape.values_inherited {
             return Err(format!(
                 "value-ends is empty: expected {count} entries, because only `process` has parents' values to take over"
@@ -130,10 +160,10 @@ impl EntryWrites {
         }
         check_below("keys", &self.keys, shape.keys.into(), || format!("{} keys", shape.keys))?;
         if !self.entry_keys.is_empty() || !self.entry_keys.data.is_empty() {
-            check_column("entry-key", &self.entry_keys, count, "ops")?;
+            check_column("entry-key-ends", &self.entry_keys, count, "ops")?;
         }
         if !self.values.is_empty() || !self.values.data.is_empty() {
-            check_column("value", &self.values, count, "ops")?;
+            check_column("value-ends", &self.values, count, "ops")?;
         } else if let Some(i) = self.ops.iter().position(|&op| (ENTRY_PUT..ENTRY_REMOVE).contains(&op)) {
             return Err(format!(
                 "value-ends is empty: expected {count} entries, because ops[{i}] writes a value"
@@ -159,14 +189,15 @@ fn check_len(name: &str, found: usize, expected: usize, like: &str) -> Result<()
     ))
 }
 
-fn check_column(name: &str, column: &BytesColumn, expected: usize, like: &str) -> Result<(), String> {
+/// `ends` names the column's end offsets.
+fn check_column(ends: &str, column: &BytesColumn, expected: usize, like: &str) -> Result<(), String> {
     if column.len() != expected {
         return Err(format!(
-            "{name}-ends has {} entries: expected {expected}, as many as {like}",
+            "{ends} has {} entries: expected {expected}, as many as {like}",
             column.len()
         ));
     }
-    check_ends(column.data.len(), &column.ends).map_err(|text| format!("{name}-ends: {text}"))
+    check_ends(column.data.len(), &column.ends).map_err(|text| format!("{ends}: {text}"))
 }
 
 fn check_below(name: &str, column: &[u32], limit: u64, of: impl Fn() -> String) -> Result<(), String> {

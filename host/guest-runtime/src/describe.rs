@@ -1,21 +1,44 @@
-//! The custom section `regraft:describe`: what a component declares, found without running it.
+//! What a component declares: the answer of `describe`, completed and checked, and the custom section `regraft:describe`,
+//! by which it is found without running the component.
 //!
-//! `regraft build` puts it first in the file, so that it is found without reading the rest. It is only a shortcut:
+//! `regraft build` puts the section first in the file, so that it is found without reading the rest. It is only a shortcut:
 //! deploying checks its digest, and that it says the same as the live answer. Pure; the engine runs `describe`.
 
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use regraft_model::describe::Description;
+use regraft_model::describe::{Description, ENCODING, WIT_VERSION, interface};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use wasm_encoder::{ComponentSection, CustomSection};
 
 use crate::module_error::ModuleError;
+use crate::world;
 
 /// The name of the custom section.
 pub const SECTION: &str = "regraft:describe";
+
+/// The keys that this host knows, by path: those that `must` may name.
+const KEYS: [&str; 17] = [
+    "sdk",
+    "encoding",
+    "calls",
+    "key",
+    "states",
+    "states.map_key",
+    "states.travels",
+    "states.width",
+    "states.ttl_ms",
+    "states.version",
+    "inputs",
+    "outputs",
+    "timers",
+    "private_state",
+    "operator_states",
+    "reads_clock",
+    "reads_random",
+];
 
 /// The length of `\0asm`, version and layer, before the first section.
 const PREAMBLE: usize = 8;
@@ -157,12 +180,77 @@ pub fn to_json(description: &Description) -> String {
 /// Reads what `describe` returned.
 ///
 /// # Errors
-/// [`ModuleError::DescribeMalformed`].
+/// [`ModuleError::DescribeMalformed`]; [`ModuleError::Width`] where a state has values of fixed width.
 pub fn parse(live: &str) -> Result<Description, ModuleError> {
-    serde_json::from_str(live).map_err(|error| ModuleError::DescribeMalformed {
+    /// What would change how cells are passed.
+    #[derive(Deserialize)]
+    struct Cells {
+        #[serde(default)]
+        states: Vec<Cell>,
+    }
+    #[derive(Deserialize)]
+    struct Cell {
+        name: String,
+        #[serde(default)]
+        width: Option<u32>,
+    }
+    let malformed = |error: serde_json::Error| ModuleError::DescribeMalformed {
         message: error.to_string(),
         found: window(live, 0),
-    })
+    };
+    let description = serde_json::from_str(live).map_err(malformed)?;
+    let cells: Cells = serde_json::from_str(live).map_err(malformed)?;
+    match cells.states.into_iter().find(|state| state.width.is_some()) {
+        Some(Cell { name: state, .. }) => Err(ModuleError::Width { state }),
+        None => Ok(description),
+    }
+}
+
+/// Completes what `describe` returned by what the component exports, and checks that this host can run it.
+///
+/// # Errors
+/// The first of: another version, another encoding, something that a host must know and this one does not, an interface
+/// that is declared and not exported.
+pub fn complete(mut description: Description, exports: &[&str]) -> Result<Description, ModuleError> {
+    world::check_wit_version(&description.wit)?;
+    if description.encoding.0 != ENCODING {
+        return Err(ModuleError::Encoding {
+            found: description.encoding.0,
+            expected: ENCODING.to_owned(),
+        });
+    }
+    let mut paths = std::mem::take(&mut description.must);
+    paths.retain(|path| !KEYS.contains(&path.as_str()));
+    if !paths.is_empty() {
+        return Err(ModuleError::MustKnow { paths });
+    }
+    let named = description.calls.take();
+    // A name that is not known is of an interface that a later version has, and this host never calls.
+    let called = |name: &&str| named.as_ref().is_none_or(|calls| calls.iter().any(|call| call == name));
+    let calls: Vec<&str> = interface::ALL.into_iter().filter(called).collect();
+    let missing = calls
+        .iter()
+        .find(|name| named.is_some() && !exports.contains(name))
+        .map(|name| (format!("`{name}` in `calls`"), *name));
+    let timer = description.timers.first();
+    let timer = timer.map(|timer| (format!("timer \"{}\"", timer.name), interface::TIMERS));
+    let state = description.operator_states.first();
+    let state = state.map(|state| (format!("operator state \"{}\"", state.name), interface::OPERATOR_STATE));
+    let private = description.private_state;
+    let private = private.then(|| ("`private_state`".to_owned(), interface::OPERATOR_STATE));
+    let uncalled = [timer, state, private]
+        .into_iter()
+        .flatten()
+        .find(|(_, name)| !exports.contains(name) || !calls.contains(name));
+    if let Some((declared, name)) = missing.or(uncalled) {
+        return Err(ModuleError::MissingInterface {
+            declared,
+            expected: format!("{}{name}@{WIT_VERSION}", world::PACKAGE),
+        });
+    }
+    let calls = calls.into_iter().filter(|name| exports.contains(name));
+    description.calls = Some(calls.map(str::to_owned).collect());
+    Ok(description)
 }
 
 /// Compares the section with the live answer.
@@ -224,7 +312,7 @@ mod tests {
     const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
 
     fn description(sdk: &str) -> Description {
-        parse(&format!(r#"{{"wit":"0.1.0","sdk":"{sdk}"}}"#)).expect("a description")
+        parse(&format!(r#"{{"wit":"0.2.0","sdk":"{sdk}"}}"#)).expect("a description")
     }
 
     #[test]
@@ -290,13 +378,85 @@ mod tests {
                 .expect_err("different")
                 .to_string(),
             "its section `regraft:describe` differs from what its `describe` returns: the section has \
-             …wit\":\"0.1.0\",\"sdk\":\"one\"}, `describe` returned …wit\":\"0.1.0\",\"sdk\":\"two\"}; build it again with \
-             `regraft build`"
+             …wit\":\"0.2.0\",\"sdk\":\"one\",\"encoding\":\"bincode2\"}, `describe` returned \
+             …wit\":\"0.2.0\",\"sdk\":\"two\",\"encoding\":\"bincode2\"}; build it again with `regraft build`"
         );
         assert_eq!(
             parse("{\"wit\":1}").expect_err("malformed").to_string(),
             "its `describe` returned JSON that is not a description: invalid type: integer `1`, expected a string at \
              line 1 column 8; found: {\"wit\":1}"
+        );
+    }
+
+    fn completed(rest: &str, exports: &[&str]) -> Result<Option<Vec<String>>, String> {
+        let json = format!(r#"{{"wit":"0.2.0"{rest}}}"#);
+        let description = parse(&json).and_then(|description| complete(description, exports));
+        description.map(|it| it.calls).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_exported_is_called_unless_calls_says_otherwise() {
+        let both = ["timers", "ending"];
+        let calls = |names: &[&str]| Ok(Some(names.iter().map(|name| (*name).to_owned()).collect()));
+        assert_eq!(completed("", &[]), calls(&[]));
+        assert_eq!(completed("", &both), calls(&both));
+        assert_eq!(completed(r#","calls":[]"#, &both), calls(&[]));
+        assert_eq!(completed(r#","calls":["ending","queries"]"#, &both), calls(&["ending"]));
+    }
+
+    #[test]
+    fn what_is_declared_is_exported() {
+        let missing = |declared: &str, name: &str| {
+            Err(format!(
+                "it declares {declared}, which needs the interface `regraft:operator/{name}@0.2.0`; export it, and list it \
+                 in `calls` where there is such a list"
+            ))
+        };
+        let timers = r#","timers":[{"name":"gap","time":"event"}]"#;
+        assert_eq!(completed(timers, &["ending"]), missing("timer \"gap\"", "timers"));
+        assert_eq!(
+            completed(&format!(r#","calls":[]{timers}"#), &["timers"]),
+            missing("timer \"gap\"", "timers")
+        );
+        let state = r#","operator_states":[{"name":"seen","kind":"list","schema":"u8"}]"#;
+        assert_eq!(
+            completed(state, &[]),
+            missing("operator state \"seen\"", "operator-state")
+        );
+        let private = r#","private_state":true"#;
+        assert_eq!(completed(private, &[]), missing("`private_state`", "operator-state"));
+        assert_eq!(
+            completed(r#","calls":["migration"]"#, &[]),
+            missing("`migration` in `calls`", "migration")
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_ignored_unless_it_must_be_known() {
+        let calls = Ok(Some(vec![]));
+        assert_eq!(completed(r#","queries":7,"must":["states.width"]"#, &[]), calls);
+        assert_eq!(
+            completed(r#","queries":7,"must":["queries","states.width","states.lease"]"#, &[]),
+            Err("its `describe` has what a host must know, and this one does not: `queries`, `states.lease`; run it on a \
+                 newer host, or build it again with `regraft build`"
+                .to_owned())
+        );
+    }
+
+    #[test]
+    fn what_this_host_does_not_read_is_refused() {
+        assert_eq!(
+            completed(r#","encoding":"cbor""#, &[]),
+            Err("its values are encoded as \"cbor\", this host reads \"bincode2\"; build it again with an SDK that writes \
+                 that"
+                .to_owned())
+        );
+        let state = r#","states":[{"name":"count","kind":"value","schema":"u64","travels":true,"width":8}]"#;
+        assert_eq!(
+            completed(state, &[]),
+            Err("its state \"count\" declares `width`, and this host does not take values of fixed width yet; leave it \
+                 out"
+                .to_owned())
         );
     }
 

@@ -14,11 +14,12 @@ use regraft_model::describe::{Description, WIT_VERSION};
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Config, Engine, EngineWeak, WasmBacktraceDetails};
 
-use crate::bindings::{Operator, OperatorPre};
+use crate::bindings::Everything;
 use crate::cache::CompileCache;
 use crate::call::Declared;
 use crate::describe::{self, ModuleDigest};
 use crate::events::NoEvents;
+use crate::exports::ExportIndices;
 use crate::imports::GuestData;
 use crate::imports::state::DeclaredState;
 use crate::instance::{GuestInstance, InstanceSettings, Parts};
@@ -72,7 +73,7 @@ impl GuestEngine {
     pub fn new(settings: &EngineSettings) -> Result<Self, ModuleError> {
         let engine = Engine::new(&config()).map_err(failed("setting up the engine"))?;
         let mut linker = Linker::new(&engine);
-        Operator::add_to_linker::<_, HasSelf<GuestData>>(&mut linker, |data| data)
+        Everything::add_to_linker::<_, HasSelf<GuestData>>(&mut linker, |data| data)
             .map_err(failed("setting up the linker"))?;
         let cache = settings.cache_dir.as_deref().map(|dir| {
             CompileCache::new(dir, &engine).map_err(|error| ModuleError::Engine {
@@ -113,7 +114,8 @@ impl GuestEngine {
         let (mut parts, compiled) = self.link(&bytes, digest)?;
         let description = self.describe(&parts)?;
         if let Some(section) = section {
-            describe::compare(&section.description, &description)?;
+            let section = describe::complete(section.description, &parts.exports.names)?;
+            describe::compare(&section, &description)?;
         }
         parts.declared = Arc::new(Declared::from(&description));
         parts.states = DeclaredState::all(&description);
@@ -167,9 +169,10 @@ impl GuestEngine {
             expected: WIT_VERSION.into(),
             message: chain(&error),
         };
-        let pre = OperatorPre::new(linker.instantiate_pre(&component).map_err(mismatch)?).map_err(mismatch)?;
+        let pre = linker.instantiate_pre(&component).map_err(mismatch)?;
         Ok((
             Parts {
+                exports: ExportIndices::new(&pre).map_err(mismatch)?,
                 pre,
                 declared: Arc::default(),
                 states: [].into(),
@@ -195,9 +198,7 @@ impl GuestEngine {
                     message: error.to_string(),
                 },
             })?;
-        let description = describe::parse(&live)?;
-        world::check_wit_version(&description.wit)?;
-        Ok(description)
+        describe::complete(describe::parse(&live)?, &parts.exports.names)
     }
 
     fn keep(&self) -> Arc<dyn Send + Sync> {

@@ -8,16 +8,17 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use regraft_model::batch::BytesColumn;
+use regraft_model::describe::interface;
+use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
 
-use crate::bindings::exports::regraft::operator::guest::Guest;
 use crate::bindings::regraft::operator::types;
-use crate::bindings::{Operator, OperatorPre};
 use crate::call::{
-    BatchView, Declared, EntryWrites, Failure, Header, KeyedView, OpenContext, OperatorState, Outcome, Output, Shape,
-    TimerView,
+    BatchView, CellColumn, CellWrites, Declared, EntryWrites, Failure, Header, KeyedView, OpenContext, OperatorState,
+    Outcome, Output, Shape, TimerView,
 };
 use crate::events::GuestEvents;
+use crate::exports::{ExportIndices, Exports};
 use crate::imports::GuestData;
 use crate::imports::state::DeclaredState;
 use crate::state_access::StateAccess;
@@ -42,7 +43,8 @@ pub struct InstanceSettings {
 /// What an instance is made of; shared by all instances of a module.
 #[derive(Clone)]
 pub(crate) struct Parts {
-    pub(crate) pre: OperatorPre<GuestData>,
+    pub(crate) pre: InstancePre<GuestData>,
+    pub(crate) exports: ExportIndices,
     pub(crate) declared: Arc<Declared>,
     pub(crate) states: Arc<[DeclaredState]>,
     pub(crate) debug: Arc<DebugInfo>,
@@ -53,7 +55,7 @@ pub struct GuestInstance {
     parts: Parts,
     settings: InstanceSettings,
     store: Store<GuestData>,
-    operator: Operator,
+    exports: Exports,
     state: Option<Arc<dyn StateAccess>>,
     interrupt: Option<Arc<AtomicBool>>,
     poisoned: bool,
@@ -75,12 +77,12 @@ impl GuestInstance {
         settings: InstanceSettings,
         keep: Arc<dyn Send + Sync>,
     ) -> Result<Self, GuestError> {
-        let (store, operator) = instantiate(&parts, &settings, None)?;
+        let (store, exports) = instantiate(&parts, &settings, None)?;
         Ok(Self {
             parts,
             settings,
             store,
-            operator,
+            exports,
             state: None,
             interrupt: None,
             poisoned: false,
@@ -100,7 +102,7 @@ impl GuestInstance {
         self.store.data().memory.used()
     }
 
-    /// What `process`, `on-timers` and `finish` read keyed state from; without it such reads are refused.
+    /// What calls that have keys read keyed state from; without it such reads are refused.
     pub fn set_state(&mut self, state: Option<Arc<dyn StateAccess>>) {
         self.state = state;
     }
@@ -117,7 +119,7 @@ impl GuestInstance {
     /// # Errors
     /// [`GuestError`] where the guest's own initialisation traps.
     pub fn reset(&mut self) -> Result<(), GuestError> {
-        (self.store, self.operator) = instantiate(&self.parts, &self.settings, self.interrupt.clone())?;
+        (self.store, self.exports) = instantiate(&self.parts, &self.settings, self.interrupt.clone())?;
         self.poisoned = false;
         Ok(())
     }
@@ -127,23 +129,23 @@ impl GuestInstance {
     /// # Errors
     /// [`GuestError`], as all calls; `describe` has no declared failure.
     pub fn describe(&mut self) -> Result<String, GuestError> {
-        self.run(None, 0, |guest, store| guest.call_describe(store).map(Ok))
+        let guest = self.exports.guest.clone();
+        self.run(None, 0, |store| guest.call_describe(store).map(Ok))
     }
 
     /// Makes the instance ready.
     ///
     /// # Errors
     /// [`GuestError::Failed`] where the guest refuses its config; else as all calls.
-    pub fn open(&mut self, context: &OpenContext) -> Result<(), GuestError> {
+    pub fn open(&mut self, header: Header, context: &OpenContext) -> Result<(), GuestError> {
+        let guest = self.exports.guest.clone();
         let context = types::OpenContext {
             uid: &context.uid,
             subtask: context.subtask,
             parallelism: context.parallelism,
             max_parallelism: context.max_parallelism,
-            watermark: context.watermark,
-            schemas: &context.schemas,
         };
-        self.run(None, 0, |guest, store| guest.call_open(store, context))
+        self.run(None, 0, |store| guest.call_open(store, header.into(), context))
     }
 
     /// Processes one batch. `batch` and `keyed` must be as their types say: they are passed on as they are.
@@ -156,18 +158,19 @@ impl GuestInstance {
         batch: BatchView<'_>,
         keyed: KeyedView<'_>,
     ) -> Result<Outcome, GuestError> {
+        let guest = self.exports.guest.clone();
         let (rows, keys) = (batch.rows() as u32, keyed.keys() as u32);
         debug_assert_eq!(batch.timestamps.len(), batch.rows(), "timestamps are never left out");
         let records = types::Batch {
-            header: header.into(),
             input: batch.input,
             key_index: batch.key_index,
             value_data: batch.value_data,
             value_ends: batch.value_ends,
             timestamps: batch.timestamps,
         };
-        let outcome = self.run(Some(keys), rows, |guest, store| {
-            guest.call_process(store, records, keyed.into())
+        let cells = cells(keyed.cells);
+        let outcome = self.run(Some(keys), rows, |store| {
+            guest.call_process(store, header.into(), records, keyed_record(keyed, &cells))
         })?;
         self.checked(outcome, rows, keys, true)
     }
@@ -182,15 +185,16 @@ impl GuestInstance {
         timers: TimerView<'_>,
         keyed: KeyedView<'_>,
     ) -> Result<Outcome, GuestError> {
+        let interface = exported(&self.exports.timers, interface::TIMERS)?;
         let (rows, keys) = (timers.rows() as u32, keyed.keys() as u32);
         let timers = types::TimerBatch {
-            header: header.into(),
             key_index: timers.key_index,
             timer_ids: timers.timer_ids,
             times: timers.times,
         };
-        let outcome = self.run(Some(keys), rows, |guest, store| {
-            guest.call_on_timers(store, timers, keyed.into())
+        let cells = cells(keyed.cells);
+        let outcome = self.run(Some(keys), rows, |store| {
+            interface.call_on_timers(store, header.into(), timers, keyed_record(keyed, &cells))
         })?;
         self.checked(outcome, rows, keys, false)
     }
@@ -200,73 +204,109 @@ impl GuestInstance {
     /// # Errors
     /// As [`Self::process`].
     pub fn on_watermark(&mut self, header: Header) -> Result<Outcome, GuestError> {
-        let outcome = self.run(None, 0, |guest, store| guest.call_on_watermark(store, header.into()))?;
+        let interface = exported(&self.exports.watermarks, interface::WATERMARKS)?;
+        let outcome = self.run(None, 0, |store| interface.call_on_watermark(store, header.into()))?;
         self.checked(outcome, 0, 0, false)
     }
 
-    /// Tells of the end of all inputs, with some of the keys, or none and `last`. A row of the outcome is a key.
+    /// Hands over some of the keys at the end of all inputs. A row of the outcome is a key.
     ///
     /// # Errors
     /// As [`Self::process`].
-    pub fn finish(&mut self, header: Header, keyed: KeyedView<'_>, last: bool) -> Result<Outcome, GuestError> {
+    pub fn finish_keys(&mut self, header: Header, keyed: KeyedView<'_>) -> Result<Outcome, GuestError> {
+        let interface = exported(&self.exports.ending, interface::ENDING)?;
         let keys = keyed.keys() as u32;
-        let outcome = self.run(Some(keys), keys, |guest, store| {
-            guest.call_finish(store, header.into(), keyed.into(), last)
+        let cells = cells(keyed.cells);
+        let outcome = self.run(Some(keys), keys, |store| {
+            interface.call_finish_keys(store, header.into(), keyed_record(keyed, &cells))
         })?;
         self.checked(outcome, keys, keys, false)
+    }
+
+    /// Tells of the end of all inputs, when all keys have been handed over. The outcome has no rows.
+    ///
+    /// # Errors
+    /// As [`Self::process`].
+    pub fn finish(&mut self, header: Header) -> Result<Outcome, GuestError> {
+        let interface = exported(&self.exports.ending, interface::ENDING)?;
+        let outcome = self.run(None, 0, |store| interface.call_finish(store, header.into()))?;
+        self.checked(outcome, 0, 0, false)
     }
 
     /// The operator state and private state of the instance.
     ///
     /// # Errors
     /// As all calls.
-    pub fn snapshot(&mut self, checkpoint_id: u64) -> Result<Vec<OperatorState>, GuestError> {
-        let states = self.run(None, 0, |guest, store| guest.call_snapshot(store, checkpoint_id))?;
-        let checked = |state: types::OperatorStateResult| {
-            let items =
-                BytesColumn::checked(state.item_data, state.item_ends).map_err(|text| GuestError::InvalidOutcome {
-                    what: format!("operator state \"{}\": item-ends: {text}", state.name),
-                })?;
-            Ok(OperatorState {
-                name: state.name,
-                items,
-            })
-        };
-        states.into_iter().map(checked).collect()
+    pub fn snapshot(&mut self, header: Header, checkpoint_id: u64) -> Result<Vec<OperatorState>, GuestError> {
+        let interface = exported(&self.exports.operator_state, interface::OPERATOR_STATE)?;
+        let states = self.run(None, 0, |store| {
+            interface.call_snapshot(store, header.into(), checkpoint_id)
+        })?;
+        named_states(&self.parts.declared.operator_states, states).map_err(|what| GuestError::InvalidOutcome { what })
     }
 
     /// Gives operator state back, after `open`.
     ///
     /// # Errors
-    /// As all calls.
-    pub fn restore(&mut self, states: &[OperatorState]) -> Result<(), GuestError> {
-        let states: Vec<_> = states.iter().map(operator_state).collect();
-        self.run(None, 0, |guest, store| guest.call_restore(store, &states))
+    /// As all calls; [`GuestError::Engine`] for a state that is not declared.
+    pub fn restore(&mut self, header: Header, states: &[OperatorState]) -> Result<(), GuestError> {
+        let interface = exported(&self.exports.operator_state, interface::OPERATOR_STATE)?;
+        let names = &self.parts.declared.operator_states;
+        let items = |state: &'_ OperatorState| {
+            let at = names.iter().position(|name| *name == state.name);
+            at.map(|at| at as u32).ok_or_else(|| GuestError::Engine {
+                doing: "restore",
+                message: format!("the operator declares no operator state `{}`", state.name),
+            })
+        };
+        let numbers = states.iter().map(items).collect::<Result<Vec<_>, _>>()?;
+        let states: Vec<_> = numbers
+            .into_iter()
+            .zip(states)
+            .map(|(state, of)| types::StateItemsParam {
+                state,
+                item_data: &of.items.data,
+                item_ends: &of.items.ends,
+            })
+            .collect();
+        self.run(None, 0, |store| interface.call_restore(store, header.into(), &states))
     }
 
-    /// Rewrites values of state number `state` from an older schema (as JSON) into the guest's own.
+    /// Rewrites values of keyed state number `state` from an older schema (as JSON) into the guest's own.
     ///
     /// # Errors
     /// As all calls; [`GuestError::InvalidOutcome`] where not as many values come back.
-    pub fn migrate(&mut self, state: u32, from_schema: &str, values: &BytesColumn) -> Result<BytesColumn, GuestError> {
-        let request = types::MigrateRequest {
-            state,
-            from_schema,
-            value_data: &values.data,
-            value_ends: &values.ends,
+    pub fn migrate(
+        &mut self,
+        header: Header,
+        state: u32,
+        from_schema: &str,
+        older: &BytesColumn,
+    ) -> Result<BytesColumn, GuestError> {
+        let interface = exported(&self.exports.migration, interface::MIGRATION)?;
+        let rows = older.len() as u32;
+        let values = types::ValuesParam {
+            data: &older.data,
+            ends: &older.ends,
         };
-        let rows = values.len() as u32;
-        let migrated = self.run(None, rows, |guest, store| guest.call_migrate(store, request))?;
+        let migrated = self.run(None, rows, |store| {
+            interface.call_migrate(
+                store,
+                header.into(),
+                types::StateIndex::Keyed(state),
+                from_schema,
+                values,
+            )
+        })?;
         let invalid = |what| GuestError::InvalidOutcome { what };
-        if migrated.value_ends.len() != values.len() {
+        if migrated.ends.len() != older.len() {
             return Err(invalid(format!(
-                "migrated.value-ends has {} entries: expected {}, as many as values to migrate",
-                migrated.value_ends.len(),
-                values.len()
+                "ends has {} entries: expected {}, as many as values to migrate",
+                migrated.ends.len(),
+                older.len()
             )));
         }
-        BytesColumn::checked(migrated.value_data, migrated.value_ends)
-            .map_err(|text| invalid(format!("migrated.value-ends: {text}")))
+        BytesColumn::checked(migrated.data, migrated.ends).map_err(|text| invalid(format!("ends: {text}")))
     }
 
     /// Makes a call; `keys` where it may read keyed state.
@@ -274,7 +314,7 @@ impl GuestInstance {
         &mut self,
         keys: Option<u32>,
         rows: u32,
-        call: impl FnOnce(&Guest, &mut Store<GuestData>) -> wasmtime::Result<Result<R, types::Failure>>,
+        call: impl FnOnce(&mut Store<GuestData>) -> wasmtime::Result<Result<R, types::Failure>>,
     ) -> Result<R, GuestError> {
         if self.poisoned {
             return Err(GuestError::Poisoned);
@@ -284,7 +324,7 @@ impl GuestInstance {
         if let (Some(keys), Some(state)) = (keys, &self.state) {
             self.store.data_mut().state.install(Arc::clone(state), keys);
         }
-        let answer = call(self.operator.regraft_operator_guest(), &mut self.store);
+        let answer = call(&mut self.store);
         self.store.data_mut().state.remove();
         match answer {
             Ok(Ok(answer)) => Ok(answer),
@@ -333,7 +373,7 @@ fn instantiate(
     parts: &Parts,
     settings: &InstanceSettings,
     interrupt: Option<Arc<AtomicBool>>,
-) -> Result<(Store<GuestData>, Operator), GuestError> {
+) -> Result<(Store<GuestData>, Exports), GuestError> {
     let mut data = GuestData::new(
         settings.memory_max,
         settings.time_per_batch_max,
@@ -356,18 +396,45 @@ fn instantiate(
     store.set_hostcall_fuel(usize::try_from(settings.memory_max).unwrap_or(usize::MAX));
     let ticks = store.data_mut().begin();
     store.set_epoch_deadline(ticks);
-    match parts.pre.instantiate(&mut store) {
-        Ok(operator) => Ok((store, operator)),
+    let made = parts.pre.instantiate(&mut store);
+    match made.and_then(|instance| parts.exports.load(&mut store, &instance)) {
+        Ok(exports) => Ok((store, exports)),
         Err(error) => Err(not_made(&error, store.data(), &parts.debug)),
     }
 }
 
-fn operator_state(state: &OperatorState) -> types::OperatorStateParam<'_> {
-    types::OperatorStateParam {
-        name: &state.name,
-        item_data: &state.items.data,
-        item_ends: &state.items.ends,
+/// An interface of the component, where it has that.
+fn exported<T: Clone>(interface: &Option<T>, name: &str) -> Result<T, GuestError> {
+    interface.clone().ok_or_else(|| GuestError::Engine {
+        doing: "a call",
+        message: format!("the component does not export the interface `{name}`"),
+    })
+}
+
+/// What `snapshot` returned, by the names of the states.
+fn named_states(names: &[String], states: Vec<types::StateItemsResult>) -> Result<Vec<OperatorState>, String> {
+    let mut named: Vec<OperatorState> = Vec::with_capacity(states.len());
+    for (i, state) in states.into_iter().enumerate() {
+        let name = names.get(state.state as usize).ok_or_else(|| {
+            format!(
+                "states[{i}].state is {}: expected less than {} (the declared operator states)",
+                state.state,
+                names.len()
+            )
+        })?;
+        if named.iter().any(|before| before.name == *name) {
+            return Err(format!(
+                "states[{i}].state is {} again: expected each state at most once",
+                state.state
+            ));
+        }
+        let items = BytesColumn::checked(state.item_data, state.item_ends);
+        named.push(OperatorState {
+            items: items.map_err(|text| format!("operator state \"{name}\": item-ends: {text}"))?,
+            name: name.clone(),
+        });
     }
+    Ok(named)
 }
 
 impl From<Header> for types::Header {
@@ -381,15 +448,23 @@ impl From<Header> for types::Header {
     }
 }
 
-impl<'a> From<KeyedView<'a>> for types::Keyed<'a> {
-    fn from(keyed: KeyedView<'a>) -> Self {
-        Self {
-            key_data: keyed.key_data,
-            key_ends: keyed.key_ends,
-            cell_data: keyed.cell_data,
-            cell_ends: keyed.cell_ends,
-            cell_schemas: keyed.cell_schemas,
-        }
+fn cells(columns: &[CellColumn]) -> Vec<types::Cells<'_>> {
+    columns
+        .iter()
+        .map(|column| types::Cells {
+            state: column.state,
+            present: &column.present,
+            data: &column.values.data,
+            ends: &column.values.ends,
+        })
+        .collect()
+}
+
+fn keyed_record<'a>(keyed: KeyedView<'a>, cells: &'a [types::Cells<'a>]) -> types::Keyed<'a> {
+    types::Keyed {
+        key_data: keyed.key_data,
+        key_ends: keyed.key_ends,
+        cells,
     }
 }
 
@@ -397,17 +472,26 @@ impl From<types::Outcome> for Outcome {
     fn from(outcome: types::Outcome) -> Self {
         Self {
             outputs: outcome.outputs.into_iter().map(Output::from).collect(),
-            cells: outcome.cells,
-            cell_values: BytesColumn {
-                data: outcome.cell_data,
-                ends: outcome.cell_ends,
-            },
-            cleared: outcome.cleared,
+            cells: outcome.cells.into_iter().map(CellWrites::from).collect(),
             entries: outcome.entries.map(EntryWrites::from),
             timer_ops: outcome.timer_ops,
             timer_keys: outcome.timer_keys,
             timer_ids: outcome.timer_ids,
             timer_times: outcome.timer_times,
+        }
+    }
+}
+
+impl From<types::CellWrites> for CellWrites {
+    fn from(writes: types::CellWrites) -> Self {
+        Self {
+            state: writes.state,
+            keys: writes.keys,
+            values: BytesColumn {
+                data: writes.data,
+                ends: writes.ends,
+            },
+            cleared: writes.cleared,
         }
     }
 }

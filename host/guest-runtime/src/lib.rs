@@ -9,9 +9,9 @@
 //! - [`events`]: log lines and measurements, as the host takes them.
 //! - [`state_access`]: how a call reads keyed state that does not travel with the batch.
 //! - [`module_error`]: why a file is refused.
-//! - [`describe`]: the custom section with what a component declares.
 //! - [`world`]: whether a file is a component of the world, by its names.
-//! - `bindings`: generated from `wit/`.
+//! - [`describe`]: what a component declares, live and in a custom section.
+//! - `bindings`: generated from `wit/`; `exports`: which interfaces of it a component has.
 //! - [`limits`]: what bounds memory and time.
 //! - `imports`: what a guest may ask of its host; one file per WIT interface.
 //! - `symbols`: files and lines of a component's code.
@@ -42,10 +42,11 @@ pub mod isolate;
 pub mod events;
 pub mod state_access;
 pub mod module_error;
-pub mod describe;
 pub mod world;
+pub mod describe;
 #[allow(
     missing_docs,
+    dead_code,
     unsafe_code,
     unreachable_pub,
     clippy::all,
@@ -53,6 +54,7 @@ pub mod world;
     reason = "generated"
 )]
 mod bindings;
+mod exports;
 pub mod limits;
 mod imports;
 mod symbols;

@@ -30,7 +30,7 @@ pub enum ModuleError {
     },
     /// Made for a version of the WIT package that this host does not offer.
     #[error(
-        "built for version {found} of the package regraft:operator, this host offers {expected}; build it again with the SDK of this version"
+        "built for version {found} of the package regraft:operator, this host offers {expected}; build it again with `regraft build`, or with an SDK of this version"
     )]
     WitVersion {
         /// The component's.
@@ -71,6 +71,40 @@ pub enum ModuleError {
         message: String,
         /// The beginning of the text.
         found: String,
+    },
+    /// Values are in an encoding that this host does not read.
+    #[error(
+        "its values are encoded as \"{found}\", this host reads \"{expected}\"; build it again with an SDK that writes that"
+    )]
+    Encoding {
+        /// The component's.
+        found: String,
+        /// The host's.
+        expected: String,
+    },
+    /// `describe` says that a reader must know something that this host does not.
+    #[error("its `describe` has what a host must know, and this one does not: {}; run it on a newer host, or build it again with `regraft build`", list(.paths))]
+    MustKnow {
+        /// The paths of keys.
+        paths: Vec<String>,
+    },
+    /// A state whose values have a fixed width.
+    #[error(
+        "its state \"{state}\" declares `width`, and this host does not take values of fixed width yet; leave it out"
+    )]
+    Width {
+        /// The state.
+        state: String,
+    },
+    /// Declares what only an interface can serve that it does not export.
+    #[error(
+        "it declares {declared}, which needs the interface `{expected}`; export it, and list it in `calls` where there is such a list"
+    )]
+    MissingInterface {
+        /// What needs the interface.
+        declared: String,
+        /// The interface.
+        expected: String,
     },
     /// The custom section is not what `docs/formats/describe.md` says.
     #[error("its section `regraft:describe` is malformed: {message}; build it again with `regraft build`")]

@@ -1,6 +1,6 @@
 //! How a call reads keyed state that does not travel with the batch.
 //!
-//! The host installs an implementation for an instance. It is reached only during `process`, `on-timers` and `finish`,
+//! The host installs an implementation for an instance. It is reached only during calls that have keys,
 //! and only with a state that is declared, does not travel and is of the right kind, and with keys of the call.
 
 use regraft_model::batch::BytesColumn;
@@ -10,8 +10,8 @@ use regraft_model::batch::BytesColumn;
 pub struct Values {
     /// The values; empty bytes where there is none.
     pub values: BytesColumn,
-    /// The number of the schema that each was written by, 0 where there is no value.
-    pub schemas: Vec<u16>,
+    /// For each 1 where there is a value, 0 where there is none.
+    pub present: Vec<u8>,
 }
 
 /// Entries of one map, in order of the map key's bytes.
@@ -21,8 +21,6 @@ pub struct Entries {
     pub keys: BytesColumn,
     /// Their values.
     pub values: BytesColumn,
-    /// The number of the schema that each value was written by.
-    pub schemas: Vec<u16>,
     /// Whether there is more after the last one.
     pub more: bool,
 }
@@ -44,5 +42,5 @@ pub trait StateAccess: Send + Sync {
 
     /// Items of one key's list from index `first` of those that have not expired, until `limit_bytes` bytes of values are
     /// reached: at least one, where there is any. An answer of fewer bytes is the last.
-    fn list_scan(&self, state: u32, key: u32, first: u32, limit_bytes: u32) -> Result<Values, String>;
+    fn list_scan(&self, state: u32, key: u32, first: u32, limit_bytes: u32) -> Result<BytesColumn, String>;
 }

@@ -8,7 +8,7 @@ use wasmparser::{Parser, Payload};
 use crate::module_error::ModuleError;
 
 /// The package that a component imports from and exports to.
-const PACKAGE: &str = "regraft:operator/";
+pub(crate) const PACKAGE: &str = "regraft:operator/";
 /// The interface that an operator exports.
 const GUEST: &str = "regraft:operator/guest";
 /// What an operator is given.

@@ -5,17 +5,77 @@ use serde::{Deserialize, Serialize};
 use crate::schema::{Field, StructType, Type};
 
 /// The version of the WIT package that this host offers.
-pub const WIT_VERSION: &str = "0.1.0";
+pub const WIT_VERSION: &str = "0.2.0";
+
+/// The encoding of values and records that this host reads and writes.
+pub const ENCODING: &str = "bincode2";
+
+/// The name of an encoding of values and records. The default is [`ENCODING`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Encoding(pub String);
+
+impl Default for Encoding {
+    fn default() -> Self {
+        Self(ENCODING.to_owned())
+    }
+}
+
+/// The optional interfaces of the WIT package, by name and in the order of `calls`.
+pub mod interface {
+    /// Fires timers.
+    pub const TIMERS: &str = "timers";
+    /// Is told of watermarks.
+    pub const WATERMARKS: &str = "watermarks";
+    /// Is told of the end of all inputs.
+    pub const ENDING: &str = "ending";
+    /// Saves and takes back operator state and private state.
+    pub const OPERATOR_STATE: &str = "operator-state";
+    /// Rewrites values of older schemas.
+    pub const MIGRATION: &str = "migration";
+    /// Folds records before the exchange.
+    pub const COMBINING: &str = "combining";
+    /// Makes records of state, offline.
+    pub const READER: &str = "reader";
+    /// Rewrites state, offline.
+    pub const TRANSFORM: &str = "transform";
+    /// Makes state of a bounded input, offline.
+    pub const BOOTSTRAP: &str = "bootstrap";
+
+    /// All of them.
+    pub const ALL: [&str; 9] = [
+        TIMERS,
+        WATERMARKS,
+        ENDING,
+        OPERATOR_STATE,
+        MIGRATION,
+        COMBINING,
+        READER,
+        TRANSFORM,
+        BOOTSTRAP,
+    ];
+}
 
 /// Everything that a component says of itself. The default says nothing, not even a version.
+///
+/// A key that this host does not know is ignored, unless `must` names it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Description {
     /// The version of the WIT package it was built for.
     pub wit: String,
     /// What made it, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sdk: String,
+    /// How values and records are encoded.
+    #[serde(default)]
+    pub encoding: Encoding,
+    /// Paths of keys that a reader must know, as `states.width`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub must: Vec<String>,
+    /// The optional interfaces that are to be called, by name. `None` in what a component returned: all that it exports.
+    /// A loaded component always has `Some`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<Vec<String>>,
     /// The key of its keyed state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Field>,
@@ -31,12 +91,6 @@ pub struct Description {
     /// By timer number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timers: Vec<TimerDescription>,
-    /// Wants `on-watermark` calls.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub on_watermark: bool,
-    /// Wants `finish` calls.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub finish: bool,
     /// Keeps something between calls that only `snapshot` can save.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub private_state: bool,
@@ -77,7 +131,6 @@ impl std::fmt::Display for StateKind {
 
 /// One keyed state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct StateDescription {
     /// Unique in the operator.
     pub name: String,
@@ -101,7 +154,6 @@ pub struct StateDescription {
 
 /// An input or output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Port {
     /// For people.
     pub name: String,
@@ -136,7 +188,6 @@ impl std::fmt::Display for PortValue {
 
 /// A timer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct TimerDescription {
     /// Part of a timer's identity.
     pub name: String,
@@ -146,7 +197,6 @@ pub struct TimerDescription {
 
 /// Operator (not keyed) state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct OperatorStateDescription {
     /// Unique in the operator.
     pub name: String,
@@ -157,6 +207,14 @@ pub struct OperatorStateDescription {
 }
 
 impl Description {
+    /// Returns true if an optional interface, by its name, is to be called.
+    #[must_use]
+    pub fn calls(&self, interface: &str) -> bool {
+        self.calls
+            .as_ref()
+            .is_some_and(|calls| calls.iter().any(|name| name == interface))
+    }
+
     /// Whether it has keyed state, and so needs its inputs by key.
     #[must_use]
     pub fn is_keyed(&self) -> bool {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
 use regraft_guest_runtime::module_error::ModuleError;
-use regraft_model::describe::{Description, StateDescription};
+use regraft_model::describe::{Description, StateDescription, interface};
 use serde_json::json;
 
 use super::args::{GraphArgs, InspectArgs, JobFileArgs, NewArgs};
@@ -266,13 +266,15 @@ fn description_text(digest: &str, size: usize, d: &Description) -> String {
         lines.push(format!("timer   {} ({} time)", timer.name, timer.time));
     }
     let flags = [
-        (d.finish, "finish"),
-        (d.on_watermark, "on-watermark"),
         (d.private_state, "private state"),
         (d.reads_clock, "the clock"),
         (d.reads_random, "randomness"),
     ];
-    let used: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, word)| *word).collect();
+    let flags = flags.iter().filter(|(on, _)| *on).map(|(_, word)| *word);
+    // What timers and operator states need is told by these.
+    let declared = [interface::TIMERS, interface::OPERATOR_STATE];
+    let calls = d.calls.iter().flatten().map(String::as_str);
+    let used: Vec<&str> = calls.filter(|call| !declared.contains(call)).chain(flags).collect();
     if !used.is_empty() {
         lines.push(format!("uses    {}", used.join(", ")));
     }

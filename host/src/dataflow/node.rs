@@ -118,29 +118,25 @@ pub struct NodeParts {
     pub seed: u64,
 }
 
-/// Builds the context in which the instances of an operator are opened. Its schemas are the operator's own, with no
-/// older versions.
+/// Builds the context in which the instances of an operator are opened.
 #[must_use]
-pub fn open_context(
-    uid: &OperatorUid,
-    description: &Description,
-    subtask: u32,
-    parallelism: u32,
-    max_parallelism: u32,
-    watermark: i64,
-) -> OpenContext {
-    let schemas: Vec<String> = description
-        .states
-        .iter()
-        .map(|state| format!("[{}]", state.schema.to_json()))
-        .collect();
+pub fn open_context(uid: &OperatorUid, subtask: u32, parallelism: u32, max_parallelism: u32) -> OpenContext {
     OpenContext {
         uid: uid.to_string(),
         subtask,
         parallelism,
         max_parallelism,
+    }
+}
+
+/// Returns the header of a call that is about no records: it draws no random numbers of its own.
+#[must_use]
+pub const fn plain_header(now: i64, watermark: i64) -> Header {
+    Header {
+        now,
         watermark,
-        schemas: format!("[{}]", schemas.join(",")),
+        seed: 0,
+        first_row: 0,
     }
 }
 
@@ -262,7 +258,8 @@ impl OperatorNode {
         if !has_own_state(&self.instance.description) {
             return Ok(vec![]);
         }
-        let states = self.instance.operator.snapshot(id);
+        let header = self.plain_header();
+        let states = self.instance.operator.snapshot(header, id);
         states.map_err(|error| self.failed_without_rows("snapshot", error))
     }
 
@@ -289,13 +286,14 @@ impl OperatorNode {
         own: &[OperatorState],
     ) -> Result<(), SubtaskFailure> {
         new.operator.interrupt_by(self.cancelled.clone());
+        let header = self.plain_header();
         if !own.is_empty() {
-            let restored = new.operator.restore(own);
+            let restored = new.operator.restore(header, own);
             restored.map_err(|error| self.failed("swap", Cause::of_swap(error)))?;
         }
         if has_own_state(&new.description) {
             // One that cannot save itself would fail the job at its next round, when there is no way back.
-            let saved = new.operator.snapshot(CheckpointId(0));
+            let saved = new.operator.snapshot(header, CheckpointId(0));
             saved.map_err(|error| self.failed("swap", Cause::of_swap(error)))?;
         }
         let old = std::mem::replace(&mut self.instance, new);
@@ -337,15 +335,21 @@ impl OperatorNode {
 
     /// Resets a broken instance, opens it, and restores the state of its own that is kept here.
     fn revive(&mut self) -> Result<(), (&'static str, GuestError)> {
+        let header = self.plain_header();
         let PreparedOperator { operator, context, .. } = &mut self.instance;
-        context.watermark = self.watermark;
         operator.reset().map_err(|error| ("reset", error))?;
-        operator.open(context).map_err(|error| ("open", error))?;
+        operator.open(header, context).map_err(|error| ("open", error))?;
         if !self.own_state.is_empty() {
-            operator.restore(&self.own_state).map_err(|error| ("restore", error))?;
+            operator
+                .restore(header, &self.own_state)
+                .map_err(|error| ("restore", error))?;
         }
         self.broken = false;
         Ok(())
+    }
+
+    fn plain_header(&self) -> Header {
+        plain_header(self.clock.now_ms(), self.watermark)
     }
 
     fn header(&mut self) -> Header {
@@ -375,8 +379,6 @@ impl OperatorNode {
         let Some(backend) = &mut self.backend else { return };
         let writes = Writes {
             cells: &outcome.cells,
-            values: &outcome.cell_values,
-            cleared: &outcome.cleared,
             entries: outcome.entries.as_ref(),
             timers: TimerOps {
                 ops: &outcome.timer_ops,
@@ -442,9 +444,7 @@ fn keyed_view<'a>(keys: &'a Keys, cells: &'a Cells, has_state: bool) -> KeyedVie
         return empty;
     }
     KeyedView {
-        cell_data: &cells.values.data,
-        cell_ends: &cells.values.ends,
-        cell_schemas: &cells.schemas,
+        cells: &cells.columns,
         ..empty
     }
 }

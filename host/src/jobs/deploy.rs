@@ -25,7 +25,7 @@ use crate::dataflow::exchange::channel::{Receiver, Sender, channel};
 use crate::dataflow::exchange::gate::Gate;
 use crate::dataflow::exchange::partitioner::OutputEdge;
 use crate::dataflow::failure::Backtrace;
-use crate::dataflow::node::{NodeParts, OperatorNode};
+use crate::dataflow::node::{NodeParts, OperatorNode, plain_header};
 use crate::dataflow::operator::Modules;
 use crate::dataflow::rate::Rate;
 use crate::dataflow::subtask::{Head, SourceHead, Subtask};
@@ -315,7 +315,8 @@ fn chained(
                 .operator
                 .remove(&(node.uid.clone(), subtask))
                 .unwrap_or_default();
-            let prepared = open_operator(graph, node, operator, &**module, subtask, watermark, &states)?;
+            let header = plain_header(context.clock.now_ms(), watermark);
+            let prepared = open_operator(graph, node, operator, &**module, subtask, header, &states)?;
             let policy = policy(node, operator, subtask, restored, context, budgets)?;
             let backend = backend(graph, node, subtask, &prepared.description, restored)?;
             let seed = u64::from(subtask) ^ xxhash_rust::xxh3::xxh3_64(node.uid.as_str().as_bytes());

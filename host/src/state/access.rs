@@ -86,9 +86,8 @@ impl MemoryAccess {
 }
 
 fn push_value(values: &mut Values, entry: Option<&Entry>) {
-    let (value, schema) = entry.map_or((&[][..], 0), |entry| (&*entry.value, entry.schema));
-    push(&mut values.values, value);
-    values.schemas.push(schema);
+    push(&mut values.values, entry.map_or(&[], |entry| &*entry.value));
+    values.present.push(entry.is_some().into());
 }
 
 impl StateAccess for MemoryAccess {
@@ -129,14 +128,13 @@ impl StateAccess for MemoryAccess {
             }
             push(&mut found.keys, &entry.key);
             push(&mut found.values, &entry.value);
-            found.schemas.push(entry.schema);
         }
         Ok(found)
     }
 
-    fn list_scan(&self, state: u32, key: u32, first: u32, limit_bytes: u32) -> Result<Values, String> {
+    fn list_scan(&self, state: u32, key: u32, first: u32, limit_bytes: u32) -> Result<BytesColumn, String> {
         let (number, store) = (self.number(state)?, self.shared.read());
-        let mut found = Values::default();
+        let mut found = BytesColumn::default();
         let Some(entries) = store.entries(key, number)? else {
             return Ok(found);
         };
@@ -149,10 +147,10 @@ impl StateAccess for MemoryAccess {
             Box::new(entries.from(&u64::from(first).to_be_bytes()))
         };
         for entry in from.filter(|entry| entry.is_live(store.now)) {
-            if !found.schemas.is_empty() && found.values.data.len() >= limit_bytes as usize {
+            if !found.is_empty() && found.data.len() >= limit_bytes as usize {
                 break;
             }
-            push_value(&mut found, Some(entry));
+            push(&mut found, &entry.value);
         }
         Ok(found)
     }

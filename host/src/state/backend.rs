@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use regraft_guest_runtime::call::EntryWrites;
+use regraft_guest_runtime::call::{CellColumn, CellWrites, EntryWrites};
 use regraft_guest_runtime::state_access::StateAccess;
-use regraft_model::batch::{BytesColumn, Keys};
+use regraft_model::batch::Keys;
 use regraft_model::describe::{Description, StateKind};
 use regraft_model::id::{CheckpointId, OperatorUid};
 use regraft_model::key_group::KeyGroupRange;
@@ -59,29 +59,21 @@ pub fn bindings(description: &Description) -> (Vec<BoundState>, Vec<BoundTimer>)
     )
 }
 
-/// The cells of a call: the encoded value of each key in each bound state that travels.
-///
-/// The index of a cell is `state * keys + key`, where only states that travel are counted.
+/// The cells of a call: a column for each bound state that travels, with one cell for each key.
 #[derive(Debug, Default)]
 pub struct Cells {
-    /// Encoded values; empty if there is none.
-    pub values: BytesColumn,
-    /// Number of the schema that each value was written with; 0 if there is no value.
-    pub schemas: Vec<u16>,
+    /// Columns by position among the states that travel, numbered as they are bound.
+    pub columns: Vec<CellColumn>,
     /// Location of each key in the backend that filled in the cells, and of no meaning to others.
     pub places: Vec<u64>,
 }
 
-/// The writes of a call. Cells are numbered as in [`Cells`].
+/// The writes of a call. States are numbered as they are bound.
 #[derive(Debug, Clone, Copy)]
 pub struct Writes<'a> {
-    /// Written cells, each at most once.
-    pub cells: &'a [u32],
-    /// Values of the written cells.
-    pub values: &'a BytesColumn,
-    /// Cleared cells, none of which is also written.
-    pub cleared: &'a [u32],
-    /// Writes to states that do not travel, in order. States are numbered as they are bound.
+    /// Written and cleared cells: each state at most once, and each key of it at most once.
+    pub cells: &'a [CellWrites],
+    /// Writes to states that do not travel, in order.
     pub entries: Option<&'a EntryWrites>,
     /// Timer operations.
     pub timers: TimerOps<'a>,

@@ -9,7 +9,7 @@ mod model;
 use std::collections::{BTreeMap, BTreeSet};
 
 use regraft_guest_runtime::call::TIMER_REGISTER;
-use regraft_model::batch::{BytesColumn, Keys};
+use regraft_model::batch::Keys;
 use regraft_model::describe::StateKind;
 use regraft_model::id::CheckpointId;
 use regraft_model::key_group::{KeyGroupRange, hash32, key_group, range_of};
@@ -133,18 +133,14 @@ impl Player<'_> {
         let mut cells = Cells::default();
         self.backend.resolve(keys, self.now, &mut cells).expect("in range");
         let visible = self.model.visible(self.now);
-        let count = keys.column.len();
-        for (s, state) in self.bound.iter().filter(|state| state.travels).enumerate() {
+        let travelling = self.bound.iter().enumerate().filter(|(_, state)| state.travels);
+        assert_eq!(cells.columns.len(), travelling.clone().count());
+        for (column, (position, state)) in cells.columns.iter().zip(travelling) {
+            assert_eq!(column.state as usize, position);
             for (k, key) in keys.column.iter().enumerate() {
                 let expected = visible.value(&state.name, key);
-                let cell = s * count + k;
-                assert_eq!(
-                    cells.schemas[cell] != 0,
-                    expected.is_some(),
-                    "{} of {key:?}",
-                    state.name
-                );
-                assert_eq!(cells.values.get(cell), expected.unwrap_or_default());
+                assert_eq!(column.present[k] != 0, expected.is_some(), "{} of {key:?}", state.name);
+                assert_eq!(column.values.get(k), expected.unwrap_or_default());
             }
         }
         let Some(access) = self.backend.access() else {
@@ -225,11 +221,9 @@ impl Player<'_> {
             ids: &due.timer_ids[..count],
             times: &due.times[..count],
         };
-        let (values, schemas) = (BytesColumn::default(), vec![1; self.bound.len()]);
+        let schemas = vec![1; self.bound.len()];
         let writes = Writes {
             cells: &[],
-            values: &values,
-            cleared: &[],
             entries: None,
             timers: timers_written,
             schemas: &schemas,

@@ -13,6 +13,7 @@ mod clean;
 
 use std::sync::Arc;
 
+use regraft_guest_runtime::call::CellColumn;
 use regraft_guest_runtime::state_access::StateAccess;
 use regraft_model::batch::Keys;
 use regraft_model::describe::StateKind;
@@ -248,15 +249,15 @@ impl MemoryBackend {
 
     /// Appends the cell of a state in a slot.
     #[inline]
-    fn push_cell(cells: &mut Cells, table: &Table, slot: u32, state: u16, now: i64) {
+    fn push_cell(cells: &mut CellColumn, table: &Table, slot: u32, state: u16, now: i64) {
         let found = if slot == NOWHERE {
             None
         } else {
             value_in(table.blob(slot), state, now)
         };
-        let (schema, value) = found.unwrap_or((0, &[]));
+        let (present, value) = found.map_or((0, &[][..]), |(_, value)| (1, value));
         short::push(&mut cells.values, value);
-        cells.schemas.push(schema);
+        cells.present.push(present);
     }
 
     /// Returns the number of a state. A known name with another shape is another state.
@@ -303,21 +304,25 @@ impl StateBackend for MemoryBackend {
     fn resolve(&mut self, keys: &Keys, now: i64, cells: &mut Cells) -> Result<(), BackendError> {
         self.now = now;
         let mut places = std::mem::take(&mut cells.places);
-        cells.values.clear();
-        cells.schemas.clear();
-        if let [position] = self.travelling[..] {
-            let state = self.bound[usize::from(position)].number;
+        cells.columns.resize_with(self.travelling.len(), CellColumn::default);
+        for (column, &position) in cells.columns.iter_mut().zip(&self.travelling) {
+            column.state = position.into();
+            column.values.clear();
+            column.present.clear();
+        }
+        if let ([position], [column]) = (&self.travelling[..], &mut cells.columns[..]) {
+            let state = self.bound[usize::from(*position)].number;
             // The slot is in the cache right after it was found.
             self.find_places(keys, &mut places, |table, slot| {
-                Self::push_cell(cells, table, slot, state, now);
+                Self::push_cell(column, table, slot, state, now);
             })?;
         } else {
             self.find_places(keys, &mut places, |_, _| {})?;
-            for &position in &self.travelling {
+            for (&position, column) in self.travelling.iter().zip(&mut cells.columns) {
                 let state = self.bound[usize::from(position)].number;
                 for &place in &places {
                     let (table, slot) = split(place);
-                    Self::push_cell(cells, &self.tables[table], slot, state, now);
+                    Self::push_cell(column, &self.tables[table], slot, state, now);
                 }
             }
         }
@@ -333,12 +338,10 @@ impl StateBackend for MemoryBackend {
         let touched = writes
             .entries
             .map(|entries| self.apply_entries(keys, cells, entries, writes.schemas));
-        if !writes.cells.is_empty() || !writes.cleared.is_empty() {
-            match self.travelling.len() {
-                0 => {}
-                1 => self.apply_single(keys, cells, writes),
-                _ => self.apply_several(keys, cells, writes),
-            }
+        match (self.travelling.len(), writes.cells) {
+            (0, _) | (_, []) => {}
+            (1, [written, ..]) => self.apply_single(keys, cells, written, writes.schemas),
+            _ => self.apply_several(keys, cells, writes),
         }
         self.link_touched(keys, &touched.unwrap_or_default());
         self.apply_timers(keys, writes.timers);

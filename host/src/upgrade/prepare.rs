@@ -11,6 +11,7 @@ use regraft_model::time::NO_TIMESTAMP;
 use super::report::ChangedUid;
 use crate::dataflow::control::locked;
 use crate::dataflow::element::{PreparedOperator, SwapSet};
+use crate::dataflow::node::plain_header;
 use crate::dataflow::operator::Modules;
 use crate::environment::run_blocking;
 use crate::graph::job_graph::{JobGraph, Node, NodeKind};
@@ -41,6 +42,7 @@ pub(super) async fn prepare(job: &JobHandle, modules: &Modules) -> Result<(SwapS
         modules: modules.clone(),
         descriptions: new,
         watermarks: watermarks(job, modules),
+        now: job.environment().clock().now_ms(),
     };
     let opened = run_blocking(&**job.environment(), move || instances.open()).await;
     let set = opened.map_err(|error| JobError::failed(error.to_string()))??;
@@ -116,6 +118,8 @@ struct Instances {
     modules: Modules,
     descriptions: Descriptions,
     watermarks: BTreeMap<OperatorUid, Vec<i64>>,
+    /// Processing time at which they are opened.
+    now: i64,
 }
 
 impl Instances {
@@ -141,7 +145,15 @@ impl Instances {
         let open = |subtask: u32| {
             let known = watermarks.and_then(|all| all.get(subtask as usize));
             let watermark = known.copied().unwrap_or(NO_TIMESTAMP);
-            let opened = open_operator(&self.graph, node, operator, &**module, subtask, watermark, &[]);
+            let opened = open_operator(
+                &self.graph,
+                node,
+                operator,
+                &**module,
+                subtask,
+                plain_header(self.now, watermark),
+                &[],
+            );
             let prepared = opened
                 .map_err(|error| JobError::failed(format!("{}: {error}", Place::RunningJob.refused())).on(uid))?;
             Ok(Mutex::new(Some(prepared)))

@@ -2,6 +2,7 @@
 
 use regraft_model::describe::{
     Description, OperatorStateDescription, Port, PortValue, StateDescription, StateKind, TimerDescription, WIT_VERSION,
+    interface,
 };
 use regraft_model::schema::{Field, Type};
 
@@ -39,13 +40,24 @@ pub fn describe(logic: Logic) -> Description {
         inputs: inputs.iter().map(|name| input(name)).collect(),
         outputs: vec![port("out", emits_words.then(|| key("word")), PortValue::Text)],
         timers: timers(logic),
-        finish: matches!(
-            logic,
-            Logic::Final | Logic::Window | Logic::Later | Logic::Hold | Logic::Ends
-        ),
+        calls: Some(calls(logic)),
         operator_states: operator_states(logic),
         ..Description::default()
     }
+}
+
+fn calls(logic: Logic) -> Vec<String> {
+    let ends = matches!(
+        logic,
+        Logic::Final | Logic::Window | Logic::Later | Logic::Hold | Logic::Ends
+    );
+    let calls = [
+        (!timers(logic).is_empty(), interface::TIMERS),
+        (ends, interface::ENDING),
+        (!operator_states(logic).is_empty(), interface::OPERATOR_STATE),
+    ];
+    let called = calls.into_iter().filter(|(called, _)| *called);
+    called.map(|(_, name)| name.to_owned()).collect()
 }
 
 fn states(logic: Logic) -> Vec<StateDescription> {

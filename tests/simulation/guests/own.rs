@@ -114,8 +114,7 @@ impl Own {
     }
 
     /// Emits the rest at the end.
-    pub fn finish(&mut self, logic: Logic, last: bool) -> Outcome {
-        assert!(last, "an operator without keys was given some");
+    pub fn finish(&mut self, logic: Logic) -> Outcome {
         let mut out = Output::default();
         self.give(&mut out);
         if logic == Logic::Ends {

@@ -150,11 +150,10 @@ impl<'a> Call<'a> {
             let part = self.access().list_scan(0, key, list.len() as u32, 64);
             let part = part.unwrap_or_else(|error| panic!("{error}"));
             list.extend(
-                part.values
-                    .iter()
+                part.iter()
                     .map(|item| waiting(item).unwrap_or_else(|error| panic!("{error}"))),
             );
-            if part.values.data.len() < 64 {
+            if part.data.len() < 64 {
                 return list;
             }
         }
@@ -167,12 +166,12 @@ impl<'a> Call<'a> {
         windows.iter().for_each(|(_, end)| ends.push(&end_key(*end)));
         let found = self.access().map_get_many(0, &keys, &ends);
         let found = found.unwrap_or_else(|error| panic!("{error}"));
-        let count = |(bytes, schema): (&[u8], &u16)| match (schema, decode(&Type::U64, bytes)) {
+        let count = |(bytes, present): (&[u8], &u8)| match (present, decode(&Type::U64, bytes)) {
             (0, _) => None,
             (_, Ok(Value::Unsigned(count))) => Some(count),
             (_, other) => panic!("a window that was never written: {other:?}"),
         };
-        found.values.iter().zip(&found.schemas).map(count).collect()
+        found.values.iter().zip(&found.present).map(count).collect()
     }
 
     /// Checks that timers that were due when the instance began have fired before its first record.

@@ -154,11 +154,12 @@ mod tests {
         assert_eq!(
             Harness::<Count>::new().describe(),
             concat!(
-                r#"{"wit":"0.1.0","sdk":"regraft-sdk 0.1.0","key":{"name":"word","type":"string"},"#,
+                r#"{"wit":"0.2.0","sdk":"regraft-sdk 0.1.0","encoding":"bincode2","calls":["ending"],"#,
+                r#""key":{"name":"word","type":"string"},"#,
                 r#""states":[{"name":"count","kind":"value","schema":"u64","travels":true}],"#,
                 r#""outputs":[{"name":"counts","key":{"name":"word","type":"string"},"#,
                 r#""value":{"record":{"name":"Counted","fields":[{"name":"word","type":"string"},"#,
-                r#"{"name":"count","type":"u64"}]}}}],"finish":true}"#
+                r#"{"name":"count","type":"u64"}]}}}]}"#
             )
         );
     }

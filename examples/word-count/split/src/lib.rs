@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(
             Harness::<split>::new().describe(),
             concat!(
-                r#"{"wit":"0.1.0","sdk":"regraft-sdk 0.1.0","outputs":[{"name":"words","#,
+                r#"{"wit":"0.2.0","sdk":"regraft-sdk 0.1.0","encoding":"bincode2","calls":[],"outputs":[{"name":"words","#,
                 r#""key":{"name":"word","type":"string"},"value":"text"}]}"#
             )
         );

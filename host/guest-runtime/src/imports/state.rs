@@ -99,9 +99,9 @@ impl GuestData {
 }
 
 impl state::Host for GuestData {
-    fn value_get_many(&mut self, state: u32, keys: Vec<u32>) -> wasmtime::Result<Result<state::Values, StateError>> {
+    fn value_get_many(&mut self, state: u32, keys: Vec<u32>) -> wasmtime::Result<Result<state::Found, StateError>> {
         let answer = self.read(state, SINGLE, &keys, |access| access.value_get_many(state, &keys))?;
-        Ok(answer.map(values))
+        Ok(answer.map(found))
     }
 
     fn map_get_many(
@@ -110,7 +110,7 @@ impl state::Host for GuestData {
         keys: Vec<u32>,
         entry_key_data: Vec<u8>,
         entry_key_ends: Vec<u32>,
-    ) -> wasmtime::Result<Result<state::Values, StateError>> {
+    ) -> wasmtime::Result<Result<state::Found, StateError>> {
         let entry_keys = BytesColumn::checked(entry_key_data, entry_key_ends)
             .map_err(|text| wasmtime::Error::msg(format!("map-get-many: entry-key-ends: {text}")))?;
         if entry_keys.len() != keys.len() {
@@ -120,7 +120,7 @@ impl state::Host for GuestData {
         let answer = self.read(state, &[StateKind::Map], &keys, |access| {
             access.map_get_many(state, &keys, &entry_keys)
         })?;
-        Ok(answer.map(values))
+        Ok(answer.map(found))
     }
 
     fn map_scan(
@@ -151,11 +151,18 @@ impl state::Host for GuestData {
     }
 }
 
-fn values(values: Values) -> state::Values {
+fn found(found: Values) -> state::Found {
+    state::Found {
+        present: found.present,
+        data: found.values.data,
+        ends: found.values.ends,
+    }
+}
+
+fn values(values: BytesColumn) -> state::Values {
     state::Values {
-        data: values.values.data,
-        ends: values.values.ends,
-        schemas: values.schemas,
+        data: values.data,
+        ends: values.ends,
     }
 }
 
@@ -165,7 +172,6 @@ fn entries(entries: Entries) -> state::Entries {
         key_ends: entries.keys.ends,
         value_data: entries.values.data,
         value_ends: entries.values.ends,
-        schemas: entries.schemas,
         more: entries.more,
     }
 }

@@ -16,7 +16,7 @@ fn column(items: &[&str]) -> BytesColumn {
 
 #[test]
 fn echo_returns_parents_only() {
-    let outcome = opened("echo").process(HEADER, BATCH, KEYED).expect("an outcome");
+    let outcome = opened("echo").process(HEADER, BATCH, *KEYED).expect("an outcome");
     let output = Output {
         parents: vec![0, 1, 2],
         ..Output::default()
@@ -32,7 +32,7 @@ fn echo_returns_parents_only() {
 
 #[test]
 fn copy_returns_all_columns() {
-    let outcome = opened("copy").process(HEADER, BATCH, KEYED).expect("an outcome");
+    let outcome = opened("copy").process(HEADER, BATCH, *KEYED).expect("an outcome");
     let output = Output {
         port: 0,
         parents: vec![0, 1, 2],
@@ -45,9 +45,13 @@ fn copy_returns_all_columns() {
 
 #[test]
 fn count_uses_cells() {
-    let outcome = opened("count").process(HEADER, BATCH, KEYED).expect("an outcome");
-    assert_eq!(outcome.cells, [0, 1]);
-    let counts: Vec<&[u8]> = outcome.cell_values.iter().collect();
+    let outcome = opened("count").process(HEADER, BATCH, *KEYED).expect("an outcome");
+    let writes = &outcome.cells[0];
+    assert_eq!(
+        (outcome.cells.len(), writes.state, &writes.keys[..]),
+        (1, 0, &[0, 1][..])
+    );
+    let counts: Vec<&[u8]> = writes.values.iter().collect();
     assert_eq!(counts, [7u64.to_le_bytes(), 1u64.to_le_bytes()]);
 }
 
@@ -59,7 +63,7 @@ fn calls_without_records() {
         timer_ids: &[0, 0],
         times: &[5, 6],
     };
-    let outcome = instance.on_timers(HEADER, timers, KEYED).expect("an outcome");
+    let outcome = instance.on_timers(HEADER, timers, *KEYED).expect("an outcome");
     assert_eq!(
         (&outcome.outputs[0].parents, outcome.outputs[0].values.get(1)),
         (&vec![0, 1], "timer".as_bytes())
@@ -71,16 +75,10 @@ fn calls_without_records() {
         (1, "watermark".as_bytes(), 500)
     );
     assert_eq!(
-        instance.finish(HEADER, KEYED, false).expect("an outcome").outputs[0].values,
+        instance.finish_keys(HEADER, *KEYED).expect("an outcome").outputs[0].values,
         column(&["end", "end"])
     );
-    assert!(
-        instance
-            .finish(HEADER, Default::default(), true)
-            .expect("an outcome")
-            .outputs[0]
-            .is_empty()
-    );
+    assert!(instance.finish(HEADER).expect("an outcome").outputs[0].is_empty());
 }
 
 #[test]
@@ -90,30 +88,30 @@ fn operator_state_goes_out_and_in() {
         name: "seen".to_owned(),
         items: column(&["one", "two"]),
     }];
-    instance.restore(&states).expect("restored");
-    assert_eq!(instance.snapshot(3).expect("a snapshot"), states);
+    instance.restore(HEADER, &states).expect("restored");
+    assert_eq!(instance.snapshot(HEADER, 3).expect("a snapshot"), states);
 }
 
 #[test]
 fn migration_keeps_the_number_of_values() {
     let mut instance = opened("echo");
     assert_eq!(
-        instance.migrate(0, "\"u32\"", &column(&["a", "b"])),
+        instance.migrate(HEADER, 0, "\"u32\"", &column(&["a", "b"])),
         Ok(column(&["a", "b"]))
     );
     assert_eq!(
         instance
-            .migrate(0, "\"f64\"", &column(&["a"]))
+            .migrate(HEADER, 0, "\"f64\"", &column(&["a"]))
             .expect_err("refused")
             .to_string(),
         "cannot migrate from \"f64\""
     );
     assert_eq!(
         instance
-            .migrate(9, "\"u32\"", &column(&["a", "b"]))
+            .migrate(HEADER, 9, "\"u32\"", &column(&["a", "b"]))
             .expect_err("a lie")
             .to_string(),
-        "the module returned a wrong outcome: migrated.value-ends has 0 entries: expected 2, as many as values to \
+        "the module returned a wrong outcome: ends has 0 entries: expected 2, as many as values to \
          migrate"
     );
 }
@@ -127,7 +125,7 @@ impl StateAccess for Indices {
         let mut values = Values::default();
         for key in keys {
             values.values.push(key.to_string().as_bytes());
-            values.schemas.push(1);
+            values.present.push(1);
         }
         Ok(values)
     }
@@ -140,7 +138,7 @@ impl StateAccess for Indices {
         Err("not a map".to_owned())
     }
 
-    fn list_scan(&self, _: u32, _: u32, _: u32, _: u32) -> Result<Values, String> {
+    fn list_scan(&self, _: u32, _: u32, _: u32, _: u32) -> Result<BytesColumn, String> {
         Err("not a list".to_owned())
     }
 }
@@ -161,7 +159,7 @@ impl StateAccess for Broken {
         Err("disk full".to_owned())
     }
 
-    fn list_scan(&self, _: u32, _: u32, _: u32, _: u32) -> Result<Values, String> {
+    fn list_scan(&self, _: u32, _: u32, _: u32, _: u32) -> Result<BytesColumn, String> {
         Err("disk full".to_owned())
     }
 }
@@ -170,7 +168,7 @@ impl StateAccess for Broken {
 fn state_is_read_within_a_call() {
     let mut instance = opened("read");
     let read = |instance: &mut regraft_guest_runtime::instance::GuestInstance| {
-        let outcome = instance.process(HEADER, BATCH, KEYED).expect("an outcome");
+        let outcome = instance.process(HEADER, BATCH, *KEYED).expect("an outcome");
         let values = &outcome.outputs[0].values;
         values
             .iter()
@@ -189,9 +187,9 @@ fn state_is_read_within_a_call() {
         ]
     );
     // `snapshot` asserts that it can read nothing.
-    instance.snapshot(1).expect("a snapshot");
+    instance.snapshot(HEADER, 1).expect("a snapshot");
     instance.set_state(Some(Arc::new(Broken)));
-    let error = instance.process(HEADER, BATCH, KEYED).expect_err("unreadable state");
+    let error = instance.process(HEADER, BATCH, *KEYED).expect_err("unreadable state");
     assert_eq!(error.to_string(), "reading state failed: disk full");
 }
 
@@ -203,8 +201,8 @@ fn what_a_guest_tells_is_bounded() {
         ..settings("log")
     };
     let mut instance = hostile().instantiate(&settings).expect("an instance");
-    instance.open(&context()).expect("it opens");
-    instance.process(HEADER, BATCH, KEYED).expect("an outcome");
+    instance.open(HEADER, &context()).expect("it opens");
+    instance.process(HEADER, BATCH, *KEYED).expect("an outcome");
     let told = sink.0.lock().expect("not poisoned");
     assert_eq!(told[0], format!("Warn {}", "x".repeat(16 << 10)));
     assert_eq!((told[1].as_str(), told[2].as_str()), ("Info line 0", "counter-0 += 1"));
@@ -217,7 +215,7 @@ fn what_a_guest_tells_is_bounded() {
 #[test]
 fn instances_can_move_between_threads() {
     let mut instance = opened("echo");
-    let outcome = std::thread::spawn(move || instance.process(HEADER, BATCH, KEYED))
+    let outcome = std::thread::spawn(move || instance.process(HEADER, BATCH, *KEYED))
         .join()
         .expect("no panic");
     assert_eq!(outcome.expect("an outcome").outputs[0].len(), 3);

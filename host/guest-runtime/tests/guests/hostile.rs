@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 fn process(behaviour: &str) -> Result<Outcome, GuestError> {
-    opened(behaviour).process(HEADER, BATCH, KEYED)
+    opened(behaviour).process(HEADER, BATCH, *KEYED)
 }
 
 fn check(behaviour: &str, expected: &str) -> GuestError {
@@ -133,7 +133,7 @@ fn stack_overflow() {
 #[test]
 fn declared_failure() {
     let mut instance = opened("fail");
-    let error = instance.process(HEADER, BATCH, KEYED).expect_err("a failure");
+    let error = instance.process(HEADER, BATCH, *KEYED).expect_err("a failure");
     let failure = Failure {
         row: Some(1),
         message: "not a number: \"x\"".to_owned(),
@@ -142,7 +142,7 @@ fn declared_failure() {
     assert_eq!(error.to_string(), "row 1: not a number: \"x\"");
     // It is not a trap: the instance goes on.
     assert!(!instance.is_poisoned());
-    assert_eq!(instance.process(HEADER, BATCH, KEYED).expect_err("again"), error);
+    assert_eq!(instance.process(HEADER, BATCH, *KEYED).expect_err("again"), error);
 }
 
 #[test]
@@ -174,17 +174,26 @@ fn lies() {
         "lie-keys",
         "outputs[0].key-ends has 0 entries: expected 3, as many as parents",
     );
-    wrong(
-        "lie-cells",
-        "cells[1] is 99: expected less than 2 (1 states that travel x 2 keys)",
-    );
+    wrong("lie-cells", "cells[0].keys[1] is 99: expected less than 2 (2 keys)");
     wrong(
         "lie-cells-twice",
-        "cells[2] is cell 1 again: expected each cell at most once in `cells` and `cleared` together",
+        "cells[0].keys[2] is key 1 again: expected each key at most once in `keys` and `cleared` together",
     );
     wrong(
         "lie-cleared",
-        "cleared[0] is cell 0 again: expected each cell at most once in `cells` and `cleared` together",
+        "cells[0].cleared[0] is key 0 again: expected each key at most once in `keys` and `cleared` together",
+    );
+    wrong(
+        "lie-cells-state",
+        "cells[0].state is 1, a state that does not travel: expected its writes in `entries`",
+    );
+    wrong(
+        "lie-cells-no-state",
+        "cells[0].state is 2: expected less than 2 (2 declared states)",
+    );
+    wrong(
+        "lie-cells-state-twice",
+        "cells[1].state is 0 again: expected each state at most once",
     );
     wrong("lie-timers", "timer-ops[0] is 2: expected 0 (register) or 1 (delete)");
     wrong(
@@ -203,50 +212,55 @@ fn lies() {
         "fail-beyond",
         "failure.row is 9: expected less than 3 (rows of the call); its message: no such row",
     );
-    let error = opened("lie-snapshot").snapshot(1).expect_err("a lie");
+    let error = opened("lie-snapshot").snapshot(HEADER, 1).expect_err("a lie");
     assert_eq!(
         error.to_string(),
         "the module returned a wrong outcome: operator state \"seen\": item-ends: the last end offset is 3, but there \
          are 2 bytes of data"
+    );
+    let error = opened("lie-snapshot-state").snapshot(HEADER, 1).expect_err("a lie");
+    assert_eq!(
+        error.to_string(),
+        "the module returned a wrong outcome: states[0].state is 1: expected less than 1 (the declared operator states)"
     );
 }
 
 #[test]
 fn a_lie_that_was_read_keeps_the_instance() {
     let mut instance = opened("lie-ends");
-    instance.process(HEADER, BATCH, KEYED).expect_err("a lie");
+    instance.process(HEADER, BATCH, *KEYED).expect_err("a lie");
     assert!(!instance.is_poisoned());
-    assert!(instance.finish(HEADER, KEYED, false).is_ok());
+    assert!(instance.finish_keys(HEADER, *KEYED).is_ok());
 }
 
 #[test]
 fn others_go_on_after_a_trap_and_reset_helps() {
     let mut other = opened("echo");
     let mut instance = opened("panic");
-    instance.process(HEADER, BATCH, KEYED).expect_err("a panic");
+    instance.process(HEADER, BATCH, *KEYED).expect_err("a panic");
     assert!(instance.is_poisoned());
-    let again = instance.process(HEADER, BATCH, KEYED).expect_err("poisoned");
+    let again = instance.process(HEADER, BATCH, *KEYED).expect_err("poisoned");
     assert_eq!(
         again.to_string(),
         "the instance cannot be called: an earlier call of it trapped, and it has not been reset"
     );
-    assert!(other.process(HEADER, BATCH, KEYED).is_ok());
+    assert!(other.process(HEADER, BATCH, *KEYED).is_ok());
     instance.reset().expect("a new instance");
-    instance.open(&context()).expect("it opens");
+    instance.open(HEADER, &context()).expect("it opens");
     let good = regraft_guest_runtime::call::BatchView {
         value_data: b"aokcc",
         ..BATCH
     };
-    assert!(instance.process(HEADER, good, KEYED).is_ok());
+    assert!(instance.process(HEADER, good, *KEYED).is_ok());
 }
 
 #[test]
 fn open_may_refuse_or_trap() {
     let mut instance = hostile().instantiate(&settings("refuse")).expect("an instance");
-    let error = instance.open(&context()).expect_err("refused");
+    let error = instance.open(HEADER, &context()).expect_err("refused");
     assert_eq!(error.to_string(), "refused with [\"--limit\", \"5\"]");
     let mut instance = hostile().instantiate(&settings("trap-in-open")).expect("an instance");
-    let error = instance.open(&context()).expect_err("a trap");
+    let error = instance.open(HEADER, &context()).expect_err("a trap");
     assert_eq!(
         error.to_string(),
         "the module trapped: wasm `unreachable` instruction executed"
@@ -293,8 +307,8 @@ fn debug_information_may_lie() {
         }
         let module = engine().load(bad).expect("its code is whole").module;
         let mut instance = module.instantiate(&settings("panic")).expect("an instance");
-        instance.open(&context()).expect("it opens");
-        let error = instance.process(HEADER, BATCH, KEYED).expect_err("a panic");
+        instance.open(HEADER, &context()).expect("it opens");
+        let error = instance.process(HEADER, BATCH, *KEYED).expect_err("a panic");
         assert!(error.to_string().contains("cannot parse \"bad\""), "{error}");
         // The function's names are not of the debug information.
         assert!(
@@ -313,6 +327,6 @@ fn the_second_trap_is_told_as_the_first_was() {
     let fresh = GuestEngine::new(&EngineSettings::default()).expect("an engine");
     let module = fresh.load(hostile_component()).expect("a module").module;
     let mut instance = module.instantiate(&settings("panic")).expect("an instance");
-    instance.open(&context()).expect("it opens");
-    assert_eq!(first, instance.process(HEADER, BATCH, KEYED).expect_err("a panic"));
+    instance.open(HEADER, &context()).expect("it opens");
+    assert_eq!(first, instance.process(HEADER, BATCH, *KEYED).expect_err("a panic"));
 }

@@ -62,12 +62,13 @@ fn damaged() {
 fn other_world() {
     refused(
         b"\0asm\x0d\0\x01\0",
-        "not an operator of Regraft: expected the export `regraft:operator/guest@0.1.0`, found no export",
+        "not an operator of Regraft: expected the export `regraft:operator/guest@0.2.0`, found no export",
     );
     refused(
-        &patched("regraft:operator/guest@0.1.0", "regraft:operator/other@0.1.0"),
-        "not an operator of Regraft: expected the export `regraft:operator/guest@0.1.0`, found \
-         `regraft:operator/other@0.1.0`",
+        &patched("regraft:operator/guest@0.2.0", "regraft:operator/other@0.2.0"),
+        "not an operator of Regraft: expected the export `regraft:operator/guest@0.2.0`, found \
+         `regraft:operator/timers@0.2.0`, `regraft:operator/watermarks@0.2.0`, `regraft:operator/ending@0.2.0`, \
+         `regraft:operator/operator-state@0.2.0`, `regraft:operator/migration@0.2.0`, `regraft:operator/other@0.2.0`",
     );
 }
 
@@ -75,13 +76,13 @@ fn other_world() {
 fn imports_that_are_not_given() {
     // Names of the same length, so that nothing else of the file changes.
     refused(
-        &patched("regraft:operator/host@0.1.0", "wasi:cli-x/environmen@0.2.0"),
+        &patched("regraft:operator/host@0.2.0", "wasi:cli-x/environmen@0.2.0"),
         "it imports `wasi:cli-x/environmen@0.2.0`, and WASI is not granted to a module; build it for \
          wasm32-unknown-unknown with `regraft build`, which needs none of it (granting is not supported yet)",
     );
     refused(
-        &patched("regraft:operator/host@0.1.0", "another:operator/host@0.1.0"),
-        "it imports `another:operator/host@0.1.0`, which no operator is given: expected only `regraft:operator/host` \
+        &patched("regraft:operator/host@0.2.0", "another:operator/host@0.2.0"),
+        "it imports `another:operator/host@0.2.0`, which no operator is given: expected only `regraft:operator/host` \
          and `regraft:operator/state`",
     );
 }
@@ -89,14 +90,14 @@ fn imports_that_are_not_given() {
 #[test]
 fn other_version() {
     refused(
-        &patched("@0.1.0", "@0.2.0"),
-        "built for version 0.2.0 of the package regraft:operator, this host offers 0.1.0; build it again with the SDK \
-         of this version",
+        &patched("@0.2.0", "@0.9.0"),
+        "built for version 0.9.0 of the package regraft:operator, this host offers 0.2.0; build it again with \
+         `regraft build`, or with an SDK of this version",
     );
     refused(
-        &patched(r#""wit":"0.1.0""#, r#""wit":"0.3.0""#),
-        "built for version 0.3.0 of the package regraft:operator, this host offers 0.1.0; build it again with the SDK \
-         of this version",
+        &patched(r#""wit":"0.2.0""#, r#""wit":"0.3.0""#),
+        "built for version 0.3.0 of the package regraft:operator, this host offers 0.2.0; build it again with \
+         `regraft build`, or with an SDK of this version",
     );
 }
 
@@ -107,7 +108,7 @@ fn other_types() {
         .expect_err("another import")
         .to_string();
     assert!(
-        error.starts_with("its imports or exports are of other types than the package regraft:operator 0.1.0 has: ")
+        error.starts_with("its imports or exports are of other types than the package regraft:operator 0.2.0 has: ")
             && error.contains("counter-sub"),
         "{error}"
     );
@@ -120,9 +121,8 @@ fn describe_that_is_malformed() {
         .expect_err("malformed")
         .to_string();
     assert!(
-        error.starts_with(
-            "its `describe` returned JSON that is not a description: unknown field `wut`, expected one of `wit`, "
-        ) && error.contains("; found: {\"wut\":\"0.1.0\",\"sdk\":\"none\","),
+        error.starts_with("its `describe` returned JSON that is not a description: missing field `wit` at ")
+            && error.contains("; found: {\"wut\":\"0.2.0\",\"sdk\":\"none\","),
         "{error}"
     );
 }
@@ -135,9 +135,9 @@ fn section_that_lies() {
     refused(
         &describe::embed(&component, &description),
         "its section `regraft:describe` differs from what its `describe` returns: the section has \
-         …wit\":\"0.1.0\",\"sdk\":\"another\",\"key\":{\"name\":\"key\",\"type\":\"bytes\"},\"states\":[{\"name\":\"count\",\"kind\":\"v…, \
+         …wit\":\"0.2.0\",\"sdk\":\"another\",\"encoding\":\"bincode2\",\"calls\":[\"timers\",\"watermarks\",\"ending\",\"operator…, \
          `describe` returned \
-         …wit\":\"0.1.0\",\"sdk\":\"none\",\"key\":{\"name\":\"key\",\"type\":\"bytes\"},\"states\":[{\"name\":\"count\",\"kind\":\"valu…; \
+         …wit\":\"0.2.0\",\"sdk\":\"none\",\"encoding\":\"bincode2\",\"calls\":[\"timers\",\"watermarks\",\"ending\",\"operator-st…; \
          build it again with `regraft build`",
     );
     let mut longer = hostile_component().to_vec();
@@ -217,9 +217,9 @@ fn an_unchanged_module_compiles_once() {
     let module = fresh().load(hostile_component()).expect("a module").module;
     let mut instance = module.instantiate(&settings("loop")).expect("an instance");
     drop(module);
-    instance.open(&context()).expect("it opens");
+    instance.open(HEADER, &context()).expect("it opens");
     let error = instance
-        .process(HEADER, BATCH, KEYED)
+        .process(HEADER, BATCH, *KEYED)
         .expect_err("a deadline")
         .to_string();
     assert!(error.starts_with("the module computed for more than 200ms"), "{error}");

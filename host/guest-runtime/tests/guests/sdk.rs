@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use regraft_guest_runtime::call::{
-    BatchView, ENTRY_APPEND, ENTRY_CLEAR, ENTRY_PUT, ENTRY_REMOVE, EntryWrites, KeyedView, OpenContext, OperatorState,
-    Outcome, TimerView,
+    BatchView, CellColumn, ENTRY_APPEND, ENTRY_CLEAR, ENTRY_PUT, ENTRY_REMOVE, EntryWrites, Header, KeyedView,
+    OpenContext, OperatorState, Outcome, TimerView,
 };
 use regraft_guest_runtime::componentize::componentize;
 use regraft_guest_runtime::instance::{GuestInstance, InstanceSettings};
@@ -32,10 +32,16 @@ fn opened(module: &GuestModule, config: &str) -> GuestInstance {
         subtask: 3,
         parallelism: 4,
         max_parallelism: 128,
-        watermark: i64::MIN,
-        schemas: "[]".to_owned(),
     };
-    instance.open(&context).expect("it opens");
+    instance
+        .open(
+            Header {
+                watermark: i64::MIN,
+                ..HEADER
+            },
+            &context,
+        )
+        .expect("it opens");
     instance
 }
 
@@ -87,7 +93,7 @@ impl Kept {
             .get(&(state, key))
             .and_then(|entries| entries.get(entry_key));
         values.values.push(value.map_or(&[], Vec::as_slice));
-        values.schemas.push(u16::from(value.is_some()));
+        values.present.push(value.is_some().into());
     }
 }
 
@@ -120,22 +126,20 @@ impl StateAccess for Access {
         if let Some((entry_key, value)) = rest.next() {
             page.keys.push(entry_key);
             page.values.push(value);
-            page.schemas.push(1);
             page.more = rest.next().is_some();
         }
         Ok(page)
     }
 
-    fn list_scan(&self, state: u32, key: u32, first: u32, limit_bytes: u32) -> Result<Values, String> {
-        let (kept, mut values) = (self.0.lock().expect("not poisoned"), Values::default());
+    fn list_scan(&self, state: u32, key: u32, first: u32, limit_bytes: u32) -> Result<BytesColumn, String> {
+        let (kept, mut values) = (self.0.lock().expect("not poisoned"), BytesColumn::default());
         let none = BTreeMap::new();
         let items = kept.entries.get(&(state, key)).unwrap_or(&none).values();
         for item in items.skip(first as usize) {
-            if values.values.data.len() >= limit_bytes as usize {
+            if values.data.len() >= limit_bytes as usize {
                 break;
             }
-            values.values.push(item);
-            values.schemas.push(1);
+            values.push(item);
         }
         Ok(values)
     }
@@ -152,24 +156,39 @@ fn batch<'a>(key_index: &'a [u32], ends: &'a [u32], timestamps: &'a [i64]) -> Ba
 }
 
 /// The keys `a` and `b`, and a cell of every state that travels.
-fn keyed(cells: &(BytesColumn, Vec<u16>)) -> KeyedView<'_> {
+fn keyed(cells: &[CellColumn]) -> KeyedView<'_> {
     KeyedView {
         key_data: b"ab",
         key_ends: &[1, 2],
-        cell_data: &cells.0.data,
-        cell_ends: &cells.0.ends,
-        cell_schemas: &cells.1,
+        cells,
     }
 }
 
+/// Cells of two keys without a value, for the states of `kinds` that travel: `count`, `highest`, `mean` and `fired`.
+fn no_cells(module: &GuestModule) -> Vec<CellColumn> {
+    let travels = &module.declared().travels;
+    let travelling = (0..).zip(travels).filter(|(_, travels)| **travels);
+    let cells = travelling.map(|(state, _)| CellColumn {
+        state,
+        present: vec![0; 2],
+        values: column(&[""; 2]),
+    });
+    cells.collect()
+}
+
 /// The cells of the next call.
-fn applied(cells: (BytesColumn, Vec<u16>), outcome: &Outcome) -> (BytesColumn, Vec<u16>) {
-    let (mut values, mut schemas) = (items(&cells.0), cells.1);
-    for (at, cell) in outcome.cells.iter().enumerate() {
-        values[*cell as usize] = outcome.cell_values.get(at).to_vec();
-        schemas[*cell as usize] = 1;
+fn applied(mut cells: Vec<CellColumn>, outcome: &Outcome) -> Vec<CellColumn> {
+    for writes in &outcome.cells {
+        let cells = cells.iter_mut().find(|cells| cells.state == writes.state);
+        let cells = cells.expect("a state that travels");
+        let mut values = items(&cells.values);
+        for (at, key) in writes.keys.iter().enumerate() {
+            values[*key as usize] = writes.values.get(at).to_vec();
+            cells.present[*key as usize] = 1;
+        }
+        cells.values = column(&values);
     }
-    (column(&values), schemas)
+    cells
 }
 
 #[test]
@@ -179,8 +198,7 @@ fn every_kind_of_state_in_a_component() {
     let access = Arc::new(Access::default());
     instance.set_state(Some(access.clone()));
     let (ends, timestamps) = ([0; 8], [100, 101, 102, 103, 104, 105, 106, 107]);
-    // `count`, `highest`, `mean` and `fired` travel.
-    let mut cells = (column(&[""; 8]), vec![0; 8]);
+    let mut cells = no_cells(&module);
     for key_index in [&[0, 1, 0, 0, 0, 0, 0, 0][..], &[0, 0]] {
         let records = batch(key_index, &ends, &timestamps);
         let outcome = instance.process(HEADER, records, keyed(&cells)).expect("an outcome");
@@ -189,7 +207,7 @@ fn every_kind_of_state_in_a_component() {
         access.apply(outcome.entries.as_ref().expect("entries"));
         cells = applied(cells, &outcome);
     }
-    assert_eq!(items(&cells.0)[..2], [[9], [1]]);
+    assert_eq!(items(&cells[0].values), [[9], [1]]);
     // Announced for all records of a batch, and read at once: seven entries of each of its keys.
     assert_eq!(access.asked(), ["map 3 14", "map 7 14", "map 3 7", "map 7 7"]);
 
@@ -206,7 +224,7 @@ fn every_kind_of_state_in_a_component() {
     assert_eq!(outcome.outputs[0].timestamps, [106]);
     cells = applied(cells, &outcome);
 
-    let outcome = instance.finish(HEADER, keyed(&cells), false).expect("an outcome");
+    let outcome = instance.finish_keys(HEADER, keyed(&cells)).expect("an outcome");
     let summaries = items(&outcome.outputs[0].values);
     let shown = String::from_utf8_lossy(&summaries[0]).into_owned();
     assert!(
@@ -221,13 +239,17 @@ fn every_kind_of_state_in_a_component() {
     assert_eq!(summaries[1].last(), Some(&1), "one timer has fired");
     assert_eq!(access.asked(), ["value 0 [0]", "value 0 [1]"]);
 
-    let saved = instance.snapshot(1).expect("a snapshot");
+    let saved = instance.snapshot(HEADER, 1).expect("a snapshot");
     let names: Vec<&str> = saved.iter().map(|state| state.name.as_str()).collect();
     assert_eq!(names, ["words", "instances", "table"]);
     assert_eq!(saved[0].items.len(), 10);
     let mut restored = opened(&module, "null");
-    restored.restore(&saved).expect("restored");
-    let again = restored.snapshot(2).expect("a snapshot");
+    let header = Header {
+        watermark: i64::MIN,
+        ..HEADER
+    };
+    restored.restore(header, &saved).expect("restored");
+    let again = restored.snapshot(HEADER, 2).expect("a snapshot");
     assert_eq!(again[0], saved[0]);
     // Subtask 3, and no watermark: the least time there is.
     assert_eq!(items(&again[1].items), [[&[3, 253][..], &[255; 8]].concat()]);
@@ -244,18 +266,18 @@ fn a_failing_read_is_no_rows_fault() {
             // Too long for a number.
             let mut values = Values::default();
             keys.iter().for_each(|_| values.values.push(&[1; 20]));
-            values.schemas = vec![1; keys.len()];
+            values.present = vec![1; keys.len()];
             Ok(values)
         }
         fn map_scan(&self, _: u32, _: u32, _: Option<&[u8]>, _: u32) -> Result<Entries, String> {
             Ok(Entries::default())
         }
-        fn list_scan(&self, _: u32, _: u32, _: u32, _: u32) -> Result<Values, String> {
-            Ok(Values::default())
+        fn list_scan(&self, _: u32, _: u32, _: u32, _: u32) -> Result<BytesColumn, String> {
+            Ok(BytesColumn::default())
         }
     }
     let module = module("regraft-test-kinds");
-    let cells = (column(&[""; 8]), vec![0; 8]);
+    let cells = no_cells(&module);
     let records = batch(&[0], &[0], &[0]);
     let mut instance = opened(&module, "null");
     let failed = instance
@@ -275,7 +297,7 @@ fn a_failing_read_is_no_rows_fault() {
         "{failed}"
     );
     // The failed calls have left nothing, in the instance either.
-    assert!(instance.snapshot(1).expect("a snapshot")[0].items.is_empty());
+    assert!(instance.snapshot(HEADER, 1).expect("a snapshot")[0].items.is_empty());
 }
 
 #[test]
@@ -297,14 +319,14 @@ fn a_component_tells_its_inputs_apart() {
     process(&mut instance, 0, &["7\tu1\ttea\t300"]).expect("an outcome");
     let failed = process(&mut instance, 0, &["8\tu1\ttea\t300", "?"]).expect_err("no order");
     assert_eq!(failed.row(), Some(1));
-    let saved = instance.snapshot(1).expect("a snapshot");
+    let saved = instance.snapshot(HEADER, 1).expect("a snapshot");
     let waiting = OperatorState {
         name: "waiting".to_owned(),
         items: column(&[[&b"\x07\x02u1\x03tea"[..], &[251, 44, 1]].concat()]),
     };
     assert_eq!(saved[1], waiting, "the failed call has added none");
     let mut restored = opened(&module, "null");
-    restored.restore(&saved).expect("restored");
+    restored.restore(HEADER, &saved).expect("restored");
     let outcome = process(&mut restored, 1, &["u1\tAnn\tRiga"]).expect("an outcome");
     assert!(
         outcome.outputs[0]

@@ -2,15 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Duration;
 
-use regraft_guest_runtime::call::{BatchView, Header, KeyedView, OpenContext};
+use regraft_guest_runtime::call::{BatchView, CellColumn, Header, KeyedView, OpenContext};
 use regraft_guest_runtime::componentize::componentize;
 use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
 use regraft_guest_runtime::events::{GuestEvents, LogLevel};
 use regraft_guest_runtime::instance::{GuestInstance, InstanceSettings};
 use regraft_guest_runtime::module::GuestModule;
+use regraft_model::batch::BytesColumn;
 
 pub const HEADER: Header = Header {
     now: 1_000,
@@ -107,15 +108,13 @@ pub fn context() -> OpenContext {
         subtask: 0,
         parallelism: 1,
         max_parallelism: 128,
-        watermark: i64::MIN,
-        schemas: r#"[["u64"],["bytes"]]"#.to_owned(),
     }
 }
 
 /// An open instance that behaves so.
 pub fn opened(behaviour: &str) -> GuestInstance {
     let mut instance = hostile().instantiate(&settings(behaviour)).expect("an instance");
-    instance.open(&context()).expect("it opens");
+    instance.open(HEADER, &context()).expect("it opens");
     instance
 }
 
@@ -129,10 +128,20 @@ pub const BATCH: BatchView<'_> = BatchView {
 };
 
 /// The keys of [`BATCH`]; `x` has a count of 5.
-pub const KEYED: KeyedView<'_> = KeyedView {
-    key_data: b"xy",
-    key_ends: &[1, 2],
-    cell_data: &[5, 0, 0, 0, 0, 0, 0, 0],
-    cell_ends: &[8, 8],
-    cell_schemas: &[1, 0],
-};
+pub static KEYED: LazyLock<KeyedView<'static>> = LazyLock::new(|| {
+    static CELLS: LazyLock<[CellColumn; 1]> = LazyLock::new(|| {
+        [CellColumn {
+            state: 0,
+            present: vec![1, 0],
+            values: BytesColumn {
+                data: vec![5, 0, 0, 0, 0, 0, 0, 0],
+                ends: vec![8, 8],
+            },
+        }]
+    });
+    KeyedView {
+        key_data: b"xy",
+        key_ends: &[1, 2],
+        cells: &*CELLS,
+    }
+});

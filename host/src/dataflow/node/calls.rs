@@ -7,6 +7,7 @@ use regraft_guest_runtime::call::{BatchView, Header, OperatorState, Outcome, Tim
 use regraft_guest_runtime::isolate::{Fault, Isolation};
 use regraft_guest_runtime::trap::GuestError;
 use regraft_model::batch::{Batch, Keys};
+use regraft_model::describe::interface;
 use regraft_model::id::CheckpointId;
 use regraft_model::time::{NO_TIMESTAMP, TimeDomain};
 
@@ -118,7 +119,7 @@ impl OperatorNode {
     /// # Errors
     /// [`SubtaskFailure`] where the call fails.
     pub fn on_watermark(&mut self, keys_needed: bool, out: &mut Outputs) -> Result<(), SubtaskFailure> {
-        if !self.instance.description.on_watermark {
+        if !self.instance.description.calls(interface::WATERMARKS) {
             return Ok(());
         }
         let header = self.header();

@@ -1,6 +1,7 @@
 //! The end of all inputs: the last timers fire, and all keys are passed to `finish`.
 
 use regraft_model::batch::{Batch, Keys};
+use regraft_model::describe::interface;
 use regraft_model::time::{MAX_WATERMARK, TimeDomain};
 
 use super::{OperatorNode, Outputs, keyed_view};
@@ -30,16 +31,16 @@ impl OperatorNode {
         if self.fire(TimeDomain::Event, MAX_WATERMARK, keys_needed, out)? {
             return Ok(true);
         }
-        if self.finished || !self.instance.description.finish {
+        if self.finished || !self.instance.description.calls(interface::ENDING) {
             return Ok(false);
         }
         let mut finishing = self.finishing.take().unwrap_or_default();
         let keys = self.next_keys(&mut finishing);
-        let last = keys.column.is_empty();
-        self.finish_keys(keys, last, keys_needed, out)?;
-        if last {
+        if keys.column.is_empty() {
+            self.finish(keys_needed, out)?;
             self.finished = true;
         } else {
+            self.finish_keys(keys, keys_needed, out)?;
             self.finishing = Some(finishing);
         }
         // Timers that this call has registered fire, too.
@@ -67,13 +68,16 @@ impl OperatorNode {
         part
     }
 
-    fn finish_keys(
-        &mut self,
-        keys: Keys,
-        last: bool,
-        keys_needed: bool,
-        out: &mut Outputs,
-    ) -> Result<(), SubtaskFailure> {
+    /// Tells the operator that all keys have been handed over.
+    fn finish(&mut self, keys_needed: bool, out: &mut Outputs) -> Result<(), SubtaskFailure> {
+        let header = self.header();
+        let finished = self.instance.operator.finish(header);
+        let outcome = finished.map_err(|error| self.failed_without_rows("finish", error))?;
+        self.take_outputs(outcome, &Batch::default(), keys_needed, out);
+        Ok(())
+    }
+
+    fn finish_keys(&mut self, keys: Keys, keys_needed: bool, out: &mut Outputs) -> Result<(), SubtaskFailure> {
         let header = self.header();
         if let Some(backend) = &mut self.backend
             && let Err(error) = backend.resolve(&keys, header.now, &mut self.cells)
@@ -81,10 +85,10 @@ impl OperatorNode {
             return Err(self.failed("finish", error));
         }
         let keyed = keyed_view(&keys, &self.cells, self.backend.is_some());
-        let finished = self.instance.operator.finish(header, keyed, last);
+        let finished = self.instance.operator.finish_keys(header, keyed);
         let outcome = finished.map_err(|error| self.failed_without_rows("finish", error))?;
         self.apply(&keys, header.now, &outcome);
-        // A row of `finish` is a key: keys of parents are these keys, and there are no values to take over.
+        // A row is a key: keys of parents are these keys, and there are no values to take over.
         let rows = Batch {
             keys,
             ..Batch::default()

@@ -3,10 +3,10 @@
 
 use std::sync::Mutex;
 
-use regraft_guest_runtime::call::{BatchView, Failure, Output, TimerView};
+use regraft_guest_runtime::call::{BatchView, CellWrites, Failure, Output, TimerView};
 use regraft_guest_runtime::trap::TrapCause;
 use regraft_model::batch::BytesColumn;
-use regraft_model::describe::{OperatorStateDescription, StateDescription, StateKind, WIT_VERSION};
+use regraft_model::describe::{OperatorStateDescription, StateDescription, StateKind, WIT_VERSION, interface};
 use regraft_model::key_group::{MAX_PARALLELISM_DEFAULT, range_of};
 use regraft_model::origin::Origin;
 use regraft_model::schema::{Field, Type};
@@ -97,7 +97,7 @@ impl Script {
 }
 
 impl Operator for Script {
-    fn open(&mut self, _: &OpenContext) -> Result<(), GuestError> {
+    fn open(&mut self, _: Header, _: &OpenContext) -> Result<(), GuestError> {
         assert!(!self.open && !self.poisoned, "opened twice");
         self.open = true;
         locked(&self.seen).opened += 1;
@@ -122,10 +122,8 @@ impl Operator for Script {
         }
         let mut counts: Vec<u8> = (0..keyed.keys())
             .map(|key| {
-                item(keyed.cell_data, keyed.cell_ends, key)
-                    .first()
-                    .copied()
-                    .unwrap_or(0)
+                let cells = &keyed.cells[0].values;
+                item(&cells.data, &cells.ends, key).first().copied().unwrap_or(0)
             })
             .collect();
         for (row, value) in values.iter().enumerate() {
@@ -133,27 +131,34 @@ impl Operator for Script {
             self.check(row as u32, value)?;
             counts[batch.key_index[row] as usize] += 1;
         }
-        let mut outcome = Outcome {
-            cells: (0..keyed.keys() as u32).collect(),
+        let mut written = CellWrites {
+            keys: (0..keyed.keys() as u32).collect(),
+            ..CellWrites::default()
+        };
+        counts.iter().for_each(|count| written.values.push(&[*count]));
+        Ok(Outcome {
+            cells: vec![written],
             outputs: vec![Output {
                 parents: (0..values.len() as u32).collect(),
                 ..Output::default()
             }],
             ..Outcome::default()
-        };
-        counts.iter().for_each(|count| outcome.cell_values.push(&[*count]));
-        Ok(outcome)
+        })
     }
 
     fn on_timers(&mut self, _: Header, _: TimerView<'_>, _: KeyedView<'_>) -> Result<Outcome, GuestError> {
         Ok(Outcome::default())
     }
 
-    fn finish(&mut self, _: Header, _: KeyedView<'_>, _: bool) -> Result<Outcome, GuestError> {
+    fn finish_keys(&mut self, _: Header, _: KeyedView<'_>) -> Result<Outcome, GuestError> {
         Err(self.trap(TrapCause::StackOverflow))
     }
 
-    fn snapshot(&mut self, _: CheckpointId) -> Result<Vec<OperatorState>, GuestError> {
+    fn finish(&mut self, _: Header) -> Result<Outcome, GuestError> {
+        Err(self.trap(TrapCause::StackOverflow))
+    }
+
+    fn snapshot(&mut self, _: Header, _: CheckpointId) -> Result<Vec<OperatorState>, GuestError> {
         if self.unsaved {
             return Err(self.trap(TrapCause::StackOverflow));
         }
@@ -163,7 +168,7 @@ impl Operator for Script {
         Ok(vec![OperatorState { name, items }])
     }
 
-    fn restore(&mut self, states: &[OperatorState]) -> Result<(), GuestError> {
+    fn restore(&mut self, _: Header, states: &[OperatorState]) -> Result<(), GuestError> {
         self.own = states[0].items.get(0).to_vec();
         Ok(())
     }
@@ -248,7 +253,7 @@ fn description(own_state: bool) -> Description {
         }),
         states: vec![state],
         operator_states: if own_state { vec![own] } else { vec![] },
-        finish: true,
+        calls: Some(vec![interface::ENDING.into()]),
         ..Description::default()
     }
 }
@@ -263,8 +268,8 @@ fn world(
     let (mut script, mut description) = (Script::new(&seen), description(false));
     set(&mut script, &mut description);
     let uid = OperatorUid::new("count").expect("uid");
-    let context = open_context(&uid, &description, 1, 2, MAX_PARALLELISM_DEFAULT, NO_TIMESTAMP);
-    script.open(&context).expect("opened");
+    let context = open_context(&uid, 1, 2, MAX_PARALLELISM_DEFAULT);
+    script.open(plain_header(0, NO_TIMESTAMP), &context).expect("opened");
     let range = range_of(0, 1, MAX_PARALLELISM_DEFAULT);
     let backend = MemoryBackend::new(uid.clone(), range, MAX_PARALLELISM_DEFAULT);
     let node = OperatorNode::new(NodeParts {

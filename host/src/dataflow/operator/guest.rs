@@ -15,16 +15,20 @@ use regraft_model::id::CheckpointId;
 use super::{Operator, OperatorModule};
 
 impl Operator for GuestInstance {
-    fn open(&mut self, context: &OpenContext) -> Result<(), GuestError> {
-        Self::open(self, context)
+    fn open(&mut self, header: Header, context: &OpenContext) -> Result<(), GuestError> {
+        Self::open(self, header, context)
     }
 
     fn process(&mut self, header: Header, batch: BatchView<'_>, keyed: KeyedView<'_>) -> Result<Outcome, GuestError> {
         Self::process(self, header, batch, keyed)
     }
 
-    fn finish(&mut self, header: Header, keyed: KeyedView<'_>, last: bool) -> Result<Outcome, GuestError> {
-        Self::finish(self, header, keyed, last)
+    fn finish_keys(&mut self, header: Header, keyed: KeyedView<'_>) -> Result<Outcome, GuestError> {
+        Self::finish_keys(self, header, keyed)
+    }
+
+    fn finish(&mut self, header: Header) -> Result<Outcome, GuestError> {
+        Self::finish(self, header)
     }
 
     fn on_timers(
@@ -40,12 +44,12 @@ impl Operator for GuestInstance {
         Self::on_watermark(self, header)
     }
 
-    fn snapshot(&mut self, checkpoint_id: CheckpointId) -> Result<Vec<OperatorState>, GuestError> {
-        Self::snapshot(self, checkpoint_id.0)
+    fn snapshot(&mut self, header: Header, checkpoint_id: CheckpointId) -> Result<Vec<OperatorState>, GuestError> {
+        Self::snapshot(self, header, checkpoint_id.0)
     }
 
-    fn restore(&mut self, states: &[OperatorState]) -> Result<(), GuestError> {
-        Self::restore(self, states)
+    fn restore(&mut self, header: Header, states: &[OperatorState]) -> Result<(), GuestError> {
+        Self::restore(self, header, states)
     }
 
     fn set_state(&mut self, access: Option<Arc<dyn StateAccess>>) {

@@ -27,7 +27,7 @@ pub trait Operator: Send + Debug {
     ///
     /// # Errors
     /// [`GuestError`], which fails the deployment.
-    fn open(&mut self, context: &OpenContext) -> Result<(), GuestError>;
+    fn open(&mut self, header: Header, context: &OpenContext) -> Result<(), GuestError>;
 
     /// Processes one batch.
     ///
@@ -58,19 +58,30 @@ pub trait Operator: Send + Debug {
         Err(undeclared("on-watermark"))
     }
 
-    /// Handles the end of all inputs. Called with a part of the keys at a time, and at last once without keys and with
-    /// `last` set. Called only where it is declared.
+    /// Handles a part of the keys at the end of all inputs. Called only where `ending` is to be called.
     ///
     /// # Errors
     /// [`GuestError`], which fails the job.
-    fn finish(&mut self, header: Header, keyed: KeyedView<'_>, last: bool) -> Result<Outcome, GuestError>;
+    fn finish_keys(&mut self, header: Header, keyed: KeyedView<'_>) -> Result<Outcome, GuestError> {
+        let _ = (header, keyed);
+        Err(undeclared("finish-keys"))
+    }
+
+    /// Handles the end of all inputs, after all keys. Called only where `ending` is to be called.
+    ///
+    /// # Errors
+    /// [`GuestError`], which fails the job.
+    fn finish(&mut self, header: Header) -> Result<Outcome, GuestError> {
+        let _ = header;
+        Err(undeclared("finish"))
+    }
 
     /// Returns the operator state and private state of the instance; empty if it keeps nothing between calls.
     ///
     /// # Errors
     /// [`GuestError`], which fails the job.
-    fn snapshot(&mut self, checkpoint_id: CheckpointId) -> Result<Vec<OperatorState>, GuestError> {
-        let _ = checkpoint_id;
+    fn snapshot(&mut self, header: Header, checkpoint_id: CheckpointId) -> Result<Vec<OperatorState>, GuestError> {
+        let _ = (header, checkpoint_id);
         Ok(vec![])
     }
 
@@ -78,8 +89,8 @@ pub trait Operator: Send + Debug {
     ///
     /// # Errors
     /// [`GuestError`], which fails the job.
-    fn restore(&mut self, states: &[OperatorState]) -> Result<(), GuestError> {
-        let _ = states;
+    fn restore(&mut self, header: Header, states: &[OperatorState]) -> Result<(), GuestError> {
+        let _ = (header, states);
         Err(undeclared("restore"))
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use regraft_guest_runtime::call::OperatorState;
+use regraft_guest_runtime::call::{Header, OperatorState};
 use regraft_guest_runtime::events::GuestEvents;
 use regraft_guest_runtime::instance::InstanceSettings;
 use regraft_model::describe::Description;
@@ -33,7 +33,7 @@ pub fn open_operator(
     operator: &Operator,
     module: &dyn OperatorModule,
     subtask: u32,
-    watermark: i64,
+    header: Header,
     states: &[OperatorState],
 ) -> Result<PreparedOperator, DeployError> {
     let failed = |error| DeployError::Open {
@@ -50,17 +50,10 @@ pub fn open_operator(
         sink: Arc::new(GuestLog::new(&node.uid, subtask)) as Arc<dyn GuestEvents>,
     };
     let mut instance = module.instantiate(&settings).map_err(failed)?;
-    let context = open_context(
-        &node.uid,
-        &description,
-        subtask,
-        node.parallelism,
-        graph.max_parallelism,
-        watermark,
-    );
-    instance.open(&context).map_err(failed)?;
+    let context = open_context(&node.uid, subtask, node.parallelism, graph.max_parallelism);
+    instance.open(header, &context).map_err(failed)?;
     if !states.is_empty() {
-        instance.restore(states).map_err(|error| DeployError::Restore {
+        instance.restore(header, states).map_err(|error| DeployError::Restore {
             uid: node.uid.clone(),
             subtask,
             error,

@@ -131,18 +131,7 @@ fn uid(text: &str) -> OperatorUid {
 fn module(number: u8) -> Modules {
     let description = Description {
         wit: WIT_VERSION.into(),
-        sdk: String::new(),
-        key: None,
-        states: vec![],
-        inputs: vec![],
-        outputs: vec![],
-        timers: vec![],
-        on_watermark: false,
-        finish: false,
-        private_state: false,
-        operator_states: vec![],
-        reads_clock: false,
-        reads_random: false,
+        ..Description::default()
     };
     let module: Arc<dyn OperatorModule> = Arc::new(Module(description, number));
     Modules::from([(uid("count"), module)])

@@ -17,7 +17,7 @@ kind:            savepoint (manual, canonical, owner user)
 checkpoint:      7
 triggered at:    1000 ms, took 36 ms
 max parallelism: 128
-written by:      regraft 0.1.0, WIT 0.1.0
+written by:      regraft 0.1.0, WIT 0.2.0
 arguments:       --fast
 bytes:           {total}
 module:          count 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08

@@ -173,7 +173,7 @@ pub fn check_read(access: &dyn StateAccess, state: u32, key: u32, kind: StateKin
         _ => {
             let found = access.value_get_many(state, &[key, key]).expect("declared");
             let value = expected.first().map(|(_, value)| value.as_slice());
-            assert_eq!(found.schemas, [u16::from(value.is_some()); 2]);
+            assert_eq!(found.present, [u8::from(value.is_some()); 2]);
             assert_eq!(found.values.get(1), value.unwrap_or_default());
         }
     }
@@ -189,7 +189,7 @@ fn check_map(access: &dyn StateAccess, state: u32, key: u32, expected: &[Pair]) 
             .find(|(key, _)| key == entry)
             .map(|(_, value)| value.as_slice());
         assert_eq!(
-            (found.schemas[i] != 0, found.values.get(i)),
+            (found.present[i] != 0, found.values.get(i)),
             (value.is_some(), value.unwrap_or_default())
         );
     }
@@ -218,11 +218,10 @@ fn check_list(access: &dyn StateAccess, state: u32, key: u32, expected: &[Pair])
         let mut all: Vec<Vec<u8>> = vec![];
         loop {
             let page = access.list_scan(state, key, all.len() as u32, limit).expect("declared");
-            assert!(page.schemas.iter().all(|schema| *schema == 1));
-            if page.schemas.is_empty() {
+            if page.is_empty() {
                 break;
             }
-            all.extend(page.values.iter().map(<[u8]>::to_vec));
+            all.extend(page.iter().map(<[u8]>::to_vec));
         }
         let expected: Vec<_> = expected.iter().map(|(_, value)| value.clone()).collect();
         assert_eq!(all, expected, "in pages of {limit} bytes");

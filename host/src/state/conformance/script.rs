@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use regraft_guest_runtime::call::{ENTRY_APPEND, ENTRY_CLEAR, ENTRY_PUT, ENTRY_REMOVE, EntryWrites};
-use regraft_model::batch::{BytesColumn, Keys};
+use regraft_guest_runtime::call::{CellWrites, ENTRY_APPEND, ENTRY_CLEAR, ENTRY_PUT, ENTRY_REMOVE, EntryWrites};
+use regraft_model::batch::Keys;
 use regraft_model::describe::StateKind;
 
 use crate::state::backend::{BoundState, BoundTimer, TimeDomain, TimerOps, Writes};
@@ -187,9 +187,7 @@ pub fn scripts() -> impl Strategy<Value = Script> {
 /// The writes of a call, as columns.
 #[derive(Debug, Default)]
 pub struct Written {
-    cells: Vec<u32>,
-    values: BytesColumn,
-    cleared: Vec<u32>,
+    cells: Vec<CellWrites>,
     entries: EntryWrites,
     timer_ops: Vec<u8>,
     timer_keys: Vec<u32>,
@@ -206,7 +204,7 @@ impl Written {
             ..Self::default()
         };
         // Only the last operation on a cell has an effect.
-        let mut cells: BTreeMap<u32, Option<&[u8]>> = BTreeMap::new();
+        let mut cells: BTreeMap<(usize, u32), Option<&[u8]>> = BTreeMap::new();
         for (k, op) in all
             .values()
             .enumerate()
@@ -229,19 +227,25 @@ impl Written {
                 continue;
             };
             if bound[position].travels {
-                let before = bound[..position].iter().filter(|state| state.travels).count();
-                cells.insert((before * all.len() + k) as u32, value);
+                cells.insert((position, k as u32), value);
             } else {
                 out.entry(op, position, k, bound[position].kind);
             }
         }
-        for (cell, value) in cells {
+        for ((state, key), value) in cells {
+            if out.cells.last().is_none_or(|writes| writes.state as usize != state) {
+                out.cells.push(CellWrites {
+                    state: state as u32,
+                    ..CellWrites::default()
+                });
+            }
+            let Some(writes) = out.cells.last_mut() else { continue };
             match value {
                 Some(value) => {
-                    out.cells.push(cell);
-                    out.values.push(value);
+                    writes.keys.push(key);
+                    writes.values.push(value);
                 }
-                None => out.cleared.push(cell),
+                None => writes.cleared.push(key),
             }
         }
         out
@@ -266,8 +270,6 @@ impl Written {
     pub fn writes(&self) -> Writes<'_> {
         Writes {
             cells: &self.cells,
-            values: &self.values,
-            cleared: &self.cleared,
             entries: (!self.entries.ops.is_empty()).then_some(&self.entries),
             timers: TimerOps {
                 ops: &self.timer_ops,

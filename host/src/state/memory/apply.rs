@@ -1,6 +1,6 @@
 //! Applies the writes of a call: cells, entries and timers.
 
-use regraft_guest_runtime::call::{ENTRY_CLEAR, ENTRY_REMOVE, EntryWrites, TIMER_REGISTER};
+use regraft_guest_runtime::call::{CellWrites, ENTRY_CLEAR, ENTRY_REMOVE, EntryWrites, TIMER_REGISTER};
 use regraft_model::batch::Keys;
 
 use super::super::access::{NONE, Store};
@@ -12,9 +12,9 @@ use super::{MemoryBackend, NOWHERE, PREFETCH_AHEAD, Shape, Touched, split};
 
 impl MemoryBackend {
     /// Applies cells if one state travels: a written cell is the whole blob, unless the slots hold something else.
-    pub(super) fn apply_single(&mut self, keys: &Keys, cells: &Cells, writes: Writes<'_>) {
+    pub(super) fn apply_single(&mut self, keys: &Keys, cells: &Cells, writes: &CellWrites, schemas: &[u16]) {
         let position = usize::from(self.travelling[0]);
-        let (bound, schema) = (self.bound[position], writes.schemas[position]);
+        let (bound, schema) = (self.bound[position], schemas[position]);
         let (state, expires) = (bound.number, bound.expires(self.now));
         let alone = self.known.len() == 1 && !self.has_entries;
         // Otherwise the slot may be that of a removed key.
@@ -22,8 +22,8 @@ impl MemoryBackend {
         let mut blob = std::mem::take(&mut self.blob);
         let mut inserts = 0;
         // Update first, since inserting may move entries.
-        for (i, &key) in writes.cells.iter().enumerate() {
-            if let Some(&ahead) = writes.cells.get(i + PREFETCH_AHEAD) {
+        for (i, &key) in writes.keys.iter().enumerate() {
+            if let Some(&ahead) = writes.keys.get(i + PREFETCH_AHEAD) {
                 let (table, slot) = split(cells.places[ahead as usize]);
                 self.tables[table].prefetch_slot(slot);
             }
@@ -45,7 +45,7 @@ impl MemoryBackend {
             }
         }
         if inserts > 0 {
-            for (i, &key) in writes.cells.iter().enumerate() {
+            for (i, &key) in writes.keys.iter().enumerate() {
                 let key = key as usize;
                 let (table, slot) = split(cells.places[key]);
                 if slot == NOWHERE {
@@ -55,7 +55,7 @@ impl MemoryBackend {
                 }
             }
         }
-        for &key in writes.cleared {
+        for &key in &writes.cleared {
             self.clear_cells(keys, key as usize, &mut blob, |other| other == state);
         }
         self.blob = blob;
@@ -92,11 +92,21 @@ impl MemoryBackend {
         let mut touched = std::mem::take(&mut self.touched);
         touched.clear();
         touched.resize(count * self.travelling.len(), Touched::Not);
-        for (i, &cell) in writes.cells.iter().enumerate() {
-            touched[cell as usize] = Touched::Written(i as u32);
-        }
-        for &cell in writes.cleared {
-            touched[cell as usize] = Touched::Cleared;
+        // What each state that travels is written, by position among these.
+        let mut written: Vec<Option<&CellWrites>> = vec![None; self.travelling.len()];
+        for writes in writes.cells {
+            let travels = |position: &u16| u32::from(*position) == writes.state;
+            let Some(state) = self.travelling.iter().position(travels) else {
+                continue;
+            };
+            written[state] = Some(writes);
+            let touched = &mut touched[state * count..][..count];
+            for (i, &key) in writes.keys.iter().enumerate() {
+                touched[key as usize] = Touched::Written(i as u32);
+            }
+            for &key in &writes.cleared {
+                touched[key as usize] = Touched::Cleared;
+            }
         }
         let bound: Vec<_> = self
             .travelling
@@ -128,9 +138,9 @@ impl MemoryBackend {
                     }
                 }
                 for (s, (position, state)) in bound.iter().enumerate() {
-                    if let Touched::Written(i) = of(s, key) {
+                    if let (Touched::Written(i), Some(written)) = (of(s, key), written[s]) {
                         let (schema, expires) = (writes.schemas[usize::from(*position)], state.expires(self.now));
-                        push_value(&mut blob, state.number, schema, expires, writes.values.get(i as usize));
+                        push_value(&mut blob, state.number, schema, expires, written.values.get(i as usize));
                     }
                 }
                 self.replace(table, slot, keys.hashes[key], keys.column.get(key), &blob);

@@ -1,6 +1,7 @@
 //! Runs the conformance suite, and tests what only this backend does.
 
 use proptest::prelude::*;
+use regraft_guest_runtime::call::CellWrites;
 use regraft_model::batch::BytesColumn;
 use regraft_model::key_group::{hash32, range_of};
 
@@ -74,10 +75,14 @@ fn call(backend: &mut MemoryBackend, from: u32, to: u32, now: i64, value: bool) 
     let mut cells = Cells::default();
     backend.resolve(&keys, now, &mut cells).expect("in range");
     let all: Vec<u32> = (0..to - from).collect();
+    let cells_written = CellWrites {
+        state: 0,
+        keys: if value { all.clone() } else { vec![] },
+        values: if value { values } else { BytesColumn::default() },
+        cleared: if value { vec![] } else { all },
+    };
     let writes = Writes {
-        cells: if value { &all } else { &[] },
-        values: &values,
-        cleared: if value { &[] } else { &all },
+        cells: &[cells_written],
         entries: None,
         timers: TimerOps::default(),
         schemas: &[1],

@@ -6,39 +6,54 @@
 
 mod lies;
 
-wit_bindgen::generate!({ path: "../../../wit", world: "operator" });
+wit_bindgen::generate!({
+    path: "../../../wit",
+    inline: r"
+        package regraft-test:hostile;
+
+        world hostile {
+            include regraft:operator/operator@0.2.0;
+            export regraft:operator/timers@0.2.0;
+            export regraft:operator/watermarks@0.2.0;
+            export regraft:operator/ending@0.2.0;
+            export regraft:operator/operator-state@0.2.0;
+            export regraft:operator/migration@0.2.0;
+        }
+    ",
+    generate_all,
+});
 
 use std::cell::RefCell;
 
-use exports::regraft::operator::guest::{
-    Batch, Failure, Guest, Header, Keyed, MigrateRequest, Migrated, OpenContext, OperatorState, Outcome, TimerBatch,
+use exports::regraft::operator::{ending, guest, migration, operator_state, timers, watermarks};
+use regraft::operator::types::{
+    Batch, CellWrites, Failure, Header, Keyed, OpenContext, Outcome, Output, StateIndex, StateItems, TimerBatch, Values,
 };
-use regraft::operator::types::Output;
 use regraft::operator::{host, state};
 
 const DESCRIBE: &str = concat!(
-    r#"{"wit":"0.1.0","sdk":"none","key":{"name":"key","type":"bytes"},"#,
+    r#"{"wit":"0.2.0","sdk":"none","key":{"name":"key","type":"bytes"},"#,
     r#""states":[{"name":"count","kind":"value","schema":"u64","travels":true},"#,
     r#"{"name":"log","kind":"value","schema":"bytes","travels":false}],"#,
     r#""inputs":[{"name":"in","key":null,"value":"bytes"}],"outputs":[{"name":"out","key":null,"value":"bytes"}],"#,
-    r#""timers":[{"name":"gap","time":"event"}],"on_watermark":true,"finish":true,"#,
+    r#""timers":[{"name":"gap","time":"event"}],"#,
     r#""operator_states":[{"name":"seen","kind":"list","schema":"bytes"}]}"#
 );
 
 thread_local! {
     static BEHAVIOUR: RefCell<String> = const { RefCell::new(String::new()) };
-    static SEEN: RefCell<Vec<OperatorState>> = const { RefCell::new(Vec::new()) };
+    static SEEN: RefCell<Vec<StateItems>> = const { RefCell::new(Vec::new()) };
     static ROW: RefCell<Option<u32>> = const { RefCell::new(None) };
 }
 
 struct Hostile;
 
-impl Guest for Hostile {
+impl guest::Guest for Hostile {
     fn describe() -> String {
         DESCRIBE.to_owned()
     }
 
-    fn open(_: OpenContext) -> Result<(), Failure> {
+    fn open(_: Header, _: OpenContext) -> Result<(), Failure> {
         std::panic::set_hook(Box::new(|info| {
             let (file, line, column) = info
                 .location()
@@ -60,7 +75,7 @@ impl Guest for Hostile {
         Ok(())
     }
 
-    fn process(records: Batch, keyed: Keyed) -> Result<Outcome, Failure> {
+    fn process(_: Header, records: Batch, keyed: Keyed) -> Result<Outcome, Failure> {
         let behaviour = BEHAVIOUR.with_borrow(Clone::clone);
         match behaviour.as_str() {
             "trap" => trap(),
@@ -90,15 +105,19 @@ impl Guest for Hostile {
         }
         Ok(echo(records.value_ends.len() as u32))
     }
+}
 
-    fn on_timers(timers: TimerBatch, _: Keyed) -> Result<Outcome, Failure> {
+impl timers::Guest for Hostile {
+    fn on_timers(_: Header, timers: TimerBatch, _: Keyed) -> Result<Outcome, Failure> {
         let rows = timers.times.len() as u32;
         Ok(Outcome {
             outputs: vec![with_values((0..rows).collect(), "timer")],
             ..empty()
         })
     }
+}
 
+impl watermarks::Guest for Hostile {
     fn on_watermark(header: Header) -> Result<Outcome, Failure> {
         let mut output = with_values(Vec::new(), "watermark");
         output.value_data = b"watermark".to_vec();
@@ -109,50 +128,64 @@ impl Guest for Hostile {
             ..empty()
         })
     }
+}
 
-    fn finish(_: Header, keyed: Keyed, _: bool) -> Result<Outcome, Failure> {
+impl ending::Guest for Hostile {
+    fn finish(_: Header) -> Result<Outcome, Failure> {
+        Ok(echo(0))
+    }
+
+    fn finish_keys(_: Header, keyed: Keyed) -> Result<Outcome, Failure> {
         let keys = keyed.key_ends.len() as u32;
         Ok(Outcome {
             outputs: vec![with_values((0..keys).collect(), "end")],
             ..empty()
         })
     }
+}
 
-    fn snapshot(_: u64) -> Result<Vec<OperatorState>, Failure> {
+impl operator_state::Guest for Hostile {
+    fn snapshot(_: Header, _: u64) -> Result<Vec<StateItems>, Failure> {
         // Reads are refused here: it is not a call with keys.
         assert!(matches!(
             state::value_get_many(1, &[0]),
             Err(state::StateError::OutsideCall)
         ));
         if BEHAVIOUR.with_borrow(|behaviour| behaviour == "lie-snapshot") {
-            return Ok(vec![OperatorState {
-                name: "seen".to_owned(),
+            return Ok(vec![StateItems {
+                state: 0,
                 item_data: vec![1, 2],
                 item_ends: vec![3],
+            }]);
+        }
+        if BEHAVIOUR.with_borrow(|behaviour| behaviour == "lie-snapshot-state") {
+            return Ok(vec![StateItems {
+                state: 1,
+                item_data: vec![],
+                item_ends: vec![],
             }]);
         }
         Ok(SEEN.take())
     }
 
-    fn restore(states: Vec<OperatorState>) -> Result<(), Failure> {
+    fn restore(_: Header, states: Vec<StateItems>) -> Result<(), Failure> {
         SEEN.set(states);
         Ok(())
     }
+}
 
-    fn migrate(request: MigrateRequest) -> Result<Migrated, Failure> {
-        if request.from_schema != "\"u32\"" {
-            let message = format!("cannot migrate from {}", request.from_schema);
+impl migration::Guest for Hostile {
+    fn migrate(_: Header, of: StateIndex, from_schema: String, older: Values) -> Result<Values, Failure> {
+        if from_schema != "\"u32\"" {
+            let message = format!("cannot migrate from {from_schema}");
             return Err(Failure { row: None, message });
         }
-        let ends = if request.state == 9 {
+        let ends = if matches!(of, StateIndex::Keyed(9)) {
             Vec::new()
         } else {
-            request.value_ends
+            older.ends
         };
-        Ok(Migrated {
-            value_data: request.value_data,
-            value_ends: ends,
-        })
+        Ok(Values { ends, ..older })
     }
 }
 
@@ -162,9 +195,6 @@ pub(crate) fn empty() -> Outcome {
     Outcome {
         outputs: Vec::new(),
         cells: Vec::new(),
-        cell_data: Vec::new(),
-        cell_ends: Vec::new(),
-        cleared: Vec::new(),
         entries: None,
         timer_ops: Vec::new(),
         timer_keys: Vec::new(),
@@ -230,18 +260,23 @@ fn copy(records: &Batch, keyed: &Keyed) -> Outcome {
 fn count(records: &Batch, keyed: &Keyed) -> Outcome {
     let mut counts = vec![0u64; keyed.key_ends.len()];
     for (key, count) in counts.iter_mut().enumerate() {
-        if keyed.cell_schemas[key] != 0 {
-            let end = keyed.cell_ends[key] as usize;
-            *count = u64::from_le_bytes(keyed.cell_data[end - 8..end].try_into().expect("8 bytes"));
+        let cells = &keyed.cells[0];
+        if cells.present[key] != 0 {
+            let end = cells.ends[key] as usize;
+            *count = u64::from_le_bytes(cells.data[end - 8..end].try_into().expect("8 bytes"));
         }
     }
     for &key in &records.key_index {
         counts[key as usize] += 1;
     }
     Outcome {
-        cells: (0..counts.len() as u32).collect(),
-        cell_data: counts.iter().flat_map(|count| count.to_le_bytes()).collect(),
-        cell_ends: (1..=counts.len() as u32).map(|i| 8 * i).collect(),
+        cells: vec![CellWrites {
+            state: 0,
+            keys: (0..counts.len() as u32).collect(),
+            data: counts.iter().flat_map(|count| count.to_le_bytes()).collect(),
+            ends: (1..=counts.len() as u32).map(|i| 8 * i).collect(),
+            cleared: vec![],
+        }],
         ..empty()
     }
 }

@@ -1,7 +1,6 @@
 //! Outcomes that contradict themselves or the call, one for each column.
 
-use crate::exports::regraft::operator::guest::{Batch, Outcome};
-use crate::regraft::operator::types::{EntryWrites, Output};
+use crate::regraft::operator::types::{Batch, CellWrites, EntryWrites, Outcome, Output};
 use crate::{echo, empty};
 
 pub(crate) fn outcome(lie: &str, records: &Batch) -> Outcome {
@@ -15,31 +14,12 @@ pub(crate) fn outcome(lie: &str, records: &Batch) -> Outcome {
         "lie-port" => output.port = 7,
         "lie-timestamps" => output.timestamps = vec![1],
         "lie-keys" => output.key_data = vec![1],
-        "lie-cells" => {
-            return Outcome {
-                cells: vec![0, 99],
-                cell_data: vec![],
-                cell_ends: vec![0, 0],
-                ..empty()
-            };
-        }
-        "lie-cells-twice" => {
-            return Outcome {
-                cells: vec![1, 0, 1],
-                cell_data: vec![],
-                cell_ends: vec![0, 0, 0],
-                ..empty()
-            };
-        }
-        "lie-cleared" => {
-            return Outcome {
-                cells: vec![0],
-                cell_data: vec![],
-                cell_ends: vec![0],
-                cleared: vec![0],
-                ..empty()
-            };
-        }
+        "lie-cells" => return cells(&[(0, &[0, 99], &[])]),
+        "lie-cells-twice" => return cells(&[(0, &[1, 0, 1], &[])]),
+        "lie-cleared" => return cells(&[(0, &[0], &[0])]),
+        "lie-cells-state" => return cells(&[(1, &[0], &[])]),
+        "lie-cells-no-state" => return cells(&[(2, &[0], &[])]),
+        "lie-cells-state-twice" => return cells(&[(0, &[0], &[]), (0, &[1], &[])]),
         "lie-timers" => {
             return Outcome {
                 timer_ops: vec![2],
@@ -80,6 +60,21 @@ pub(crate) fn outcome(lie: &str, records: &Batch) -> Outcome {
         _ => {}
     }
     outcome
+}
+
+/// Writes of empty values to these states and keys, and keys that are cleared.
+fn cells(all: &[(u32, &[u32], &[u32])]) -> Outcome {
+    let writes = |(state, keys, cleared): &(u32, &[u32], &[u32])| CellWrites {
+        state: *state,
+        keys: keys.to_vec(),
+        data: vec![],
+        ends: vec![0; keys.len()],
+        cleared: cleared.to_vec(),
+    };
+    Outcome {
+        cells: all.iter().map(writes).collect(),
+        ..empty()
+    }
 }
 
 /// A hundred outputs that all point to the same megabyte: the host would copy it a hundred times.
