@@ -210,11 +210,19 @@ macro_rules! integers {
 
 integers!(u8 u16 u32 u64 i8 i16 i32 i64);
 
+/// A key that is `string` or `bytes` is raw. One that is encoded behind its length is a tuple of it, with the same bytes.
+fn of_parts(schema: Type) -> Type {
+    match schema {
+        Type::Basic("string" | "bytes") => Type::Tuple(vec![schema]),
+        schema => schema,
+    }
+}
+
 macro_rules! by_bincode {
     ($(($($part:ident)*) $ty:ty, $inner:ty, $read:expr, $write:expr;)+) => {$(
         impl<'a, $($part),*> FromKey<'a> for $ty where $inner: Deserialize<'a> + State {
             fn key_type() -> Type {
-                <$inner as State>::schema()
+                of_parts(<$inner as State>::schema())
             }
             fn check(_: &[u8], _: &[u32]) -> Result<(), (usize, String)> {
                 Ok(())
@@ -227,7 +235,7 @@ macro_rules! by_bincode {
 
         impl<$($part),*> ToKey for $ty where $inner: Serialize + State {
             fn key_type() -> Type {
-                <$inner as State>::schema()
+                of_parts(<$inner as State>::schema())
             }
             fn write(&self, to: &mut Vec<u8>) -> Result<()> {
                 let inner: fn(&$ty) -> &$inner = $write;

@@ -38,6 +38,19 @@ pub fn write(to: &mut Vec<u8>, count: usize, parts: impl FnOnce(&mut Room<'_>)) 
     parts(&mut Room { to });
 }
 
+/// Reads bytes behind their number, if that is all.
+pub fn read_bytes(bytes: &[u8]) -> Option<&[u8]> {
+    let mut left = Parts(bytes);
+    let len = left.variable()?;
+    (len == left.0.len() as u64).then_some(left.0)
+}
+
+/// Writes bytes behind their number.
+pub fn write_bytes(bytes: &[u8], to: &mut Vec<u8>) {
+    write(to, 1, |room| room.variable(bytes.len() as u64));
+    to.extend_from_slice(bytes);
+}
+
 impl Parts<'_> {
     #[inline(always)]
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {

@@ -138,6 +138,35 @@ pub trait State {
     /// The schema. The same at every call.
     fn schema() -> Type;
 
+    /// The schema of any number of these in a row.
+    #[doc(hidden)]
+    fn list_schema() -> Type
+    where
+        Self: Sized,
+    {
+        Type::List(Box::new(Self::schema()))
+    }
+
+    /// Reads any number of these in a shorter way than serde's, as [`read_plain`](Self::read_plain) does one.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn read_plain_list(_bytes: &[u8]) -> Option<Vec<Self>>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Writes any number of these in a shorter way than serde's, as [`write_plain`](Self::write_plain) does one.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn write_plain_list(_items: &[Self], _to: &mut Vec<u8>) -> bool
+    where
+        Self: Sized,
+    {
+        false
+    }
+
     /// Reads a value in a shorter way than serde's, where there is one: `None` where there is none, or where the bytes
     /// are not what they should be.
     #[doc(hidden)]
@@ -388,7 +417,35 @@ macro_rules! plain {
     )+};
 }
 
-plain!(bool u8 u16 u32 u64 i8 i16 i32 i64 f32 f64);
+plain!(bool u16 u32 u64 i8 i16 i32 i64 f32 f64);
+
+/// Any number of them are `bytes`: they are encoded alike.
+impl State for u8 {
+    fn schema() -> Type {
+        Type::Basic("u8")
+    }
+    fn list_schema() -> Type {
+        Type::Basic("bytes")
+    }
+    #[inline(always)]
+    fn read_plain_list(bytes: &[u8]) -> Option<Vec<Self>> {
+        plain::read_bytes(bytes).map(<[u8]>::to_vec)
+    }
+    #[inline(always)]
+    fn write_plain_list(items: &[Self], to: &mut Vec<u8>) -> bool {
+        plain::write_bytes(items, to);
+        true
+    }
+    #[inline(always)]
+    fn read_plain(bytes: &[u8]) -> Option<Self> {
+        plain::read(bytes, Self::read)
+    }
+    #[inline(always)]
+    fn write_plain(&self, to: &mut Vec<u8>) -> bool {
+        plain::write(to, 1, |room| self.write(room));
+        true
+    }
+}
 
 basic! {
     "unit": ();
@@ -433,17 +490,31 @@ macro_rules! lists {
     ($($ty:ty),+) => {$(
         impl<T: State> State for $ty {
             fn schema() -> Type {
-                Type::List(Box::new(T::schema()))
+                T::list_schema()
             }
         }
     )+};
 }
 
-lists!(Vec<T>, VecDeque<T>, BTreeSet<T>);
+lists!(VecDeque<T>, BTreeSet<T>);
+
+impl<T: State> State for Vec<T> {
+    fn schema() -> Type {
+        T::list_schema()
+    }
+    #[inline(always)]
+    fn read_plain(bytes: &[u8]) -> Option<Self> {
+        T::read_plain_list(bytes)
+    }
+    #[inline(always)]
+    fn write_plain(&self, to: &mut Vec<u8>) -> bool {
+        T::write_plain_list(self, to)
+    }
+}
 
 impl<T: State, S> State for HashSet<T, S> {
     fn schema() -> Type {
-        Type::List(Box::new(T::schema()))
+        T::list_schema()
     }
 }
 

@@ -262,7 +262,7 @@ fn edge(
         ));
     }
     if let (Some(expected), Some(found)) = (description.key.as_ref().or(port.key.as_ref()), &shape.key)
-        && expected.ty != found.ty
+        && expected.ty.digest() != found.ty.digest()
     {
         problems.push(format!(
             "operator \"{}\" is keyed by {} {}, but \"{from}\" emits the key {} {}; deploy modules whose keys agree",
@@ -280,7 +280,7 @@ fn reads(input: &PortValue, output: &PortValue) -> bool {
                 && a.fields
                     .iter()
                     .zip(&b.fields)
-                    .all(|(a, b)| a.name == b.name && a.ty == b.ty)
+                    .all(|(a, b)| a.name == b.name && a.ty.digest() == b.ty.digest())
         }
         _ => false,
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use regraft_model::key_group::{KeyGroupRange, MAX_PARALLELISM_MAX};
+use regraft_model::schema::Type;
 
 use super::{Metadata, ModuleFile, OperatorEntry, Owner, SavedStateKind, StateEntry, StateFile};
 use crate::savepoint::rows::Layout;
@@ -181,7 +182,7 @@ impl Problems {
 
     fn state(&mut self, entry: &OperatorEntry, state: &StateEntry, max_parallelism: u32) {
         let at = format!("{}/{}", entry.uid, state.name);
-        if state.digest != state.schema.digest().to_string() {
+        if !is_digest_of(&state.digest, &state.schema) {
             self.add(format!("{at}: digest {} is not its schema's", state.digest));
         }
         if state.schemas.last() != Some(&state.schema) {
@@ -194,7 +195,11 @@ impl Problems {
                 if state.key.is_some() { "with" } else { "without" }
             ));
         }
-        if state.key_digest != state.key.as_ref().map(|key| key.ty.digest().to_string()) {
+        let key_fits = match (&state.key_digest, &state.key) {
+            (Some(digest), Some(key)) => is_digest_of(digest, &key.ty),
+            (digest, key) => digest.is_some() == key.is_some(),
+        };
+        if !key_fits {
             self.add(format!("{at}: the key's digest is not its type's"));
         }
         if (state.kind == SavedStateKind::Map) != state.map_key.is_some() {
@@ -340,4 +345,9 @@ impl Problems {
             }
         }
     }
+}
+
+/// Returns true if a digest is that of a schema, also as releases wrote it that told `bytes` and lists of `u8` apart.
+fn is_digest_of(digest: &str, schema: &Type) -> bool {
+    digest == schema.digest().to_string() || digest == schema.digest_as_written().to_string()
 }

@@ -201,6 +201,23 @@ async fn all_problems_are_listed_at_once() {
 }
 
 #[tokio::test]
+async fn a_list_of_u8_and_bytes_are_one_schema() {
+    let metadata = sample().await;
+    for [saved, declared] in [
+        [Type::List(Box::new(Type::U8)), Type::Bytes],
+        [Type::Bytes, Type::List(Box::new(Type::U8))],
+    ] {
+        let mut metadata = metadata.clone();
+        let state = &mut metadata.operators[2].states[0];
+        state.digest = saved.digest_as_written().to_string();
+        (state.schema, state.schemas) = (saved.clone(), vec![saved]);
+        let mut job = same_job(1);
+        job.nodes[2].description.as_mut().expect("operator").states[0].schema = declared;
+        assert!(plan(&metadata, &job, &RestoreOptions::default()).is_ok());
+    }
+}
+
+#[tokio::test]
 async fn what_is_dropped_is_said() {
     let metadata = sample().await;
     let bytes = metadata.operators[2].bytes();

@@ -92,6 +92,30 @@ fn check(spec: &StateFileSpec<'_>, rows: &[(Vec<u8>, Vec<u8>)]) {
     }
 }
 
+#[test]
+fn files_with_lists_of_bytes_give_the_bytes_of_bytes() {
+    let (key, list) = (field("k", Type::U64), Type::List(Box::new(Type::U8)));
+    let rows = |ty: &Type, value: &Value| {
+        let row = |n: u64| {
+            let (mut key, mut bytes) = (vec![], vec![]);
+            encode_key(&Type::U64, &Value::Unsigned(n), &mut key).expect("a key");
+            encode(ty, value, &mut bytes).expect("a value");
+            (key, bytes)
+        };
+        (0..9).map(row).collect::<Vec<_>>()
+    };
+    let items = Value::Sequence([0u8, 251, 255].map(|n| Value::Unsigned(n.into())).to_vec());
+    let (of_list, of_bytes) = (
+        rows(&list, &items),
+        rows(&Type::Bytes, &Value::Bytes(vec![0, 251, 255])),
+    );
+    assert_eq!(of_list, of_bytes);
+    for layout in [Layout::Canonical, Layout::Native] {
+        check(&spec(layout, &key, &list), &of_list);
+        check(&spec(layout, &key, &Type::Bytes), &of_bytes);
+    }
+}
+
 fn arb_type() -> impl Strategy<Value = Type> {
     use Type::*;
     let scalars = vec![
