@@ -284,3 +284,47 @@ proptest! {
         prop_assert_eq!(decode_key(&ty, &key_bytes), Ok(value));
     }
 }
+
+/// The byte vectors of `docs/formats/vectors.json`, which the SDK has to give, too (`guest-sdk/tests/vectors.rs`).
+#[test]
+fn every_vector_is_the_hosts_encoding() {
+    #[derive(serde::Deserialize)]
+    struct Vector {
+        r#as: String,
+        r#type: Type,
+        json: serde_json::Value,
+        hex: String,
+    }
+    let vectors: Vec<Vector> =
+        serde_json::from_str(include_str!("../../../../docs/formats/vectors.json")).expect("vectors");
+    assert!(vectors.len() > 80);
+    for Vector {
+        r#as,
+        r#type: ty,
+        json,
+        hex: expected,
+    } in vectors
+    {
+        let value = from_json(&ty, &json).expect("a value of its type");
+        let mut bytes = vec![];
+        let decoded = if r#as == "key" {
+            encode_key(&ty, &value, &mut bytes).expect("of its type");
+            decode_key(&ty, &bytes)
+        } else {
+            encode(&ty, &value, &mut bytes).expect("of its type");
+            decode(&ty, &bytes)
+        };
+        assert_eq!(hex(&bytes), expected, "{ty} {json}");
+        assert_eq!(decoded, Ok(value), "{ty} {expected}");
+    }
+}
+
+#[test]
+fn a_list_of_bytes_has_the_bytes_of_bytes() {
+    let list = Type::List(Box::new(Type::U8));
+    let items = Value::Sequence([1u8, 255, 7].map(|n| Value::Unsigned(n.into())).to_vec());
+    let (mut of_list, mut of_bytes) = (vec![], vec![]);
+    encode(&list, &items, &mut of_list).expect("a list");
+    encode(&Type::Bytes, &Value::Bytes(vec![1, 255, 7]), &mut of_bytes).expect("bytes");
+    assert_eq!(of_list, of_bytes);
+}
