@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::support::{Attached, Ran, World, root, wait_until};
 
 /// Guest crates, by the uid that they are built under.
-const GUESTS: [(&str, &str); 9] = [
+const GUESTS: [(&str, &str); 10] = [
     ("split", "examples/word-count/split"),
     ("count", "examples/word-count/count"),
     ("count-v2", "examples/word-count/count-v2"),
@@ -27,6 +27,7 @@ const GUESTS: [(&str, &str); 9] = [
     ("picky", "tests/guests/picky"),
     ("private", "tests/guests/private"),
     ("kinds", "tests/guests/kinds"),
+    ("raw", "tests/guests/raw"),
     ("parse", "examples/sessions/parse"),
 ];
 
