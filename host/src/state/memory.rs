@@ -25,7 +25,7 @@ use super::arena::Arena;
 use super::backend::{BackendError, BoundState, BoundTimer, Cells, DueTimers, StateBackend, TimeDomain, Writes};
 use super::blob::{LINK, STATES_MAX, is_live, items, link_in, value_in};
 use super::mark::{Mark, Marks, Stamp};
-use super::rows::{NEVER, StateRows};
+use super::rows::{NEVER, REMOVED, StateRows};
 use super::short;
 use super::table::Table;
 use super::timers::Timers;
@@ -255,6 +255,7 @@ impl MemoryBackend {
         } else {
             value_in(table.blob(slot), state, now)
         };
+        let found = found.filter(|(schema, _)| *schema != REMOVED);
         let (present, value) = found.map_or((0, &[][..]), |(_, value)| (1, value));
         short::push(&mut cells.values, value);
         cells.present.push(present);
