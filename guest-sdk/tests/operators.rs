@@ -424,7 +424,7 @@ fn restoring_replaces_and_tells_the_operator() {
     let failure = instance.restore(native::header(), &states).unwrap_err();
     assert_eq!(
         failure.message,
-        "there is no operator state number 3, the operator declares 3"
+        "there is no operator state number 3: the operator declares 3"
     );
     states[1].state = 0;
     states[1].item_data[0] = 0xff;

@@ -250,6 +250,8 @@ fn what_contradicts_itself() {
         "",
         1,
     );
+    // Without this list, all interfaces that the module exports are called.
+    let wrong = wrong.replacen(r#""calls":[],"#, "", 1);
     let world = hostile_world(&wrong, BY_KEY);
     let declares = |what: &str| format!("operator \"bad\": its module declares {what}");
     let message = [

@@ -39,7 +39,7 @@ impl ExportIndices {
         let component = pre.component();
         let exported = |name: &&str| {
             component
-                .get_export_index(None, &format!("{PACKAGE}{name}@{WIT_VERSION}"))
+                .get_export_index(None, format!("{PACKAGE}{name}@{WIT_VERSION}"))
                 .is_some()
         };
         let names: Vec<_> = interface::ALL.into_iter().filter(exported).collect();
