@@ -98,7 +98,7 @@ impl Writer<'_> {
     }
 }
 
-/// Whether all bytes are ASCII. Written so that it becomes vector code.
+/// Returns true if all bytes are ASCII. Written so that it becomes vector code.
 pub(crate) fn is_ascii(bytes: &[u8]) -> bool {
     let mut blocks = bytes.chunks_exact(64);
     let whole = blocks

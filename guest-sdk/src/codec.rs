@@ -32,7 +32,7 @@ impl Writer for Sink<'_> {
 /// # Errors
 ///
 /// When the type's `Serialize` refuses, or does what bincode cannot encode (a sequence of unknown length).
-/// What is in `to` then is not a value.
+/// After an error the content of `to` is not a value.
 #[inline]
 pub fn encode<T: Serialize + ?Sized>(value: &T, to: &mut Vec<u8>) -> Result<(), Error> {
     bincode::serde::encode_into_writer(value, Sink(to), VALUE).map_err(refused)

@@ -22,7 +22,7 @@ pub struct Random(pub(crate) ());
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timer(pub(crate) u32);
 
-/// What [`Operator::open`](crate::Operator::open) and [`Operator::restored`](crate::Operator::restored) are given.
+/// Context of [`Operator::open`](crate::Operator::open) and [`Operator::restored`](crate::Operator::restored).
 pub struct OpenContext<'a> {
     pub(crate) context: &'a types::OpenContext,
     pub(crate) watermark: i64,
@@ -76,7 +76,7 @@ impl OpenContext<'_> {
         self.context.subtask
     }
 
-    /// How many parallel instances there are.
+    /// Number of parallel instances.
     pub fn parallelism(&self) -> u32 {
         self.context.parallelism
     }
@@ -86,7 +86,7 @@ impl OpenContext<'_> {
         self.context.max_parallelism
     }
 
-    /// Where the operator's watermark stands, in milliseconds: `i64::MIN` in a new job.
+    /// The operator's watermark, in milliseconds: `i64::MIN` in a new job.
     pub fn watermark(&self) -> i64 {
         self.watermark
     }

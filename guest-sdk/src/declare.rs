@@ -174,7 +174,7 @@ impl Declare {
         self.states.push(DeclaredState { version: None, column });
     }
 
-    /// Gives a declared state a version number, which is shown to people and compared by nobody.
+    /// Gives a declared state a version number, which is shown to people and never compared.
     ///
     /// # Panics
     ///

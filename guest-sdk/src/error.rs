@@ -6,7 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What an operator failed with. Made by `?` or `.into()` from any `std::error::Error`, from `&str` and from `String`.
+/// Failure of an operator. Made by `?` or `.into()` from any `std::error::Error`, from `&str` and from `String`.
 ///
 /// It does not implement `std::error::Error` itself: that is what lets everything else convert into it.
 ///

@@ -1,4 +1,4 @@
-//! What an operator may ask of its host beside its records: log lines and metrics.
+//! Imports of an operator beside its records: log lines and metrics.
 //!
 //! On wasm these are imports. Natively they go to the current thread: log lines and metrics are kept for a test to
 //! look at ([`take_captured`]), bounded, so that a long run does not fill memory.
@@ -11,7 +11,7 @@ use std::fmt;
 pub mod log {
     use super::fmt;
 
-    /// How much a line matters.
+    /// Level of a line.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
     pub enum Level {
         /// The finest detail.
@@ -100,15 +100,15 @@ use native as imports;
 
 #[cfg(not(target_family = "wasm"))]
 mod native {
-    //! What stands in for the imports in a native run.
+    //! Stands in for the imports in a native run.
     use super::log::Level;
     use std::cell::RefCell;
     use std::collections::{BTreeMap, VecDeque};
 
-    /// How many log lines of a thread are kept: the last ones.
+    /// Number of log lines kept for a thread: the last ones.
     const LINES_MAX: usize = 1_000;
 
-    /// What operators have logged and counted on this thread.
+    /// Lines and counts of the operators on this thread.
     #[derive(Clone, Debug, Default, PartialEq)]
     pub struct Captured {
         /// The last 1,000 log lines, oldest first.

@@ -58,7 +58,7 @@ pub struct Instance<O: Operator> {
     opened: Opened,
 }
 
-/// What an instance was opened with.
+/// Arguments that an instance was opened with.
 struct Opened {
     header: Header,
     context: OpenRecord,
@@ -82,7 +82,7 @@ impl<O: Operator> Instance<O> {
     ///
     /// # Errors
     ///
-    /// What the operator's `open` fails with.
+    /// The failure of the operator's `open`.
     pub fn open(header: Header, context: &OpenRecord, config: &str, arguments: &[String]) -> Result<Self, Failure> {
         let (declare, mut operator) = declared::<O>();
         let opened = Opened {
@@ -247,7 +247,7 @@ impl<O: Operator> Instance<O> {
     ///
     /// # Errors
     ///
-    /// What the operator's `finish_all` fails with.
+    /// The failure of the operator's `finish_all`.
     pub fn finish(&mut self, header: Header) -> Result<Outcome, Failure> {
         self.core.begin_without_keys();
         let inherits = Inherits {
@@ -264,7 +264,7 @@ impl<O: Operator> Instance<O> {
     ///
     /// # Errors
     ///
-    /// What the operator's `on_watermark` fails with.
+    /// The failure of the operator's `on_watermark`.
     pub fn on_watermark(&mut self, header: Header) -> Result<Outcome, Failure> {
         self.core.begin_without_keys();
         let inherits = Inherits {

@@ -2,7 +2,7 @@
 //!
 //! Reading gives up where bytes are not what they should be, and the codec then says what is wrong with them.
 
-/// What is left of a value that is being read.
+/// Rest of a value that is being read.
 pub struct Parts<'a>(&'a [u8]);
 
 /// A value that is being written, of which every part has its room already.

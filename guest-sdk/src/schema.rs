@@ -1,4 +1,4 @@
-//! What a type looks like to those who do not have the type: the host, `plan`, savepoint rows.
+//! Schemas: descriptions of types for readers without the type, which are the host, `plan` and savepoint rows.
 //!
 //! A schema is compared by the digest of its canonical JSON (`docs/formats/describe.md`), so what is written here is a
 //! format: object keys in that document's order, nothing where the default holds, no white space.
@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// How deep types may nest. Deeper ones are taken to contain themselves, which a schema cannot say.
+/// Maximum depth of nested types. A deeper type is taken to contain itself, which a schema cannot describe.
 const DEPTH_MAX: usize = 64;
 
 /// The schema of a type.
@@ -53,7 +53,7 @@ pub struct Field {
     pub ty: Type,
     /// Names that older data may have it by.
     pub aliases: Vec<&'static str>,
-    /// Whether it may be absent in older data.
+    /// True if it may be absent in older data.
     pub default: bool,
 }
 
@@ -71,13 +71,13 @@ pub struct Enum {
 pub struct Variant {
     /// Its name, by serde.
     pub name: &'static str,
-    /// What it holds.
+    /// Its content.
     pub content: Content,
     /// Names that older data may have it by.
     pub aliases: Vec<&'static str>,
 }
 
-/// What a variant holds.
+/// Content of a variant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Nothing.
@@ -132,7 +132,7 @@ pub enum Content {
     note = "derive it: `#[derive(State, Serialize, Deserialize)]`"
 )]
 pub trait State {
-    /// Whether a field of this type may be absent in older data without saying so, as serde has it for `Option`.
+    /// True if a field of this type may be absent in older data without an attribute, as `Option` in serde.
     const OPTIONAL: bool = false;
 
     /// The schema. The same at every call.

@@ -75,7 +75,7 @@ pub trait FromValue<'a>: Sized {
 pub struct DeclaredInput {
     /// `None`: to be given a name.
     pub name: Option<&'static str>,
-    /// What its values are.
+    /// Type of its values.
     pub value: ValueType,
 }
 

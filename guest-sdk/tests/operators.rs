@@ -194,7 +194,7 @@ struct User<'a> {
     name: &'a str,
 }
 
-/// What comes in.
+/// Input records.
 #[derive(Inputs)]
 enum Joined<'a> {
     OrderLines(&'a str),

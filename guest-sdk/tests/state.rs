@@ -406,7 +406,7 @@ fn agrees_with_plain_collections() {
 #[derive(Default)]
 struct Told {
     asked: Mutex<Vec<String>>,
-    /// What every value is, and 1, or 0 for none.
+    /// Each value and 1, or 0 for none.
     value: (Vec<u8>, u8),
 }
 

@@ -4,7 +4,7 @@ use crate::rename::Rule;
 use syn::meta::ParseNestedMeta;
 use syn::{Attribute, Error, LitStr, Result, Token, Type};
 
-/// What stands on the type itself.
+/// Attributes of the type itself.
 pub(crate) struct Container {
     pub(crate) rename: Option<String>,
     pub(crate) rename_all: Rule,
@@ -13,7 +13,7 @@ pub(crate) struct Container {
     pub(crate) default: bool,
 }
 
-/// What stands on a field or on a variant.
+/// Attributes of a field or of a variant.
 pub(crate) struct Item {
     pub(crate) rename: Option<String>,
     pub(crate) rename_all: Rule,

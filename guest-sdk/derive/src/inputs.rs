@@ -7,7 +7,7 @@ use syn::ext::IdentExt as _;
 use syn::spanned::Spanned as _;
 use syn::{Data, DeriveInput, Error, Fields, GenericParam, LitStr, Result, Type, Variant, parse_quote};
 
-/// What is said of a variant.
+/// Attributes of a variant.
 struct Input<'a> {
     variant: &'a Variant,
     name: String,

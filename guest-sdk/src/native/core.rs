@@ -1,4 +1,4 @@
-//! What an instance has beside the operator, whatever its type: one copy of this code in a component.
+//! The parts of an instance that do not depend on the operator's type: one copy of this code in a component.
 
 use crate::bindings::regraft::operator::types::{Cells, Failure, Header, Outcome, StateItems, TimerBatch};
 use crate::context::{Ctx, TimerOps};
@@ -10,7 +10,7 @@ use crate::state::{Call, StateColumn, Writes};
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-/// What an instance has beside the operator.
+/// Everything in an instance beside the operator.
 pub(super) struct Core {
     pub(super) call: Arc<Call>,
     columns: Vec<Box<dyn StateColumn>>,
@@ -167,7 +167,7 @@ impl Core {
         }
     }
 
-    /// What a call changed in operator state stays, or is undone.
+    /// Keeps or undoes the changes of a call to operator state.
     pub(super) fn end_operator_states(&mut self, keep: bool) {
         for column in self
             .operator_states

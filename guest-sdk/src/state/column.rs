@@ -103,7 +103,7 @@ pub(crate) trait StateColumn: Send {
     fn end(&mut self, writes: Option<&mut Writes>) -> Result<(), String>;
 }
 
-/// What a call writes to keyed state.
+/// Writes of a call to keyed state.
 #[derive(Default)]
 pub(crate) struct Writes {
     /// Of each state that has written or cleared cells.
@@ -119,7 +119,7 @@ impl Writes {
     }
 }
 
-/// What a call writes to states that do not travel, in order: the columns of `entry-writes`, of which each has one item
+/// Writes of a call to states that do not travel, in order: the columns of `entry-writes`, of which each has one item
 /// for every write.
 #[derive(Default)]
 pub(crate) struct EntryWrites {

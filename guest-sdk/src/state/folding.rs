@@ -51,7 +51,7 @@ where
         }
     }
 
-    /// What was folded together, copied. `None` where nothing was.
+    /// Returns a copy of the folded value. `None` if nothing was folded in.
     #[inline]
     pub fn get(&mut self) -> Option<T>
     where
@@ -79,7 +79,7 @@ where
     }
 }
 
-/// How an [`AggregatingState`] folds values of one type into another, and what comes of it.
+/// Folds values of one type into another, and turns that into a result, for an [`AggregatingState`].
 ///
 /// ```
 /// # use regraft_sdk::{Aggregate, State};
@@ -100,16 +100,16 @@ where
 /// }
 /// ```
 pub trait Aggregate: State + Serialize + DeserializeOwned + Default + Send + 'static {
-    /// What is folded in.
+    /// Type of the values that are folded in.
     type In;
 
-    /// What comes of it.
+    /// Type of the result.
     type Out;
 
     /// Folds a value in.
     fn add(&mut self, value: Self::In);
 
-    /// What has come of it so far.
+    /// Returns the result so far.
     fn result(&self) -> Self::Out;
 }
 
@@ -144,7 +144,7 @@ impl<A: Aggregate> AggregatingState<A> {
         self.0.update(|aggregate| aggregate.add(value));
     }
 
-    /// What has come of it so far. `None` where nothing was folded in.
+    /// Returns the result so far. `None` if nothing was folded in.
     #[inline]
     pub fn get(&mut self) -> Option<A::Out> {
         self.0.read(|aggregate| aggregate.map(A::result))

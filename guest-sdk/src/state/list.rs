@@ -12,12 +12,12 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What one page of a scan has, about.
+/// Approximate size of one page of a scan, in bytes.
 const PAGE_BYTES: u32 = 256 << 10;
 /// No item.
 const NONE: u32 = u32::MAX;
 
-/// What a call does to the list of one key: the items that it appends are a chain.
+/// Changes of a call to the list of one key. The items that it appends are a chain.
 #[derive(Clone, Copy)]
 struct Appended {
     /// The list that the host has goes.
@@ -32,7 +32,7 @@ const NOTHING: Appended = Appended {
     last: NONE,
 };
 
-/// What a call knows of one list state: what it has written.
+/// A call's writes to one list state.
 #[derive(Default)]
 struct Known {
     keys: usize,

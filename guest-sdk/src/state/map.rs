@@ -17,16 +17,17 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What one page of a scan has, about.
+/// Approximate size of one page of a scan, in bytes.
 const PAGE_BYTES: u32 = 256 << 10;
 
-/// What the keys of a map may be: `String`, `Vec<u8>`, an integer, a tuple of such, or [`Compound`](crate::Compound).
+/// Types that the keys of a map may have: `String`, `Vec<u8>`, an integer, a tuple of such, or
+/// [`Compound`](crate::Compound).
 /// Encoded as keys are.
 pub trait MapKey: ToKey + for<'a> FromKey<'a> + 'static {}
 
 impl<K: ToKey + for<'a> FromKey<'a> + 'static> MapKey for K {}
 
-/// What a call knows of one map state.
+/// A call's reads of and writes to one map state.
 struct Known<V> {
     keys: usize,
     overlay: Overlay<Slot<V>>,
@@ -367,14 +368,14 @@ impl<V: State + Serialize + DeserializeOwned> Known<V> {
         Ok(())
     }
 
-    /// Whether this call has removed an entry.
+    /// Returns true if this call has removed an entry.
     fn is_gone(&self, key: usize, entry_key: &[u8]) -> bool {
         self.overlay
             .get(key as u32, entry_key)
             .is_some_and(|number| matches!(self.overlay.entries[number].slot, Slot::Removed | Slot::Absent))
     }
 
-    /// What the call has written: first whole maps that go, then entries.
+    /// Writes of the call: first whole maps that are cleared, then entries.
     fn write(&self, info: &StateInfo, writes: &mut Writes) -> Result<(), String> {
         let is_cleared = |key: u32| self.cleared.get(key as usize) == Some(&true);
         for key in (0..self.cleared.len()).filter(|key| self.cleared[*key]) {

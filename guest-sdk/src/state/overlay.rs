@@ -1,4 +1,4 @@
-//! What a call knows of the entries of maps: a small hash table from (key, map key) to whatever is kept of the entry.
+//! A call's knowledge of the entries of maps: a small hash table from (key, map key) to what is kept of the entry.
 //!
 //! The standard table would need a box for every map key, and hashes them with care against collisions by design, which
 //! in a table that lives for one call, and may be slow in one call, is not worth its price.

@@ -368,14 +368,14 @@ struct Ahead {
     keys: usize,
     first: usize,
     values: Option<Found>,
-    /// How many values the next fetch asks for: more and more for as long as each key is touched in turn. Kept from
-    /// call to call.
+    /// Number of values that the next fetch asks for: more and more for as long as each key is touched in turn. Kept
+    /// from call to call.
     window: usize,
 }
 
 /// The most values that one fetch asks for. An import costs as much as reading some ten small values.
 const WINDOW_MAX: usize = 32;
-/// What a fetch should bring at most, by the size of the last one's values.
+/// Size that a fetch should not exceed, estimated by the size of the last one's values.
 const FETCH_BYTES: usize = 64 << 10;
 
 impl Ahead {

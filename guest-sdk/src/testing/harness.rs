@@ -35,7 +35,7 @@ pub struct Harness<O: Operator> {
     config: String,
     arguments: Vec<String>,
     header: Header,
-    /// What `describe` says.
+    /// The answer of `describe`.
     inputs: Vec<String>,
     ports: Vec<String>,
     /// Name, and whether it goes by event time.

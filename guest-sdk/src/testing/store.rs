@@ -64,7 +64,7 @@ impl Store {
         }
     }
 
-    /// What is kept, without what belongs to a call.
+    /// Returns the kept state, without the parts that belong to a call.
     pub(super) fn at_rest(&self) -> Self {
         Store {
             call: Vec::new(),

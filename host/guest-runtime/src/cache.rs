@@ -2,7 +2,7 @@
 //!
 //! An entry is `<sha256 of the component>-<hash of engine and settings>.cwasm`: the SHA-256 of the compiled code, then the
 //! code. Entries appear whole (temporary file, then rename). One that is damaged counts as absent and is replaced.
-//! The directory holds code that is run without further checks: whoever can write to it can run code as this user.
+//! The directory holds code that is run without further checks: anyone who can write to it can run code as this user.
 
 use std::fs;
 use std::hash::{Hash, Hasher};

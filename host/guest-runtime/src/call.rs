@@ -7,7 +7,7 @@
 use regraft_model::batch::BytesColumn;
 use regraft_model::describe::Description;
 
-/// What holds for a whole call; the same again when the same records are run again.
+/// Values that hold for a whole call, and are the same when the same records are run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// The processing time of the call, in milliseconds since the Unix epoch.
@@ -29,7 +29,7 @@ pub struct BatchView<'a> {
     pub key_index: &'a [u32],
     /// All values, one after the other.
     pub value_data: &'a [u8],
-    /// Where each value ends.
+    /// End of each value.
     pub value_ends: &'a [u32],
     /// Event times; `i64::MIN` where a record has none. Never left out.
     pub timestamps: &'a [i64],
@@ -48,7 +48,7 @@ impl BatchView<'_> {
 pub struct KeyedView<'a> {
     /// All keys, one after the other.
     pub key_data: &'a [u8],
-    /// Where each key ends.
+    /// End of each key.
     pub key_ends: &'a [u32],
     /// The states that travel, in the order of their declarations, each with one cell for each key.
     pub cells: &'a [CellColumn],
@@ -73,7 +73,7 @@ pub struct CellColumn {
     pub values: BytesColumn,
 }
 
-/// What a call writes to the cells of one state.
+/// Writes of a call to the cells of one state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CellWrites {
     /// The number of the state's declaration.
@@ -165,7 +165,7 @@ impl Output {
         }
     }
 
-    /// Whether there is none.
+    /// Returns true if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -187,7 +187,7 @@ pub struct EntryWrites {
     pub values: BytesColumn,
 }
 
-/// What an instance is told once, before any other call but `describe`. The header has the watermark.
+/// Context of an instance, given once, before any other call but `describe`. The header has the watermark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenContext {
     /// The operator's uid.
@@ -255,15 +255,16 @@ impl From<&Description> for Declared {
     }
 }
 
-/// What an outcome may refer to.
+/// Bounds of the references in an outcome.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape<'a> {
-    /// What the operator declares.
+    /// The operator's description.
     pub declared: &'a Declared,
-    /// What `parents` count: records in `process`, timers in `on-timers`, keys in `finish-keys`, else 0.
+    /// Number of rows that `parents` refer to: records in `process`, timers in `on-timers`, keys in `finish-keys`,
+    /// else 0.
     pub rows: u32,
     /// The number of keys of the call.
     pub keys: u32,
-    /// Whether rows have values that outputs can take over: only in `process`.
+    /// True if rows have values that outputs can take over: only in `process`.
     pub values_inherited: bool,
 }

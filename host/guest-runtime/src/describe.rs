@@ -1,5 +1,5 @@
-//! What a component declares: the answer of `describe`, completed and checked, and the custom section `regraft:describe`,
-//! by which it is found without running the component.
+//! Reads what a component declares: the answer of `describe`, completed and checked, and the custom section
+//! `regraft:describe`, by which it is found without running the component.
 //!
 //! `regraft build` puts the section first in the file, so that it is found without reading the rest. It is only a shortcut:
 //! deploying checks its digest, and that it says the same as the live answer. Pure; the engine runs `describe`.
@@ -102,12 +102,12 @@ impl FromStr for ModuleDigest {
     }
 }
 
-/// What the section says.
+/// Content of the section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
     /// The digest of the file without the section.
     pub digest: ModuleDigest,
-    /// What `describe` returned when the section was made.
+    /// Answer of `describe` when the section was made.
     pub description: Description,
 }
 
@@ -182,7 +182,7 @@ pub fn to_json(description: &Description) -> String {
 /// # Errors
 /// [`ModuleError::DescribeMalformed`]; [`ModuleError::Width`] where a state has values of fixed width.
 pub fn parse(live: &str) -> Result<Description, ModuleError> {
-    /// What would change how cells are passed.
+    /// Refuses declarations that change how cells are passed.
     #[derive(Deserialize)]
     struct Cells {
         #[serde(default)]
@@ -281,7 +281,7 @@ fn window(text: &str, at: usize) -> String {
     )
 }
 
-/// Where the section is, with its header, and its content.
+/// Returns the range of the section with its header, and its content.
 fn find(component: &[u8]) -> Option<(Range<usize>, &[u8])> {
     let rest = component.get(PREAMBLE..)?;
     let (&id, rest) = rest.split_first()?;

@@ -1,6 +1,6 @@
 //! The engine: its settings, its ticker, and how a file becomes a module.
 //!
-//! What a module may do is decided here once: no WASI, no threads, no concurrency of components (which triples the cost
+//! Decides once what a module may do: no WASI, no threads, no concurrency of components (which triples the cost
 //! of a call), interruption by epochs. A file is refused by its names before it is compiled, and by its types after.
 
 use std::collections::HashMap;
@@ -35,10 +35,10 @@ const DESCRIBE_MEMORY_MAX: u64 = 1 << 30;
 /// The longest that `describe` may take.
 const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How an engine is made.
+/// Settings of an engine.
 #[derive(Debug, Clone, Default)]
 pub struct EngineSettings {
-    /// Where compiled modules are kept; it is made where it does not exist. `None`: they are compiled by each process.
+    /// Directory for compiled modules, created if it does not exist. `None`: each process compiles them.
     pub cache_dir: Option<PathBuf>,
 }
 
@@ -59,9 +59,9 @@ struct Shared {
 pub struct LoadedModule {
     /// The module.
     pub module: GuestModule,
-    /// Whether it had to be compiled: it was neither in this process nor in the cache.
+    /// True if it had to be compiled: it was neither in this process nor in the cache.
     pub compiled: bool,
-    /// How long all of it took.
+    /// Time that loading took in all.
     pub took: Duration,
 }
 

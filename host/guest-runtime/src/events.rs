@@ -1,6 +1,6 @@
-//! What a guest tells its host outside of an outcome: log lines and measurements.
+//! Log lines and measurements that a guest gives its host outside of an outcome.
 
-/// How important a log line is.
+/// Level of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the usual names")]
 pub enum LogLevel {

@@ -7,7 +7,7 @@ use wasmtime::{AsContextMut, Result};
 use crate::bindings::exports::regraft::operator::{ending, guest, migration, operator_state, timers, watermarks};
 use crate::world::PACKAGE;
 
-/// Where a component has the functions of its interfaces.
+/// Indices of the functions of a component's interfaces.
 #[derive(Clone)]
 pub(crate) struct ExportIndices {
     /// The optional interfaces that it exports, also those that no job calls.
@@ -34,7 +34,7 @@ impl ExportIndices {
     /// Looks them up.
     ///
     /// # Errors
-    /// Where an interface that is there lacks a function.
+    /// [`ModuleError`] if an exported interface lacks a function.
     pub(crate) fn new<T: 'static>(pre: &InstancePre<T>) -> Result<Self> {
         let component = pre.component();
         let exported = |name: &&str| {
@@ -62,7 +62,7 @@ impl ExportIndices {
     /// Takes the functions of an instance.
     ///
     /// # Errors
-    /// Where one has another type.
+    /// [`ModuleError`] if a function has another type.
     pub(crate) fn load(&self, mut store: impl AsContextMut, instance: &Instance) -> Result<Exports> {
         macro_rules! optional {
             ($indices:expr) => {

@@ -1,4 +1,4 @@
-//! What a guest may ask of its host: one file per WIT interface, and the data of a store that they work on.
+//! The imports of a guest: one file per WIT interface, and the data of a store that they work on.
 
 pub(crate) mod host;
 pub(crate) mod state;

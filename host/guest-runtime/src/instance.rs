@@ -25,7 +25,7 @@ use crate::state_access::StateAccess;
 use crate::symbols::DebugInfo;
 use crate::trap::{GuestError, classify, not_made};
 
-/// What an instance is given beside its module.
+/// Settings of an instance.
 #[derive(Clone)]
 pub struct InstanceSettings {
     /// The most memory it may have, in bytes.
@@ -40,7 +40,7 @@ pub struct InstanceSettings {
     pub sink: Arc<dyn GuestEvents>,
 }
 
-/// What an instance is made of; shared by all instances of a module.
+/// Parts of an instance that all instances of a module share.
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) pre: InstancePre<GuestData>,
@@ -90,7 +90,7 @@ impl GuestInstance {
         })
     }
 
-    /// Whether an earlier call ended so that only [`Self::reset`] helps.
+    /// True if an earlier call left the instance unusable until [`Self::reset`].
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
         self.poisoned
@@ -102,7 +102,7 @@ impl GuestInstance {
         self.store.data().memory.used()
     }
 
-    /// What calls that have keys read keyed state from; without it such reads are refused.
+    /// Source of keyed state for calls that have keys. Without it such reads are refused.
     pub fn set_state(&mut self, state: Option<Arc<dyn StateAccess>>) {
         self.state = state;
     }
@@ -411,7 +411,7 @@ fn exported<T: Clone>(interface: &Option<T>, name: &str) -> Result<T, GuestError
     })
 }
 
-/// What `snapshot` returned, by the names of the states.
+/// Names the items that `snapshot` returned by their states.
 fn named_states(names: &[String], states: Vec<types::StateItemsResult>) -> Result<Vec<OperatorState>, String> {
     let mut named: Vec<OperatorState> = Vec::with_capacity(states.len());
     for (i, state) in states.into_iter().enumerate() {

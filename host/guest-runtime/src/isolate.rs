@@ -1,4 +1,4 @@
-//! What to run again after a call failed: a pure plan, so that the rest of a batch goes on without the record at fault.
+//! Plans the calls to repeat after one failed, so that the rest of a batch goes on without the record at fault. Pure.
 //!
 //! A failed call has changed nothing. Its rows are run again in order, in parts that get smaller until each part passes or
 //! is a single row that fails alone: that row is guilty. The effects of a part must be applied before the next one is run.
@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-/// How a call on some rows failed. Rows are counted within that call.
+/// Failure of a call on some rows. Rows are counted within that call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing says which row it was.
@@ -34,7 +34,7 @@ impl Isolation {
         (isolation, guilty)
     }
 
-    /// The next rows to run. Their effects, if they pass, come before those of whatever follows.
+    /// The next rows to run. Their effects, if they pass, come before those of all that follows.
     pub fn next_part(&mut self) -> Option<Range<u32>> {
         self.todo.pop()
     }
@@ -76,7 +76,7 @@ mod tests {
         bad: BTreeSet<u32>,
         /// The most rows that it has memory or time for.
         rows_max: usize,
-        /// How it tells of a row.
+        /// The row that it names.
         named: Option<fn(u32) -> Fault>,
         /// Names a row that has nothing to do with it.
         lies: bool,

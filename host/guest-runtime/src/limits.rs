@@ -1,4 +1,4 @@
-//! What bounds a guest: memory by a limiter, time by epochs.
+//! Bounds of a guest: memory by a limiter, time by epochs.
 //!
 //! A limit that was hit is recorded, because the trap that follows does not tell of it.
 
@@ -17,7 +17,7 @@ const TABLE_ELEMENTS_MAX: usize = 1 << 20;
 const INSTANCES_MAX: usize = 1_000;
 /// The most memories of one component.
 const MEMORIES_MAX: usize = 16;
-/// After so many ticks a call is looked at in any case: whether somebody wants it to end.
+/// Number of ticks after which a call is checked in any case for a request to end.
 const LOOK_TICKS: u64 = 5;
 
 /// Bounds the memory of one instance.
@@ -82,11 +82,11 @@ pub(crate) struct Deadline {
     limit: Duration,
     started: Instant,
     waited: Duration,
-    /// Whether the present call was ended by it.
+    /// True if it ended the present call.
     pub(crate) passed: bool,
-    /// Set by others where nobody waits for the call's answer any more.
+    /// Set by others if the call's answer is no longer needed.
     interrupt: Option<Arc<AtomicBool>>,
-    /// Whether the present call was ended by that.
+    /// True if that ended the present call.
     pub(crate) interrupted: bool,
 }
 
@@ -102,7 +102,7 @@ impl Deadline {
         }
     }
 
-    /// What ends a call before its time.
+    /// A request to end a call before its time.
     pub(crate) fn interrupt_by(&mut self, interrupt: Option<Arc<AtomicBool>>) {
         self.interrupt = interrupt;
     }

@@ -29,7 +29,7 @@ impl GuestModule {
         self.0.digest
     }
 
-    /// What it declares.
+    /// Its description.
     #[must_use]
     pub fn description(&self) -> &Description {
         &self.0.description

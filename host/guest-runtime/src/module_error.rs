@@ -17,7 +17,7 @@ pub enum ModuleError {
     /// Damaged, or of a WebAssembly feature that is not supported.
     #[error("not a valid component: {message}")]
     Invalid {
-        /// What the validator or compiler says.
+        /// Message of the validator or compiler.
         message: String,
     },
     /// Does not export what an operator must.
@@ -25,7 +25,7 @@ pub enum ModuleError {
     MissingExport {
         /// The interface.
         expected: String,
-        /// What it exports.
+        /// Interfaces that it exports.
         found: String,
     },
     /// Made for a version of the WIT package that this host does not offer.
@@ -55,19 +55,19 @@ pub enum ModuleError {
     WorldMismatch {
         /// The host's version.
         expected: String,
-        /// What the linker says.
+        /// Message of the linker.
         message: String,
     },
     /// `describe` trapped, or took too long.
     #[error("its `describe` failed: {message}")]
     DescribeFailed {
-        /// What it ended with.
+        /// End of the call.
         message: String,
     },
     /// `describe` is not what `docs/formats/describe.md` says.
     #[error("its `describe` returned JSON that is not a description: {message}; found: {found}")]
     DescribeMalformed {
-        /// What the JSON reader says.
+        /// Message of the JSON reader.
         message: String,
         /// The beginning of the text.
         found: String,
@@ -101,7 +101,7 @@ pub enum ModuleError {
         "it declares {declared}, which needs the interface `{expected}`; export it, and list it in `calls` where there is such a list"
     )]
     MissingInterface {
-        /// What needs the interface.
+        /// The declaration that needs the interface.
         declared: String,
         /// The interface.
         expected: String,
@@ -109,7 +109,7 @@ pub enum ModuleError {
     /// The custom section is not what `docs/formats/describe.md` says.
     #[error("its section `regraft:describe` is malformed: {message}; build it again with `regraft build`")]
     SectionMalformed {
-        /// What the reader says.
+        /// Message of the reader.
         message: String,
     },
     /// The file was changed after `regraft build` made it.
@@ -135,13 +135,13 @@ pub enum ModuleError {
     /// A core module that cannot be made a component.
     #[error("cannot make a component of it: {message}")]
     Componentize {
-        /// What the encoder says.
+        /// Message of the encoder.
         message: String,
     },
     /// The runtime could not be set up.
     #[error("{doing} failed: {message}")]
     Engine {
-        /// What was being done.
+        /// The step that failed.
         doing: &'static str,
         /// The runtime's words.
         message: String,
@@ -149,7 +149,7 @@ pub enum ModuleError {
 }
 
 impl ModuleError {
-    /// What the reader does next: a module that is refused is an input to be fixed.
+    /// Returns the class of the error. A module that is refused is an input that its author can fix.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -1,4 +1,4 @@
-//! How a call reads keyed state that does not travel with the batch.
+//! Reads of keyed state that does not travel with the batch.
 //!
 //! The host installs an implementation for an instance. It is reached only during calls that have keys,
 //! and only with a state that is declared, does not travel and is of the right kind, and with keys of the call.
@@ -21,7 +21,7 @@ pub struct Entries {
     pub keys: BytesColumn,
     /// Their values.
     pub values: BytesColumn,
-    /// Whether there is more after the last one.
+    /// True if there are more after the last one.
     pub more: bool,
 }
 

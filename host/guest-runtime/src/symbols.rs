@@ -15,7 +15,7 @@ use wasmparser::{Parser, Payload};
 /// A piece of debug information.
 type Section = EndianArcSlice<LittleEndian>;
 
-/// What is known of one place in the code: the functions that it is in, innermost first. All but the last were inlined.
+/// Functions around one place in the code, innermost first. All but the last were inlined.
 pub(crate) type Symbols = Arc<[Symbol]>;
 
 /// One function at a place in the code.
@@ -37,14 +37,14 @@ pub(crate) struct DebugInfo {
 
 /// One of the component's core modules, where it has debug information.
 struct CoreModule {
-    /// Where its code is in the component's file.
+    /// Range of its code in the component's file.
     code: Range<usize>,
     read: Mutex<Read>,
 }
 
 struct Read {
     context: Context<Section>,
-    /// What has been asked before.
+    /// Earlier answers.
     found: HashMap<usize, Symbols>,
 }
 
@@ -57,8 +57,8 @@ impl DebugInfo {
         }
     }
 
-    /// What is at an offset in the component's file; nothing where there is no debug information, or none that can be
-    /// read: it is only of help, and a guest may have written anything there.
+    /// Returns the place at an offset in the component's file. Empty if there is no debug information, or none that can
+    /// be read: it only helps people, and a guest may have written anything there.
     pub(crate) fn at(&self, offset: usize) -> Symbols {
         let modules = self.modules.get_or_init(|| core_modules(&self.component));
         let Some(module) = modules.iter().find(|module| module.code.contains(&offset)) else {
@@ -92,7 +92,7 @@ fn symbols(context: &Context<Section>, address: u64) -> Symbols {
 
 /// The core modules of a component that have code and debug information, up to where the file cannot be read.
 fn core_modules(component: &[u8]) -> Vec<CoreModule> {
-    /// What has been seen of a module that has not ended.
+    /// Sections of a module whose end has not been reached.
     #[derive(Default)]
     struct Open<'a> {
         code: Option<Range<usize>>,

@@ -1,4 +1,4 @@
-//! What can go wrong in a call, as types.
+//! Failures of a call, as types.
 //!
 //! A declared failure and a trap stay different from here to the user: an operator's policy may treat them differently.
 //! Texts say what was expected, what was found and which setting to change. What the runtime reports is turned into
@@ -26,7 +26,7 @@ pub enum GuestError {
     Trapped {
         /// Why.
         cause: TrapCause,
-        /// Where, innermost first; empty where it is not known.
+        /// Frames of the guest, innermost first. Empty if they are not known.
         backtrace: Vec<Frame>,
     },
     /// The answer contradicts itself or the call, or could not even be read. In the second case the instance is of no
@@ -36,8 +36,8 @@ pub enum GuestError {
         /// Which column, what was expected, what was found.
         what: String,
     },
-    /// The call was ended from outside: nobody waits for its answer any more. The instance is of no more use until `reset`.
-    #[error("the call was ended before its time, since nobody waits for its answer any more")]
+    /// The call was ended from outside: its answer is no longer needed. The instance is of no more use until `reset`.
+    #[error("the call was ended before its time, since its answer is no longer needed")]
     Interrupted,
     /// An earlier call trapped, and the instance has not been reset.
     #[error("the instance cannot be called: an earlier call of it trapped, and it has not been reset")]
@@ -45,7 +45,7 @@ pub enum GuestError {
     /// Not the guest's doing: the runtime itself failed.
     #[error("{doing} failed: {message}")]
     Engine {
-        /// What was being done.
+        /// The step that failed.
         doing: &'static str,
         /// The runtime's words.
         message: String,
@@ -66,7 +66,7 @@ impl GuestError {
         }
     }
 
-    /// The same for somebody who knows the row by other means: a number within a call says nothing to them.
+    /// The same for a reader who knows the row by other means, and to whom a number within a call says nothing.
     #[must_use]
     pub fn without_row(&self) -> Self {
         let mut error = self.clone();
@@ -81,7 +81,7 @@ impl GuestError {
         error
     }
 
-    /// Where the guest was, innermost first.
+    /// Returns the frames of the guest, innermost first.
     #[must_use]
     pub fn backtrace(&self) -> &[Frame] {
         match self {
@@ -173,7 +173,7 @@ pub(crate) fn not_made(error: &wasmtime::Error, data: &GuestData, debug: &DebugI
     }
 }
 
-/// What ended a call, from the runtime's error and from what the store recorded on the way.
+/// Determines what ended a call, from the runtime's error and the facts that the store recorded during the call.
 pub(crate) fn classify(error: &wasmtime::Error, data: &GuestData, debug: &DebugInfo, rows: u32) -> GuestError {
     if let Some(message) = &data.state.failure {
         return GuestError::Engine {

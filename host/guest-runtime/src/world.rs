@@ -1,4 +1,4 @@
-//! Whether a file is a component of the world `operator`: by its names, before anything is compiled.
+//! Decides by names alone if a file is a component of the world `operator`, before anything is compiled.
 //!
 //! Types are checked later, by the linker. Pure.
 
@@ -11,7 +11,7 @@ use crate::module_error::ModuleError;
 pub(crate) const PACKAGE: &str = "regraft:operator/";
 /// The interface that an operator exports.
 const GUEST: &str = "regraft:operator/guest";
-/// What an operator is given.
+/// Interfaces that an operator may import.
 const GIVEN: [&str; 3] = [
     "regraft:operator/host",
     "regraft:operator/state",
@@ -68,7 +68,7 @@ pub fn check(bytes: &[u8]) -> Result<(), ModuleError> {
     Ok(())
 }
 
-/// Whether something built for a version runs on this host: the same `0.N`, as semver has it.
+/// Returns true if something built for a version runs on this host: the same `0.N`, as in semver.
 ///
 /// # Errors
 /// [`ModuleError::WitVersion`].

@@ -1,4 +1,4 @@
-//! What a component declares: the JSON of its `describe` export (`docs/formats/describe.md`).
+//! Declarations of a component: the JSON of its `describe` export (`docs/formats/describe.md`).
 
 use serde::{Deserialize, Serialize};
 
@@ -63,10 +63,10 @@ pub mod interface {
 pub struct Description {
     /// The version of the WIT package it was built for.
     pub wit: String,
-    /// What made it, for people.
+    /// Name and version of the tool that made it, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sdk: String,
-    /// How values and records are encoded.
+    /// Encoding of values and records.
     #[serde(default)]
     pub encoding: Encoding,
     /// Paths of keys that a reader must know, as `states.width`.
@@ -141,7 +141,7 @@ pub struct StateDescription {
     /// The type of a map's keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub map_key: Option<Type>,
-    /// Whether its values travel with each batch.
+    /// True if its values travel with each batch.
     #[serde(default)]
     pub travels: bool,
     /// Time to live.
@@ -164,7 +164,7 @@ pub struct Port {
     pub value: PortValue,
 }
 
-/// What the value of a record is.
+/// Kind of a record's value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PortValue {
@@ -215,7 +215,7 @@ impl Description {
             .is_some_and(|calls| calls.iter().any(|name| name == interface))
     }
 
-    /// Whether it has keyed state, and so needs its inputs by key.
+    /// Returns true if it has keyed state, and so needs its inputs by key.
     #[must_use]
     pub fn is_keyed(&self) -> bool {
         !self.states.is_empty() || !self.timers.is_empty()

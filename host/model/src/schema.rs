@@ -123,7 +123,7 @@ pub struct Field {
     /// Earlier names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
-    /// Whether older data may lack it.
+    /// True if older data may lack it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub default: bool,
 }
@@ -207,7 +207,7 @@ impl Type {
         }
     }
 
-    /// Whether a value is one plain column: a scalar, or an optional one.
+    /// Returns true if a value is one plain column: a scalar, or an optional one.
     #[must_use]
     pub fn is_scalar(&self) -> bool {
         !matches!(

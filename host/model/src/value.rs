@@ -7,7 +7,7 @@ use serde_json::{Map, Number, json};
 
 use crate::schema::{Field, StructType, Type};
 
-/// How integers and lengths are laid out.
+/// Layout of integers and lengths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Integers {
     /// bincode's standard configuration: state values and typed records.
@@ -60,7 +60,7 @@ pub enum ValueError {
     Short {
         /// Bytes given.
         len: usize,
-        /// What was being read.
+        /// Type of the value that was read.
         expected: String,
     },
     /// There are bytes after the value.
@@ -69,9 +69,9 @@ pub enum ValueError {
     /// A byte that the type does not allow.
     #[error("found {found} where {expected} was expected")]
     Invalid {
-        /// What was being read.
+        /// Type of the value that was read.
         expected: String,
-        /// What stood there.
+        /// Value found.
         found: String,
     },
     /// The value cannot be encoded as this type.
@@ -510,7 +510,7 @@ fn encode_as(ty: &Type, value: &Value, integers: Integers, out: &mut Vec<u8>) ->
     Ok(())
 }
 
-/// What a variant holds, as a type.
+/// Returns the content of a variant as a type.
 fn variant_type(variant: &crate::schema::Variant) -> Type {
     if let Some(inner) = &variant.newtype {
         inner.clone()

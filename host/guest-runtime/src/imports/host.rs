@@ -1,6 +1,6 @@
 //! The interface `host`: configuration, log lines, measurements, and word of a panic.
 //!
-//! Whatever a guest says here is cut and counted, so that a guest cannot fill the host's memory or its log.
+//! Everything that a guest says here is cut and counted, so that a guest cannot fill the host's memory or its log.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use crate::bindings::regraft::operator::host;
 use crate::events::{GuestEvents, LogLevel};
 use crate::imports::GuestData;
 
-/// Where a log line is cut, in bytes.
+/// Maximum length of a log line, in bytes. A longer one is cut.
 const LINE_MAX: usize = 16 << 10;
 /// The most log lines in a second.
 const LINES_PER_SECOND_MAX: u32 = 1_000;
-/// Where the name of a counter or gauge is cut, in bytes.
+/// Maximum length of the name of a counter or gauge, in bytes. A longer one is cut.
 const NAME_MAX: usize = 128;
 /// The most names of counters and gauges.
 const NAMES_MAX: usize = 1_000;
@@ -29,7 +29,7 @@ pub(crate) struct Panic {
     pub(crate) row: Option<u32>,
 }
 
-/// What the interface works on.
+/// Data of the interface.
 pub(crate) struct HostImports {
     config: Arc<str>,
     arguments: Arc<[String]>,
@@ -130,7 +130,7 @@ struct LineBudget {
 }
 
 impl LineBudget {
-    /// Whether a line is kept, and how many were dropped in the second before.
+    /// Returns true if a line is kept, and the number of lines dropped in the second before.
     fn take(&mut self, now: Instant) -> (bool, u64) {
         let mut dropped = 0;
         if self

@@ -13,7 +13,7 @@ use crate::bindings::regraft::operator::state::{self, StateError};
 use crate::imports::GuestData;
 use crate::state_access::{Entries, StateAccess, Values};
 
-/// What the interface needs to know of a declared state.
+/// Properties of a declared state that the interface needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DeclaredState {
     kind: StateKind,
@@ -33,10 +33,10 @@ impl DeclaredState {
     }
 }
 
-/// What the interface works on.
+/// Data of the interface.
 pub(crate) struct StateImports {
     states: Arc<[DeclaredState]>,
-    /// What the present call may read, and its number of keys.
+    /// State that the present call may read, and its number of keys.
     access: Option<(Arc<dyn StateAccess>, u32)>,
     /// Why a read of the present call failed, where it was not the guest's fault.
     pub(crate) failure: Option<String>,

@@ -1,4 +1,4 @@
-//! What well-behaved calls return, and what a guest may ask of its host meanwhile.
+//! Answers of well-behaved calls, and the imports that a guest uses meanwhile.
 
 use std::sync::Arc;
 

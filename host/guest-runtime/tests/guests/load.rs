@@ -1,4 +1,4 @@
-//! What is a module and what is not: each refusal with its whole text; the cache; the custom section.
+//! Modules and other files: each refusal with its whole text; the cache; the custom section.
 
 use regraft_guest_runtime::componentize::encode;
 use regraft_guest_runtime::describe;
