@@ -221,26 +221,31 @@ impl World {
             .iter()
             .any(|(_, kind, _)| matches!(kind, Operator(logic) if waits(*logic)));
         let nodes: Vec<Node> = shape.iter().map(node).collect();
+        let input = Input::draw(for_input, &nodes);
+        let max_parallelism = *random.pick(&[8, 16, 128]);
+        let is_late = random.percent(20);
+        let settings = settings(random, retains, at_least_once, has_much);
+        let (seed, splits) = (random.below(1000), random.range(1, 5));
+        let rows = match (random.below(4), has_much) {
+            (0, false) => random.range(400, 3000),
+            (0, true) => random.range(300, 1500),
+            (_, false) => random.range(0, 400),
+            (_, true) => random.range(0, 300),
+        };
         Self {
             picky,
-            input: Input::draw(for_input, &nodes),
+            input,
             nodes,
-            max_parallelism: *random.pick(&[8, 16, 128]),
+            max_parallelism,
             retains,
-            is_late: random.percent(20),
+            is_late,
             at_least_once,
-            settings: settings(random, retains, at_least_once, has_much),
-            source: format!(
-                "seed = {}\nsplits = {}\nrows = {}\n",
-                random.below(1000),
-                random.range(1, 5),
-                match (random.below(4), has_much) {
-                    (0, false) => random.range(400, 3000),
-                    (0, true) => random.range(300, 1500),
-                    (_, false) => random.range(0, 400),
-                    (_, true) => random.range(0, 300),
-                }
-            ),
+            // The state of many rows takes longer to hand over: no checkpoint would ever complete.
+            settings: match rows {
+                0..1000 => settings,
+                _ => settings.replace("timeout = \"200ms\"", "timeout = \"1s\""),
+            },
+            source: format!("seed = {seed}\nsplits = {splits}\nrows = {rows}\n"),
             fixed: random.range(1, 4),
             rates: vec![Some(100), Some(500), Some(2_000), None],
         }
