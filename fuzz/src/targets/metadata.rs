@@ -2,6 +2,7 @@
 //!
 //! An input is the payload, or the whole file. Its checksum is corrected, since an attacker can do that too.
 
+use regraft::cli::state::text::text;
 use regraft::savepoint::load::Savepoint;
 use regraft::savepoint::metadata::{FORMAT_VERSION, Metadata, MetadataError, Owner, checksum};
 use regraft::savepoint::restore::{NewJob, NewNode, RestoreOptions, plan_restore};
@@ -226,7 +227,7 @@ fn check_use(metadata: Metadata) {
     }
     let storage = Storage::open("/sp").expect("a path");
     let shown = show(&Savepoint { storage, metadata });
-    check_error(&shown.text(&[]), "", usize::MAX);
+    check_error(&text(&shown, &[]), "", usize::MAX);
 }
 
 /// Plans a restore into the same job, at the same parallelism or another one.

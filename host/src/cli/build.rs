@@ -11,6 +11,7 @@ use super::args::{GraphArgs, InspectArgs, JobFileArgs, NewArgs};
 use super::failure::Failure;
 use super::log;
 use super::output::Output;
+use super::table::{Column, labelled, table};
 use crate::compile::declared::{DeclaredOperator, declared};
 use crate::compile::{StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::dataflow::operator::Modules;
@@ -18,6 +19,9 @@ use crate::graph::job_graph::JobGraph;
 use crate::graph::render;
 
 use crate::scaffold;
+
+/// Width of the labels of `inspect`.
+const LABEL: usize = 8;
 
 /// Creates the engine, with its cache of compiled components in the data directory.
 ///
@@ -174,20 +178,24 @@ fn state_names(d: &Description) -> Vec<&str> {
     keyed.chain(timers).chain(operator).collect()
 }
 
-/// Renders a table of the operators with their states.
+/// Returns a table of the operators with their states, with a line feed before each line; empty without operators.
 fn stateful_text(operators: &[DeclaredOperator]) -> String {
-    let mut rows = vec![["OPERATOR".to_owned(), "STATEFUL".to_owned(), "STATES".to_owned()]];
-    rows.extend(operators.iter().map(|operator| match &operator.description {
-        Ok(d) if is_stateful(d) => [operator.uid.to_string(), "yes".into(), state_names(d).join(", ")],
-        Ok(_) => [operator.uid.to_string(), "no".into(), String::new()],
-        Err(why) => [operator.uid.to_string(), "unknown".into(), why.clone()],
-    }));
     if operators.is_empty() {
         return String::new();
     }
-    let width = rows.iter().map(|[uid, ..]| uid.len()).max().unwrap_or(0);
-    let line = |[uid, stateful, states]: &[String; 3]| format!("\n{uid:<width$}  {stateful:<8}  {states}");
-    rows.iter().map(|row| line(row).trim_end().to_owned()).collect()
+    let row = |operator: &DeclaredOperator| match &operator.description {
+        Ok(d) if is_stateful(d) => [operator.uid.to_string(), "yes".into(), state_names(d).join(", ")],
+        Ok(_) => [operator.uid.to_string(), "no".into(), String::new()],
+        Err(why) => [operator.uid.to_string(), "unknown".into(), why.clone()],
+    };
+    let columns = [
+        Column::text("OPERATOR"),
+        Column::text("STATEFUL").apart(),
+        Column::text("STATES").apart(),
+    ];
+    let rows: Vec<_> = operators.iter().map(row).collect();
+    let lines = table(&columns, &rows);
+    lines.iter().map(|line| format!("\n{}", line.trim_end())).collect()
 }
 
 /// `regraft graph`.
@@ -240,30 +248,35 @@ fn description_text(digest: &str, size: usize, d: &Description) -> String {
         d.wit, d.sdk
     )];
     if let Some(key) = &d.key {
-        lines.push(format!("key     {}: {}", key.name, key.ty));
+        lines.push(labelled(LABEL, "key", &format!("{}: {}", key.name, key.ty)));
     }
     lines.extend(d.states.iter().map(state_text));
     for state in &d.operator_states {
-        lines.push(format!(
-            "state   {}: {} (operator state, {}, digest {})",
+        let text = format!(
+            "{}: {} (operator state, {}, digest {})",
             state.name,
             state.schema,
             state.kind,
             state.schema.digest()
-        ));
+        );
+        lines.push(labelled(LABEL, "state", &text));
     }
-    let port = |word: &str, port: &regraft_model::describe::Port| {
+    let port = |label: &str, port: &regraft_model::describe::Port| {
         let key = port
             .key
             .as_ref()
             .map(|key| format!(", key {}: {}", key.name, key.ty))
             .unwrap_or_default();
-        format!("{word}{}: {}{key}", port.name, port.value)
+        labelled(LABEL, label, &format!("{}: {}{key}", port.name, port.value))
     };
-    lines.extend(d.inputs.iter().map(|input| port("input   ", input)));
-    lines.extend(d.outputs.iter().map(|output| port("output  ", output)));
+    lines.extend(d.inputs.iter().map(|input| port("input", input)));
+    lines.extend(d.outputs.iter().map(|output| port("output", output)));
     for timer in &d.timers {
-        lines.push(format!("timer   {} ({} time)", timer.name, timer.time));
+        lines.push(labelled(
+            LABEL,
+            "timer",
+            &format!("{} ({} time)", timer.name, timer.time),
+        ));
     }
     let flags = [
         (d.private_state, "private state"),
@@ -276,22 +289,23 @@ fn description_text(digest: &str, size: usize, d: &Description) -> String {
     let calls = d.calls.iter().flatten().map(String::as_str);
     let used: Vec<&str> = calls.filter(|call| !declared.contains(call)).chain(flags).collect();
     if !used.is_empty() {
-        lines.push(format!("uses    {}", used.join(", ")));
+        lines.push(labelled(LABEL, "uses", &used.join(", ")));
     }
-    lines.push("imports regraft:operator/* only".to_owned());
+    lines.push(labelled(LABEL, "imports", "regraft:operator/* only"));
     lines.join("\n")
 }
 
 fn state_text(state: &StateDescription) -> String {
     let map_key = state.map_key.as_ref().map(|key| format!(", keys {key}"));
     let ttl = state.ttl_ms.map(|ms| format!(", expires after {ms} ms"));
-    format!(
-        "state   {}: {} ({}{}{}, digest {})",
+    let text = format!(
+        "{}: {} ({}{}{}, digest {})",
         state.name,
         state.schema,
         state.kind,
         map_key.unwrap_or_default(),
         ttl.unwrap_or_default(),
         state.schema.digest()
-    )
+    );
+    labelled(LABEL, "state", &text)
 }

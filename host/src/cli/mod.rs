@@ -5,6 +5,7 @@
 //! - [`habits`]: spellings of arguments known from Flink and other tools.
 //! - [`args`]: verbs and flags.
 //! - [`output`], [`log`], [`progress`]: stdout for results, stderr for everything else.
+//! - [`table`]: results in columns.
 //! - `savepoint`: opening a savepoint, and the jobs that need it.
 //! - [`build`], [`job`], [`show`], [`state`], [`dispose`], [`serve`], [`run`], [`submit`]: the verbs.
 
@@ -15,6 +16,7 @@ pub mod args;
 pub mod output;
 pub mod log;
 pub mod progress;
+pub mod table;
 pub mod build;
 pub mod job;
 pub mod show;

@@ -10,13 +10,47 @@ use super::args::{JobArgs, ListArgs, LogsArgs};
 use super::failure::Failure;
 use super::job::{Asked, client, find, find_on};
 use super::output::Output;
-use crate::api::types::{JobList, JobSummary, JobView, LogQuery, RoundView};
+use super::table::{Column, labelled, table};
+use crate::api::types::{JobList, JobSummary, JobView, LogQuery, NodeView, RoundView, SnapshotRow, SubtaskRoundView};
 use crate::graph::job_graph::SettingOrigin;
 
 /// Number of rounds in the text of `info`.
 const ROUNDS_SHOWN: usize = 10;
 /// Interval at which a followed log is polled.
 const FOLLOW_EVERY: Duration = Duration::from_millis(300);
+
+/// Columns of `list --snapshots`.
+const SNAPSHOTS: [Column<'static>; 7] = [
+    Column::text("KIND").fixed(10),
+    Column::text("OWNER").fixed(5),
+    Column::text("TRIGGER").fixed(12),
+    Column::numbers("ID").fixed(6),
+    Column::text("COMPLETED").fixed(19).apart(),
+    Column::numbers("BYTES").fixed(12),
+    Column::text("PATH").apart(),
+];
+/// Columns of the nodes in `info`.
+const NODES: [Column<'static>; 8] = [
+    Column::text("UID").fixed(20),
+    Column::text("KIND").fixed(9),
+    Column::numbers("P").fixed(3),
+    Column::text("MODULE").fixed(7),
+    Column::numbers("IN").fixed(12),
+    Column::numbers("OUT").fixed(12),
+    Column::numbers("KEYS").fixed(10),
+    Column::text("STATES").apart(),
+];
+/// Columns of the rounds in `info`.
+const ROUNDS: [Column<'static>; 8] = [
+    Column::numbers("ROUND").fixed(6),
+    Column::text("TYPE").fixed(12).apart(),
+    Column::text("STATUS").fixed(9),
+    Column::text("TRIGGERED").fixed(19),
+    Column::numbers("MS").fixed(8),
+    Column::numbers("BYTES").fixed(12),
+    Column::numbers("FULL").fixed(12),
+    Column::text("FAILURE").apart(),
+];
 
 /// `regraft list`.
 ///
@@ -50,17 +84,19 @@ fn snapshots(job: &str, args: &ListArgs, data_dir: &Path, output: Output) -> Res
         if list.snapshots.is_empty() {
             return format!("Job {} has no snapshots.", job.summary.job_id);
         }
-        let line = |kind: &str, owner: &str, trigger: &str, rest: [&str; 4]| {
-            let [id, completed, bytes, path] = rest;
-            format!("{kind:<10} {owner:<5} {trigger:<12} {id:>6}  {completed:<19} {bytes:>12}  {path}")
+        let row = |row: &SnapshotRow| {
+            [
+                row.kind.word().to_owned(),
+                row.owner.clone(),
+                row.trigger.clone(),
+                row.checkpoint_id.to_string(),
+                date_time(row.completed_at),
+                row.bytes.to_string(),
+                row.path.clone(),
+            ]
         };
-        let mut lines = vec![line("KIND", "OWNER", "TRIGGER", ["ID", "COMPLETED", "BYTES", "PATH"])];
-        for row in &list.snapshots {
-            let (id, bytes) = (row.checkpoint_id.to_string(), row.bytes.to_string());
-            let rest = [id.as_str(), &date_time(row.completed_at), &bytes, &row.path];
-            lines.push(line(row.kind.word(), &row.owner, &row.trigger, rest));
-        }
-        lines.join("\n")
+        let rows: Vec<_> = list.snapshots.iter().map(row).collect();
+        table(&SNAPSHOTS, &rows).join("\n")
     });
     Ok(())
 }
@@ -77,61 +113,23 @@ pub fn info(args: &JobArgs, data_dir: &Path, output: Output) -> Result<(), Failu
 }
 
 fn info_text(view: &JobView) -> String {
-    let mut lines = vec![
-        format!("{} ({}) {}", view.name, view.job_id, view.status),
-        format!("started      {}", date_time(view.started_at)),
-        format!("restored     {}", view.restored_from.as_deref().unwrap_or("no")),
-        format!("version      {}", view.version),
-        format!("parallelism  {} of at most {}", view.parallelism, view.max_parallelism),
-        format!(
-            "records      {} in, {} out{}",
-            view.records_in,
-            view.records_out,
-            dead_letters(view.dead_letters)
-        ),
-    ];
-    lines.push(match &view.last_checkpoint {
-        Some(last) => format!(
-            "checkpoints  {}; the last: {} at {}, {} bytes in {} ms (align {:.1} ms, sync {:.1} ms)",
-            view.checkpoints,
-            last.checkpoint_id,
-            date_time(last.completed_at),
-            last.bytes,
-            last.duration_ms,
-            last.align_ms,
-            last.sync_ms
-        ),
-        None => "checkpoints  none yet".to_owned(),
-    });
-    lines.push(match (view.restarts, &view.last_failure) {
-        (0, _) => format!("attempt      {}", view.attempt),
-        (restarts, None) => format!("attempt      {}, {restarts} restart(s) in this host", view.attempt),
-        (restarts, Some(after)) => format!(
-            "attempt      {}, {restarts} restart(s) in this host, the last after: {}",
-            view.attempt,
-            after.lines().next().unwrap_or_default()
-        ),
-    });
-    if let Some(failure) = &view.failure {
-        lines.push(format!("failure      {failure}"));
-    }
-    lines.push(format!(
-        "{:<20} {:<9} {:>3} {:<7} {:>12} {:>12} {:>10}  STATES",
-        "UID", "KIND", "P", "MODULE", "IN", "OUT", "KEYS"
-    ));
-    for node in &view.operators {
-        lines.push(format!(
-            "{:<20} {:<9} {:>3} {:<7} {:>12} {:>12} {:>10}  {}",
-            node.uid.as_str(),
-            node.kind.word(),
-            node.parallelism,
-            node.module.as_deref().unwrap_or("-"),
-            node.records_in,
-            node.records_out,
-            node.keys,
-            node.states.join(", ")
-        ));
-    }
+    let mut lines = vec![format!("{} ({}) {}", view.name, view.job_id, view.status)];
+    let facts = facts(view);
+    lines.extend(facts.iter().map(|(label, value)| labelled(13, label, value)));
+    let node = |node: &NodeView| {
+        [
+            node.uid.to_string(),
+            node.kind.word().to_owned(),
+            node.parallelism.to_string(),
+            node.module.clone().unwrap_or_else(|| "-".to_owned()),
+            node.records_in.to_string(),
+            node.records_out.to_string(),
+            node.keys.to_string(),
+            node.states.join(", "),
+        ]
+    };
+    let nodes: Vec<_> = view.operators.iter().map(node).collect();
+    lines.extend(table(&NODES, &nodes));
     rounds_text(&view.recent_checkpoints, &mut lines);
     for (key, setting) in view
         .settings
@@ -141,6 +139,55 @@ fn info_text(view: &JobView) -> String {
         lines.push(format!("{key} = {}  ({})", setting.value, setting.origin.word()));
     }
     lines.join("\n")
+}
+
+/// Returns the facts about a job as a whole, each with its label.
+fn facts(view: &JobView) -> Vec<(&'static str, String)> {
+    let records = format!(
+        "{} in, {} out{}",
+        view.records_in,
+        view.records_out,
+        dead_letters(view.dead_letters)
+    );
+    let checkpoints = match &view.last_checkpoint {
+        Some(last) => format!(
+            "{}; the last: {} at {}, {} bytes in {} ms (align {:.1} ms, sync {:.1} ms)",
+            view.checkpoints,
+            last.checkpoint_id,
+            date_time(last.completed_at),
+            last.bytes,
+            last.duration_ms,
+            last.align_ms,
+            last.sync_ms
+        ),
+        None => "none yet".to_owned(),
+    };
+    let attempt = match (view.restarts, &view.last_failure) {
+        (0, _) => view.attempt.to_string(),
+        (restarts, None) => format!("{}, {restarts} restart(s) in this host", view.attempt),
+        (restarts, Some(after)) => format!(
+            "{}, {restarts} restart(s) in this host, the last after: {}",
+            view.attempt,
+            after.lines().next().unwrap_or_default()
+        ),
+    };
+    let mut facts = vec![
+        ("started", date_time(view.started_at)),
+        (
+            "restored",
+            view.restored_from.clone().unwrap_or_else(|| "no".to_owned()),
+        ),
+        ("version", view.version.to_string()),
+        (
+            "parallelism",
+            format!("{} of at most {}", view.parallelism, view.max_parallelism),
+        ),
+        ("records", records),
+        ("checkpoints", checkpoints),
+        ("attempt", attempt),
+    ];
+    facts.extend(view.failure.clone().map(|failure| ("failure", failure)));
+    facts
 }
 
 /// Returns the text for a number of dead letters behind other counts; empty where there are none.
@@ -156,42 +203,44 @@ fn rounds_text(rounds: &[RoundView], lines: &mut Vec<String>) {
     if rounds.is_empty() {
         return;
     }
-    lines.push(format!(
-        "{:>6}  {:<12} {:<9} {:<19} {:>8} {:>12} {:>12}  FAILURE",
-        "ROUND", "TYPE", "STATUS", "TRIGGERED", "MS", "BYTES", "FULL"
-    ));
-    for round in rounds.iter().rev().take(ROUNDS_SHOWN).rev() {
-        let line = format!(
-            "{:>6}  {:<12} {:<9} {:<19} {:>8} {:>12} {:>12}  {}",
-            round.checkpoint_id,
-            round.kind.log_word(),
-            round.status.word(),
+    let row = |round: &RoundView| {
+        [
+            round.checkpoint_id.to_string(),
+            round.kind.log_word().to_owned(),
+            round.status.word().to_owned(),
             date_time(round.triggered_at),
-            round.duration_ms,
-            round.bytes,
-            round.full_bytes,
-            round.failure.as_deref().unwrap_or_default()
-        );
-        lines.push(line.trim_end().to_owned());
-    }
+            round.duration_ms.to_string(),
+            round.bytes.to_string(),
+            round.full_bytes.to_string(),
+            round.failure.clone().unwrap_or_default(),
+        ]
+    };
+    let shown = rounds.iter().skip(rounds.len().saturating_sub(ROUNDS_SHOWN));
+    let shown = table(&ROUNDS, &shown.map(row).collect::<Vec<_>>());
+    lines.extend(shown.iter().map(|line| line.trim_end().to_owned()));
     let Some(newest) = rounds.iter().rev().find(|round| !round.subtasks.is_empty()) else {
         return;
     };
-    lines.push(format!(
-        "round {:<16} {:>10} {:>10} {:>10} {:>12} {:>12}",
-        newest.checkpoint_id, "ALIGN MS", "SYNC MS", "ASYNC MS", "BYTES", "STATE"
-    ));
-    for part in &newest.subtasks {
-        lines.push(format!(
-            "{:<22} {:>10.1} {:>10.1} {:>10.1} {:>12} {:>12}",
+    let title = format!("round {}", newest.checkpoint_id);
+    let columns = [
+        Column::text(&title).fixed(22),
+        Column::numbers("ALIGN MS").fixed(10),
+        Column::numbers("SYNC MS").fixed(10),
+        Column::numbers("ASYNC MS").fixed(10),
+        Column::numbers("BYTES").fixed(12),
+        Column::numbers("STATE").fixed(12),
+    ];
+    let row = |part: &SubtaskRoundView| {
+        [
             format!("{}#{}", part.uid, part.subtask),
-            part.align_ms,
-            part.sync_ms,
-            part.async_ms,
-            part.bytes,
-            part.state_bytes
-        ));
-    }
+            format!("{:.1}", part.align_ms),
+            format!("{:.1}", part.sync_ms),
+            format!("{:.1}", part.async_ms),
+            part.bytes.to_string(),
+            part.state_bytes.to_string(),
+        ]
+    };
+    lines.extend(table(&columns, &newest.subtasks.iter().map(row).collect::<Vec<_>>()));
 }
 
 /// `regraft logs`.

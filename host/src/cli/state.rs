@@ -1,5 +1,7 @@
 //! `state show` and `state verify`: savepoints, offline.
 
+pub mod text;
+
 use std::path::Path;
 
 use regraft_model::error_kind::ErrorKind;
@@ -34,7 +36,7 @@ pub async fn state(args: &StateArgs, data_dir: &Path, output: Output) -> Result<
             let mut json = serde_json::to_value(&shown).unwrap_or_default();
             json["needed_by"] = json!(needed.jobs);
             json["safe_to_delete"] = json!(needed.safe());
-            output.result(&json, || shown.text(&needed.facts()).trim_end().to_owned());
+            output.result(&json, || text::text(&shown, &needed.facts()).trim_end().to_owned());
             Ok(())
         }
         StateVerb::Verify(args) => {

@@ -18,4 +18,4 @@ pub mod restore;
 pub mod dispose;
 
 #[cfg(test)]
-mod test_data;
+pub(crate) mod test_data;

@@ -209,7 +209,7 @@ pub(super) async fn write_files(storage: &Storage) -> Metadata {
 }
 
 /// A published savepoint.
-pub(super) async fn savepoint() -> Savepoint {
+pub(crate) async fn savepoint() -> Savepoint {
     let storage = storage();
     let metadata = write_files(&storage).await;
     publish(&storage, &metadata).await.expect("sound");
