@@ -9,6 +9,7 @@
 #![warn(missing_docs)]
 
 pub mod data_dir;
+pub mod stdout;
 pub mod backoff;
 pub mod environment;
 pub mod connector;

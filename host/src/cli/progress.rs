@@ -7,9 +7,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
 
 use super::log;
-use crate::connectors::print::writer as print;
 use crate::jobs::handle::JobHandle;
 use crate::jobs::observe::ObservedJob;
+use crate::stdout;
 
 /// Interval of updates on a terminal.
 const ON_TERMINAL: Duration = Duration::from_millis(500);
@@ -35,8 +35,8 @@ impl Progress {
             bar
         });
         log::stand_above(bar.clone());
-        if bar.is_some() && print::is_on_terminal() {
-            print::write_within(log::within);
+        if bar.is_some() && stdout::is_terminal() {
+            stdout::write_within(log::within);
         }
         let shown = bar.clone();
         let task = tokio::spawn(async move {

@@ -22,7 +22,6 @@ use super::show::dead_letters;
 use crate::api::client::Client;
 use crate::api::routes::{Access, Server};
 use crate::api::types::JobView;
-use crate::connectors::print::writer::leave_stdout;
 use crate::dataflow::control::locked;
 use crate::graph::job_graph::JobGraph;
 use crate::jobs::handle::JobHandle;
@@ -35,6 +34,7 @@ use crate::serve::announce::Announcement;
 use crate::serve::entries::{Claims, refuse_collision};
 use crate::serve::host::{Host, SavepointOptions};
 use crate::serve::submission::Allow;
+use crate::stdout;
 use crate::storage::LocalStores;
 use regraft_model::snapshot::SnapshotKind;
 
@@ -58,7 +58,7 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
         log::line(&format!("warning: {warning}"));
     }
     if output.json {
-        leave_stdout();
+        stdout::claim();
     }
     let (graph, warnings) = args.job.load(data_dir, &args.arguments)?;
     log::warnings(&warnings);

@@ -15,7 +15,6 @@ use super::failure::Failure;
 use super::log;
 use super::output::{Output, print};
 use crate::api::routes::{Access, Server};
-use crate::connectors::print::writer::leave_stdout;
 use crate::dataflow::executor::Threads;
 use crate::environment::real::RealEnvironment;
 use crate::jobs::start::HostContext;
@@ -24,6 +23,7 @@ use crate::serve::catalog::Catalog;
 use crate::serve::host::{Host, Serving};
 use crate::serve::lock::{HostLock, LockError};
 use crate::serve::logs::JobLogs;
+use crate::stdout;
 use crate::storage::{LocalStores, Storage};
 
 /// Builds the context that a host on this machine gives to its jobs. `recovers`: the next host brings them back.
@@ -52,7 +52,7 @@ pub async fn serve(
     let token = token(args, listen)?;
     let config = config(args, data_dir)?;
     if output.json {
-        leave_stdout();
+        stdout::claim();
     }
     let mut lock = HostLock::take(data_dir)?;
     let io = |error: std::io::Error| Failure::new(ErrorKind::Failed, format!("cannot serve: {error}"));

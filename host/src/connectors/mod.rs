@@ -1,7 +1,7 @@
 //! The connectors of this host, each in a room of its own: settings, splits, reader, writer, committer.
 //!
 //! A room implements the contract in [`crate::connector`] and is registered by one line below; nothing else in the host
-//! names it, but for the command line, which shares its stdout with the print sink. `format` is shared by all sinks that write text.
+//! names it. `format` is shared by all sinks that write text.
 
 pub mod format;
 

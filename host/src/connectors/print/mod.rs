@@ -1,8 +1,8 @@
 //! The connector `print`: a sink that writes lines to stdout. It has no settings and no transactions.
 //!
-//! - [`writer`]: one for each subtask; they share the process's stdout.
+//! - `writer`: writes the lines of one subtask.
 
-pub mod writer;
+mod writer;
 
 use std::sync::Arc;
 

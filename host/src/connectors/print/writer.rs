@@ -1,9 +1,5 @@
-//! Writes lines to stdout: `value`, or with parallelism above 1 `N> value` with N from 1. What is printed cannot be taken
+//! Writes lines to [`stdout`]: `value`, or with parallelism above 1 `N> value` with N from 1. What is printed cannot be taken
 //! back, so a replay prints it again: at least once.
-
-use std::io::{IsTerminal as _, Write};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use regraft_model::batch::Batch;
 use regraft_model::describe::PortValue;
@@ -11,35 +7,7 @@ use regraft_model::id::CheckpointId;
 
 use crate::connector::sink::{SinkError, SinkSnapshot, SinkWriter};
 use crate::connectors::format::{Formatter, TextFormat};
-
-/// True once stdout is for something else. Stdout is the process's, and so is this.
-static TO_STDERR: AtomicBool = AtomicBool::new(false);
-
-/// Does something while nothing else stands at the bottom of the terminal.
-pub type Within = fn(&mut dyn FnMut());
-
-/// Wraps the writing of lines, where there is a progress line that they must not be appended to.
-static WITHIN: OnceLock<Within> = OnceLock::new();
-
-/// Makes all print sinks write their lines within `around` from now on.
-pub fn write_within(around: Within) {
-    let _ = WITHIN.set(around);
-}
-
-/// Returns true if lines are printed on a terminal.
-#[must_use]
-pub fn is_on_terminal() -> bool {
-    if TO_STDERR.load(Ordering::Relaxed) {
-        std::io::stderr().is_terminal()
-    } else {
-        std::io::stdout().is_terminal()
-    }
-}
-
-/// Makes all print sinks write to stderr from now on: stdout is left to one JSON object.
-pub fn leave_stdout() {
-    TO_STDERR.store(true, Ordering::Relaxed);
-}
+use crate::stdout::{self, Unwritten};
 
 /// Prints the records of one subtask.
 #[derive(Debug)]
@@ -74,7 +42,7 @@ fn format_of(input: &PortValue) -> TextFormat {
 }
 
 /// A full disk may be emptied; a pipe without a reader stays broken, and the job must not restart for ever.
-fn cannot_write(path: &'static str, error: std::io::Error) -> SinkError {
+fn cannot_write(Unwritten { stream: path, error }: Unwritten) -> SinkError {
     if error.kind() == std::io::ErrorKind::BrokenPipe {
         return SinkError::ReaderGone { path, error };
     }
@@ -96,21 +64,7 @@ impl SinkWriter for PrintWriter {
             text.extend_from_slice(self.prefix.as_bytes());
             self.formatter.append(value, &mut text)?;
         }
-        let to_stderr = TO_STDERR.load(Ordering::Relaxed);
-        let mut written = Ok(());
-        let mut write = || {
-            written = if to_stderr {
-                std::io::stderr().lock().write_all(&text)
-            } else {
-                let mut stdout = std::io::stdout().lock();
-                stdout.write_all(&text).and_then(|()| stdout.flush())
-            };
-        };
-        match WITHIN.get() {
-            Some(around) => around(&mut write),
-            None => write(),
-        }
-        written.map_err(|error| cannot_write(if to_stderr { "stderr" } else { "stdout" }, error))
+        stdout::write(&text).map_err(cannot_write)
     }
 
     fn prepare(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
