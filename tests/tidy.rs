@@ -28,7 +28,7 @@ const HOMES: [(&str, &[&str]); 10] = [
 /// uses, and why the order does not hold yet.
 const DOWNWARDS: [(&str, &str, &str, &str); 0] = [];
 
-/// What no document may mention: places on the machine of whoever wrote it.
+/// Paths that no document may mention: places on the machine of its author.
 const MACHINE_PATHS: [&str; 4] = ["/work/", "/tmp/", "/home/", "/root/"];
 
 fn root() -> PathBuf {

@@ -15,7 +15,7 @@ pub(crate) enum Part {
     Calls,
     /// Whole jobs with and without checkpoints.
     Checkpoints,
-    /// What checkpoints write where little changes.
+    /// Bytes that checkpoints write where little changes.
     Increments,
     /// A whole job whose guest panics now and then.
     Isolation,
@@ -30,7 +30,7 @@ pub(crate) struct Settings {
     /// The parts to run.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "w1,w2,calls")]
     only: Vec<Part>,
-    /// How often each contender runs.
+    /// Runs of each contender.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
     /// W1: how much text.
@@ -54,7 +54,7 @@ pub(crate) struct Settings {
     /// Leave a contender out.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) without: Vec<Contender>,
-    /// Where texts are kept from run to run.
+    /// Directory that keeps texts from run to run.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench-data"))]
     pub(crate) dir: PathBuf,
 }

@@ -195,7 +195,7 @@ fn event_timers_of_a_savepoint_fire_once_at_their_time_at_another_parallelism() 
     job.end().exits(0);
     let mut second: BTreeSet<_> = fired_once(&world.path().join("fired-rest")).into_keys().collect();
     second.retain(|(word, ..)| word != "late");
-    assert_eq!(second, rest, "each once, whatever is behind it");
+    assert_eq!(second, rest, "each once, and nothing is read again");
     assert!(pending(&world, &text(&answer["path"])).is_empty());
 }
 

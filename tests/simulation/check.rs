@@ -143,7 +143,7 @@ impl Scene<'_> {
         })
     }
 
-    /// How many records of each split a snapshot's positions have before them.
+    /// Returns the number of records of each split that are before a snapshot's positions.
     fn offsets(&self, savepoint: &Savepoint) -> Result<Offsets, String> {
         let mut offsets = Offsets::new();
         for entry in &savepoint.metadata.operators {

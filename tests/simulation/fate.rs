@@ -39,7 +39,7 @@ pub enum Place {
 
 use Place::*;
 
-/// How many of [`REQUESTS`] come about in every job: the others are made by sources that read files.
+/// Number of [`REQUESTS`] that every job makes; the others are made by sources that read files.
 const WRITING: usize = 14;
 
 /// Places where a request may fail.

@@ -1,7 +1,7 @@
 //! Files that sources read: all of them there from the beginning, or written while the job runs.
 //!
 //! A watched file grows by pieces that end anywhere, also within a line, or it is written under a hidden name and renamed.
-//! What is written is durable at once: the disk forgets nothing of it, so nothing of it may be lost.
+//! Input is durable as soon as it is written: the disk forgets nothing of it, so the job may lose nothing of it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};

@@ -30,7 +30,7 @@ struct Record {
 /// The whole input of a job, by source and split.
 pub struct Model {
     input: BTreeMap<String, BTreeMap<String, Vec<Record>>>,
-    /// Where each line of a file ends, in bytes.
+    /// Ends of the lines of each file, in bytes.
     ends: BTreeMap<String, Vec<u64>>,
 }
 
@@ -248,7 +248,7 @@ fn all(reader: &mut dyn SourceReader) -> Vec<Record> {
     records
 }
 
-/// What an operator has emitted, given its inputs.
+/// Returns the records that an operator has emitted, given its inputs.
 fn operator(
     node: &Node,
     logic: Logic,

@@ -295,7 +295,7 @@ impl Play {
             self.machine.kill();
         }
         if !self.is_dead() && self.machine.step() == Stepped::Dead {
-            return Err("nothing will ever happen again: somebody was not woken".to_owned());
+            return Err("nothing will ever happen again: a task was not woken".to_owned());
         }
         if self.steps > STEPS_MAX {
             return Err("the job does not come to its end".to_owned());
@@ -304,7 +304,7 @@ impl Play {
         if now > self.moment.0 {
             self.moment = (now, self.steps);
         } else if self.steps > self.moment.1 + STEPS_AT_ONCE_MAX {
-            return Err("somebody spins".to_owned());
+            return Err("a task spins".to_owned());
         }
         if self.objects.apply_late(now) {
             // The present process finds what a dead one has written.

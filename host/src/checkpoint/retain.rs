@@ -204,7 +204,7 @@ mod tests {
         ledger.claim(Claim::Merge(7), names(&[2]));
         ledger.may_exist("f9");
         ledger.completed(CheckpointId(2), names(&[5]));
-        assert_eq!(ledger.retire().files, ["f9"], "written by nobody who still claims it");
+        assert_eq!(ledger.retire().files, ["f9"], "no claim on it is left");
         ledger.release(Claim::Round(CheckpointId(3)));
         assert_eq!(ledger.retire().files, ["f1", "f9"]);
         ledger.release(Claim::Merge(7));

@@ -1,6 +1,6 @@
 //! A round that every subtask has acknowledged: what a checkpoint or savepoint is written from.
 //!
-//! How it came about is decided by the job's protocol (`jobs::life`).
+//! The protocol of the job (`jobs::life`) decides when rounds begin.
 
 use regraft_model::id::CheckpointId;
 use regraft_model::snapshot::SnapshotKind;
@@ -12,7 +12,7 @@ use crate::dataflow::control::SubtaskSnapshot;
 pub struct Acknowledged {
     /// Its number.
     pub id: CheckpointId,
-    /// What it is for.
+    /// Its purpose.
     pub kind: SnapshotKind,
     /// Milliseconds since the Unix epoch.
     pub triggered_ms: i64,

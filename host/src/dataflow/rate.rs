@@ -9,7 +9,7 @@ pub struct Rate {
     next_ns: f64,
 }
 
-/// How far reading may lag behind before the lag is forgotten, in nanoseconds.
+/// Greatest lag of reading that is caught up with, in nanoseconds; a greater one is forgotten.
 const LAG_NS_MAX: f64 = 1e8;
 /// Reading in steps of at least this long keeps batches large, in nanoseconds.
 const STEP_NS: f64 = 5e6;
@@ -24,7 +24,7 @@ impl Rate {
         }
     }
 
-    /// How many records are due; none: ask again at the time returned.
+    /// Returns the number of records that are due, at least one.
     ///
     /// # Errors
     /// The monotonic time in nanoseconds when the next are due.

@@ -281,7 +281,7 @@ pub enum Policy {
 pub struct DeadLetter {
     /// Opens its writers.
     pub connector: Arc<dyn SinkConnector>,
-    /// How many dead letters the operator may have, all its subtasks together; one more fails the job; none: any number.
+    /// Limit of dead letters of the operator, over all its subtasks: one more fails the job. `None` for no limit.
     pub budget: Option<u64>,
 }
 

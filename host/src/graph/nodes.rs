@@ -13,14 +13,14 @@ use super::tree::{Located, Table, Value, key_to_toml, text_to_toml};
 use super::units;
 use super::watermark::{self, EventTimes};
 
-/// What a guest's linear memory may grow to, where the job file is silent.
+/// Limit of a guest's linear memory where the job file is silent, in bytes.
 const MEMORY_DEFAULT: u64 = 256 << 20;
-/// The greatest linear memory a 32-bit guest can have.
+/// Greatest linear memory of a 32-bit guest, in bytes.
 const MEMORY_MAX: u64 = 4 << 30;
-/// How long one call may compute, where the job file is silent.
+/// Limit of the time that one call computes, where the job file is silent.
 const TIME_DEFAULT: Duration = Duration::from_secs(5);
 
-/// A source, operator or sink as written. What could not be read is none, and a problem says why.
+/// A source, operator or sink as written. A part that could not be read is `None`, and a problem says why.
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub(crate) kind_word: &'static str,

@@ -46,7 +46,7 @@ pub struct Chain {
 pub struct Edge {
     /// Position of the producing chain.
     pub from: u32,
-    /// How records are distributed over the consumer's subtasks.
+    /// Distribution of records over the consumer's subtasks.
     pub by: Partitioning,
 }
 

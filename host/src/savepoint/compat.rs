@@ -7,7 +7,7 @@
 //! Keys, and the keys of maps, never change their type. A state that both sides have must have the same schema, so that the
 //! old code can go on with it after the new one.
 //!
-//! Whether components fit the edges between them is another question, and admission answers it.
+//! Admission checks that components fit the edges between them.
 
 mod facts;
 mod problem;

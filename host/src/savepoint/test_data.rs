@@ -34,7 +34,7 @@ pub(super) fn storage() -> Storage {
     Storage::in_memory("savepoint-a1b2c3-000000000001")
 }
 
-/// What `count` declares.
+/// Declaration of `count`.
 pub(super) fn description() -> Description {
     Description {
         wit: WIT_VERSION.into(),

@@ -1,8 +1,8 @@
 //! Gathers the clicks of a user into sessions: a session ends when the user has not clicked for some time.
 //!
 //! Clicks come in some order of their times. So several sessions of a user can be open at once, and a click can join two
-//! of them. A session goes out when the watermark says that no click can belong to it any more, and is then the same
-//! whatever the order of clicks was.
+//! of them. A session goes out when the watermark says that no click can belong to it any more, and is then the same for
+//! every order of clicks.
 
 use regraft_sdk::{
     Ctx, Declare, MapState, OpenContext, Operator, Port, Record, Result, State, Timer, ValueState, metrics, operator,

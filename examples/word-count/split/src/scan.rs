@@ -103,7 +103,7 @@ fn lanes_at(line: &[u8], at: usize) -> [u8; LANES] {
     }
 }
 
-/// What only letters need: other bytes become something else.
+/// Returns letters in lower case. Other bytes become something else.
 #[inline(always)]
 fn lowered(lanes: [u8; LANES]) -> [u8; LANES] {
     lanes.map(|byte| byte | 0x20)

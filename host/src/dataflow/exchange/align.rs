@@ -184,7 +184,7 @@ mod tests {
         a.abort(TWO);
         assert_eq!(a.barrier(1, ONE, false), Aligned::Now(ONE));
         assert_eq!(a.barrier(1, TWO, false), Aligned::NotYet);
-        assert!(!a.is_aligning(), "nobody waits for what was given up");
+        assert!(!a.is_aligning(), "no input waits for a round that was given up");
     }
 
     proptest! {

@@ -99,7 +99,7 @@ pub struct ExistingUid {
     pub states: Vec<ExistingState>,
     /// The number of output parts that are not committed.
     pub pending_parts: usize,
-    /// How much state it has; `None` where that is not known.
+    /// Size of its state; `None` where that is not known.
     pub size: Option<Size>,
 }
 
@@ -118,7 +118,7 @@ pub struct ExistingState {
     pub schemas: Vec<Type>,
     /// Timers that may be pending; empty for other kinds.
     pub timers: Vec<ExistingTimer>,
-    /// How much there is of it; `None` where that is not known.
+    /// Its size; `None` where that is not known.
     pub size: Option<Size>,
 }
 

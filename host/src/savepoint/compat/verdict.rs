@@ -26,17 +26,17 @@ pub struct Verdict {
 pub struct UidVerdict {
     /// The uid.
     pub uid: OperatorUid,
-    /// What becomes of it.
+    /// Its fate.
     pub action: Action,
     /// Reasons that concern the uid rather than one of its states.
     pub reasons: Vec<Problem>,
     /// The existing states in their order, with a line for each timer, then those that are new.
     pub states: Vec<StateVerdict>,
-    /// How much state it has; `None` where that is not known, or where it is new.
+    /// Size of its state; `None` where that is not known, or where it is new.
     pub size: Option<Size>,
 }
 
-/// What becomes of a uid.
+/// Fate of a uid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// It goes on with its state.
@@ -56,15 +56,15 @@ pub struct StateVerdict {
     pub state: String,
     /// Its kind; [`SavedStateKind::Timers`] for a timer. A keyed state, an operator state and a timer may share a name.
     pub kind: SavedStateKind,
-    /// What becomes of it.
+    /// Its fate.
     pub fate: Fate,
     /// The reasons where it is incompatible; empty where those of the uid say it all.
     pub reasons: Vec<Problem>,
-    /// How much there is of it; `None` where that is not known.
+    /// Its size; `None` where that is not known.
     pub size: Option<Size>,
 }
 
-/// What becomes of a state.
+/// Fate of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It is taken over unchanged.

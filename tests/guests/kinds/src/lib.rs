@@ -42,11 +42,11 @@ impl Aggregate for Mean {
 pub struct Summary {
     /// The word.
     pub word: String,
-    /// How many records it had.
+    /// Number of its records.
     pub count: u64,
     /// The state `last`; empty where there is none.
     pub last: String,
-    /// How many items the list has.
+    /// Number of items of the list.
     pub items: u64,
     /// The sum of the items.
     pub sum: u64,
@@ -56,7 +56,7 @@ pub struct Summary {
     pub highest: u64,
     /// The state `mean`.
     pub mean: f64,
-    /// How many timers have fired.
+    /// Number of timers that have fired.
     pub fired: u64,
 }
 
@@ -69,14 +69,14 @@ pub struct Fired<'a> {
     pub timer: &'a str,
     /// The time that it was set for.
     pub at: i64,
-    /// How many records the word had when it fired.
+    /// Number of records of the word when it fired.
     pub count: u64,
 }
 
-/// How long an entry of `recent` lives.
+/// Lifetime of an entry of `recent`.
 const RECENT: Duration = Duration::from_secs(4);
 
-/// What an instance knew when it was restored.
+/// Private state of an instance, as it was restored.
 #[derive(State, Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub struct Instance {
     subtask: u32,
