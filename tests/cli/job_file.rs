@@ -116,7 +116,7 @@ fn cycle() {
     check(
         &job,
         Some("count"),
-        "job.toml:6: the inputs go in a circle: count -> again -> count; a job graph has none, remove one of these inputs",
+        "job.toml:6: the inputs form a cycle: count -> again -> count; remove one of these inputs",
     );
 }
 

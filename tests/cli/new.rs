@@ -144,7 +144,7 @@ fn what_is_there_is_not_overwritten() {
     let world = stranger();
     world.run(&["new", "hello"]).exits(0);
     let before = files(&world.path().join("hello"));
-    let message = "cannot make a job in hello: it is there already; choose another name, or remove it";
+    let message = "cannot make a job in hello: it already exists; choose another name, or remove it";
     refused(
         &world,
         &["new", "hello"],

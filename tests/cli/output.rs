@@ -176,7 +176,7 @@ fn a_job_ends_when_nobody_reads_its_stdout() {
     }
     let ran = Ran::from(child.wait_with_output().expect("it has ended")).exits(1);
     assert_eq!(first, "line 0\n");
-    let message = "FAILED: sink \"out\", subtask 0, failed in write: cannot write to stdout: Broken pipe (os error 32); whoever read it has gone\n";
+    let message = "FAILED: sink \"out\", subtask 0, failed in write: cannot write to stdout: Broken pipe (os error 32); its reader has closed it\n";
     assert!(ran.stderr.ends_with(message), "{}", ran.stderr);
     assert!(!ran.stderr.contains("restarts"), "{}", ran.stderr);
 }

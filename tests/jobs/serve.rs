@@ -307,7 +307,7 @@ fn a_token_is_demanded_where_one_is_set() {
     let refused = world.run(&["serve", "--listen", "0.0.0.0:0"]).exits(2);
     assert_eq!(
         refused.stderr,
-        "error: --listen 0.0.0.0:0: other machines reach this address, and whoever does commands this host; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1\n"
+        "error: --listen 0.0.0.0:0: other machines can reach this address, and each of them could control this host; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1\n"
     );
     world.write("token", "secret\n");
     let host = world.serve(&["--token-file", "token"]);

@@ -92,7 +92,7 @@ pub enum StoreFailure {
     },
     /// The copies of a broadcast state differ.
     #[error(
-        "operator \"{uid}\": broadcast state \"{state}\" of subtask {subtask} differs from that of subtask {first}. All subtasks must make the same of the records that all of them get."
+        "operator \"{uid}\": broadcast state \"{state}\" of subtask {subtask} differs from that of subtask {first}. All subtasks get the same broadcast records, and must derive the same state from them."
     )]
     Broadcast {
         /// The operator.

@@ -37,7 +37,7 @@ pub async fn dispose(path: &str, host: &HostArgs, force: bool, data_dir: &Path, 
                 ..Failure::new(
                     ErrorKind::Failed,
                     format!(
-                        "job \"{}\" ({}) was started from {} and has no checkpoint of its own yet: should it fail now, it goes back to the savepoint. Wait for its first checkpoint, or remove the savepoint all the same with --force",
+                        "job \"{}\" ({}) was started from {} and has no checkpoint of its own yet: if it fails now, it is restored from the savepoint again. Wait for its first checkpoint, or remove the savepoint anyway with --force",
                         job.name,
                         job.job_id,
                         savepoint.url()

@@ -56,7 +56,7 @@ pub fn rewrite(args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     let end = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
     let mut ours = args;
     let job_arguments = ours.split_off(end);
-    // An argument that is not Unicode is a path, and no habitual spelling.
+    // An argument that is not Unicode is a path, and not a spelling to rewrite.
     let mut texts: Vec<OsString> = ours.into_iter().map(one_dash).collect();
     if let Some(verb_idx) = verb_position(&texts) {
         let verb = texts

@@ -212,7 +212,7 @@ pub fn upgrade(args: &UpgradeArgs, data_dir: &Path, output: Output) -> Result<()
     }
     if modules.is_empty() {
         return Err(Failure::usage(
-            "there is nothing to upgrade: the job runs these very modules",
+            "there is nothing to upgrade: the job already runs these modules",
         ));
     }
     let report = client.upgrade(&job, &UpgradeRequest { modules })?;

@@ -324,7 +324,7 @@ pub(super) fn refuse_collisions(
         let (id, name) = (job.summary.job_id, &job.summary.name);
         if origin == Some(id) {
             log::line(&format!(
-                "warning: job \"{name}\" ({id}), whose savepoint this is, still runs; as in Flink, should it fail it may fall back behind the savepoint and read again what this job has from it"
+                "warning: job \"{name}\" ({id}), whose savepoint this is, still runs; as in Flink, if it fails it may be restored from a checkpoint before the savepoint, and process again what this job has taken over"
             ));
         }
         let Ok(view) = client.info(job) else { continue };

@@ -147,7 +147,7 @@ fn token(args: &ServeArgs, listen: SocketAddr) -> Result<Option<String>, Failure
     };
     if token.is_none() && !listen.ip().is_loopback() {
         return Err(Failure::usage(format!(
-            "--listen {}: other machines reach this address, and whoever does commands this host; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1",
+            "--listen {}: other machines can reach this address, and each of them could control this host; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1",
             args.listen
         )));
     }
@@ -216,7 +216,7 @@ mod tests {
             assert_eq!(token("127.0.0.1:0", None), Ok(None));
             assert_eq!(
                 token("0.0.0.0:7878", None).expect_err("no token").message,
-                "--listen 0.0.0.0:7878: other machines reach this address, and whoever does commands this host; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1"
+                "--listen 0.0.0.0:7878: other machines can reach this address, and each of them could control this host; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1"
             );
         }
         let said = token("127.0.0.1:0", Some(&empty)).expect_err("no token").message;

@@ -250,7 +250,7 @@ fn rounds_text(rounds: &[RoundView], lines: &mut Vec<String>) {
 pub fn logs(args: &LogsArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     if args.follow && output.json {
         return Err(Failure::usage(
-            "--follow goes on and on, and --json prints exactly one object; leave one of them out",
+            "--follow prints until the job ends, and --json prints exactly one object; leave one of them out",
         ));
     }
     let Asked { client, job } = find(&args.job, data_dir)?;

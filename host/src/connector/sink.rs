@@ -234,7 +234,7 @@ pub enum SinkError {
         error: std::io::Error,
     },
     /// The process at the other end of a pipe has closed it.
-    #[error("cannot write to {path}: {error}; whoever read it has gone")]
+    #[error("cannot write to {path}: {error}; its reader has closed it")]
     ReaderGone {
         /// stdout or stderr.
         path: &'static str,
@@ -248,7 +248,7 @@ pub enum SinkError {
         parts: Vec<String>,
     },
     /// A handle of another connector.
-    #[error("{handle} is no handle of a {connector} sink")]
+    #[error("{handle} is not a handle of a {connector} sink")]
     Handle {
         /// The saved handle, as JSON.
         handle: String,
@@ -266,7 +266,7 @@ pub enum SinkError {
         found: String,
     },
     /// A record that is not of the declared schema.
-    #[error("a record is not what its port declares ({schema}): {message}")]
+    #[error("a record does not match the schema of its port ({schema}): {message}")]
     Record {
         /// The declared schema.
         schema: String,

@@ -136,7 +136,7 @@ pub enum SourceError {
         error: Box<dyn Error + Send + Sync>,
     },
     /// A saved position that is none of this connector's.
-    #[error("split {split}: {position} is no position of a {connector} source")]
+    #[error("split {split}: {position} is not a position of a {connector} source")]
     Position {
         /// The split.
         split: String,

@@ -103,7 +103,7 @@ fn resolve(
     let upstream = drafts.get(from)?;
     if upstream.kind_word == "sink" {
         return problem(format!(
-            "inputs: \"{}\" is a sink, which has no output; read what it reads",
+            "inputs: \"{}\" is a sink, which has no output; name one of its inputs instead",
             input.from
         ));
     }
@@ -227,7 +227,7 @@ fn name_cycle(drafts: &[Draft], inputs: &[Vec<Input>], left: &[usize], findings:
     let place = cycle.first().and_then(|idx| drafts.get(*idx)).map(|draft| &draft.place);
     if let Some(place) = place {
         let message = format!(
-            "the inputs go in a circle: {}; a job graph has none, remove one of these inputs",
+            "the inputs form a cycle: {}; remove one of these inputs",
             names.join(" -> ")
         );
         findings.problem(place, Some(first), message);

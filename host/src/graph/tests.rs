@@ -505,7 +505,7 @@ inputs = "a"
             "job.toml:17: operator \"c\": inputs: nothing has the uid \"scr\"; did you mean \"src\"?",
             "job.toml:17: operator \"c\": inputs: nothing has the uid \"nothing\"; expected \"src\", \"a\" or \"b\"",
             "job.toml:17: operator \"c\": inputs: a source has one output, so \"src\" has no port \"x\"; remove port",
-            "job.toml:21: sink \"out\": inputs: \"end\" is a sink, which has no output; read what it reads",
+            "job.toml:21: sink \"out\": inputs: \"end\" is a sink, which has no output; name one of its inputs instead",
             "job.toml:25: sink \"end\": inputs: expected an array with at least one input, found \"a\"; write inputs = [\"UID\"]",
         ],
     );
@@ -515,11 +515,11 @@ inputs = "a"
 fn a_cycle() {
     refused_around(
         "[[operator]]\nuid = \"a\"\nmodule = \"m\"\ninputs = [\"src\", \"b\"]\n[[operator]]\nuid = \"b\"\nmodule = \"m\"\ninputs = [\"c\"]\n[[operator]]\nuid = \"c\"\nmodule = \"m\"\ninputs = [\"a\"]",
-        &["job.toml:2: the inputs go in a circle: a -> c -> b -> a; a job graph has none, remove one of these inputs"],
+        &["job.toml:2: the inputs form a cycle: a -> c -> b -> a; remove one of these inputs"],
     );
     refused_around(
         "[[operator]]\nuid = \"a\"\nmodule = \"m\"\ninputs = [\"a\"]",
-        &["job.toml:2: the inputs go in a circle: a -> a; a job graph has none, remove one of these inputs"],
+        &["job.toml:2: the inputs form a cycle: a -> a; remove one of these inputs"],
     );
 }
 

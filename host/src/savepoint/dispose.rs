@@ -10,7 +10,7 @@ use crate::storage::StoreError;
 pub enum DisposeError {
     /// It is a checkpoint, which belongs to the host.
     #[error(
-        "{path} is a checkpoint of job {job_id}, not a savepoint: others of its directory may need its files. Remove the whole directory of the job, {parent}, when nothing of it is needed any more."
+        "{path} is a checkpoint of job {job_id}, not a savepoint: other checkpoints of the job may share its files. Remove the whole directory of the job, {parent}, once none of them is needed."
     )]
     Checkpoint {
         /// URL of the checkpoint.

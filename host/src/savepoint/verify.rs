@@ -69,7 +69,8 @@ pub async fn verify(savepoint: &Savepoint, mut progress: impl FnMut(usize)) -> V
         let message = match savepoint.read_module(module).await {
             Ok(bytes) => {
                 let found = sha256(&bytes);
-                (found != module.sha256).then(|| format!("{path} has SHA-256 {found}, its name says another"))
+                (found != module.sha256)
+                    .then(|| format!("{path} is damaged: expected the SHA-256 in its name, found {found}"))
             }
             Err(error) => Some(error.to_string()),
         };
@@ -103,10 +104,11 @@ async fn check_state_file(
         .chain(&file.footer)
     {
         let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(bytes.len());
-        if checksum(&bytes[at(place.offset)..at(place.range().end)]) != place.checksum {
+        let found = checksum(&bytes[at(place.offset)..at(place.range().end)]);
+        if found != place.checksum {
             problems.push(format!(
-                "{path}: the checksum of its part at {} is another",
-                place.offset
+                "{path} is damaged: expected checksum {} of its part at byte {}, found {found}",
+                place.checksum, place.offset
             ));
         }
     }
@@ -145,7 +147,7 @@ fn check_group(state: &StateEntry, rows: &StateRows, max_parallelism: u32) -> Op
                 )
             };
             return Some(format!(
-                "keys of key group {} are out of order, or there twice ({} before {})",
+                "keys of key group {} are out of order or repeated ({} before {})",
                 group.0,
                 name(row - 1),
                 name(row)
@@ -156,7 +158,7 @@ fn check_group(state: &StateEntry, rows: &StateRows, max_parallelism: u32) -> Op
     let mut numbers = rows.schemas.iter();
     numbers.find(|number| usize::from(**number) > greatest).map(|number| {
         format!(
-            "a value of key group {} has schema {number}, there are {greatest}",
+            "a value of key group {} has schema {number}, expected at most {greatest}",
             group.0
         )
     })

@@ -20,7 +20,7 @@ pub enum ScaffoldError {
         name: String,
     },
     /// The directory is not empty, or the path is not a directory.
-    #[error("cannot make a job in {path}: it is there already; choose another name, or remove it")]
+    #[error("cannot make a job in {path}: it already exists; choose another name, or remove it")]
     Exists {
         /// The requested directory.
         path: PathBuf,
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(
             new_job(&dir, root.path()).unwrap_err().to_string(),
             format!(
-                "cannot make a job in {}: it is there already; choose another name, or remove it",
+                "cannot make a job in {}: it already exists; choose another name, or remove it",
                 dir.display()
             )
         );

@@ -36,7 +36,7 @@ impl CheckpointStore {
             Ok(false) => {
                 let job = self.0.job.url();
                 tracing::error!(
-                    "another host runs the job of {job} now, or somebody has removed its records: this one deletes none of its checkpoints"
+                    "another host runs the job of {job} now, or the records of the job are gone: this host deletes none of its checkpoints"
                 );
                 false
             }

@@ -45,7 +45,7 @@ pub enum Reason {
     UidAbsent {
         /// Its kind.
         kind: EntryKind,
-        /// How much state it has.
+        /// Size of its state.
         size: Option<Size>,
         /// The number of output parts that are not committed.
         pending_parts: usize,
@@ -77,7 +77,7 @@ pub enum Reason {
     StateUndeclared {
         /// The state.
         state: String,
-        /// How much there is of it.
+        /// Its size.
         size: Option<Size>,
     },
     /// A state has another kind in the new component.
@@ -220,14 +220,12 @@ impl Problem {
     pub fn remedy(&self) -> String {
         match &self.reason {
             Reason::MaxParallelism { old, new } => {
-                let rewrite = match &self.place {
-                    Place::Savepoint(url) => format!("rewrite the savepoint offline with `regraft state edit {url}"),
-                    Place::RunningJob => {
-                        "stop the job and rewrite its savepoint offline with `regraft state edit SAVEPOINT".to_owned()
-                    }
+                let savepoint = match &self.place {
+                    Place::Savepoint(url) => url.as_str(),
+                    Place::RunningJob => "SAVEPOINT",
                 };
                 format!(
-                    "It is fixed for the life of the state: set max-parallelism = {old}, or {rewrite} --max-parallelism {new} -o NEW`."
+                    "It is fixed for the life of the state: set max-parallelism = {old}. The offline rewrite, `regraft state edit {savepoint} --max-parallelism {new} -o NEW`, is not implemented yet."
                 )
             }
             Reason::Parallelism { .. } => "Lower it.".to_owned(),

@@ -114,8 +114,8 @@ fn problems_of_the_job() {
         "max-parallelism",
         &no,
         |job| job.max_parallelism = 256,
-        "max parallelism: expected 128, as in the savepoint; the job has 256. It is fixed for the life of the state: set max-parallelism = 128, or rewrite the savepoint offline with `regraft state edit file:///sp --max-parallelism 256 -o NEW`.",
-        "max parallelism: expected 128, as in the running job; the new job has 256. It is fixed for the life of the state: set max-parallelism = 128, or stop the job and rewrite its savepoint offline with `regraft state edit SAVEPOINT --max-parallelism 256 -o NEW`.",
+        "max parallelism: expected 128, as in the savepoint; the job has 256. It is fixed for the life of the state: set max-parallelism = 128. The offline rewrite, `regraft state edit file:///sp --max-parallelism 256 -o NEW`, is not implemented yet.",
+        "max parallelism: expected 128, as in the running job; the new job has 256. It is fixed for the life of the state: set max-parallelism = 128. The offline rewrite, `regraft state edit SAVEPOINT --max-parallelism 256 -o NEW`, is not implemented yet.",
     );
     check(
         "parallelism",

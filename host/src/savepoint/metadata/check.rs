@@ -32,7 +32,7 @@ impl Metadata {
         ] {
             if number >> bits != 0 {
                 found.add(format!(
-                    "{name} is {number}, expected less than 2^{bits}: it must go on from there"
+                    "{name} is {number}, expected less than 2^{bits}, so that later ones fit"
                 ));
             }
         }
@@ -44,7 +44,7 @@ impl Metadata {
         let entries = states().flat_map(|state| &state.files).map(|file| file.entries);
         for (what, overflows) in [("bytes", overflow(sizes)), ("entries", overflow(entries))] {
             if overflows {
-                found.add(format!("the {what} of its files add up to more than 64 bits hold"));
+                found.add(format!("the sum of the {what} of its files does not fit in 64 bits"));
             }
         }
         for module in &self.modules {
@@ -54,23 +54,23 @@ impl Metadata {
         for node in &self.graph {
             for edge in node.inputs.iter().filter(|edge| !nodes.contains(&edge.from)) {
                 found.add(format!(
-                    "graph: {} reads {}, which does not stand before it",
+                    "graph: {} reads {}, which is not listed before it",
                     node.uid, edge.from
                 ));
             }
             if !nodes.insert(node.uid.clone()) {
-                found.add(format!("graph: uid {} is there twice", node.uid));
+                found.add(format!("graph: uid {} is listed twice", node.uid));
             }
         }
         let mut uids = BTreeSet::new();
         for entry in &self.operators {
             if !uids.insert(&entry.uid) {
-                found.add(format!("uid {} is there twice", entry.uid));
+                found.add(format!("uid {} is listed twice", entry.uid));
             }
             match self.graph.iter().find(|node| node.uid == entry.uid) {
                 Some(node) if node.kind == entry.kind && node.parallelism == entry.parallelism => {}
                 Some(_) => found.add(format!(
-                    "uid {} has another kind or parallelism in the graph",
+                    "uid {} has a different kind or parallelism in the graph",
                     entry.uid
                 )),
                 None if self.graph.is_empty() => {}
@@ -104,7 +104,9 @@ impl Problems {
     fn path(&mut self, path: &str) {
         let own = match paths::in_shared(path) {
             Some(name) if !self.shares || name.contains('/') => {
-                self.add(format!("path {path:?} is outside: a savepoint holds all of its files"));
+                self.add(format!(
+                    "path {path:?} leads out of the savepoint, which must hold all of its files"
+                ));
                 return;
             }
             shared => shared.unwrap_or(path),
@@ -115,11 +117,11 @@ impl Problems {
     fn inside(&mut self, path: &str, own: &str) {
         let inside = !own.is_empty() && own.split('/').all(|part| !matches!(part, "" | "." | ".."));
         if !inside || own.contains(['\\', '\0']) {
-            self.add(format!("path {path:?} is not a relative path inside"));
+            self.add(format!("path {path:?} is not a relative path into the savepoint"));
         } else if path == paths::METADATA {
             self.add(format!("path {path:?} is _metadata itself"));
         } else if !self.paths.insert(path.to_owned()) {
-            self.add(format!("path {path:?} is there twice"));
+            self.add(format!("path {path:?} is listed twice"));
         }
     }
 
@@ -156,25 +158,29 @@ impl Problems {
         }
         if !entry.watermarks.is_empty() && entry.watermarks.len() != entry.parallelism as usize {
             let found = entry.watermarks.len();
-            self.add(format!("{uid}: {found} watermarks for {} subtasks", entry.parallelism));
+            self.add(format!(
+                "{uid}: expected {} watermarks, one for each subtask, found {found}",
+                entry.parallelism
+            ));
         }
         if let Some(source) = &entry.source {
             let mut splits = BTreeSet::new();
             for split in source.splits.iter().filter(|split| !splits.insert(&split.split)) {
-                self.list.push(format!("{uid}: split {:?} is there twice", split.split));
+                self.list
+                    .push(format!("{uid}: split {:?} is listed twice", split.split));
             }
         }
         if !entry.subtasks.is_empty() && entry.subtasks.len() != entry.parallelism as usize {
             let found = entry.subtasks.len();
             self.add(format!(
-                "{uid}: records of {found} subtasks, there are {}",
+                "{uid}: expected records of {} subtasks, found {found}",
                 entry.parallelism
             ));
         }
         let mut names = BTreeSet::new();
         for state in &entry.states {
             if !names.insert((&state.name, state.kind.is_keyed(), state.kind == SavedStateKind::Timers)) {
-                self.add(format!("{uid}/{}: the state is there twice", state.name));
+                self.add(format!("{uid}/{}: the state is listed twice", state.name));
             }
             self.state(entry, state, metadata.max_parallelism);
         }
@@ -183,10 +189,10 @@ impl Problems {
     fn state(&mut self, entry: &OperatorEntry, state: &StateEntry, max_parallelism: u32) {
         let at = format!("{}/{}", entry.uid, state.name);
         if !is_digest_of(&state.digest, &state.schema) {
-            self.add(format!("{at}: digest {} is not its schema's", state.digest));
+            self.add(format!("{at}: digest {} is not that of its schema", state.digest));
         }
         if state.schemas.last() != Some(&state.schema) {
-            self.add(format!("{at}: its schema is not the last of its schemas"));
+            self.add(format!("{at}: its schema is not the last in its list of schemas"));
         }
         if state.kind.is_keyed() != state.key.is_some() {
             self.add(format!(
@@ -200,7 +206,7 @@ impl Problems {
             (digest, key) => digest.is_some() == key.is_some(),
         };
         if !key_fits {
-            self.add(format!("{at}: the key's digest is not its type's"));
+            self.add(format!("{at}: the key's digest is not that of its type"));
         }
         if (state.kind == SavedStateKind::Map) != state.map_key.is_some() {
             let with = if state.map_key.is_some() { "with" } else { "without" };
@@ -222,7 +228,7 @@ impl Problems {
         self.hex(&format!("the checksum of {}", file.path), &file.checksum, 16);
         if file.increment && !(state.kind.is_keyed() && self.shares && file.schema == 0) {
             self.add(format!(
-                "{at}: {} is an increment, which only keyed state of a checkpoint has",
+                "{at}: {} is an increment; only keyed state of a checkpoint may have one",
                 file.path
             ));
         }
@@ -238,11 +244,14 @@ impl Problems {
             ));
         }
         if file.schema == 0 && self.canonical {
-            self.add(format!("{at}: {} says no schema, and its rows cannot", file.path));
+            self.add(format!(
+                "{at}: {} names no schema, and canonical rows do not either",
+                file.path
+            ));
         }
         if !state.kind.is_keyed() && (file.key_groups.first, file.key_groups.last) != (0, 0) {
             self.add(format!(
-                "{at}: {} has key groups, which operator state has not",
+                "{at}: {} has key groups, which operator state does not have",
                 file.path
             ));
         }
@@ -264,7 +273,7 @@ impl Problems {
         self.places(at, file);
         if rows != file.entries {
             self.add(format!(
-                "{at}: {} has {} entries, its row groups {rows}",
+                "{at}: {} lists {} entries, and its row groups {rows}",
                 file.path, file.entries
             ));
         }
@@ -289,7 +298,7 @@ impl Problems {
         }
         if end != file.bytes {
             self.add(format!(
-                "{at}: {} has {} bytes, its parts end at {end}",
+                "{at}: {} lists {} bytes, and its parts end at {end}",
                 file.path, file.bytes
             ));
         }
@@ -341,7 +350,7 @@ impl Problems {
             } else if !schemas.insert((subtask, schema)) {
                 self.add(format!("{at}: subtask {subtask} has two files of schema {schema}"));
             } else if changed.contains(&subtask) {
-                self.add(format!("{at}: {} stands behind changes to it", file.path));
+                self.add(format!("{at}: {} is listed after changes to it", file.path));
             }
         }
     }

@@ -96,7 +96,7 @@ async fn contradictions_are_found_all_at_once() {
     check(&["max_parallelism is 0, expected 1 to 32768"], |m| {
         m.max_parallelism = 0;
     });
-    check(&["uid out is there twice"], |m| {
+    check(&["uid out is listed twice"], |m| {
         m.operators.push(m.operators[3].clone());
     });
     check(&["uid new is not in the graph"], |m| {
@@ -121,30 +121,33 @@ async fn contradictions_are_found_all_at_once() {
     );
     check(
         &[
-            "path \"../x\" is not a relative path inside",
-            "path \"operators//x\" is not a relative path inside",
+            "path \"../x\" is not a relative path into the savepoint",
+            "path \"operators//x\" is not a relative path into the savepoint",
         ],
         |m| {
             m.operators[2].states[0].files[0].path = "../x".into();
             m.operators[2].states[0].files[1].path = "operators//x".into();
         },
     );
-    check(&["count/count: its schema is not the last of its schemas"], |m| {
-        m.operators[2].states[0].schemas.push(Type::Bool);
-    });
-    check(&["count/count: digest 0 is not its schema's"], |m| {
+    check(
+        &["count/count: its schema is not the last in its list of schemas"],
+        |m| {
+            m.operators[2].states[0].schemas.push(Type::Bool);
+        },
+    );
+    check(&["count/count: digest 0 is not that of its schema"], |m| {
         m.operators[2].states[0].digest = "0".into();
     });
-    check(&["count: 1 watermarks for 2 subtasks"], |m| {
+    check(&["count: expected 2 watermarks, one for each subtask, found 1"], |m| {
         m.operators[2].watermarks = vec![1];
     });
-    check(&["lines: split \"a.txt\" is there twice"], |m| {
+    check(&["lines: split \"a.txt\" is listed twice"], |m| {
         m.operators[0].source.as_mut().expect("source").splits[0].split = "a.txt".into();
     });
     check(
         &[
-            "checkpoint_id is 18446744073709551615, expected less than 2^63: it must go on from there",
-            "attempt is 2147483648, expected less than 2^31: it must go on from there",
+            "checkpoint_id is 18446744073709551615, expected less than 2^63, so that later ones fit",
+            "attempt is 2147483648, expected less than 2^31, so that later ones fit",
         ],
         |m| {
             m.checkpoint_id.0 = u64::MAX;
@@ -153,17 +156,17 @@ async fn contradictions_are_found_all_at_once() {
     );
     check(
         &[
-            "count/count: operators/count-1-00000000-0000-4000-8000-000000000001.count.parquet says no schema, and its rows cannot",
+            "count/count: operators/count-1-00000000-0000-4000-8000-000000000001.count.parquet names no schema, and canonical rows do not either",
         ],
         |m| m.operators[2].states[0].files[1].schema = 0,
     );
-    check(&["the bytes of its files add up to more than 64 bits hold"], |m| {
+    check(&["the sum of the bytes of its files does not fit in 64 bits"], |m| {
         m.modules[0].bytes = u64::MAX;
     });
-    check(&["graph: split reads count, which does not stand before it"], |m| {
+    check(&["graph: split reads count, which is not listed before it"], |m| {
         m.graph[1].inputs[0].from = test_data::uid("count");
     });
-    check(&["count: records of 1 subtasks, there are 2"], |m| {
+    check(&["count: expected records of 2 subtasks, found 1"], |m| {
         m.operators[2].subtasks = vec![SubtaskRecord::default()];
     });
     check(
@@ -205,14 +208,17 @@ async fn only_a_checkpoint_shares_files_and_has_increments() {
         change(&mut metadata);
         assert_eq!(metadata.problems(), expected);
     };
-    let moved = "path \"../shared/x/y\" is outside: a savepoint holds all of its files";
+    let moved = "path \"../shared/x/y\" leads out of the savepoint, which must hold all of its files";
     check(&[moved], &|m| {
         m.operators[2].states[0].files[0].path = "../shared/x/y".into()
     });
-    check(&["path \"../shared/..\" is not a relative path inside"], &|m| {
-        m.operators[2].states[0].files[0].path = "../shared/..".into();
-    });
-    let behind = format!("count/count: {path} stands behind changes to it");
+    check(
+        &["path \"../shared/..\" is not a relative path into the savepoint"],
+        &|m| {
+            m.operators[2].states[0].files[0].path = "../shared/..".into();
+        },
+    );
+    let behind = format!("count/count: {path} is listed after changes to it");
     check(&[&behind], &|m| m.operators[2].states[0].files.swap(0, 1));
     check(&["count/count: subtask 0 has two files of schema 0"], &|m| {
         m.operators[2].states[0].files[1].increment = false
@@ -223,7 +229,7 @@ async fn only_a_checkpoint_shares_files_and_has_increments() {
     let size = sound.operators[2].states[0].files[0].bytes;
     check(
         &[&format!(
-            "count/count: {path} has {} bytes, its parts end at {size}",
+            "count/count: {path} lists {} bytes, and its parts end at {size}",
             size + 1
         )],
         &|m| {
@@ -238,10 +244,13 @@ async fn only_a_checkpoint_shares_files_and_has_increments() {
     assert!(
         problems
             .iter()
-            .any(|problem| problem.ends_with("is an increment, which only keyed state of a checkpoint has"))
+            .any(|problem| problem.ends_with("is an increment; only keyed state of a checkpoint may have one"))
     );
     assert_eq!(
-        problems.iter().filter(|problem| problem.contains("is outside")).count(),
+        problems
+            .iter()
+            .filter(|problem| problem.contains("leads out of the savepoint"))
+            .count(),
         3
     );
 }

@@ -190,7 +190,7 @@ async fn all_problems_are_listed_at_once() {
         refusal.to_string(),
         format!(
             "cannot restore from file:///sp:
-  max parallelism: expected 128, as in the savepoint; the job has 256. It is fixed for the life of the state: set max-parallelism = 128, or rewrite the savepoint offline with `regraft state edit file:///sp --max-parallelism 256 -o NEW`.
+  max parallelism: expected 128, as in the savepoint; the job has 256. It is fixed for the life of the state: set max-parallelism = 128. The offline rewrite, `regraft state edit file:///sp --max-parallelism 256 -o NEW`, is not implemented yet.
   uid \"lines\": expected parallelism 1 to 128, the max parallelism; the job has 200. Lower it.
   --drop-state coutn: the savepoint has no such state. Expected one of: lines, count, count/count, out
   uid \"lines\": expected source file {{\"path\":\"in/*.txt\"}}, as in the savepoint; the job has file {{\"path\":\"other/*.txt\"}}. Change it back, or start it afresh with --drop-state lines.

@@ -28,7 +28,7 @@ impl FileParts {
             let skip = usize::try_from(start - offset).ok()?;
             (skip <= bytes.len()).then(|| bytes.slice(skip..))
         });
-        found.ok_or_else(|| ParquetError::EOF(format!("it refers to byte {start}, where none of its parts is")))
+        found.ok_or_else(|| ParquetError::EOF(format!("it refers to byte {start}, which is in none of its parts")))
     }
 }
 
@@ -55,7 +55,7 @@ impl ChunkReader for FileParts {
         let bytes = self.from(start)?;
         if length > bytes.len() {
             let message = format!(
-                "it refers to {length} bytes from {start} on, where there are {}",
+                "it refers to {length} bytes from byte {start}, and the part has {}",
                 bytes.len()
             );
             return Err(ParquetError::EOF(message));
