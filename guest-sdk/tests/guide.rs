@@ -79,15 +79,16 @@ mod sessions {
         pub bytes: u64,
     }
 
-    #[derive(State, Serialize, Deserialize, Default)]
+    #[derive(State, Serialize, Deserialize, Clone)]
     pub struct Session {
+        pub start: i64,
+        pub end: i64,
         pub clicks: u64,
         pub bytes: u64,
-        pub last: i64,
     }
 
     pub struct Sessions {
-        session: ValueState<Session>,
+        open: ValueState<Vec<Session>>,
         pages: MapState<String, u64>,
         done: Port<Session>,
         gap: Timer,
@@ -98,7 +99,7 @@ mod sessions {
         fn declare(d: &mut Declare) -> Self {
             d.key("user");
             Sessions {
-                session: d.value("session"),
+                open: d.value("open"),
                 pages: d.map("pages"),
                 done: d.output("done"),
                 gap: d.timer("gap"),
@@ -106,20 +107,41 @@ mod sessions {
         }
 
         fn process(&mut self, _user: &str, click: Click<'_>, cx: &mut Ctx) -> Result<()> {
-            let now = cx.timestamp();
-            let last = self.session.update(|session| {
-                session.clicks += 1;
-                session.bytes += click.bytes;
-                std::mem::replace(&mut session.last, now)
+            let (at, gap) = (cx.timestamp(), self.gap);
+            let mut session = Session {
+                start: at,
+                end: at,
+                clicks: 1,
+                bytes: click.bytes,
+            };
+            self.open.update(|open| {
+                open.retain(|other| {
+                    let is_apart = other.end + GAP < session.start || session.end + GAP < other.start;
+                    if !is_apart {
+                        cx.cancel(gap, other.end + GAP);
+                        session.start = session.start.min(other.start);
+                        session.end = session.end.max(other.end);
+                        session.clicks += other.clicks;
+                        session.bytes += other.bytes;
+                    }
+                    is_apart
+                });
+                open.push(session.clone());
             });
-            cx.cancel(self.gap, last + GAP);
-            cx.at(self.gap, now + GAP);
+            cx.at(gap, session.end + GAP);
             self.pages.update(click.page, |visits| *visits += 1);
             Ok(())
         }
 
-        fn on_timer(&mut self, _user: &str, _: Timer, _at: i64, cx: &mut Ctx) -> Result<()> {
-            if let Some(session) = self.session.remove() {
+        fn on_timer(&mut self, _user: &str, _: Timer, at: i64, cx: &mut Ctx) -> Result<()> {
+            let (over, open): (Vec<_>, Vec<_>) =
+                self.open.get_or_default().into_iter().partition(|s| s.end + GAP <= at);
+            if open.is_empty() {
+                self.open.clear();
+            } else {
+                self.open.set(open);
+            }
+            for session in over {
                 cx.emit(self.done, &session);
             }
             Ok(())
@@ -144,6 +166,28 @@ mod sessions {
             assert_eq!(emitted[0].record::<Session>().unwrap().clicks, 2);
             let pages = restored.map_state::<String, String, u64>("pages").unwrap();
             assert_eq!(pages["ann"]["/"], 2);
+        }
+
+        /// A backlog comes faster than watermarks: clicks of many sessions, in any order, before any timer fires.
+        #[test]
+        fn a_backlog_gives_the_same_sessions() {
+            let click = |at| Input::typed("ann", &Click { page: "/", bytes: 1 }).unwrap().at(at);
+            let mut harness = Harness::<Sessions>::new();
+            // 1,016 sessions of three clicks, two hours apart; a fourth one joins the first two of its session.
+            let starts = (0..1_016).map(|number| number * 7_200_000);
+            for start in starts.clone().rev() {
+                let clicks = [start, start + 2_400_000, start + 3_000_000, start + 1_200_000];
+                harness.process(clicks.map(click)).unwrap();
+            }
+            let ended = harness.finish().unwrap();
+            let mut sessions: Vec<_> = ended
+                .iter()
+                .map(|session| session.record::<Session>().unwrap())
+                .collect();
+            sessions.sort_by_key(|session| session.start);
+            let found: Vec<_> = sessions.iter().map(|s| (s.start, s.end, s.clicks, s.bytes)).collect();
+            let expected: Vec<_> = starts.map(|start| (start, start + 3_000_000, 4, 4)).collect();
+            assert_eq!(found, expected);
         }
     }
 }
