@@ -18,7 +18,38 @@ pub struct Clock(pub(crate) ());
 pub struct Random(pub(crate) ());
 
 /// A timer of the operator, made by [`Declare::timer`](crate::Declare::timer) and
-/// [`Declare::processing_timer`](crate::Declare::processing_timer). Compare it to know which one fires.
+/// [`Declare::processing_timer`](crate::Declare::processing_timer). [`Ctx::at`] sets it for the key at hand, and
+/// [`Ctx::cancel`] takes it back. Compare it to know which one fires:
+///
+/// ```
+/// # use regraft_sdk::{Any, Ctx, Declare, Operator, Result, Timer};
+/// struct Alarm {
+///     gap: Timer,
+///     daily: Timer,
+/// }
+///
+/// impl Operator for Alarm {
+///     type Key<'a> = &'a str;
+///     type In<'a> = Any<'a>;
+///
+///     fn declare(d: &mut Declare) -> Self {
+///         d.key("user");
+///         Alarm { gap: d.timer("gap"), daily: d.processing_timer("daily") }
+///     }
+///
+///     fn process(&mut self, _user: &str, _: Any<'_>, cx: &mut Ctx) -> Result<()> {
+///         cx.at(self.gap, cx.timestamp() + 60_000);
+///         Ok(())
+///     }
+///
+///     fn on_timer(&mut self, _user: &str, timer: Timer, _at: i64, cx: &mut Ctx) -> Result<()> {
+///         if timer == self.daily {
+///             cx.cancel(self.gap, cx.watermark());
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timer(pub(crate) u32);
 

@@ -1,6 +1,7 @@
 //! The exports of a component, for `operator!`. On wasm only.
 
 use crate::bindings::regraft::operator::host;
+use crate::hint::hint;
 use crate::native::{
     Batch, Failure, Header, Instance, Keyed, OpenRecord, Outcome, StateItems, TimerBatch, current_row,
 };
@@ -98,6 +99,14 @@ fn install_hook() {
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied())
             .unwrap_or("a panic without a message");
+        let hint = hint(message);
+        let hinted;
+        let message = if hint.is_empty() {
+            message
+        } else {
+            hinted = format!("{message}{hint}");
+            &hinted
+        };
         let (file, line, column) = info
             .location()
             .map_or(("", 0, 0), |at| (at.file(), at.line(), at.column()));

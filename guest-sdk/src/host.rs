@@ -53,6 +53,59 @@ pub mod log {
     level!($ error __log_error Error "Logs what is wrong; arguments as for `format!`.");
 }
 
+/// `println!` and its like, which write to the job's log from a component, and to the terminal natively.
+///
+/// A component has no output of its own, so those of `std` print nothing there. `#[operator]` puts these in their place
+/// in the code under it; other code imports them: `use regraft_sdk::stdio::println;`.
+///
+/// `println!` and `print!` write a line of level info, `eprintln!` and `eprint!` of level warn, and `dbg!` of level debug.
+pub mod stdio {
+    /// Makes the macros that format their arguments, exported under `stdio`.
+    macro_rules! printing {
+        ($dollar:tt $name:ident $hidden:ident $level:ident $doc:literal) => {
+            #[doc = $doc]
+            #[cfg(target_family = "wasm")]
+            #[macro_export]
+            #[doc(hidden)]
+            macro_rules! $hidden {
+                ($dollar($dollar arg:tt)*) => {
+                    $crate::log::write($crate::log::Level::$level, ::core::format_args!($dollar($dollar arg)*))
+                };
+            }
+            #[doc = $doc]
+            #[cfg(not(target_family = "wasm"))]
+            #[macro_export]
+            #[doc(hidden)]
+            macro_rules! $hidden {
+                ($dollar($dollar arg:tt)*) => { ::std::$name!($dollar($dollar arg)*) };
+            }
+            #[doc = $doc]
+            pub use $hidden as $name;
+        };
+    }
+    printing!($ print __stdio_print Info "As `std`'s, and a line of level info in the job's log.");
+    printing!($ println __stdio_println Info "As `std`'s, and a line of level info in the job's log.");
+    printing!($ eprint __stdio_eprint Warn "As `std`'s, and a line of level warn in the job's log.");
+    printing!($ eprintln __stdio_eprintln Warn "As `std`'s, and a line of level warn in the job's log.");
+
+    /// As `std`'s, and a line of level debug in the job's log.
+    #[macro_export]
+    #[doc(hidden)]
+    macro_rules! __stdio_dbg {
+        ($value:expr $(,)?) => {
+            match $value {
+                value => {
+                    $crate::log::debug!("{} = {:#?}", ::core::stringify!($value), &value);
+                    value
+                }
+            }
+        };
+        ($($value:expr),+ $(,)?) => { ($($crate::__stdio_dbg!($value)),+,) };
+    }
+    #[doc(inline)]
+    pub use __stdio_dbg as dbg;
+}
+
 /// Counters and gauges of this operator.
 pub mod metrics {
     /// Adds `delta` to a counter. An import on wasm, so better called once in a while than for every record.

@@ -88,6 +88,8 @@ pub mod value;
 pub mod state;
 pub mod operator_state;
 pub mod host;
+#[cfg(any(target_family = "wasm", test))]
+mod hint;
 pub mod output;
 pub mod context;
 pub mod declare;
@@ -103,7 +105,7 @@ pub use bytes::Writer;
 pub use context::{Clock, Ctx, OpenContext, Random, Timer};
 pub use declare::Declare;
 pub use error::{Error, Result};
-pub use host::{log, metrics};
+pub use host::{log, metrics, stdio};
 pub use key::Compound;
 pub use operator::Operator;
 pub use operator_state::{BroadcastState, OperatorList};

@@ -20,6 +20,33 @@ pub const NO_TIMESTAMP: i64 = i64::MIN;
 ///
 /// Made by [`Declare::output`](crate::Declare::output) and [`Declare::output_keyed`](crate::Declare::output_keyed).
 /// A port of `Counted<'static>` takes a `Counted<'_>` of any lifetime.
+///
+/// ```
+/// # use regraft_sdk::{Ctx, Declare, Operator, Port, Result};
+/// struct Split {
+///     /// Lines as they came, with the keys that they had.
+///     lines: Port<str>,
+///     /// Empty values with a word as their key, in a column named `word`.
+///     words: Port<str, str>,
+/// }
+///
+/// impl Operator for Split {
+///     type Key<'a> = ();
+///     type In<'a> = &'a str;
+///
+///     fn declare(d: &mut Declare) -> Self {
+///         Split { lines: d.output("lines"), words: d.output_keyed("words", "word") }
+///     }
+///
+///     fn process(&mut self, _: (), line: &str, cx: &mut Ctx) -> Result<()> {
+///         cx.emit(self.lines, line);
+///         for word in line.split_whitespace() {
+///             cx.emit(self.words, "").key(word);
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
 pub struct Port<V: ?Sized, K: ?Sized = ()> {
     pub(crate) index: u32,
     #[allow(clippy::type_complexity)]

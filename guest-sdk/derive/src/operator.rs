@@ -5,6 +5,7 @@
 
 mod function;
 mod implementation;
+mod stdio;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,7 @@ pub(crate) fn operator(arguments: &TokenStream, item: TokenStream) -> Result<Tok
     if !arguments.is_empty() {
         return Err(Error::new_spanned(arguments, "`#[operator]` takes no arguments"));
     }
-    match syn::parse2(item)? {
+    match syn::parse2(stdio::to_log(item))? {
         Item::Impl(item) => implementation::expand(item),
         Item::Fn(item) => function::expand(item),
         other => Err(Error::new_spanned(
