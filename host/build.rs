@@ -12,7 +12,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", root.join(tree).display());
         collect(&root.join(tree), &mut files)?;
     }
-    files.sort();
+    // By the text of the path, as it is read back from a directory.
+    files.sort_by_key(|file| file.to_string_lossy().into_owned());
     let mut table = String::from("pub(super) static SDK_FILES: &[(&str, &[u8])] = &[\n");
     for file in &files {
         let name = file

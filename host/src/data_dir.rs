@@ -1,4 +1,4 @@
-//! The data directory of the host: checkpoints, compiled modules, the unpacked SDK, records of running jobs.
+//! The data directory of the host: checkpoints, compiled modules, compiled dependencies of guests, records of running jobs.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -86,7 +86,7 @@ fn a_component_of_another_version() {
     let newer = replaced(hostile(KEYED), "@0.2.0", "@0.9.0");
     check(
         &newer,
-        "operator \"bad\": DIR/bad.wasm: built for version 0.9.0 of the package regraft:operator, this host offers 0.2.0; build it again with `regraft build`, or with an SDK of this version",
+        "operator \"bad\": DIR/bad.wasm: built for version 0.9.0 of the package regraft:operator, this host offers 0.2.0; build it again with an SDK of this version, which `regraft sdk` puts into a job, and `regraft build`",
     );
 }
 

@@ -14,8 +14,9 @@ fn a_new_job_runs_and_a_mistake_in_it_is_told() {
     let made = world.run(&["new", "hello"]).exits(0);
     assert_eq!(
         made.stdout,
-        "Made hello in hello:\n  job.toml\n  README.md\n  .gitignore\n  Cargo.toml\n  split/Cargo.toml\n  split/src/lib.rs\n  \
-         count/Cargo.toml\n  count/src/lib.rs\n  input/sample.txt\nRun it with:\n  cd hello && regraft run job.toml\n"
+        "Made hello in hello:\n  job.toml\n  README.md\n  input/sample.txt\n  .gitignore\n  Cargo.toml\n  split/Cargo.toml\n  \
+         split/src/lib.rs\n  count/Cargo.toml\n  count/src/lib.rs\n  sdk/ (the SDK)\nRun it with:\n  cd hello && regraft run \
+         job.toml\n"
     );
     let hello = world.path().join("hello");
     let in_hello = |args: &[&str]| {
@@ -91,7 +92,9 @@ fn a_panic_in_it(world: &World, in_hello: InHello<'_>) {
         world,
         "count/src/lib.rs",
         "        let count = self.count.update(",
-        "        assert!(word != \"wrong\", \"a word that I cannot count\");\n        let count = self.count.update(",
+        "        println!(\"counting {word}\");\n        assert!(word != \"wrong\", \"a word that I cannot count\");\n        \
+         if word == \"now\" {\n            let _ = std::time::SystemTime::now();\n        }\n        let count = \
+         self.count.update(",
     );
     std::fs::write(world.path().join("hello/input/sample.txt"), "this is wrong\n").expect("written");
     let ran = in_hello(&["run", "job.toml", "-p", "1", "--set", "out.path=third"]).exits(1);
@@ -111,7 +114,18 @@ fn a_panic_in_it(world: &World, in_hello: InHello<'_>) {
         text.ends_with("\n  policy: on-trap = \"fail\": the job fails"),
         "{text}"
     );
+    assert!(ran.stderr.contains("counting wrong"), "{}", ran.stderr);
     assert_eq!(crate::support::committed(&world.path().join("hello/third")), [""; 0]);
+
+    std::fs::write(world.path().join("hello/input/sample.txt"), "now\n").expect("written");
+    let ran = in_hello(&["run", "job.toml", "-p", "1", "--set", "out.path=fourth"]).exits(1);
+    let text = message(world, &ran);
+    assert!(
+        text.contains(
+            ": time not implemented on this platform. A component has no clock of its own: declare `d.clock()`"
+        ),
+        "{text}"
+    );
 }
 
 fn a_compile_error_in_it(world: &World, in_hello: InHello<'_>) {
@@ -192,5 +206,23 @@ fn new_as_json() {
         .filter_map(|f| f.as_str())
         .collect();
     listed.sort_unstable();
-    assert_eq!(files(&world.path().join("in/there")), listed);
+    let (sdk, made): (Vec<_>, Vec<_>) = files(&world.path().join("in/there"))
+        .into_iter()
+        .partition(|file| file.starts_with("sdk/"));
+    assert_eq!(made, listed);
+    assert!(sdk.len() > 20 && sdk.iter().any(|file| file == "sdk/guest-sdk/src/lib.rs"));
+    assert_eq!(json["sdk"], "sdk");
+    // The SDK is that of this program already.
+    let json = world.run(&["sdk", "in/there", "--json"]).exits(0).json();
+    assert_eq!(
+        (json["changed"].as_bool(), json["manifest_changed"].as_bool()),
+        (Some(false), Some(false))
+    );
+    assert_eq!(json["from"], json["to"]);
+    let none = world.run(&["sdk", "in"]).exits(2);
+    assert!(
+        none.stderr.contains("in/Cargo.toml does not name the SDK"),
+        "{}",
+        none.stderr
+    );
 }

@@ -25,6 +25,7 @@ fn every_help_lists_the_exit_statuses() {
     let world = World::new();
     let verbs = [
         "new",
+        "sdk",
         "build",
         "run",
         "serve",

@@ -13,7 +13,7 @@ fn old_component() -> PathBuf {
 }
 
 /// What is said of such a component.
-const REFUSED: &str = "built for version 0.1.0 of the package regraft:operator, this host offers 0.2.0; build it again with `regraft build`, or with an SDK of this version";
+const REFUSED: &str = "built for version 0.1.0 of the package regraft:operator, this host offers 0.2.0; build it again with an SDK of this version, which `regraft sdk` puts into a job, and `regraft build`";
 
 #[test]
 fn a_component_of_an_older_package_is_refused_and_names_the_rebuild() {

@@ -109,6 +109,8 @@ impl World {
         command.args(args).current_dir(self.path());
         command
             .env("REGRAFT_DATA", self.path().join("data"))
+            // Not in the data directory, where the dependencies of guests would be compiled for each test.
+            .env("CARGO_BUILD_BUILD_DIR", root().join("target"))
             .env_remove("REGRAFT_HOST")
             .env_remove("REGRAFT_TOKEN")
             .env_remove("REGRAFT_LOG");

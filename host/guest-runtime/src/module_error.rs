@@ -30,7 +30,7 @@ pub enum ModuleError {
     },
     /// Made for a version of the WIT package that this host does not offer.
     #[error(
-        "built for version {found} of the package regraft:operator, this host offers {expected}; build it again with `regraft build`, or with an SDK of this version"
+        "built for version {found} of the package regraft:operator, this host offers {expected}; build it again with an SDK of this version, which `regraft sdk` puts into a job, and `regraft build`"
     )]
     WitVersion {
         /// The component's.

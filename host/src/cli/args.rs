@@ -30,6 +30,8 @@ pub struct Cli {
 pub enum Verb {
     /// Scaffold a job that is ready to run: a job file and one guest crate per operator.
     New(NewArgs),
+    /// Put the guest SDK of this program into a job that `regraft new` made.
+    Sdk(SdkArgs),
     /// Build the guest crates that a job names into components.
     Build(JobFileArgs),
     /// Run a job, building it first where needed; Ctrl-C stops it with a savepoint, a second one at once.
@@ -113,6 +115,14 @@ pub struct LogsArgs {
     pub follow: bool,
 }
 
+/// `sdk`.
+#[derive(Debug, Args)]
+pub struct SdkArgs {
+    /// The job's directory.
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+}
+
 /// `new`.
 #[derive(Debug, Args)]
 pub struct NewArgs {
@@ -128,6 +138,12 @@ pub struct NewArgs {
 pub enum Template {
     /// Lines of text, split into words and counted.
     WordCount,
+    /// Clicks, gathered into sessions by event time: state, timers and watermarks.
+    Sessions,
+    /// Orders, joined with a table of users: an operator with two inputs.
+    Join,
+    /// One operator that passes lines on.
+    Empty,
 }
 
 /// A job file and the options that override it.

@@ -1,4 +1,4 @@
-//! `new`, `build`, `validate`, `graph`, `inspect`: verbs about jobs and modules that do not run.
+//! `build`, `validate`, `graph`, `inspect`: verbs about jobs and modules that do not run.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use regraft_guest_runtime::module_error::ModuleError;
 use regraft_model::describe::{Description, StateDescription, interface};
 use serde_json::json;
 
-use super::args::{GraphArgs, InspectArgs, JobFileArgs, NewArgs};
+use super::args::{GraphArgs, InspectArgs, JobFileArgs};
 use super::failure::Failure;
 use super::log;
 use super::output::Output;
@@ -17,8 +17,6 @@ use crate::compile::{StderrReport, Tools, build_guests, component_paths, guest_c
 use crate::dataflow::operator::Modules;
 use crate::graph::job_graph::JobGraph;
 use crate::graph::render;
-
-use crate::scaffold;
 
 /// Width of the labels of `inspect`.
 const LABEL: usize = 8;
@@ -77,34 +75,15 @@ pub fn load_module(
 ///
 /// # Errors
 /// [`Failure`] of the first one that cannot be built or loaded.
-pub fn build_and_load(graph: &JobGraph, engine: &GuestEngine) -> Result<Modules, Failure> {
+pub fn build_and_load(graph: &JobGraph, engine: &GuestEngine, data_dir: &Path) -> Result<Modules, Failure> {
     let crates = guest_crates(graph);
-    let built = build_guests(&crates, &Tools::from_env(), engine, &StderrReport::new())?;
+    let built = build_guests(&crates, &Tools::from_env(data_dir), engine, &StderrReport::new())?;
     let mut modules = Modules::new();
     for (uid, path) in component_paths(graph, &built) {
         let module = load_module(engine, uid.as_str(), &path)?;
         modules.insert(uid, std::sync::Arc::new(module));
     }
     Ok(modules)
-}
-
-/// `regraft new`.
-///
-/// # Errors
-/// [`Failure`] where the name is invalid, or the directory exists or cannot be written.
-pub fn new(args: &NewArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
-    let made = scaffold::new_job(&args.name, data_dir)?;
-    let files: Vec<String> = made.files.iter().map(|file| file.display().to_string()).collect();
-    output.result(&json!({ "name": made.name, "dir": made.dir, "files": files }), || {
-        let list: String = files.iter().map(|file| format!("  {file}\n")).collect();
-        format!(
-            "Made {} in {}:\n{list}Run it with:\n  cd {} && regraft run job.toml",
-            made.name,
-            made.dir.display(),
-            made.dir.display()
-        )
-    });
-    Ok(())
 }
 
 /// `regraft build`.
@@ -116,7 +95,7 @@ pub fn build(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), 
     log::warnings(&warnings);
     let engine = engine(data_dir)?;
     let crates = guest_crates(&graph);
-    let built = build_guests(&crates, &Tools::from_env(), &engine, &StderrReport::new())?;
+    let built = build_guests(&crates, &Tools::from_env(data_dir), &engine, &StderrReport::new())?;
     let shown: Vec<_> = built
         .iter()
         .map(|b| {

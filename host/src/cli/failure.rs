@@ -85,9 +85,10 @@ impl From<ScaffoldError> for Failure {
     fn from(error: ScaffoldError) -> Self {
         let path = match &error {
             ScaffoldError::Name { .. } => None,
-            ScaffoldError::Exists { path } | ScaffoldError::Write { path, .. } => {
-                Some(path.to_string_lossy().into_owned())
-            }
+            ScaffoldError::Exists { path }
+            | ScaffoldError::NoJob { path }
+            | ScaffoldError::Changed { path }
+            | ScaffoldError::Io { path, .. } => Some(path.to_string_lossy().into_owned()),
         };
         Self {
             path,

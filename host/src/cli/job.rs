@@ -280,7 +280,7 @@ fn new_components(
     data_dir: &Path,
 ) -> Result<BTreeMap<OperatorUid, PathBuf>, Failure> {
     let engine = build::engine(data_dir)?;
-    let (tools, progress) = (Tools::from_env(), StderrReport::new());
+    let (tools, progress) = (Tools::from_env(data_dir), StderrReport::new());
     if let Some(new_job) = &args.new_job {
         let overrides = Overrides::from_process(data_dir)?;
         let (graph, _) = crate::graph::load_job(new_job, &overrides, crate::connectors::BUILT_IN)?;

@@ -18,6 +18,7 @@ pub mod log;
 pub mod progress;
 pub mod table;
 pub mod build;
+pub mod new;
 pub mod job;
 pub mod show;
 mod savepoint;
@@ -68,7 +69,8 @@ fn verb(cli: &Cli) -> Result<ExitStatus, Failure> {
     let runs_jobs = logs.is_some() || matches!(&cli.verb, Verb::Run(args) if !args.detached);
     log::start(if runs_jobs { "info" } else { "warn" }, logs.clone());
     match &cli.verb {
-        Verb::New(args) => build::new(args, &data_dir, output)?,
+        Verb::New(args) => new::new(args, output)?,
+        Verb::Sdk(args) => new::sdk(args, output)?,
         Verb::Build(args) => build::build(args, &data_dir, output)?,
         Verb::Validate(args) => build::validate(args, &data_dir, output)?,
         Verb::Graph(args) => build::graph(args, &data_dir, output)?,

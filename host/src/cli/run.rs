@@ -63,8 +63,9 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     let (graph, warnings) = args.job.load(data_dir, &args.arguments)?;
     log::warnings(&warnings);
     let engine = engine(data_dir)?;
-    let (build_graph, build_engine) = (graph.clone(), engine.clone());
-    let modules = tokio::task::spawn_blocking(move || build_and_load(&build_graph, &build_engine)).await;
+    let (build_graph, build_engine, build_dir) = (graph.clone(), engine.clone(), data_dir.to_owned());
+    let building = move || build_and_load(&build_graph, &build_engine, &build_dir);
+    let modules = tokio::task::spawn_blocking(building).await;
     let modules = modules.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
     let (origin, allow) = (Origin::read(args).await, Allow::from(args));
     let (others_graph, dir) = (graph.clone(), data_dir.to_owned());

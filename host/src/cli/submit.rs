@@ -33,7 +33,12 @@ pub fn submit(args: &RunArgs, data_dir: &Path, origin: Origin, output: Output) -
     let (graph, warnings) = crate::graph::load_job(&args.job.job, &overrides, crate::connectors::BUILT_IN)?;
     log::warnings(&warnings);
     let engine = engine(data_dir)?;
-    let built = build_guests(&guest_crates(&graph), &Tools::from_env(), &engine, &StderrReport::new())?;
+    let built = build_guests(
+        &guest_crates(&graph),
+        &Tools::from_env(data_dir),
+        &engine,
+        &StderrReport::new(),
+    )?;
     refuse_collisions(&graph, data_dir, args.into(), origin)?;
     let mut modules = BTreeMap::new();
     for (uid, path) in component_paths(&graph, &built) {

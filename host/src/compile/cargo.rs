@@ -79,6 +79,13 @@ pub(crate) fn compile(tools: &Tools, krate: Crate<'_>, report: &dyn BuildReport)
 }
 
 fn command(tools: &Tools, dir: &Path) -> Command {
+    let build_dir = tools.build_dir.as_ref().map(|dir| {
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+        format!(
+            "build.build-dir={}",
+            toml::Value::String(dir.to_string_lossy().into_owned())
+        )
+    });
     let mut command = Command::new(&tools.cargo);
     command
         .args([
@@ -91,6 +98,7 @@ fn command(tools: &Tools, dir: &Path) -> Command {
             TARGET,
         ])
         .args(["--message-format", "json", "--config", RUSTFLAGS, "--config", LTO])
+        .args(build_dir.iter().flat_map(|config| ["--config", config]))
         .arg("--manifest-path")
         .arg(dir.join("Cargo.toml"))
         // So that a rust-toolchain.toml and .cargo/config.toml beside the crate are found.

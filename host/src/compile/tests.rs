@@ -53,6 +53,7 @@ impl Bench {
             cargo: tool("cargo"),
             rustc: tool("rustc"),
             rustup: tool("rustup"),
+            build_dir: Some(self.dir.path().join("shared")),
         }
     }
 

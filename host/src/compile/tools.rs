@@ -18,17 +18,25 @@ pub struct Tools {
     pub rustc: PathBuf,
     /// `rustup`.
     pub rustup: PathBuf,
+    /// Directory for what cargo compiles on the way, which all jobs share, so that each dependency of guests is compiled
+    /// once. `None`: it is in each crate's target directory. Components are in that one in any case.
+    pub build_dir: Option<PathBuf>,
 }
 
+/// Variables by which users say where cargo is to write. Each of them wins over a shared directory.
+const PLACES: [&str; 3] = ["CARGO_BUILD_BUILD_DIR", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"];
+
 impl Tools {
-    /// Returns the tools that this process's environment names.
+    /// Returns the tools that this process's environment names. Builds share a directory under the data directory, unless
+    /// the environment says where cargo writes.
     #[must_use]
-    pub fn from_env() -> Self {
+    pub fn from_env(data_dir: &Path) -> Self {
         let tool = |variable: &str, name: &str| std::env::var_os(variable).map_or_else(|| name.into(), PathBuf::from);
         Self {
             cargo: tool("CARGO", "cargo"),
             rustc: tool("RUSTC", "rustc"),
             rustup: "rustup".into(),
+            build_dir: (PLACES.iter().all(|place| std::env::var_os(place).is_none())).then(|| data_dir.join("build")),
         }
     }
 

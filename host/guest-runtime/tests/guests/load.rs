@@ -91,13 +91,13 @@ fn imports_that_are_not_given() {
 fn other_version() {
     refused(
         &patched("@0.2.0", "@0.9.0"),
-        "built for version 0.9.0 of the package regraft:operator, this host offers 0.2.0; build it again with \
-         `regraft build`, or with an SDK of this version",
+        "built for version 0.9.0 of the package regraft:operator, this host offers 0.2.0; build it again with an \
+         SDK of this version, which `regraft sdk` puts into a job, and `regraft build`",
     );
     refused(
         &patched(r#""wit":"0.2.0""#, r#""wit":"0.3.0""#),
-        "built for version 0.3.0 of the package regraft:operator, this host offers 0.2.0; build it again with \
-         `regraft build`, or with an SDK of this version",
+        "built for version 0.3.0 of the package regraft:operator, this host offers 0.2.0; build it again with an \
+         SDK of this version, which `regraft sdk` puts into a job, and `regraft build`",
     );
 }
 
