@@ -2,28 +2,25 @@
 
 use std::sync::{Arc, Mutex};
 
-use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion};
+use regraft_model::id::{AttemptId, JobId};
 use tokio::sync::{mpsc, watch};
 
 use super::admission::{self, Descriptions, descriptions};
+use super::attempt::build::Ready;
+use super::attempt::first::first;
 use super::attempt::initial::{Begin, beginning, from_origin, plan_origin};
-use super::attempt::prepare::{Ready, deploy_regions};
-use super::deploy::Identity;
 use super::driver::{Driver, Parts};
-use super::durable::commit::{commit_from, note_committed};
 use super::durable::job::Job;
 pub use super::durable::job::{HostContext, LoadModule};
-use super::durable::records::{AttemptRecord, JobDirectory, JobRecord, Origin, RecordError, VersionRecord, digests};
+use super::durable::records::{JobDirectory, JobRecord, Origin};
 use super::handle::{JobError, JobHandle};
 use super::observe::{JobShared, JobState};
 use super::output::{refuse_later_output, tell_left_output};
 use super::status::JobStatus;
 use crate::checkpoint::store::JobFacts;
-use crate::dataflow::control::{Event, locked};
+use crate::dataflow::control::Event;
 use crate::dataflow::operator::Modules;
-use crate::environment::run_blocking;
 use crate::graph::job_graph::JobGraph;
-use crate::graph::plan::RegionIndex;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::Ancestor;
 use crate::savepoint::restore::RestoreOptions;
@@ -82,56 +79,7 @@ pub async fn start(host: &HostContext, new: NewJob) -> Result<JobHandle, JobErro
         }
         None => (beginning(&job), None),
     };
-    let Begin {
-        loaded,
-        from,
-        pending,
-        writer,
-        next,
-        ..
-    } = begin;
-    let identity = Identity {
-        job_id,
-        attempt: AttemptId(1),
-        version: JobVersion(1),
-    };
-    let regions: Vec<RegionIndex> = job.plan.region_indices().collect();
-    let deployed = deploy_regions(&job, &regions, loaded, identity, &modules, &descriptions).await;
-    let deployed = deployed.map_err(|error| error.error)?;
-    check_outputs(&job).await?;
-    let last_id = CheckpointId(next.0 - 1);
-    let record = write_down(&job, origin, &modules, last_id).await;
-    let committed = match record {
-        Ok(record) => {
-            let committed = commit_from(&job, &pending, &from, writer).await;
-            if committed.is_ok() && record.origin.is_some() {
-                note_committed(&job, None).await;
-            }
-            committed.map(|()| record).map_err(|error| error.error)
-        }
-        Err(error) => Err(error),
-    };
-    let record = match committed {
-        Ok(record) => record,
-        Err(error) => {
-            // What is there of it is of no use to anybody.
-            let _ = job.directory.remove().await;
-            return Err(error);
-        }
-    };
-    let origin = record.origin.as_ref();
-    let ready = Ready {
-        attempt: identity.attempt,
-        version: identity.version,
-        modules,
-        restored: None,
-        from,
-        lineage: origin.map(|origin| origin.lineage.clone()).unwrap_or_default(),
-        last_id,
-        checkpoints: vec![],
-        savepoints: std::collections::BTreeSet::new(),
-        deployed,
-    };
+    let (record, ready) = first(&job, begin, origin, modules).await?;
     Ok(launch(job, events, &record, ready, savepoint_at_end))
 }
 
@@ -221,69 +169,7 @@ fn shared(job: &Job, record: &JobRecord, ready: &Ready) -> JobShared {
     }
 }
 
-/// An output that can never be written is said now, rather than be tried again and again.
-async fn check_outputs(job: &Job) -> Result<(), JobError> {
-    for (uid, committer) in &job.committers {
-        let committer = committer.clone();
-        let checked = run_blocking(&*job.host.environment, move || committer.check()).await;
-        let checked = checked.map_err(|error| JobError::failed(error.to_string()))?;
-        checked.map_err(|error| JobError {
-            path: error.path().map(str::to_owned),
-            ..JobError::failed(format!("sink \"{uid}\": {error}")).on(uid)
-        })?;
-    }
-    Ok(())
-}
-
-/// Makes the job durable: what it starts with, its modules, its first version, its first attempt.
-async fn write_down(
-    job: &Job,
-    origin: Option<Origin>,
-    modules: &Modules,
-    last_id: CheckpointId,
-) -> Result<JobRecord, JobError> {
-    let environment = &job.host.environment;
-    let now = environment.clock().now_ms();
-    let nonce = || format!("{:032x}", environment.random());
-    let record = JobRecord {
-        job_id: job.job_id,
-        name: job.graph.name.clone(),
-        started_at: now,
-        origin,
-    };
-    let version = VersionRecord {
-        version: JobVersion(1),
-        checkpoint_id: None,
-        modules: digests(modules),
-        nonce: nonce(),
-    };
-    let attempt = AttemptRecord {
-        attempt: AttemptId(1),
-        restored: None,
-        last_id,
-        started_at: now,
-        nonce: nonce(),
-    };
-    locked(&job.nonces).insert(attempt.nonce.clone());
-    let written = async {
-        // What a start has left that was killed before the first attempt was written down.
-        if job.directory.newest_attempt().await?.is_none() {
-            job.directory.remove().await?;
-        }
-        job.directory.write_job(&record).await?;
-        job.checkpoints
-            .keep_modules(modules.values().map(|module| &**module))
-            .await?;
-        job.directory.create_version(&version).await?;
-        job.directory.create_attempt(&attempt).await
-    };
-    written.await.map_err(|error: RecordError| JobError {
-        path: Some(error.path().to_owned()),
-        ..JobError::failed(format!("the checkpoint directory cannot be used: {error}"))
-    })?;
-    Ok(record)
-}
-
+/// Reads and plans the savepoint that the job starts from, and logs what is dropped of it.
 async fn read_savepoint(
     job: &Arc<Job>,
     descriptions: &Descriptions,

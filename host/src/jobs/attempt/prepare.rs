@@ -1,85 +1,31 @@
-//! One attempt of a job: from what is durable to subtasks that are ready to run.
+//! The next attempt of a job: what is durable decides where it goes on from.
 //!
-//! In this order: state is read and subtasks are built, which changes nothing; the attempt is written down, so that no
-//! other host runs the job; the output that the snapshot has pending is committed, and what dead attempts left is removed.
-//! A crash anywhere in between is answered by the next attempt, which does the same again.
+//! In this order: state is read and subtasks are built, which changes nothing; the attempt is recorded, so that no other host
+//! runs the job; the output that the snapshot has pending is committed, and what dead attempts left is removed. A crash
+//! anywhere in between is answered by the next attempt, which does the same again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use regraft_guest_runtime::trap::GuestError;
-use regraft_model::error_kind::ErrorKind;
-use regraft_model::id::{AttemptId, CheckpointId, JobVersion};
+use regraft_model::id::CheckpointId;
 
-use super::initial::{Begin, beginning, from_checkpoint, from_origin};
-use super::load::Loaded;
-use crate::connector::sink::SinkError;
-use crate::connector::source::SourceError;
-use crate::dataflow::control::locked;
+pub use super::build::Ready;
+use super::build::{Built, record};
+use super::initial::{beginning, from_checkpoint, from_origin};
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::environment::run_blocking;
-use crate::graph::plan::RegionIndex;
-use crate::jobs::admission::{Descriptions, descriptions};
-use crate::jobs::deploy::{DeployContext, DeployError, Deployed, Identity, deploy};
-use crate::jobs::durable::commit::{commit_from, note_committed};
+use crate::jobs::admission::descriptions;
+use crate::jobs::deploy::Identity;
+use crate::jobs::durable::commit::commit_from;
 use crate::jobs::durable::error::AttemptError;
 use crate::jobs::durable::job::Job;
 use crate::jobs::durable::point::{Durable, Over, Point};
-use crate::jobs::durable::records::{AttemptRecord, VersionRecord};
+use crate::jobs::durable::records::{SavepointRecord, VersionRecord};
 use crate::jobs::handle::JobError;
-use crate::jobs::life::effect;
 pub use crate::jobs::life::effect::Wish;
-use crate::savepoint::metadata::Ancestor;
 use crate::savepoint::permit::CommitPermit;
 use crate::storage::paths;
 
-/// An attempt that only has to be set running.
-pub struct Ready {
-    /// Its number.
-    pub attempt: AttemptId,
-    /// The version it runs.
-    pub version: JobVersion,
-    /// The modules of that version.
-    pub modules: Modules,
-    /// The checkpoint it goes on from; none: the savepoint that the job started from, or the beginning.
-    pub restored: Option<CheckpointId>,
-    /// Where that came from, for people.
-    pub from: String,
-    /// What the job was restored from, at its start.
-    pub lineage: Vec<Ancestor>,
-    /// Its rounds have greater numbers than this one.
-    pub last_id: CheckpointId,
-    /// All complete checkpoints, newest first.
-    pub checkpoints: Vec<CheckpointId>,
-    /// Savepoints that name output which may not be committed yet.
-    pub savepoints: BTreeSet<CheckpointId>,
-    /// The subtasks of each region.
-    pub deployed: Vec<(RegionIndex, Deployed)>,
-}
-
-impl Ready {
-    /// The attempt as the protocol sees it, and its subtasks.
-    #[must_use]
-    pub fn split(self) -> (effect::Ready, BTreeMap<RegionIndex, Deployed>) {
-        let mut checkpoints: VecDeque<CheckpointId> = self.checkpoints.into();
-        checkpoints.make_contiguous().reverse();
-        let ready = effect::Ready {
-            attempt: self.attempt,
-            version: self.version,
-            modules: self.modules,
-            restored: self.restored,
-            from: self.from,
-            lineage: self.lineage,
-            last_id: self.last_id,
-            checkpoints,
-            savepoints: self.savepoints,
-            regions: self.deployed.iter().map(|(region, _)| *region).collect(),
-        };
-        (ready, self.deployed.into_iter().collect())
-    }
-}
-
-/// What comes of an attempt.
+/// Result of preparing an attempt.
 pub enum Prepared {
     /// Subtasks to run.
     Ready(Box<Ready>),
@@ -87,10 +33,10 @@ pub enum Prepared {
     Over(Box<Over>),
 }
 
-/// How often an attempt begins anew, because a checkpoint turned up that it had not read.
+/// Number of times that an attempt begins anew because a checkpoint turned up that it had not read.
 const TRIES: u32 = 5;
 
-/// Makes a new attempt of a job from what is durable.
+/// Makes the next attempt of a job from what is durable.
 ///
 /// # Errors
 /// [`AttemptError`]; then nothing runs.
@@ -113,7 +59,7 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
     })
 }
 
-/// What one try came to.
+/// Result of one try.
 enum Outcome {
     Prepared(Prepared),
     /// A checkpoint turned up that has not been read.
@@ -123,13 +69,14 @@ enum Outcome {
 async fn prepare_once(job: &Arc<Job>, wish: &Wish) -> Result<Outcome, AttemptError> {
     let mut durable = Durable::read(job).await?;
     let attempt = durable.next_attempt(wish.after);
+    debug_assert!(durable.attempt.as_ref().is_none_or(|newest| newest.attempt < attempt));
     let last_id = durable.last_id().max(wish.last_id);
     let modules = modules_of(job, &durable.version, &wish.known).await?;
     let descriptions = descriptions(&modules);
     let begin = loop {
         match durable.point(job).await? {
             Point::Over(over) => {
-                record(job, &durable, attempt, Some(over.checkpoint_id), last_id).await?;
+                record(job, attempt, Some(over.checkpoint_id), last_id).await?;
                 let known =
                     wish.committed == Some(over.checkpoint_id) || durable.is_committed(Some(over.checkpoint_id));
                 if !known {
@@ -149,78 +96,34 @@ async fn prepare_once(job: &Arc<Job>, wish: &Wish) -> Result<Outcome, AttemptErr
             }
         }
     };
-    let Begin {
-        loaded,
-        restored,
-        taken_by,
-        from,
-        pending,
-        writer,
-        next,
-    } = begin;
-    let last_id = last_id.max(CheckpointId(next.0.saturating_sub(1)));
+    let (restored, taken_by) = (begin.restored, begin.taken_by);
     let identity = Identity {
         job_id: job.job_id,
         attempt,
         version: durable.version.version,
     };
-    let deployed = deploy_regions(job, &wish.regions, loaded, identity, &modules, &descriptions).await?;
-    record(job, &durable, attempt, restored, last_id).await?;
+    let built = Built::new(job, &wish.regions, begin, identity, modules, last_id).await?;
+    built.facts.record(job).await?;
     if let Some(newer) = newer_checkpoint(job, &durable, restored).await? {
         return Ok(Outcome::Newer(newer));
     }
     let known = durable.is_committed(restored) || (restored.is_some() && wish.committed == restored);
     if !known {
-        commit_from(job, &pending, &from, writer).await?;
-        note_committed(job, restored).await;
+        built.facts.commit(job).await?;
     }
-    clean(job, &durable, wish, &pending, restored).await;
+    clean(job, &durable, wish, &built.facts.begin.pending, restored).await;
+    let origin = durable.job.origin.as_ref();
     let useless = |id: &CheckpointId| !durable.useless.contains(id);
-    Ok(Outcome::Prepared(Prepared::Ready(Box::new(Ready {
-        attempt,
-        version: durable.version.version,
-        modules,
-        restored,
-        from,
-        lineage: durable
-            .job
-            .origin
-            .as_ref()
-            .map(|origin| origin.lineage.clone())
-            .unwrap_or_default(),
-        last_id,
-        checkpoints: durable.checkpoints.iter().copied().filter(useless).collect(),
-        savepoints: durable
-            .savepoints
-            .iter()
-            // What is pending in a savepoint is committed by a later checkpoint of its own attempt, and by no other: if the
-            // job did not go on from one, it stays for whoever restores that savepoint.
-            .filter(|savepoint| Some(savepoint.attempt) == taken_by && Some(savepoint.checkpoint_id) < restored)
-            .map(|savepoint| savepoint.checkpoint_id)
-            .collect(),
-        deployed,
-    }))))
-}
-
-/// Writes the attempt down: from here on no other host may go on with the job.
-async fn record(
-    job: &Job,
-    durable: &Durable,
-    attempt: AttemptId,
-    restored: Option<CheckpointId>,
-    last_id: CheckpointId,
-) -> Result<(), AttemptError> {
-    debug_assert!(durable.attempt.as_ref().is_none_or(|newest| newest.attempt < attempt));
-    let environment = &job.host.environment;
-    let record = AttemptRecord {
-        attempt,
-        restored,
-        last_id,
-        started_at: environment.clock().now_ms(),
-        nonce: format!("{:032x}", environment.random()),
-    };
-    locked(&job.nonces).insert(record.nonce.clone());
-    Ok(job.directory.create_attempt(&record).await?)
+    // What is pending in a savepoint is committed by a later checkpoint of its own attempt, and by no other: if the job did
+    // not go on from one, it stays for whoever restores that savepoint.
+    let still_pending =
+        |record: &&SavepointRecord| Some(record.attempt) == taken_by && Some(record.checkpoint_id) < restored;
+    let savepoints = durable.savepoints.iter().filter(still_pending);
+    Ok(Outcome::Prepared(Prepared::Ready(Box::new(built.ready(
+        origin.map(|origin| origin.lineage.clone()).unwrap_or_default(),
+        durable.checkpoints.iter().copied().filter(useless).collect(),
+        savepoints.map(|record| record.checkpoint_id).collect(),
+    )))))
 }
 
 /// A host that was cut off, and is alive, may have completed a checkpoint while this attempt read an older one, and may have
@@ -278,74 +181,6 @@ pub async fn modules_of(
         modules.insert(uid.clone(), module.map_err(failed)?);
     }
     Ok(modules)
-}
-
-/// Builds the subtasks of some regions.
-///
-/// # Errors
-/// [`AttemptError`].
-pub async fn deploy_regions(
-    job: &Arc<Job>,
-    regions: &[RegionIndex],
-    mut loaded: Loaded,
-    identity: Identity,
-    modules: &Modules,
-    descriptions: &Descriptions,
-) -> Result<Vec<(RegionIndex, Deployed)>, AttemptError> {
-    let (job, regions) = (job.clone(), regions.to_vec());
-    let environment = job.host.environment.clone();
-    let (modules, descriptions) = (modules.clone(), descriptions.clone());
-    let deploying = move || {
-        loaded.state.careful = locked(&job.careful).clone();
-        let context = DeployContext {
-            identity,
-            clock: job.host.environment.clock(),
-            files: job.host.environment.files(),
-            events: job.event_sink(identity.attempt),
-            modules: &modules,
-            descriptions: &descriptions,
-            hold_at_end: job.hold_at_end,
-            counters: &job.counters,
-        };
-        let of = |region: RegionIndex| {
-            let deployed = deploy(&job.graph, &job.plan, region, &mut loaded.state, &context)?;
-            Ok((region, deployed))
-        };
-        regions.into_iter().map(of).collect::<Result<Vec<_>, DeployError>>()
-    };
-    let deployed = run_blocking(&*environment, deploying).await;
-    let deployed = deployed.map_err(|error| AttemptError::fatal(JobError::failed(error.to_string())))?;
-    deployed.map_err(|error| deploy_error(&error))
-}
-
-/// A component that does not open is the job's configuration; a missing file is a failed operation.
-fn deploy_error(error: &DeployError) -> AttemptError {
-    let message = error.to_string();
-    let restartable = match error {
-        DeployError::Open { error, .. } | DeployError::Restore { error, .. } => {
-            matches!(error, GuestError::Engine { .. })
-        }
-        DeployError::Source { error, .. } => matches!(error, SourceError::Io { .. }),
-        DeployError::Sink { error, .. } => matches!(error, SinkError::Io { .. }),
-        DeployError::Bug(_) | DeployError::Shape(_) => false,
-    };
-    let error = match error {
-        DeployError::Open { uid, .. } | DeployError::Restore { uid, .. } => JobError::failed(message).on(uid),
-        DeployError::Sink { uid, error } => JobError {
-            path: error.path().map(str::to_owned),
-            ..JobError::failed(message).on(uid)
-        },
-        DeployError::Source { uid, error } => JobError {
-            path: error.path().map(str::to_owned),
-            ..JobError::failed(message).on(uid)
-        },
-        DeployError::Bug(_) => JobError {
-            kind: ErrorKind::Bug,
-            ..JobError::failed(message)
-        },
-        DeployError::Shape(_) => JobError::usage(message),
-    };
-    AttemptError { error, restartable }
 }
 
 /// Removes what dead attempts have left: output that nothing names, and checkpoints that were never completed.

@@ -1,0 +1,260 @@
+//! An attempt from state to subtasks that are ready to run; the same for a new job and for one that is brought back.
+//!
+//! Subtasks are built, which changes nothing. Then the attempt is recorded, so that no other host runs the job, and the
+//! output that its snapshot has pending is committed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use regraft_guest_runtime::trap::GuestError;
+use regraft_model::error_kind::ErrorKind;
+use regraft_model::id::{AttemptId, CheckpointId, JobVersion};
+
+use super::initial::Begin;
+use super::load::Loaded;
+use crate::connector::sink::SinkError;
+use crate::connector::source::SourceError;
+use crate::dataflow::control::locked;
+use crate::dataflow::operator::Modules;
+use crate::environment::run_blocking;
+use crate::graph::plan::RegionIndex;
+use crate::jobs::admission::descriptions;
+use crate::jobs::deploy::{DeployContext, DeployError, Deployed, Identity, deploy};
+use crate::jobs::durable::commit::{commit_from, note_committed};
+use crate::jobs::durable::error::AttemptError;
+use crate::jobs::durable::job::Job;
+use crate::jobs::durable::records::{AttemptRecord, RecordError};
+use crate::jobs::handle::JobError;
+use crate::jobs::life::effect;
+use crate::savepoint::metadata::Ancestor;
+
+/// An attempt that is recorded and committed, and only has to be set running.
+pub struct Ready {
+    /// Its number.
+    pub attempt: AttemptId,
+    /// The version it runs.
+    pub version: JobVersion,
+    /// The modules of that version.
+    pub modules: Modules,
+    /// The checkpoint it goes on from; `None` for the savepoint that the job started from, or the beginning.
+    pub restored: Option<CheckpointId>,
+    /// Where it goes on from, for people.
+    pub from: String,
+    /// Savepoints that the job descends from, nearest first.
+    pub lineage: Vec<Ancestor>,
+    /// Its rounds have greater numbers than this one.
+    pub last_id: CheckpointId,
+    /// Complete checkpoints, newest first.
+    pub checkpoints: Vec<CheckpointId>,
+    /// Savepoints that name output which may not be committed yet.
+    pub savepoints: BTreeSet<CheckpointId>,
+    /// The subtasks of each region.
+    pub deployed: Vec<(RegionIndex, Deployed)>,
+}
+
+impl Ready {
+    /// Splits it into what the protocol sees of it, and its subtasks.
+    #[must_use]
+    pub fn split(self) -> (effect::Ready, BTreeMap<RegionIndex, Deployed>) {
+        let mut checkpoints: VecDeque<CheckpointId> = self.checkpoints.into();
+        checkpoints.make_contiguous().reverse();
+        let ready = effect::Ready {
+            attempt: self.attempt,
+            version: self.version,
+            modules: self.modules,
+            restored: self.restored,
+            from: self.from,
+            lineage: self.lineage,
+            last_id: self.last_id,
+            checkpoints,
+            savepoints: self.savepoints,
+            regions: self.deployed.iter().map(|(region, _)| *region).collect(),
+        };
+        (ready, self.deployed.into_iter().collect())
+    }
+}
+
+/// An attempt whose subtasks are built. Nothing on disk has changed.
+pub(super) struct Built {
+    pub(super) facts: Facts,
+    deployed: Vec<(RegionIndex, Deployed)>,
+}
+
+/// A built attempt without its subtasks, which cannot be shared between threads.
+pub(super) struct Facts {
+    identity: Identity,
+    modules: Modules,
+    /// The state it begins with, without the part that its subtasks have taken.
+    pub(super) begin: Begin,
+    last_id: CheckpointId,
+}
+
+impl Built {
+    /// Builds the subtasks of some regions. Rounds of the attempt get greater numbers than `last_id`, and than any round
+    /// behind the state it begins with.
+    ///
+    /// # Errors
+    /// [`AttemptError`].
+    pub(super) async fn new(
+        job: &Arc<Job>,
+        regions: &[RegionIndex],
+        mut begin: Begin,
+        identity: Identity,
+        modules: Modules,
+        last_id: CheckpointId,
+    ) -> Result<Self, AttemptError> {
+        let loaded = std::mem::take(&mut begin.loaded);
+        let deployed = deploy_regions(job, regions, loaded, identity, &modules).await?;
+        let facts = Facts {
+            identity,
+            modules,
+            last_id: last_id.max(CheckpointId(begin.next.0.saturating_sub(1))),
+            begin,
+        };
+        Ok(Self { facts, deployed })
+    }
+
+    /// Makes the recorded attempt ready to run. `checkpoints` are complete, newest first; `savepoints` may name output that
+    /// is not committed yet.
+    pub(super) fn ready(
+        self,
+        lineage: Vec<Ancestor>,
+        checkpoints: Vec<CheckpointId>,
+        savepoints: BTreeSet<CheckpointId>,
+    ) -> Ready {
+        let Facts {
+            identity,
+            modules,
+            begin,
+            last_id,
+        } = self.facts;
+        Ready {
+            attempt: identity.attempt,
+            version: identity.version,
+            modules,
+            restored: begin.restored,
+            from: begin.from,
+            lineage,
+            last_id,
+            checkpoints,
+            savepoints,
+            deployed: self.deployed,
+        }
+    }
+}
+
+impl Facts {
+    /// Records the attempt: from here on no other host may go on with the job.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(super) async fn record(&self, job: &Job) -> Result<(), RecordError> {
+        record(job, self.identity.attempt, self.begin.restored, self.last_id).await
+    }
+
+    /// Commits the output that is pending in the snapshot it begins with, and records that.
+    ///
+    /// # Errors
+    /// [`AttemptError`] names sink and parts.
+    pub(super) async fn commit(&self, job: &Job) -> Result<(), AttemptError> {
+        let Begin {
+            pending,
+            from,
+            writer,
+            restored,
+            ..
+        } = &self.begin;
+        commit_from(job, pending, from, *writer).await?;
+        note_committed(job, *restored).await;
+        Ok(())
+    }
+}
+
+/// Creates the record of an attempt.
+///
+/// # Errors
+/// [`RecordError`]; another host may have created one of that number.
+pub(super) async fn record(
+    job: &Job,
+    attempt: AttemptId,
+    restored: Option<CheckpointId>,
+    last_id: CheckpointId,
+) -> Result<(), RecordError> {
+    let environment = &job.host.environment;
+    let record = AttemptRecord {
+        attempt,
+        restored,
+        last_id,
+        started_at: environment.clock().now_ms(),
+        nonce: format!("{:032x}", environment.random()),
+    };
+    locked(&job.nonces).insert(record.nonce.clone());
+    job.directory.create_attempt(&record).await
+}
+
+/// Builds the subtasks of some regions.
+///
+/// # Errors
+/// [`AttemptError`].
+async fn deploy_regions(
+    job: &Arc<Job>,
+    regions: &[RegionIndex],
+    mut loaded: Loaded,
+    identity: Identity,
+    modules: &Modules,
+) -> Result<Vec<(RegionIndex, Deployed)>, AttemptError> {
+    let (job, regions) = (job.clone(), regions.to_vec());
+    let environment = job.host.environment.clone();
+    let (modules, descriptions) = (modules.clone(), descriptions(modules));
+    let deploying = move || {
+        loaded.state.careful = locked(&job.careful).clone();
+        let context = DeployContext {
+            identity,
+            clock: job.host.environment.clock(),
+            files: job.host.environment.files(),
+            events: job.event_sink(identity.attempt),
+            modules: &modules,
+            descriptions: &descriptions,
+            hold_at_end: job.hold_at_end,
+            counters: &job.counters,
+        };
+        let of = |region: RegionIndex| {
+            let deployed = deploy(&job.graph, &job.plan, region, &mut loaded.state, &context)?;
+            Ok((region, deployed))
+        };
+        regions.into_iter().map(of).collect::<Result<Vec<_>, DeployError>>()
+    };
+    let deployed = run_blocking(&*environment, deploying).await;
+    let deployed = deployed.map_err(|error| AttemptError::fatal(JobError::failed(error.to_string())))?;
+    deployed.map_err(|error| deploy_error(&error))
+}
+
+/// A component that does not open is the job's configuration; a missing file is a failed operation.
+fn deploy_error(error: &DeployError) -> AttemptError {
+    let message = error.to_string();
+    let restartable = match error {
+        DeployError::Open { error, .. } | DeployError::Restore { error, .. } => {
+            matches!(error, GuestError::Engine { .. })
+        }
+        DeployError::Source { error, .. } => matches!(error, SourceError::Io { .. }),
+        DeployError::Sink { error, .. } => matches!(error, SinkError::Io { .. }),
+        DeployError::Bug(_) | DeployError::Shape(_) => false,
+    };
+    let error = match error {
+        DeployError::Open { uid, .. } | DeployError::Restore { uid, .. } => JobError::failed(message).on(uid),
+        DeployError::Sink { uid, error } => JobError {
+            path: error.path().map(str::to_owned),
+            ..JobError::failed(message).on(uid)
+        },
+        DeployError::Source { uid, error } => JobError {
+            path: error.path().map(str::to_owned),
+            ..JobError::failed(message).on(uid)
+        },
+        DeployError::Bug(_) => JobError {
+            kind: ErrorKind::Bug,
+            ..JobError::failed(message)
+        },
+        DeployError::Shape(_) => JobError::usage(message),
+    };
+    AttemptError { error, restartable }
+}
