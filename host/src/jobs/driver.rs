@@ -4,6 +4,8 @@
 //! run beside it and report back, so that a slow store or a stuck guest never stops it. It holds what an effect needs and the
 //! protocol has no use for: the ways into subtasks, threads, directories, the channels of requesters.
 
+mod telling;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +16,6 @@ use regraft_model::snapshot::SnapshotKind;
 use regraft_model::time::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::admission::descriptions;
 use super::attempt::prepare::{Prepared, Ready, prepare};
 use super::deploy::Deployed;
 use super::durable::clean_up::leave;
@@ -23,14 +24,13 @@ use super::durable::error::AttemptError;
 use super::durable::job::Job;
 use super::durable::round::{record_version, remove_savepoint, store_checkpoint, store_savepoint};
 use super::handle::{Command, JobError, SnapshotReport};
-use super::life::effect::{Answer, Begin, Level, Next, Shown, Store, Told};
+use super::life::effect::{Begin, Next, Store, StoreOutcome, Told};
 use super::life::{Effect, Input, Life, Moment, Settings};
 use super::observe::JobShared;
 use super::request::RequestId;
-use super::sinks::totals;
 use super::status::JobStatus;
 use crate::checkpoint::store::JobFacts;
-use crate::dataflow::control::{Control, Event, Mailbox, WaitsFor, locked};
+use crate::dataflow::control::{Control, Event, Mailbox, locked};
 use crate::dataflow::element::CheckpointBarrier;
 use crate::dataflow::executor::Running;
 use crate::environment::run_blocking;
@@ -91,7 +91,7 @@ struct RegionRun {
 }
 
 impl RegionRun {
-    /// Ends its subtasks between two steps.
+    /// Lets its subtasks end between two steps.
     fn stop(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
         for mailbox in self.mailboxes.values() {
@@ -260,7 +260,7 @@ impl Driver {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Status(status) => self.shared.set_status(status),
-            Effect::Log(level, line) => log(level, &line),
+            Effect::Log(level, line) => telling::log(level, &line),
             Effect::Show(shown) => self.show(shown),
             Effect::Answer(answer) => self.answer(answer),
             Effect::Start { region, attempt, drain } => self.start(region, attempt, drain),
@@ -393,7 +393,7 @@ impl Driver {
         let target = match target {
             Ok(target) => target,
             Err(error) => {
-                let outcome = super::life::effect::StoreOutcome::NotBegun(error.to_string());
+                let outcome = StoreOutcome::NotBegun(error.to_string());
                 return self.inputs.push_back(Input::Stored(id, outcome));
             }
         };
@@ -483,87 +483,6 @@ impl Driver {
     fn mailbox(&self, subtask: SubtaskId) -> Option<&Arc<Mailbox>> {
         self.regions.iter().find_map(|region| region.mailboxes.get(&subtask))
     }
-
-    fn answer(&mut self, answer: Answer) {
-        let Answer {
-            request,
-            result,
-            waited_for,
-        } = answer;
-        let slow = waited_for.map(|(id, missing)| self.held_up(id, &missing));
-        let result = result.map_err(|mut error| {
-            if let Some(slow) = slow.filter(|slow| !slow.is_empty()) {
-                error.message = format!("{}. {slow}", error.message);
-            }
-            error
-        });
-        if let Some(reply) = self.requests.remove(&request) {
-            // The requester may have gone.
-            let _ = reply.send(result);
-        }
-    }
-
-    /// Says of each subtask that has not acknowledged a round what it was waited for.
-    fn held_up(&self, id: CheckpointId, missing: &[SubtaskId]) -> String {
-        let mut slow: BTreeMap<WaitsFor, Vec<String>> = BTreeMap::new();
-        for subtask in missing {
-            if let Some(mailbox) = self.mailbox(*subtask) {
-                let names = slow.entry(mailbox.progress.waits_for(id)).or_default();
-                names.push(self.job.plan.name(*subtask));
-            }
-        }
-        let told = slow.into_iter().map(|(waits_for, names)| {
-            let names = names.join(" ");
-            match waits_for {
-                WaitsFor::Barrier => format!(
-                    "The barrier has not reached {names}: records before it, or a call that takes long, hold it up."
-                ),
-                WaitsFor::Mark => format!("{names} had the barrier and was still marking its state."),
-                WaitsFor::State => format!("{names} had marked its state and was still handing it over."),
-            }
-        });
-        told.collect::<Vec<_>>().join(" ")
-    }
-
-    fn show(&self, shown: Shown) {
-        if let Shown::Expired { id, line, missing } = &shown {
-            let slow = self.held_up(*id, missing);
-            let space = if slow.is_empty() { "" } else { " " };
-            return log(Level::Warn, &format!("{line}{space}{slow}"));
-        }
-        let mut state = locked(&self.shared.state);
-        match shown {
-            Shown::Version {
-                attempt,
-                version,
-                modules,
-            } => {
-                (state.attempt, state.version) = (attempt, version);
-                state.descriptions = descriptions(&modules);
-                state.modules = modules;
-            }
-            Shown::Completed(summary) => {
-                state.rounds += 1;
-                state.last_round = Some(summary);
-            }
-            Shown::Round(view) => state.remember(view),
-            Shown::FinalSavepoint(path) => state.final_savepoint = path,
-            Shown::Sinks(states) => {
-                let states = states.iter().map(|(uid, all)| (uid, &all[..]));
-                state.sink_totals = totals(&self.shared.graph, states);
-            }
-            Shown::Restart(failure) => {
-                state.restarts += 1;
-                state.last_failure = Some(failure);
-            }
-            Shown::Failed(failure) => {
-                state.failed_uid = failure.uid().map(str::to_owned);
-                state.failure_kind = Some(failure.kind());
-                state.failure = Some(failure.to_string());
-            }
-            Shown::Expired { .. } => {}
-        }
-    }
 }
 
 impl Barrier {
@@ -584,13 +503,5 @@ fn moment(job: &Job, clock: &dyn Clock) -> Moment {
         now_ms: clock.now_ms(),
         random: job.host.environment.random() as u64,
         to_be_removed: job.checkpoints.to_be_removed(),
-    }
-}
-
-fn log(level: Level, line: &str) {
-    match level {
-        Level::Info => tracing::info!("{line}"),
-        Level::Warn => tracing::warn!("{line}"),
-        Level::Error => tracing::error!("{line}"),
     }
 }

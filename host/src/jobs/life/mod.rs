@@ -15,6 +15,7 @@
 //! - [`effect`]: inputs and effects.
 //! - `round`: one round as data.
 //! - `mistakes`: faults that tests plant.
+//! - `telling`: log lines, the rounds that are shown, and answers.
 //! - `rounds`: from request to acknowledged; how rounds end.
 //! - `storing`: a stored round becomes a version, and visible output.
 //! - `failing`: a failure, the wait, and the next attempt.
@@ -26,6 +27,7 @@ pub mod failure;
 pub mod effect;
 mod round;
 mod mistakes;
+mod telling;
 mod rounds;
 mod storing;
 mod failing;
