@@ -138,7 +138,7 @@ pub struct Ready {
     pub modules: Modules,
     /// The checkpoint it goes on from; `None` for the savepoint that the job started from, or the beginning.
     pub restored: Option<CheckpointId>,
-    /// Where it goes on from, for people.
+    /// Its origin, for people.
     pub from: String,
     /// Savepoints that the job descends from, nearest first.
     pub lineage: Vec<Ancestor>,
@@ -262,7 +262,7 @@ pub enum Effect {
     ForgetSavepoint(CheckpointId),
     /// *Beside.* Remove the files and the record of a savepoint that is said to have failed.
     RemoveSavepoint(CheckpointId),
-    /// The round is over; whatever is kept for it may go.
+    /// The round is over: nothing has to be kept for it any more.
     Close(CheckpointId),
     /// The directory of a savepoint that had expired is of no use any more.
     Forget(CheckpointId),
@@ -349,7 +349,7 @@ pub enum Shown {
     /// The job restarts after this failure.
     Restart(String),
     /// The job has failed.
-    Failed(JobFailure),
+    Failed(Arc<JobFailure>),
     /// A checkpoint expired: the log line ends with what held these subtasks up.
     Expired {
         /// The round.

@@ -1,7 +1,8 @@
-//! How a job ends: finished, cancelled, suspended or failed; and the last effect.
+//! The end of a job: finished, cancelled, suspended or failed; and the last effect.
 
 use super::effect::{Effect, Told};
 use super::mistakes::Mistake;
+use super::reason::{End, Reason};
 use super::{Ending, Life, Stage};
 use crate::jobs::handle::JobError;
 use crate::jobs::status::JobStatus;
@@ -11,26 +12,24 @@ impl Life {
     pub(super) fn cancel(&mut self) {
         if !self.is_ending() {
             self.set_status(JobStatus::Cancelling);
-            let message = format!("job {} was cancelled", self.job_id());
-            self.stop_all(Ending::Cancel, &message);
+            self.stop_all(Ending::Cancel, End::Cancelled(self.job_id()));
         }
     }
 
     /// The host ends, and another process brings the job back.
     pub(super) fn suspend(&mut self) {
         if !self.is_ending() {
-            let message = format!("job {} was suspended, since its host ends", self.job_id());
-            self.stop_all(Ending::Suspend, &message);
+            self.stop_all(Ending::Suspend, End::Suspended(self.job_id()));
         }
     }
 
     /// Ends everything: no round begins any more, and those that are not yet being stored are given up.
-    pub(super) fn stop_all(&mut self, ending: Ending, why: &str) {
+    pub(super) fn stop_all(&mut self, ending: Ending, why: End) {
         self.effects.push(Effect::EndMerging);
         let all: Vec<_> = self.plan().region_indices().collect();
         self.stop(all);
-        self.end_as(ending, why);
-        self.abort_all(why);
+        self.end_as(ending, &why);
+        self.abort_all(&Reason::End(why));
     }
 
     /// All is done, saved and committed. A job that was cancelled, or has failed, while its last output was being committed
@@ -41,12 +40,11 @@ impl Life {
         }
         self.effects.push(Effect::EndMerging);
         self.effects.push(Effect::Broadcast(Told::Terminate));
-        let message = format!("job {} has ended: nothing more can be saved", self.job_id());
-        self.end_as(Ending::Finish, &message);
+        self.end_as(Ending::Finish, &End::Over(self.job_id()));
     }
 
     /// Begins to end, and answers those whose request has not begun.
-    fn end_as(&mut self, ending: Ending, why: &str) {
+    fn end_as(&mut self, ending: Ending, why: &End) {
         self.report_upgrade();
         let mut drain = None;
         let running = self.leave_running(|draining| {
@@ -54,7 +52,7 @@ impl Life {
             Stage::Ending(ending)
         });
         for asked in running.waiting.into_iter().chain(drain) {
-            self.answer(&asked, Err(JobError::failed(why)));
+            self.answer(&asked, Err(JobError::failed(why.to_string())));
         }
     }
 
@@ -66,7 +64,7 @@ impl Life {
             return;
         }
         self.stage = Stage::Over;
-        let message = format!("job {} has ended: nothing more can be saved", self.job_id());
+        let message = End::Over(self.job_id()).to_string();
         for (id, round) in std::mem::take(&mut self.rounds) {
             self.effects.push(Effect::Close(id));
             self.answer(&round.asked, Err(JobError::failed(message.clone())));

@@ -1,6 +1,7 @@
 //! A failure, and what follows: the wait, and the next attempt of some regions. Or the end of the job.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use regraft_model::id::CheckpointId;
@@ -9,6 +10,7 @@ use regraft_model::snapshot::SnapshotKind;
 use super::effect::{Effect, Level, Next, Over, PrepareFailure, Shown, Wish};
 use super::failure::JobFailure;
 use super::mistakes::Mistake;
+use super::reason::{End, FallBack, Reason, Rewind, Trouble};
 use super::restart::Decision;
 use super::round::{Phase, Round};
 use super::{Ending, Life, Running, Stage, shown};
@@ -104,18 +106,18 @@ impl Life {
             round.asked.request.kind() == SnapshotKind::Upgrade && !committing
         };
         if let Some(round) = self.rounds.values_mut().find(upgrade) {
-            // Whatever failed: the upgrade has not come about, and the job goes on as it was before it.
-            round.why = Some(failure.to_string());
+            // The upgrade has not come about, and the job goes on as it was before it.
+            round.trouble = Some(Trouble::Failure(Arc::new(failure)));
             if round.is_acking() {
                 round.hold();
             }
-            return self.rewind("an upgrade failed");
+            return self.rewind(Rewind::Upgrade);
         }
         if !failure.restartable {
             return self.give_up(failure);
         }
         match self.restarts.failed(self.at.now_ns, self.at.random) {
-            Decision::Restart(wait) => self.restart(&failure, wait),
+            Decision::Restart(wait) => self.restart(Arc::new(failure), wait),
             Decision::GiveUp => {
                 let count = self.restarts.count();
                 self.give_up(failure.exhausted(count));
@@ -124,12 +126,11 @@ impl Life {
     }
 
     /// Some regions go back to the last checkpoint, after a wait.
-    fn restart(&mut self, failure: &JobFailure, wait: Duration) {
+    fn restart(&mut self, failure: Arc<JobFailure>, wait: Duration) {
         let (first, waits) = (failure.first_line(), shown(wait));
         let line = format!("Job {} failed: {first}; it restarts in {waits:?}.", self.job_id());
         self.log(Level::Warn, line);
         self.show(Shown::Restart(failure.to_string()));
-        let why = format!("the job failed, and restarts: {failure}");
         // A drain cannot be undone for some regions only: those that have ended go back, too.
         let drained = self.all_ended()
             && self
@@ -141,22 +142,21 @@ impl Life {
         } else {
             failure.regions.clone()
         };
-        self.fall_back(regions, wait, &why);
+        self.fall_back(regions, wait, FallBack::Failure(failure));
     }
 
     /// The whole job goes back to the last checkpoint at once, with the modules it had.
-    pub(super) fn rewind(&mut self, what: &str) {
+    pub(super) fn rewind(&mut self, rewind: Rewind) {
         let line = format!(
-            "Job {}: {what}; the job goes back to its last checkpoint.",
+            "Job {}: {rewind}; the job goes back to its last checkpoint.",
             self.job_id()
         );
         self.log(Level::Warn, line);
         let all = self.plan().region_indices().collect();
-        let why = format!("{what}, and the job goes back to its last checkpoint");
-        self.fall_back(all, Duration::ZERO, &why);
+        self.fall_back(all, Duration::ZERO, FallBack::Rewind(rewind));
     }
 
-    fn fall_back(&mut self, regions: BTreeSet<RegionIndex>, wait: Duration, why: &str) {
+    fn fall_back(&mut self, regions: BTreeSet<RegionIndex>, wait: Duration, why: FallBack) {
         self.report_upgrade();
         self.effects.push(Effect::EndMerging);
         self.set_status(JobStatus::Restarting);
@@ -170,8 +170,9 @@ impl Life {
             })
         });
         debug_assert!(draining.is_none());
+        let message = why.to_string();
         if !self.planted.is(Mistake::KeepRoundOverFailover) {
-            self.abort_all(why);
+            self.abort_all(&Reason::FallBack(why));
         }
         // The next attempt finds what is durable.
         let queued = self
@@ -186,7 +187,7 @@ impl Life {
             return;
         }
         for asked in waiting {
-            self.answer(&asked, Err(JobError::failed(why)));
+            self.answer(&asked, Err(JobError::failed(message.clone())));
         }
     }
 
@@ -209,11 +210,11 @@ impl Life {
     }
 
     /// Gives up every round that some subtask has not acknowledged.
-    pub(super) fn abort_all(&mut self, why: &str) {
+    pub(super) fn abort_all(&mut self, why: &Reason) {
         let acking = self.rounds.iter().filter(|(_, round)| round.is_acking());
         let acking: Vec<CheckpointId> = acking.map(|(id, _)| *id).collect();
         for id in acking {
-            self.round_failed(id, why.to_owned().into());
+            self.round_failed(id, why.clone().into());
         }
     }
 
@@ -297,7 +298,8 @@ impl Life {
                 let mut new = modules.iter();
                 new.all(|(uid, module)| self.facts.modules.get(uid).map(|now| now.digest()) == Some(module.digest()))
             });
-            let why = round.why.take().unwrap_or_else(|| "the job was restarted".to_owned());
+            let trouble = round.trouble.take();
+            let why = trouble.map_or_else(|| "the job was restarted".to_owned(), |trouble| trouble.to_string());
             let result = match (runs, self.report(id, &round)) {
                 (Some(true), Some(report)) => Ok(report),
                 (Some(_), _) => Err(JobError::failed(format!(
@@ -345,16 +347,16 @@ impl Life {
     /// The job fails: no restart helps, or none is allowed.
     fn give_up(&mut self, failure: JobFailure) {
         // The log of a served job is what its user has; of an attached one, all is told where the run ends.
-        let text = failure.to_string();
         let said = if self.settings.recovers {
-            text.clone()
+            failure.to_string()
         } else {
             failure.first_line()
         };
         let line = format!("Job {} failed: {said}", self.job_id());
         self.log(Level::Error, line);
-        self.show(Shown::Failed(failure));
+        let failure = Arc::new(failure);
+        self.show(Shown::Failed(failure.clone()));
         self.set_status(JobStatus::Failing);
-        self.stop_all(Ending::Fail, &format!("the job failed: {text}"));
+        self.stop_all(Ending::Fail, End::Failed(failure));
     }
 }

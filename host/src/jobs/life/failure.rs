@@ -10,7 +10,7 @@ use crate::dataflow::failure::{Cause as SubtaskCause, Record, SubtaskFailure};
 use crate::graph::plan::RegionIndex;
 use crate::jobs::handle::JobError;
 
-/// Why a job cannot go on as it is.
+/// A failure after which a job cannot go on as it is.
 #[derive(Debug)]
 pub struct JobFailure {
     cause: Cause,
@@ -18,7 +18,7 @@ pub struct JobFailure {
     pub(super) regions: BTreeSet<RegionIndex>,
     /// True if a restart may get over it.
     pub(super) restartable: bool,
-    /// Why it is not answered by a restart, although its kind allows one.
+    /// Reason for which no restart follows, although its kind allows one.
     refused: Option<NoRestart>,
 }
 
@@ -30,7 +30,7 @@ enum Cause {
     Job(JobError),
 }
 
-/// Why a failure is not answered by another restart.
+/// Reason for which no other restart follows a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NoRestart {
     /// The same record failed before.

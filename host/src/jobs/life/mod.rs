@@ -1,7 +1,7 @@
 //! A job's life as a pure protocol: an input and the time go in, effects come out.
 //!
 //! Nothing here reads a clock, touches a file or waits: [`Life::handle`] is a function of the state, the [`Moment`] and the
-//! [`Input`], and whoever drives it ([`super::driver`]) does the [`Effect`]s. So a history of a job is a list of inputs, and
+//! [`Input`], and the driver ([`super::driver`]) does the [`Effect`]s. So a history of a job is a list of inputs, and
 //! the properties that make it exactly-once are checked over random ones in milliseconds (`tests`):
 //!
 //! - no output is committed before the round that names it is durable, and none out of order;
@@ -12,18 +12,20 @@
 //!
 //! - `restart`, `schedule`: when to restart, and when a checkpoint is due.
 //! - [`failure`]: a failure, kept with its cause.
+//! - `reason`: the reasons for which rounds fail.
 //! - [`effect`]: inputs and effects.
 //! - `round`: one round as data.
 //! - `mistakes`: faults that tests plant.
 //! - `telling`: log lines, the rounds that are shown, and answers.
-//! - `rounds`: from request to acknowledged; how rounds end.
+//! - `rounds`: from request to acknowledged; the end of rounds.
 //! - `storing`: a stored round becomes a version, and visible output.
 //! - `failing`: a failure, the wait, and the next attempt.
-//! - `ending`: how a job ends.
+//! - `ending`: the end of a job.
 
 mod restart;
 mod schedule;
 pub mod failure;
+mod reason;
 pub mod effect;
 mod round;
 mod mistakes;
@@ -100,7 +102,7 @@ pub struct Life {
     planted: Planted,
 }
 
-/// What is known of snapshots on disk.
+/// Knowledge of snapshots on disk.
 #[derive(Debug, Default)]
 struct Known {
     /// The newest round whose output is known to be committed.
@@ -115,7 +117,7 @@ struct Known {
     unclear: BTreeSet<CheckpointId>,
 }
 
-/// What the job is doing.
+/// Stage of the job, with the state that belongs to it.
 enum Stage {
     /// All regions run.
     Running(Box<Running>),
@@ -152,7 +154,7 @@ struct AwaitedGaps {
     expected: usize,
 }
 
-/// How a job ends.
+/// Way in which a job ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Finish,
@@ -214,7 +216,7 @@ impl Life {
         (life, effects)
     }
 
-    /// Takes an input, and gives what is to be done about it, in order.
+    /// Takes an input, and returns the effects that follow from it, in order.
     pub fn handle(&mut self, at: Moment, input: Input) -> Vec<Effect> {
         self.at = at;
         match input {
@@ -264,7 +266,7 @@ impl Life {
         std::mem::take(&mut self.effects)
     }
 
-    /// When there may be something to do without another input, monotonic nanoseconds.
+    /// Returns when there may be something to do without another input, monotonic nanoseconds.
     #[must_use]
     pub fn next_turn_ns(&self, at: Moment) -> u64 {
         let turn = at.now_ns.saturating_add(TURN.as_nanos() as u64);

@@ -11,12 +11,13 @@ use std::collections::BTreeSet;
 
 use regraft_model::id::CheckpointId;
 
+use super::reason::Trouble;
 use crate::checkpoint::round::Acknowledged;
 use crate::checkpoint::store::Stored;
 use crate::dataflow::control::SubtaskSnapshot;
 use crate::graph::plan::{Plan, SubtaskId};
 use crate::jobs::observe::SubtaskRound;
-use crate::jobs::request::Asked;
+use crate::jobs::request::{Asked, SnapshotRequest};
 use crate::savepoint::permit::CommitPermit;
 
 /// A round that is not over.
@@ -30,11 +31,11 @@ pub(super) struct Round {
     /// When it expires if it is not durable by then, monotonic nanoseconds.
     pub(super) deadline_ns: u64,
     pub(super) phase: Phase,
-    /// The failure that its requester is told of when the job runs again, if the round has not succeeded then.
-    pub(super) why: Option<String>,
+    /// Answer to its requester when the job runs again, if the round has not succeeded then.
+    pub(super) trouble: Option<Trouble>,
 }
 
-/// How far a round is.
+/// Progress of a round.
 #[derive(Debug)]
 pub(super) enum Phase {
     /// Some subtask has not acknowledged its barrier.
@@ -61,7 +62,7 @@ pub(super) struct Acking {
 /// An acknowledged round.
 #[derive(Debug, Default)]
 pub(super) struct Saved {
-    /// Where it is or will be, once that is known.
+    /// URL of its directory, once that is known.
     pub(super) url: Option<String>,
     /// Size of the files written for it; 0 until it is durable.
     pub(super) bytes: u64,
@@ -113,14 +114,18 @@ impl Round {
 
     /// Leaves its phase for `Held`, with what is saved of it.
     pub(super) fn hold(&mut self) {
-        let saved = match std::mem::replace(&mut self.phase, Phase::Held(None)) {
+        self.phase = Phase::Held(self.take_saved());
+    }
+
+    /// Takes what is saved of it, and leaves it in a phase without that.
+    pub(super) fn take_saved(&mut self) -> Option<Saved> {
+        match std::mem::replace(&mut self.phase, Phase::Held(None)) {
             Phase::Acking(_) => None,
             Phase::Storing(saved) | Phase::Recording(saved, _) | Phase::Queued(saved, _) | Phase::Committing(saved) => {
                 Some(saved)
             }
             Phase::Held(saved) => saved,
-        };
-        self.phase = Phase::Held(saved);
+        }
     }
 
     pub(super) const fn is_acking(&self) -> bool {
@@ -135,12 +140,14 @@ impl Round {
         )
     }
 
-    /// When it expires, monotonic nanoseconds; `None` if it does not any more. Whether a round that ends the job is durable
-    /// must be known, so it does not expire while it is stored.
+    /// Returns when it expires, monotonic nanoseconds; `None` if it does not any more.
+    ///
+    /// It must be known of a round that ends the job whether it is durable, so it does not expire while it is stored.
     pub(super) fn expires_ns(&self) -> Option<u64> {
+        let stops = matches!(self.asked.request, SnapshotRequest::Stop { .. });
         let expires = match &self.phase {
             Phase::Acking(_) => true,
-            Phase::Storing(_) => !matches!(self.asked.request, crate::jobs::request::SnapshotRequest::Stop { .. }),
+            Phase::Storing(_) => !stops,
             _ => false,
         };
         expires.then_some(self.deadline_ns)

@@ -8,6 +8,7 @@ use regraft_model::snapshot::SnapshotKind;
 use super::effect::{Answer, Begin, Effect, Level, Shown, Store, Told};
 use super::failure::JobFailure;
 use super::mistakes::Mistake;
+use super::reason::{FailedRound, Reason, Rewind, Trouble};
 use super::round::{Acking, Phase, Round, Saved, acknowledged};
 use super::{AwaitedGaps, Life, Running, Stage, ends_the_job};
 use crate::dataflow::control::SubtaskSnapshot;
@@ -17,7 +18,7 @@ use crate::jobs::handle::JobError;
 use crate::jobs::request::{Asked, SnapshotRequest};
 use crate::savepoint::permit::CommitPermit;
 
-/// How long an upgrade's report waits for the first output behind the swap.
+/// Time that an upgrade's report waits for the first output behind the swap.
 const GAP_WAIT: Duration = Duration::from_secs(2);
 
 /// Pause after which the last round of a job is taken again when it has failed.
@@ -185,7 +186,7 @@ impl Life {
             triggered_ms: now_ms,
             deadline_ns: now.saturating_add(timeout),
             phase: Phase::Acking(acking),
-            why: None,
+            trouble: None,
         };
         self.rounds.insert(id, round);
         let exactly_once = self.graph().checkpoint.mode == CheckpointMode::ExactlyOnce;
@@ -244,18 +245,23 @@ impl Life {
             if let Phase::Acking(acking) = &round.phase {
                 let missing: Vec<SubtaskId> = acking.missing.iter().copied().collect();
                 let names: Vec<String> = missing.iter().map(|subtask| self.plan().name(*subtask)).collect();
-                let why = format!("expired before completing; not acked: {}", names.join(" "));
-                self.round_failed(id, Failed { missing, ..why.into() });
+                let reason = Reason::NotAcknowledged(names);
+                self.round_failed(
+                    id,
+                    Failed {
+                        missing,
+                        ..reason.into()
+                    },
+                );
                 continue;
             }
             let savepoint = round.asked.request.savepoint().is_some();
-            let url = round.url();
-            let why = format!("expired before completing; all acked, and still being written to {url}");
+            let reason = Reason::NotDurable(round.url());
             self.known.overdue.insert(id, savepoint);
             if !savepoint {
                 self.effects.push(Effect::Expire(id));
             }
-            self.round_failed(id, why.into());
+            self.round_failed(id, reason.into());
         }
     }
 
@@ -264,32 +270,42 @@ impl Life {
         let Some(mut round) = self.rounds.remove(&id) else {
             return;
         };
-        let Failed { why, at_fault, missing } = failed;
+        let Failed {
+            reason,
+            at_fault,
+            missing,
+        } = failed;
         let job_id = self.job_id();
         self.schedule.ended(self.at.now_ns);
-        let line = format!("Checkpoint {id} of job {job_id} FAILED ({why}).");
+        let line = format!("Checkpoint {id} of job {job_id} FAILED ({reason}).");
         if missing.is_empty() {
             self.log(Level::Warn, line);
         } else {
             let missing = missing.clone();
             self.show(Shown::Expired { id, line, missing });
         }
-        self.remember(id, &round, Some(&why));
+        self.remember(id, &round, Some(&reason));
         let request = &round.asked.request;
         let kind = request.kind();
         if request.savepoint().is_none() && round.is_acking() {
             self.beside(Effect::GiveUp(id));
         }
-        let message = format!("{} {id} of job {job_id} FAILED ({why})", request.word());
+        let failed = FailedRound {
+            word: request.word(),
+            id,
+            job_id,
+            reason,
+        };
         if request.swaps().is_some() && self.is_running() {
             // Some subtasks run new modules by now.
             round.hold();
-            round.why = Some(message);
+            round.trouble = Some(Trouble::Round(failed));
             self.rounds.insert(id, round);
-            return self.rewind("an upgrade failed");
+            return self.rewind(Rewind::Upgrade);
         }
         self.effects.push(Effect::Broadcast(Told::Aborted(id)));
         self.effects.push(Effect::Close(id));
+        let message = failed.to_string();
         let error = Err(JobError::failed(message.clone()));
         if let Some(request) = round.asked.id {
             let waited_for = (!missing.is_empty()).then_some((id, missing));
@@ -331,7 +347,7 @@ impl Life {
             let last = |asked: &Asked| ends_the_job(asked.request.kind());
             if kind == SnapshotKind::Stop && all_ended && !running.waiting.iter().any(last) {
                 // A drained job has not read all of its input: it goes on where it was before the drain.
-                self.rewind("it was drained, and its savepoint failed");
+                self.rewind(Rewind::Drain);
             }
             return;
         }
@@ -376,7 +392,7 @@ impl Life {
         for earlier in earlier {
             self.effects.push(Effect::Broadcast(Told::Aborted(earlier)));
             if let Some(round) = self.rounds.remove(&earlier) {
-                self.remember(earlier, &round, Some(&format!("subsumed by checkpoint {id}")));
+                self.remember(earlier, &round, Some(&Reason::Subsumed(id)));
                 self.effects.push(Effect::Close(earlier));
                 self.beside(Effect::GiveUp(earlier));
             }
@@ -422,19 +438,19 @@ impl Life {
     }
 }
 
-/// Why a round was given up.
+/// A round that is given up.
 pub(super) struct Failed {
-    pub(super) why: String,
+    pub(super) reason: Reason,
     /// The operator whose state can never be saved as it is.
     pub(super) at_fault: Option<OperatorUid>,
     /// Subtasks that had not acknowledged a round that expired.
     pub(super) missing: Vec<SubtaskId>,
 }
 
-impl From<String> for Failed {
-    fn from(why: String) -> Self {
+impl From<Reason> for Failed {
+    fn from(reason: Reason) -> Self {
         Self {
-            why,
+            reason,
             at_fault: None,
             missing: vec![],
         }

@@ -7,6 +7,7 @@ use regraft_model::snapshot::SnapshotKind;
 use super::effect::{CommitFailure, Effect, RecordFailure, Shown, StoreOutcome};
 use super::failure::JobFailure;
 use super::mistakes::Mistake;
+use super::reason::{FailedRound, NotCommitted, Reason, Rewind, Trouble};
 use super::round::{Phase, Round};
 use super::rounds::Failed;
 use super::{Ending, Life, Stage};
@@ -29,14 +30,21 @@ impl Life {
                     return self.queue_commit(id, permit);
                 }
                 self.known.savepoints.remove(&id);
-                self.round_failed(id, Failed { at_fault, ..why.into() });
+                let reason = Reason::Store(why);
+                self.round_failed(
+                    id,
+                    Failed {
+                        at_fault,
+                        ..reason.into()
+                    },
+                );
             }
             StoreOutcome::NotBegun(why) => {
                 self.known.savepoints.remove(&id);
                 self.beside(Effect::GiveUp(id));
-                self.round_failed(id, why.into());
+                self.round_failed(id, Reason::Store(why).into());
             }
-            StoreOutcome::Unclear(why) => self.unclear(id, why),
+            StoreOutcome::Unclear(why) => self.unclear(id, Reason::Store(why)),
             StoreOutcome::Durable(stored) => self.durable(id, *stored),
         }
     }
@@ -130,7 +138,7 @@ impl Life {
     /// A later round has committed what this one names.
     fn too_old(&mut self, id: CheckpointId) {
         if let Some(round) = self.rounds.remove(&id) {
-            self.remember(id, &round, Some("a later checkpoint was complete before it"));
+            self.remember(id, &round, Some(&Reason::Overtaken));
             self.effects.push(Effect::Close(id));
             self.beside(Effect::GiveUp(id));
             if round.asked.id.is_some() {
@@ -141,7 +149,7 @@ impl Life {
     }
 
     /// The round may be durable. Only of one that ends the job does it matter now: the next attempt looks.
-    fn unclear(&mut self, id: CheckpointId, why: String) {
+    fn unclear(&mut self, id: CheckpointId, reason: Reason) {
         let job_id = self.job_id();
         let ending = self.is_ending();
         let Some(round) = self.rounds.get_mut(&id) else { return };
@@ -149,11 +157,17 @@ impl Life {
             if round.asked.request.savepoint().is_some() {
                 self.known.unclear.insert(id);
             }
-            return self.round_failed(id, why.into());
+            return self.round_failed(id, reason.into());
         }
-        let message = format!("savepoint {id} of job {job_id} FAILED ({why})");
+        let failed = FailedRound {
+            word: round.asked.request.word(),
+            id,
+            job_id,
+            reason,
+        };
+        let message = failed.to_string();
         round.hold();
-        round.why = Some(message.clone());
+        round.trouble = Some(Trouble::Round(failed));
         if self.is_running() {
             let all = self.plan().region_indices();
             self.fail(JobFailure::passing(JobError::failed(message), all));
@@ -191,7 +205,8 @@ impl Life {
         let job_id = self.job_id();
         let running = self.is_running();
         if result.is_ok() && matches!(self.stage, Stage::Ending(Ending::Suspend)) {
-            return self.recorded_at_suspension(id);
+            self.new_version(id);
+            return self.complete_at_suspension(id);
         }
         let Some(round) = self.rounds.get_mut(&id) else { return };
         let failure = match result {
@@ -207,22 +222,26 @@ impl Life {
             Err(failure) => failure,
         };
         round.hold();
-        round.why = Some(format!("checkpoint {id} of job {job_id} FAILED ({})", failure.message));
+        round.trouble = Some(Trouble::Round(FailedRound {
+            word: round.asked.request.word(),
+            id,
+            job_id,
+            reason: Reason::Record(failure.message.clone()),
+        }));
         if !running {
             return;
         }
         // The record may be there all the same: the next attempt looks, and runs what it says.
         if failure.may_pass {
-            self.rewind("an upgrade failed");
+            self.rewind(Rewind::Upgrade);
         } else {
             self.fail(JobFailure::fatal(JobError::failed(failure.message)));
         }
     }
 
-    /// The new version is recorded while the job is suspended: it is what the next process brings back, so the upgrade has
-    /// come about, and its output is committed then.
-    fn recorded_at_suspension(&mut self, id: CheckpointId) {
-        self.new_version(id);
+    /// The job is suspended, and its new version is recorded: it is what the next process brings back, so the upgrade has come
+    /// about, and its output is committed then.
+    fn complete_at_suspension(&mut self, id: CheckpointId) {
         let Some(round) = self.rounds.remove(&id) else { return };
         self.effects.push(Effect::Close(id));
         self.tell_completed(id, &round);
@@ -295,10 +314,14 @@ impl Life {
         };
         let CommitFailure { uid, message, may_pass } = failure;
         let (path, word) = (round.url(), round.asked.request.word());
-        let message = format!(
-            "{word} {id} is complete at {path}, but its output could not be committed: sink \"{uid}\": {message}"
-        );
-        let error = JobError::failed(message.clone()).on(&uid);
+        let failed = NotCommitted {
+            word,
+            id,
+            path: path.clone(),
+            uid: uid.clone(),
+            message,
+        };
+        let error = JobError::failed(failed.to_string()).on(&uid);
         self.tell_completed(id, &round);
         if round.asked.request.savepoint().is_none() {
             self.keep(id);
@@ -315,7 +338,7 @@ impl Life {
         if round.asked.request.swaps().is_some() && matches!(self.stage, Stage::Restarting(_)) {
             // The modules are the job's by now: the next attempt commits the output, and runs them.
             round.hold();
-            round.why = Some(message);
+            round.trouble = Some(Trouble::Commit(failed));
             self.rounds.insert(id, round);
             return;
         }
@@ -345,8 +368,5 @@ impl Life {
 
 /// Goes over to the next phase, with what is saved of the round.
 fn advance(round: &mut Round, next: impl FnOnce(super::round::Saved) -> Phase) {
-    round.hold();
-    if let Phase::Held(saved) = std::mem::replace(&mut round.phase, Phase::Held(None)) {
-        round.phase = next(saved.unwrap_or_default());
-    }
+    round.phase = next(round.take_saved().unwrap_or_default());
 }

@@ -5,6 +5,7 @@ use regraft_model::snapshot::SnapshotKind;
 
 use super::effect::{Answer, Effect, Level, Shown};
 use super::mistakes::Mistake;
+use super::reason::Reason;
 use super::round::Round;
 use super::{Life, Stage};
 use crate::jobs::handle::{Gap, JobError, SnapshotReport};
@@ -43,7 +44,7 @@ impl Life {
     }
 
     /// Shows how a round went.
-    pub(super) fn remember(&mut self, id: CheckpointId, round: &Round, failure: Option<&str>) {
+    pub(super) fn remember(&mut self, id: CheckpointId, round: &Round, failure: Option<&Reason>) {
         let saved = round.saved();
         let past = PastRound {
             checkpoint_id: id,
@@ -53,7 +54,7 @@ impl Life {
             bytes: saved.map_or(0, |saved| saved.bytes),
             full_bytes: saved.map_or(0, |saved| saved.full_bytes),
             path: saved.and_then(|saved| saved.url.clone()),
-            failure: failure.map(str::to_owned),
+            failure: failure.map(ToString::to_string),
             subtasks: saved.map_or_else(Vec::new, |saved| saved.subtasks.clone()),
         };
         self.show(Shown::Round(past));
