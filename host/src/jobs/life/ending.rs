@@ -1,8 +1,11 @@
 //! The end of a job: finished, cancelled, suspended or failed; and the last effect.
 
+use regraft_model::id::CheckpointId;
+
 use super::effect::{Effect, Told};
 use super::mistakes::Mistake;
 use super::reason::{End, Reason};
+use super::round::{Phase, Round};
 use super::{Ending, Life, Stage};
 use crate::jobs::handle::JobError;
 use crate::jobs::status::JobStatus;
@@ -20,6 +23,11 @@ impl Life {
     pub(super) fn suspend(&mut self) {
         if !self.is_ending() {
             self.stop_all(Ending::Suspend, End::Suspended(self.job_id()));
+            let recorded = |(_, round): &(&CheckpointId, &Round)| matches!(round.phase, Phase::Recorded(_));
+            let recorded: Vec<CheckpointId> = self.rounds.iter().filter(recorded).map(|(id, _)| *id).collect();
+            for id in recorded {
+                self.complete_at_suspension(id);
+            }
         }
     }
 

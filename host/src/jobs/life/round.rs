@@ -5,7 +5,8 @@
 //!             └─────────────────────┘  an upgrade only
 //! ```
 //!
-//! A phase holds what is known in it, and nothing else. A round that cannot go on until the job does is `Held`.
+//! A phase holds what is known in it, and nothing else. A round that cannot go on until the job does is `Held`, or `Recorded`
+//! where it is an upgrade that has come about.
 
 use std::collections::BTreeSet;
 
@@ -50,6 +51,8 @@ pub(super) enum Phase {
     Committing(Saved),
     /// Nothing happens to it until the job runs again; `None` if it was never acknowledged.
     Held(Option<Saved>),
+    /// Its modules are the job's. The next attempt runs them, and commits its output.
+    Recorded(Saved),
 }
 
 /// The parts that have come, and the subtasks that owe theirs.
@@ -96,6 +99,7 @@ impl Round {
             | Phase::Recording(saved, _)
             | Phase::Queued(saved, _)
             | Phase::Committing(saved)
+            | Phase::Recorded(saved)
             | Phase::Held(Some(saved)) => Some(saved),
         }
     }
@@ -108,6 +112,7 @@ impl Round {
             | Phase::Recording(saved, _)
             | Phase::Queued(saved, _)
             | Phase::Committing(saved)
+            | Phase::Recorded(saved)
             | Phase::Held(Some(saved)) => Some(saved),
         }
     }
@@ -117,13 +122,20 @@ impl Round {
         self.phase = Phase::Held(self.take_saved());
     }
 
+    /// Leaves its phase for `Recorded`.
+    pub(super) fn hold_recorded(&mut self) {
+        self.phase = Phase::Recorded(self.take_saved().unwrap_or_default());
+    }
+
     /// Takes what is saved of it, and leaves it in a phase without that.
     pub(super) fn take_saved(&mut self) -> Option<Saved> {
         match std::mem::replace(&mut self.phase, Phase::Held(None)) {
             Phase::Acking(_) => None,
-            Phase::Storing(saved) | Phase::Recording(saved, _) | Phase::Queued(saved, _) | Phase::Committing(saved) => {
-                Some(saved)
-            }
+            Phase::Storing(saved)
+            | Phase::Recording(saved, _)
+            | Phase::Queued(saved, _)
+            | Phase::Committing(saved)
+            | Phase::Recorded(saved) => Some(saved),
             Phase::Held(saved) => saved,
         }
     }
@@ -142,12 +154,13 @@ impl Round {
 
     /// Returns when it expires, monotonic nanoseconds; `None` if it does not any more.
     ///
-    /// It must be known of a round that ends the job whether it is durable, so it does not expire while it is stored.
+    /// It must be known of a round that ends the job whether it is durable, so it does not expire while it is stored. Others
+    /// expire then once their directory is known, which the report names.
     pub(super) fn expires_ns(&self) -> Option<u64> {
         let stops = matches!(self.asked.request, SnapshotRequest::Stop { .. });
         let expires = match &self.phase {
             Phase::Acking(_) => true,
-            Phase::Storing(_) => !stops,
+            Phase::Storing(saved) => saved.url.is_some() && !stops,
             _ => false,
         };
         expires.then_some(self.deadline_ns)

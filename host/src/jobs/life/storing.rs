@@ -57,7 +57,7 @@ impl Life {
         } else {
             self.known.savepoints.remove(&id);
             self.effects.push(Effect::Forget(id));
-            if matches!(outcome, StoreOutcome::Durable(_)) {
+            if matches!(outcome, StoreOutcome::Durable(_) | StoreOutcome::NotBegun(_)) {
                 self.beside(Effect::GiveUp(id));
             }
         }
@@ -203,7 +203,7 @@ impl Life {
     /// The record of the new version is there, or not.
     pub(super) fn recorded(&mut self, id: CheckpointId, result: Result<(), RecordFailure>) {
         let job_id = self.job_id();
-        let running = self.is_running();
+        let (running, restarting) = (self.is_running(), matches!(self.stage, Stage::Restarting(_)));
         if result.is_ok() && matches!(self.stage, Stage::Ending(Ending::Suspend)) {
             self.new_version(id);
             return self.complete_at_suspension(id);
@@ -217,6 +217,10 @@ impl Life {
                 round.phase = Phase::Held(Some(saved));
                 self.new_version(id);
                 return self.queue_commit(id, permit);
+            }
+            Ok(()) if restarting => {
+                round.hold_recorded();
+                return self.new_version(id);
             }
             Ok(()) => return round.hold(),
             Err(failure) => failure,
@@ -241,10 +245,13 @@ impl Life {
 
     /// The job is suspended, and its new version is recorded: it is what the next process brings back, so the upgrade has come
     /// about, and its output is committed then.
-    fn complete_at_suspension(&mut self, id: CheckpointId) {
+    pub(super) fn complete_at_suspension(&mut self, id: CheckpointId) {
         let Some(round) = self.rounds.remove(&id) else { return };
         self.effects.push(Effect::Close(id));
-        self.tell_completed(id, &round);
+        // A round whose commit failed has been announced then.
+        if !matches!(round.trouble, Some(Trouble::Commit(_))) {
+            self.tell_completed(id, &round);
+        }
         if let Some(report) = self.report(id, &round) {
             self.answer(&round.asked, Ok(report));
         }
@@ -337,7 +344,7 @@ impl Life {
         }
         if round.asked.request.swaps().is_some() && matches!(self.stage, Stage::Restarting(_)) {
             // The modules are the job's by now: the next attempt commits the output, and runs them.
-            round.hold();
+            round.hold_recorded();
             round.trouble = Some(Trouble::Commit(failed));
             self.rounds.insert(id, round);
             return;

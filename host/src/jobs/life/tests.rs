@@ -31,7 +31,8 @@ use crate::dataflow::operator::{Modules, Operator, OperatorModule};
 use crate::graph::job_graph::JobGraph;
 use crate::graph::plan::{Plan, RegionIndex, SubtaskId};
 use crate::graph::{Overrides, parse_job};
-use crate::jobs::handle::JobError;
+use crate::jobs::handle::{JobError, SnapshotReport};
+use crate::jobs::observe::PastRound;
 use crate::jobs::request::{RequestId, SavepointTarget, SnapshotRequest, SwapRequest};
 use crate::jobs::status::JobStatus;
 use crate::savepoint::permit::CommitPermit;
@@ -194,6 +195,13 @@ struct World<'a> {
     rounds: BTreeMap<CheckpointId, Seen>,
     committed: Option<CheckpointId>,
     requests: BTreeMap<RequestId, u32>,
+    /// The last answer.
+    answer: Option<Result<SnapshotReport, JobError>>,
+    /// Rounds that are over, in order.
+    past: Vec<PastRound>,
+    given_up: BTreeSet<CheckpointId>,
+    /// Savepoints whose directories are forgotten.
+    forgotten: BTreeSet<CheckpointId>,
     status: JobStatus,
     over: bool,
     problems: Vec<String>,
@@ -258,6 +266,10 @@ impl<'a> World<'a> {
             rounds: BTreeMap::new(),
             committed: None,
             requests: BTreeMap::new(),
+            answer: None,
+            past: vec![],
+            given_up: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
             status: JobStatus::Created,
             over: false,
             problems: vec![],
@@ -326,6 +338,7 @@ impl<'a> World<'a> {
                 self.expect(count == 1, || {
                     format!("request {:?} answered {count} times", answer.request)
                 });
+                self.answer = Some(answer.result);
             }
             Effect::Start { region, attempt, .. } => {
                 let runs = self.runs(region);
@@ -391,7 +404,15 @@ impl<'a> World<'a> {
             }
             Effect::RemoveOld => self.beside.push(Beside::RemoveOld),
             Effect::RemoveSavepoint(id) => self.beside.push(Beside::RemoveSavepoint(id)),
-            Effect::NoteCommitted(_) | Effect::MergeLong | Effect::GiveUp(_) => self.beside.push(Beside::Other),
+            Effect::NoteCommitted(_) | Effect::MergeLong => self.beside.push(Beside::Other),
+            Effect::GiveUp(id) => {
+                self.given_up.insert(id);
+                self.beside.push(Beside::Other);
+            }
+            Effect::Forget(id) => {
+                self.forgotten.insert(id);
+            }
+            Effect::Show(Shown::Round(past)) => self.past.push(past),
             Effect::End(status) => self.end(status),
             Effect::Show(Shown::Failed(failure)) => {
                 self.expect(!failure.to_string().is_empty(), || {
@@ -403,7 +424,6 @@ impl<'a> World<'a> {
             | Effect::Trigger(..)
             | Effect::KeepModules(_)
             | Effect::Expire(_)
-            | Effect::Forget(_)
             | Effect::EndMerging
             | Effect::Careful(_) => {}
         }
@@ -534,6 +554,37 @@ impl<'a> World<'a> {
             }
         };
         self.input(Input::Asked(id, request));
+    }
+
+    /// Lets time pass; old checkpoints are removed as fast as they come.
+    fn wait(&mut self, ns: u64) {
+        self.at.now_ns += ns;
+        self.at.to_be_removed = 0;
+        self.input(Input::Tick);
+    }
+
+    /// The newest round, which is open.
+    fn newest(&self) -> CheckpointId {
+        let (id, newest) = self.rounds.iter().next_back().expect("a round has begun");
+        assert!(newest.open);
+        *id
+    }
+
+    fn acknowledge_all(&mut self, id: CheckpointId) {
+        for subtask in self.shared.plan.subtasks() {
+            self.acknowledge(id, subtask);
+        }
+    }
+
+    /// Answers the effect of which this is true.
+    fn answer_as(&mut self, is: impl Fn(&Beside) -> bool, input: Input) {
+        let at = self.beside.iter().position(is).expect("it is under way");
+        self.beside.swap_remove(at);
+        self.input(input);
+    }
+
+    fn stored(&mut self, id: CheckpointId, outcome: StoreOutcome) {
+        self.answer_as(|beside| matches!(beside, Beside::Store(_)), Input::Stored(id, outcome));
     }
 
     fn ask_for_savepoint(&mut self, request: impl FnOnce(SavepointTarget) -> SnapshotRequest) {
@@ -740,7 +791,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// Plays a history, and gives what is wrong with it.
+/// Plays a history, and returns the problems that were found in it.
 fn play(shared: &Shared, seed: u64, mistake: Option<Mistake>) -> Vec<String> {
     let mut world = World::new(shared, seed, mistake);
     let steps = 4 + world.random.below(40);
@@ -833,17 +884,10 @@ fn drained(shared: &Shared) -> (World<'_>, CheckpointId) {
 fn a_failed_drain_goes_back_also_where_a_savepoint_waits() {
     let shared = Shared::new();
     let (mut world, id) = drained(&shared);
-    for subtask in shared.plan.subtasks() {
-        world.acknowledge(id, subtask);
-    }
+    world.acknowledge_all(id);
     world.ask_for_savepoint(SnapshotRequest::Savepoint);
-    let at = world
-        .beside
-        .iter()
-        .position(|beside| matches!(beside, Beside::Store(_)));
-    world.beside.swap_remove(at.expect("it is being stored"));
     let why = "a full disk".to_owned();
-    world.input(Input::Stored(id, StoreOutcome::Failed { why, at_fault: None }));
+    world.stored(id, StoreOutcome::Failed { why, at_fault: None });
     assert_eq!(
         world.status,
         JobStatus::Restarting,
@@ -874,4 +918,147 @@ fn a_failure_after_a_drain_takes_all_regions_back() {
     );
     world.settle();
     assert_eq!(world.problems, [""; 0]);
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A job whose first checkpoint has begun.
+fn saving(shared: &Shared) -> (World<'_>, CheckpointId) {
+    let mut world = World::new(shared, 1, None);
+    world.life.settings.savepoint_at_end = None;
+    world.wait(SECOND);
+    let id = world.newest();
+    assert_eq!(world.rounds[&id].kind, SnapshotKind::Checkpoint);
+    (world, id)
+}
+
+/// The same, when it has expired while it was being stored.
+fn overdue(shared: &Shared) -> (World<'_>, CheckpointId) {
+    let (mut world, id) = saving(shared);
+    world.acknowledge_all(id);
+    world.wait(5 * SECOND);
+    assert!(!world.rounds[&id].open && world.given_up.is_empty());
+    (world, id)
+}
+
+#[test]
+fn a_checkpoint_that_is_durable_after_it_expired_is_given_up() {
+    let shared = Shared::new();
+    let (mut world, id) = overdue(&shared);
+    world.stored(id, StoreOutcome::Durable(Box::new(stored())));
+    assert!(world.given_up.contains(&id));
+    world.settle();
+    assert_eq!(world.problems, [""; 0]);
+}
+
+#[test]
+fn a_checkpoint_that_was_not_begun_and_has_expired_is_given_up() {
+    let shared = Shared::new();
+    let (mut world, id) = overdue(&shared);
+    world.stored(id, StoreOutcome::NotBegun("no such directory".to_owned()));
+    assert!(world.given_up.contains(&id));
+    world.settle();
+    assert_eq!(world.problems, [""; 0]);
+}
+
+#[test]
+fn the_directory_of_an_expired_savepoint_of_which_nothing_is_left_is_forgotten() {
+    let shared = Shared::new();
+    let mut world = World::new(&shared, 1, None);
+    world.ask_for_savepoint(SnapshotRequest::Savepoint);
+    let id = world.newest();
+    world.acknowledge_all(id);
+    world.wait(5 * SECOND);
+    assert!(!world.rounds[&id].open);
+    assert!(world.life.may_remove(id), "it is still being written");
+    let why = "a full disk".to_owned();
+    world.stored(id, StoreOutcome::Failed { why, at_fault: None });
+    assert!(world.forgotten.contains(&id) && !world.life.may_remove(id));
+    world.settle();
+    assert_eq!(world.problems, [""; 0]);
+}
+
+#[test]
+fn a_round_that_expires_when_it_is_acknowledged_names_its_directory() {
+    let shared = Shared::new();
+    let (mut world, id) = saving(&shared);
+    let mut subtasks: Vec<SubtaskId> = shared.plan.subtasks().collect();
+    let last = subtasks.pop().expect("a subtask");
+    for subtask in subtasks {
+        world.acknowledge(id, subtask);
+    }
+    world.at.now_ns += 5 * SECOND;
+    world.acknowledge(id, last);
+    let past = world.past.last().expect("it has expired");
+    let url = format!("file:///{id}");
+    let failure = format!("expired before completing; all acked, and still being written to {url}");
+    assert_eq!((past.checkpoint_id, past.path.as_ref()), (id, Some(&url)));
+    assert_eq!(past.failure, Some(failure));
+    world.settle();
+    assert_eq!(world.problems, [""; 0]);
+}
+
+/// A job whose version 2 is being recorded.
+fn upgrading(shared: &Shared) -> (World<'_>, CheckpointId) {
+    let (mut world, first) = saving(shared);
+    world.acknowledge_all(first);
+    while !world.beside.is_empty() {
+        world.answer_one(true);
+    }
+    world.requests.insert(RequestId(0), 0);
+    let swap = SwapRequest {
+        set: SwapSet::default(),
+        modules: shared.modules[1].clone(),
+    };
+    world.input(Input::Asked(RequestId(0), SnapshotRequest::Upgrade(swap)));
+    let id = world.newest();
+    world.acknowledge_all(id);
+    world.rounds.get_mut(&id).expect("it began").durable = true;
+    world.stored(id, StoreOutcome::Durable(Box::new(stored())));
+    (world, id)
+}
+
+fn recorded(world: &mut World<'_>, id: CheckpointId) {
+    world.rounds.get_mut(&id).expect("it began").recorded = true;
+    world.answer_as(
+        |beside| matches!(beside, Beside::Record(_)),
+        Input::Recorded(id, Ok(())),
+    );
+}
+
+/// The job is suspended while it restarts, and its upgrade has come about.
+fn suspended(mut world: World<'_>, id: CheckpointId) {
+    assert_eq!(world.status, JobStatus::Restarting);
+    assert_eq!(world.requests[&RequestId(0)], 0);
+    world.input(Input::Suspend);
+    let report = world.answer.take().expect("answered").expect("it has come about");
+    assert_eq!((report.checkpoint_id, report.version), (id, JobVersion(2)));
+    world.settle();
+    assert_eq!(world.problems, [""; 0]);
+}
+
+#[test]
+fn an_upgrade_recorded_during_a_restart_has_come_about_when_the_job_is_suspended() {
+    let shared = Shared::new();
+    let (mut world, id) = upgrading(&shared);
+    world.fail_a_subtask();
+    recorded(&mut world, id);
+    suspended(world, id);
+}
+
+#[test]
+fn an_upgrade_whose_output_waits_for_the_next_attempt_has_come_about_when_the_job_is_suspended() {
+    let shared = Shared::new();
+    let (mut world, id) = upgrading(&shared);
+    recorded(&mut world, id);
+    let failure = CommitFailure {
+        uid: uid("x"),
+        message: "a full disk".to_owned(),
+        may_pass: true,
+    };
+    world.answer_as(
+        |beside| matches!(beside, Beside::Commit(_)),
+        Input::Committed(id, Err(failure)),
+    );
+    suspended(world, id);
 }
