@@ -296,7 +296,7 @@ fn a_job_that_is_upgraded_meanwhile_is_wholly_old_or_wholly_new() {
             host = world.serve_soon(&[]);
         }
         let done = upgrading.wait().expect("it ends").success();
-        assert!(done || killed, "nobody disturbed it: {}", host.stderr());
+        assert!(done || killed, "nothing disturbed it: {}", host.stderr());
         let job = wait_for(&world, &mut host, |job| status(job) == "RUNNING");
         let now = job["version"].as_u64().expect("a version");
         assert!(

@@ -1,6 +1,6 @@
 //! The shapes of requests and answers: every wire type stands here, and in no other module.
 //!
-//! - [`job`]: what `info` answers.
+//! - [`job`]: the answer to `info`.
 //! - [`report`]: savepoints and upgrades that are complete.
 //! - [`submission`]: a job to start.
 

@@ -1,4 +1,4 @@
-//! Brings a job back that another process ran, from what it has written down: the same JobID, the next attempt.
+//! Brings back a job that another process ran, from its records: the same JobID, the next attempt.
 
 use std::sync::Arc;
 
@@ -28,20 +28,19 @@ pub struct RecoverJob {
     pub savepoint_at_end: Option<String>,
 }
 
-/// What came of a job.
+/// Result of bringing a job back.
 pub enum Recovered {
     /// It runs again.
     Running(JobHandle),
     /// It had ended: it does not run again.
     Ended(EndRecord),
-    /// It had never begun: nothing of it is there, or only what a start has left that was killed. Start it.
+    /// It had never begun: nothing is there, or only the rest of a start that was killed. Start it.
     NeverBegun,
 }
 
 /// Brings a job back: the newest version of it, from its newest checkpoint, or from where it started.
 ///
-/// Whatever failed may be tried again: nothing of the job is lost by a recovery that fails. [`AttemptError::restartable`]
-/// says whether that is of use.
+/// A recovery that fails loses nothing of the job. [`AttemptError::restartable`] is true if another try may succeed.
 ///
 /// # Errors
 /// [`AttemptError`]; nothing runs then.
@@ -64,7 +63,7 @@ pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovere
         return Ok(Recovered::Ended(ended));
     }
     if job.directory.newest_attempt().await?.is_none() {
-        // Whoever starts it begins anew, and must not find what another start has created.
+        // It is started anew, and must not find what another start has created.
         job.directory.remove().await?;
         return Ok(Recovered::NeverBegun);
     }
@@ -98,7 +97,7 @@ pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovere
     }
 }
 
-/// Ends a job that does not run, and that nobody wants to bring back any more: it is CANCELED.
+/// Ends a job that does not run and is not to be brought back: it is CANCELED.
 ///
 /// # Errors
 /// [`AttemptError`]; it can be tried again.
@@ -115,8 +114,8 @@ pub async fn give_up(host: &HostContext, job_id: JobId, graph: JobGraph) -> Resu
     Ok(())
 }
 
-/// Whoever keeps the list of jobs has noted the end of one: what the job has left of itself goes, but for the checkpoints of
-/// one that failed, or was cancelled and retains them.
+/// Removes what a job has left whose end is in the host's list of jobs. The checkpoints of one that failed, or was cancelled
+/// and retains them, stay.
 ///
 /// # Errors
 /// [`AttemptError`]; it can be tried again.
@@ -134,7 +133,7 @@ fn retains(graph: &JobGraph, ended: &EndRecord) -> bool {
     ended.status == JobStatus::Canceled && graph.checkpoint.on_cancel == crate::graph::job_graph::OnCancel::Retain
 }
 
-/// Writes the end of a job down that had come to it, and cleans up.
+/// Records the end of a job that had come to it, and cleans up.
 async fn end(job: &Job, over: &Over) -> Result<EndRecord, RecordError> {
     let record = EndRecord {
         status: JobStatus::Finished,

@@ -39,13 +39,13 @@ use crate::state::rows::StateRows;
 /// Rows of one state, or of timers, for one subtask.
 #[derive(Debug)]
 pub struct RestoredRows {
-    /// The state's name: it says which of the operator's states they are of.
+    /// Name of the state among those of the operator.
     pub state: String,
     /// Its rows.
     pub rows: Vec<StateRows>,
 }
 
-/// What a job starts with.
+/// State that a job starts with.
 #[derive(Debug, Default)]
 pub struct RestoredState {
     /// Keyed state, by uid and subtask.
@@ -54,21 +54,21 @@ pub struct RestoredState {
     pub splits: HashMap<OperatorUid, Vec<SplitState>>,
     /// The states of each sink's subtasks, added up as the connector does.
     pub sinks: HashMap<OperatorUid, serde_json::Value>,
-    /// Where each uid's watermark stood.
+    /// Watermark of each uid.
     pub watermarks: HashMap<OperatorUid, i64>,
     /// Subtasks of operators whose `finish` has run: what they emitted then is output already.
     pub finished: HashSet<(OperatorUid, u32)>,
     /// Operator state and private state, by uid and subtask.
     pub operator: HashMap<(OperatorUid, u32), Vec<OperatorState>>,
-    /// Of each uid whose state is that of a checkpoint of the same job at the same parallelism, that checkpoint: the next one
-    /// can hold what has changed since.
+    /// Checkpoint of each uid whose state is that of the same job at the same parallelism: the next checkpoint can hold only
+    /// the changes since.
     pub rounds: HashMap<OperatorUid, CheckpointId>,
     /// Operators to run carefully: a failure of theirs is why the job was restarted, and the record at fault is to be found
     /// (`SubtaskFailure::unisolated`).
     pub careful: BTreeSet<OperatorUid>,
 }
 
-/// What identifies a deployment.
+/// Identity of a deployment.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
     /// The job.
@@ -83,16 +83,16 @@ pub struct Identity {
 pub struct Deployed {
     /// In order of chain and index.
     pub subtasks: Vec<Subtask>,
-    /// The way into each.
+    /// Mailbox of each.
     pub mailboxes: BTreeMap<SubtaskId, Arc<Mailbox>>,
-    /// Those at the head of which is a source.
+    /// Those with a source at their head.
     pub sources: BTreeSet<SubtaskId>,
 }
 
-/// What each node of a job counts, subtask by subtask.
+/// Counters of each node of a job, subtask by subtask.
 pub type Counters = BTreeMap<OperatorUid, Vec<Arc<NodeCounters>>>;
 
-/// Why a job cannot be deployed.
+/// Failure to deploy a job.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
     /// A component does not start.
@@ -102,7 +102,7 @@ pub enum DeployError {
         uid: OperatorUid,
         /// The subtask.
         subtask: u32,
-        /// Its words.
+        /// The error of the component.
         error: GuestError,
     },
     /// A component does not take its state.
@@ -112,7 +112,7 @@ pub enum DeployError {
         uid: OperatorUid,
         /// The subtask.
         subtask: u32,
-        /// Its words.
+        /// The error of the component.
         error: GuestError,
     },
     /// A source cannot be read.
@@ -120,7 +120,7 @@ pub enum DeployError {
     Source {
         /// The source.
         uid: OperatorUid,
-        /// Why.
+        /// The error of the connector.
         error: SourceError,
     },
     /// A sink cannot be written.
@@ -128,7 +128,7 @@ pub enum DeployError {
     Sink {
         /// The sink.
         uid: OperatorUid,
-        /// Why.
+        /// The error of the connector.
         error: SinkError,
     },
     /// A broken rule in the host.
@@ -139,9 +139,9 @@ pub enum DeployError {
     Shape(String),
 }
 
-/// What deployment needs beside the job itself.
+/// The surroundings of a deployment.
 pub struct DeployContext<'a> {
-    /// Who it is.
+    /// Its identity.
     pub identity: Identity,
     /// The time.
     pub clock: Arc<dyn Clock>,
@@ -151,11 +151,11 @@ pub struct DeployContext<'a> {
     pub events: EventSink,
     /// The components.
     pub modules: &'a Modules,
-    /// What they declare.
+    /// Their declarations.
     pub descriptions: &'a Descriptions,
-    /// Whether sources wait at the end of input.
+    /// True if sources wait at the end of input.
     pub hold_at_end: bool,
-    /// Where nodes count.
+    /// Counters of the nodes.
     pub counters: &'a Counters,
 }
 

@@ -122,7 +122,7 @@ impl JobError {
 /// A running job.
 #[derive(Clone)]
 pub struct JobHandle {
-    /// What it shares.
+    /// State that it shares.
     pub shared: Arc<JobShared>,
     pub(super) environment: Arc<dyn Environment>,
     pub(super) commands: mpsc::UnboundedSender<Command>,

@@ -1,15 +1,15 @@
 //! The life of a job in this process, from its start to its end.
 //!
 //! - [`status`]: the stages, as a table.
-//! - [`sinks`]: what sinks have written and counted.
-//! - [`admission`]: do components and graph fit?
-//! - [`guest_log`]: what guests log.
-//! - [`deploy`]: graph, components and restored state become subtasks.
+//! - [`sinks`]: output and counts of sinks.
+//! - [`admission`]: checks that components and graph fit.
+//! - [`guest_log`]: log lines of guests.
+//! - [`deploy`]: turns graph, components and restored state into subtasks.
 //! - [`observe`], [`request`], [`handle`]: a job as other modules see it; snapshots that are asked for; commands to it.
 //! - [`life`]: the protocol, pure: inputs become effects.
 //! - [`durable`]: records, the point to go on from, commits, cleaning up.
-//! - [`attempt`]: one way to get a job running, new or brought back.
-//! - [`driver`]: does the effects of a job's life.
+//! - [`attempt`]: the one way to get a job running, new or brought back.
+//! - `driver`: does the effects of a job's life.
 //! - [`output`]: output of other runs, where a job starts from a savepoint.
 //! - [`start`]: a new job. [`bring_back`]: one that another process ran.
 

@@ -1,4 +1,4 @@
-//! What a job shares with its process while it runs, and how it looks at one moment: its stage, its nodes with their
+//! The state that a job shares with its process while it runs, and a job at one moment: its stage, its nodes with their
 //! counters, its rounds.
 //!
 //! Plain values. Other modules turn them into what they write to disk or send over the wire.

@@ -1,5 +1,5 @@
-//! What a restore finds in the directories that it would write to: output of a later state, which it would write again, and
-//! output that the savepoint has pending and that this job does not commit (`docs/design/0006-restore-and-output.md`).
+//! Output that a restore finds in the directories that it would write to: that of a later state, which it would write again,
+//! and that which the savepoint has pending and this job does not commit (`docs/design/0006-restore-and-output.md`).
 
 use regraft_model::id::{JobId, OperatorUid};
 
@@ -15,7 +15,7 @@ use crate::savepoint::metadata::Metadata;
 use crate::savepoint::restore::RestorePlan;
 use crate::storage::paths;
 
-/// Output of a later state than a savepoint's, of the run that it is of, or of one that went on from it.
+/// Refuses output of a later state than a savepoint's: of the run that took it, or of one that went on from it.
 ///
 /// # Errors
 /// [`JobError`] names the first part, and what allows it.
@@ -25,7 +25,7 @@ pub async fn refuse_later_output(job: &Job, savepoint: &Savepoint) -> Result<(),
     refuse_output_of_heirs(&*files, job, savepoint).await
 }
 
-/// Says which output of a savepoint is not committed: that of sinks which are not there or write elsewhere, and of dead letters
+/// Logs the output of a savepoint that is not committed: that of sinks which are gone or write elsewhere, and of dead letters
 /// which go elsewhere.
 pub fn tell_left_output(plan: &RestorePlan, metadata: &Metadata, retargeted: &[OperatorUid]) {
     for entry in &metadata.operators {
@@ -46,7 +46,7 @@ pub fn tell_left_output(plan: &RestorePlan, metadata: &Metadata, retargeted: &[O
     }
 }
 
-/// Output that the savepoint's run wrote after it.
+/// Refuses output that the savepoint's run wrote after it.
 fn refuse_output_of_writer(files: &dyn FileSystem, graph: &JobGraph, savepoint: &Savepoint) -> Result<(), JobError> {
     let metadata = &savepoint.metadata;
     for node in &graph.nodes {
@@ -78,7 +78,7 @@ struct Heir {
     checkpoint: Option<String>,
 }
 
-/// All of them, as far as it is known; of other jobs nobody knows whether they did.
+/// Returns the jobs that are known to have gone on from a savepoint. Those whose directory is gone are not.
 async fn heirs(job: &Job, savepoint: &str) -> Vec<Heir> {
     let root = job.directory.root();
     let (directories, _) = root.list_names().await.unwrap_or_default();
@@ -112,7 +112,7 @@ async fn heirs(job: &Job, savepoint: &str) -> Vec<Heir> {
     heirs
 }
 
-/// Output of jobs that went on from the same savepoint before. Where it is only likely, there is a warning.
+/// Refuses output of jobs that went on from the same savepoint before. Warns of output that is only likely to be theirs.
 async fn refuse_output_of_heirs(files: &dyn FileSystem, job: &Job, savepoint: &Savepoint) -> Result<(), JobError> {
     let metadata = &savepoint.metadata;
     let heirs = heirs(job, &savepoint.url()).await;

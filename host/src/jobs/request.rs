@@ -15,7 +15,7 @@ pub enum SnapshotRequest {
     Savepoint(SavepointTarget),
     /// A savepoint that ends the job.
     Stop {
-        /// Where it goes.
+        /// Its directory and layout.
         target: SavepointTarget,
         /// True if sources end first and `finish` runs (`stop --drain`).
         drain: bool,

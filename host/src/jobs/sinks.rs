@@ -1,4 +1,4 @@
-//! What the sinks of a job have written, and what they counted; each connector says it of its own.
+//! Output and counts of the sinks of a job, as each connector reports its own.
 
 use std::collections::BTreeMap;
 

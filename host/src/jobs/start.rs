@@ -31,11 +31,11 @@ pub struct NewJob {
     pub graph: JobGraph,
     /// Its components.
     pub modules: Modules,
-    /// Where its state comes from.
+    /// Savepoint that its state comes from; `None` for the beginning.
     pub restore: Option<RestoreFrom>,
-    /// Where to save it when all input is read, rather than to end it (`--savepoint-at-end`).
+    /// Directory for the savepoint that is taken when all input is read (`--savepoint-at-end`); `None` to finish instead.
     pub savepoint_at_end: Option<String>,
-    /// Its id, where somebody has noted it already; none: a new one.
+    /// Its id, where that is recorded already; `None` for a new one.
     pub job_id: Option<JobId>,
 }
 
@@ -44,13 +44,13 @@ pub struct NewJob {
 pub struct RestoreFrom {
     /// Its directory or `_metadata` file, as a path or URL.
     pub location: String,
-    /// What may be lost.
+    /// State that may be dropped.
     pub options: RestoreOptions,
-    /// Whether output directories may hold parts of a later state.
+    /// True if output directories may hold parts of a later state.
     pub allow_later_output: bool,
 }
 
-/// Starts a job and gives the way to talk to it.
+/// Starts a job and returns its handle.
 ///
 /// # Errors
 /// [`JobError`], of kind usage where job file or modules must change; nothing has run then.
@@ -83,7 +83,7 @@ pub async fn start(host: &HostContext, new: NewJob) -> Result<JobHandle, JobErro
     Ok(launch(job, events, &record, ready, savepoint_at_end))
 }
 
-/// Whether components and graph fit.
+/// Checks that components and graph fit.
 pub(super) fn admitted(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), JobError> {
     admission::check(graph, descriptions).map_err(|refused| JobError {
         uid: refused.uid.as_ref().map(ToString::to_string),
@@ -93,7 +93,7 @@ pub(super) fn admitted(graph: &JobGraph, descriptions: &Descriptions) -> Result<
 
 pub(super) type Events = mpsc::UnboundedReceiver<(AttemptId, Event)>;
 
-/// A job with its directory, and where its subtasks' events come out.
+/// Returns a job with its directory, and the receiver of its subtasks' events.
 pub(super) fn assemble(host: &HostContext, job_id: JobId, graph: JobGraph) -> Result<(Job, Events), JobError> {
     let failed = |error: crate::storage::StoreError| JobError::failed(error.to_string());
     let checkpoints = host.stores.open(&host.checkpoint_dir_of(&graph)).map_err(failed)?;

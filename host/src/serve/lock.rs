@@ -123,7 +123,7 @@ mod tests {
     fn the_second_is_told_who_the_first_is() {
         let dir = tempfile::tempdir().expect("temp dir");
         let data = dir.path().join("data");
-        let mut first = HostLock::take(&data).expect("nobody has it");
+        let mut first = HostLock::take(&data).expect("it is free");
         let second = || HostLock::take(&data).expect_err("the first has it").to_string();
         let (dir, pid) = (data.display(), std::process::id());
         let rest =
@@ -145,7 +145,7 @@ mod tests {
             format!("the data directory {dir} is in use by another `regraft serve`: {rest}")
         );
         drop(first);
-        drop(HostLock::take(&data).expect("nobody has it"));
+        drop(HostLock::take(&data).expect("it is free"));
         let held = HostLock::take(Path::new("/dev/null/data"))
             .expect_err("no directory")
             .to_string();

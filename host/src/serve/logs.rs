@@ -323,7 +323,7 @@ mod tests {
         let logs = Arc::new(JobLogs::new(dir.path()));
         let subscriber = tracing_subscriber::registry().with(JobLogLayer(logs.clone()));
         tracing::subscriber::with_default(subscriber, || {
-            tracing::info!("of nobody");
+            tracing::info!("of no job");
             job_span(JOB).in_scope(|| {
                 tracing::warn!(uid = "count", "of {}", 7);
                 tracing::info_span!("inner").in_scope(|| tracing::info!("deeper"));

@@ -38,7 +38,7 @@ pub struct Ready {
     pub modules: Modules,
     /// The checkpoint it goes on from; `None` for the savepoint that the job started from, or the beginning.
     pub restored: Option<CheckpointId>,
-    /// Where it goes on from, for people.
+    /// Its origin, for people.
     pub from: String,
     /// Savepoints that the job descends from, nearest first.
     pub lineage: Vec<Ancestor>,

@@ -1,4 +1,4 @@
-//! What state an attempt begins with: that of a checkpoint, of the savepoint that the job started from, or none.
+//! The state that an attempt begins with: that of a checkpoint, of the savepoint that the job started from, or none.
 //!
 //! Reading changes nothing.
 
@@ -19,25 +19,25 @@ use crate::savepoint::metadata::MetadataError;
 use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::restore::{RestoreOptions, RestorePlan, plan_restore};
 
-/// What state an attempt begins with.
+/// State that an attempt begins with.
 pub struct Begin {
-    /// What subtasks load.
+    /// State of the subtasks.
     pub loaded: Loaded,
-    /// The checkpoint that it is from.
+    /// Checkpoint that it is from.
     pub restored: Option<CheckpointId>,
-    /// The attempt that took that checkpoint.
+    /// Attempt that took that checkpoint.
     pub taken_by: Option<AttemptId>,
-    /// Where it is from, for people.
+    /// Its origin, for people.
     pub from: String,
-    /// Output to be committed first, and the savepoint's job where it is not this one.
+    /// Permission to commit the output that is pending in it.
     pub pending: CommitPermit,
-    /// Who wrote the pending output.
+    /// Job that wrote the pending output.
     pub writer: JobId,
-    /// The first number that a round may have behind it.
+    /// Smallest number of a round behind it.
     pub next: CheckpointId,
 }
 
-/// No state at all.
+/// Returns no state at all.
 #[must_use]
 pub fn beginning(job: &Job) -> Begin {
     Begin {
@@ -51,7 +51,8 @@ pub fn beginning(job: &Job) -> Begin {
     }
 }
 
-/// State of some regions from a checkpoint of the job; none where its files are damaged, which is then known.
+/// Reads the state of some regions from a checkpoint of the job. Returns `None` if its files are damaged, and notes that in
+/// `durable`.
 ///
 /// # Errors
 /// [`AttemptError`].
@@ -111,7 +112,7 @@ pub async fn from_checkpoint(
     }
 }
 
-/// State from the savepoint that the job starts from.
+/// Reads the savepoint that the job starts from.
 ///
 /// # Errors
 /// [`AttemptError`].
@@ -134,10 +135,11 @@ pub async fn from_origin(
     })
 }
 
-/// What a job takes from a savepoint that another one wrote, and the sinks that write somewhere else now.
+/// Plans what a job takes from a savepoint that another one wrote. Returns the plan, and the sinks that write somewhere else
+/// now.
 ///
 /// # Errors
-/// [`JobError`] lists why that cannot be.
+/// [`JobError`] lists all obstacles.
 pub fn plan_origin(
     job: &Job,
     descriptions: &Descriptions,

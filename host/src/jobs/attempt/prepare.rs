@@ -115,7 +115,7 @@ async fn prepare_once(job: &Arc<Job>, wish: &Wish) -> Result<Outcome, AttemptErr
     let origin = durable.job.origin.as_ref();
     let useless = |id: &CheckpointId| !durable.useless.contains(id);
     // What is pending in a savepoint is committed by a later checkpoint of its own attempt, and by no other: if the job did
-    // not go on from one, it stays for whoever restores that savepoint.
+    // not go on from one, it stays for a job that restores that savepoint.
     let still_pending =
         |record: &&SavepointRecord| Some(record.attempt) == taken_by && Some(record.checkpoint_id) < restored;
     let savepoints = durable.savepoints.iter().filter(still_pending);

@@ -1,4 +1,4 @@
-//! An operator of one subtask: its component's instance, its keyed state, and what follows a record that it cannot process.
+//! An operator of one subtask: its component's instance, its keyed state, and the reaction to a record that it cannot process.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ pub(super) fn backend(
 
 pub(super) type Budgets = BTreeMap<OperatorUid, Arc<Budget>>;
 
-/// For each operator with dead letters how many there may be, together with those that its state tells of.
+/// Returns the allowed number of dead letters of each operator that has an output for them, with those in its state.
 pub(super) fn budgets(graph: &JobGraph, restored: &RestoredState) -> Budgets {
     let budget = |node: &Node| {
         let NodeKind::Operator(operator) = &node.kind else {
@@ -110,7 +110,7 @@ pub(super) fn budgets(graph: &JobGraph, restored: &RestoredState) -> Budgets {
     graph.nodes.iter().filter_map(budget).collect()
 }
 
-/// What follows a record that an operator cannot process, with the output for its dead letters.
+/// Reaction to a record that an operator cannot process, with the output for its dead letters.
 pub(super) fn policy(
     node: &Node,
     operator: &Operator,

@@ -31,7 +31,7 @@ impl Driver {
         }
     }
 
-    /// Says of each subtask that has not acknowledged a round what it was waited for.
+    /// Describes the delay of each subtask that has not acknowledged a round.
     fn held_up(&self, id: CheckpointId, missing: &[SubtaskId]) -> String {
         let mut slow: BTreeMap<WaitsFor, Vec<String>> = BTreeMap::new();
         for subtask in missing {

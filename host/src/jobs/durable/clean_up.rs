@@ -32,7 +32,7 @@ pub(in crate::jobs) async fn leave(job: &Arc<Job>, shared: &JobShared, status: J
     let record = &record;
     if matches!(job.is_still_ours().await, Ok(false)) {
         tracing::error!(
-            "another host runs job {} now, or somebody has removed its records: this one does not touch what it has written",
+            "another host runs job {} now, or its records have been removed: this one does not touch what it has written",
             job.job_id
         );
         return;
@@ -47,7 +47,7 @@ pub(in crate::jobs) async fn leave(job: &Arc<Job>, shared: &JobShared, status: J
     clean_up(job, record).await;
 }
 
-/// Cleans up after a job that is written down to have ended. Doing it again, where a killed process had it under way,
+/// Cleans up after a job whose end is recorded. Doing it again, where a killed process had it under way,
 /// changes nothing.
 pub(in crate::jobs) async fn clean_up(job: &Job, record: &EndRecord) {
     // As in Flink: a failed job's checkpoints stay, those of a cancelled one as its settings say.
@@ -62,7 +62,7 @@ pub(in crate::jobs) async fn clean_up(job: &Job, record: &EndRecord) {
         }
     }
     if keep {
-        // Rounds that were given up go first: what only they name is pending for nobody.
+        // Rounds that were given up go first: output that only they name must not stay pending.
         job.checkpoints.leave().await;
     }
     match named(job, keep).await {
@@ -81,8 +81,8 @@ pub(in crate::jobs) async fn clean_up(job: &Job, record: &EndRecord) {
     }
 }
 
-/// Pending output that snapshots name: savepoints, and checkpoints where they stay. Those that are there count, not those
-/// that the loop knows of: one may be complete whose store did not say so.
+/// Returns the pending output that snapshots name: savepoints, and checkpoints where they stay. It looks at those on disk, not
+/// at those that the loop knows of: one may be complete whose store did not say so.
 async fn named(job: &Job, checkpoints_stay: bool) -> Result<Handles, AttemptError> {
     let mut named = Handles::new();
     let mut add = |more: Handles| {
@@ -105,7 +105,7 @@ async fn named(job: &Job, checkpoints_stay: bool) -> Result<Handles, AttemptErro
     Ok(named)
 }
 
-/// Removes what is pending and not named by a snapshot.
+/// Removes pending output that no snapshot names.
 async fn drop_pending(job: &Job, named: &Handles) {
     for (uid, committer) in &job.committers {
         let (committer, keep) = (committer.clone(), named.get(uid).cloned().unwrap_or_default());

@@ -124,7 +124,7 @@ pub async fn commit_from(job: &Job, pending: &CommitPermit, of: &str, writer: Jo
     Ok(())
 }
 
-/// Writes down that the output of a checkpoint, or of the savepoint that the job started from, is committed.
+/// Records that the output of a checkpoint, or of the savepoint that the job started from, is committed.
 pub async fn note_committed(job: &Job, checkpoint_id: Option<CheckpointId>) {
     if let Err(error) = job.directory.write_committed(CommittedRecord { checkpoint_id }).await {
         // It is committed again then, which does no harm where it is still there.

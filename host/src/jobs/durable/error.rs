@@ -6,18 +6,18 @@ use crate::savepoint::metadata::MetadataError;
 
 use super::records::RecordError;
 
-/// Why an attempt does not come about.
+/// Failure to make an attempt.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct AttemptError {
-    /// For people.
+    /// The failure, for people.
     pub error: JobError,
     /// True if another try may succeed.
     pub restartable: bool,
 }
 
 impl AttemptError {
-    /// One that another try does not help.
+    /// Returns a failure that another try does not get over.
     #[must_use]
     pub const fn fatal(error: JobError) -> Self {
         Self {

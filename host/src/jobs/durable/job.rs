@@ -1,4 +1,4 @@
-//! What stays over all attempts of a job in this process: its graph, its directory, its regions, what commits its output.
+//! The parts of a job that stay over all its attempts in this process: its graph, its plan, its directory, its committers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -21,31 +21,31 @@ use crate::jobs::deploy::{Counters, committer, counters};
 use crate::jobs::handle::JobError;
 use crate::storage::{StoreError, Stores};
 
-/// What a host lends every job.
+/// The parts of a host that every job uses.
 #[derive(Clone)]
 pub struct HostContext {
     /// The machine.
     pub environment: Arc<dyn Environment>,
-    /// Where objects are.
+    /// Stores of objects.
     pub stores: Arc<dyn Stores>,
-    /// What runs subtasks.
+    /// Runs subtasks.
     pub executor: Arc<dyn Executor>,
-    /// Where checkpoints go by default.
+    /// Default directory of checkpoints.
     pub checkpoint_dir: PathBuf,
-    /// Whether this host brings its jobs back after it was killed. A job that has ended then leaves a record that says so.
+    /// True if this host brings its jobs back after it was killed. A job that has ended then leaves a record of its end.
     pub recovers: bool,
 }
 
 impl HostContext {
-    /// Where the checkpoints of a job go, as a path or URL.
+    /// Returns the checkpoint directory of a job, as a path or URL.
     #[must_use]
     pub fn checkpoint_dir_of(&self, graph: &JobGraph) -> String {
         let own = graph.checkpoint.dir.clone();
         own.unwrap_or_else(|| self.checkpoint_dir.to_string_lossy().into_owned())
     }
 
-    /// Whether a directory for savepoints, a path or URL, can be written to: said before it is needed. What is tried is
-    /// an object of its own, which is deleted again.
+    /// Checks that a directory for savepoints, a path or URL, can be written to, before it is needed. Writes an object of its
+    /// own, and deletes it again.
     ///
     /// # Errors
     /// [`JobError`] that names the directory.
@@ -63,19 +63,19 @@ impl HostContext {
     }
 }
 
-/// Makes a module of a component's file. It may take a while: it is called where it holds nobody up.
+/// Loads modules from components. This may take a while, so it is called beside the control loop.
 pub trait LoadModule: Send + Sync {
     /// Loads the component of an operator.
     ///
     /// # Errors
-    /// A text that says what is wrong with it.
+    /// The reason, as a text.
     fn load(&self, uid: &OperatorUid, component: Bytes) -> Result<Arc<dyn OperatorModule>, String>;
 }
 
-/// What commits the output of each sink.
+/// Committer of each sink's output.
 pub type Committers = BTreeMap<OperatorUid, Arc<dyn SinkCommitter>>;
 
-/// A job, whichever attempt runs it.
+/// A job over all its attempts in this process.
 pub struct Job {
     /// Its id.
     pub job_id: JobId,
@@ -89,20 +89,20 @@ pub struct Job {
     pub checkpoints: CheckpointStore,
     /// Its parallel expansion.
     pub plan: Arc<Plan>,
-    /// What commits each sink's output.
+    /// Committers of its output.
     pub committers: Committers,
-    /// What each node counts, over all attempts in this process.
+    /// Counters of each node, over all attempts in this process.
     pub counters: Counters,
     /// Loads modules that only the job's directory has.
     pub loader: Option<Arc<dyn LoadModule>>,
-    /// Whether sources wait at the end of input (`--savepoint-at-end`).
+    /// True if sources wait at the end of input (`--savepoint-at-end`).
     pub hold_at_end: bool,
     /// Operators with state of their own that have trapped: they are run so that the record at fault is found alone.
     pub careful: Mutex<BTreeSet<OperatorUid>>,
-    /// What the attempts that this process has created, or has tried to, can be told by.
+    /// Nonces of the attempts that this process has created, or has tried to create.
     pub nonces: Arc<Mutex<BTreeSet<String>>>,
     still_ours: StillOurs,
-    /// Takes what subtasks tell, with the attempt that they are of.
+    /// Takes the events of subtasks, each with the attempt that the subtask belongs to.
     pub events: mpsc::UnboundedSender<(AttemptId, Event)>,
 }
 
@@ -141,7 +141,8 @@ impl Job {
         }
     }
 
-    /// Whether no other host has begun an attempt since this one did. One whose record cannot be read counts as another's.
+    /// Returns true if no other host has begun an attempt since this one did. An attempt whose record cannot be read counts as
+    /// another host's.
     ///
     /// # Errors
     /// As the store says.
@@ -149,18 +150,18 @@ impl Job {
         (self.still_ours)().await
     }
 
-    /// Where the subtasks of an attempt tell what happens.
+    /// Returns the sink for the events of an attempt's subtasks.
     #[must_use]
     pub fn event_sink(&self, attempt: AttemptId) -> EventSink {
         let events = self.events.clone();
         Arc::new(move |event| {
-            // After the control loop has ended nobody listens any more.
+            // After the control loop has ended, events are of no use any more.
             let _ = events.send((attempt, event));
         })
     }
 }
 
-/// Asks whether an attempt of this process is the one that counts; who has begun none only cleans up.
+/// Returns the question whether an attempt of this process is the newest. A process that has begun none only cleans up.
 fn is_run_by(directory: &JobDirectory, nonces: &Arc<Mutex<BTreeSet<String>>>) -> StillOurs {
     let (directory, nonces) = (directory.clone(), nonces.clone());
     Arc::new(move || {
@@ -181,7 +182,7 @@ fn is_run_by(directory: &JobDirectory, nonces: &Arc<Mutex<BTreeSet<String>>>) ->
     })
 }
 
-/// What commits the output of each sink and the dead letters of each operator, for a job that wrote them.
+/// Returns the committers of the output of each sink and of the dead letters of each operator, for the job that wrote them.
 #[must_use]
 pub fn committers(host: &HostContext, graph: &JobGraph, job_id: JobId) -> Committers {
     let files = host.environment.files();

@@ -1,4 +1,4 @@
-//! Where a job goes on from: decided by what is durable, and by nothing that a process may forget.
+//! The point that a job goes on from: decided by what is durable, and by nothing that a process may forget.
 //!
 //! The newest complete checkpoint; before the first one, the savepoint that the job started from; else the beginning
 //! (`docs/design/0010-recovery.md`). A savepoint that ends the job, and the checkpoint at the end of input, mean that there
@@ -19,7 +19,7 @@ use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::publish::remove_partial;
 use crate::storage::paths;
 
-/// Where to go on from.
+/// A point to go on from.
 #[derive(Debug)]
 pub enum Point {
     /// A completed checkpoint of this job.
@@ -28,25 +28,25 @@ pub enum Point {
     Origin(Box<Savepoint>, Origin),
     /// The beginning of all input.
     Beginning,
-    /// Nowhere: all is read and saved.
+    /// None: all is read and saved.
     Over(Over),
 }
 
-/// The end of a job that only has to be told.
+/// The end of a job that only has to be announced.
 #[derive(Debug, Clone)]
 pub struct Over {
     /// Its last round.
     pub checkpoint_id: CheckpointId,
     /// The savepoint that ended it, as a URL.
     pub savepoint: Option<String>,
-    /// What that round has to commit.
+    /// Permission to commit the output of that round.
     pub permit: CommitPermit,
-    /// What the round saved, where it is still there.
+    /// Metadata of the round; `None` if it is gone.
     pub metadata: Option<Box<Metadata>>,
 }
 
 impl Over {
-    /// The end as the protocol sees it.
+    /// Returns the end as the protocol sees it.
     #[must_use]
     pub fn facts(self) -> effect::Over {
         let entries = self.metadata.into_iter().flat_map(|metadata| metadata.operators);
@@ -59,21 +59,21 @@ impl Over {
     }
 }
 
-/// Whether reading again later may go well; if not, the snapshot is damaged.
+/// Returns true if another try to read may succeed; if not, the snapshot is damaged.
 const fn may_pass(error: &MetadataError) -> bool {
     matches!(error, MetadataError::Store(_))
 }
 
-/// What is durable of a job.
+/// The durable state of a job.
 #[derive(Debug)]
 pub struct Durable {
-    /// What it started with.
+    /// The settings that it started with.
     pub job: JobRecord,
-    /// The modules that it runs.
+    /// The version that it runs.
     pub version: VersionRecord,
-    /// Who runs it.
+    /// The newest attempt.
     pub attempt: Option<AttemptRecord>,
-    /// What is known to be committed.
+    /// The newest round that is known to be committed.
     pub committed: Option<CommittedRecord>,
     /// Savepoints that name output which may not be committed yet.
     pub savepoints: Vec<SavepointRecord>,
@@ -81,7 +81,7 @@ pub struct Durable {
     partial: Vec<SavepointRecord>,
     /// All its checkpoints, complete or not, newest first.
     pub checkpoints: Vec<CheckpointId>,
-    /// Checkpoints that are not complete, or that were written after another attempt had begun: of no use to anybody.
+    /// Checkpoints that are not complete, or that were written after another attempt had begun: of no use any more.
     pub useless: Vec<CheckpointId>,
     /// Those of them that are complete.
     disowned: Vec<CheckpointId>,
@@ -131,14 +131,14 @@ impl Durable {
         })
     }
 
-    /// The number of the next attempt, which is greater than `than`.
+    /// Returns the number of the next attempt, which is greater than `than`.
     #[must_use]
     pub fn next_attempt(&self, than: AttemptId) -> AttemptId {
         let newest = self.attempt.as_ref().map_or(0, |newest| newest.attempt.0);
         AttemptId(newest.max(than.0) + 1)
     }
 
-    /// The greatest number that any round of the job has had, as far as anything is left of it.
+    /// Returns the greatest number of a round of which anything is left.
     #[must_use]
     pub fn last_id(&self) -> CheckpointId {
         let attempt = self.attempt.iter().map(|newest| newest.last_id);
@@ -152,7 +152,7 @@ impl Durable {
             .unwrap_or(CheckpointId(0))
     }
 
-    /// Whether the output of a checkpoint, or of the savepoint that the job started from, is known to be committed.
+    /// Returns true if the output of a checkpoint, or of the savepoint that the job started from, is known to be committed.
     #[must_use]
     pub fn is_committed(&self, point: Option<CheckpointId>) -> bool {
         self.committed.is_some_and(|committed| committed.checkpoint_id >= point)
@@ -161,7 +161,8 @@ impl Durable {
     /// Removes savepoints that were never completed. To be called when the attempt is recorded: an earlier host that still
     /// writes one is not the job's any more.
     ///
-    /// Returns those that stay, since they were completed meanwhile or could not be removed: what they name stays pending.
+    /// Returns those that stay, since they were completed meanwhile or could not be removed. The output that they name must stay
+    /// pending.
     pub async fn remove_partial_savepoints(&self, job: &Job) -> Vec<&SavepointRecord> {
         let mut stay = vec![];
         for record in &self.partial {
@@ -189,7 +190,7 @@ impl Durable {
         stay
     }
 
-    /// What a sink must keep pending, whatever this attempt does: savepoints name it.
+    /// Returns the output that a sink must keep pending in every case, since savepoints name it.
     #[must_use]
     pub fn kept(&self, uid: &OperatorUid) -> Vec<serde_json::Value> {
         let handles = self
@@ -199,7 +200,7 @@ impl Durable {
         handles.flatten().cloned().collect()
     }
 
-    /// Whether a checkpoint was complete, or damaged, when this was read. One that was not complete may be since.
+    /// Returns true if a checkpoint was complete, or damaged, when this was read. Others may have been completed since.
     #[must_use]
     pub fn has_seen(&self, id: CheckpointId) -> bool {
         let damaged = self.damaged.iter().any(|(damaged, _)| *damaged == id);
@@ -217,7 +218,7 @@ impl Durable {
         self.damaged.push((id, why));
     }
 
-    /// Where to go on from.
+    /// Decides on the point to go on from.
     ///
     /// # Errors
     /// [`AttemptError`], also where going back further would write committed output again.
@@ -278,15 +279,15 @@ impl Durable {
         Ok(None)
     }
 
-    /// Whether a snapshot counts. One that an earlier attempt completed after a later one had begun does not: the later one
-    /// knows nothing of it, and has dropped the output that it names.
+    /// Returns true if a snapshot counts. One that an earlier attempt completed after a later one had begun does not: the later
+    /// one knows nothing of it, and has dropped the output that it names.
     fn is_ours(&self, attempt: AttemptId, id: CheckpointId) -> bool {
         self.attempt
             .as_ref()
             .is_none_or(|newest| attempt >= newest.attempt || newest.restored.is_some_and(|restored| id <= restored))
     }
 
-    /// Going back behind a damaged checkpoint must not write again what it or a later one has committed.
+    /// Refuses to go back behind a damaged checkpoint if that would write again what it or a later one has committed.
     fn refuse_doubled_output(&self, job: &Job, newest: Option<CheckpointId>) -> Result<(), AttemptError> {
         let Some((damaged, why)) = self.damaged.first() else {
             return Ok(());
@@ -342,7 +343,7 @@ impl Durable {
     }
 }
 
-/// What a recorded savepoint is now.
+/// State of a recorded savepoint.
 enum Recorded {
     /// It is complete, or counts as complete since it cannot be looked at.
     Complete(SavepointRecord),

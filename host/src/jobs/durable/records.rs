@@ -1,18 +1,18 @@
-//! What a job writes down of itself in `<checkpoint dir>/<JobID>/`, beside its checkpoints, so that it can be brought back
-//! by another process (`docs/design/0010-recovery.md`, `docs/formats/savepoint.md`).
+//! Records that a job keeps of itself in `<checkpoint dir>/<JobID>/`, beside its checkpoints, so that another process can
+//! bring it back (`docs/design/0010-recovery.md`, `docs/formats/savepoint.md`).
 //!
 //! ```text
-//! job.json                what it started with; never changed
-//! versions/<n>.json       which modules it runs: created, never overwritten; the greatest number counts
-//! attempts/<n>.json       who runs it: created, never overwritten; the greatest number counts
-//! committed.json          what is known to be committed
+//! job.json                the settings that it started with; never changed
+//! versions/<n>.json       the modules that it runs: created, never overwritten; the greatest number counts
+//! attempts/<n>.json       the attempt that runs it: created, never overwritten; the greatest number counts
+//! committed.json          the newest round that is known to be committed
 //! savepoints/<n>.json     a savepoint that names output which is not committed yet
 //! ended.json              it has ended, and is never to run again
 //! shared/<sha256>.wasm    its modules
 //! ```
 //!
-//! A put whose answer is lost has happened or not. What is created only once therefore carries a random text, so that
-//! whoever asks again can tell their own from another's.
+//! A put whose answer is lost has happened or not. A record that is created only once therefore has a nonce, by which a host
+//! that tries again tells its own record from another host's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::jobs::status::JobStatus;
 use crate::savepoint::metadata::Ancestor;
 use crate::storage::{Storage, StoreError, paths};
 
-/// `job.json`: what a job started with.
+/// `job.json`: the settings that a job started with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
     /// The job.
@@ -38,14 +38,14 @@ pub struct JobRecord {
     pub name: String,
     /// Milliseconds since the Unix epoch.
     pub started_at: i64,
-    /// The savepoint that it started from; none: from the beginning.
+    /// The savepoint that it started from; `None` for the beginning.
     pub origin: Option<Origin>,
 }
 
 /// The savepoint that a job started from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// Where it is, as a URL.
+    /// Its URL.
     pub path: String,
     /// `--allow-non-restored-state`.
     pub allow_non_restored: bool,
@@ -55,38 +55,38 @@ pub struct Origin {
     pub lineage: Vec<Ancestor>,
 }
 
-/// `versions/<n>.json`: which modules a job runs.
+/// `versions/<n>.json`: the modules that a job runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionRecord {
     /// Its number.
     pub version: JobVersion,
-    /// The upgrade's checkpoint; none: the job started with it.
+    /// The upgrade's checkpoint; `None` if the job started with this version.
     pub checkpoint_id: Option<CheckpointId>,
     /// The SHA-256 of each operator's module.
     pub modules: BTreeMap<OperatorUid, String>,
-    /// Tells one try from another.
+    /// Nonce, which tells one try from another.
     pub nonce: String,
 }
 
-/// `attempts/<n>.json`: that somebody runs the job, from where.
+/// `attempts/<n>.json`: an attempt to run the job, and the point that it goes on from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptRecord {
     /// Its number.
     pub attempt: AttemptId,
-    /// The checkpoint that it goes on from; none: the savepoint that the job started from, or the beginning.
+    /// The checkpoint that it goes on from; `None` for the savepoint that the job started from, or the beginning.
     pub restored: Option<CheckpointId>,
     /// Rounds of this attempt have greater numbers than this one.
     pub last_id: CheckpointId,
     /// Milliseconds since the Unix epoch.
     pub started_at: i64,
-    /// Tells one try from another.
+    /// Nonce, which tells one try from another.
     pub nonce: String,
 }
 
 /// `committed.json`: output that need not be committed again, and that may have been taken away since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommittedRecord {
-    /// The newest checkpoint whose output is committed; none: that of the savepoint which the job started from.
+    /// The newest checkpoint whose output is committed; `None` for the savepoint that the job started from.
     pub checkpoint_id: Option<CheckpointId>,
 }
 
@@ -99,15 +99,15 @@ pub struct SavepointRecord {
     pub attempt: AttemptId,
     /// A savepoint, or one that ends the job.
     pub kind: SnapshotKind,
-    /// Where it is, as a URL.
+    /// Its URL.
     pub path: String,
-    /// What each sink has pending in it.
+    /// Pending output of each sink in it.
     pub handles: BTreeMap<OperatorUid, Vec<serde_json::Value>>,
-    /// Whether it is known to be complete.
+    /// True if it is known to be complete.
     pub complete: bool,
 }
 
-/// `ended.json`: how a job ended.
+/// `ended.json`: the end of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndRecord {
     /// A terminal stage.
@@ -116,25 +116,25 @@ pub struct EndRecord {
     pub ended_at: i64,
     /// The savepoint that ended it, as a URL.
     pub savepoint: Option<String>,
-    /// Why it failed.
+    /// The failure, as it was shown; `None` if it has not failed.
     pub failure: Option<String>,
 }
 
-/// Why a record cannot be read or written.
+/// Failure to read or write a record.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The store said no.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It does not read as what it should be.
+    /// It cannot be parsed.
     #[error("{path} is damaged: {reason}. Use another copy of it, or start the job from a savepoint.")]
     Damaged {
         /// The record.
         path: String,
-        /// What is wrong.
+        /// Message of the parser.
         reason: String,
     },
-    /// Somebody else has written it.
+    /// Another host has written it.
     #[error("{path} has been written by another host: it runs this job now, and two must not")]
     Taken {
         /// The record.
@@ -143,7 +143,7 @@ pub enum RecordError {
 }
 
 impl RecordError {
-    /// Whether asking again later may go well.
+    /// Returns true if another try may succeed.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         matches!(self, Self::Store(_))
@@ -184,7 +184,7 @@ const ATTEMPTS: &str = "attempts";
 const SAVEPOINTS: &str = "savepoints";
 
 impl JobDirectory {
-    /// The directory of a job, there or not.
+    /// Returns the directory of a job, which need not exist.
     ///
     /// # Errors
     /// [`StoreError::InvalidLocation`].
@@ -208,7 +208,7 @@ impl JobDirectory {
         &self.storage
     }
 
-    /// Where a checkpoint is, or would be.
+    /// Returns the directory of a checkpoint, which need not exist.
     ///
     /// # Errors
     /// [`StoreError::InvalidLocation`].
@@ -219,7 +219,7 @@ impl JobDirectory {
     /// The numbers of all checkpoints, complete or not, newest first.
     ///
     /// # Errors
-    /// As the store says.
+    /// Those of the store.
     pub async fn checkpoints(&self) -> Result<Vec<CheckpointId>, StoreError> {
         let (directories, _) = self.storage.list_names().await?;
         let ids = directories.iter().filter_map(|name| paths::parse_checkpoint(name));
@@ -231,12 +231,12 @@ impl JobDirectory {
     /// Writes `job.json`.
     ///
     /// # Errors
-    /// As the store says.
+    /// Those of the store.
     pub async fn write_job(&self, record: &JobRecord) -> Result<(), RecordError> {
         Ok(self.storage.put(JOB, text(record)).await?)
     }
 
-    /// What the job started with; none where there is no such job here.
+    /// Reads `job.json`; `None` if there is no such job.
     ///
     /// # Errors
     /// [`RecordError`].
@@ -247,13 +247,13 @@ impl JobDirectory {
     /// Makes a version the job's.
     ///
     /// # Errors
-    /// [`RecordError::Taken`] where somebody else has made another of that number.
+    /// [`RecordError::Taken`] if another host has made another version of that number.
     pub async fn create_version(&self, record: &VersionRecord) -> Result<(), RecordError> {
         self.create(&format!("{VERSIONS}/{}.json", record.version), record)
             .await
     }
 
-    /// The version that counts.
+    /// Reads the newest version.
     ///
     /// # Errors
     /// [`RecordError`].
@@ -264,10 +264,10 @@ impl JobDirectory {
         }
     }
 
-    /// Makes an attempt the one that runs the job. Earlier ones are forgotten.
+    /// Makes an attempt the one that runs the job, and removes the records of earlier ones.
     ///
     /// # Errors
-    /// [`RecordError::Taken`] where somebody else has begun one since.
+    /// [`RecordError::Taken`] if another host has begun one since.
     pub async fn create_attempt(&self, record: &AttemptRecord) -> Result<(), RecordError> {
         let name = format!("{ATTEMPTS}/{}.json", record.attempt);
         self.create(&name, record).await?;
@@ -285,7 +285,7 @@ impl JobDirectory {
         Ok(())
     }
 
-    /// Whether the attempt that counts has one of these texts of its own.
+    /// Returns true if the newest attempt has one of these nonces.
     ///
     /// # Errors
     /// [`RecordError`].
@@ -294,7 +294,7 @@ impl JobDirectory {
         Ok(newest.is_some_and(|newest| nonces.contains(&newest.nonce)))
     }
 
-    /// The attempt that counts.
+    /// Reads the newest attempt.
     ///
     /// # Errors
     /// [`RecordError`].
@@ -305,15 +305,15 @@ impl JobDirectory {
         }
     }
 
-    /// Writes down what is committed.
+    /// Records the newest round whose output is committed.
     ///
     /// # Errors
-    /// As the store says.
+    /// Those of the store.
     pub async fn write_committed(&self, record: CommittedRecord) -> Result<(), RecordError> {
         Ok(self.storage.put(COMMITTED, text(&record)).await?)
     }
 
-    /// What is known to be committed.
+    /// Reads `committed.json`.
     ///
     /// # Errors
     /// [`RecordError`].
@@ -321,16 +321,16 @@ impl JobDirectory {
         self.read(COMMITTED).await
     }
 
-    /// Writes down a savepoint.
+    /// Writes the record of a savepoint.
     ///
     /// # Errors
-    /// As the store says.
+    /// Those of the store.
     pub async fn write_savepoint(&self, record: &SavepointRecord) -> Result<(), RecordError> {
         let name = format!("{SAVEPOINTS}/{}.json", record.checkpoint_id);
         Ok(self.storage.put(&name, text(record)).await?)
     }
 
-    /// All savepoints that are written down, in order.
+    /// Reads the records of all savepoints, in order.
     ///
     /// # Errors
     /// [`RecordError`].
@@ -342,7 +342,8 @@ impl JobDirectory {
         Ok(records)
     }
 
-    /// A savepoint that is written down as complete is to be removed: whoever finds its record looks whether it is there.
+    /// Marks a recorded savepoint as not known to be complete, since it is to be removed: the next attempt looks whether it is
+    /// there.
     ///
     /// # Errors
     /// [`RecordError`].
@@ -357,23 +358,23 @@ impl JobDirectory {
         }
     }
 
-    /// Forgets a savepoint.
+    /// Removes the record of a savepoint.
     ///
     /// # Errors
-    /// As the store says.
+    /// Those of the store.
     pub async fn forget_savepoint(&self, id: CheckpointId) -> Result<(), StoreError> {
         self.storage.delete(&format!("{SAVEPOINTS}/{id}.json")).await
     }
 
-    /// Writes down that the job has ended.
+    /// Writes the record of the job's end.
     ///
     /// # Errors
-    /// As the store says.
+    /// Those of the store.
     pub async fn write_end(&self, record: &EndRecord) -> Result<(), RecordError> {
         Ok(self.storage.put(ENDED, text(record)).await?)
     }
 
-    /// How the job ended; none: it has not.
+    /// Reads the record of the job's end; `None` if it has not ended.
     ///
     /// # Errors
     /// [`RecordError`].
@@ -381,11 +382,11 @@ impl JobDirectory {
         self.read(ENDED).await
     }
 
-    /// Removes all but the record that it has ended. What savepoints name goes last: as long as anything else is there,
-    /// it is known what must stay pending.
+    /// Removes all but the record of its end. The records of savepoints go last: as long as anything else is there, it is known
+    /// what must stay pending.
     ///
     /// # Errors
-    /// As the store says; the rest of it stays.
+    /// Those of the store; the rest of it stays.
     pub async fn clear(&self) -> Result<(), StoreError> {
         let (directories, names) = self.storage.list_names().await?;
         for directory in directories.iter().filter(|name| *name != SAVEPOINTS) {
@@ -397,33 +398,33 @@ impl JobDirectory {
         self.storage.delete_prefix(SAVEPOINTS).await
     }
 
-    /// Whether nothing but the record that it has ended is there.
+    /// Returns true if nothing but the record of its end is there.
     ///
     /// # Errors
-    /// As the store says.
+    /// Those of the store.
     pub async fn is_clear(&self) -> Result<bool, StoreError> {
         let (directories, names) = self.storage.list_names().await?;
         Ok(directories.is_empty() && names.iter().all(|name| name == ENDED))
     }
 
-    /// Removes all of it. That it has ended goes last: as long as anything is there, whoever asks again knows that it may go.
+    /// Removes all of it. The record of its end goes last: as long as anything is there, the next try knows that it may go.
     ///
     /// # Errors
-    /// As the store says; the rest of it stays.
+    /// Those of the store; the rest of it stays.
     pub async fn remove(&self) -> Result<(), StoreError> {
         self.clear().await?;
         self.storage.delete_prefix("").await
     }
 
-    /// A module's file.
+    /// Reads a module's file.
     ///
     /// # Errors
-    /// As the store says.
+    /// Those of the store.
     pub async fn module(&self, sha256: &str) -> Result<Bytes, StoreError> {
         self.storage.read(&shared_module(sha256)).await
     }
 
-    /// The numbers that name the records of a kind, in order.
+    /// Returns the numbers that name the records of a kind, in order.
     async fn numbers(&self, kind: &str) -> Result<Vec<u64>, StoreError> {
         let (_, names) = self.storage.child(kind)?.list_names().await?;
         let numbers = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok());
@@ -445,7 +446,7 @@ impl JobDirectory {
         })
     }
 
-    /// Creates a record that must not be there. One that is there and says the same is our own, whose answer was lost.
+    /// Creates a record that must not be there. One with the same text is this host's own, whose answer was lost.
     async fn create<T: Serialize>(&self, name: &str, record: &T) -> Result<(), RecordError> {
         let text = text(record);
         match self.storage.create_if_absent(name, text.clone()).await {
@@ -472,7 +473,7 @@ fn text(record: &impl Serialize) -> Bytes {
     Bytes::from(serde_json::to_vec_pretty(record).unwrap_or_default())
 }
 
-/// The digests of a version's modules.
+/// Returns the digests of a version's modules.
 #[must_use]
 pub fn digests(modules: &Modules) -> BTreeMap<OperatorUid, String> {
     let digest = |(uid, module): (&OperatorUid, &Arc<dyn OperatorModule>)| (uid.clone(), module.digest().to_string());
