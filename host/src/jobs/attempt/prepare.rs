@@ -212,3 +212,6 @@ async fn clean(job: &Job, durable: &Durable, wish: &Wish, pending: &CommitPermit
         tracing::warn!("what earlier attempts left of checkpoints could not be removed: {error}");
     }
 }
+
+#[cfg(test)]
+mod tests;
