@@ -68,6 +68,7 @@ impl Play {
                     ended_at: 0,
                     savepoint: state.final_savepoint.clone(),
                     failure: state.failure.clone(),
+                    failure_kind: state.failure_kind,
                 }
             };
             return self.ended(process, host, &end, faults);

@@ -108,6 +108,7 @@ pub async fn give_up(host: &HostContext, job_id: JobId, graph: JobGraph) -> Resu
         ended_at: host.environment.clock().now_ms(),
         savepoint: None,
         failure: None,
+        failure_kind: None,
     };
     job.directory.write_end(&record).await?;
     clean_up(&job, &record).await;
@@ -140,6 +141,7 @@ async fn end(job: &Job, over: &Over) -> Result<EndRecord, RecordError> {
         ended_at: job.host.environment.clock().now_ms(),
         savepoint: over.savepoint.clone(),
         failure: None,
+        failure_kind: None,
     };
     job.directory.write_end(&record).await?;
     for committer in job.committers.values() {

@@ -27,6 +27,7 @@ pub(in crate::jobs) async fn leave(job: &Arc<Job>, shared: &JobShared, status: J
             ended_at: job.host.environment.clock().now_ms(),
             savepoint: state.final_savepoint.clone(),
             failure: state.failure.clone(),
+            failure_kind: state.failure_kind,
         }
     };
     let record = &record;

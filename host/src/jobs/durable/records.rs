@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
 use regraft_model::snapshot::SnapshotKind;
 use serde::de::DeserializeOwned;
@@ -118,6 +119,9 @@ pub struct EndRecord {
     pub savepoint: Option<String>,
     /// The failure, as it was shown; `None` if it has not failed.
     pub failure: Option<String>,
+    /// Kind of the failure; `None` also in records of hosts that did not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_kind: Option<ErrorKind>,
 }
 
 /// Failure to read or write a record.
@@ -552,6 +556,7 @@ mod tests {
             ended_at: 9,
             savepoint: None,
             failure: None,
+            failure_kind: None,
         };
         directory.write_end(&end).await.expect("written");
         directory.clear().await.expect("cleared");
@@ -561,6 +566,24 @@ mod tests {
             left.iter().map(|object| object.name.as_str()).collect::<Vec<_>>(),
             ["ended.json"]
         );
+    }
+
+    #[test]
+    fn the_end_of_a_failed_job_has_the_kind_of_its_failure() {
+        let end = EndRecord {
+            status: JobStatus::Failed,
+            ended_at: 9,
+            savepoint: None,
+            failure: Some("a panic".to_owned()),
+            failure_kind: Some(ErrorKind::Bug),
+        };
+        let mut value = serde_json::to_value(&end).expect("JSON");
+        assert_eq!(value["failure_kind"], "bug");
+        assert_eq!(serde_json::from_value::<EndRecord>(value.clone()).expect("read"), end);
+        // As hosts wrote it before there was a kind.
+        value.as_object_mut().expect("an object").remove("failure_kind");
+        let old: EndRecord = serde_json::from_value(value).expect("read");
+        assert_eq!((old.failure, old.failure_kind), (end.failure, None));
     }
 
     #[tokio::test]
