@@ -104,7 +104,7 @@ fn the_same_output_directory_needs_a_flag() {
     world.write("job.toml", &words_job("words", "update"));
     append(&world, "a b a\n");
     let job = world.start(&["job.toml"]);
-    let first = job.job_id[..6].to_owned();
+    let first = job.job_id[..12].to_owned();
     wait_for_out(&world, &job, 3);
     let saved = savepoint(&world, "words");
     append(&world, "b a\n");
@@ -146,7 +146,7 @@ fn a_savepoint_that_another_job_went_on_from_is_not_gone_on_from_into_the_same_o
     let refused = world.run(&["run", "-s", &saved, "job.toml"]).exits(1);
     let id = &killed.job_id;
     for said in [
-        format!(" part(s) of job \"words\" ({id}), part-out-0-{}-", &id[..6]),
+        format!(" part(s) of job \"words\" ({id}), part-out-0-{}-", &id[..12]),
         "which went on from this savepoint before".to_owned(),
         "or allow it with --allow-later-output".to_owned(),
     ] {

@@ -96,7 +96,12 @@ pub fn visible(disk: &Disk) -> BTreeMap<String, BTreeMap<String, Vec<u8>>> {
     sinks
 }
 
-/// Returns the short id of the job that wrote a part, and the number of its checkpoint.
+/// Returns true if these are the digits that the parts of a job have in their names.
+pub fn is_of(job: JobId, digits: &str) -> bool {
+    job.to_string().get(..12) == Some(digits)
+}
+
+/// Returns the digits of the job that wrote a part, and the number of its checkpoint.
 pub fn part_of(name: &str) -> Option<(&str, u64)> {
     let mut fields = name.rsplit(['-', '.']).skip(2);
     let id = fields.next()?.parse().ok()?;
@@ -195,7 +200,7 @@ impl Scene<'_> {
         let own = savepoint.metadata.job_id;
         let after = self.jobs.iter().skip_while(|job| **job != own).skip(1);
         let id_of_own = savepoint.metadata.checkpoint_id.0;
-        (own.short() == short && id > id_of_own) || after.into_iter().any(|job| job.short() == short)
+        (is_of(own, short) && id > id_of_own) || after.into_iter().any(|job| is_of(*job, short))
     }
 
     /// Checks that an ended job has left nothing that is not referred to. `kept`: its checkpoints stay.

@@ -376,6 +376,18 @@ impl FileSystem for Files {
         })
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> Result<()> {
+        self.ask(Place::Rename, from, |inner| {
+            let node = *inner.names.get(from).ok_or_else(absent)?;
+            inner.needs_dir(to)?;
+            if inner.names.contains_key(to) {
+                return Err(Error::from(ErrorKind::AlreadyExists));
+            }
+            inner.change(Change::Rename(from.to_owned(), to.to_owned(), node));
+            Ok(())
+        })
+    }
+
     fn remove_file(&self, path: &Path) -> Result<()> {
         self.ask(Place::Remove, path, |inner| inner.remove(path))
     }

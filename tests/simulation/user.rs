@@ -14,7 +14,7 @@ use regraft::savepoint::rows::Layout;
 use regraft::upgrade::upgrade;
 
 use crate::boot::From;
-use crate::check::{part_of, visible};
+use crate::check::{is_of, part_of, visible};
 use crate::fate::Action;
 use crate::machine::Process;
 use crate::play::{Life, Play, SAVEPOINTS, take};
@@ -195,8 +195,8 @@ impl Play {
         for (sink, parts) in visible(&self.disk) {
             for name in parts.keys() {
                 let (short, id) = part_of(name).unwrap_or_default();
-                let later = of.is_some_and(|(job, at)| job.short() == short && id > at.0);
-                if later || jobs.iter().any(|job| job.short() == short) {
+                let later = of.is_some_and(|(job, at)| is_of(job, short) && id > at.0);
+                if later || jobs.iter().any(|job| is_of(*job, short)) {
                     self.note(format_args!("the user removes {sink}/{name}"));
                     self.disk.remove(&Path::new(OUT).join(&sink).join(name));
                 }

@@ -8,7 +8,11 @@
 use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 /// A file opened for writing.
 pub trait WriteFile: Send + Debug {
@@ -77,6 +81,9 @@ pub trait FileSystem: Send + Sync + Debug {
 
     /// Renames a file, replacing an existing one of the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Renames a file. Fails with `AlreadyExists` if there is anything of the new name, which stays as it is.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
@@ -156,6 +163,13 @@ impl FileSystem for LocalFiles {
         fs::rename(from, to)
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_new(from, to),
+            renamed => Ok(renamed?),
+        }
+    }
+
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
@@ -178,6 +192,23 @@ impl FileSystem for LocalFiles {
     }
 }
 
+/// Renames a file to a new name by a hard link, where the file system has no such rename (NFS, for instance).
+///
+/// Between the two steps the file has both names. After a crash there, the same request completes the rename.
+fn link_new(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_same_file(from, to)? => {}
+        linked => linked?,
+    }
+    fs::remove_file(from)
+}
+
+/// Returns true if both names are of one file.
+fn is_same_file(a: &Path, b: &Path) -> io::Result<bool> {
+    let (a, b) = (fs::symlink_metadata(a)?, fs::symlink_metadata(b)?);
+    Ok((a.dev(), a.ino()) == (b.dev(), b.ino()))
+}
+
 /// Writes a file in one step: another process sees the old content or the new, never a part of it. Not durable.
 ///
 /// # Errors
@@ -188,4 +219,38 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_file_name(name);
     fs::write(&temporary, bytes)?;
     fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rename_to_a_new_name_replaces_nothing() {
+        let renames: [fn(&Path, &Path) -> io::Result<()>; 2] = [|a, b| LocalFiles.rename_new(a, b), link_new];
+        for rename in renames {
+            let dir = tempfile::tempdir().expect("temp dir");
+            let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+            let missing = rename(&from, &to).expect_err("nothing to rename");
+            assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+            fs::write(&from, "new").expect("written");
+            fs::write(&to, "old").expect("written");
+            let taken = rename(&from, &to).expect_err("the name is taken");
+            assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&to).expect("still there"), b"old");
+            fs::remove_file(&to).expect("removed");
+            rename(&from, &to).expect("renamed");
+            assert_eq!((fs::read(&to).expect("renamed"), from.exists()), (b"new".to_vec(), false));
+        }
+    }
+
+    #[test]
+    fn a_link_is_completed_after_a_crash() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::write(&from, "new").expect("written");
+        fs::hard_link(&from, &to).expect("the first step");
+        link_new(&from, &to).expect("the second step");
+        assert_eq!((fs::read(&to).expect("renamed"), from.exists()), (b"new".to_vec(), false));
+    }
 }

@@ -1,5 +1,6 @@
-//! Commits parts: renames them once the snapshot that names them is durable.
+//! Commits parts: renames them once the snapshot that names them is durable, and replaces nothing that is there.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,6 +23,63 @@ pub struct FileSinkCommitter {
     pub uid: OperatorUid,
 }
 
+/// Names tried for a part whose first names are taken.
+const NAMES_MAX: u32 = 10_000;
+
+impl FileSinkCommitter {
+    /// Gives a pending part the first free name; returns false if it is not pending. What has a name keeps it.
+    fn commit_part(&self, part: &Part) -> Result<bool, SinkError> {
+        let pending = self.path.join(&part.pending);
+        for n in 0..NAMES_MAX {
+            let committed = self.path.join(part.name(n));
+            match self.files.rename_new(&pending, &committed) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    if !self.files.exists(&pending) {
+                        return Ok(false);
+                    }
+                }
+                Err(error) => return Err(io("commit", &committed, error)),
+            }
+        }
+        let error = std::io::Error::new(ErrorKind::AlreadyExists, format!("{NAMES_MAX} names are taken"));
+        Err(io("commit", &self.path.join(&part.committed), error))
+    }
+
+    /// Returns true if a part that is not pending has been committed before, under any of its names.
+    fn is_committed(&self, part: &Part) -> Result<bool, SinkError> {
+        let first = self.path.join(&part.committed);
+        let Some(content) = &part.content else {
+            return Ok(self.files.exists(&first));
+        };
+        if content.is_of(&*self.files, &first)? {
+            return Ok(true);
+        }
+        let names = match self.files.list(&self.path) {
+            Ok(names) => names,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(io("list", &self.path, error)),
+        };
+        for name in names.iter().filter(|name| part.has_name(name)) {
+            if content.is_of(&*self.files, &self.path.join(name))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Names a lost part for a message.
+    fn lost(&self, part: &Part) -> String {
+        let path = self.path.join(&part.committed);
+        if self.files.exists(&path) {
+            format!("{} (the file of that name has other content)", path.display())
+        } else {
+            path.display().to_string()
+        }
+    }
+}
+
 impl SinkCommitter for FileSinkCommitter {
     fn check(&self) -> Result<(), SinkError> {
         let pending = self.path.join(pending_dir(self.job_id));
@@ -36,15 +94,8 @@ impl SinkCommitter for FileSinkCommitter {
         let mut lost = vec![];
         for handle in handles {
             let part = Part::parse(handle)?;
-            let (pending, committed) = (self.path.join(&part.pending), self.path.join(&part.committed));
-            match self.files.rename(&pending, &committed) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    if !self.files.exists(&committed) {
-                        lost.push(committed.display().to_string());
-                    }
-                }
-                Err(error) => return Err(io("commit", &committed, error)),
+            if !self.commit_part(&part)? && !self.is_committed(&part)? {
+                lost.push(self.lost(&part));
             }
         }
         if !lost.is_empty() {
@@ -64,7 +115,7 @@ impl SinkCommitter for FileSinkCommitter {
         let pending = self.path.join(&dir);
         let names = match self.files.list(&pending) {
             Ok(names) => names,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(io("list", &pending, error)),
         };
         let mut removed = false;
@@ -78,7 +129,7 @@ impl SinkCommitter for FileSinkCommitter {
             removed = true;
             let path = pending.join(name);
             match self.files.remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", &path, error)),
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(io("remove", &path, error)),
                 _ => {}
             }
         }

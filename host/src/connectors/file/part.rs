@@ -1,22 +1,95 @@
 //! Parts: how output is named, pending and committed, and the handle that a snapshot keeps of it.
 //!
 //! A part is pending in `PATH/.pending/<JobID>/` and renamed on commit to
-//! `PATH/part-<uid>-<subtask>-<first 6 of JobID>-<checkpoint>-<n>.<ext>`.
+//! `PATH/part-<uid>-<subtask>-<first 12 of JobID>-<checkpoint>-<n>.<ext>`, where `n` is the first number whose name is free.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use regraft_model::id::{CheckpointId, JobId, OperatorUid};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::connector::sink::{OutputOf, SinkContext, SinkError};
-use crate::environment::files::FileSystem;
+use crate::environment::files::{FileKind, FileSystem};
 
-/// A prepared part: two paths relative to the sink's directory.
+/// Hex digits of the JobID in the name of a part. Names of version 0.1 have six.
+const JOB_DIGITS: usize = 12;
+/// Bytes read at a time to compare a file with a handle.
+const READ_BYTES: usize = 256 * 1024;
+
+/// A prepared part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Part {
+    /// Its path while it is pending, relative to the sink's directory.
     pub(super) pending: String,
+    /// Its name once it is committed, in the sink's directory, with `n` = 0.
     #[serde(rename = "final")]
     pub(super) committed: String,
+    /// Its content; `None` in handles of version 0.1.
+    #[serde(flatten)]
+    pub(super) content: Option<Content>,
+}
+
+/// The content of a file, as far as needed to tell it from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Content {
+    /// Its length.
+    pub(super) bytes: u64,
+    /// Its XXH3-64, as 16 hex digits.
+    pub(super) checksum: String,
+}
+
+/// The content of a file that is being written or read.
+#[derive(Default)]
+pub(super) struct ContentHasher {
+    bytes: u64,
+    hash: Xxh3,
+}
+
+impl std::fmt::Debug for ContentHasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ContentHasher").field("bytes", &self.bytes).finish()
+    }
+}
+
+impl ContentHasher {
+    /// Takes the next bytes of the file.
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.hash.update(bytes);
+    }
+
+    /// Returns the content so far, and begins with the next file.
+    pub(super) fn take(&mut self) -> Content {
+        let (bytes, checksum) = (std::mem::take(&mut self.bytes), format!("{:016x}", self.hash.digest()));
+        self.hash.reset();
+        Content { bytes, checksum }
+    }
+}
+
+impl Content {
+    /// Returns true if there is a file with this content.
+    ///
+    /// # Errors
+    /// [`SinkError::Io`].
+    pub(super) fn is_of(&self, files: &dyn FileSystem, path: &Path) -> Result<bool, SinkError> {
+        let failed = |error| io("read", path, error);
+        match files.info(path) {
+            Ok(info) if info.kind == FileKind::File && info.len == self.bytes => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        }
+        let mut file = files.open(path, 0).map_err(failed)?;
+        let (mut hasher, mut buffer) = (ContentHasher::default(), vec![0; READ_BYTES]);
+        loop {
+            match file.read(&mut buffer).map_err(failed)? {
+                0 => return Ok(hasher.take() == *self),
+                len => hasher.update(buffer.get(..len).unwrap_or_default()),
+            }
+        }
+    }
 }
 
 impl Part {
@@ -25,10 +98,35 @@ impl Part {
     /// # Errors
     /// [`SinkError::Handle`].
     pub(super) fn parse(handle: &serde_json::Value) -> Result<Self, SinkError> {
-        serde_json::from_value(handle.clone()).map_err(|_| SinkError::Handle {
+        let parsed = serde_json::from_value(handle.clone()).ok();
+        // They become paths in the sink's directory, so they must not lead out of it.
+        let is_own = |part: &Self| {
+            let is_name = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains('/');
+            let pending = part.pending.strip_prefix(".pending/");
+            let pending = pending.and_then(|rest| rest.split_once('/'));
+            pending.is_some_and(|(job, name)| is_name(job) && is_name(name)) && is_name(&part.committed)
+        };
+        parsed.filter(is_own).ok_or_else(|| SinkError::Handle {
             handle: handle.to_string(),
             connector: super::CONNECTOR.name,
         })
+    }
+
+    /// Returns its name with another `n`, in place of the 0.
+    pub(super) fn name(&self, n: u32) -> String {
+        match self.committed.rsplit_once("-0.") {
+            Some((stem, extension)) => format!("{stem}-{n}.{extension}"),
+            None => format!("{}-{n}", self.committed),
+        }
+    }
+
+    /// Returns true if a name is its own, with any `n`.
+    pub(super) fn has_name(&self, name: &str) -> bool {
+        let n = self.committed.rsplit_once("-0.").and_then(|(stem, extension)| {
+            let rest = name.strip_prefix(stem)?.strip_prefix('-')?;
+            rest.strip_suffix(extension)?.strip_suffix('.')
+        });
+        n.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
     }
 
     /// Returns it as a handle.
@@ -57,7 +155,8 @@ pub(super) fn pending(of: &SinkContext, n: u64, extension: &str) -> String {
 
 /// Returns the name that a part has once it is committed.
 pub(super) fn committed(of: &SinkContext, id: CheckpointId, extension: &str) -> String {
-    let (uid, subtask, job) = (&of.uid, of.subtask, of.job_id.short());
+    let (uid, subtask, job) = (&of.uid, of.subtask, of.job_id.to_string());
+    let job = job.get(..JOB_DIGITS).unwrap_or(&job);
     format!("part-{uid}-{subtask}-{job}-{id}-0.{extension}")
 }
 
@@ -74,6 +173,11 @@ pub(super) fn uid_of_pending(name: &str) -> Option<&str> {
     fields.next().filter(|_| plain)
 }
 
+/// Returns true if the digits of a part's name are the first ones of a JobID.
+fn is_short_for(digits: &str, job_id: JobId) -> bool {
+    digits == job_id.short() || digits.len() == JOB_DIGITS && job_id.to_string().starts_with(digits)
+}
+
 /// Returns the names of committed parts in a directory that are of later checkpoints, sorted.
 pub(super) fn behind(
     files: &dyn FileSystem,
@@ -84,8 +188,8 @@ pub(super) fn behind(
 ) -> Vec<String> {
     let Ok(names) = files.list(path) else { return vec![] };
     let is_asked_for = |short: &str| match of {
-        OutputOf::Job(job_id) => short == job_id.short(),
-        OutputOf::AllBut(job_id) => short != job_id.short(),
+        OutputOf::Job(job_id) => is_short_for(short, job_id),
+        OutputOf::AllBut(job_id) => !is_short_for(short, job_id),
     };
     let prefix = format!("part-{uid}-");
     let mut names: Vec<String> = names

@@ -221,21 +221,92 @@ fn nothing_is_visible_before_commit_and_commit_twice_is_once() {
     committer.commit(&checkpoint.handles).expect("commit again");
     assert_eq!(
         visible(dir.path()),
-        ["part-out-1-abcdef-3-0.txt", "part-out-1-abcdef-4-0.txt"]
+        ["part-out-1-abcdef000000-3-0.txt", "part-out-1-abcdef000000-4-0.txt"]
     );
     writer.committed(CheckpointId(4));
     assert!(writer.prepare(CheckpointId(5)).expect("prepare").handles.is_empty());
     committer.clean();
     assert!(!dir.path().join(".pending").exists());
     let later = |of| sink(dir.path()).later_output(&LocalFiles, &uid(), of, CheckpointId(3));
-    assert_eq!(later(OutputOf::Job(job_id())), ["part-out-1-abcdef-4-0.txt"]);
+    assert_eq!(later(OutputOf::Job(job_id())), ["part-out-1-abcdef000000-4-0.txt"]);
     assert!(later(OutputOf::AllBut(job_id())).is_empty());
-    std::fs::remove_file(dir.path().join("part-out-1-abcdef-4-0.txt")).expect("remove");
+    std::fs::remove_file(dir.path().join("part-out-1-abcdef000000-4-0.txt")).expect("remove");
     let lost = committer.commit(&checkpoint.handles).expect_err("lost").to_string();
     assert!(
-        lost.contains("neither pending nor committed") && lost.contains("part-out-1-abcdef-4-0.txt"),
+        lost.contains("neither pending nor committed") && lost.contains("part-out-1-abcdef000000-4-0.txt"),
         "{lost}"
     );
+}
+
+fn read(path: &Path, name: &str) -> String {
+    std::fs::read_to_string(path.join(name)).expect("a part")
+}
+
+#[test]
+fn a_commit_replaces_nothing_and_knows_its_own_part_again() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let name = |n| format!("part-out-1-abcdef000000-3-{n}.txt");
+    for n in [0, 1] {
+        std::fs::write(dir.path().join(name(n)), "was here\n").expect("written");
+    }
+    let mut writer = writer(dir.path());
+    let committer = sink(dir.path()).committer(&files(), &uid(), job_id());
+    writer.write(&line("a")).expect("write");
+    let handles = writer.prepare(CheckpointId(3)).expect("prepare").handles;
+    assert_eq!(
+        handles,
+        [json!({
+            "pending": format!("{}/out-1-v1-a1-0.txt", pending_dir(job_id())),
+            "final": name(0),
+            "bytes": 2,
+            "checksum": format!("{:016x}", xxhash_rust::xxh3::xxh3_64(b"a\n")),
+        })]
+    );
+    for _ in 0..2 {
+        committer.commit(&handles).expect("commit, and once more after a crash");
+        assert_eq!(visible(dir.path()), [name(0), name(1), name(2)]);
+        assert_eq!(read(dir.path(), &name(0)), "was here\n");
+        assert_eq!(read(dir.path(), &name(2)), "a\n");
+    }
+    // Of files that were there first nothing is taken for the part, not even one of its length.
+    std::fs::write(dir.path().join(name(2)), "b\n").expect("written");
+    let lost = committer.commit(&handles).expect_err("lost").to_string();
+    assert!(lost.contains("-0.txt (the file of that name has other content)"), "{lost}");
+}
+
+/// Handles without length and checksum are those of version 0.1, whose names have six digits.
+#[test]
+fn handles_of_the_first_version_are_committed() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let committer = sink(dir.path()).committer(&files(), &uid(), job_id());
+    let pending = format!("{}/out-1-v1-a1-0.txt", pending_dir(job_id()));
+    let handles = [json!({ "pending": pending, "final": "part-out-1-abcdef-3-0.txt" })];
+    committer.check().expect("a directory");
+    std::fs::create_dir_all(dir.path().join(pending_dir(job_id()))).expect("made");
+    std::fs::write(dir.path().join(pending), "a\n").expect("written");
+    committer.commit(&handles).expect("commit");
+    committer.commit(&handles).expect("commit again");
+    assert_eq!(visible(dir.path()), ["part-out-1-abcdef-3-0.txt"]);
+    let later = |of| sink(dir.path()).later_output(&LocalFiles, &uid(), of, CheckpointId(2));
+    assert_eq!(later(OutputOf::Job(job_id())), ["part-out-1-abcdef-3-0.txt"]);
+    assert!(later(OutputOf::AllBut(job_id())).is_empty());
+}
+
+#[test]
+fn a_handle_leads_nowhere_else() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let committer = sink(dir.path()).committer(&files(), &uid(), job_id());
+    for (pending, committed) in [
+        ("../x", "part-out-0-abcdef000000-1-0.txt"),
+        (".pending/../x", "part-out-0-abcdef000000-1-0.txt"),
+        (".pending/a/b/c", "part-out-0-abcdef000000-1-0.txt"),
+        (".pending/a/b", "../part-0.txt"),
+        (".pending/a/b", ".pending"),
+    ] {
+        let handle = json!({ "pending": pending, "final": committed });
+        let refused = committer.commit(&[handle]).expect_err("refused").to_string();
+        assert!(refused.ends_with(" is no handle of a file sink"), "{refused}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use regraft_model::batch::Batch;
 use regraft_model::describe::PortValue;
 use regraft_model::id::CheckpointId;
 
-use super::part::{self, Part, io, sync_dir};
+use super::part::{self, ContentHasher, Part, io, sync_dir};
 use super::settings::FileSink;
 use crate::connector::sink::{SinkContext, SinkError, SinkSnapshot, SinkWriter};
 use crate::connectors::format::Formatter;
@@ -22,6 +22,8 @@ pub struct FileSinkWriter {
     buffer: Vec<u8>,
     /// The part that is being written, and its path relative to the sink's directory.
     open: Option<(Box<dyn WriteFile>, String)>,
+    /// Content of that part so far.
+    content: ContentHasher,
     /// Number of the next pending part of this attempt.
     next: u64,
     prepared: Vec<(CheckpointId, Part)>,
@@ -30,13 +32,14 @@ pub struct FileSinkWriter {
 impl FileSinkWriter {
     /// Makes a writer of records that the formatter takes.
     #[must_use]
-    pub const fn new(settings: FileSink, context: SinkContext, formatter: Formatter) -> Self {
+    pub fn new(settings: FileSink, context: SinkContext, formatter: Formatter) -> Self {
         Self {
             settings,
             context,
             formatter,
             buffer: vec![],
             open: None,
+            content: ContentHasher::default(),
             next: 0,
             prepared: vec![],
         }
@@ -70,6 +73,7 @@ impl FileSinkWriter {
         self.open()?
             .write_all(&buffer)
             .map_err(|error| io("write a part in", &path, error))?;
+        self.content.update(&buffer);
         buffer.clear();
         self.buffer = buffer;
         Ok(())
@@ -99,7 +103,13 @@ impl SinkWriter for FileSinkWriter {
             let dir = self.settings.path.join(part::pending_dir(self.context.job_id));
             sync_dir(&*self.context.files, &dir)?;
             let committed = part::committed(&self.context, id, self.settings.format.extension());
-            self.prepared.push((id, Part { pending, committed }));
+            let content = Some(self.content.take());
+            let part = Part {
+                pending,
+                committed,
+                content,
+            };
+            self.prepared.push((id, part));
         }
         Ok(SinkSnapshot {
             handles: self.prepared.iter().map(|(_, part)| part.handle()).collect(),
@@ -113,6 +123,7 @@ impl SinkWriter for FileSinkWriter {
 
     fn abort(&mut self) {
         self.buffer.clear();
+        self.content = ContentHasher::default();
         if let Some((_, pending)) = self.open.take() {
             // What cannot be removed is left as a file that nothing will ever commit.
             let _ = self.context.files.remove_file(&self.settings.path.join(pending));
