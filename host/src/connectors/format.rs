@@ -40,7 +40,6 @@ impl TextFormat {
 pub struct Formatter {
     format: TextFormat,
     input: PortValue,
-    scratch: Vec<u8>,
 }
 
 impl Formatter {
@@ -59,7 +58,6 @@ impl Formatter {
         Ok(Self {
             format,
             input: input.clone(),
-            scratch: vec![],
         })
     }
 
@@ -69,15 +67,30 @@ impl Formatter {
         Self {
             format: TextFormat::Lines,
             input: PortValue::Text,
-            scratch: vec![],
         }
+    }
+
+    /// Appends the names of the columns, with a line end; raw text and bytes have the column `value`.
+    pub fn append_header(&self, out: &mut Vec<u8>) {
+        match &self.input {
+            PortValue::Record(record) => {
+                for (i, field) in record.fields.iter().enumerate() {
+                    if i > 0 {
+                        out.push(separator(self.format));
+                    }
+                    escape(self.format, field.name.as_bytes(), out);
+                }
+            }
+            PortValue::Text | PortValue::Bytes => out.extend_from_slice(b"value"),
+        }
+        out.push(b'\n');
     }
 
     /// Appends one record, with its line end.
     ///
     /// # Errors
     /// [`SinkError::Record`] where the value is not of the declared schema.
-    pub fn append(&mut self, value: &[u8], out: &mut Vec<u8>) -> Result<(), SinkError> {
+    pub fn append(&self, value: &[u8], out: &mut Vec<u8>) -> Result<(), SinkError> {
         let start = out.len();
         let written = match (&self.input, self.format) {
             (_, TextFormat::Lines) => {
@@ -85,12 +98,9 @@ impl Formatter {
                 Ok(())
             }
             (PortValue::Record(record), TextFormat::Json) => json_record(record, value, out),
-            (PortValue::Record(record), _) => columns(self.format, record, value, &mut self.scratch, out),
+            (PortValue::Record(record), _) => columns(self.format, record, value, out),
             (PortValue::Text | PortValue::Bytes, TextFormat::Json) => {
-                out.extend_from_slice(b"{\"value\":");
-                let text = serde_json::Value::String(String::from_utf8_lossy(value).into_owned());
-                out.extend_from_slice(text.to_string().as_bytes());
-                out.push(b'}');
+                json_value(value, out);
                 Ok(())
             }
             (PortValue::Text | PortValue::Bytes, _) => {
@@ -110,28 +120,56 @@ impl Formatter {
     }
 }
 
+/// Appends `{"value":"…"}`, or of bytes that are not UTF-8 `{"value_hex":"…"}`: no two values have the same line.
+fn json_value(value: &[u8], out: &mut Vec<u8>) {
+    match std::str::from_utf8(value) {
+        Ok(text) => {
+            out.extend_from_slice(b"{\"value\":");
+            out.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
+        }
+        Err(_) => {
+            out.extend_from_slice(b"{\"value_hex\":\"");
+            push_hex(value, out);
+            out.push(b'"');
+        }
+    }
+    out.push(b'}');
+}
+
+fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
+    for byte in bytes {
+        // Writing to a vector cannot fail.
+        let _ = write!(out, "{byte:02x}");
+    }
+}
+
 fn columns(
     format: TextFormat,
     record: &StructType,
     value: &[u8],
-    scratch: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<(), ValueError> {
     let mut decoder = Decoder::new(value, Integers::Variable);
     for (i, field) in record.fields.iter().enumerate() {
         if i > 0 {
-            out.push(if format == TextFormat::Tsv { b'\t' } else { b',' });
+            out.push(separator(format));
         }
-        column(format, field, &mut decoder, scratch, out)?;
+        column(format, field, &mut decoder, out)?;
     }
     decoder.finish()
+}
+
+const fn separator(format: TextFormat) -> u8 {
+    match format {
+        TextFormat::Tsv => b'\t',
+        TextFormat::Lines | TextFormat::Csv | TextFormat::Json => b',',
+    }
 }
 
 fn column(
     format: TextFormat,
     field: &Field,
     decoder: &mut Decoder<'_>,
-    scratch: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<(), ValueError> {
     if !field.ty.is_scalar() {
@@ -163,11 +201,8 @@ fn column(
             Ok(())
         }
         Scalar::Bytes(bytes) => {
-            scratch.clear();
-            bytes
-                .iter()
-                .try_for_each(|b| write!(scratch, "{b:02x}"))
-                .map(|()| out.extend_from_slice(scratch))
+            push_hex(bytes, out);
+            Ok(())
         }
     };
     Ok(())
@@ -203,7 +238,7 @@ fn json_record(record: &StructType, value: &[u8], out: &mut Vec<u8>) -> Result<(
     decoder.finish()
 }
 
-/// tsv: `\t`, `\n` and `\\` are written so. csv: quoted where it must be (RFC 4180).
+/// tsv: `\t`, `\n`, `\r` and `\\` are written so. csv: quoted where it must be (RFC 4180).
 fn escape(format: TextFormat, text: &[u8], out: &mut Vec<u8>) {
     match format {
         TextFormat::Csv => {
@@ -220,12 +255,15 @@ fn escape(format: TextFormat, text: &[u8], out: &mut Vec<u8>) {
                 out.extend_from_slice(text);
             }
         }
-        _ if memchr::memchr3(b'\t', b'\n', b'\\', text).is_none() => out.extend_from_slice(text),
+        _ if memchr::memchr3(b'\t', b'\n', b'\\', text).is_none() && memchr::memchr(b'\r', text).is_none() => {
+            out.extend_from_slice(text);
+        }
         _ => {
             for b in text {
                 match b {
                     b'\t' => out.extend_from_slice(b"\\t"),
                     b'\n' => out.extend_from_slice(b"\\n"),
+                    b'\r' => out.extend_from_slice(b"\\r"),
                     b'\\' => out.extend_from_slice(b"\\\\"),
                     other => out.push(*other),
                 }
@@ -282,7 +320,35 @@ mod tests {
         check(TextFormat::Tsv, &PortValue::Text, b"a\tb\\", "a\\tb\\\\\n");
         check(TextFormat::Json, &PortValue::Text, b"a", "{\"value\":\"a\"}\n");
         check(TextFormat::Csv, &PortValue::Text, b"", "\"\"\n");
+        check(TextFormat::Csv, &PortValue::Text, b"a\r", "\"a\r\"\n");
+        check(TextFormat::Tsv, &PortValue::Text, b"a\r", "a\\r\n");
         check(TextFormat::Tsv, &PortValue::Text, b"", "\n");
+    }
+
+    #[test]
+    fn json_of_bytes_keeps_different_values_different() {
+        let values: [(&[u8], &str); 4] = [
+            (b"\xff\xfe", "{\"value_hex\":\"fffe\"}\n"),
+            (b"\xff\xfd", "{\"value_hex\":\"fffd\"}\n"),
+            (b"fffe", "{\"value\":\"fffe\"}\n"),
+            ("\u{fffd}".as_bytes(), "{\"value\":\"\u{fffd}\"}\n"),
+        ];
+        for (value, line) in values {
+            check(TextFormat::Json, &PortValue::Bytes, value, line);
+            check(TextFormat::Json, &PortValue::Text, value, line);
+        }
+    }
+
+    #[test]
+    fn a_header_names_the_columns() {
+        let header = |format, input: &PortValue| {
+            let mut out = vec![];
+            Formatter::new(format, input).expect("a format for it").append_header(&mut out);
+            String::from_utf8(out).expect("text")
+        };
+        assert_eq!(header(TextFormat::Csv, &record()), "word,n,tags,maybe\n");
+        assert_eq!(header(TextFormat::Tsv, &record()), "word\tn\ttags\tmaybe\n");
+        assert_eq!(header(TextFormat::Csv, &PortValue::Text), "value\n");
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct FileSink {
     pub path: PathBuf,
     /// Format of a record. Identity.
     pub format: TextFormat,
+    /// Begins each part with the names of the columns; of `csv` and `tsv` only. Tuning.
+    pub header: bool,
 }
 
 /// Reads the settings of a source.
@@ -86,7 +88,35 @@ pub(super) fn sink(reader: &mut Reader<'_>, purpose: SinkUse) -> Option<Arc<dyn 
         "json" => TextFormat::Json,
         _ => TextFormat::Lines,
     };
-    Some(Arc::new(FileSink { path: path?, format }))
+    let header = purpose == SinkUse::Records && header(reader, format);
+    let path = path?;
+    Some(Arc::new(FileSink { path, format, header }))
+}
+
+/// Reads `header`.
+fn header(reader: &mut Reader<'_>, format: TextFormat) -> bool {
+    let has_columns = matches!(format, TextFormat::Csv | TextFormat::Tsv);
+    let Some(at) = reader.raw("header") else {
+        if has_columns {
+            reader.record("header", false.to_string(), None);
+        }
+        return false;
+    };
+    match at.value {
+        Value::Bool(true) if !has_columns => {
+            let message = "header: expected with format = \"csv\" or \"tsv\" only; use one of them, or leave it out";
+            reader.problem_at(&at.place, message);
+            false
+        }
+        Value::Bool(header) => {
+            reader.record("header", header.to_string(), Some(&at.place));
+            header
+        }
+        _ => {
+            reader.expected(at, "header", "a boolean", "header = true");
+            false
+        }
+    }
 }
 
 /// Reads a required string.

@@ -173,10 +173,15 @@ fn sink(path: &Path) -> FileSink {
     FileSink {
         path: path.into(),
         format: TextFormat::Lines,
+        header: false,
     }
 }
 
 fn writer(path: &Path) -> Box<dyn SinkWriter> {
+    writer_of(&sink(path))
+}
+
+fn writer_of(settings: &FileSink) -> Box<dyn SinkWriter> {
     let context = SinkContext {
         files: files(),
         job_id: job_id(),
@@ -187,7 +192,7 @@ fn writer(path: &Path) -> Box<dyn SinkWriter> {
         parallelism: 2,
     };
     let input = SinkInput::Records(&PortValue::Text);
-    sink(path).writer(context, input, &serde_json::Value::Null).expect("text")
+    settings.writer(context, input, &serde_json::Value::Null).expect("text")
 }
 
 fn line(text: &str) -> Batch {
@@ -306,6 +311,31 @@ fn a_handle_leads_nowhere_else() {
         let handle = json!({ "pending": pending, "final": committed });
         let refused = committer.commit(&[handle]).expect_err("refused").to_string();
         assert!(refused.ends_with(" is no handle of a file sink"), "{refused}");
+    }
+}
+
+#[test]
+fn each_part_has_its_header() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let settings = FileSink {
+        format: TextFormat::Csv,
+        header: true,
+        ..sink(dir.path())
+    };
+    let mut writer = writer_of(&settings);
+    let mut handles = vec![];
+    for id in [3, 4, 5] {
+        let value = "a,".repeat(150_000);
+        (0..if id == 4 { 0 } else { 3 }).for_each(|_| writer.write(&line(&value)).expect("write"));
+        handles = writer.prepare(CheckpointId(id)).expect("prepare").handles;
+    }
+    settings.committer(&files(), &uid(), job_id()).commit(&handles).expect("commit");
+    let parts = visible(dir.path());
+    assert_eq!(parts.len(), 2, "no part of a header alone: {parts:?}");
+    for part in parts {
+        let text = read(dir.path(), &part);
+        let headers: Vec<usize> = text.lines().enumerate().filter(|(_, l)| *l == "value").map(|(i, _)| i).collect();
+        assert_eq!((headers, text.lines().count()), (vec![0], 4));
     }
 }
 

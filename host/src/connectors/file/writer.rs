@@ -87,6 +87,9 @@ impl SinkWriter for FileSinkWriter {
 
     fn write(&mut self, batch: &Batch) -> Result<(), SinkError> {
         for value in batch.values.iter() {
+            if self.settings.header && self.open.is_none() && self.buffer.is_empty() {
+                self.formatter.append_header(&mut self.buffer);
+            }
             self.formatter.append(value, &mut self.buffer)?;
             if self.buffer.len() >= BUFFER_BYTES {
                 self.flush()?;

@@ -112,12 +112,14 @@ impl DeadLetters {
             Letter::Record(input, batch, row) => {
                 line["position"] = json!(batch.origin.as_ref().and_then(|origin| origin.text(row)));
                 if !batch.keys.is_none() {
-                    line["key"] = key_json(key_type(description, input), batch.key(row as usize));
+                    let key = batch.key(row as usize);
+                    set(&mut line, "key", key_json(key_type(description, input), key), key);
                 }
-                line["value"] = value_json(value_type(description, input), batch.values.get(row as usize));
+                let value = batch.values.get(row as usize);
+                set(&mut line, "value", value_json(value_type(description, input), value), value);
             }
             Letter::Timer(key, name, time) => {
-                line["key"] = key_json(key_type(description, 0), key);
+                set(&mut line, "key", key_json(key_type(description, 0), key), key);
                 line["timer"] = json!({ "name": name, "time": time });
             }
         }
@@ -169,39 +171,96 @@ pub(in crate::dataflow) fn shown_record(description: &Description, input: u32, b
     if let Some((key, Shown::Value(value))) = &mut record.content {
         let key_type = key_type(description, input);
         if key_type.is_some_and(|ty| !matches!(ty, Type::String | Type::Bytes)) {
-            *key = shown_text(&key_json(key_type, batch.key(row as usize)).to_string());
+            let bytes = batch.key(row as usize);
+            *key = shown_text(&key_json(key_type, bytes).unwrap_or_else(|| hex(bytes)).to_string());
         }
         let value_type = value_type(description, input);
         if let Some(PortValue::Record(_)) = value_type {
-            *value = shown_text(&value_json(value_type, batch.values.get(row as usize)).to_string());
+            let bytes = batch.values.get(row as usize);
+            *value = shown_text(&value_json(value_type, bytes).unwrap_or_else(|| hex(bytes)).to_string());
         }
     }
     record
 }
 
-/// Renders bytes as text if they are UTF-8, else as hex.
-fn plain(bytes: &[u8]) -> serde_json::Value {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => json!(text),
-        Err(_) => to_json(&Type::Bytes, &Value::Bytes(bytes.to_vec())),
+/// Sets the key or value of a letter. One without JSON of its own stays null, and its bytes are in `<name>_hex`: text that
+/// looks like hex is thus never taken for bytes.
+fn set(line: &mut serde_json::Value, name: &str, json: Option<serde_json::Value>, bytes: &[u8]) {
+    match json {
+        Some(json) => line[name] = json,
+        None => line[format!("{name}_hex")] = hex(bytes),
     }
 }
 
-fn key_json(ty: Option<&Type>, key: &[u8]) -> serde_json::Value {
+fn hex(bytes: &[u8]) -> serde_json::Value {
+    to_json(&Type::Bytes, &Value::Bytes(bytes.to_vec()))
+}
+
+/// Renders bytes as text; `None` if they are not UTF-8.
+fn text(bytes: &[u8]) -> Option<serde_json::Value> {
+    std::str::from_utf8(bytes).ok().map(|text| json!(text))
+}
+
+/// Renders a key by its declared type; `None` if it does not decode, or is raw and not text.
+fn key_json(ty: Option<&Type>, key: &[u8]) -> Option<serde_json::Value> {
     match ty.filter(|ty| **ty != Type::Bytes) {
-        Some(ty) => decode_key(ty, key).map_or_else(|_| plain(key), |value| to_json(ty, &value)),
-        None => plain(key),
+        Some(ty) => decode_key(ty, key).ok().map(|value| to_json(ty, &value)),
+        None => text(key),
     }
 }
 
-/// Renders a value by the type that its port declares. One that does not decode is rendered as bytes: that may be the
-/// reason why it is here.
-fn value_json(port: Option<&PortValue>, value: &[u8]) -> serde_json::Value {
+/// Renders a value by the type that its port declares; `None` if it does not decode, which may be the reason why it is
+/// here, or is raw and not text.
+fn value_json(port: Option<&PortValue>, value: &[u8]) -> Option<serde_json::Value> {
     let Some(PortValue::Record(record)) = port else {
-        return plain(value);
+        return text(value);
     };
     let ty = Type::Struct(record.clone());
     let mut decoder = Decoder::new(value, Integers::Variable);
     let decoded = decoder.value(&ty).and_then(|value| decoder.finish().map(|()| value));
-    decoded.map_or_else(|_| plain(value), |value| to_json(&ty, &value))
+    decoded.ok().map(|value| to_json(&ty, &value))
+}
+
+#[cfg(test)]
+mod tests {
+    use regraft_model::schema::{Field, StructType};
+
+    use super::*;
+
+    fn value(port: &PortValue, bytes: &[u8]) -> serde_json::Value {
+        let mut line = json!({ "value": null });
+        set(&mut line, "value", value_json(Some(port), bytes), bytes);
+        line
+    }
+
+    #[test]
+    fn bytes_and_text_that_reads_like_them_differ() {
+        for port in [PortValue::Bytes, PortValue::Text] {
+            assert_eq!(value(&port, b"fffe"), json!({ "value": "fffe" }));
+            assert_eq!(value(&port, b"\xff\xfe"), json!({ "value": null, "value_hex": "fffe" }));
+        }
+    }
+
+    #[test]
+    fn a_value_that_does_not_decode_is_its_bytes() {
+        let field = Field {
+            name: "n".to_owned(),
+            ty: Type::String,
+            aliases: vec![],
+            default: false,
+        };
+        let port = PortValue::Record(StructType {
+            name: "R".to_owned(),
+            fields: vec![field],
+        });
+        assert_eq!(value(&port, b"\x01a"), json!({ "value": { "n": "a" } }));
+        assert_eq!(value(&port, b"ab"), json!({ "value": null, "value_hex": "6162" }));
+    }
+
+    #[test]
+    fn keys_differ_as_values_do() {
+        assert_eq!(key_json(Some(&Type::Bytes), b"a"), Some(json!("a")));
+        assert_eq!(key_json(Some(&Type::Bytes), b"\xff"), None);
+        assert_eq!(key_json(Some(&Type::U64), b"a"), None);
+    }
 }
