@@ -50,7 +50,7 @@ pub fn main(args: Vec<OsString>) -> ExitStatus {
         }
         Parsed::Run(cli) => verb(&cli),
     });
-    match ended {
+    match ended.and_then(|status| output::check().map(|()| status)) {
         Ok(status) => status,
         Err(failure) => {
             if json {

@@ -1,6 +1,5 @@
 //! Verbs that show jobs: `list`, `info`, `logs`.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use serde_json::json;
 use super::args::{JobArgs, ListArgs, LogsArgs};
 use super::failure::Failure;
 use super::job::{Asked, client, find, find_on};
-use super::output::Output;
+use super::output::{self, Output};
 use super::table::{Column, labelled, table};
 use crate::api::types::{JobList, JobSummary, JobView, LogQuery, NodeView, RoundView, SnapshotRow, SubtaskRoundView};
 use crate::graph::job_graph::SettingOrigin;
@@ -261,16 +260,12 @@ pub fn logs(args: &LogsArgs, data_dir: &Path, output: Output) -> Result<(), Fail
         output.result(&json!({ "job_id": job.summary.job_id, "lines": lines }), String::new);
         return Ok(());
     }
-    let show = |text: &str| {
-        let mut stdout = std::io::stdout().lock();
-        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
-    };
     loop {
         // The status is read before the log, so that the last lines are there once it says that the job is over.
         let over = !args.follow || client.info(&job)?.status.is_over();
         while !chunk.text.is_empty() {
-            if show(&chunk.text).is_err() {
-                // The reader has closed the pipe.
+            if !output::write(&chunk.text) {
+                // The reader has closed the pipe, or the disk is full.
                 return Ok(());
             }
             let from = Some(chunk.next);

@@ -241,6 +241,14 @@ pub enum SinkError {
         /// The system's error.
         error: std::io::Error,
     },
+    /// What a job prints cannot be written. Unlike [`SinkError::Io`], a restart does not try it again.
+    #[error("cannot write to {path}: {error}")]
+    Print {
+        /// stdout or stderr.
+        path: &'static str,
+        /// The system's error.
+        error: std::io::Error,
+    },
     /// Prepared output is neither pending nor committed.
     #[error("output that a savepoint or checkpoint names is neither pending nor committed: {}; put it back, or drop the sink's state with --drop-state", parts.join(", "))]
     Lost {

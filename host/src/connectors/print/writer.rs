@@ -41,15 +41,12 @@ fn format_of(input: &PortValue) -> TextFormat {
     }
 }
 
-/// A full disk may be emptied; a pipe without a reader stays broken, and the job must not restart for ever.
+/// Neither error is one that a restart mends: a job must not print the same again and again to a full disk.
 fn cannot_write(Unwritten { stream: path, error }: Unwritten) -> SinkError {
     if error.kind() == std::io::ErrorKind::BrokenPipe {
-        return SinkError::ReaderGone { path, error };
-    }
-    SinkError::Io {
-        doing: "write to",
-        path: path.to_owned(),
-        error,
+        SinkError::ReaderGone { path, error }
+    } else {
+        SinkError::Print { path, error }
     }
 }
 
