@@ -16,6 +16,7 @@ mod support;
 
 mod announce;
 mod build;
+mod existing;
 mod fixtures;
 mod guests;
 mod inputs;

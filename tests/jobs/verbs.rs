@@ -1,11 +1,12 @@
 //! Output of the verbs about running jobs: exact words for people, one object for programs.
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::setup::{info, local, show, stop, text, wait_for_out, words_job};
-use crate::support::{Attached, World};
+use crate::setup::{component, info, local, savepoint, show, stop, text, wait_for_out, words_job};
+use crate::support::{Attached, Ran, World};
 
 fn keys(object: &Value) -> BTreeSet<&str> {
     object
@@ -226,4 +227,106 @@ fn an_unknown_or_ambiguous_job_is_usage() {
     assert_eq!(info(&world, &job.job_id[..9])["name"], "words");
     stop(&world, other);
     stop(&world, job);
+}
+
+/// Runs a command whose stdout takes nothing, as on a full disk.
+fn run_full(world: &World, args: &[&str]) -> Ran {
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("a device");
+    let output = world.command(args).stdout(full).stderr(Stdio::piped()).output();
+    Ran::from(output.expect("the program runs"))
+}
+
+const COUNTED: &str = r#"name = "counted"
+[[source]]
+uid = "lines"
+connector = "file"
+path = "in/*.txt"
+[[sink]]
+uid = "out"
+connector = "blackhole"
+inputs = ["lines"]
+"#;
+
+#[test]
+fn every_verb_fails_whose_result_cannot_be_written() {
+    let world = World::new();
+    let _host = world.serve(&[]);
+    world.write("in/words.txt", "a b a\n");
+    world.write("job.toml", &words_job("words", "update"));
+    world.write("counted.toml", COUNTED);
+    world.write("printed.toml", &COUNTED.replace("blackhole", "print"));
+    let submit = |name: &str| {
+        let path = format!("out.path={name}");
+        world
+            .run(&["run", "-d", "job.toml", "--name", name, "--set", &path])
+            .exits(0);
+    };
+    ["words", "cancelled", "stopped"].iter().for_each(|name| submit(name));
+    let saved = savepoint(&world, "words");
+    let component = component("count-v2").to_string_lossy().into_owned();
+    let module = format!("count={component}");
+    let listen = ["serve", "--json", "--listen", "127.0.0.1:0"];
+    let commands: &[&[&str]] = &[
+        &["--help"],
+        &["--version"],
+        &["list"],
+        &["list", "--json"],
+        &["list", "--snapshots", "words"],
+        &["info", "words"],
+        &["info", "words", "--json"],
+        &["logs", "words"],
+        &["logs", "words", "--json"],
+        &["inspect", &component],
+        &["inspect", &component, "--json"],
+        &["graph", "job.toml"],
+        &["validate", "job.toml"],
+        &["build", "job.toml"],
+        &["new", "fresh"],
+        &["state", "show", &saved],
+        &["state", "verify", &saved, "--json"],
+        &["savepoint", "words", "sp"],
+        &["savepoint", "words", "sp", "--json"],
+        &["savepoint", "-d", &saved],
+        &["upgrade", "words", "--module", &module, "--json"],
+        &["run", "-d", "counted.toml", "--name", "submitted"],
+        &["run", "counted.toml"],
+        &["run", "counted.toml", "--json"],
+        &["cancel", "cancelled"],
+        &["stop", "stopped", "--savepoint-path", "sp"],
+        &listen,
+    ];
+    for args in commands {
+        let ran = match args {
+            // Another host, as there is one of this data directory.
+            ["serve", ..] => run_full(&World::new(), args),
+            _ => run_full(&world, args),
+        };
+        let reason = "error: the result could not be written to stdout: No space left on device";
+        assert!(ran.stderr.contains(reason), "{args:?}: {}", ran.stderr);
+        assert_eq!(ran.status, 1, "{args:?}: {}", ran.stderr);
+    }
+    // Every verb is among them.
+    let help = world.run(&["--help"]).exits(0).stdout;
+    let (_, verbs) = help.split_once("Commands:\n").expect("a list of verbs");
+    let verb = |line: &str| Some(line.strip_prefix("  ")?.split_whitespace().next()?.to_owned());
+    let verbs: Vec<String> = verbs
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(verb)
+        .collect();
+    assert!(verbs.len() > 10, "{verbs:?}");
+    for verb in verbs.iter().filter(|verb| *verb != "help") {
+        assert!(commands.iter().any(|args| args[0] == verb), "{verb} is not tried");
+    }
+    // What they did is done.
+    assert!(world.path().join("fresh").exists());
+    assert_eq!(info(&world, "words")["version"], 2);
+    // A print sink fails its job, which is not restarted.
+    let ran = run_full(&world, &["run", "printed.toml"]);
+    let reason = "cannot write to stdout: No space left on device";
+    assert!(ran.stderr.contains(reason), "{}", ran.stderr);
+    assert_eq!(ran.status, 1);
 }

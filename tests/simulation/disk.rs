@@ -325,6 +325,27 @@ impl FileSystem for Files {
         }))
     }
 
+    fn append(&self, path: &Path) -> Result<Box<dyn WriteFile>> {
+        let at = self.ask(Place::MakeFile, path, |inner| {
+            inner.needs_dir(path)?;
+            match inner.names.get(path) {
+                Some(Node::File(at)) => return Ok(*at),
+                Some(Node::Dir) => return Err(Error::from(ErrorKind::IsADirectory)),
+                None => {}
+            }
+            inner.contents.push(Content::default());
+            let at = inner.contents.len() - 1;
+            inner.change(Change::Link(path.to_owned(), Node::File(at)));
+            Ok(at)
+        })?;
+        Ok(Box::new(FileInUse {
+            files: self.clone(),
+            at,
+            path: path.to_owned(),
+            position: 0,
+        }))
+    }
+
     /// Creates directories durably, as the contract of the file system demands.
     fn create_dir_all(&self, path: &Path) -> Result<()> {
         if self.disk.inner().names.get(path) == Some(&Node::Dir) {

@@ -31,7 +31,7 @@ use crate::jobs::status::JobStatus;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::restore::RestoreOptions;
 use crate::serve::announce::Announcement;
-use crate::serve::entries::{Claims, refuse_collision};
+use crate::serve::entries::{Claims, refuse_collision, refuse_replacing_shared};
 use crate::serve::host::{Host, SavepointOptions};
 use crate::serve::submission::Allow;
 use crate::stdout;
@@ -68,6 +68,7 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     let modules = tokio::task::spawn_blocking(building).await;
     let modules = modules.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
     let (origin, allow) = (Origin::read(args).await, Allow::from(args));
+    refuse_replacing_shared(&graph, allow, args.restore.from_savepoint.is_some())?;
     let (others_graph, dir) = (graph.clone(), data_dir.to_owned());
     let others = tokio::task::spawn_blocking(move || refuse_collisions(&others_graph, &dir, allow, origin)).await;
     others.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;

@@ -90,6 +90,7 @@ pub async fn serve(
     tracing::info!("Serving on {url}, with the data directory {}.", data_dir.display());
     if output.json {
         print(&json!({ "pid": std::process::id(), "url": url }).to_string());
+        super::output::check()?;
     }
     if !unfinished.is_empty() {
         tracing::info!("Bringing back {} job(s).", unfinished.len());

@@ -60,10 +60,21 @@ pub trait SinkConnector: Any + Debug + Send + Sync {
         saved: &serde_json::Value,
     ) -> Result<Box<dyn SinkWriter>, SinkError>;
 
-    /// Returns what commits the output that a job's writers prepare.
-    fn committer(&self, files: &Arc<dyn FileSystem>, uid: &OperatorUid, job_id: JobId) -> Arc<dyn SinkCommitter> {
-        let _ = (files, uid, job_id);
+    /// Returns what it does with output of earlier runs of the same job.
+    fn existing(&self) -> Existing {
+        Existing::Keep
+    }
+
+    /// Returns what commits the output that a run's writers prepare.
+    fn committer(&self, files: &Arc<dyn FileSystem>, run: OutputRun) -> Arc<dyn SinkCommitter> {
+        let _ = (files, run);
         Arc::new(NoCommitter)
+    }
+
+    /// Returns the jobs that have pending output there, in no order.
+    fn pending_jobs(&self, files: &dyn FileSystem) -> Vec<JobId> {
+        let _ = files;
+        vec![]
     }
 
     /// Merges the states of all writers into one; at least one of them is not null.
@@ -90,6 +101,41 @@ pub trait SinkConnector: Any + Debug + Send + Sync {
         let _ = (files, uid, of, checkpoint);
         vec![]
     }
+}
+
+/// Treatment of output of earlier runs of a job (`existing`), when the job starts from the beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays.
+    Keep,
+    /// It is removed once the new run has committed output.
+    Replace,
+    /// The job does not start.
+    Refuse,
+}
+
+/// A run of a job at one sink: the owner of output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputRun {
+    /// The sink, or the operator whose dead letters it writes.
+    pub uid: OperatorUid,
+    /// Name of the job.
+    pub job: String,
+    /// The run.
+    pub job_id: JobId,
+    /// True for the run that commits; false for an earlier one, whose pending output is committed or removed for it.
+    pub is_own: bool,
+}
+
+/// Output of earlier runs of a job, at one sink.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EarlierOutput {
+    /// Parts that are known to be of this job.
+    pub parts: Vec<String>,
+    /// Parts that may be of this job, and are never removed: no list has them.
+    pub unlisted: Vec<String>,
+    /// The runs that wrote them, the oldest first.
+    pub runs: Vec<JobId>,
 }
 
 /// Whose output is asked for.
@@ -183,6 +229,23 @@ pub trait SinkCommitter: Send + Sync {
     /// # Errors
     /// [`SinkError`] that a user has to do something about.
     fn check(&self) -> Result<(), SinkError>;
+
+    /// Looks for output of earlier runs of this job, before it starts from the beginning. With [`Existing::Replace`] it
+    /// is recorded as what this run replaces.
+    ///
+    /// # Errors
+    /// [`SinkError`].
+    fn earlier_output(&self) -> Result<EarlierOutput, SinkError> {
+        Ok(EarlierOutput::default())
+    }
+
+    /// Handles the end of a job that has finished: all of its output is committed, of which there may be none.
+    ///
+    /// # Errors
+    /// [`SinkError`].
+    fn finished(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
 
     /// Makes prepared output visible, durably. Output that is already committed is accepted.
     ///

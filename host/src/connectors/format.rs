@@ -143,12 +143,7 @@ fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn columns(
-    format: TextFormat,
-    record: &StructType,
-    value: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<(), ValueError> {
+fn columns(format: TextFormat, record: &StructType, value: &[u8], out: &mut Vec<u8>) -> Result<(), ValueError> {
     let mut decoder = Decoder::new(value, Integers::Variable);
     for (i, field) in record.fields.iter().enumerate() {
         if i > 0 {
@@ -166,12 +161,7 @@ const fn separator(format: TextFormat) -> u8 {
     }
 }
 
-fn column(
-    format: TextFormat,
-    field: &Field,
-    decoder: &mut Decoder<'_>,
-    out: &mut Vec<u8>,
-) -> Result<(), ValueError> {
+fn column(format: TextFormat, field: &Field, decoder: &mut Decoder<'_>, out: &mut Vec<u8>) -> Result<(), ValueError> {
     if !field.ty.is_scalar() {
         let json = to_json(&field.ty, &decoder.value(&field.ty)?);
         match json {
@@ -343,7 +333,9 @@ mod tests {
     fn a_header_names_the_columns() {
         let header = |format, input: &PortValue| {
             let mut out = vec![];
-            Formatter::new(format, input).expect("a format for it").append_header(&mut out);
+            Formatter::new(format, input)
+                .expect("a format for it")
+                .append_header(&mut out);
             String::from_utf8(out).expect("text")
         };
         assert_eq!(header(TextFormat::Csv, &record()), "word,n,tags,maybe\n");

@@ -73,6 +73,9 @@ pub trait FileSystem: Send + Sync + Debug {
     /// Makes an empty file, or empties the one that is there.
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
 
+    /// Opens a file to be written at its end, and makes it where it is missing.
+    fn append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
+
     /// Creates a directory and its missing parents. The names of those it created are durable on return.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
@@ -141,6 +144,10 @@ impl FileSystem for LocalFiles {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         Ok(Box::new(File::create(path)?))
+    }
+
+    fn append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(Box::new(File::options().append(true).create(true).open(path)?))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -240,7 +247,10 @@ mod tests {
             assert_eq!(fs::read(&to).expect("still there"), b"old");
             fs::remove_file(&to).expect("removed");
             rename(&from, &to).expect("renamed");
-            assert_eq!((fs::read(&to).expect("renamed"), from.exists()), (b"new".to_vec(), false));
+            assert_eq!(
+                (fs::read(&to).expect("renamed"), from.exists()),
+                (b"new".to_vec(), false)
+            );
         }
     }
 
@@ -251,6 +261,9 @@ mod tests {
         fs::write(&from, "new").expect("written");
         fs::hard_link(&from, &to).expect("the first step");
         link_new(&from, &to).expect("the second step");
-        assert_eq!((fs::read(&to).expect("renamed"), from.exists()), (b"new".to_vec(), false));
+        assert_eq!(
+            (fs::read(&to).expect("renamed"), from.exists()),
+            (b"new".to_vec(), false)
+        );
     }
 }

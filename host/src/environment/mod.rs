@@ -6,8 +6,10 @@
 //!
 //! - [`real`]: this machine.
 //! - [`files`]: the file system, as far as connectors need one.
+//! - [`process`]: the identity of a process.
 
 pub mod files;
+pub mod process;
 pub mod real;
 #[cfg(test)]
 pub(crate) mod immediate;
@@ -19,6 +21,7 @@ use futures::future::BoxFuture;
 use regraft_model::time::Clock;
 
 use files::FileSystem;
+use process::ProcessIdentity;
 
 /// A future to be run to completion.
 pub type Task = BoxFuture<'static, ()>;
@@ -50,6 +53,17 @@ pub trait Environment: Send + Sync {
 
     /// Returns the files that connectors read and write.
     fn files(&self) -> Arc<dyn FileSystem>;
+
+    /// Returns the identity of this process; `None` where it has none by which others could tell that it is gone.
+    fn process(&self) -> Option<ProcessIdentity> {
+        None
+    }
+
+    /// Returns true if a process is certainly gone.
+    fn is_gone(&self, process: &ProcessIdentity) -> bool {
+        let _ = process;
+        false
+    }
 }
 
 /// The work passed to [`run_blocking`] or [`run_computing`] panicked.

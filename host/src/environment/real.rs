@@ -9,6 +9,7 @@ use regraft_model::time::{Clock, SystemClock};
 use tracing::{Instrument as _, Span};
 
 use super::files::{FileSystem, LocalFiles};
+use super::process::ProcessIdentity;
 use super::{Environment, Task};
 
 /// The environment that this machine provides.
@@ -70,6 +71,14 @@ impl Environment for RealEnvironment {
 
     fn files(&self) -> Arc<dyn FileSystem> {
         Arc::new(LocalFiles)
+    }
+
+    fn process(&self) -> Option<ProcessIdentity> {
+        ProcessIdentity::own()
+    }
+
+    fn is_gone(&self, process: &ProcessIdentity) -> bool {
+        process.is_gone()
     }
 }
 

@@ -6,7 +6,7 @@ use regraft_model::id::{AttemptId, CheckpointId, JobId};
 
 use super::admission::descriptions;
 use super::attempt::prepare::{Prepared, Wish, modules_of, prepare};
-use super::durable::clean_up::clean_up;
+use super::durable::clean_up::{clean_up, finish_sinks};
 use super::durable::error::AttemptError;
 use super::durable::job::{HostContext, Job, LoadModule};
 use super::durable::point::{Durable, Over};
@@ -144,6 +144,7 @@ async fn end(job: &Job, over: &Over) -> Result<EndRecord, RecordError> {
         failure_kind: None,
     };
     job.directory.write_end(&record).await?;
+    finish_sinks(job).await;
     for committer in job.committers.values() {
         let committer = committer.clone();
         let _ = crate::environment::run_blocking(&*job.host.environment, move || committer.clean()).await;

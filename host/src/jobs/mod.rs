@@ -8,9 +8,9 @@
 //! - [`observe`], [`request`], [`handle`]: a job as other modules see it; snapshots that are asked for; commands to it.
 //! - [`life`]: the protocol, pure: inputs become effects.
 //! - [`durable`]: records, the point to go on from, commits, cleaning up.
+//! - [`output`]: output of other runs, where a job starts. [`abandoned`]: output that dead runs have left pending.
 //! - [`attempt`]: the one way to get a job running, new or brought back.
 //! - `driver`: does the effects of a job's life.
-//! - [`output`]: output of other runs, where a job starts from a savepoint.
 //! - [`start`]: a new job. [`bring_back`]: one that another process ran.
 
 pub mod status;
@@ -23,8 +23,9 @@ pub mod request;
 pub mod handle;
 pub mod life;
 pub mod durable;
+pub mod output;
+mod abandoned;
 pub mod attempt;
 mod driver;
-pub mod output;
 pub mod start;
 pub mod bring_back;

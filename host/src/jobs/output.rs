@@ -1,5 +1,7 @@
-//! Output that a restore finds in the directories that it would write to: that of a later state, which it would write again,
-//! and that which the savepoint has pending and this job does not commit (`docs/design/0006-restore-and-output.md`).
+//! What a job finds in the directories that it would write to, before it starts (`docs/design/0006-restore-and-output.md`).
+//!
+//! From a savepoint: output of a later state, which it would write again, and output that the savepoint has pending and that
+//! this job does not commit. From the beginning: output of its earlier runs.
 
 use regraft_model::id::{JobId, OperatorUid};
 
@@ -7,8 +9,9 @@ use super::durable::job::Job;
 use super::durable::records::JobDirectory;
 use super::handle::JobError;
 use super::sinks::{later_output, later_parts};
-use crate::connector::sink::OutputOf;
+use crate::connector::sink::{Existing, OutputOf};
 use crate::environment::files::FileSystem;
+use crate::environment::run_blocking;
 use crate::graph::job_graph::JobGraph;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::Metadata;
@@ -44,6 +47,84 @@ pub fn tell_left_output(plan: &RestorePlan, metadata: &Metadata, retargeted: &[O
             tracing::warn!("{message}");
         }
     }
+}
+
+/// Handles output of earlier runs of a job that starts from the beginning, as `existing` of each sink says.
+///
+/// # Errors
+/// [`JobError`] if a sink refuses it, or it cannot be listed.
+pub async fn handle_earlier_output(job: &Job) -> Result<(), JobError> {
+    for node in &job.graph.nodes {
+        let (Some(connector), Some(committer)) = (node.output(), job.committers.get(&node.uid)) else {
+            continue;
+        };
+        let Some(dir) = connector.directory() else { continue };
+        let committer = committer.clone();
+        let found = run_blocking(&*job.host.environment, move || committer.earlier_output()).await;
+        let found = found.map_err(|error| JobError::failed(error.to_string()))?;
+        let (uid, shown) = (&node.uid, dir.display());
+        let of_sink = |message: String, path: Option<String>| JobError {
+            path,
+            ..JobError::failed(format!("sink \"{uid}\": {message}")).on(uid)
+        };
+        let found = found.map_err(|error| of_sink(error.to_string(), error.path().map(str::to_owned)))?;
+        let count = found.parts.len() + found.unlisted.len();
+        let Some(first) = found.parts.first().or(found.unlisted.first()) else {
+            continue;
+        };
+        match connector.existing() {
+            Existing::Refuse => {
+                let message = format!(
+                    "{shown} holds {count} part(s) of earlier runs of this job, {first} the first of them, and existing = \"refuse\". Remove them, write elsewhere (--set {uid}.path=…), or set existing to \"keep\" or \"replace\""
+                );
+                return Err(of_sink(message, Some(shown.to_string())));
+            }
+            Existing::Keep => {
+                let go_on = match newest_checkpoint(job, &found.runs).await {
+                    Some(checkpoint) => format!(" To go on from where the last one was: run -s {checkpoint}"),
+                    None => String::new(),
+                };
+                tracing::warn!(
+                    "sink \"{uid}\": {shown} holds {count} part(s) of earlier runs of this job, which stay there beside those of this one (existing = \"keep\"). With \"replace\" the first commit removes them, with \"refuse\" the job does not start.{go_on}"
+                );
+            }
+            Existing::Replace => {
+                if !found.unlisted.is_empty() {
+                    tracing::warn!(
+                        "sink \"{uid}\": {} part(s) in {shown} stay there: it is not recorded that this job wrote them.",
+                        found.unlisted.len()
+                    );
+                }
+                tracing::info!(
+                    "sink \"{uid}\": the first commit replaces {} part(s) of earlier runs of this job in {shown}.",
+                    found.parts.len()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the newest complete checkpoint of the newest of these runs that has one, as a URL.
+async fn newest_checkpoint(job: &Job, runs: &[JobId]) -> Option<String> {
+    for run in runs.iter().rev() {
+        let directory = JobDirectory::new(job.directory.root(), *run).ok()?;
+        if let Some(checkpoint) = complete_checkpoint(&directory).await {
+            return Some(checkpoint);
+        }
+    }
+    None
+}
+
+async fn complete_checkpoint(directory: &JobDirectory) -> Option<String> {
+    for id in directory.checkpoints().await.unwrap_or_default() {
+        if let Ok(checkpoint) = directory.checkpoint(id)
+            && checkpoint.exists(paths::METADATA).await.unwrap_or(false)
+        {
+            return Some(checkpoint.url());
+        }
+    }
+    None
 }
 
 /// Refuses output that the savepoint's run wrote after it.
@@ -94,20 +175,11 @@ async fn heirs(job: &Job, savepoint: &str) -> Vec<Heir> {
         if !lineage.iter().any(|ancestor| ancestor.savepoint == savepoint) {
             continue;
         }
-        let mut heir = Heir {
+        heirs.push(Heir {
             job_id,
             name: record.name,
-            checkpoint: None,
-        };
-        for id in directory.checkpoints().await.unwrap_or_default() {
-            if let Ok(checkpoint) = directory.checkpoint(id)
-                && checkpoint.exists(paths::METADATA).await.unwrap_or(false)
-            {
-                heir.checkpoint = Some(checkpoint.url());
-                break;
-            }
-        }
-        heirs.push(heir);
+            checkpoint: complete_checkpoint(&directory).await,
+        });
     }
     heirs
 }

@@ -7,7 +7,8 @@ use regraft_model::id::JobId;
 
 use super::catalog::{CatalogRecord, KnownSavepoint};
 use super::submission::Allow;
-use crate::graph::job_graph::{JobGraph, NodeKind};
+use crate::connector::sink::Existing;
+use crate::graph::job_graph::{JobGraph, Node, NodeKind};
 use crate::jobs::handle::{JobError, JobHandle};
 use crate::jobs::observe::ObservedJob;
 use crate::jobs::status::JobStatus;
@@ -147,6 +148,28 @@ pub fn refuse_collision(graph: &JobGraph, other: &Claims, allow: Allow) -> Resul
         }
     }
     Ok(())
+}
+
+/// Refuses a job that would remove output of earlier runs from a directory that it shares with others.
+///
+/// # Errors
+/// [`JobError`] names the sink, and what to leave out.
+pub fn refuse_replacing_shared(graph: &JobGraph, allow: Allow, is_restored: bool) -> Result<(), JobError> {
+    if !allow.shared_output || is_restored {
+        return Ok(());
+    }
+    let replaces = |node: &&Node| {
+        node.output()
+            .is_some_and(|output| output.existing() == Existing::Replace)
+    };
+    match graph.nodes.iter().find(replaces) {
+        Some(node) => Err(JobError::usage(format!(
+            "\"{}\": existing = \"replace\" and --allow-shared-output do not go together, since it would remove output from a directory that another job writes to; leave one of them out",
+            node.uid
+        ))
+        .on(&node.uid)),
+        None => Ok(()),
+    }
 }
 
 fn same_dir(a: &Path, b: &Path) -> bool {

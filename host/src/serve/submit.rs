@@ -11,7 +11,7 @@ use regraft_model::id::JobId;
 use tracing::Instrument as _;
 
 use super::catalog::{CatalogError, CatalogRecord, EndedJob};
-use super::entries::{Claims, Entry, Stage, outline, refuse_collision};
+use super::entries::{Claims, Entry, Stage, outline, refuse_collision, refuse_replacing_shared};
 use super::host::{Host, Serving};
 use super::logs::job_span;
 use super::submission::Submission;
@@ -106,6 +106,8 @@ impl Host {
     /// Enters the job, unless it collides with one that runs or will run.
     fn reserve(&self, record: &CatalogRecord, graph: &JobGraph) -> Result<(), JobError> {
         let serving = self.serves()?;
+        let submission = &record.submission;
+        refuse_replacing_shared(graph, submission.allow, submission.restore.is_some())?;
         let created = outline(&*self.context.stores, record, Some(graph), JobStatus::Created, None);
         let mut entries = locked(&self.entries);
         // Read under the lock of the entries: a host that is ending must not miss a job that is being added.
@@ -113,7 +115,7 @@ impl Host {
             return Err(JobError::failed("this host is ending and takes no more jobs"));
         }
         for other in entries.iter().map(Entry::observe).filter(|job| !job.status.is_over()) {
-            refuse_collision(graph, &Claims::from(&other), record.submission.allow)?;
+            refuse_collision(graph, &Claims::from(&other), submission.allow)?;
         }
         entries.push(self.entry_of(record, Some(graph), Stage::Starting(Arc::new(created))));
         Ok(())

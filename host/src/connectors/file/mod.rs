@@ -2,12 +2,14 @@
 //!
 //! - [`settings`]: of both.
 //! - [`splits`], [`reader`]: a split is a file, its position a byte offset and a line number.
-//! - [`part`]: names and handles of output. [`writer`], [`committer`]: parts are pending until they are renamed.
+//! - [`part`]: names and handles of output. [`listing`]: which parts are of which run.
+//! - [`writer`], [`committer`]: parts are pending until they are renamed.
 
 pub mod settings;
 pub mod splits;
 pub mod reader;
 pub mod part;
+mod listing;
 pub mod writer;
 pub mod committer;
 
@@ -25,7 +27,7 @@ use self::settings::{FileSink, FileSource, LineKey};
 use self::splits::InputError;
 use self::writer::FileSinkWriter;
 use super::format::{Formatter, TextFormat};
-use crate::connector::sink::{OutputOf, SinkCommitter, SinkConnector, SinkContext, SinkError, SinkInput, SinkWriter};
+use crate::connector::sink::{Existing, OutputOf, OutputRun, SinkCommitter, SinkConnector, SinkContext, SinkError, SinkInput, SinkWriter};
 use crate::connector::source::{Assigned, RecordShape, SourceConnector, SourceContext, SourceError, SourceReader};
 use crate::environment::files::FileSystem;
 use crate::graph::connectors::Connector;
@@ -125,13 +127,17 @@ impl SinkConnector for FileSink {
         Ok(Box::new(FileSinkWriter::new(self.clone(), context, formatter)))
     }
 
-    fn committer(&self, files: &Arc<dyn FileSystem>, uid: &OperatorUid, job_id: JobId) -> Arc<dyn SinkCommitter> {
-        Arc::new(FileSinkCommitter {
-            files: files.clone(),
-            path: self.path.clone(),
-            job_id,
-            uid: uid.clone(),
-        })
+    fn existing(&self) -> Existing {
+        self.existing
+    }
+
+    fn committer(&self, files: &Arc<dyn FileSystem>, run: OutputRun) -> Arc<dyn SinkCommitter> {
+        Arc::new(FileSinkCommitter::new(files.clone(), self.clone(), run))
+    }
+
+    fn pending_jobs(&self, files: &dyn FileSystem) -> Vec<JobId> {
+        let names = files.list(&self.path.join(part::PENDING)).unwrap_or_default();
+        names.iter().filter_map(|name| name.parse().ok()).collect()
     }
 
     fn later_output(

@@ -13,6 +13,8 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::connector::sink::{OutputOf, SinkContext, SinkError};
 use crate::environment::files::{FileKind, FileSystem};
 
+/// Directory of pending parts, in the sink's directory.
+pub(super) const PENDING: &str = ".pending";
 /// Hex digits of the JobID in the name of a part. Names of version 0.1 have six.
 const JOB_DIGITS: usize = 12;
 /// Bytes read at a time to compare a file with a handle.
@@ -102,8 +104,8 @@ impl Part {
         // They become paths in the sink's directory, so they must not lead out of it.
         let is_own = |part: &Self| {
             let is_name = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains('/');
-            let pending = part.pending.strip_prefix(".pending/");
-            let pending = pending.and_then(|rest| rest.split_once('/'));
+            let pending = part.pending.strip_prefix(PENDING);
+            let pending = pending.and_then(|rest| rest.strip_prefix('/')?.split_once('/'));
             pending.is_some_and(|(job, name)| is_name(job) && is_name(name)) && is_name(&part.committed)
         };
         parsed.filter(is_own).ok_or_else(|| SinkError::Handle {
@@ -137,7 +139,7 @@ impl Part {
 
 /// Returns the directory of a job's pending parts, relative to the sink's.
 pub(super) fn pending_dir(job_id: JobId) -> String {
-    format!(".pending/{job_id}")
+    format!("{PENDING}/{job_id}")
 }
 
 /// Returns the path of the `n`-th pending part of an attempt, relative to the sink's directory.
@@ -178,6 +180,48 @@ fn is_short_for(digits: &str, job_id: JobId) -> bool {
     digits == job_id.short() || digits.len() == JOB_DIGITS && job_id.to_string().starts_with(digits)
 }
 
+/// The name of a committed part, `part-<uid>-<subtask>-<digits of JobID>-<checkpoint>-<n>.<ext>`, in its fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PartName<'a> {
+    uid: &'a str,
+    job: &'a str,
+    checkpoint: u64,
+}
+
+impl<'a> PartName<'a> {
+    /// Reads the name of a file; `None` if it is not a part's.
+    pub(super) fn parse(name: &'a str) -> Option<Self> {
+        let (stem, _) = name.strip_prefix("part-")?.rsplit_once('.').filter(|_| !name.contains('/'))?;
+        // A uid may have hyphens.
+        let mut fields = stem.rsplitn(5, '-');
+        let _: u32 = fields.next()?.parse().ok()?;
+        let checkpoint = fields.next()?.parse().ok()?;
+        let job = fields.next()?;
+        let _: u32 = fields.next()?.parse().ok()?;
+        let is_job = matches!(job.len(), 6 | JOB_DIGITS) && job.bytes().all(|b| b.is_ascii_hexdigit());
+        let uid = fields.next()?;
+        is_job.then_some(Self { uid, job, checkpoint })
+    }
+
+    /// Returns true if it is the name of a part of this sink.
+    pub(super) fn is_of(name: &str, uid: &OperatorUid) -> bool {
+        PartName::parse(name).is_some_and(|part| part.uid == uid.as_str())
+    }
+}
+
+/// Returns the names of committed parts of a sink, sorted, by a property of them.
+fn parts_of(
+    files: &dyn FileSystem,
+    path: &Path,
+    uid: &OperatorUid,
+    is_wanted: impl Fn(PartName<'_>) -> bool,
+) -> std::io::Result<Vec<String>> {
+    let mut names = files.list(path)?;
+    names.retain(|name| PartName::parse(name).is_some_and(|part| part.uid == uid.as_str() && is_wanted(part)));
+    names.sort();
+    Ok(names)
+}
+
 /// Returns the names of committed parts in a directory that are of later checkpoints, sorted.
 pub(super) fn behind(
     files: &dyn FileSystem,
@@ -186,25 +230,42 @@ pub(super) fn behind(
     of: OutputOf,
     checkpoint: CheckpointId,
 ) -> Vec<String> {
-    let Ok(names) = files.list(path) else { return vec![] };
-    let is_asked_for = |short: &str| match of {
-        OutputOf::Job(job_id) => is_short_for(short, job_id),
-        OutputOf::AllBut(job_id) => !is_short_for(short, job_id),
+    let is_later = |part: PartName<'_>| {
+        let is_asked_for = match of {
+            OutputOf::Job(job_id) => is_short_for(part.job, job_id),
+            OutputOf::AllBut(job_id) => !is_short_for(part.job, job_id),
+        };
+        is_asked_for && part.checkpoint > checkpoint.0
     };
-    let prefix = format!("part-{uid}-");
-    let mut names: Vec<String> = names
-        .into_iter()
-        .filter(|name| {
-            let Some(rest) = name.strip_prefix(&prefix) else {
-                return false;
-            };
-            let fields: Vec<&str> = rest.split(['-', '.']).collect();
-            matches!(fields[..], [_, short, id, ..]
-                if is_asked_for(short) && id.parse::<u64>().is_ok_and(|id| id > checkpoint.0))
-        })
-        .collect();
-    names.sort();
-    names
+    parts_of(files, path, uid, is_later).unwrap_or_default()
+}
+
+/// Returns the names of a sink's committed parts that are not of one run, sorted.
+///
+/// # Errors
+/// [`SinkError::Io`].
+pub(super) fn of_other_runs(
+    files: &dyn FileSystem,
+    path: &Path,
+    uid: &OperatorUid,
+    job_id: JobId,
+) -> Result<Vec<String>, SinkError> {
+    match parts_of(files, path, uid, |part| !is_short_for(part.job, job_id)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(vec![]),
+        names => names.map_err(|error| io("list", path, error)),
+    }
+}
+
+/// Reads a small file to its end.
+pub(super) fn read_whole(files: &dyn FileSystem, path: &Path) -> std::io::Result<Vec<u8>> {
+    let (mut file, mut buffer) = (files.open(path, 0)?, vec![0; READ_BYTES]);
+    let mut bytes = vec![];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(bytes),
+            len => bytes.extend_from_slice(buffer.get(..len).unwrap_or_default()),
+        }
+    }
 }
 
 /// Says what was being done when a request failed.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::connector::sink::SinkConnector;
+use crate::connector::sink::{Existing, SinkConnector};
 use crate::connector::source::SourceConnector;
 use crate::connectors::format::TextFormat;
 use crate::graph::connectors::SinkUse;
@@ -47,6 +47,8 @@ pub struct FileSink {
     pub format: TextFormat,
     /// Begins each part with the names of the columns; of `csv` and `tsv` only. Tuning.
     pub header: bool,
+    /// Treatment of parts of earlier runs of the job. Tuning.
+    pub existing: Existing,
 }
 
 /// Reads the settings of a source.
@@ -89,8 +91,18 @@ pub(super) fn sink(reader: &mut Reader<'_>, purpose: SinkUse) -> Option<Arc<dyn 
         _ => TextFormat::Lines,
     };
     let header = purpose == SinkUse::Records && header(reader, format);
+    let existing = match reader.choice("existing", &["keep", "replace", "refuse"]) {
+        "replace" => Existing::Replace,
+        "refuse" => Existing::Refuse,
+        _ => Existing::Keep,
+    };
     let path = path?;
-    Some(Arc::new(FileSink { path, format, header }))
+    Some(Arc::new(FileSink {
+        path,
+        format,
+        header,
+        existing,
+    }))
 }
 
 /// Reads `header`.

@@ -11,6 +11,7 @@ use regraft_model::id::{AttemptId, JobVersion};
 
 use super::part::pending_dir;
 use super::*;
+use crate::connector::sink::EarlierOutput;
 use crate::connector::source::{Polled, SplitState};
 use crate::environment::files::LocalFiles;
 
@@ -169,11 +170,21 @@ fn job_id() -> JobId {
     JobId::from_bits(0xabc_def0 << 100)
 }
 
+fn run() -> OutputRun {
+    OutputRun {
+        uid: uid(),
+        job: "words".to_owned(),
+        job_id: job_id(),
+        is_own: true,
+    }
+}
+
 fn sink(path: &Path) -> FileSink {
     FileSink {
         path: path.into(),
         format: TextFormat::Lines,
         header: false,
+        existing: Existing::Keep,
     }
 }
 
@@ -182,9 +193,13 @@ fn writer(path: &Path) -> Box<dyn SinkWriter> {
 }
 
 fn writer_of(settings: &FileSink) -> Box<dyn SinkWriter> {
+    writer_in(settings, job_id())
+}
+
+fn writer_in(settings: &FileSink, job_id: JobId) -> Box<dyn SinkWriter> {
     let context = SinkContext {
         files: files(),
-        job_id: job_id(),
+        job_id,
         attempt: AttemptId(1),
         version: JobVersion(1),
         uid: uid(),
@@ -205,7 +220,7 @@ fn visible(path: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(path)
         .expect("dir")
         .filter_map(|e| e.ok()?.file_name().into_string().ok())
-        .filter(|name| name != ".pending")
+        .filter(|name| !name.starts_with('.'))
         .collect();
     names.sort();
     names
@@ -215,7 +230,7 @@ fn visible(path: &Path) -> Vec<String> {
 fn nothing_is_visible_before_commit_and_commit_twice_is_once() {
     let dir = tempfile::tempdir().expect("temp dir");
     let mut writer = writer(dir.path());
-    let committer = sink(dir.path()).committer(&files(), &uid(), job_id());
+    let committer = sink(dir.path()).committer(&files(), run());
     writer.write(&line("a")).expect("write");
     let savepoint = writer.prepare(CheckpointId(3)).expect("prepare");
     writer.write(&line("b")).expect("write");
@@ -255,7 +270,7 @@ fn a_commit_replaces_nothing_and_knows_its_own_part_again() {
         std::fs::write(dir.path().join(name(n)), "was here\n").expect("written");
     }
     let mut writer = writer(dir.path());
-    let committer = sink(dir.path()).committer(&files(), &uid(), job_id());
+    let committer = sink(dir.path()).committer(&files(), run());
     writer.write(&line("a")).expect("write");
     let handles = writer.prepare(CheckpointId(3)).expect("prepare").handles;
     assert_eq!(
@@ -283,7 +298,7 @@ fn a_commit_replaces_nothing_and_knows_its_own_part_again() {
 #[test]
 fn handles_of_the_first_version_are_committed() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let committer = sink(dir.path()).committer(&files(), &uid(), job_id());
+    let committer = sink(dir.path()).committer(&files(), run());
     let pending = format!("{}/out-1-v1-a1-0.txt", pending_dir(job_id()));
     let handles = [json!({ "pending": pending, "final": "part-out-1-abcdef-3-0.txt" })];
     committer.check().expect("a directory");
@@ -300,7 +315,7 @@ fn handles_of_the_first_version_are_committed() {
 #[test]
 fn a_handle_leads_nowhere_else() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let committer = sink(dir.path()).committer(&files(), &uid(), job_id());
+    let committer = sink(dir.path()).committer(&files(), run());
     for (pending, committed) in [
         ("../x", "part-out-0-abcdef000000-1-0.txt"),
         (".pending/../x", "part-out-0-abcdef000000-1-0.txt"),
@@ -312,6 +327,114 @@ fn a_handle_leads_nowhere_else() {
         let refused = committer.commit(&[handle]).expect_err("refused").to_string();
         assert!(refused.ends_with(" is no handle of a file sink"), "{refused}");
     }
+}
+
+/// Runs a job that commits one part, and returns what it found of earlier runs.
+fn run_once(settings: &FileSink, job: &str, job_id: u128, text: &str) -> EarlierOutput {
+    let run = OutputRun {
+        job: job.to_owned(),
+        job_id: JobId::from_bits(job_id << 100),
+        ..run()
+    };
+    let committer = settings.committer(&files(), run.clone());
+    let found = committer.earlier_output().expect("listed");
+    let mut writer = writer_in(settings, run.job_id);
+    writer.write(&line(text)).expect("write");
+    let handles = writer.prepare(CheckpointId(1)).expect("prepare").handles;
+    committer.commit(&handles).expect("commit");
+    committer.commit(&handles).expect("commit again");
+    found
+}
+
+fn replacing(path: &Path) -> FileSink {
+    FileSink {
+        existing: Existing::Replace,
+        ..sink(path)
+    }
+}
+
+#[test]
+fn the_parts_of_earlier_runs_are_known_and_kept() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    std::fs::write(dir.path().join("part-out-0-123456-7-0.txt"), "").expect("written");
+    for name in ["part-out-0-12345-7-0.txt", "part-more-out-0-123456-7-0.txt", "part-out.txt"] {
+        std::fs::write(dir.path().join(name), "").expect("written");
+    }
+    let sink = sink(dir.path());
+    assert_eq!(run_once(&sink, "words", 0xabc_def1, "a").parts, Vec::<String>::new());
+    run_once(&sink, "others", 0xabc_def2, "b");
+    let found = run_once(&sink, "words", 0xabc_def3, "c");
+    assert_eq!(found.parts, ["part-out-1-abcdef100000-1-0.txt"]);
+    assert_eq!(found.unlisted, ["part-out-0-123456-7-0.txt"]);
+    assert_eq!(found.runs, [JobId::from_bits(0xabc_def1 << 100)]);
+    assert_eq!(visible(dir.path()).len(), 7);
+}
+
+#[test]
+fn a_commit_replaces_what_earlier_runs_of_the_job_committed() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let sink = replacing(dir.path());
+    let own = |run: u32| format!("part-out-1-abcdef{run}00000-1-0.txt");
+    run_once(&sink, "words", 0xabc_def1, "a");
+    run_once(&sink, "others", 0xabc_def2, "b");
+    // Neither a file that looks like a part nor one that is not as it was is the job's.
+    let foreign = "part-out-1-abcdef100000-1-1.txt";
+    std::fs::write(dir.path().join(foreign), "was here\n").expect("written");
+    assert_eq!(run_once(&sink, "words", 0xabc_def3, "c").unlisted, [foreign]);
+    assert_eq!(visible(dir.path()), [foreign.to_owned(), own(2), own(3)]);
+    std::fs::write(dir.path().join(own(3)), "changed since\n").expect("written");
+    run_once(&sink, "words", 0xabc_def4, "d");
+    assert_eq!(visible(dir.path()), [foreign.to_owned(), own(2), own(3), own(4)]);
+}
+
+#[test]
+fn what_is_replaced_is_fixed_at_the_start_and_done_after_a_crash() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let sink = replacing(dir.path());
+    run_once(&sink, "words", 0xabc_def1, "a");
+    let run = run();
+    let first = sink.committer(&files(), run.clone());
+    assert_eq!(first.earlier_output().expect("listed").parts.len(), 1);
+    // Meanwhile another run of the job commits; its part stays.
+    run_once(&self::sink(dir.path()), "words", 0xabc_def2, "b");
+    let mut writer = writer(dir.path());
+    writer.write(&line("c")).expect("write");
+    let handles = writer.prepare(CheckpointId(1)).expect("prepare").handles;
+    // A committer of another run's output, as of a restore from its savepoint, replaces nothing for it.
+    let heir = OutputRun { is_own: false, ..run.clone() };
+    sink.committer(&files(), heir).commit(&handles).expect("commit");
+    assert_eq!(visible(dir.path()).len(), 3);
+    // A process that goes on with the run does.
+    sink.committer(&files(), run).commit(&handles).expect("commit");
+    assert_eq!(
+        visible(dir.path()),
+        ["part-out-1-abcdef000000-1-0.txt", "part-out-1-abcdef200000-1-0.txt"]
+    );
+}
+
+#[test]
+fn a_run_without_output_replaces_at_its_end() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let sink = replacing(dir.path());
+    run_once(&sink, "words", 0xabc_def1, "a");
+    let committer = sink.committer(&files(), run());
+    committer.earlier_output().expect("listed");
+    committer.commit(&[]).expect("nothing to commit");
+    assert_eq!(visible(dir.path()).len(), 1);
+    committer.finished().expect("finished");
+    assert!(visible(dir.path()).is_empty());
+}
+
+#[test]
+fn a_list_is_read_past_a_line_that_a_crash_has_cut() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let sink = sink(dir.path());
+    run_once(&sink, "words", 0xabc_def1, "a");
+    let list = dir.path().join(".regraft/out.json");
+    let text = std::fs::read_to_string(&list).expect("a list");
+    std::fs::write(&list, format!("{text}{{\"job\":\"wor")).expect("written");
+    run_once(&sink, "words", 0xabc_def2, "b");
+    assert_eq!(run_once(&sink, "words", 0xabc_def3, "c").parts.len(), 2);
 }
 
 #[test]
@@ -329,7 +452,7 @@ fn each_part_has_its_header() {
         (0..if id == 4 { 0 } else { 3 }).for_each(|_| writer.write(&line(&value)).expect("write"));
         handles = writer.prepare(CheckpointId(id)).expect("prepare").handles;
     }
-    settings.committer(&files(), &uid(), job_id()).commit(&handles).expect("commit");
+    settings.committer(&files(), run()).commit(&handles).expect("commit");
     let parts = visible(dir.path());
     assert_eq!(parts.len(), 2, "no part of a header alone: {parts:?}");
     for part in parts {
@@ -343,7 +466,7 @@ fn each_part_has_its_header() {
 fn leftovers_of_the_sink_go_and_what_a_snapshot_names_stays() {
     let dir = tempfile::tempdir().expect("temp dir");
     let mut writer = writer(dir.path());
-    let committer = sink(dir.path()).committer(&files(), &uid(), job_id());
+    let committer = sink(dir.path()).committer(&files(), run());
     committer.clean_leftovers(&[]).expect("there is nothing yet");
     writer.write(&line("a")).expect("write");
     let savepoint = writer.prepare(CheckpointId(3)).expect("prepare");

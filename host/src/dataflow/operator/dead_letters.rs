@@ -116,7 +116,12 @@ impl DeadLetters {
                     set(&mut line, "key", key_json(key_type(description, input), key), key);
                 }
                 let value = batch.values.get(row as usize);
-                set(&mut line, "value", value_json(value_type(description, input), value), value);
+                set(
+                    &mut line,
+                    "value",
+                    value_json(value_type(description, input), value),
+                    value,
+                );
             }
             Letter::Timer(key, name, time) => {
                 set(&mut line, "key", key_json(key_type(description, 0), key), key);

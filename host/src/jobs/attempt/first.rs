@@ -10,10 +10,12 @@ use super::initial::Begin;
 use crate::dataflow::operator::Modules;
 use crate::environment::run_blocking;
 use crate::graph::plan::RegionIndex;
+use crate::jobs::abandoned::clean_abandoned_output;
 use crate::jobs::deploy::Identity;
 use crate::jobs::durable::job::Job;
 use crate::jobs::durable::records::{JobRecord, Origin, RecordError, VersionRecord, digests};
 use crate::jobs::handle::JobError;
+use crate::jobs::output::handle_earlier_output;
 
 /// Makes the first attempt of a job, and the record of what the job starts with.
 ///
@@ -42,10 +44,19 @@ pub async fn first(
         name: job.graph.name.clone(),
         started_at: job.host.environment.clock().now_ms(),
         origin,
+        process: if job.host.recovers {
+            None
+        } else {
+            job.host.environment.process()
+        },
     };
     let built = Built::new(job, &regions, begin, identity, modules.clone(), CheckpointId(0)).await;
     let built = built.map_err(|error| error.error)?;
     check_outputs(job).await?;
+    clean_abandoned_output(job).await;
+    if record.origin.is_none() {
+        handle_earlier_output(job).await?;
+    }
     let facts = &built.facts;
     let written = async {
         write_down(job, &record, &version, &modules, facts).await?;

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use regraft_model::id::{JobId, OperatorUid};
-
 use super::DeployContext;
-use crate::connector::sink::{SinkCommitter, SinkConnector, SinkContext, SinkError, SinkInput, SinkWriter};
+use crate::connector::sink::{OutputRun, SinkCommitter, SinkConnector, SinkContext, SinkError, SinkInput, SinkWriter};
 use crate::environment::files::FileSystem;
 use crate::graph::job_graph::Node;
 
@@ -36,9 +34,8 @@ pub(super) fn open_sink(
 #[must_use]
 pub fn committer(
     files: &Arc<dyn FileSystem>,
-    uid: &OperatorUid,
     connector: &Arc<dyn SinkConnector>,
-    job_id: JobId,
+    run: OutputRun,
 ) -> Arc<dyn SinkCommitter> {
-    connector.committer(files, uid, job_id)
+    connector.committer(files, run)
 }

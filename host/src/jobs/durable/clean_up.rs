@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::error::AttemptError;
 use super::job::Job;
-use super::records::EndRecord;
+use super::records::{EndRecord, JobDirectory};
 use crate::dataflow::control::locked;
 use crate::environment::run_blocking;
 use crate::graph::job_graph::OnCancel;
@@ -54,6 +54,9 @@ pub(in crate::jobs) async fn clean_up(job: &Job, record: &EndRecord) {
     // As in Flink: a failed job's checkpoints stay, those of a cancelled one as its settings say.
     let retained = record.status == JobStatus::Canceled && job.graph.checkpoint.on_cancel == OnCancel::Retain;
     let keep = record.status == JobStatus::Failed || retained;
+    if record.status == JobStatus::Finished {
+        finish_sinks(job).await;
+    }
     for savepoint in job.directory.savepoints().await.unwrap_or_default() {
         if !savepoint.complete
             && let Ok(storage) = job.host.stores.open(&savepoint.path)
@@ -66,7 +69,7 @@ pub(in crate::jobs) async fn clean_up(job: &Job, record: &EndRecord) {
         // Rounds that were given up go first: output that only they name must not stay pending.
         job.checkpoints.leave().await;
     }
-    match named(job, keep).await {
+    match named(&job.directory, keep).await {
         Ok(named) => drop_pending(job, &named).await,
         Err(error) => tracing::warn!("what snapshots name could not be read, so nothing pending is removed: {error}"),
     }
@@ -82,21 +85,32 @@ pub(in crate::jobs) async fn clean_up(job: &Job, record: &EndRecord) {
     }
 }
 
+/// Tells the sinks that all output of the job is committed.
+pub(in crate::jobs) async fn finish_sinks(job: &Job) {
+    for (uid, committer) in &job.committers {
+        let committer = committer.clone();
+        let finished = run_blocking(&*job.host.environment, move || committer.finished()).await;
+        if let Ok(Err(error)) = finished {
+            tracing::warn!("output of earlier runs at sink \"{uid}\" could not be removed: {error}");
+        }
+    }
+}
+
 /// Returns the pending output that snapshots name: savepoints, and checkpoints where they stay. It looks at those on disk, not
 /// at those that the loop knows of: one may be complete whose store did not say so.
-async fn named(job: &Job, checkpoints_stay: bool) -> Result<Handles, AttemptError> {
+pub(in crate::jobs) async fn named(directory: &JobDirectory, checkpoints_stay: bool) -> Result<Handles, AttemptError> {
     let mut named = Handles::new();
     let mut add = |more: Handles| {
         for (uid, handles) in more {
             named.entry(uid).or_default().extend(handles);
         }
     };
-    for savepoint in job.directory.savepoints().await? {
+    for savepoint in directory.savepoints().await? {
         add(savepoint.handles);
     }
     if checkpoints_stay {
-        for id in job.directory.checkpoints().await? {
-            match Savepoint::load(job.directory.checkpoint(id)?).await {
+        for id in directory.checkpoints().await? {
+            match Savepoint::load(directory.checkpoint(id)?).await {
                 Ok(checkpoint) => add(checkpoint.permit().handles().clone()),
                 Err(MetadataError::Missing { .. }) => {}
                 Err(error) => return Err(error.into()),

@@ -102,7 +102,7 @@ pub async fn commit_from(job: &Job, pending: &CommitPermit, of: &str, writer: Jo
     let committers = if writer == job.job_id {
         job.committers.clone()
     } else {
-        committers(&job.host, &job.graph, writer)
+        committers(&job.host, &job.graph, writer, false)
     };
     let committed = commit_all(&*job.host.environment, &committers, pending).await;
     committed.map_err(|error| {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::records::{JobDirectory, RecordError};
 use crate::checkpoint::kept::{CheckpointStore, StillOurs};
-use crate::connector::sink::SinkCommitter;
+use crate::connector::sink::{OutputRun, SinkCommitter};
 use crate::dataflow::control::{Event, EventSink, locked};
 use crate::dataflow::executor::Executor;
 use crate::dataflow::operator::OperatorModule;
@@ -131,7 +131,7 @@ impl Job {
             host: host.clone(),
             directory,
             plan: Arc::new(Plan::new(&graph)),
-            committers: committers(host, &graph, job_id),
+            committers: committers(host, &graph, job_id, true),
             counters: counters(&graph),
             loader: None,
             hold_at_end: false,
@@ -182,13 +182,28 @@ fn is_run_by(directory: &JobDirectory, nonces: &Arc<Mutex<BTreeSet<String>>>) ->
     })
 }
 
-/// Returns the committers of the output of each sink and of the dead letters of each operator, for the job that wrote them.
+/// Returns the committers of the output of each sink and of the dead letters of each operator, for the run that wrote them.
+/// `is_own`: see [`OutputRun`].
 #[must_use]
-pub fn committers(host: &HostContext, graph: &JobGraph, job_id: JobId) -> Committers {
-    let files = host.environment.files();
-    let of = |node: &Node| {
-        let connector = node.output()?;
-        Some((node.uid.clone(), committer(&files, &node.uid, connector, job_id)))
-    };
+pub fn committers(host: &HostContext, graph: &JobGraph, job_id: JobId, is_own: bool) -> Committers {
+    let of = |node: &Node| Some((node.uid.clone(), committer_at(host, graph, node, job_id, is_own)?));
     graph.nodes.iter().filter_map(of).collect()
+}
+
+/// Returns what commits the output of one node, as [`committers`]; `None` if it has none.
+#[must_use]
+pub fn committer_at(
+    host: &HostContext,
+    graph: &JobGraph,
+    node: &Node,
+    job_id: JobId,
+    is_own: bool,
+) -> Option<Arc<dyn SinkCommitter>> {
+    let run = OutputRun {
+        uid: node.uid.clone(),
+        job: graph.name.clone(),
+        job_id,
+        is_own,
+    };
+    Some(committer(&host.environment.files(), node.output()?, run))
 }

@@ -25,6 +25,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::dataflow::operator::{Modules, OperatorModule};
+use crate::environment::process::ProcessIdentity;
 use crate::jobs::life::effect::RecordFailure;
 use crate::jobs::status::JobStatus;
 use crate::savepoint::metadata::Ancestor;
@@ -41,6 +42,9 @@ pub struct JobRecord {
     pub started_at: i64,
     /// The savepoint that it started from; `None` for the beginning.
     pub origin: Option<Origin>,
+    /// The process of an attached run, which ends with it; `None` for a job that a serving host brings back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessIdentity>,
 }
 
 /// The savepoint that a job started from.

@@ -64,6 +64,7 @@ impl Killed {
             name: "killed".to_owned(),
             started_at: 0,
             origin: None,
+            process: None,
         };
         directory.write_job(&job).await.expect("written");
         let version = VersionRecord {
