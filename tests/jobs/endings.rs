@@ -1,6 +1,6 @@
 //! The ways in which a job ends, and what each leaves behind.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::setup::{
     BLACKHOLE, FILE_SINK, counted_by_hand, counts, graph, info, local, made_up_job, show, shown, stop, text, tsv,
@@ -119,7 +119,7 @@ fn results_that_were_drawn_are_drawn_again_only_for_more_records() {
 
 #[test]
 fn ctrl_c_saves_where_it_can() {
-    for (name, word) in [("INT", "SIGINT"), ("TERM", "SIGTERM")] {
+    for (name, word) in [("INT", "SIGINT"), ("TERM", "SIGTERM"), ("HUP", "SIGHUP")] {
         let world = World::new();
         let job = counted(&world, &words_job("words", "update"));
         signal(&job, name);
@@ -141,6 +141,11 @@ fn ctrl_c_saves_where_it_can() {
             "{word}: a stop commits"
         );
         assert_eq!(tsv(&counts(&show(&world, path))), ["a\t2", "b\t1"]);
+        // The keys of the state are known before there is a record.
+        let restored = world.start(&["-s", path, "job.toml", "--set", "out.path=out-restored"]);
+        let count = &info(&world, &restored.job_id)["operators"][2];
+        assert_eq!((&count["keys"], &count["records_in"]), (&json!(2), &json!(0)), "{word}");
+        world.run(&["cancel", &restored.job_id]).exits(0);
     }
 }
 

@@ -15,6 +15,7 @@ pub mod habits;
 pub mod args;
 pub mod output;
 pub mod log;
+mod signals;
 pub mod progress;
 pub mod table;
 pub mod build;

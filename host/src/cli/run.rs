@@ -7,7 +7,6 @@ use std::sync::Arc;
 use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::JobId;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::RunArgs;
 use super::build::{build_and_load, engine};
@@ -19,6 +18,7 @@ use super::output::{Output, print};
 use super::progress::Progress;
 use super::serve::host_context;
 use super::show::dead_letters;
+use super::signals::EndingSignals;
 use crate::api::client::Client;
 use crate::api::routes::{Access, Server};
 use crate::api::types::JobView;
@@ -97,8 +97,7 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
 async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path, output: Output) -> Result<Interrupted, Failure> {
     let io = |error: std::io::Error| Failure::new(ErrorKind::Failed, format!("cannot serve the API: {error}"));
     // Before the job is announced as running: from then on, Ctrl-C must work as documented.
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
+    let mut signals = EndingSignals::new().map_err(io)?;
     let server = Server::start(host.clone(), (Ipv4Addr::LOCALHOST, 0).into(), Access::new(None))
         .await
         .map_err(io)?;
@@ -125,13 +124,12 @@ async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path, output: Outp
     let mut outcome = Interrupted::No;
     tokio::select! {
         () = job.done() => {}
-        _ = interrupt.recv() => outcome = interrupted(job, host, &mut interrupt, output).await,
-        _ = terminate.recv() => outcome = interrupted(job, host, &mut interrupt, output).await,
+        () = signals.any() => outcome = interrupted(job, host, &mut signals, output).await,
     }
     // A guest that computes without end must not keep a user who wants to leave.
     tokio::select! {
         () = job.done() => {}
-        _ = interrupt.recv() => end_at_once(job, output),
+        () = signals.interrupt() => end_at_once(job, output),
     }
     progress.end();
     server.end().await;
@@ -141,12 +139,7 @@ async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path, output: Outp
 
 /// Handles the first Ctrl-C: takes a savepoint where a directory is known, else cancels the job and says what is lost.
 /// The second Ctrl-C ends at once.
-async fn interrupted(
-    job: &JobHandle,
-    host: &Arc<Host>,
-    again: &mut tokio::signal::unix::Signal,
-    output: Output,
-) -> Interrupted {
+async fn interrupted(job: &JobHandle, host: &Arc<Host>, signals: &mut EndingSignals, output: Output) -> Interrupted {
     if job.shared.graph.savepoint_dir.is_none() {
         log::line(
             "interrupted: the job is cancelled; nothing is saved, since no savepoint directory is known: set `dir` in [savepoint], or use `regraft stop JOB --savepoint-path DIR`",
@@ -167,7 +160,7 @@ async fn interrupted(
                 Interrupted::Lost
             }
         },
-        _ = again.recv() => end_at_once(job, output),
+        () = signals.interrupt() => end_at_once(job, output),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `serve`: a host for many jobs. It ends on Ctrl-C or SIGTERM, and the next host brings its jobs back.
+//! `serve`: a host for many jobs. It ends on Ctrl-C, SIGTERM or SIGHUP, and the next host brings its jobs back.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use regraft_model::error_kind::ErrorKind;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::ServeArgs;
 use super::build::engine;
@@ -14,6 +13,7 @@ use super::exit_status::ExitStatus;
 use super::failure::Failure;
 use super::log;
 use super::output::{Output, print};
+use super::signals::EndingSignals;
 use crate::api::routes::{Access, Server};
 use crate::dataflow::executor::Threads;
 use crate::environment::real::RealEnvironment;
@@ -56,8 +56,7 @@ pub async fn serve(
     }
     let mut lock = HostLock::take(data_dir)?;
     let io = |error: std::io::Error| Failure::new(ErrorKind::Failed, format!("cannot serve: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
+    let mut signals = EndingSignals::new().map_err(io)?;
     let catalog = Storage::open(&data_dir.join("jobs").to_string_lossy());
     let catalog = catalog.map_err(|error| Failure::new(ErrorKind::Failed, error.to_string()))?;
     let serving = Serving {
@@ -99,17 +98,13 @@ pub async fn serve(
         let host = host.clone();
         async move { host.bring_back(unfinished).await }
     });
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    signals.any().await;
     log::line("ending: jobs are suspended, and the next `regraft serve` brings them back; Ctrl-C again ends at once");
     // From here on, clients no longer find this host.
     drop(announced);
     tokio::select! {
         () = host.end() => {}
-        _ = interrupt.recv() => std::process::exit(ExitStatus::Interrupted.code().into()),
-        _ = terminate.recv() => std::process::exit(ExitStatus::Interrupted.code().into()),
+        () = signals.any() => std::process::exit(ExitStatus::Interrupted.code().into()),
     }
     bringing.abort();
     server.end().await;

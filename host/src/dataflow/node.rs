@@ -151,6 +151,8 @@ impl OperatorNode {
     pub fn new(parts: NodeParts) -> Self {
         let now = parts.clock.monotonic_ns();
         parts.counters.watermark.store(parts.watermark, Ordering::Relaxed);
+        let keys = parts.backend.as_ref().map_or(0, |backend| backend.len());
+        parts.counters.keys.store(keys as u64, Ordering::Relaxed);
         let watermarks = parts.strategy.as_ref();
         let mut node = Self {
             uid: parts.uid,
