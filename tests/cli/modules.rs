@@ -266,6 +266,20 @@ fn what_contradicts_itself() {
     unfit(&world, Some("bad"), &message.join("\n"));
 }
 
+/// It would make a file name that no file system takes, and so fail each checkpoint.
+#[test]
+fn a_state_whose_name_is_too_long() {
+    let name = "s".repeat(160);
+    let long = KEYED.replacen(r#""name":"count""#, &format!(r#""name":"{name}""#), 1);
+    let world = hostile_world(&long, BY_KEY);
+    let message = format!(
+        "operator \"bad\": its module declares state \"{}…\", whose files in savepoints would have names of {} bytes; expected at most 220: give it a shorter name",
+        "s".repeat(40),
+        "bad-32767-".len() + 36 + 1 + 160 + ".v65535.parquet".len()
+    );
+    unfit(&world, Some("bad"), &message);
+}
+
 /// Lack of memory for an instance is not blamed on the module.
 #[cfg(target_os = "linux")]
 #[test]

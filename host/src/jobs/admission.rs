@@ -12,6 +12,7 @@ use regraft_model::time::TimeDomain;
 use crate::connector::source::RecordShape;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::graph::job_graph::{Input, JobGraph, Node, NodeKind, Partitioning};
+use crate::storage::paths;
 
 /// The declarations of each operator's component.
 pub type Descriptions = BTreeMap<OperatorUid, Arc<Description>>;
@@ -181,6 +182,21 @@ fn declared(uid: &OperatorUid, description: &Description, problems: &mut Vec<Str
             refuse(format!(
                 "operator state \"{}\" of kind {:?}; expected \"list\", \"union\" or \"broadcast\"",
                 state.name, state.kind
+            ));
+        }
+    }
+    let keyed = description.states.iter().map(|state| ("state", &state.name));
+    let operator = description
+        .operator_states
+        .iter()
+        .map(|state| ("operator state", &state.name));
+    for (what, name) in keyed.chain(operator) {
+        let length = paths::longest_file_name(uid, name);
+        if length > paths::FILE_NAME_MAX {
+            let shown: String = name.chars().take(40).collect();
+            refuse(format!(
+                "{what} \"{shown}…\", whose files in savepoints would have names of {length} bytes; expected at most {}: give it a shorter name",
+                paths::FILE_NAME_MAX
             ));
         }
     }

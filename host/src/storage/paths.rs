@@ -5,6 +5,7 @@
 use std::fmt::Write;
 
 use regraft_model::id::{CheckpointId, JobId, OperatorUid, SubtaskIndex};
+use regraft_model::key_group::MAX_PARALLELISM_MAX;
 
 /// The object whose presence means that a savepoint or checkpoint is complete.
 pub const METADATA: &str = "_metadata";
@@ -47,6 +48,18 @@ pub fn state_file(uid: &OperatorUid, subtask: SubtaskIndex, random: u128, what: 
         StateFileName::Operator(name) => format!("{}.operator", file_word(name)),
     };
     format!("{OPERATORS}/{uid}-{subtask}-{}.{what}.parquet", uuid(random))
+}
+
+/// Longest file name that may be needed for a state, in bytes. File systems take 255, of which a store may need some more
+/// for the name under which it writes.
+pub const FILE_NAME_MAX: usize = 220;
+
+/// Returns the length of the longest file name of a state, or operator state, of this operator, in bytes.
+#[must_use]
+pub fn longest_file_name(uid: &OperatorUid, state: &str) -> usize {
+    let subtask = SubtaskIndex(MAX_PARALLELISM_MAX - 1);
+    let name = |what| state_file(uid, subtask, 0, what).len() - OPERATORS.len() - 1;
+    name(StateFileName::OlderSchema(state, u16::MAX)).max(name(StateFileName::Operator(state)))
 }
 
 /// Returns `modules/<sha256>.wasm`.
