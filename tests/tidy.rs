@@ -616,6 +616,35 @@ fn every_heavy_crate_has_one_home() {
     }
 }
 
+/// Files that may write to stdout: both check whether it can be written to.
+const WRITE_STDOUT: [&str; 2] = ["host/src/cli/output.rs", "host/src/stdout.rs"];
+
+fn check_stdout(sources: &Files) -> Vec<String> {
+    let is_elsewhere = |path: &String| path.starts_with("host/src/") && !WRITE_STDOUT.contains(&path.as_str());
+    let writes = |text: &str| {
+        ["io::stdout()", "println!(", "print!("].iter().any(|call| {
+            let calls = without_tests(text).lines().map(without_comment);
+            calls
+                .filter(|line| !line.contains("eprint"))
+                .any(|line| line.contains(call))
+        })
+    };
+    let found = sources
+        .iter()
+        .filter(|(path, text)| is_elsewhere(path) && !is_test(path) && writes(text));
+    found
+        .map(|(path, _)| format!("{path}: writes to stdout; use cli::output"))
+        .collect()
+}
+
+#[test]
+fn results_are_written_where_errors_are_checked() {
+    none(&check_stdout(&files(&["rs"])));
+    let bad = "fn f() { println!(\"result\"); }\n";
+    assert_eq!(check_stdout(&sample("host/src/cli/a.rs", bad)).len(), 1);
+    assert_eq!(check_stdout(&sample("host/src/cli/output.rs", bad)).len(), 0);
+}
+
 fn check_sizes(sources: &Files) -> Vec<String> {
     let lines = |text: &str| without_tests(text).lines().count();
     let long = sources
