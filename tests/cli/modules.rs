@@ -275,7 +275,7 @@ fn a_state_whose_name_is_too_long() {
     let message = format!(
         "operator \"bad\": its module declares state \"{}…\", whose files in savepoints would have names of {} bytes; expected at most 220: give it a shorter name",
         "s".repeat(40),
-        "bad-32767-".len() + 36 + 1 + 160 + ".v65535.parquet".len()
+        "bad-32767-".len() + 36 + 1 + 160 + ".operator.parquet".len()
     );
     unfit(&world, Some("bad"), &message);
 }
