@@ -12,7 +12,7 @@ fn old_component() -> PathBuf {
     root().join("tests/golden/component/count-wit-0.1.0.wasm")
 }
 
-/// What is said of such a component.
+/// Refusal of such a component.
 const REFUSED: &str = "built for version 0.1.0 of the package regraft:operator, this host offers 0.2.0; build it again with an SDK of this version, which `regraft sdk` puts into a job, and `regraft build`";
 
 #[test]

@@ -304,7 +304,7 @@ pub enum SinkError {
         /// The system's error.
         error: std::io::Error,
     },
-    /// What a job prints cannot be written. Unlike [`SinkError::Io`], a restart does not try it again.
+    /// Output of a job cannot be printed. Unlike [`SinkError::Io`], a restart does not try it again.
     #[error("cannot write to {path}: {error}")]
     Print {
         /// stdout or stderr.

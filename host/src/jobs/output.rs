@@ -1,4 +1,4 @@
-//! What a job finds in the directories that it would write to, before it starts (`docs/design/0006-restore-and-output.md`).
+//! Output that a job finds in its sinks' directories before it starts (`docs/design/0006-restore-and-output.md`).
 //!
 //! From a savepoint: output of a later state, which it would write again, and output that the savepoint has pending and that
 //! this job does not commit. From the beginning: output of its earlier runs.

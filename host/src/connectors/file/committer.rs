@@ -25,7 +25,7 @@ pub struct FileSinkCommitter {
     replacing: Mutex<Replacing>,
 }
 
-/// What this run removes after its first commit.
+/// Parts that this run removes after its first commit.
 #[derive(Debug)]
 enum Replacing {
     /// The list has not been asked yet.
