@@ -285,6 +285,7 @@ fn every_verb_fails_whose_result_cannot_be_written() {
         &["validate", "job.toml"],
         &["build", "job.toml"],
         &["new", "fresh"],
+        &["sdk", "fresh"],
         &["state", "show", &saved],
         &["state", "verify", &saved, "--json"],
         &["savepoint", "words", "sp"],
