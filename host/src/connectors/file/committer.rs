@@ -41,7 +41,11 @@ impl FileSinkCommitter {
     #[must_use]
     pub fn new(files: Arc<dyn FileSystem>, settings: FileSink, run: OutputRun) -> Self {
         // What another run was to replace is not replaced for it.
-        let replacing = if run.is_own { Replacing::Unknown } else { Replacing::Done };
+        let replacing = if run.is_own {
+            Replacing::Unknown
+        } else {
+            Replacing::Done
+        };
         Self {
             files,
             settings,
@@ -98,7 +102,9 @@ impl FileSinkCommitter {
             named.extend(self.free(part, 0)?.map(|n| (part, n)));
         }
         while !named.is_empty() {
-            let listed = named.iter().map(|(part, n)| (part.name(*n), part.content.as_ref().map(|is| is.bytes)));
+            let listed = named
+                .iter()
+                .map(|(part, n)| (part.name(*n), part.content.as_ref().map(|is| is.bytes)));
             self.listing().append(&self.line(listed.collect()))?;
             // Those whose names have been taken meanwhile.
             let mut again = vec![];
@@ -129,7 +135,9 @@ impl FileSinkCommitter {
                 None => Replacing::Done,
             };
         }
-        let Replacing::Due(parts) = &*replacing else { return Ok(()) };
+        let Replacing::Due(parts) = &*replacing else {
+            return Ok(());
+        };
         let mut removed = 0;
         for (name, bytes) in parts.iter().filter(|(name, _)| PartName::is_of(name, &self.run.uid)) {
             let path = self.path().join(name);

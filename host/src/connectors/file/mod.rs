@@ -27,7 +27,9 @@ use self::settings::{FileSink, FileSource, LineKey};
 use self::splits::InputError;
 use self::writer::FileSinkWriter;
 use super::format::{Formatter, TextFormat};
-use crate::connector::sink::{Existing, OutputOf, OutputRun, SinkCommitter, SinkConnector, SinkContext, SinkError, SinkInput, SinkWriter};
+use crate::connector::sink::{
+    Existing, OutputOf, OutputRun, SinkCommitter, SinkConnector, SinkContext, SinkError, SinkInput, SinkWriter,
+};
 use crate::connector::source::{Assigned, RecordShape, SourceConnector, SourceContext, SourceError, SourceReader};
 use crate::environment::files::FileSystem;
 use crate::graph::connectors::Connector;

@@ -191,7 +191,10 @@ pub(super) struct PartName<'a> {
 impl<'a> PartName<'a> {
     /// Reads the name of a file; `None` if it is not a part's.
     pub(super) fn parse(name: &'a str) -> Option<Self> {
-        let (stem, _) = name.strip_prefix("part-")?.rsplit_once('.').filter(|_| !name.contains('/'))?;
+        let (stem, _) = name
+            .strip_prefix("part-")?
+            .rsplit_once('.')
+            .filter(|_| !name.contains('/'))?;
         // A uid may have hyphens.
         let mut fields = stem.rsplitn(5, '-');
         let _: u32 = fields.next()?.parse().ok()?;
