@@ -1,7 +1,8 @@
 //! Plans the calls to repeat after one failed, so that the rest of a batch goes on without the record at fault. Pure.
 //!
 //! A failed call has changed nothing. Its rows are run again in order, in parts that get smaller until each part passes or
-//! is a single row that fails alone: that row is guilty. The effects of a part must be applied before the next one is run.
+//! is a single row that fails alone: that row is guilty. A call with one row is repeated too: what earlier calls have left
+//! in the instance, such as memory, may be at fault, and the instance that repeats it is a new one. The effects of a part must be applied before the next one is run.
 //! Each part gets the header of the whole, but for `first_row`, which is the part's first row: so clock and randomness are
 //! what they were.
 
@@ -30,6 +31,10 @@ impl Isolation {
     #[must_use]
     pub fn new(rows: u32, fault: Fault) -> (Self, Option<u32>) {
         let mut isolation = Self { todo: vec![] };
+        if rows == 1 && !matches!(fault, Fault::Declared(_)) {
+            isolation.todo.push(0..1);
+            return (isolation, None);
+        }
         let guilty = isolation.failed(0..rows, fault);
         (isolation, guilty)
     }
@@ -158,6 +163,18 @@ mod tests {
             prop_assert_eq!(guest.done.len(), rows as usize - bad.len());
             prop_assert!(guest.done.is_sorted());
         }
+    }
+
+    #[test]
+    fn a_single_row_is_guilty_once_it_fails_a_second_time() {
+        for fault in [Fault::Unknown, Fault::At(0)] {
+            let (mut isolation, guilty) = Isolation::new(1, fault);
+            assert_eq!(guilty, None);
+            assert_eq!(isolation.next_part(), Some(0..1));
+            assert_eq!(isolation.failed(0..1, fault), Some(0));
+            assert_eq!(isolation.next_part(), None);
+        }
+        assert_eq!(Isolation::new(1, Fault::Declared(0)).1, Some(0));
     }
 
     #[test]
