@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use regraft::connector::source::{SourceConnector as _, SourceContext, SourceReader};
-use regraft::connectors::file::settings::{FileSource, LineKey};
+use regraft::connectors::file::settings::{FileSource, LineKey, MAX_RECORD_DEFAULT, OnTruncate};
 use regraft::environment::files::LocalFiles;
 
 use crate::Failure;
@@ -50,23 +50,21 @@ pub(crate) fn words(settings: &Settings, guests: &Guests) -> Result<Measured, Fa
         Some(kind) => {
             let source = FileSource {
                 path: texts.glob.clone(),
+                relative: None,
                 watch: false,
                 poll: Duration::from_secs(1),
                 key: LineKey::None,
+                on_truncate: OnTruncate::Fail,
+                max_record: MAX_RECORD_DEFAULT,
             };
-            let names: Vec<String> = texts
-                .files
-                .iter()
-                .map(|file| file.to_string_lossy().into_owned())
-                .collect();
+            let splits = source.assign(&LocalFiles, vec![])?;
             let context = SourceContext {
                 files: Arc::new(LocalFiles),
                 subtask: 0,
                 parallelism: 1,
                 timestamp: None,
-                known: Arc::new(names.iter().cloned().collect()),
+                known: Arc::new(splits.clone()),
             };
-            let splits = names.into_iter().map(|name| (name, None)).collect();
             run(Pipeline {
                 reader: source.reader(&context, splits)?,
                 stateless: Some(guests.open(Op::Split, kind, "null")?),

@@ -12,7 +12,13 @@ fn append(world: &World, lines: &str) {
 }
 
 fn offset(shown_savepoint: &Value) -> Value {
-    shown(shown_savepoint, "lines")["splits"].clone()
+    let mut splits = shown(shown_savepoint, "lines")["splits"].clone();
+    for split in splits.as_array_mut().expect("splits") {
+        // The identity of the file differs from run to run.
+        let position = split["position"].as_object_mut().expect("a position");
+        assert!(position.remove("file").is_some());
+    }
+    splits
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use regraft::environment::files::{FileInfo, FileKind, FileSystem, ReadFile, WriteFile};
+use regraft::environment::files::{FileId, FileInfo, FileKind, FileSystem, ReadFile, WriteFile};
 
 use crate::fate::{Fate, Place, Verdict};
 use crate::machine::Machine;
@@ -21,6 +21,8 @@ struct Content {
     durable: usize,
     /// True once a sync has failed: content that is not durable by then never will be.
     lost: bool,
+    /// Number of changes of `bytes`.
+    changes: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +130,7 @@ impl Disk {
                     random.below(unsynced as u64 + 1) as usize
                 };
                 content.bytes.truncate(content.durable + kept);
+                content.changes += 1;
                 content.durable = content.bytes.len();
             }
         }
@@ -168,6 +171,7 @@ impl Disk {
         };
         let content = &mut inner.contents[at];
         content.bytes.extend_from_slice(bytes);
+        content.changes += 1;
         content.durable = content.bytes.len();
     }
 
@@ -240,19 +244,76 @@ impl Files {
             }
         }
     }
+
+    /// Opens a file for writing, as `find` finds or makes it.
+    fn to_write(
+        &self,
+        path: &Path,
+        find: impl FnOnce(&mut Inner, &Path) -> Result<usize>,
+    ) -> Result<Box<dyn WriteFile>> {
+        let at = self.ask(Place::MakeFile, path, |inner| {
+            inner.needs_dir(path)?;
+            find(inner, path)
+        })?;
+        Ok(Box::new(FileInUse {
+            files: self.clone(),
+            at,
+            path: path.to_owned(),
+        }))
+    }
 }
 
 fn absent() -> Error {
     Error::from(ErrorKind::NotFound)
 }
 
+/// Returns the facts about a directory, whose identity is its path.
+fn dir_facts(path: &Path) -> FileInfo {
+    let inode = xxhash_rust::xxh3::xxh3_64(path.as_os_str().as_encoded_bytes());
+    FileInfo {
+        kind: FileKind::Dir,
+        len: 0,
+        id: FileId {
+            device: 2,
+            inode,
+            born_ns: 0,
+        },
+        modified_ns: 0,
+        changed_ns: 0,
+    }
+}
+
 impl Inner {
+    /// Returns the facts about a file; its times are the number of changes of its content.
+    fn facts(&self, at: usize) -> FileInfo {
+        let Content { bytes, changes, .. } = &self.contents[at];
+        FileInfo {
+            kind: FileKind::File,
+            len: bytes.len() as u64,
+            id: FileId {
+                device: 1,
+                inode: at as u64,
+                born_ns: 0,
+            },
+            modified_ns: *changes,
+            changed_ns: *changes,
+        }
+    }
+
     fn needs_dir(&self, path: &Path) -> Result<()> {
         match path.parent().and_then(|dir| self.names.get(dir)) {
             Some(Node::Dir) => Ok(()),
             Some(Node::File(_)) => Err(Error::from(ErrorKind::NotADirectory)),
             None => Err(absent()),
         }
+    }
+
+    /// Links a new, empty file to a path, and returns its number.
+    fn new_file(&mut self, path: &Path) -> Result<usize> {
+        self.contents.push(Content::default());
+        let at = self.contents.len() - 1;
+        self.change(Change::Link(path.to_owned(), Node::File(at)));
+        Ok(at)
     }
 
     fn change(&mut self, change: Change) {
@@ -281,7 +342,7 @@ impl Inner {
 }
 
 impl FileSystem for Files {
-    fn open(&self, path: &Path, position: u64) -> Result<Box<dyn ReadFile>> {
+    fn open(&self, path: &Path) -> Result<Box<dyn ReadFile>> {
         let at = self.ask(Place::OpenFile, path, |inner| match inner.names.get(path) {
             Some(Node::File(at)) => Ok(*at),
             Some(Node::Dir) => Err(Error::from(ErrorKind::IsADirectory)),
@@ -291,59 +352,27 @@ impl FileSystem for Files {
             files: self.clone(),
             at,
             path: path.to_owned(),
-            position: position as usize,
         }))
     }
 
     fn info(&self, path: &Path) -> Result<FileInfo> {
         self.ask(Place::Look, path, |inner| match inner.names.get(path) {
-            Some(Node::File(at)) => Ok(FileInfo {
-                kind: FileKind::File,
-                len: inner.contents[*at].bytes.len() as u64,
-            }),
-            Some(Node::Dir) => Ok(FileInfo {
-                kind: FileKind::Dir,
-                len: 0,
-            }),
+            Some(Node::File(at)) => Ok(inner.facts(*at)),
+            Some(Node::Dir) => Ok(dir_facts(path)),
             None => Err(absent()),
         })
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn WriteFile>> {
-        let at = self.ask(Place::MakeFile, path, |inner| {
-            inner.needs_dir(path)?;
-            inner.contents.push(Content::default());
-            let at = inner.contents.len() - 1;
-            inner.change(Change::Link(path.to_owned(), Node::File(at)));
-            Ok(at)
-        })?;
-        Ok(Box::new(FileInUse {
-            files: self.clone(),
-            at,
-            path: path.to_owned(),
-            position: 0,
-        }))
+        self.to_write(path, Inner::new_file)
     }
 
     fn append(&self, path: &Path) -> Result<Box<dyn WriteFile>> {
-        let at = self.ask(Place::MakeFile, path, |inner| {
-            inner.needs_dir(path)?;
-            match inner.names.get(path) {
-                Some(Node::File(at)) => return Ok(*at),
-                Some(Node::Dir) => return Err(Error::from(ErrorKind::IsADirectory)),
-                None => {}
-            }
-            inner.contents.push(Content::default());
-            let at = inner.contents.len() - 1;
-            inner.change(Change::Link(path.to_owned(), Node::File(at)));
-            Ok(at)
-        })?;
-        Ok(Box::new(FileInUse {
-            files: self.clone(),
-            at,
-            path: path.to_owned(),
-            position: 0,
-        }))
+        self.to_write(path, |inner, path| match inner.names.get(path) {
+            Some(Node::File(at)) => Ok(*at),
+            Some(Node::Dir) => Err(Error::from(ErrorKind::IsADirectory)),
+            None => inner.new_file(path),
+        })
     }
 
     /// Creates directories durably, as the contract of the file system demands.
@@ -455,31 +484,33 @@ impl FileSystem for Files {
     }
 }
 
-/// A file that is being written, or read from a position on.
+/// A file that is being written or read.
 #[derive(Debug)]
 struct FileInUse {
     files: Files,
     at: usize,
     path: PathBuf,
-    position: usize,
 }
 
 impl ReadFile for FileInUse {
     /// Reads fewer bytes than were asked for, now and then.
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let (at, position) = (self.at, self.position);
-        let read = self.files.ask(Place::Read, &self.path, |inner| {
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
+        let at = self.at;
+        self.files.ask(Place::Read, &self.path, |inner| {
             let Inner { contents, random, .. } = inner;
-            let rest = contents[at].bytes.get(position..).unwrap_or_default();
+            let rest = contents[at].bytes.get(position as usize..).unwrap_or_default();
             let mut len = rest.len().min(buffer.len());
             if len > 1 && random.percent(20) {
                 len = random.range(1, len as u64) as usize;
             }
             buffer[..len].copy_from_slice(&rest[..len]);
             Ok(len)
-        })?;
-        self.position += read;
-        Ok(read)
+        })
+    }
+
+    fn info(&self) -> Result<FileInfo> {
+        let at = self.at;
+        self.files.ask(Place::Look, &self.path, |inner| Ok(inner.facts(at)))
     }
 }
 
@@ -488,6 +519,7 @@ impl WriteFile for FileInUse {
         let at = self.at;
         let written = self.files.ask(Place::Write, &self.path, |inner| {
             inner.contents[at].bytes.extend_from_slice(bytes);
+            inner.contents[at].changes += 1;
             Ok(())
         });
         if written
@@ -498,6 +530,7 @@ impl WriteFile for FileInUse {
             let mut inner = self.files.disk.inner();
             let some = inner.random.below(bytes.len() as u64 + 1) as usize;
             inner.contents[at].bytes.extend_from_slice(&bytes[..some]);
+            inner.contents[at].changes += 1;
         }
         written
     }

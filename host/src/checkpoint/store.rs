@@ -10,7 +10,7 @@ pub use super::describe::entry_kind;
 pub use super::facts::{JobFacts, StoreAs, StoreFailure, Stored};
 use super::round::Acknowledged;
 use super::write::{Part, Target, Written, keep_undeclared_timers};
-use crate::connector::source::SplitState;
+use crate::connector::source::{SourceConnector, SplitState};
 use crate::dataflow::control::{SubtaskId, SubtaskSnapshot};
 use crate::dataflow::operator::{OperatorModule, dead_letters};
 use crate::environment::Environment;
@@ -119,6 +119,13 @@ pub(super) async fn collect(
         mut stored,
         ..
     } = snapshot;
+    for node in nodes {
+        if let NodeKind::Source(source) = &node.kind
+            && let Some(entry) = entries.get_mut(&node.uid).and_then(|entry| entry.source.as_mut())
+        {
+            order(&mut entry.splits, &*source.connector);
+        }
+    }
     for (node, all) in nodes
         .iter()
         .filter_map(|node| Some((node, stored.sink_states.get(&node.uid)?)))
@@ -182,7 +189,6 @@ impl Snapshot<'_> {
                 finished: false,
             };
             source.splits.extend(splits.into_iter().map(split));
-            source.splits.sort_by(|a, b| a.split.cmp(&b.split));
         }
         for (uid, snapshot) in std::mem::take(&mut part.sinks) {
             if let Some(sink) = self.entries.get_mut(&uid).and_then(|entry| entry.sink.as_mut()) {
@@ -225,6 +231,20 @@ impl Snapshot<'_> {
                 async_us: part.async_ns / 1000,
             });
         }
+    }
+}
+
+/// Sorts the splits of all subtasks by their names, which are unique afterwards.
+fn order(splits: &mut [SplitEntry], connector: &dyn SourceConnector) {
+    splits.sort_by(|a, b| a.split.cmp(&b.split));
+    let is_double = |at: &usize| splits[at - 1].split == splits[*at].split;
+    let double: Vec<usize> = (1..splits.len()).filter(is_double).collect();
+    for at in &double {
+        let SplitEntry { split, position, .. } = &mut splits[*at];
+        connector.tell_apart(split, position);
+    }
+    if !double.is_empty() {
+        splits.sort_by(|a, b| a.split.cmp(&b.split));
     }
 }
 

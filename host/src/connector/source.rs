@@ -4,7 +4,7 @@
 //! out anew when it changes. A source never commits anything: positions live only in snapshots.
 
 use std::any::Any;
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -44,6 +44,29 @@ pub trait SourceConnector: Any + Debug + Send + Sync {
     /// [`SourceError`] where they cannot be listed, or where there must be one and is none.
     fn splits(&self, files: &dyn FileSystem, is_restored: bool) -> Result<Vec<String>, SourceError>;
 
+    /// Returns the splits to be read, in order of their names: those of the saved positions, wherever they are now, and those
+    /// that are new.
+    ///
+    /// # Errors
+    /// As [`SourceConnector::splits`], or [`SourceError::Input`] if a split that was read from is not as it was.
+    fn assign(&self, files: &dyn FileSystem, saved: Vec<SplitState>) -> Result<Vec<Assigned>, SourceError> {
+        let names = self.splits(files, !saved.is_empty())?;
+        let mut splits: BTreeMap<String, Option<serde_json::Value>> =
+            names.into_iter().map(|name| (name, None)).collect();
+        // Those known from before are opened even if they are not listed now, so that a lost one is reported.
+        splits.extend(
+            saved
+                .into_iter()
+                .map(|SplitState { split, position }| (split, Some(position))),
+        );
+        Ok(splits.into_iter().collect())
+    }
+
+    /// Gives a split another name, since a split of another subtask has the same one.
+    fn tell_apart(&self, split: &mut String, position: &mut serde_json::Value) {
+        let _ = (split, position);
+    }
+
     /// Opens a reader of the splits of one subtask.
     ///
     /// # Errors
@@ -74,8 +97,8 @@ pub struct SourceContext {
     pub parallelism: u32,
     /// Position of the field that is a record's event time, out of [`SourceConnector::time_fields`].
     pub timestamp: Option<usize>,
-    /// Names of the splits of all subtasks. One that appears later is found by its reader.
-    pub known: Arc<HashSet<String>>,
+    /// The splits of all subtasks, as they were assigned. One that appears later is found by its reader.
+    pub known: Arc<Vec<Assigned>>,
 }
 
 /// A split and the position up to which it has been read.
@@ -114,6 +137,15 @@ pub trait SourceReader: Send {
     fn open_splits(&self) -> Vec<Arc<str>> {
         self.snapshot().into_iter().map(|state| state.split.into()).collect()
     }
+
+    /// True if there are splits that records may still come from.
+    fn has_splits(&self) -> bool {
+        !self.open_splits().is_empty()
+    }
+
+    /// Tells that the job is cut before the end of its input (`--savepoint-at-end`): what only that end would make a record
+    /// is left to the run that goes on.
+    fn cut_before_end(&mut self) {}
 }
 
 /// Failure of a source.

@@ -115,6 +115,9 @@ impl Subtask {
         let mut without_splits = None;
         if let Head::Source(source) = &mut head {
             without_splits = Some(false);
+            if source.hold_at_end {
+                source.reader.cut_before_end();
+            }
             if let Some(watermarks) = &mut source.watermarks {
                 watermarks.set_splits(source.reader.open_splits(), clock.monotonic_ns());
             }
@@ -416,7 +419,7 @@ impl Subtask {
         let Head::Source(source) = &mut self.head else { return };
         if let Some(watermarks) = &mut source.watermarks {
             watermarks.set_splits(source.reader.open_splits(), now);
-        } else if self.without_splits == Some(false) && source.reader.open_splits().is_empty() {
+        } else if self.without_splits == Some(false) && !source.reader.has_splits() {
             self.without_splits = Some(true);
             self.chain.signal(Signal::Idle(true));
         }

@@ -6,10 +6,11 @@
 //! A rename is atomic.
 
 use std::fmt::Debug;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::time::SystemTime;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -29,23 +30,49 @@ pub trait WriteFile: Send + Debug {
     fn sync_all(&mut self) -> io::Result<()>;
 }
 
-/// A file that is being read, from some position on.
+/// A file opened for reading. It stays the same file when its name is given to another one.
 pub trait ReadFile: Send + Debug {
-    /// Reads the next bytes into a buffer, at most as many as it has room for; returns how many, 0 at the end of the file.
-    /// A file that has grown since can be read further.
+    /// Reads bytes from a position on, at most as many as the buffer has room for, and returns their number; 0 at the end
+    /// of the file.
     ///
     /// # Errors
-    /// The system's; nothing has been read then.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Returns the system's error; nothing has been read then.
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Returns the facts about the file as it is now.
+    ///
+    /// # Errors
+    /// Returns the system's error.
+    fn info(&self) -> io::Result<FileInfo>;
 }
 
-/// The file or directory at a path, behind all links.
+/// Facts about a file or directory. Two that are equal mean that nothing has changed in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileInfo {
     /// Its kind.
     pub kind: FileKind,
     /// Its length in bytes.
     pub len: u64,
+    /// Its identity.
+    pub id: FileId,
+    /// Time of the last change of its content, in nanoseconds since the Unix epoch.
+    pub modified_ns: i64,
+    /// Time of the last change of its content, name or attributes, in nanoseconds since the Unix epoch.
+    pub changed_ns: i64,
+}
+
+/// Identity of a file on one machine: it survives a rename, and two names of one file share it.
+///
+/// An inode may be used again once its file is gone; where the file system knows the time of creation, that tells the two
+/// files apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId {
+    /// The device.
+    pub device: u64,
+    /// The inode.
+    pub inode: u64,
+    /// Time of creation in nanoseconds since the Unix epoch; 0 where it is unknown.
+    pub born_ns: i64,
 }
 
 /// A kind of file.
@@ -64,8 +91,8 @@ pub enum FileKind {
 /// # Errors
 /// Each method returns the system's error.
 pub trait FileSystem: Send + Sync + Debug {
-    /// Opens a file to be read from a position on, in bytes.
-    fn open(&self, path: &Path, position: u64) -> io::Result<Box<dyn ReadFile>>;
+    /// Opens a file for reading.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>>;
 
     /// Looks at what is at a path, behind all links.
     fn info(&self, path: &Path) -> io::Result<FileInfo>;
@@ -119,27 +146,44 @@ impl WriteFile for File {
 }
 
 impl ReadFile for File {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Read::read(self, buffer)
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, position)
+    }
+
+    fn info(&self) -> io::Result<FileInfo> {
+        self.metadata().map(|metadata| facts(&metadata))
+    }
+}
+
+fn facts(metadata: &Metadata) -> FileInfo {
+    let kind = match (metadata.is_file(), metadata.is_dir()) {
+        (true, _) => FileKind::File,
+        (_, true) => FileKind::Dir,
+        _ => FileKind::Other,
+    };
+    let nanos = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
+    let born = metadata.created().ok();
+    let born = born.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    FileInfo {
+        kind,
+        len: metadata.len(),
+        id: FileId {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            born_ns: born.map_or(0, |born| i64::try_from(born.as_nanos()).unwrap_or(i64::MAX)),
+        },
+        modified_ns: nanos(metadata.mtime(), metadata.mtime_nsec()),
+        changed_ns: nanos(metadata.ctime(), metadata.ctime_nsec()),
     }
 }
 
 impl FileSystem for LocalFiles {
-    fn open(&self, path: &Path, position: u64) -> io::Result<Box<dyn ReadFile>> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(position))?;
-        Ok(Box::new(file))
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        Ok(Box::new(File::open(path)?))
     }
 
     fn info(&self, path: &Path) -> io::Result<FileInfo> {
-        let metadata = fs::metadata(path)?;
-        let kind = match (metadata.is_file(), metadata.is_dir()) {
-            (true, _) => FileKind::File,
-            (_, true) => FileKind::Dir,
-            _ => FileKind::Other,
-        };
-        let len = metadata.len();
-        Ok(FileInfo { kind, len })
+        fs::metadata(path).map(|metadata| facts(&metadata))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {

@@ -1,12 +1,21 @@
 //! The connector `file`: lines of the files that a glob matches, and parts in a directory.
 //!
 //! - [`settings`]: of both.
-//! - [`splits`], [`reader`]: a split is a file, its position a byte offset and a line number.
+//! - [`splits`]: the files that a glob matches. [`position`], [`resolve`]: a split is a file, known by its identity and a
+//!   fingerprint of what was read of it, and not by its path.
+//! - [`open_file`], [`parked`], [`look`], [`reader`]: reading lines of files that grow, move and change.
+//! - [`input_error`]: everything that is wrong with input.
 //! - [`part`]: names and handles of output. [`listing`]: which parts are of which run.
 //! - [`writer`], [`committer`]: parts are pending until they are renamed.
 
 pub mod settings;
-pub mod splits;
+pub mod input_error;
+mod position;
+mod splits;
+mod open_file;
+mod resolve;
+mod parked;
+mod look;
 pub mod reader;
 pub mod part;
 mod listing;
@@ -22,15 +31,17 @@ use regraft_model::schema::{Field, Type};
 use serde_json::json;
 
 use self::committer::FileSinkCommitter;
+use self::input_error::InputError;
 use self::reader::FileReader;
 use self::settings::{FileSink, FileSource, LineKey};
-use self::splits::InputError;
 use self::writer::FileSinkWriter;
 use super::format::{Formatter, TextFormat};
 use crate::connector::sink::{
     Existing, OutputOf, OutputRun, SinkCommitter, SinkConnector, SinkContext, SinkError, SinkInput, SinkWriter,
 };
-use crate::connector::source::{Assigned, RecordShape, SourceConnector, SourceContext, SourceError, SourceReader};
+use crate::connector::source::{
+    Assigned, RecordShape, SourceConnector, SourceContext, SourceError, SourceReader, SplitState,
+};
 use crate::environment::files::FileSystem;
 use crate::graph::connectors::Connector;
 use crate::graph::render::last_part;
@@ -47,7 +58,10 @@ impl SourceConnector for FileSource {
     }
 
     fn identity(&self) -> serde_json::Value {
-        json!({ "path": self.path, "key": self.key })
+        match &self.relative {
+            None => json!({ "path": self.path, "key": self.key }),
+            Some((written, _)) => json!({ "path": self.path, "relative": written, "key": self.key }),
+        }
     }
 
     fn label(&self) -> String {
@@ -72,12 +86,25 @@ impl SourceConnector for FileSource {
     }
 
     fn splits(&self, files: &dyn FileSystem, is_restored: bool) -> Result<Vec<String>, SourceError> {
-        let names = splits::list(self, files)?;
-        if names.is_empty() && !self.watch && !is_restored {
-            let path = self.path.clone();
-            return Err(InputError::NothingMatches { path }.into());
+        let found = splits::find(self, files)?;
+        if found.is_empty() && !self.watch && !is_restored {
+            let (path, hint) = (self.path.clone(), splits::hint(&self.path));
+            return Err(InputError::NothingMatches { path, hint }.into());
         }
-        Ok(names)
+        Ok(found.into_iter().map(|found| found.path.to_string()).collect())
+    }
+
+    fn assign(&self, files: &dyn FileSystem, saved: Vec<SplitState>) -> Result<Vec<Assigned>, SourceError> {
+        let assigned = resolve::assign(self, files, &saved)?;
+        if assigned.is_empty() && !self.watch && saved.is_empty() {
+            let (path, hint) = (self.path.clone(), splits::hint(&self.path));
+            return Err(InputError::NothingMatches { path, hint }.into());
+        }
+        Ok(assigned)
+    }
+
+    fn tell_apart(&self, split: &mut String, position: &mut serde_json::Value) {
+        resolve::tell_apart(split, position);
     }
 
     fn reader(&self, context: &SourceContext, splits: Vec<Assigned>) -> Result<Box<dyn SourceReader>, SourceError> {
@@ -152,3 +179,6 @@ impl SinkConnector for FileSink {
         part::behind(files, &self.path, uid, of, checkpoint)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,13 +83,15 @@ impl Content {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(failed(error)),
         }
-        let mut file = files.open(path, 0).map_err(failed)?;
-        let (mut hasher, mut buffer) = (ContentHasher::default(), vec![0; READ_BYTES]);
+        let file = files.open(path).map_err(failed)?;
+        let (mut hasher, mut buffer, mut position) = (ContentHasher::default(), vec![0; READ_BYTES], 0);
         loop {
-            match file.read(&mut buffer).map_err(failed)? {
-                0 => return Ok(hasher.take() == *self),
-                len => hasher.update(buffer.get(..len).unwrap_or_default()),
+            let len = file.read_at(position, &mut buffer).map_err(failed)?;
+            if len == 0 {
+                return Ok(hasher.take() == *self);
             }
+            hasher.update(buffer.get(..len).unwrap_or_default());
+            position += len as u64;
         }
     }
 }
@@ -261,10 +263,10 @@ pub(super) fn of_other_runs(
 
 /// Reads a small file to its end.
 pub(super) fn read_whole(files: &dyn FileSystem, path: &Path) -> std::io::Result<Vec<u8>> {
-    let (mut file, mut buffer) = (files.open(path, 0)?, vec![0; READ_BYTES]);
+    let (file, mut buffer) = (files.open(path)?, vec![0; READ_BYTES]);
     let mut bytes = vec![];
     loop {
-        match file.read(&mut buffer)? {
+        match file.read_at(bytes.len() as u64, &mut buffer)? {
             0 => return Ok(bytes),
             len => bytes.extend_from_slice(buffer.get(..len).unwrap_or_default()),
         }

@@ -1,279 +1,435 @@
 //! Reads lines of files: a split is one file, its position a byte offset and a line number.
+//!
+//! A watching reader looks at the files again and again. A look lists the paths and asks for the facts about each file, some
+//! files at a time, so that it holds up no barrier; a file is opened only if its facts have changed.
+//! A file belongs to the subtask that its identity was assigned to, or else falls to, so that a rename moves no split.
+//! A file that has lost its name is read to its end, as far as it is still open.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 use regraft_model::batch::Batch;
 use regraft_model::origin::Origin;
-use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::settings::{FileSource, LineKey};
-use super::splits::{InputError, list};
+use super::input_error::{InputError, ReadError, io_error};
+use super::look::Look;
+use super::open_file::OpenFile;
+use super::parked::Parked;
+use super::position::Position;
+use super::resolve::{identify, start_of};
+use super::settings::{FileSource, OnTruncate};
+use super::splits::{Found, find, hint, look_at};
 use crate::connector::source::{Assigned, Polled, SourceContext, SourceError, SourceReader, SplitState};
-use crate::environment::files::{FileSystem, ReadFile};
+use crate::environment::files::FileId;
 
-/// Bytes read at once.
-const CHUNK_BYTES: usize = 256 * 1024;
 /// A batch with this many bytes is handed on, however few its lines are.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// A file is gone when this many looks in a row have not found it: one that is renamed during a look may be missing in it.
+const LOOKS_TO_MISS: u32 = 2;
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Position {
-    offset: u64,
-    line: u64,
+/// A file that is being read, or was read.
+#[derive(Debug)]
+struct Split {
+    path: Arc<str>,
+    position: Position,
+    name: Name,
+    /// Number of the last look that found it.
+    look: u32,
+}
+
+/// The state of a file's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    /// The file has the path that it had when it was last opened.
+    Kept,
+    /// It has another one.
+    Changed,
+    /// It has none, and is read to its end.
+    Gone,
+    /// It has none, and nothing was added to it for a while: its last line is a record even without its end.
+    Ending,
 }
 
 /// Reads the files of one subtask.
 #[derive(Debug)]
 pub struct FileReader {
     settings: FileSource,
-    /// Its subtask, and the files that all subtasks were given at the start: later ones are found by their owner.
     context: SourceContext,
-    /// Own files, in order of path.
-    positions: BTreeMap<String, Position>,
-    /// Bounded: files read to their end.
-    done: HashSet<String>,
-    open: Option<OpenFile>,
-    /// Watching: when to look for new files and new content, in monotonic nanoseconds.
-    next_poll_ns: u64,
-    /// Watching: files to look at in this round.
-    round: Vec<String>,
-}
-
-#[derive(Debug)]
-struct OpenFile {
-    name: Arc<str>,
-    file: Box<dyn ReadFile>,
-    /// Read and not yet handed on.
-    buffer: Vec<u8>,
-    /// Offset in `buffer` of the first byte that has not been handed on.
-    start: usize,
-    /// Offset up to which `buffer` has been searched for the end of a line.
-    searched: usize,
-    at_end: bool,
+    /// Identities of the files that were assigned to a subtask at the start.
+    assigned: HashSet<FileId>,
+    splits: BTreeMap<FileId, Split>,
+    /// Identities of the files that this subtask has or had.
+    own: HashSet<FileId>,
+    /// Files to be read, in order.
+    round: VecDeque<FileId>,
+    open: Option<(FileId, OpenFile)>,
+    /// Watching: files at their end.
+    parked: Parked,
+    /// Watching: a look that is under way.
+    look: Option<Look>,
+    /// Watching: number of looks so far.
+    looks: u32,
+    /// Watching: time of the next look, in monotonic nanoseconds.
+    next_look_ns: u64,
+    /// True if the job is cut before the end of its input, so that a last line without end is left to the next run.
+    is_cut: bool,
 }
 
 impl FileReader {
     /// Opens a reader of these files.
     ///
     /// # Errors
-    /// [`SourceError`] where a saved position is none, or its file is shorter than that, or gone.
-    pub fn new(settings: FileSource, context: SourceContext, splits: Vec<Assigned>) -> Result<Self, SourceError> {
-        let mut positions = BTreeMap::new();
-        for (name, saved) in splits {
-            let position = saved
-                .as_ref()
-                .map_or(Ok(Position::default()), |saved| parse(&name, saved))?;
-            check_length(&*context.files, &name, position)?;
-            positions.insert(name, position);
-        }
-        let round = positions.keys().cloned().collect();
-        Ok(Self {
+    /// Returns [`SourceError`] if a saved position is none, or if its file is not as it was.
+    pub fn new(settings: FileSource, context: SourceContext, assigned: Vec<Assigned>) -> Result<Self, SourceError> {
+        let mut reader = Self {
             settings,
-            context,
-            positions,
-            done: HashSet::new(),
+            assigned: HashSet::new(),
+            splits: BTreeMap::new(),
+            own: HashSet::new(),
+            round: VecDeque::new(),
             open: None,
-            next_poll_ns: 0,
-            round,
-        })
-    }
-
-    /// Looks for new files, and begins a new round over all files.
-    fn look(&mut self, now_ns: u64) -> Result<(), SourceError> {
-        self.next_poll_ns = now_ns + self.settings.poll.as_nanos() as u64;
-        let of = &self.context;
-        for name in list(&self.settings, &*of.files)? {
-            let owner = (xxh3_64(name.as_bytes()) % u64::from(of.parallelism)) as u32;
-            if owner == of.subtask && !of.known.contains(&name) {
-                self.positions.entry(name).or_default();
+            parked: Parked::default(),
+            look: None,
+            looks: 0,
+            next_look_ns: 0,
+            is_cut: false,
+            context,
+        };
+        for (split, saved) in &*reader.context.known {
+            if let Some(file) = position_of(split, saved.as_ref())?.file {
+                reader.assigned.insert(file.info.id);
             }
         }
-        self.round = self.positions.keys().cloned().collect();
-        Ok(())
+        for (split, saved) in assigned {
+            let path: Arc<str> = split.as_str().into();
+            let position = position_of(&split, saved.as_ref())?;
+            let position = match position.file {
+                Some(_) => Some(position),
+                None => identify(&path, position, &*reader.context.files)?,
+            };
+            if let Some(position) = position
+                && let Some(id) = reader.add(path, position)
+                && (!reader.settings.watch || position.is_behind())
+            {
+                reader.round.push_back(id);
+            }
+        }
+        // There may be very many, which are of no use any more.
+        reader.context.known = Arc::default();
+        Ok(reader)
+    }
+
+    /// Takes in a file with an identity, which it returns.
+    fn add(&mut self, path: Arc<str>, position: Position) -> Option<FileId> {
+        let id = position.file?.info.id;
+        let split = Split {
+            path,
+            position,
+            name: Name::Kept,
+            look: self.looks,
+        };
+        self.own.insert(id);
+        self.splits.insert(id, split);
+        Some(id)
+    }
+
+    /// True if a file falls to this subtask.
+    fn owns(&self, id: FileId) -> bool {
+        if self.assigned.contains(&id) || self.own.contains(&id) {
+            return self.own.contains(&id);
+        }
+        let name = [id.device.to_le_bytes(), id.inode.to_le_bytes()].concat();
+        xxh3_64(&name) % u64::from(self.context.parallelism) == u64::from(self.context.subtask)
     }
 
     /// Opens the next file of this round; returns false where none is left.
     fn next_file(&mut self) -> Result<bool, SourceError> {
-        while !self.round.is_empty() {
-            let name = self.round.remove(0);
-            if self.done.contains(&name) {
+        while let Some(id) = self.round.pop_front() {
+            let Some(split) = self.splits.get_mut(&id) else {
                 continue;
+            };
+            let path = split.path.clone();
+            if let Some(mut file) = self.parked.take(id) {
+                file.go_on(path);
+                if split.name == Name::Changed {
+                    split.name = Name::Kept;
+                }
+                self.open = Some((id, file));
+                return Ok(true);
             }
-            let position = self.positions.get(&name).copied().unwrap_or_default();
-            check_length(&*self.context.files, &name, position)?;
-            let opened = self.context.files.open(Path::new(&name), position.offset);
-            let file = opened.map_err(|error| SourceError::Io {
-                path: name.clone(),
-                error,
-            })?;
-            self.open = Some(OpenFile {
-                name: name.as_str().into(),
-                file,
-                buffer: Vec::with_capacity(CHUNK_BYTES),
-                start: 0,
-                searched: 0,
-                at_end: false,
-            });
-            return Ok(true);
+            let file = match self.context.files.open(Path::new(&*path)) {
+                Ok(file) => Some(file),
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                Err(error) => return Err(io_error(&path, error)),
+            };
+            let info = file.as_ref().map(|file| file.info()).transpose();
+            let info = info.map_err(|error| io_error(&path, error))?;
+            let Some(file) = file.filter(|_| info.is_some_and(|info| info.id == id)) else {
+                if !self.settings.watch {
+                    self.find_again(id)?;
+                }
+                // Else the next look tells where it is.
+                continue;
+            };
+            match OpenFile::new(path, file, split.position) {
+                Ok(file) => {
+                    split.name = Name::Kept;
+                    self.open = Some((id, file));
+                    return Ok(true);
+                }
+                Err(ReadError::Input(error)) => self.has_other_content(id, error)?,
+                Err(ReadError::Source(error)) => return Err(error),
+            }
         }
         Ok(false)
     }
-}
 
-fn parse(name: &str, saved: &serde_json::Value) -> Result<Position, SourceError> {
-    match (saved["offset"].as_u64(), saved["line"].as_u64()) {
-        (Some(offset), Some(line)) => Ok(Position { offset, line }),
-        _ => Err(SourceError::Position {
-            split: name.to_owned(),
-            position: saved.to_string(),
-            connector: "file",
-        }),
-    }
-}
-
-/// Checks that a file is still there, and as long as what was read of it.
-fn check_length(files: &dyn FileSystem, name: &str, position: Position) -> Result<(), SourceError> {
-    let (path, offset) = (name.to_owned(), position.offset);
-    match files.info(Path::new(name)) {
-        Ok(info) if info.len < offset => Err(InputError::Shrunk {
-            path,
-            offset,
-            len: info.len,
-        }
-        .into()),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(InputError::Vanished { path, offset }.into()),
-        Err(error) => Err(SourceError::Io { path, error }),
-    }
-}
-
-impl OpenFile {
-    /// Appends the next whole line to the batch, without its end, and returns its length with it; `None` where the file has
-    /// no whole line.
-    fn next_line(&mut self, key: LineKey, batch: &mut Batch) -> Result<Option<u64>, SourceError> {
-        loop {
-            if let Some(found) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
-                let end = self.searched + found;
-                let mut line = &self.buffer[self.start..end];
-                if let [rest @ .., b'\r'] = line {
-                    line = rest;
-                }
-                push(line, key, batch);
-                let taken = (end + 1 - self.start) as u64;
-                self.start = end + 1;
-                self.searched = self.start;
-                return Ok(Some(taken));
+    /// Begins anew with a file that is not what it was, if that is wanted.
+    fn has_other_content(&mut self, id: FileId, error: InputError) -> Result<(), SourceError> {
+        let Some(split) = self.splits.get_mut(&id).filter(|_| error.is_other_content()) else {
+            return Err(error.into());
+        };
+        // An inode that has been used again is another file, which has another path.
+        if split.name != Name::Changed {
+            if self.settings.on_truncate == OnTruncate::Fail {
+                return Err(error.into());
             }
-            self.searched = self.buffer.len();
-            if self.at_end || !self.fill()? {
-                return Ok(None);
-            }
+            tracing::warn!("{error}: on-truncate = \"restart\" reads it again");
         }
+        if let Some(file) = split.position.file {
+            split.position = start_of(file.info);
+        }
+        split.name = Name::Kept;
+        self.round.push_front(id);
+        Ok(())
     }
 
-    /// Appends the unterminated last line, and returns its length; `None` where there is none.
-    fn last_line(&mut self, key: LineKey, batch: &mut Batch) -> Option<u64> {
-        let line = &self.buffer[self.start..];
-        if line.is_empty() {
-            return None;
+    /// Bounded: looks for a file that is not at its path any more.
+    fn find_again(&mut self, id: FileId) -> Result<(), SourceError> {
+        let files = self.context.files.clone();
+        let found = find(&self.settings, &*files)?;
+        let Some(split) = self.splits.get_mut(&id) else {
+            return Ok(());
+        };
+        if let Some(found) = found.into_iter().find(|found| found.info.id == id) {
+            split.path = found.path;
+            self.round.push_front(id);
+            return Ok(());
         }
-        push(line, key, batch);
-        let taken = line.len() as u64;
-        self.start = self.buffer.len();
-        self.searched = self.start;
-        Some(taken)
+        let (path, offset) = (split.path.clone(), split.position.offset);
+        if offset > 0 && self.settings.on_truncate == OnTruncate::Fail {
+            let path = path.to_string();
+            return Err(InputError::Vanished { path, offset }.into());
+        }
+        self.splits.remove(&id);
+        let other = look_at(&path, &*files)?.filter(|other| !self.assigned.contains(&other.id));
+        match other.and_then(|other| self.add(path.clone(), start_of(other))) {
+            Some(other) => self.round.push_front(other),
+            None => tracing::warn!("{path} was there when the source was opened, and vanished before it was read"),
+        }
+        Ok(())
     }
 
-    /// Reads the next block; returns false at the end of the file.
-    fn fill(&mut self) -> Result<bool, SourceError> {
-        self.buffer.drain(..self.start);
-        self.searched -= self.start;
-        self.start = 0;
-        let old = self.buffer.len();
-        self.buffer.resize(old + CHUNK_BYTES, 0);
-        let read = loop {
-            match self.file.read(&mut self.buffer[old..]) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                read => break read,
+    /// Goes on with a look, or begins one; returns false if there is nothing to be read after it.
+    fn look(&mut self, now_ns: u64) -> Result<bool, SourceError> {
+        let files = self.context.files.clone();
+        let mut look = match self.look.take() {
+            Some(look) => look,
+            None => {
+                self.looks += 1;
+                Look::new(&self.settings, &*files)?
             }
         };
-        let read = read.map_err(|error| SourceError::Io {
-            path: self.name.to_string(),
-            error,
-        })?;
-        self.buffer.truncate(old + read);
-        self.at_end = read == 0;
-        Ok(read > 0)
+        for found in look.next(&*files)? {
+            self.found(found, &mut look.round);
+        }
+        if !look.is_over() {
+            self.look = Some(look);
+            return Ok(false);
+        }
+        self.next_look_ns = now_ns + self.settings.poll.as_nanos() as u64;
+        if self.looks == 1 && look.is_empty() && self.context.subtask == 0 {
+            let path = &self.settings.path;
+            tracing::warn!("no file matches {path} yet{}; the source waits for files", hint(path));
+        }
+        let is_missing = |(id, split): (&FileId, &Split)| (split.look < self.looks).then_some(*id);
+        let missing: Vec<FileId> = self.splits.iter().filter_map(is_missing).collect();
+        for id in missing {
+            self.miss(id)?;
+        }
+        self.round.append(&mut look.round);
+        Ok(!self.round.is_empty())
+    }
+
+    /// Takes in a file that a look has found.
+    fn found(&mut self, found: Found, round: &mut VecDeque<FileId>) {
+        let id = found.info.id;
+        if !self.splits.contains_key(&id) && self.owns(id) {
+            self.add(found.path.clone(), start_of(found.info));
+        }
+        let Some(split) = self.splits.get_mut(&id) else { return };
+        split.look = self.looks;
+        if split.path != found.path {
+            split.path = found.path;
+            split.name = Name::Changed;
+        } else if matches!(split.name, Name::Gone | Name::Ending) {
+            split.name = Name::Kept;
+        }
+        if split.position.file.is_none_or(|file| file.info != found.info) {
+            round.push_back(id);
+        }
+    }
+
+    /// Reads on with a file that has no name any more, before what is there in its place, or forgets it at its end.
+    fn miss(&mut self, id: FileId) -> Result<(), SourceError> {
+        let Some(split) = self.splits.get_mut(&id) else {
+            return Ok(());
+        };
+        let Position { offset, file, .. } = split.position;
+        let is_gone = split.look + LOOKS_TO_MISS <= self.looks;
+        if is_gone && split.name != Name::Ending {
+            split.name = Name::Gone;
+        }
+        match self.parked.get(id) {
+            Some(file) if file.has_more()? => {
+                self.round.push_back(id);
+                return Ok(());
+            }
+            _ if !is_gone => return Ok(()),
+            Some(file) if file.has_rest() => {
+                split.name = Name::Ending;
+                self.round.push_back(id);
+                return Ok(());
+            }
+            Some(_) => {}
+            None if self.settings.on_truncate == OnTruncate::Restart || offset == 0 => {}
+            None => {
+                if let Some(len) = file.map(|file| file.info.len).filter(|len| *len > offset) {
+                    let path = split.path.to_string();
+                    return Err(InputError::Replaced { path, offset, len }.into());
+                }
+            }
+        }
+        tracing::info!("{} is gone; {offset} bytes of it were read", split.path);
+        self.parked.take(id);
+        self.splits.remove(&id);
+        Ok(())
+    }
+
+    /// Reads the next records of the open file, which is closed or parked at its end.
+    fn read(&mut self, records_max: usize) -> Result<Option<Batch>, SourceError> {
+        let Some((id, file)) = &mut self.open else {
+            return Ok(None);
+        };
+        let id = *id;
+        let (key, max) = (self.settings.key, self.settings.max_record);
+        let Some(split) = self.splits.get_mut(&id) else {
+            self.open = None;
+            return Ok(None);
+        };
+        let takes_rest = match self.settings.watch {
+            true => split.name == Name::Ending,
+            false => !self.is_cut,
+        };
+        let mut batch = Batch::default();
+        let mut outcome = Ok(true);
+        while batch.len() < records_max && batch.values.data.len() < BATCH_BYTES_MAX && matches!(outcome, Ok(true)) {
+            outcome = file.next_line(key, max, &mut batch);
+            if takes_rest && matches!(outcome, Ok(false)) {
+                outcome = file.last_line(key, max, &mut batch);
+            }
+        }
+        let first = split.position.line + 1;
+        split.position = file.position();
+        let batch = (!batch.is_empty()).then(|| {
+            batch.origin = Some(Origin::sequence(file.path.clone(), first));
+            batch
+        });
+        match outcome {
+            Ok(true) => {}
+            Ok(false) => self.close(),
+            // What was read before comes first; then the same error is found again.
+            Err(_) if batch.is_some() => {}
+            Err(ReadError::Input(error)) => {
+                self.open = None;
+                self.has_other_content(id, error)?;
+            }
+            Err(ReadError::Source(error)) => return Err(error),
+        }
+        Ok(batch)
+    }
+
+    /// Leaves the open file, which is at its end.
+    fn close(&mut self) {
+        let Some((id, file)) = self.open.take() else { return };
+        if self.settings.watch {
+            let splits = &self.splits;
+            let is_nameless = |id: FileId| {
+                splits
+                    .get(&id)
+                    .is_some_and(|split| matches!(split.name, Name::Gone | Name::Ending))
+            };
+            self.parked.add(id, file, is_nameless);
+        } else if file.has_rest() {
+            tracing::warn!(
+                "{} ends within line {}, which is left to the run that goes on from the savepoint",
+                file.path,
+                file.position().line + 1
+            );
+        }
     }
 }
 
-fn push(line: &[u8], key: LineKey, batch: &mut Batch) {
-    if key == LineKey::Line {
-        batch.keys.column.push(line);
-    }
-    batch.values.push(line);
+fn position_of(split: &str, saved: Option<&serde_json::Value>) -> Result<Position, SourceError> {
+    saved.map_or(Ok(Position::START), |saved| Position::parse(split, saved))
 }
 
 impl SourceReader for FileReader {
     fn poll(&mut self, records_max: usize, now_ns: u64) -> Result<Polled, SourceError> {
         loop {
-            if self.open.is_none() && !self.next_file()? {
-                if !self.settings.watch {
-                    return Ok(Polled::Exhausted);
+            if self.open.is_some() {
+                if let Some(batch) = self.read(records_max)? {
+                    return Ok(Polled::Batch(batch));
                 }
-                if now_ns < self.next_poll_ns {
-                    return Ok(Polled::Idle(self.next_poll_ns));
-                }
-                self.look(now_ns)?;
-                if self.round.is_empty() {
-                    return Ok(Polled::Idle(self.next_poll_ns));
-                }
+            } else if self.look.is_none() && self.next_file()? {
                 continue;
-            }
-            let Some(open) = &mut self.open else { continue };
-            let mut position = self.positions.get(&*open.name).copied().unwrap_or_default();
-            let first = position.line + 1;
-            let mut batch = Batch::default();
-            let mut more = true;
-            while batch.len() < records_max && batch.values.data.len() < BATCH_BYTES_MAX {
-                let mut taken = open.next_line(self.settings.key, &mut batch)?;
-                if taken.is_none() && !self.settings.watch {
-                    taken = open.last_line(self.settings.key, &mut batch);
-                }
-                let Some(bytes) = taken else {
-                    more = false;
-                    break;
-                };
-                position.offset += bytes;
-                position.line += 1;
-            }
-            let name = open.name.clone();
-            self.positions.insert(name.to_string(), position);
-            if !more {
-                self.open = None;
-                if !self.settings.watch {
-                    self.done.insert(name.to_string());
-                }
-            }
-            if !batch.is_empty() {
-                batch.origin = Some(Origin::sequence(name, first));
-                return Ok(Polled::Batch(batch));
-            }
-            if self.settings.watch && self.round.is_empty() {
-                return Ok(Polled::Idle(self.next_poll_ns.max(now_ns)));
+            } else if !self.settings.watch {
+                return Ok(Polled::Exhausted);
+            } else if self.look.is_none() && now_ns < self.next_look_ns {
+                return Ok(Polled::Idle(self.next_look_ns));
+            } else if !self.look(now_ns)? {
+                // A long look is interrupted, so that a barrier can pass.
+                let is_over = self.look.is_none();
+                return Ok(Polled::Idle(if is_over { self.next_look_ns } else { now_ns }));
             }
         }
     }
 
     fn snapshot(&self) -> Vec<SplitState> {
-        let state = |(name, position): (&String, &Position)| SplitState {
-            split: name.clone(),
-            position: json!({ "offset": position.offset, "line": position.line }),
+        let mut splits: Vec<&Split> = self.splits.values().collect();
+        splits.sort_by(|a, b| a.path.cmp(&b.path));
+        let state = |split: &Split| SplitState {
+            split: split.path.to_string(),
+            position: split.position.to_json(),
         };
-        self.positions.iter().map(state).collect()
+        splits.into_iter().map(state).collect()
+    }
+
+    fn open_splits(&self) -> Vec<Arc<str>> {
+        self.splits.values().map(|split| split.path.clone()).collect()
+    }
+
+    fn has_splits(&self) -> bool {
+        !self.splits.is_empty()
+    }
+
+    fn cut_before_end(&mut self) {
+        self.is_cut = true;
     }
 }
+
+#[cfg(test)]
+mod tests;

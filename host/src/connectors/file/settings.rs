@@ -11,21 +11,43 @@ use crate::graph::connectors::SinkUse;
 use crate::graph::problem::Place;
 use crate::graph::reader::{PathError, Reader, local_path};
 use crate::graph::tree::Value;
+use crate::graph::units;
 
 /// Time between two looks of a watching source.
 const POLL_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Longest line, where the job file does not say: `"64MiB"`.
+pub const MAX_RECORD_DEFAULT: usize = 64 << 20;
+/// Greatest limit of a line: columns have offsets of 32 bits, and a batch has up to one such line and some more bytes.
+const MAX_RECORD_MOST: u64 = 1 << 30;
 
 /// `connector = "file"` of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSource {
     /// A glob. Identity.
     pub path: String,
+    /// The glob as it was written and the directory it is relative to, if it is relative to the job file. A job may be moved
+    /// with its input: then the glob is identity, and not its directory.
+    pub relative: Option<(String, PathBuf)>,
     /// Goes on looking for more at the end of all files. Tuning.
     pub watch: bool,
     /// Time between two looks. Tuning.
     pub poll: Duration,
     /// The key of a record. Identity.
     pub key: LineKey,
+    /// Fate of a file that is not what it was any more. Tuning.
+    pub on_truncate: OnTruncate,
+    /// Longest line, in bytes. Tuning.
+    pub max_record: usize,
+}
+
+/// Fate of a file whose content is not what was read of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnTruncate {
+    /// The job fails.
+    Fail,
+    /// The file is read from its start.
+    Restart,
 }
 
 /// The key of a line.
@@ -53,7 +75,7 @@ pub struct FileSink {
 
 /// Reads the settings of a source.
 pub(super) fn source(reader: &mut Reader<'_>) -> Option<Arc<dyn SourceConnector>> {
-    let path = required_text(reader, "path", "input/*.txt").and_then(|(text, place)| glob_path(reader, text, place));
+    let glob = required_text(reader, "path", "input/*.txt").and_then(|(text, place)| glob_path(reader, text, place));
     let watch = reader.choice("mode", &["bounded", "watch"]) == "watch";
     let poll = reader.duration("poll", POLL_DEFAULT, true);
     let key = match reader.raw("key") {
@@ -66,15 +88,42 @@ pub(super) fn source(reader: &mut Reader<'_>) -> Option<Arc<dyn SourceConnector>
             LineKey::Line
         }
     };
+    let on_truncate = match reader.choice("on-truncate", &["fail", "restart"]) {
+        "restart" => OnTruncate::Restart,
+        _ => OnTruncate::Fail,
+    };
+    let max_record = max_record(reader);
     let text = |value: &Value| matches!(value, Value::Text(_));
     reader.only_default("format", "\"lines\"", "a string", text);
     reader.only_default("compression", "\"none\"", "a string", text);
+    let (path, relative) = glob?;
     Some(Arc::new(FileSource {
-        path: path?,
+        path,
+        relative,
         watch,
         poll,
         key,
+        on_truncate,
+        max_record,
     }))
+}
+
+/// Reads the limit of a line.
+fn max_record(reader: &mut Reader<'_>) -> usize {
+    let Some(at) = reader.raw("max-record") else {
+        reader.record("max-record", "\"64MiB\"".to_owned(), None);
+        return MAX_RECORD_DEFAULT;
+    };
+    let bytes = match &at.value {
+        Value::Text(text) => units::bytes(text).filter(|bytes| (1..=MAX_RECORD_MOST).contains(bytes)),
+        _ => None,
+    };
+    let Some(bytes) = bytes else {
+        reader.expected(at, "max-record", "a size from 1B to 1GiB", "max-record = \"64MiB\"");
+        return MAX_RECORD_DEFAULT;
+    };
+    reader.record("max-record", at.value.to_toml(), Some(&at.place));
+    bytes as usize
 }
 
 /// Reads the settings of a sink, or of dead letters, which are always JSON.
@@ -139,8 +188,11 @@ fn required_text<'a>(reader: &mut Reader<'a>, key: &'static str, example: &str) 
     reader.text(key, example)
 }
 
+/// A glob, and as it was written with the directory it is relative to, if it is relative to the job file.
+type Glob = (String, Option<(String, PathBuf)>);
+
 /// Makes a glob absolute: the directory that it is relative to stands for itself, with all its characters.
-fn glob_path(reader: &mut Reader<'_>, text: &str, place: &Place) -> Option<String> {
+fn glob_path(reader: &mut Reader<'_>, text: &str, place: &Place) -> Option<Glob> {
     if let Err(error) = glob::Pattern::new(text) {
         let message = format!(
             "path: expected a glob, found \"{text}\": {}; write [*] for a plain *",
@@ -150,13 +202,17 @@ fn glob_path(reader: &mut Reader<'_>, text: &str, place: &Place) -> Option<Strin
         return None;
     }
     let base = reader.job.bases.of(place);
+    let in_job = matches!(place, Place::JobFile { .. });
     match local_path(text, Path::new("")) {
-        Ok(path) if path.is_absolute() => Some(path.to_string_lossy().into_owned()),
-        Ok(path) if base.as_os_str().is_empty() => Some(path.to_string_lossy().into_owned()),
+        Ok(path) if path.is_absolute() => Some((path.to_string_lossy().into_owned(), None)),
         Ok(path) => {
-            let path = path.strip_prefix(".").unwrap_or(&path);
+            let path = path.strip_prefix(".").unwrap_or(&path).to_string_lossy();
+            let relative = in_job.then(|| (path.clone().into_owned(), base.to_owned()));
+            if base.as_os_str().is_empty() {
+                return Some((path.into_owned(), relative));
+            }
             let base = glob::Pattern::escape(&base.to_string_lossy());
-            Some(format!("{}/{}", base.trim_end_matches('/'), path.to_string_lossy()))
+            Some((format!("{}/{path}", base.trim_end_matches('/')), relative))
         }
         Err(PathError::Later | PathError::Unknown(_)) => {
             reader.local_path("path", text, place);

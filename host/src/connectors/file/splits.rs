@@ -1,84 +1,81 @@
 //! The splits of a file source: the files that a glob matches, found through the file system that is handed in.
 //!
 //! The rules are those of the crate `glob`, which goes to the real file system itself: `**` stands for any directories, a
-//! component without `*`, `?` and `[` for itself, links are followed. Names that are not UTF-8 are left out.
+//! component without `*`, `?` and `[` for itself, links are followed. Names that are not UTF-8 are left out, and a link
+//! to a directory that it is in leads nowhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsString;
 use std::io::{Error, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use glob::Pattern;
 
+use super::input_error::InputError;
 use super::settings::FileSource;
 use crate::connector::source::SourceError;
-use crate::environment::files::{FileInfo, FileKind, FileSystem};
+use crate::environment::files::{FileId, FileInfo, FileKind, FileSystem};
 
-/// A reason why the files that a source names cannot be its input.
-#[derive(Debug, thiserror::Error)]
-pub enum InputError {
-    /// Nothing matches.
-    #[error("no file matches {path}; expected at least one; check the path, or use mode = \"watch\" to wait for files")]
-    NothingMatches {
-        /// The glob.
-        path: String,
-    },
-    /// A directory where files are expected.
-    #[error("{path} is a directory; to read the files in it, write {path}/*")]
-    Directory {
-        /// The directory.
-        path: String,
-    },
-    /// A glob that cannot be parsed.
-    #[error("{path} is not a glob: {message}")]
-    Glob {
-        /// The glob.
-        path: String,
-        /// The parser's message.
-        message: String,
-    },
-    /// A file that had been read from is gone.
-    #[error(
-        "{path} has vanished: it was read to byte {offset}; put it back, or drop the source's state with --drop-state"
-    )]
-    Vanished {
-        /// The file.
-        path: String,
-        /// Position up to which it was read, in bytes.
-        offset: u64,
-    },
-    /// A file is shorter than what was read of it.
-    #[error(
-        "{path} has shrunk: it was read to byte {offset}, and has {len} bytes; put the old content back, or drop the source's state with --drop-state"
-    )]
-    Shrunk {
-        /// The file.
-        path: String,
-        /// Position up to which it was read, in bytes.
-        offset: u64,
-        /// Its length now, in bytes.
-        len: u64,
-    },
+/// A file that a glob matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The first of its paths.
+    pub(super) path: Arc<str>,
+    /// Facts about it.
+    pub(super) info: FileInfo,
 }
 
-impl From<InputError> for SourceError {
-    fn from(error: InputError) -> Self {
-        let (InputError::NothingMatches { path }
-        | InputError::Directory { path }
-        | InputError::Glob { path, .. }
-        | InputError::Vanished { path, .. }
-        | InputError::Shrunk { path, .. }) = &error;
-        Self::Input {
-            path: path.clone(),
-            error: Box::new(error),
+/// Returns all files that match, in order of path, each once, no matter how many names it has.
+///
+/// # Errors
+/// As [`paths`] and [`look_at`].
+pub(super) fn find(settings: &FileSource, files: &dyn FileSystem) -> Result<Vec<Found>, SourceError> {
+    let mut known = HashSet::new();
+    let mut found = vec![];
+    for path in paths(settings, files)? {
+        if let Some(info) = look_at(&path, files)?
+            && known.insert(info.id)
+        {
+            let path = path.into();
+            found.push(Found { path, info });
         }
+    }
+    Ok(found)
+}
+
+/// Returns the facts about a file; `None` if there is none at the path any more.
+///
+/// # Errors
+/// Returns [`SourceError::Io`] if it cannot be looked at.
+pub(super) fn look_at(path: &str, files: &dyn FileSystem) -> Result<Option<FileInfo>, SourceError> {
+    let info = Walk { files }.info(Path::new(path))?;
+    Ok(info.filter(|info| info.kind == FileKind::File))
+}
+
+/// Returns a hint at characters of a path that look like more than they are; empty for none.
+pub(super) fn hint(path: &str) -> String {
+    let braces = path
+        .find('{')
+        .is_some_and(|at| path[at..].contains(',') && path[at..].contains('}'));
+    let mut hints = vec![];
+    if braces {
+        hints.push("{a,b} has no meaning in a glob: write a source for each, or a pattern such as *");
+    }
+    if path.split('/').any(|part| part.starts_with('~')) {
+        hints.push("~ is not expanded: write the home directory");
+    }
+    match hints.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", hints.join("; ")),
     }
 }
 
-/// Returns the names of all files that match, sorted; there may be none. A `*` does not match a hidden file.
+/// Returns the paths that match, sorted; there may be none. A `*` does not match a hidden name. Some may not be files.
 ///
 /// # Errors
-/// [`InputError::Glob`], [`InputError::Directory`], or [`SourceError::Io`] of what cannot be looked at.
-pub(super) fn list(settings: &FileSource, files: &dyn FileSystem) -> Result<Vec<String>, SourceError> {
+/// Returns [`InputError::Glob`], [`InputError::Directory`], or [`SourceError::Io`] for what cannot be looked at.
+pub(super) fn paths(settings: &FileSource, files: &dyn FileSystem) -> Result<Vec<String>, SourceError> {
     let path = &settings.path;
     let steps = steps(path)?;
     let parts = path.split('/').filter(|part| part.starts_with('.'));
@@ -88,20 +85,15 @@ pub(super) fn list(settings: &FileSource, files: &dyn FileSystem) -> Result<Vec<
     let root = if path.starts_with('/') { "/" } else { "" };
     // A pattern that ends with a slash matches directories only.
     if !path.ends_with('/') {
-        walk.go(Path::new(root), &steps, &mut found)?;
+        walk.go(Path::new(root), &steps, &mut vec![], &mut found)?;
     }
-    let mut names = vec![];
-    for path in found.into_iter().filter(|path| is_meant(path, &dotted)) {
-        if walk.info(&path)?.is_some_and(|info| info.kind == FileKind::File) {
-            names.push(path.to_string_lossy().into_owned());
-        }
-    }
-    names.sort();
-    if names.is_empty() && walk.is_dir(Path::new(path))? {
+    let meant = found.iter().map(Path::new).filter(|path| is_meant(path, &dotted));
+    let paths: Vec<String> = meant.map(|path| path.to_string_lossy().into_owned()).collect();
+    if paths.len() <= 1 && walk.is_dir(Path::new(path))? {
         let path = path.trim_end_matches('/').to_owned();
         return Err(InputError::Directory { path }.into());
     }
-    Ok(names)
+    Ok(paths)
 }
 
 /// True if a match is meant. As in a shell, a `*` does not match the dot that hides a name: a file that is still being
@@ -165,30 +157,45 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Finds what the rest of a glob matches below `at`, which is empty for the current directory.
-    fn go(&self, at: &Path, steps: &[Step], found: &mut BTreeSet<PathBuf>) -> Result<(), SourceError> {
+    /// Finds what the rest of a glob matches below `at`, which is empty for the current directory. `above`: the directories
+    /// that `**` has been followed through on the way.
+    fn go(
+        &self,
+        at: &Path,
+        steps: &[Step],
+        above: &mut Vec<FileId>,
+        found: &mut BTreeSet<OsString>,
+    ) -> Result<(), SourceError> {
         match steps {
             [] => {
-                found.insert(at.to_owned());
+                found.insert(at.as_os_str().to_owned());
             }
-            [Step::Name(name), rest @ ..] => self.go(&at.join(name), rest, found)?,
+            [Step::Name(name), rest @ ..] => self.go(&at.join(name), rest, above, found)?,
             [step @ Step::Pattern(_), rest @ ..] => {
                 for name in self.names(at)?.iter().filter(|name| step.matches(name)) {
-                    self.go(&at.join(name), rest, found)?;
+                    self.go(&at.join(name), rest, above, found)?;
                 }
             }
             // At the end it matches directories only.
             [Step::Below] => {}
             [Step::Below, next, rest @ ..] => {
+                let Some(dir) = self.info(named(at))?.map(|info| info.id) else {
+                    return Ok(());
+                };
+                if above.contains(&dir) {
+                    return Ok(());
+                }
+                above.push(dir);
                 for name in self.names(at)? {
                     let path = at.join(&name);
                     if next.matches(&name) {
-                        self.go(&path, rest, found)?;
+                        self.go(&path, rest, above, found)?;
                     }
                     if self.is_dir(&path)? {
-                        self.go(&path, steps, found)?;
+                        self.go(&path, steps, above, found)?;
                     }
                 }
+                above.pop();
             }
         }
         Ok(())
@@ -196,11 +203,7 @@ impl Walk<'_> {
 
     /// Returns the names in a directory; none where it is not there or is none.
     fn names(&self, dir: &Path) -> Result<Vec<String>, SourceError> {
-        let dir = if dir.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            dir
-        };
+        let dir = named(dir);
         match self.files.list(dir) {
             Err(error) if is_absent(&error) => Ok(vec![]),
             names => names.map_err(|error| io(dir, error)),
@@ -218,6 +221,14 @@ impl Walk<'_> {
             Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(io(path, error)),
         }
+    }
+}
+
+/// Returns the path of a directory, where an empty one stands for the current directory.
+fn named(dir: &Path) -> &Path {
+    match dir.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => dir,
     }
 }
 

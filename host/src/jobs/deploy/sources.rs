@@ -1,10 +1,10 @@
 //! A source and the splits that it has: readers, one for each subtask.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{DeployError, RestoredState};
-use crate::connector::source::{Assigned, SourceContext, SourceReader, SplitState};
+use crate::connector::source::{Assigned, SourceContext, SourceReader};
 use crate::environment::files::FileSystem;
 use crate::graph::job_graph::{Node, Source};
 
@@ -22,19 +22,13 @@ pub(super) fn open_source(
         error,
     };
     let saved = restored.splits.remove(&node.uid).unwrap_or_default();
-    let names = source.connector.splits(&**files, !saved.is_empty()).map_err(failed)?;
-    let mut splits: BTreeMap<String, Option<serde_json::Value>> = names.into_iter().map(|name| (name, None)).collect();
-    // Those known from before are opened even where they are not listed now, so that a lost one is reported.
-    let saved = saved
-        .into_iter()
-        .map(|SplitState { split, position }| (split, Some(position)));
-    splits.extend(saved);
+    let splits = source.connector.assign(&**files, saved).map_err(failed)?;
     let mut context = SourceContext {
         files: files.clone(),
         subtask: 0,
         parallelism: node.parallelism,
         timestamp: node.watermark.as_ref().and_then(|strategy| strategy.timestamp),
-        known: Arc::new(splits.keys().cloned().collect()),
+        known: Arc::new(splits.clone()),
     };
     let mut shares: Vec<Vec<Assigned>> = (0..node.parallelism).map(|_| vec![]).collect();
     for (at, split) in splits.into_iter().enumerate() {

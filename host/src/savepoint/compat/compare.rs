@@ -9,6 +9,7 @@ use super::facts::{
 };
 use super::problem::{Problem, Reason};
 use super::verdict::{Action, Fate, StateVerdict, UidVerdict, Verdict};
+use crate::graph::identity::is_same;
 use crate::savepoint::metadata::{EntryKind, SavedStateKind};
 
 /// Returns the verdict on a job that is to take over existing state. Reads and writes nothing.
@@ -202,7 +203,7 @@ impl OfUid<'_> {
         let connector = uid.connector.as_ref()?;
         // An operator's dead letters may go elsewhere: those that are pending are left to the run that wrote them.
         if uid.kind == EntryKind::Operator
-            || (node.connector.as_ref() == Some(connector) && node.identity == uid.identity)
+            || (node.connector.as_ref() == Some(connector) && is_same(&uid.identity, &node.identity))
         {
             return None;
         }
