@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use regraft_model::batch::Batch;
@@ -32,6 +32,11 @@ pub trait SinkConnector: Any + Debug + Send + Sync {
 
     /// Returns the directory that it writes to, for messages and to find jobs that share one; `None` where it has none.
     fn directory(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Returns the path of a file such as it writes; `None` if it writes none.
+    fn example_output(&self) -> Option<PathBuf> {
         None
     }
 

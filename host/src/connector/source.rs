@@ -7,6 +7,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 
 use regraft_model::batch::Batch;
@@ -30,6 +31,12 @@ pub trait SourceConnector: Any + Debug + Send + Sync {
 
     /// Returns the shape of its records.
     fn records(&self) -> RecordShape;
+
+    /// Returns true if it would read a file of this path, so that no sink of the job may write one.
+    fn reads(&self, path: &Path) -> bool {
+        let _ = path;
+        false
+    }
 
     /// Returns position and name of each field that can be a record's event time.
     ///

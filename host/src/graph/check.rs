@@ -337,3 +337,26 @@ pub(crate) fn warn_interval_off(nodes: &[Node], checkpoint: &CheckpointSettings,
         }
     }
 }
+
+/// Reports sinks and dead letters that write to where a source of the job reads: their output would be its input.
+pub(crate) fn refuse_own_input(nodes: &[Node], top: &Place, findings: &mut Findings) {
+    for source in nodes {
+        let NodeKind::Source(reads) = &source.kind else {
+            continue;
+        };
+        for node in nodes {
+            let Some(sink) = node.output() else { continue };
+            let Some(example) = sink.example_output() else { continue };
+            if reads.connector.reads(&example) {
+                let message = format!(
+                    "\"{}\" writes to {}, and source \"{}\" reads such files there ({}); write to another directory, or let the source's path match fewer files",
+                    node.uid,
+                    example.parent().unwrap_or(&example).display(),
+                    source.uid,
+                    reads.connector.label(),
+                );
+                findings.problem(top, Some(node.uid.as_str()), message);
+            }
+        }
+    }
+}

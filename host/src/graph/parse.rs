@@ -104,6 +104,9 @@ pub fn parse_job(
         top: top.clone(),
     };
     let nodes = check::connect(drafts, &defaults, &mut job.findings);
+    if job.findings.problems.is_empty() {
+        check::refuse_own_input(&nodes, &top, &mut job.findings);
+    }
     if !job.findings.problems.is_empty() {
         return Err(job.findings.into_error());
     }

@@ -514,6 +514,25 @@ inputs = "a"
 }
 
 #[test]
+fn output_within_the_input() {
+    let job = |glob: &str| {
+        format!(
+            "name = \"j\"\n[[source]]\nuid = \"src\"\nconnector = \"file\"\npath = \"{glob}\"\n[[sink]]\nuid = \"snk\"\nconnector = \"file\"\ninputs = [\"src\"]\npath = \"data/out\"\n"
+        )
+    };
+    for glob in ["data/**/*.txt", "./data/out/*", "/job/data/*/part-*"] {
+        let last = glob.rsplit('/').next().unwrap();
+        let expected = format!(
+            "job.toml:1: \"snk\" writes to /job/data/out, and source \"src\" reads such files there (file {last}); write to another directory, or let the source's path match fewer files"
+        );
+        refused(&job(glob), &[&expected]);
+    }
+    for glob in ["data/*.txt", "data/out/*.log", "data/out"] {
+        good(&job(glob), &overrides());
+    }
+}
+
+#[test]
 fn a_cycle() {
     refused_around(
         "[[operator]]\nuid = \"a\"\nmodule = \"m\"\ninputs = [\"src\", \"b\"]\n[[operator]]\nuid = \"b\"\nmodule = \"m\"\ninputs = [\"c\"]\n[[operator]]\nuid = \"c\"\nmodule = \"m\"\ninputs = [\"a\"]",

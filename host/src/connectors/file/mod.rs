@@ -22,7 +22,7 @@ mod listing;
 pub mod writer;
 pub mod committer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use regraft_model::describe::PortValue;
@@ -81,6 +81,10 @@ impl SourceConnector for FileSource {
         }
     }
 
+    fn reads(&self, path: &Path) -> bool {
+        splits::matches(&self.path, path)
+    }
+
     fn time_fields(&self) -> Result<Vec<(usize, &str)>, &'static str> {
         Err("lines have no event time; the operators that read them emit it")
     }
@@ -127,6 +131,11 @@ impl SinkConnector for FileSink {
 
     fn directory(&self) -> Option<&Path> {
         Some(&self.path)
+    }
+
+    fn example_output(&self) -> Option<PathBuf> {
+        let extension = self.format.extension();
+        Some(self.path.join(format!("part-uid-0-000000000000-1-0.{extension}")))
     }
 
     fn is_transactional(&self) -> bool {

@@ -10,7 +10,7 @@ use std::io::{Error, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
-use glob::Pattern;
+use glob::{MatchOptions, Pattern};
 
 use super::input_error::InputError;
 use super::settings::FileSource;
@@ -51,6 +51,15 @@ pub(super) fn find(settings: &FileSource, files: &dyn FileSystem) -> Result<Vec<
 pub(super) fn look_at(path: &str, files: &dyn FileSystem) -> Result<Option<FileInfo>, SourceError> {
     let info = Walk { files }.info(Path::new(path))?;
     Ok(info.filter(|info| info.kind == FileKind::File))
+}
+
+/// Returns true if a glob matches a path, by its text alone.
+pub(super) fn matches(glob: &str, path: &Path) -> bool {
+    let options = MatchOptions {
+        require_literal_separator: true,
+        ..MatchOptions::new()
+    };
+    Pattern::new(glob).is_ok_and(|pattern| pattern.matches_path_with(path, options))
 }
 
 /// Returns a hint at characters of a path that look like more than they are; empty for none.
