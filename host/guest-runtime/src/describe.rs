@@ -20,22 +20,60 @@ use crate::world;
 pub const SECTION: &str = "regraft:describe";
 
 /// The keys that this host knows, by path: those that `must` may name.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 55] = [
+    "wit",
     "sdk",
     "encoding",
+    "must",
     "calls",
     "key",
+    "key.name",
+    "key.type",
+    "key.aliases",
+    "key.default",
     "states",
+    "states.name",
+    "states.kind",
+    "states.schema",
     "states.map_key",
     "states.travels",
     "states.width",
     "states.ttl_ms",
     "states.version",
+    "states.migrates",
+    "states.combines",
     "inputs",
+    "inputs.name",
+    "inputs.key",
+    "inputs.key.name",
+    "inputs.key.type",
+    "inputs.key.aliases",
+    "inputs.key.default",
+    "inputs.value",
     "outputs",
+    "outputs.name",
+    "outputs.key",
+    "outputs.key.name",
+    "outputs.key.type",
+    "outputs.key.aliases",
+    "outputs.key.default",
+    "outputs.value",
     "timers",
+    "timers.name",
+    "timers.time",
     "private_state",
     "operator_states",
+    "operator_states.name",
+    "operator_states.kind",
+    "operator_states.schema",
+    "reader",
+    "reader.name",
+    "reader.key",
+    "reader.key.name",
+    "reader.key.type",
+    "reader.key.aliases",
+    "reader.key.default",
+    "reader.value",
     "reads_clock",
     "reads_random",
 ];
@@ -429,6 +467,34 @@ mod tests {
             completed(r#","calls":["migration"]"#, &[]),
             missing("`migration` in `calls`", "migration")
         );
+    }
+
+    #[test]
+    fn all_keys_of_the_document_may_be_named_as_known() {
+        let all: Vec<String> = KEYS.iter().map(|key| format!("{key:?}")).collect();
+        let calls = Ok(Some(vec![]));
+        assert_eq!(completed(&format!(r#","must":[{}]"#, all.join(",")), &[]), calls);
+        let document = include_str!("../../../docs/formats/describe.md");
+        let rows = document.lines().filter_map(|line| line.strip_prefix("| `"));
+        let is_state = |key: &str| key.starts_with('"');
+        let mut compared = 0;
+        for key in rows
+            .map_while(|row| (!row.starts_with("{")).then_some(row))
+            .flat_map(|row| {
+                let cell = row.split(" |").next().unwrap_or_default();
+                cell.split(", ")
+                    .map(|key| key.trim_matches('`').to_owned())
+                    .collect::<Vec<_>>()
+            })
+        {
+            let path = match is_state(&key) {
+                true => format!("states.{}", key.split('"').nth(1).unwrap_or_default()),
+                false => key,
+            };
+            assert!(KEYS.contains(&path.as_str()), "{path}");
+            compared += 1;
+        }
+        assert_eq!(compared, 20);
     }
 
     #[test]
