@@ -29,6 +29,8 @@ use crate::environment::files::FileId;
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// A file is gone when this many looks in a row have not found it: one that is renamed during a look may be missing in it.
 const LOOKS_TO_MISS: u32 = 2;
+/// Number of files that are remembered, at most, after they are gone: one that comes back goes on.
+const GONE_MAX: usize = 1024;
 
 /// A file that is being read, or was read.
 #[derive(Debug)]
@@ -63,6 +65,8 @@ pub struct FileReader {
     splits: BTreeMap<FileId, Split>,
     /// Identities of the files that this subtask has or had.
     own: HashSet<FileId>,
+    /// Positions in the files that went last, the latest at the back.
+    gone: VecDeque<(FileId, Position)>,
     /// Files to be read, in order.
     round: VecDeque<FileId>,
     open: Option<(FileId, OpenFile)>,
@@ -89,6 +93,7 @@ impl FileReader {
             assigned: HashSet::new(),
             splits: BTreeMap::new(),
             own: HashSet::new(),
+            gone: VecDeque::new(),
             round: VecDeque::new(),
             open: None,
             parked: Parked::default(),
@@ -268,7 +273,10 @@ impl FileReader {
     fn found(&mut self, found: Found, round: &mut VecDeque<FileId>) {
         let id = found.info.id;
         if !self.splits.contains_key(&id) && self.owns(id) {
-            self.add(found.path.clone(), start_of(found.info));
+            let of_id = |(gone, _): &(FileId, Position)| *gone == id;
+            let back = self.gone.iter().position(of_id).and_then(|at| self.gone.remove(at));
+            let position = back.map_or_else(|| start_of(found.info), |(_, position)| position);
+            self.add(found.path.clone(), position);
         }
         let Some(split) = self.splits.get_mut(&id) else { return };
         split.look = self.looks;
@@ -288,7 +296,8 @@ impl FileReader {
         let Some(split) = self.splits.get_mut(&id) else {
             return Ok(());
         };
-        let Position { offset, file, .. } = split.position;
+        let position = split.position;
+        let Position { offset, file, .. } = position;
         let is_gone = split.look + LOOKS_TO_MISS <= self.looks;
         if is_gone && split.name != Name::Ending {
             split.name = Name::Gone;
@@ -316,6 +325,10 @@ impl FileReader {
         tracing::info!("{} is gone; {offset} bytes of it were read", split.path);
         self.parked.take(id);
         self.splits.remove(&id);
+        if self.gone.len() == GONE_MAX {
+            self.gone.pop_front();
+        }
+        self.gone.push_back((id, position));
         Ok(())
     }
 

@@ -152,6 +152,22 @@ fn a_rename_within_the_glob_is_followed() {
 }
 
 #[test]
+fn a_file_that_comes_back_goes_on() {
+    for parallelism in [1, 3] {
+        let mut world = World::new("log*", true);
+        world.write("log", "1\n2\n");
+        let mut run = world.start(parallelism, &[]).expect("a run");
+        assert_eq!(world.lines(&mut run), ["1", "2"]);
+        world.rename("log", "away");
+        assert_eq!(world.lines(&mut run), [""; 0]);
+        assert!(run.saved().is_empty());
+        world.append("away", "3\n");
+        world.rename("away", "log.1");
+        assert_eq!(world.lines(&mut run), ["3"], "parallelism {parallelism}");
+    }
+}
+
+#[test]
 fn a_new_file_at_an_old_path_is_read_after_the_old_one() {
     let mut world = World::new("a", true);
     world.write("a", "1\n2\n");
