@@ -200,7 +200,10 @@ mod tests {
             json!(7),
         ] {
             let error = Position::parse("a.txt", &other).expect_err("no position").to_string();
-            assert_eq!(error, format!("split a.txt: {other} is not a position of a file source"));
+            assert_eq!(
+                error,
+                format!("split a.txt: {other} is not a position of a file source")
+            );
         }
     }
 }

@@ -337,7 +337,10 @@ fn a_commit_replaces_nothing_and_knows_its_own_part_again() {
     // Of files that were there first nothing is taken for the part, not even one of its length.
     std::fs::write(dir.path().join(name(2)), "b\n").expect("written");
     let lost = committer.commit(&handles).expect_err("lost").to_string();
-    assert!(lost.contains("-0.txt (the file of that name has other content)"), "{lost}");
+    assert!(
+        lost.contains("-0.txt (the file of that name has other content)"),
+        "{lost}"
+    );
 }
 
 /// Handles without length and checksum are those of version 0.1, whose names have six digits.
@@ -403,7 +406,11 @@ fn replacing(path: &Path) -> FileSink {
 fn the_parts_of_earlier_runs_are_known_and_kept() {
     let dir = tempfile::tempdir().expect("temp dir");
     std::fs::write(dir.path().join("part-out-0-123456-7-0.txt"), "").expect("written");
-    for name in ["part-out-0-12345-7-0.txt", "part-more-out-0-123456-7-0.txt", "part-out.txt"] {
+    for name in [
+        "part-out-0-12345-7-0.txt",
+        "part-more-out-0-123456-7-0.txt",
+        "part-out.txt",
+    ] {
         std::fs::write(dir.path().join(name), "").expect("written");
     }
     let sink = sink(dir.path());
@@ -447,7 +454,10 @@ fn what_is_replaced_is_fixed_at_the_start_and_done_after_a_crash() {
     writer.write(&line("c")).expect("write");
     let handles = writer.prepare(CheckpointId(1)).expect("prepare").handles;
     // A committer of another run's output, as of a restore from its savepoint, replaces nothing for it.
-    let heir = OutputRun { is_own: false, ..run.clone() };
+    let heir = OutputRun {
+        is_own: false,
+        ..run.clone()
+    };
     sink.committer(&files(), heir).commit(&handles).expect("commit");
     assert_eq!(visible(dir.path()).len(), 3);
     // A process that goes on with the run does.
@@ -503,7 +513,12 @@ fn each_part_has_its_header() {
     assert_eq!(parts.len(), 2, "no part of a header alone: {parts:?}");
     for part in parts {
         let text = read(dir.path(), &part);
-        let headers: Vec<usize> = text.lines().enumerate().filter(|(_, l)| *l == "value").map(|(i, _)| i).collect();
+        let headers: Vec<usize> = text
+            .lines()
+            .enumerate()
+            .filter(|(_, l)| *l == "value")
+            .map(|(i, _)| i)
+            .collect();
         assert_eq!((headers, text.lines().count()), (vec![0], 4));
     }
 }
