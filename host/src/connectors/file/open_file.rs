@@ -213,7 +213,8 @@ impl OpenFile {
         if self.offset() == 0 {
             line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
         }
-        if let [rest @ .., b'\r'] = line {
+        // A carriage return is part of a line end only before a line feed.
+        if let ([rest @ .., b'\r'], Some(b'\n')) = (line, self.buffer.get(end)) {
             line = rest;
         }
         self.check_length(line.len(), max)?;
