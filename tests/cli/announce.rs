@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::fixtures::{COPY, files};
-use crate::support::World;
+use crate::support::{World, wait_until};
 
 /// Returns a world with an endless job.
 fn watching() -> World {
@@ -144,6 +144,13 @@ fn jobs_of_several_hosts_are_listed_in_order_of_time() {
     assert_eq!(listed, expected, "{list}");
 }
 
+/// Returns true if no thread of a process runs.
+fn is_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
+    let mut states = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("status")).ok());
+    states.all(|status| status.contains("\nState:\tT"))
+}
+
 /// Ctrl-Z in one terminal must not hold up the others.
 #[test]
 fn a_host_that_is_stopped_is_left_out() {
@@ -156,6 +163,7 @@ fn a_host_that_is_stopped_is_left_out() {
         assert!(sent.expect("kill runs").success());
     };
     signal("STOP");
+    wait_until("all threads have stopped", || is_stopped(job.pid()));
     let listed = world.run(&["list"]).exits(0);
     assert_eq!(listed.stdout, NONE);
     let message = " does not answer, and its jobs are left out; is its process stopped? (`fg` brings back what Ctrl-Z has stopped)\n";
