@@ -127,7 +127,8 @@ pub trait FileSystem: Send + Sync + Debug {
     /// Returns true if a file or directory of that name exists.
     fn exists(&self, path: &Path) -> bool;
 
-    /// Returns the names in a directory, in no particular order and without those that are not UTF-8.
+    /// Returns the names in a directory, in no particular order. One that is not UTF-8 has the replacement character in place
+    /// of the other bytes, and leads nowhere.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
 }
 
@@ -238,8 +239,8 @@ impl FileSystem for LocalFiles {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let names = fs::read_dir(path)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        Ok(names.collect())
+        let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+        fs::read_dir(path)?.map(name).collect()
     }
 }
 

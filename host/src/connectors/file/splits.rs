@@ -1,8 +1,8 @@
 //! The splits of a file source: the files that a glob matches, found through the file system that is handed in.
 //!
 //! The rules are those of the crate `glob`, which goes to the real file system itself: `**` stands for any directories, a
-//! component without `*`, `?` and `[` for itself, links are followed. Names that are not UTF-8 are left out, and a link
-//! to a directory that it is in leads nowhere.
+//! component without `*`, `?` and `[` for itself, links are followed. Names that are not UTF-8 are left out with a warning,
+//! and a link to a directory that it is in leads nowhere.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
@@ -34,11 +34,15 @@ pub(super) fn find(settings: &FileSource, files: &dyn FileSystem) -> Result<Vec<
     let mut known = HashSet::new();
     let mut found = vec![];
     for path in paths(settings, files)? {
-        if let Some(info) = look_at(&path, files)?
-            && known.insert(info.id)
-        {
-            let path = path.into();
-            found.push(Found { path, info });
+        match look_at(&path, files)? {
+            Some(info) if known.insert(info.id) => {
+                let path = path.into();
+                found.push(Found { path, info });
+            }
+            None if path.contains(char::REPLACEMENT_CHARACTER) => {
+                tracing::warn!("{path} is left out: its name is not UTF-8; rename it to have it read");
+            }
+            _ => {}
         }
     }
     Ok(found)
