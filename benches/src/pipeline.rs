@@ -17,6 +17,7 @@ use regraft::dataflow::exchange::gate::Gate;
 use regraft::dataflow::exchange::partitioner::OutputEdge;
 use regraft::dataflow::executor::{Executor, Threads};
 use regraft::dataflow::node::{NodeParts, NodePolicy, OperatorNode};
+use regraft::dataflow::positions::PositionLog;
 use regraft::dataflow::subtask::{Head, SourceHead, Subtask};
 use regraft::graph::job_graph::Partitioning;
 use regraft::state::backend::StateBackend;
@@ -120,6 +121,7 @@ impl Pipeline {
             nodes.push(operator(node("stateless", prepared, false)?));
         }
         let source = SourceHead {
+            positions: PositionLog::new(64),
             uid: OperatorUid::new("source")?,
             reader: Box::new(Reader {
                 inner: self.reader,

@@ -146,3 +146,56 @@ fn version_2_is_shown_and_verified() {
         );
     }
 }
+
+/// The savepoints and the checkpoint of version 3: positions of 140 files, of which each had one line, and every seventh two.
+const VERSION_3: [&str; 3] = ["canonical", "native", "checkpoints/chk-110"];
+
+#[test]
+fn version_3_has_positions_in_files_and_goes_on_where_it_was() {
+    for (at, name) in VERSION_3.iter().enumerate() {
+        let saved = golden("v3").join(name);
+        let saved = saved.to_str().expect("UTF-8");
+        for parallelism in [["1", "3"], ["2", "1"], ["2", "5"]][at] {
+            // The files of another machine: known by their paths relative to the job file, and by their content.
+            let world = World::new();
+            world.write("job.toml", &job("v3"));
+            for n in 0..140 {
+                let second = if n % 7 == 0 {
+                    format!("{n} again\n")
+                } else {
+                    String::new()
+                };
+                let new = if n % 10 == 0 {
+                    format!("{n} new\n")
+                } else {
+                    String::new()
+                };
+                world.write(&format!("in/{n:03}.txt"), &format!("{n}\n{second}{new}"));
+            }
+            let bounded = ["--set", "lines.mode=bounded"];
+            let args = ["run", "-s", saved, "job.toml", "-p", parallelism];
+            world.run(&[args.as_slice(), &bounded].concat()).exits(0);
+            let mut expected: Vec<String> = (0..140).step_by(10).map(|n| format!("{n} new")).collect();
+            expected.sort();
+            assert_eq!(world.committed("out"), expected, "{name} at parallelism {parallelism}");
+        }
+    }
+}
+
+#[test]
+fn version_3_is_shown_and_verified() {
+    let world = World::new();
+    for name in VERSION_3 {
+        let saved = golden("v3").join(name);
+        let saved = saved.to_str().expect("UTF-8");
+        let savepoint = show(&world, saved);
+        let splits = shown(&savepoint, "lines")["splits"].as_array().expect("a list");
+        assert_eq!(splits.len(), 140, "{name}");
+        for (n, split) in splits.iter().enumerate() {
+            assert!(text(&split["split"]).ends_with(&format!("/in/{n:03}.txt")), "{split}");
+            let lines = if n % 7 == 0 { 2 } else { 1 };
+            assert_eq!(split["position"]["line"], lines, "{split}");
+        }
+        world.run(&["state", "verify", saved]).exits(0);
+    }
+}

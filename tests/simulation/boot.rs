@@ -94,6 +94,7 @@ impl Play {
             number: self.process,
             files: Arc::new(files),
             names: self.names.clone(),
+            listed_splits_most: self.world.listed_splits_most,
         };
         let store = SimStore {
             objects: self.objects.clone(),

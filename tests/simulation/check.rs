@@ -12,6 +12,7 @@ use regraft::graph::job_graph::JobGraph;
 use regraft::jobs::admission::Descriptions;
 use regraft::jobs::attempt::load::{self, Loaded};
 use regraft::savepoint::load::Savepoint;
+use regraft::savepoint::positions;
 use regraft::savepoint::restore::{RestoreOptions, plan_restore};
 use regraft::storage::Stores as _;
 use regraft_model::id::{CheckpointId, JobId};
@@ -154,7 +155,8 @@ impl Scene<'_> {
         for entry in &savepoint.metadata.operators {
             let Some(source) = &entry.source else { continue };
             let of = offsets.entry(entry.uid.to_string()).or_default();
-            for split in &source.splits {
+            let filed = at_once(positions::read(savepoint, entry)).map_err(|error| error.to_string())?;
+            for split in source.splits.iter().chain(&filed) {
                 of.insert(split.split.clone(), self.model.offset(&split.split, &split.position)?);
             }
         }

@@ -357,6 +357,7 @@ pub struct Process {
     pub files: Arc<dyn FileSystem>,
     /// Random bits for ids and names.
     pub names: Arc<Mutex<Random>>,
+    pub listed_splits_most: usize,
 }
 
 impl Environment for Process {
@@ -367,6 +368,10 @@ impl Environment for Process {
     fn random(&self) -> u128 {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         u128::from(names.next()) << 64 | u128::from(names.next())
+    }
+
+    fn listed_splits_most(&self) -> usize {
+        self.listed_splits_most
     }
 
     fn spawn(&self, task: Task) {

@@ -123,6 +123,10 @@ pub fn play(seed: u64, keep_trace: bool) -> Played {
     let machine = Machine::new(seed, keep_trace);
     let mut random = Random::of(seed, "world");
     let mut world = World::draw(&mut random, Random::of(seed, "input"));
+    if Random::of(seed, "positions").percent(15) {
+        // Both forms of positions occur, and change places within a run.
+        world.listed_splits_most = 1;
+    }
     let parallelism = world.parallelism(&mut random);
     let text = world.text(&parallelism, &mut random);
     let model = Model::new(&graph(&text), &world);

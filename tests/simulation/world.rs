@@ -61,6 +61,8 @@ pub struct World {
     pub is_late: bool,
     /// True if records may be emitted more than once.
     pub at_least_once: bool,
+    /// Number of splits of a subtask up to which their positions are listed.
+    pub listed_splits_most: usize,
     /// The files that sources read, where they read any.
     pub input: Input,
     settings: String,
@@ -239,6 +241,7 @@ impl World {
             max_parallelism,
             retains,
             is_late,
+            listed_splits_most: 64,
             at_least_once,
             // The state of many rows takes longer to hand over: no checkpoint would ever complete.
             settings: match rows {

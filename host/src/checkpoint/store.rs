@@ -9,9 +9,9 @@ use super::describe;
 pub use super::describe::entry_kind;
 pub use super::facts::{JobFacts, StoreAs, StoreFailure, Stored};
 use super::round::Acknowledged;
-use super::write::{Part, Target, Written, keep_undeclared_timers};
+use super::write::{ITEMS, Part, Target, Written, keep_undeclared_timers};
 use crate::connector::source::{SourceConnector, SplitState};
-use crate::dataflow::control::{SubtaskId, SubtaskSnapshot};
+use crate::dataflow::control::{Positions, SubtaskId, SubtaskSnapshot};
 use crate::dataflow::operator::{OperatorModule, dead_letters};
 use crate::environment::Environment;
 use crate::graph::job_graph::{Node, NodeKind};
@@ -111,7 +111,8 @@ pub(super) async fn collect(
     }
     for mut part in round.snapshots {
         snapshot.state(target, &mut part).await?;
-        snapshot.ends(&mut part);
+        snapshot.source(target, &mut part).await?;
+        snapshot.sinks(&mut part);
         snapshot.rest(&part, facts.plan.uids(part.subtask));
     }
     let Snapshot {
@@ -172,24 +173,49 @@ impl Snapshot<'_> {
                 Ok(keyed) => target.keyed(&of, keyed, entry).await?,
                 Err(operator) => target.operator(&of, operator, entry).await?,
             };
-            self.stored.bytes += written.new;
-            self.written.entry((uid, part.subtask)).or_default().add(written);
+            self.add(uid, part.subtask, written);
         }
         Ok(())
     }
 
-    /// Adds the source positions and sink handles of a subtask.
-    fn ends(&mut self, part: &mut SubtaskSnapshot) {
-        if let Some((uid, splits)) = part.source.take()
-            && let Some(source) = self.entries.get_mut(&uid).and_then(|entry| entry.source.as_mut())
-        {
-            let split = |s: SplitState| SplitEntry {
-                split: s.split,
-                position: s.position,
-                finished: false,
-            };
-            source.splits.extend(splits.into_iter().map(split));
+    /// Counts what was written for a subtask.
+    fn add(&mut self, uid: OperatorUid, subtask: SubtaskId, written: Written) {
+        self.stored.bytes += written.new;
+        self.written.entry((uid, subtask)).or_default().add(written);
+    }
+
+    /// Adds the positions of a subtask's source, to the list of splits or as a file.
+    async fn source(&mut self, target: &Target<'_>, part: &mut SubtaskSnapshot) -> Result<(), StoreFailure> {
+        let Some((uid, positions)) = part.source.take() else {
+            return Ok(());
+        };
+        let Some(entry) = self.entries.get_mut(&uid) else {
+            return Ok(());
+        };
+        match (positions, &mut entry.source) {
+            (Positions::Listed(splits), Some(source)) => {
+                let split = |s: SplitState| SplitEntry {
+                    split: s.split,
+                    position: s.position,
+                    finished: false,
+                };
+                source.splits.extend(splits.into_iter().map(split));
+            }
+            (positions, _) => {
+                let of = Part {
+                    uid: &uid,
+                    subtask: SubtaskIndex(part.subtask.index),
+                    range: ITEMS,
+                };
+                let written = target.positions(&of, positions, entry).await?;
+                self.add(uid, part.subtask, written);
+            }
         }
+        Ok(())
+    }
+
+    /// Adds the sink handles of a subtask.
+    fn sinks(&mut self, part: &mut SubtaskSnapshot) {
         for (uid, snapshot) in std::mem::take(&mut part.sinks) {
             if let Some(sink) = self.entries.get_mut(&uid).and_then(|entry| entry.sink.as_mut()) {
                 sink.handles.extend(snapshot.handles);

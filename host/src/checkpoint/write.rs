@@ -12,17 +12,18 @@ use super::chain::LONGEST;
 use super::describe::{TIMERS, state_entry};
 use super::facts::StoreFailure;
 use super::merge::Merged;
-use crate::dataflow::control::KeyedSnapshot;
+use crate::dataflow::control::{KeyedSnapshot, Positions};
 use crate::environment::{Environment, run_computing};
 use crate::savepoint::metadata::{Metadata, OperatorEntry, SavedStateKind, StateEntry, StateFile};
+use crate::savepoint::positions;
 use crate::savepoint::publish::{state_file, write_file};
 use crate::savepoint::rows::{EncodedStateFile, Layout, RowsError, RowsOf, StateFileSpec, StateFileWriter, StateRows};
 use crate::state::rows::split_timer_entry;
 use crate::storage::paths::StateFileName;
 use crate::storage::{Storage, paths};
 
-/// Key groups of operator state: its items are in key group 0, no matter which range their subtask owns.
-const ITEMS: KeyGroupRange = KeyGroupRange { first: 0, last: 0 };
+/// Key groups of operator state and positions: they are in key group 0, no matter which range their subtask owns.
+pub(super) const ITEMS: KeyGroupRange = KeyGroupRange { first: 0, last: 0 };
 
 /// The destination of a round's state, and the files that it can build on.
 pub(super) struct Target<'a> {
@@ -133,7 +134,7 @@ impl Target<'_> {
             }
         }
         written.all = chain.iter().map(|file| file.bytes).sum();
-        if chain.is_empty() {
+        if chain.is_empty() && state.kind.is_keyed() {
             state.empty.push(part.range);
         }
         state.files.extend(chain);
@@ -185,12 +186,13 @@ impl Target<'_> {
     ) -> Result<StateFile, StoreFailure> {
         let name = match state.kind {
             SavedStateKind::Timers => StateFileName::Timers,
+            SavedStateKind::Positions => StateFileName::Positions,
             kind if kind.is_keyed() => StateFileName::State(&state.name),
             _ => StateFileName::Operator(&state.name),
         };
         let own = paths::state_file(part.uid, part.subtask, self.environment.random(), name);
         let (storage, path) = match &self.shared {
-            Some(shared) if state.kind.is_keyed() => (shared.storage, paths::to_shared(&own)),
+            Some(shared) if state.kind.has_keys() => (shared.storage, paths::to_shared(&own)),
             _ => (self.own, own),
         };
         let schema = if self.layout == Layout::Canonical { 1 } else { 0 };
@@ -206,6 +208,25 @@ impl Target<'_> {
         Ok(file)
     }
 
+    /// Writes the positions of a source's subtask that are not listed, as one file.
+    pub(super) async fn positions(
+        &self,
+        part: &Part<'_>,
+        positions: Positions,
+        entry: &mut OperatorEntry,
+    ) -> Result<Written, StoreFailure> {
+        let Positions::Filed { base, splits, removed } = positions else {
+            return Ok(Written::default());
+        };
+        let rows: Arc<[StateRows]> = Arc::new([positions::to_rows(&splits, &removed)]);
+        let base = match base {
+            None => None,
+            Some(base) => Some(self.base_entry(part, base)?),
+        };
+        let state = positions::state_of(entry);
+        self.state(part, state, (RowsOf::State(0), false), &rows, base).await
+    }
+
     /// Writes the operator state of a subtask, as one file for each state that has items. Of a broadcast state only the
     /// first subtask's copy is written.
     pub(super) async fn operator(
@@ -216,9 +237,9 @@ impl Target<'_> {
     ) -> Result<Written, StoreFailure> {
         let mut written = Written::default();
         for OperatorState { name, items } in given {
-            let of_operator = |state: &&mut StateEntry| !state.kind.is_keyed() && state.name == name;
+            let of_operator = |state: &&mut StateEntry| state.kind.is_of_operator() && state.name == name;
             let Some(state) = entry.states.iter_mut().find(of_operator) else {
-                let declared = entry.states.iter().filter(|state| !state.kind.is_keyed());
+                let declared = entry.states.iter().filter(|state| state.kind.is_of_operator());
                 return Err(StoreFailure::Undeclared {
                     uid: part.uid.clone(),
                     state: name,
@@ -347,7 +368,8 @@ pub(super) fn can_be_base(base: &Metadata, operators: &[OperatorEntry], max_para
                 .iter()
                 .zip(&new_states)
                 .all(|(old, new)| same_state(old, new));
-        same && (old_states.is_empty() || old.parallelism == new.parallelism) && old_states.iter().all(can_grow)
+        let mut grow = old.states.iter().filter(|state| state.kind.has_keys()).peekable();
+        same && (grow.peek().is_none() || old.parallelism == new.parallelism) && grow.all(can_grow)
     };
     base.max_parallelism == max_parallelism && operators.iter().all(goes_on)
 }

@@ -26,10 +26,12 @@ pub async fn state(args: &StateArgs, data_dir: &Path, output: Output) -> Result<
     match &args.verb {
         StateVerb::Show(args) => {
             let savepoint = open(&args.path).await?;
-            let shown = match &args.entries {
+            let mut shown = match &args.entries {
                 None => show::show(&savepoint),
                 Some(of) => with_entries(&savepoint, &args.path, of.as_ref()).await?,
             };
+            let read = show::read_positions(&savepoint, &mut shown).await;
+            read.map_err(|error| unreadable(&args.path, &error))?;
             let (host, data_dir) = (args.host.clone(), data_dir.to_owned());
             let asked = tokio::task::spawn_blocking(move || Needed::ask(&savepoint, &host, &data_dir)).await;
             let needed = asked.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))?;
@@ -143,16 +145,20 @@ impl Needed {
     }
 }
 
+fn unreadable(path: &str, error: &MetadataError) -> Failure {
+    Failure {
+        path: Some(path.to_owned()),
+        ..Failure::new(error.kind(), error.to_string())
+    }
+}
+
 async fn with_entries(savepoint: &Savepoint, path: &str, of: Option<&DropState>) -> Result<ShownSavepoint, Failure> {
     let wanted = EntriesOf {
         uid: of.map(|of| of.uid.clone()),
         state: of.and_then(|of| of.state.clone()),
     };
-    let failed = |error: MetadataError| Failure {
-        path: Some(path.to_owned()),
-        ..Failure::new(error.kind(), error.to_string())
-    };
-    let (shown, found) = show::show_entries(savepoint, &wanted).await.map_err(failed)?;
+    let shown = show::show_entries(savepoint, &wanted).await;
+    let (shown, found) = shown.map_err(|error| unreadable(path, &error))?;
     match of {
         Some(of) if !found => {
             let states = shown.operators.iter().flat_map(|operator| {

@@ -140,6 +140,21 @@ pub trait SourceReader: Send {
     /// Returns the position of every split, behind the last record that was polled.
     fn snapshot(&self) -> Vec<SplitState>;
 
+    /// Returns the number of splits.
+    fn split_count(&self) -> usize {
+        self.snapshot().len()
+    }
+
+    /// Returns the names of the splits that may have come, gone or changed their positions since the last call.
+    fn changed(&mut self) -> Vec<Arc<str>> {
+        self.snapshot().into_iter().map(|state| state.split.into()).collect()
+    }
+
+    /// Returns the position of a split; `None` where there is none of that name.
+    fn position(&self, split: &str) -> Option<SplitState> {
+        self.snapshot().into_iter().find(|state| state.split == split)
+    }
+
     /// Returns the names of the splits that records may still come from, always in the same order.
     fn open_splits(&self) -> Vec<Arc<str>> {
         self.snapshot().into_iter().map(|state| state.split.into()).collect()

@@ -63,8 +63,8 @@ pub struct SubtaskSnapshot {
     pub subtask: SubtaskId,
     /// Id of the round.
     pub id: CheckpointId,
-    /// Positions of the splits of its source.
-    pub source: Option<(OperatorUid, Vec<SplitState>)>,
+    /// Positions of its source.
+    pub source: Option<(OperatorUid, Positions)>,
     /// Keyed state of its operators.
     pub keyed: Vec<KeyedSnapshot>,
     /// Operator state and private state, of the operators that have some.
@@ -105,6 +105,22 @@ impl SubtaskSnapshot {
             async_ns: 0,
         }
     }
+}
+
+/// The positions of a source in one subtask, as they were at a barrier.
+#[derive(Debug)]
+pub enum Positions {
+    /// All of them, to be listed in `_metadata`.
+    Listed(Vec<SplitState>),
+    /// Positions for a file of their own.
+    Filed {
+        /// Base of this increment; `None` if these are all positions.
+        base: Option<CheckpointId>,
+        /// Positions, in no particular order.
+        splits: Vec<SplitState>,
+        /// Splits of the base that are not there any more.
+        removed: Vec<Arc<str>>,
+    },
 }
 
 /// The keyed state of one operator in one subtask, as it was at a barrier.

@@ -19,6 +19,7 @@ pub mod failure;
 pub mod operator;
 pub mod element;
 pub mod control;
+pub mod positions;
 pub mod node;
 pub mod exchange;
 pub mod chain;

@@ -15,6 +15,7 @@ use super::control::{Control, Event, EventSink, KeyedSnapshot, Mailbox, NodeCoun
 use super::element::{CheckpointBarrier, Element};
 use super::exchange::gate::{Delivered, Gate};
 use super::failure::SubtaskFailure;
+use super::positions::PositionLog;
 use super::rate::Rate;
 use super::watermark::{Signal, Watermarks};
 use crate::connector::source::{Polled, SourceReader};
@@ -41,6 +42,8 @@ pub struct SourceHead {
     pub rate: Option<Rate>,
     /// Generates watermarks from the records' event times, where the source has a strategy.
     pub watermarks: Option<Watermarks>,
+    /// Changes of its positions between snapshots.
+    pub positions: PositionLog,
     /// Counters of the source.
     pub counters: Arc<NodeCounters>,
     /// True if the subtask waits at the end of input instead of ending (`--savepoint-at-end`).
@@ -324,7 +327,12 @@ impl Subtask {
                     self.barrier(&barrier, 0)?;
                 }
             }
-            Control::Completed { id, committed } => self.chain.completed(id, committed),
+            Control::Completed { id, committed } => {
+                if let Head::Source(source) = &mut self.head {
+                    source.positions.completed(id);
+                }
+                self.chain.completed(id, committed);
+            }
             Control::Aborted(id) => {
                 if id > self.last_round && !self.aborted.contains(&id) {
                     self.aborted.push(id);
@@ -332,8 +340,9 @@ impl Subtask {
                 if self.stage == Stage::Stopped(id) {
                     self.stage = Stage::Running;
                 }
-                if let Head::Gate(gate) = &mut self.head {
-                    gate.abort(id);
+                match &mut self.head {
+                    Head::Gate(gate) => gate.abort(id),
+                    Head::Source(source) => source.positions.aborted(id),
                 }
                 self.chain.aborted(id);
                 if self.snapshot.take_if(|snapshot| snapshot.id == id).is_some() {
@@ -490,8 +499,9 @@ impl Subtask {
     /// Collects the snapshot at the barrier. Keyed state is only marked; its rows are swept later.
     fn mark(&mut self, barrier: &CheckpointBarrier) -> Result<Box<SubtaskSnapshot>, SubtaskFailure> {
         let mut snapshot = Box::new(SubtaskSnapshot::new(self.id, barrier.id));
-        if let Head::Source(source) = &self.head {
-            snapshot.source = Some((source.uid.clone(), source.reader.snapshot()));
+        if let Head::Source(source) = &mut self.head {
+            let positions = source.positions.snapshot(&mut *source.reader, barrier.id, barrier.base);
+            snapshot.source = Some((source.uid.clone(), positions));
             snapshot.watermarks.push((source.uid.clone(), self.watermark));
         }
         for node in self.chain.operators() {

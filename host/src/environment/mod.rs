@@ -54,6 +54,11 @@ pub trait Environment: Send + Sync {
     /// Returns the files that connectors read and write.
     fn files(&self) -> Arc<dyn FileSystem>;
 
+    /// Returns the number of splits of a subtask up to which their positions are listed in `_metadata`.
+    fn listed_splits_most(&self) -> usize {
+        64
+    }
+
     /// Returns the identity of this process; `None` where it has none by which others could tell that it is gone.
     fn process(&self) -> Option<ProcessIdentity> {
         None

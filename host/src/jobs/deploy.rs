@@ -27,6 +27,7 @@ use crate::dataflow::exchange::partitioner::OutputEdge;
 use crate::dataflow::failure::Backtrace;
 use crate::dataflow::node::{NodeParts, OperatorNode, plain_header};
 use crate::dataflow::operator::Modules;
+use crate::dataflow::positions::PositionLog;
 use crate::dataflow::rate::Rate;
 use crate::dataflow::subtask::{Head, SourceHead, Subtask};
 use crate::dataflow::watermark::Watermarks;
@@ -155,6 +156,8 @@ pub struct DeployContext<'a> {
     pub descriptions: &'a Descriptions,
     /// True if sources wait at the end of input.
     pub hold_at_end: bool,
+    /// Number of splits of a subtask up to which their positions are listed in `_metadata`.
+    pub listed_splits_most: usize,
     /// Counters of the nodes.
     pub counters: &'a Counters,
 }
@@ -210,6 +213,7 @@ pub fn deploy(
                 let uid = first.uid.clone();
                 let strategy = first.watermark.as_ref();
                 let head = SourceHead {
+                    positions: PositionLog::new(context.listed_splits_most),
                     uid,
                     reader,
                     rate,

@@ -116,7 +116,7 @@ words! {
     EntryKind { Source => "source", Operator => "operator", Sink => "sink" }
     SavedStateKind {
         Value => "value", List => "list", Map => "map", Reducing => "reducing", Aggregating => "aggregating",
-        Timers => "timers", OperatorList => "operator-list", OperatorUnion => "operator-union",
+        Timers => "timers", Positions => "positions", OperatorList => "operator-list", OperatorUnion => "operator-union",
         OperatorBroadcast => "operator-broadcast"
     }
 }
@@ -199,7 +199,7 @@ pub struct OperatorEntry {
     /// Declarations of that component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<Description>,
-    /// Keyed states, timers and operator states.
+    /// Keyed states, timers and operator states; of a source, its positions if there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub states: Vec<StateEntry>,
     /// Positions of a source.
@@ -253,7 +253,7 @@ pub struct StateEntry {
     pub digest: String,
     /// Types that its values may have. Schema number n is entry n - 1, and the last one is the newest.
     pub schemas: Vec<Type>,
-    /// Name and type of the key; `None` for operator state.
+    /// Name and type of the key: of a record, or `split` for positions; `None` for operator state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Field>,
     /// Digest of the key's type, 16 hex digits.
@@ -277,7 +277,7 @@ pub struct StateEntry {
 #[serde(rename_all = "kebab-case")]
 #[allow(
     missing_docs,
-    reason = "as declared, with timers and operator state beside the keyed kinds"
+    reason = "as declared, with timers, positions and operator state beside the keyed kinds"
 )]
 pub enum SavedStateKind {
     Value,
@@ -286,6 +286,7 @@ pub enum SavedStateKind {
     Reducing,
     Aggregating,
     Timers,
+    Positions,
     OperatorList,
     OperatorUnion,
     OperatorBroadcast,
@@ -295,7 +296,22 @@ impl SavedStateKind {
     /// Returns true if its entries belong to key groups.
     #[must_use]
     pub const fn is_keyed(self) -> bool {
-        !matches!(self, Self::OperatorList | Self::OperatorUnion | Self::OperatorBroadcast)
+        !matches!(
+            self,
+            Self::Positions | Self::OperatorList | Self::OperatorUnion | Self::OperatorBroadcast
+        )
+    }
+
+    /// Returns true if its entries have keys, so that a checkpoint may have increments of it.
+    #[must_use]
+    pub const fn has_keys(self) -> bool {
+        self.is_keyed() || matches!(self, Self::Positions)
+    }
+
+    /// Returns true if it is a state of the component itself, beside keyed state.
+    #[must_use]
+    pub const fn is_of_operator(self) -> bool {
+        !self.has_keys()
     }
 
     /// Returns the kind of an operator state from the word of its declaration. Admission refuses any other word.
@@ -358,7 +374,8 @@ pub struct SourceEntry {
     pub connector: String,
     /// Settings that identify the source.
     pub identity: serde_json::Value,
-    /// Its splits, in order of their names.
+    /// Its splits, in order of their names, but for those in the state `positions`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splits: Vec<SplitEntry>,
     /// Further state of the connector; null for none.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
@@ -493,7 +510,7 @@ impl StateEntry {
             (SavedStateKind::List, _) => Entries::List,
             (SavedStateKind::Map, Some(key)) => Entries::Map(key),
             (SavedStateKind::Timers, _) => Entries::Timers,
-            (kind, _) if !kind.is_keyed() => Entries::Items,
+            (kind, _) if kind.is_of_operator() => Entries::Items,
             _ => Entries::None,
         }
     }

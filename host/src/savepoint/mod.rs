@@ -10,6 +10,7 @@ pub mod metadata;
 pub mod permit;
 pub mod publish;
 pub mod load;
+pub mod positions;
 pub mod verify;
 pub mod entries;
 pub mod show;

@@ -11,8 +11,9 @@ use crate::savepoint::entries::{self, ShownEntry};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{
     Ancestor, EntryKind, Metadata, MetadataError, OperatorEntry, Owner, SavedStateKind, SnapshotKind, SplitEntry,
-    Trigger,
+    StateEntry, Trigger,
 };
+use crate::savepoint::positions;
 use crate::savepoint::rows::Layout;
 
 /// Summary of a savepoint. Uids without state are left out.
@@ -133,7 +134,13 @@ pub struct EntriesOf {
     pub state: Option<String>,
 }
 
-/// Returns the summary of a savepoint.
+/// Iterates over the states of an entry that a component has declared. Positions are shown as those of the source.
+fn declared(entry: &OperatorEntry) -> impl Iterator<Item = &StateEntry> {
+    let is_declared = |state: &&StateEntry| state.kind != SavedStateKind::Positions;
+    entry.states.iter().filter(is_declared)
+}
+
+/// Returns the summary of a savepoint, without positions in files of their own ([`read_positions`]).
 #[must_use]
 pub fn show(savepoint: &Savepoint) -> ShownSavepoint {
     let metadata = &savepoint.metadata;
@@ -166,6 +173,20 @@ fn modules(metadata: &Metadata) -> BTreeMap<OperatorUid, String> {
     metadata.operators.iter().filter_map(module).collect()
 }
 
+/// Adds the positions that are in files of their own to a summary.
+///
+/// # Errors
+/// Returns [`MetadataError`] if a file cannot be read.
+pub async fn read_positions(savepoint: &Savepoint, shown: &mut ShownSavepoint) -> Result<(), MetadataError> {
+    for operator in &mut shown.operators {
+        if let Some(entry) = savepoint.metadata.operator(operator.uid.as_str()) {
+            operator.splits.extend(positions::read(savepoint, entry).await?);
+            operator.splits.sort_by(|a, b| a.split.cmp(&b.split));
+        }
+    }
+    Ok(())
+}
+
 /// Returns the summary with the entries of the selected states, and true if any state was selected.
 ///
 /// # Errors
@@ -175,7 +196,7 @@ pub async fn show_entries(savepoint: &Savepoint, of: &EntriesOf) -> Result<(Show
     let mut found = false;
     for operator in &mut shown.operators {
         let entry = savepoint.metadata.operator(operator.uid.as_str());
-        let saved = entry.iter().flat_map(|entry| &entry.states);
+        let saved = entry.into_iter().flat_map(declared);
         for (state, saved) in operator.states.iter_mut().zip(saved) {
             let is_uid = of.uid.as_ref().is_none_or(|uid| *uid == operator.uid);
             if is_uid && of.state.as_ref().is_none_or(|name| *name == state.name) {
@@ -195,7 +216,7 @@ fn operators(metadata: &Metadata) -> Vec<ShownOperator> {
         .map(|entry| {
             let source = entry.source.as_ref().map(|source| &source.connector);
             let sink = entry.sink.as_ref().map(|sink| &sink.connector);
-            let states = entry.states.iter().map(|state| ShownState {
+            let states = declared(entry).map(|state| ShownState {
                 name: state.name.clone(),
                 kind: state.kind,
                 key: state.key.as_ref().map(|key| format!("{}: {}", key.name, key.ty)),

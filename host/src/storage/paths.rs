@@ -28,6 +28,8 @@ pub enum StateFileName<'a> {
     OlderSchema(&'a str, u16),
     /// Timers of an operator.
     Timers,
+    /// Positions of a source.
+    Positions,
     /// Operator state, which is not keyed.
     Operator(&'a str),
 }
@@ -45,6 +47,7 @@ pub fn state_file(uid: &OperatorUid, subtask: SubtaskIndex, random: u128, what: 
         StateFileName::State(name) => file_word(name),
         StateFileName::OlderSchema(name, schema) => format!("{}.v{schema}", file_word(name)),
         StateFileName::Timers => "timers".to_owned(),
+        StateFileName::Positions => "positions".to_owned(),
         StateFileName::Operator(name) => format!("{}.operator", file_word(name)),
     };
     format!("{OPERATORS}/{uid}-{subtask}-{}.{what}.parquet", uuid(random))

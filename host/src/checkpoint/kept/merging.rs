@@ -94,6 +94,7 @@ impl CheckpointStore {
     async fn merge(&self, merge: Merge) -> bool {
         let name = match merge.state.kind {
             SavedStateKind::Timers => StateFileName::Timers,
+            SavedStateKind::Positions => StateFileName::Positions,
             _ => StateFileName::State(&merge.state.name),
         };
         let own = paths::state_file(&merge.uid, merge.subtask, self.0.environment.random(), name);

@@ -140,6 +140,35 @@ async fn a_checkpoint_holds_what_has_changed_and_restores_to_all_there_is() {
     assert!(modules.len() == 1 && modules[0].starts_with("shared/"), "{modules:?}");
 }
 
+/// Positions are increments as keyed state is, at any length of the chain.
+#[tokio::test]
+async fn positions_of_many_splits_are_written_as_far_as_they_have_changed() {
+    let (disk, mut job) = (Disk::new(), Job::new(2, &["sum"]));
+    job.has_positions = true;
+    let kept = disk.open(Gate::new(disk.0.clone(), None), 2);
+    change(&mut job, 3000, 0, 1);
+    let full = checkpoint(&mut job, &kept).await.expect("stored");
+    let (mut written, mut longest) = (vec![], 0);
+    for round in 0..60u64 {
+        change(&mut job, 3000, round % 7, 1000);
+        job.state.retain(|(_, key), _| *key != round * 11 + 1);
+        let stored = checkpoint(&mut job, &kept).await.expect("stored");
+        written.push(stored.subtasks[&job::uid("in")][0].written_bytes);
+        let saved = disk.checkpoint(*kept.completed().last().expect("one")).await;
+        assert_eq!(Job::positions_of(&saved).await, job.state, "round {round}");
+        let entry = saved.metadata.operator("in").expect("entry");
+        longest = longest.max(entry.states[0].files.len());
+        assert!(saved.metadata.problems().is_empty());
+    }
+    let full = full.subtasks[&job::uid("in")][0].written_bytes;
+    assert!(written.iter().all(|bytes| bytes * 4 < full), "{full}: {written:?}");
+    assert!(written.iter().filter(|bytes| **bytes > 0).count() > 30, "{written:?}");
+    assert!(longest < 40, "{longest}");
+    // Nothing has changed, so nothing is written.
+    let idle = checkpoint(&mut job, &kept).await.expect("stored");
+    assert_eq!(idle.subtasks[&job::uid("in")][0].written_bytes, 0);
+}
+
 /// Of a million keys, one percent changes between two checkpoints.
 #[tokio::test]
 async fn one_percent_of_a_million_keys_is_less_than_three_percent_of_the_bytes() {

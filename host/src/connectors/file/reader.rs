@@ -5,13 +5,14 @@
 //! A file belongs to the subtask that its identity was assigned to, or else falls to, so that a rename moves no split.
 //! A file that has lost its name is read to its end, as far as it is still open.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 use regraft_model::batch::Batch;
 use regraft_model::origin::Origin;
+use serde_json::json;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::input_error::{InputError, ReadError, io_error};
@@ -19,7 +20,7 @@ use super::look::Look;
 use super::open_file::OpenFile;
 use super::parked::Parked;
 use super::position::Position;
-use super::resolve::{identify, start_of};
+use super::resolve::{apart, identify, start_of};
 use super::settings::{FileSource, OnTruncate};
 use super::splits::{Found, find, hint, look_at};
 use crate::connector::source::{Assigned, Polled, SourceContext, SourceError, SourceReader, SplitState};
@@ -36,6 +37,8 @@ const GONE_MAX: usize = 1024;
 #[derive(Debug)]
 struct Split {
     path: Arc<str>,
+    /// Name in snapshots: the path, or a name of its own if another file of the subtask has that.
+    split: Arc<str>,
     position: Position,
     name: Name,
     /// Number of the last look that found it.
@@ -63,6 +66,10 @@ pub struct FileReader {
     /// Identities of the files that were assigned to a subtask at the start.
     assigned: HashSet<FileId>,
     splits: BTreeMap<FileId, Split>,
+    /// Their identities by their names in snapshots.
+    names: HashMap<Arc<str>, FileId>,
+    /// Names in snapshots of files that have come, gone or been read since they were last asked for.
+    changed: HashSet<Arc<str>>,
     /// Identities of the files that this subtask has or had.
     own: HashSet<FileId>,
     /// Positions in the files that went last, the latest at the back.
@@ -92,6 +99,8 @@ impl FileReader {
             settings,
             assigned: HashSet::new(),
             splits: BTreeMap::new(),
+            names: HashMap::new(),
+            changed: HashSet::new(),
             own: HashSet::new(),
             gone: VecDeque::new(),
             round: VecDeque::new(),
@@ -131,6 +140,7 @@ impl FileReader {
     fn add(&mut self, path: Arc<str>, position: Position) -> Option<FileId> {
         let id = position.file?.info.id;
         let split = Split {
+            split: self.name(&path, id),
             path,
             position,
             name: Name::Kept,
@@ -139,6 +149,43 @@ impl FileReader {
         self.own.insert(id);
         self.splits.insert(id, split);
         Some(id)
+    }
+
+    /// Returns a name in snapshots for a file, which it then has.
+    fn name(&mut self, path: &Arc<str>, id: FileId) -> Arc<str> {
+        let is_taken = |name: &str| self.names.get(name).is_some_and(|other| *other != id);
+        let mut name = path.clone();
+        if is_taken(&name) {
+            let mut other = apart(path, id);
+            while is_taken(&other) {
+                other.push('\'');
+            }
+            name = other.into();
+        }
+        self.names.insert(name.clone(), id);
+        self.changed.insert(name.clone());
+        name
+    }
+
+    /// Takes out a file.
+    fn remove(&mut self, id: FileId) {
+        if let Some(split) = self.splits.remove(&id) {
+            self.names.remove(&split.split);
+            self.changed.insert(split.split);
+        }
+    }
+
+    /// Records that a file has another path.
+    fn renamed(&mut self, id: FileId, path: Arc<str>) {
+        let Some(old) = self.splits.get(&id).map(|split| split.split.clone()) else {
+            return;
+        };
+        self.names.remove(&old);
+        self.changed.insert(old);
+        let name = self.name(&path, id);
+        if let Some(split) = self.splits.get_mut(&id) {
+            (split.path, split.split) = (path, name);
+        }
     }
 
     /// True if a file falls to this subtask.
@@ -208,6 +255,7 @@ impl FileReader {
             split.position = start_of(file.info);
         }
         split.name = Name::Kept;
+        self.changed.insert(split.split.clone());
         self.round.push_front(id);
         Ok(())
     }
@@ -216,20 +264,20 @@ impl FileReader {
     fn find_again(&mut self, id: FileId) -> Result<(), SourceError> {
         let files = self.context.files.clone();
         let found = find(&self.settings, &*files)?;
-        let Some(split) = self.splits.get_mut(&id) else {
-            return Ok(());
-        };
         if let Some(found) = found.into_iter().find(|found| found.info.id == id) {
-            split.path = found.path;
+            self.renamed(id, found.path);
             self.round.push_front(id);
             return Ok(());
         }
+        let Some(split) = self.splits.get(&id) else {
+            return Ok(());
+        };
         let (path, offset) = (split.path.clone(), split.position.offset);
         if offset > 0 && self.settings.on_truncate == OnTruncate::Fail {
             let path = path.to_string();
             return Err(InputError::Vanished { path, offset }.into());
         }
-        self.splits.remove(&id);
+        self.remove(id);
         let other = look_at(&path, &*files)?.filter(|other| !self.assigned.contains(&other.id));
         match other.and_then(|other| self.add(path.clone(), start_of(other))) {
             Some(other) => self.round.push_front(other),
@@ -280,14 +328,17 @@ impl FileReader {
         }
         let Some(split) = self.splits.get_mut(&id) else { return };
         split.look = self.looks;
-        if split.path != found.path {
-            split.path = found.path;
+        let is_renamed = split.path != found.path;
+        if is_renamed {
             split.name = Name::Changed;
         } else if matches!(split.name, Name::Gone | Name::Ending) {
             split.name = Name::Kept;
         }
         if split.position.file.is_none_or(|file| file.info != found.info) {
             round.push_back(id);
+        }
+        if is_renamed {
+            self.renamed(id, found.path);
         }
     }
 
@@ -324,7 +375,7 @@ impl FileReader {
         }
         tracing::info!("{} is gone; {offset} bytes of it were read", split.path);
         self.parked.take(id);
-        self.splits.remove(&id);
+        self.remove(id);
         if self.gone.len() == GONE_MAX {
             self.gone.pop_front();
         }
@@ -357,6 +408,7 @@ impl FileReader {
         }
         let first = split.position.line + 1;
         split.position = file.position();
+        self.changed.insert(split.split.clone());
         let batch = (!batch.is_empty()).then(|| {
             batch.origin = Some(Origin::sequence(file.path.clone(), first));
             batch
@@ -396,6 +448,18 @@ impl FileReader {
     }
 }
 
+/// Returns a file as it is saved.
+fn state_of(split: &Split) -> SplitState {
+    let mut position = split.position.to_json();
+    if split.split != split.path {
+        position["path"] = json!(&*split.path);
+    }
+    SplitState {
+        split: split.split.to_string(),
+        position,
+    }
+}
+
 fn position_of(split: &str, saved: Option<&serde_json::Value>) -> Result<Position, SourceError> {
     saved.map_or(Ok(Position::START), |saved| Position::parse(split, saved))
 }
@@ -423,12 +487,21 @@ impl SourceReader for FileReader {
 
     fn snapshot(&self) -> Vec<SplitState> {
         let mut splits: Vec<&Split> = self.splits.values().collect();
-        splits.sort_by(|a, b| a.path.cmp(&b.path));
-        let state = |split: &Split| SplitState {
-            split: split.path.to_string(),
-            position: split.position.to_json(),
-        };
-        splits.into_iter().map(state).collect()
+        splits.sort_by(|a, b| a.split.cmp(&b.split));
+        splits.into_iter().map(state_of).collect()
+    }
+
+    fn split_count(&self) -> usize {
+        self.splits.len()
+    }
+
+    fn changed(&mut self) -> Vec<Arc<str>> {
+        self.changed.drain().collect()
+    }
+
+    fn position(&self, split: &str) -> Option<SplitState> {
+        let id = self.names.get(split)?;
+        self.splits.get(id).map(state_of)
     }
 
     fn open_splits(&self) -> Vec<Arc<str>> {

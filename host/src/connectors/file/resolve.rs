@@ -54,10 +54,18 @@ pub(super) fn assign(
 /// Gives a split a name of its own, where another subtask has one of the same name: a file that was renamed and the new one at
 /// its old path have the same path until both subtasks have looked again.
 pub(super) fn tell_apart(split: &mut String, position: &mut Value) {
-    position["path"] = json!(split);
-    let file = position["file"].as_str().unwrap_or_default();
-    let id: Vec<&str> = file.splitn(3, '.').take(2).collect();
-    *split = format!("{split} ({})", id.join("."));
+    if let Ok(Position { file: Some(file), .. }) = Position::parse(split, position) {
+        let id = file.info.id;
+        if position.get("path").is_none() {
+            position["path"] = json!(split);
+        }
+        *split = apart(position["path"].as_str().unwrap_or(split), id);
+    }
+}
+
+/// Returns a name for a file whose path another one has.
+pub(super) fn apart(path: &str, id: FileId) -> String {
+    format!("{path} ({:x}.{:x})", id.device, id.inode)
 }
 
 /// Returns the position at the start of a file that was listed.

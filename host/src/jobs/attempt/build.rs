@@ -216,6 +216,7 @@ async fn deploy_regions(
             modules: &modules,
             descriptions: &descriptions,
             hold_at_end: job.hold_at_end,
+            listed_splits_most: job.host.environment.listed_splits_most(),
             counters: &job.counters,
         };
         let of = |region: RegionIndex| {

@@ -15,7 +15,8 @@ use crate::graph::job_graph::{JobGraph, NodeKind};
 use crate::jobs::admission::Descriptions;
 use crate::jobs::deploy::{RestoredRows, RestoredState};
 use crate::savepoint::load::Savepoint;
-use crate::savepoint::metadata::{EntryKind, MetadataError, StateEntry};
+use crate::savepoint::metadata::{EntryKind, MetadataError, SavedStateKind, StateEntry};
+use crate::savepoint::positions::PositionsOf;
 use crate::savepoint::restore::{NewJob, NewNode, Part, RestorePlan, RestoredOperator, RestoredSubtask, StateRead};
 use crate::state::rows::{RowsOf, StateRows, split_timer_entry};
 
@@ -107,9 +108,14 @@ pub async fn load(
                 loaded.state.splits.entry(uid.clone()).or_default().extend(splits);
             }
             let of = (uid.clone(), subtask as u32);
+            let mut positions = PositionsOf::default();
             for read in &part.reads {
                 let Part::KeyGroups(range) = read.part else { continue };
                 let mut rows = reader.rows(uid, read, range).await?;
+                if read.kind == SavedStateKind::Positions {
+                    positions.add(&read.file, &rows);
+                    continue;
+                }
                 drop_timers(&mut rows, &operator.dropped_timers);
                 loaded.keys += rows.iter().map(|rows| rows.len() as u64).sum::<u64>();
                 let restored = RestoredRows {
@@ -117,6 +123,10 @@ pub async fn load(
                     rows,
                 };
                 loaded.state.keyed.entry(of.clone()).or_default().push(restored);
+            }
+            let splits = positions.splits();
+            if splits.len() > 0 {
+                loaded.state.splits.entry(uid.clone()).or_default().extend(splits);
             }
             if !operator.operator_states.is_empty() {
                 let states = reader.operator_states(operator, part, &mut items).await?;

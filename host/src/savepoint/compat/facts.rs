@@ -184,6 +184,7 @@ impl ExistingUid {
             states: entry
                 .states
                 .iter()
+                .filter(|state| state.kind != SavedStateKind::Positions)
                 .map(|state| ExistingState::saved(state, entry.description.as_ref()))
                 .collect(),
             pending_parts: entry.pending_parts(),

@@ -194,7 +194,7 @@ impl Problems {
         if state.schemas.last() != Some(&state.schema) {
             self.add(format!("{at}: its schema is not the last in its list of schemas"));
         }
-        if state.kind.is_keyed() != state.key.is_some() {
+        if state.kind.has_keys() != state.key.is_some() {
             self.add(format!(
                 "{at}: {} state {} a key",
                 state.kind,
@@ -221,14 +221,17 @@ impl Problems {
         if state.kind.is_keyed() {
             self.coverage(&at, state, max_parallelism);
         }
+        if state.kind.has_keys() {
+            self.chains(&at, state);
+        }
     }
 
     fn file(&mut self, at: &str, entry: &OperatorEntry, state: &StateEntry, file: &StateFile, max_parallelism: u32) {
         self.path(&file.path);
         self.hex(&format!("the checksum of {}", file.path), &file.checksum, 16);
-        if file.increment && !(state.kind.is_keyed() && self.shares && file.schema == 0) {
+        if file.increment && !(state.kind.has_keys() && self.shares && file.schema == 0) {
             self.add(format!(
-                "{at}: {} is an increment; only keyed state of a checkpoint may have one",
+                "{at}: {} is an increment; only keyed state and positions of a checkpoint may have one",
                 file.path
             ));
         }
@@ -251,8 +254,8 @@ impl Problems {
         }
         if !state.kind.is_keyed() && (file.key_groups.first, file.key_groups.last) != (0, 0) {
             self.add(format!(
-                "{at}: {} has key groups, which operator state does not have",
-                file.path
+                "{at}: {} has key groups, which {} state does not have",
+                file.path, state.kind
             ));
         }
         let mut rows = 0u64;
@@ -342,6 +345,10 @@ impl Problems {
                 max_parallelism - 1
             ));
         }
+    }
+
+    /// Checks that each subtask has one file for each schema at most, and increments after it.
+    fn chains(&mut self, at: &str, state: &StateEntry) {
         let (mut schemas, mut changed) = (BTreeSet::new(), BTreeSet::new());
         for file in &state.files {
             let (subtask, schema) = (file.subtask, file.schema);

@@ -1,11 +1,14 @@
-//! The envelope of `_metadata`: `{"format_version":2,"checksum":"<16 hex>","payload":{…}}` and a line feed.
+//! The envelope of `_metadata`: `{"format_version":3,"checksum":"<16 hex>","payload":{…}}` and a line feed.
 //!
-//! The checksum is over the exact bytes of the payload, so the envelope's own text is fixed to the byte.
+//! The checksum is over the exact bytes of the payload, so the envelope's own text is fixed to the byte. From version 3 on,
+//! its seed is the format version, so that a damaged number is not taken for another version.
 
-use super::{Metadata, MetadataError, checksum};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::{Metadata, MetadataError};
 
 /// Format version that this host writes. It reads this and all earlier versions.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 const VERSION: &[u8] = b"{\"format_version\":";
 const CHECKSUM: &[u8] = b",\"checksum\":\"";
@@ -23,7 +26,7 @@ impl Metadata {
             path: path.to_owned(),
             reason: e.to_string(),
         })?;
-        let checksum = checksum(payload.as_bytes());
+        let checksum = checksum(payload.as_bytes(), u64::from(FORMAT_VERSION));
         Ok(format!(
             "{{\"format_version\":{FORMAT_VERSION},\"checksum\":\"{checksum}\",\"payload\":{payload}}}\n"
         ))
@@ -76,7 +79,7 @@ impl Metadata {
         let (expected, rest) = rest.split_at_checked(16).ok_or_else(truncated)?;
         let rest = after(rest, PAYLOAD).map_err(envelope)?;
         let payload = rest.strip_suffix(END).ok_or_else(truncated)?;
-        let found = checksum(payload);
+        let found = checksum(payload, version);
         if expected != found.as_bytes() {
             let (path, expected) = (path.to_owned(), String::from_utf8_lossy(expected).into_owned());
             return Err(MetadataError::Damaged { path, expected, found });
@@ -97,6 +100,12 @@ impl Metadata {
             })
         }
     }
+}
+
+/// Returns the XXH3-64 hash of a payload as 16 hex digits.
+fn checksum(payload: &[u8], version: u64) -> String {
+    let seed = if version < 3 { 0 } else { version };
+    format!("{:016x}", xxh3_64_with_seed(payload, seed))
 }
 
 const NOT_BEGUN: &str = "expected {\"format_version\":… at its beginning";

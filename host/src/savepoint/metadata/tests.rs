@@ -19,7 +19,7 @@ async fn text_round_trips_and_is_plain_json() {
         metadata
     );
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(json["format_version"], 2);
+    assert_eq!(json["format_version"], 3);
     assert_eq!(json["payload"]["format"], "canonical");
     assert_eq!(json["payload"]["kind"], "savepoint");
     assert_eq!(json["payload"]["operators"][2]["states"][0]["schema"], "u64");
@@ -53,8 +53,8 @@ async fn errors_in_full() {
             .to_string()
     };
     assert_eq!(
-        error(&text.replacen(":2,", ":3,", 1)),
-        "file:///s/_metadata has format version 3; this host reads 1 to 2. Use a newer Regraft."
+        error(&text.replacen(":3,", ":4,", 1)),
+        "file:///s/_metadata has format version 4; this host reads 1 to 3. Use a newer Regraft."
     );
     assert_eq!(
         error("<html>"),
@@ -65,10 +65,11 @@ async fn errors_in_full() {
         "file:///s/_metadata is truncated: it ends after 100 bytes. Use another copy of it."
     );
     let sum = &text[32..48];
-    let found = checksum(&text.replacen("word-count", "word-kount", 1).as_bytes()[60..text.len() - 2]);
+    let damaged = text.replacen("word-count", "word-kount", 1);
+    let found = xxhash_rust::xxh3::xxh3_64_with_seed(&damaged.as_bytes()[60..text.len() - 2], 3);
     assert_eq!(
-        error(&text.replacen("word-count", "word-kount", 1)),
-        format!("file:///s/_metadata is damaged: expected checksum {sum}, found {found}. Use another copy of it.")
+        error(&damaged),
+        format!("file:///s/_metadata is damaged: expected checksum {sum}, found {found:016x}. Use another copy of it.")
     );
 }
 
@@ -241,11 +242,9 @@ async fn only_a_checkpoint_shares_files_and_has_increments() {
     user.owner = Owner::User;
     let problems = user.problems();
     assert_eq!(problems.len(), 4, "{problems:?}");
-    assert!(
-        problems
-            .iter()
-            .any(|problem| problem.ends_with("is an increment; only keyed state of a checkpoint may have one"))
-    );
+    assert!(problems.iter().any(|problem| {
+        problem.ends_with("is an increment; only keyed state and positions of a checkpoint may have one")
+    }));
     assert_eq!(
         problems
             .iter()
@@ -258,9 +257,18 @@ async fn only_a_checkpoint_shares_files_and_has_increments() {
 /// The previous format version is read (`tests/golden/savepoint/` has whole savepoints of it).
 #[tokio::test]
 async fn the_version_before_is_read() {
-    let text = sample().await.to_text("p").expect("sound");
-    let before = text.replacen("\"format_version\":2", "\"format_version\":1", 1);
-    assert!(Metadata::from_text(before.as_bytes(), "p").is_ok());
-    let never = text.replacen("\"format_version\":2", "\"format_version\":0", 1);
-    assert!(Metadata::from_text(never.as_bytes(), "p").is_err());
+    let metadata = sample().await;
+    let payload = serde_json::to_string(&metadata).expect("JSON");
+    let text = |version: u32, checksum: &str| {
+        format!("{{\"format_version\":{version},\"checksum\":\"{checksum}\",\"payload\":{payload}}}\n")
+    };
+    let unseeded = checksum(payload.as_bytes());
+    for version in [1, 2] {
+        let text = text(version, &unseeded);
+        assert_eq!(Metadata::from_text(text.as_bytes(), "p").expect("read"), metadata);
+    }
+    for version in [0, 3] {
+        let text = text(version, &unseeded);
+        assert!(Metadata::from_text(text.as_bytes(), "p").is_err(), "{version}");
+    }
 }

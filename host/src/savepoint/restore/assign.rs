@@ -21,6 +21,7 @@ pub(super) fn subtasks(
             reads: states
                 .iter()
                 .flat_map(|state| match state.kind {
+                    SavedStateKind::Positions => positions(state, index),
                     SavedStateKind::OperatorList if !finished_alone(node, entry).is_empty() => own_reads(state, index),
                     _ => reads(state, index, parallelism, max_parallelism),
                 })
@@ -61,6 +62,18 @@ fn own_reads(state: &StateEntry, index: u32) -> Vec<StateRead> {
         part: Part::Items(0..file.entries),
     })
     .collect()
+}
+
+/// Returns all files of positions for the first subtask: sources deal out their splits themselves.
+fn positions(state: &StateEntry, index: u32) -> Vec<StateRead> {
+    let files = state.files.iter().filter(|_| index == 0);
+    let read = |file: &StateFile| StateRead {
+        state: state.name.clone(),
+        kind: state.kind,
+        file: file.clone(),
+        part: Part::KeyGroups(file.key_groups),
+    };
+    files.map(read).collect()
 }
 
 /// Returns the parts of a state that one subtask reads, in order of the old subtasks.

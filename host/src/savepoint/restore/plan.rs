@@ -72,7 +72,7 @@ fn restored_operator(
         keyed.any(|state| state.name == name)
     };
     let declared = node.description.iter().flat_map(|description| &description.states);
-    let operator_states = kept.iter().filter(|state| !state.kind.is_keyed());
+    let operator_states = kept.iter().filter(|state| state.kind.is_of_operator());
     let source = entry.source.as_ref();
     RestoredOperator {
         uid: node.uid.clone(),

@@ -12,16 +12,19 @@ use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid}
 use regraft_model::key_group::{KeyGroup, hash32, key_group, range_of};
 use regraft_model::schema::{Field, Type};
 use regraft_model::snapshot::SnapshotKind;
+use serde_json::json;
 
 use crate::checkpoint::facts::{JobFacts, StoreAs};
 use crate::checkpoint::round::Acknowledged;
+use crate::connector::source::SplitState;
 use crate::connectors::BUILT_IN;
-use crate::dataflow::control::{KeyedSnapshot, SubtaskId, SubtaskSnapshot};
+use crate::dataflow::control::{KeyedSnapshot, Positions, SubtaskId, SubtaskSnapshot};
 use crate::dataflow::operator::{Modules, Operator, OperatorModule};
 use crate::graph::plan::Plan;
 use crate::graph::{Overrides, parse_job};
 use crate::savepoint::load::Savepoint;
-use crate::savepoint::metadata::{EntryKind, Owner, Trigger};
+use crate::savepoint::metadata::{EntryKind, Owner, SplitEntry, Trigger};
+use crate::savepoint::positions;
 use crate::savepoint::restore::{NewJob, NewNode, Part, RestoreOptions, plan_restore};
 use crate::savepoint::rows::Layout;
 use crate::state::rows::{REMOVED, RowsOf, StateRows};
@@ -79,6 +82,8 @@ pub(super) struct Job {
     pub(super) facts: JobFacts,
     pub(super) state: State,
     pub(super) marks: BTreeMap<CheckpointId, State>,
+    /// True if each key of the first state is also a split of the source, and its value the position.
+    pub(super) has_positions: bool,
     next: u64,
 }
 
@@ -102,6 +107,7 @@ impl Job {
             },
             state: State::new(),
             marks: BTreeMap::new(),
+            has_positions: false,
             next: 1,
         }
     }
@@ -143,6 +149,7 @@ impl Job {
             };
             SubtaskSnapshot {
                 keyed: if chain == 1 { vec![keyed] } else { vec![] },
+                source: (chain == 0 && self.has_positions).then(|| (uid("in"), self.positions(id, base, index))),
                 align_ns: 3_000,
                 sync_ns: 2_000,
                 async_ns: 1_000,
@@ -158,7 +165,24 @@ impl Job {
         }
     }
 
-    fn rows(&self, id: CheckpointId, base: Option<CheckpointId>, index: u32) -> Vec<StateRows> {
+    fn positions(&self, id: CheckpointId, base: Option<CheckpointId>, index: u32) -> Positions {
+        let is_own = |(state, key): (u16, u64)| state == 0 && key % u64::from(self.parallelism()) == u64::from(index);
+        let changes = self.changes(id, base).into_iter().filter(|(key, _)| is_own(*key));
+        let (mut splits, mut removed) = (vec![], vec![]);
+        for ((_, key), value) in changes {
+            match value {
+                Some(offset) => splits.push(SplitState {
+                    split: key.to_string(),
+                    position: json!({ "offset": offset }),
+                }),
+                None => removed.push(key.to_string().into()),
+            }
+        }
+        Positions::Filed { base, splits, removed }
+    }
+
+    /// Returns the changes of a round since its base: keys with their new values.
+    fn changes(&self, id: CheckpointId, base: Option<CheckpointId>) -> Vec<((u16, u64), Option<u64>)> {
         let nothing = State::new();
         let before = base.map_or(&nothing, |base| &self.marks[&base]);
         let now = &self.marks[&id];
@@ -174,6 +198,11 @@ impl Job {
                 .filter(|key| !now.contains_key(key))
                 .map(|key| (*key, None)),
         );
+        changes
+    }
+
+    fn rows(&self, id: CheckpointId, base: Option<CheckpointId>, index: u32) -> Vec<StateRows> {
+        let changes = self.changes(id, base);
         let range = range_of(index, self.parallelism(), 128);
         let mut groups: BTreeMap<(u16, u16), StateRows> = BTreeMap::new();
         for ((state, key), value) in changes {
@@ -193,6 +222,17 @@ impl Job {
             rows.schemas.push(if value.is_some() { 1 } else { REMOVED });
         }
         groups.into_values().collect()
+    }
+
+    /// Reads the positions of a checkpoint, as the entries of the first state that they mirror.
+    pub(super) async fn positions_of(checkpoint: &Savepoint) -> State {
+        let entry = checkpoint.metadata.operator("in").expect("entry");
+        let splits = positions::read(checkpoint, entry).await.expect("positions");
+        let entry = |split: SplitEntry| {
+            let key = split.split.parse().expect("a number");
+            ((0, key), split.position["offset"].as_u64().expect("a number"))
+        };
+        splits.into_iter().map(entry).collect()
     }
 
     /// Restores a checkpoint at the given parallelism and returns the state.

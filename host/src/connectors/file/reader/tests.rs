@@ -168,6 +168,65 @@ fn a_file_that_comes_back_goes_on() {
 }
 
 #[test]
+fn what_has_changed_is_told_by_names_that_are_unique() {
+    let mut world = World::new("log*", true);
+    for name in ["log", "log.1", "log.2"] {
+        world.write(name, "1\n");
+    }
+    let mut run = world.start(1, &[]).expect("a run");
+    assert_eq!(world.lines(&mut run).len(), 3);
+    let mut told = Told::default();
+    told.update(&mut run);
+    assert_eq!(run.readers[0].changed(), [] as [Arc<str>; 0]);
+    // Names are swapped, and a file without a name is read to its end beside the new one.
+    for round in 0..4 {
+        world.rename("log.2", "log.3");
+        world.rename("log.1", "log.2");
+        world.rename("log", "log.1");
+        world.write("log", &format!("{round}\n"));
+        if round % 2 == 0 {
+            world.append("log.3", "last");
+            std::fs::remove_file(world.at("log.3")).expect("removed");
+        }
+        for _ in 0..6 {
+            world.now += 10;
+            let _ = run.readers[0].poll(3, world.now).expect("polled");
+            told.update(&mut run);
+        }
+    }
+    assert_eq!(world.lines(&mut run), [""; 0]);
+    // Idle files are not told again.
+    run.readers[0].changed();
+    assert_eq!(world.lines(&mut run), [""; 0]);
+    assert_eq!(run.readers[0].changed(), [] as [Arc<str>; 0]);
+}
+
+/// The positions of a run, kept up with what it tells of its changes.
+#[derive(Default)]
+struct Told(std::collections::BTreeMap<String, serde_json::Value>);
+
+impl Told {
+    fn update(&mut self, run: &mut Run) {
+        let reader = &mut run.readers[0];
+        for split in reader.changed() {
+            match reader.position(&split) {
+                Some(state) => {
+                    assert_eq!(state.split, *split);
+                    self.0.insert(state.split, state.position);
+                }
+                None => {
+                    self.0.remove(&*split);
+                }
+            }
+        }
+        let all = reader.snapshot();
+        assert_eq!((all.len(), reader.split_count()), (self.0.len(), self.0.len()));
+        let all = all.into_iter().map(|state| (state.split, state.position));
+        assert!(all.eq(self.0.clone()), "{:?}", self.0);
+    }
+}
+
+#[test]
 fn a_new_file_at_an_old_path_is_read_after_the_old_one() {
     let mut world = World::new("a", true);
     world.write("a", "1\n2\n");
