@@ -1,9 +1,12 @@
 //! Runs cargo for one guest crate and parses its messages.
 
 use std::io::{BufRead as _, BufReader, Read};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::error::BuildError;
@@ -48,13 +51,10 @@ pub(crate) fn compile(tools: &Tools, krate: Crate<'_>, report: &dyn BuildReport)
     };
     let mut child = command(tools, krate.dir).spawn().map_err(missing)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let announcement = Announcement::new(krate, report);
     let (said, progress) = std::thread::scope(|scope| {
-        let progress = scope.spawn(|| {
-            stderr
-                .map(|stderr| follow(stderr, krate.uid, report))
-                .unwrap_or_default()
-        });
-        let said = stdout.map(|stdout| read(stdout, krate, report)).unwrap_or_default();
+        let progress = scope.spawn(|| stderr.map(|stderr| follow(stderr, &announcement)).unwrap_or_default());
+        let said = stdout.map(|stdout| read(stdout, &announcement)).unwrap_or_default();
         (said, progress.join().unwrap_or_default())
     });
     let status = child.wait().map_err(missing)?;
@@ -76,6 +76,43 @@ pub(crate) fn compile(tools: &Tools, krate: Crate<'_>, report: &dyn BuildReport)
         uid: krate.uid.to_owned(),
         dir: krate.dir.to_owned(),
     })
+}
+
+/// Tells once that a crate is being compiled, or that its build waits for another one.
+struct Announcement<'a> {
+    krate: Crate<'a>,
+    report: &'a dyn BuildReport,
+    compiles: AtomicBool,
+    waits: AtomicBool,
+}
+
+impl<'a> Announcement<'a> {
+    fn new(krate: Crate<'a>, report: &'a dyn BuildReport) -> Self {
+        Self {
+            krate,
+            report,
+            compiles: AtomicBool::new(false),
+            waits: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells that the crate, or one that it depends on, is being compiled.
+    fn compiles(&self) {
+        if !self.compiles.swap(true, Ordering::Relaxed) {
+            let Crate { uid, dir } = self.krate;
+            self.report.line(&format!("building {uid} ({})", dir.display()));
+        }
+    }
+
+    /// Tells that another build has the lock of the directory.
+    fn waits(&self) {
+        if !self.waits.swap(true, Ordering::Relaxed) {
+            let uid = self.krate.uid;
+            self.report.line(&format!(
+                "{uid}: another build is in progress; this one goes on when it is done"
+            ));
+        }
+    }
 }
 
 fn command(tools: &Tools, dir: &Path) -> Command {
@@ -109,6 +146,9 @@ fn command(tools: &Tools, dir: &Path) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    let ends_with_its_parent = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?);
+    // SAFETY: the closure makes one system call, and neither allocates nor takes a lock.
+    unsafe { command.pre_exec(ends_with_its_parent) };
     command
 }
 
@@ -120,20 +160,18 @@ struct Said {
     module: Option<CoreModule>,
 }
 
-fn read(stdout: impl Read, krate: Crate<'_>, report: &dyn BuildReport) -> Said {
+fn read(stdout: impl Read, announcement: &Announcement<'_>) -> Said {
     let mut said = Said::default();
-    let manifest = krate.dir.join("Cargo.toml");
+    let manifest = announcement.krate.dir.join("Cargo.toml");
     let manifest = manifest.canonicalize().unwrap_or(manifest);
-    let mut announced = false;
     for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
         // Anything else on stdout is a build script's or a macro's.
         let Ok(message) = serde_json::from_slice::<Value>(&line) else {
             continue;
         };
         let fresh = message["fresh"].as_bool().unwrap_or(true);
-        if !fresh && !announced {
-            announced = true;
-            report.line(&format!("building {} ({})", krate.uid, krate.dir.display()));
+        if !fresh {
+            announcement.compiles();
         }
         take_message(&mut said, &message, &manifest, fresh);
     }
@@ -176,13 +214,20 @@ fn take_message(said: &mut Said, message: &Value, manifest: &Path, fresh: bool) 
 }
 
 /// Reports cargo's stderr as it comes, and returns its lines for the message of an error that is not the compiler's.
-fn follow(stderr: impl Read, uid: &str, report: &dyn BuildReport) -> Vec<String> {
+fn follow(stderr: impl Read, announcement: &Announcement<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).trim_end().to_owned();
         let trimmed = line.trim();
         if !trimmed.is_empty() {
-            report.doing(&format!("{uid}: {trimmed}"));
+            if trimmed.starts_with("Compiling ") {
+                announcement.compiles();
+            } else if trimmed.starts_with("Blocking waiting for file lock on ") && trimmed.ends_with(" directory") {
+                announcement.waits();
+            }
+            announcement
+                .report
+                .doing(&format!("{}: {trimmed}", announcement.krate.uid));
             lines.push(line);
         }
     }
@@ -198,6 +243,25 @@ mod tests {
     impl BuildReport for Silent {
         fn line(&self, _: &str) {}
         fn doing(&self, _: &str) {}
+    }
+
+    #[test]
+    fn what_takes_time_is_told_once() {
+        #[derive(Default)]
+        struct Lines(std::sync::Mutex<Vec<String>>);
+        impl BuildReport for Lines {
+            fn line(&self, text: &str) {
+                self.0.lock().unwrap().push(text.to_owned());
+            }
+            fn doing(&self, _: &str) {}
+        }
+        let (lines, dir) = (Lines::default(), Path::new("/job/count"));
+        let announcement = Announcement::new(Crate { uid: "count", dir }, &lines);
+        let text = "    Blocking waiting for file lock on build directory\n    Blocking waiting for file lock on package cache\n   Compiling serde v1.0.0\n   Compiling count v0.1.0 (/job/count)\n    Finished\n";
+        assert_eq!(follow(text.as_bytes(), &announcement).len(), 5);
+        let told = lines.0.into_inner().unwrap();
+        let waits = "count: another build is in progress; this one goes on when it is done";
+        assert_eq!(told, [waits, "building count (/job/count)"]);
     }
 
     #[test]
@@ -217,7 +281,8 @@ mod tests {
 {{"reason":"build-finished","success":true}}
 "#
         );
-        let said = read(text.as_bytes(), Crate { uid: "a", dir: &dir }, &Silent);
+        let krate = Crate { uid: "a", dir: &dir };
+        let said = read(text.as_bytes(), &Announcement::new(krate, &Silent));
         assert_eq!(said.warnings, ["warning: w\n"]);
         assert_eq!(said.errors, ["error: e\n"]);
         assert_eq!(
