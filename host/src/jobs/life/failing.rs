@@ -267,7 +267,10 @@ impl Life {
             return self.give_up(failure);
         }
         match self.restarts.failed(self.at.now_ns, self.at.random) {
-            Decision::GiveUp => self.give_up(failure),
+            Decision::GiveUp => {
+                let count = self.restarts.count();
+                self.give_up(failure.exhausted(count));
+            }
             Decision::Restart(wait) => self.try_again(&failure, wait),
         }
     }
