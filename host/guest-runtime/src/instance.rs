@@ -113,6 +113,12 @@ impl GuestInstance {
         self.interrupt = Some(flag);
     }
 
+    /// Lets calls compute for only a small part of `time_per_batch_max`, to find the record that takes too long, or for all of
+    /// it again. A [`reset`](Self::reset) forgets it.
+    pub fn search(&mut self, search: bool) {
+        self.store.data_mut().deadline.search(search);
+    }
+
     /// Drops everything that the guest has and starts it anew. It then needs `open` again, and `restore` where there is
     /// operator state.
     ///

@@ -2,7 +2,9 @@
 //!
 //! A failed call has changed nothing. Its rows are run again in order, in parts that get smaller until each part passes or
 //! is a single row that fails alone: that row is guilty. A call with one row is repeated too: what earlier calls have left
-//! in the instance, such as memory, may be at fault, and the instance that repeats it is a new one. The effects of a part must be applied before the next one is run.
+//! in the instance, such as memory, may be at fault, and the instance that repeats it is a new one. Its time is its own,
+//! so a single row that is too slow is not repeated, and parts with several rows get little time in the search for one.
+//! The effects of a part must be applied before the next one is run.
 //! Each part gets the header of the whole, but for `first_row`, which is the part's first row: so clock and randomness are
 //! what they were.
 
@@ -13,6 +15,8 @@ use std::ops::Range;
 pub enum Fault {
     /// Nothing says which row it was.
     Unknown,
+    /// Nothing says which row it was, and the call had no time left.
+    Slow,
     /// It was ended in this row. What came before may have led to it, so the row is only suspected.
     At(u32),
     /// The guest ran, and says that it cannot process this row.
@@ -24,14 +28,19 @@ pub enum Fault {
 pub struct Isolation {
     /// Parts in reverse order; none is empty.
     todo: Vec<Range<u32>>,
+    /// True if some call had no time left.
+    slow: bool,
 }
 
 impl Isolation {
     /// The plan after the call on all `rows` of a batch failed, and the row that is guilty already, if any.
     #[must_use]
     pub fn new(rows: u32, fault: Fault) -> (Self, Option<u32>) {
-        let mut isolation = Self { todo: vec![] };
-        if rows == 1 && !matches!(fault, Fault::Declared(_)) {
+        let mut isolation = Self {
+            todo: vec![],
+            slow: false,
+        };
+        if rows == 1 && !matches!(fault, Fault::Declared(_) | Fault::Slow) {
             isolation.todo.push(0..1);
             return (isolation, None);
         }
@@ -44,8 +53,16 @@ impl Isolation {
         self.todo.pop()
     }
 
+    /// Returns true if the call on a part is only to find the row that is too slow, and must not take long. A part with one
+    /// row has all the time, since it may be found guilty.
+    #[must_use]
+    pub fn is_search(&self, part: &Range<u32>) -> bool {
+        self.slow && part.len() > 1
+    }
+
     /// The call on a part failed. Gives the row that is guilty, if that is known now.
     pub fn failed(&mut self, part: Range<u32>, fault: Fault) -> Option<u32> {
+        self.slow |= fault == Fault::Slow;
         let (guilty, parts) = match fault {
             _ if part.len() <= 1 => return (!part.is_empty()).then_some(part.start),
             Fault::Declared(row) if part.len() as u32 > row => {
@@ -196,5 +213,28 @@ mod tests {
         guest.calls = 0;
         assert_eq!(guest.run(1024), [700]);
         assert_eq!(guest.calls, 21);
+    }
+
+    /// Runs rows of which some never end. Returns the guilty rows, and the time of all failed calls in sixteenths of the limit.
+    fn endless(rows: u32, bad: &[u32]) -> (Vec<u32>, u32) {
+        let (mut plan, guilty) = Isolation::new(rows, Fault::Slow);
+        let mut guilty: Vec<u32> = guilty.into_iter().collect();
+        let mut time = 16;
+        while let Some(part) = plan.next_part() {
+            let search = plan.is_search(&part);
+            if bad.iter().any(|row| part.contains(row)) {
+                time += if search { 1 } else { 16 };
+                guilty.extend(plan.failed(part, Fault::Slow));
+            }
+        }
+        (guilty, time)
+    }
+
+    #[test]
+    fn an_endless_row_is_found_in_little_more_than_twice_the_limit() {
+        assert_eq!(endless(1, &[0]), (vec![0], 16), "alone, it is not run again");
+        assert_eq!(endless(3, &[2]), (vec![2], 16 + 1 + 16));
+        assert_eq!(endless(4096, &[1234]), (vec![1234], 16 + 11 + 16));
+        assert_eq!(endless(4096, &[7, 4000]).0, [7, 4000]);
     }
 }

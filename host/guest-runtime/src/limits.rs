@@ -1,11 +1,12 @@
-//! Bounds of a guest: memory by a limiter, time by epochs.
+//! Bounds of a guest: memory by a limiter, time by epochs and the processor time of the thread.
 //!
 //! A limit that was hit is recorded, because the trap that follows does not tell of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use wasmtime::ResourceLimiter;
 
 /// The length of a tick of the engine's epoch: how exactly time is bounded.
@@ -76,12 +77,29 @@ impl ResourceLimiter for MemoryLimit {
     }
 }
 
-/// Bounds the time of one call: what it computes, not what it waits for the host's answers.
+/// Part of the limit that a call may compute which only looks for a record that takes too long.
+const SEARCH_SHARE: u32 = 16;
+/// Time that such a call may compute in any case, as far as the limit allows it.
+const SEARCH_MIN: Duration = Duration::from_millis(50);
+
+/// Returns the processor time of this thread. It stands still while the process is suspended, and while the thread waits for
+/// a processor.
+pub(crate) fn computed() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Bounds the time of one call: the time that it computes, without that of the host's answers. A call begins and ends on one
+/// thread.
 #[derive(Debug)]
 pub(crate) struct Deadline {
     limit: Duration,
-    started: Instant,
-    waited: Duration,
+    /// True if calls may only take a small part of the limit.
+    search: bool,
+    /// Processor time of the thread when the call began.
+    started: Duration,
+    /// Processor time of the host's answers.
+    answers: Duration,
     /// True if it ended the present call.
     pub(crate) passed: bool,
     /// Set by others if the call's answer is no longer needed.
@@ -94,8 +112,9 @@ impl Deadline {
     pub(crate) fn new(limit: Duration) -> Self {
         Self {
             limit,
-            started: Instant::now(),
-            waited: Duration::ZERO,
+            search: false,
+            started: Duration::ZERO,
+            answers: Duration::ZERO,
             passed: false,
             interrupt: None,
             interrupted: false,
@@ -111,18 +130,32 @@ impl Deadline {
         self.limit
     }
 
-    /// A call begins. Returns after how many ticks to look again.
-    pub(crate) fn start(&mut self) -> u64 {
-        self.started = Instant::now();
-        self.waited = Duration::ZERO;
-        self.passed = false;
-        self.interrupted = false;
-        ticks(self.limit).min(LOOK_TICKS)
+    /// Lets calls compute for only a small part of the limit, or for all of it.
+    pub(crate) fn search(&mut self, search: bool) {
+        self.search = search;
     }
 
-    /// Time that the guest waited for the host.
-    pub(crate) fn wait(&mut self, waited: Duration) {
-        self.waited += waited;
+    /// Time that the present call may compute.
+    fn allowed(&self) -> Duration {
+        if self.search {
+            (self.limit / SEARCH_SHARE).max(SEARCH_MIN).min(self.limit)
+        } else {
+            self.limit
+        }
+    }
+
+    /// A call begins. Returns after how many ticks to look again.
+    pub(crate) fn start(&mut self) -> u64 {
+        self.started = computed();
+        self.answers = Duration::ZERO;
+        self.passed = false;
+        self.interrupted = false;
+        ticks(self.allowed()).min(LOOK_TICKS)
+    }
+
+    /// Adds processor time that an answer of the host took.
+    pub(crate) fn answered(&mut self, took: Duration) {
+        self.answers += took;
     }
 
     /// The ticks are over: after how many more to look again, or `None` where the call is to end.
@@ -131,8 +164,8 @@ impl Deadline {
         if self.interrupted {
             return None;
         }
-        let computed = self.started.elapsed().saturating_sub(self.waited);
-        let left = self.limit.checked_sub(computed).filter(|left| !left.is_zero());
+        let computed = computed().saturating_sub(self.started).saturating_sub(self.answers);
+        let left = self.allowed().checked_sub(computed).filter(|left| !left.is_zero());
         self.passed = left.is_none();
         left.map(|left| ticks(left).min(LOOK_TICKS))
     }
@@ -160,8 +193,48 @@ mod tests {
         assert!(!limit.table_growing(0, TABLE_ELEMENTS_MAX + 1, None).expect("no error"));
     }
 
+    /// Computes until the deadline has passed; returns false if it has not within a minute.
+    fn passes(deadline: &mut Deadline) -> bool {
+        let began = std::time::Instant::now();
+        while deadline.look().is_some() {
+            if began.elapsed() > Duration::from_secs(60) {
+                return false;
+            }
+        }
+        deadline.passed
+    }
+
     #[test]
-    fn waiting_is_not_computing() {
+    fn only_the_time_that_a_call_computes_counts() {
+        let limit = Duration::from_millis(20);
+        let mut deadline = Deadline::new(limit);
+        deadline.start();
+        // As if the process were suspended.
+        std::thread::sleep(3 * limit);
+        assert!(deadline.look().is_some());
+        let began = computed();
+        assert!(passes(&mut deadline));
+        let took = computed() - began;
+        assert!(took <= 2 * limit, "{took:?}");
+        deadline.start();
+        deadline.answered(Duration::from_secs(3600));
+        assert!(deadline.look().is_some(), "answers of the host are not counted");
+    }
+
+    #[test]
+    fn a_search_takes_a_small_part_of_the_limit() {
+        let allowed = |limit: Duration| {
+            let mut deadline = Deadline::new(limit);
+            deadline.search(true);
+            deadline.allowed()
+        };
+        let ms = Duration::from_millis;
+        assert_eq!(allowed(ms(16_000)), ms(1000));
+        assert_eq!((allowed(ms(100)), allowed(ms(30))), (ms(50), ms(30)));
+    }
+
+    #[test]
+    fn a_long_limit_is_looked_at_often() {
         let mut deadline = Deadline::new(Duration::from_secs(3600));
         assert_eq!(deadline.start(), LOOK_TICKS);
         assert!(deadline.look().is_some());

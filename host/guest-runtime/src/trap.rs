@@ -66,6 +66,15 @@ impl GuestError {
         }
     }
 
+    /// Returns true if the call computed for longer than it may.
+    #[must_use]
+    pub fn is_too_slow(&self) -> bool {
+        let Self::Trapped { cause, .. } = self else {
+            return false;
+        };
+        matches!(cause, TrapCause::Deadline { .. })
+    }
+
     /// The same for a reader who knows the row by other means, and to whom a number within a call says nothing.
     #[must_use]
     pub fn without_row(&self) -> Self {

@@ -4,13 +4,13 @@
 //! it takes is not counted as the guest's.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use regraft_model::batch::BytesColumn;
 use regraft_model::describe::{Description, StateKind};
 
 use crate::bindings::regraft::operator::state::{self, StateError};
 use crate::imports::GuestData;
+use crate::limits::computed;
 use crate::state_access::{Entries, StateAccess, Values};
 
 /// Properties of a declared state that the interface needs.
@@ -88,9 +88,9 @@ impl GuestData {
             Ok(access) => access,
             Err(error) => return Ok(Err(error)),
         };
-        let started = Instant::now();
+        let started = computed();
         let answer = read(&*access);
-        self.deadline.wait(started.elapsed());
+        self.deadline.answered(computed().saturating_sub(started));
         answer.map(Ok).map_err(|message| {
             self.state.failure = Some(message.clone());
             wasmtime::Error::msg(message)

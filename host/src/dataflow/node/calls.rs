@@ -252,7 +252,10 @@ impl OperatorNode {
                 first_row: header.first_row + range.start,
                 ..header
             };
-            match self.call(header, &part) {
+            self.instance.operator.search(plan.is_search(&range));
+            let called = self.call(header, &part);
+            self.instance.operator.search(false);
+            match called {
                 Ok(outcome) => {
                     self.accept(outcome, &part, header.now, keys_needed, out);
                     self.keep_own_state()?;
@@ -309,7 +312,12 @@ impl OperatorNode {
             },
             GuestError::Trapped { .. } | GuestError::InvalidOutcome { .. } => {
                 self.broken = true;
-                let fault = error.row().map_or(Fault::Unknown, Fault::At);
+                let unnamed = if error.is_too_slow() {
+                    Fault::Slow
+                } else {
+                    Fault::Unknown
+                };
+                let fault = error.row().map_or(unnamed, Fault::At);
                 (fault, false)
             }
         };
@@ -330,7 +338,7 @@ impl OperatorNode {
                 // The call may have changed state of the guest's own before it returned an error; that is put back.
                 self.broken |= self.is_careful() && has_own_state(&self.instance.description);
                 let whole = range.len() == rows.len() as usize;
-                if whole && rows.len() > 1 && fault == Fault::Unknown {
+                if whole && rows.len() > 1 && matches!(fault, Fault::Unknown | Fault::Slow) {
                     tracing::warn!(
                         "operator \"{}\", subtask {}: a call with {} rows failed in {doing}; they are run again in parts, to find the one at fault. It was: {error}",
                         self.uid,

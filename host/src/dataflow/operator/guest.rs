@@ -60,6 +60,10 @@ impl Operator for GuestInstance {
         Self::interrupt_by(self, flag);
     }
 
+    fn search(&mut self, search: bool) {
+        Self::search(self, search);
+    }
+
     fn reset(&mut self) -> Result<(), GuestError> {
         Self::reset(self)
     }

@@ -106,6 +106,12 @@ pub trait Operator: Send + Debug {
         let _ = flag;
     }
 
+    /// Lets a component's calls compute for only a small part of their limit, to find the record that takes too long, or for
+    /// all of it again.
+    fn search(&mut self, search: bool) {
+        let _ = search;
+    }
+
     /// Drops all of the instance's memory and starts it anew. It needs `open` again, and `restore` where there is
     /// operator state. The access given to `set_state` is kept.
     ///
