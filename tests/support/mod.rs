@@ -158,9 +158,12 @@ impl World {
         }
     }
 
-    /// Starts a serving host on any free port, without waiting for it.
+    /// Starts a serving host on any free port, unless `args` name one, without waiting for it.
     pub fn serve_soon(&self, args: &[&str]) -> Attached {
-        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut command = self.command(&["serve"]);
+        if !args.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         command.args(args);
         self.spawn(command)
     }

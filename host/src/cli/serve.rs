@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use regraft_model::error_kind::ErrorKind;
 use serde_json::json;
@@ -25,6 +26,9 @@ use crate::serve::lock::{HostLock, LockError};
 use crate::serve::logs::JobLogs;
 use crate::stdout;
 use crate::storage::{LocalStores, Storage};
+
+/// Time that a host which is ending may keep its port.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Builds the context that a host on this machine gives to its jobs. `recovers`: the next host brings them back.
 #[must_use]
@@ -54,7 +58,7 @@ pub async fn serve(
     if output.json {
         stdout::claim();
     }
-    let mut lock = HostLock::take(data_dir)?;
+    let (mut lock, waited) = HostLock::take_soon(data_dir).await?;
     let io = |error: std::io::Error| Failure::new(ErrorKind::Failed, format!("cannot serve: {error}"));
     let mut signals = EndingSignals::new().map_err(io)?;
     let catalog = Storage::open(&data_dir.join("jobs").to_string_lossy());
@@ -71,8 +75,7 @@ pub async fn serve(
         Some(serving),
     ));
     let unfinished = host.open_catalog().await?;
-    let server = Server::start(host.clone(), listen, Access::new(token.as_deref()));
-    let server = server.await.map_err(|error| taken(listen, &error))?;
+    let server = listening(&host, listen, token.as_deref(), waited).await?;
     let url = format!("http://{}", server.address);
     lock.say(Some(&url))?;
     let announced = Announcement {
@@ -110,6 +113,28 @@ pub async fn serve(
     server.end().await;
     drop(lock);
     Ok(ExitStatus::Done)
+}
+
+/// Starts the server. After a host that was just ending, its port may be free a moment later, too.
+async fn listening(
+    host: &Arc<Host>,
+    listen: SocketAddr,
+    token: Option<&str>,
+    may_be_ending: bool,
+) -> Result<Server, Failure> {
+    let began = Instant::now();
+    loop {
+        match Server::start(host.clone(), listen, Access::new(token)).await {
+            Err(error)
+                if may_be_ending
+                    && error.kind() == std::io::ErrorKind::AddrInUse
+                    && began.elapsed() < PORT_PATIENCE =>
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            started => return started.map_err(|error| taken(listen, &error)),
+        }
+    }
 }
 
 fn address(listen: &str) -> Result<SocketAddr, Failure> {

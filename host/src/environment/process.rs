@@ -43,6 +43,12 @@ impl ProcessIdentity {
     }
 }
 
+/// Returns true only if there is certainly no process of this id among those that this one can see, or it has ended.
+#[must_use]
+pub fn has_ended(pid: u32) -> bool {
+    started(std::process::id()).is_some() && started(pid).is_none()
+}
+
 fn here() -> Option<(String, String)> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let namespace = fs::read_link("/proc/self/ns/pid").ok()?;

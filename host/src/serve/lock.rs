@@ -3,8 +3,18 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use crate::environment::process::has_ended;
+
+/// Time that a holder which has ended may take to let go: the system frees the memory of a killed process first.
+const GOING: Duration = Duration::from_secs(10);
+/// Time that any other holder may take: it may have been killed a moment ago.
+const MAYBE_GOING: Duration = Duration::from_secs(1);
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Holder of a lock, as `host.lock` names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +66,32 @@ pub struct HostLock {
 }
 
 impl HostLock {
+    /// Locks a data directory as [`HostLock::take`] does, and waits a moment for a holder that is just ending: a supervisor
+    /// starts the next host as soon as it has killed the last one. Returns true with it if it had to wait.
+    ///
+    /// # Errors
+    /// Those of [`HostLock::take`].
+    pub async fn take_soon(data_dir: &Path) -> Result<(Self, bool), LockError> {
+        let began = Instant::now();
+        let mut waited = false;
+        loop {
+            let held = match Self::take(data_dir) {
+                Ok(lock) => return Ok((lock, waited)),
+                Err(held @ LockError::Held { .. }) => held,
+                Err(other) => return Err(other),
+            };
+            let ended = match &held {
+                LockError::Held { holder, .. } => holder.as_ref().is_some_and(|holder| has_ended(holder.pid)),
+                LockError::Io { .. } => false,
+            };
+            if began.elapsed() >= if ended { GOING } else { MAYBE_GOING } {
+                return Err(held);
+            }
+            waited = true;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// Locks a data directory, which is created if it does not exist.
     ///
     /// # Errors
@@ -154,5 +190,28 @@ mod tests {
                 && held.ends_with("Check its owner and mode, or set REGRAFT_DATA to another directory."),
             "{held}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_holder_that_has_ended_may_take_a_while_to_let_go() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let lock = HostLock::take(dir.path()).expect("it is free");
+        // Process ids stay far below this.
+        std::fs::write(dir.path().join("host.lock"), r#"{"pid":2000000000,"url":null}"#).expect("written");
+        let letting_go = async {
+            tokio::time::sleep(MAYBE_GOING + Duration::from_millis(300)).await;
+            drop(lock);
+        };
+        let (taken, ()) = tokio::join!(HostLock::take_soon(dir.path()), letting_go);
+        let (lock, waited) = taken.expect("it is free in the end");
+        assert!(waited);
+        // One that runs is told of within a moment.
+        let began = Instant::now();
+        let held = HostLock::take_soon(dir.path()).await.expect_err("held").to_string();
+        assert!(held.contains(&format!("(pid {})", std::process::id())), "{held}");
+        assert!(began.elapsed() < GOING);
+        drop(lock);
+        let (_, waited) = HostLock::take_soon(dir.path()).await.expect("it is free");
+        assert!(!waited);
     }
 }
