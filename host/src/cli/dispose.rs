@@ -1,4 +1,4 @@
-//! `savepoint -d`: removes a savepoint, unless a running job still needs it.
+//! `savepoint -d`: removes a savepoint, unless a job still needs it, also one that waits for its host.
 
 use std::path::Path;
 
@@ -7,10 +7,9 @@ use serde_json::json;
 
 use super::args::HostArgs;
 use super::failure::Failure;
-use super::job::client;
 use super::output::Output;
-use super::savepoint::{is_needed_by, open};
-use crate::jobs::handle::JobError;
+use super::savepoint::{Needing, Why, needed_by, open};
+use crate::savepoint::load::Savepoint;
 
 /// `regraft savepoint -d PATH`.
 ///
@@ -19,31 +18,13 @@ use crate::jobs::handle::JobError;
 pub async fn dispose(path: &str, host: &HostArgs, force: bool, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let savepoint = open(path).await?;
     if !force {
-        let (client, of) = (client(host, data_dir), savepoint.clone());
-        let asked = tokio::task::spawn_blocking(move || {
-            for job in client.jobs()?.into_iter().filter(|job| !job.summary.status.is_over()) {
-                if is_needed_by(&client, &job, &of)? {
-                    return Ok(Some(job.summary));
-                }
-            }
-            Ok::<_, JobError>(None)
-        });
-        let asked = asked
-            .await
-            .map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))?;
-        if let Some(job) = asked? {
-            return Err(Failure {
-                path: Some(savepoint.url()),
-                ..Failure::new(
-                    ErrorKind::Failed,
-                    format!(
-                        "job \"{}\" ({}) was started from {} and has no checkpoint of its own yet: if it fails now, it is restored from the savepoint again. Wait for its first checkpoint, or remove the savepoint anyway with --force",
-                        job.name,
-                        job.job_id,
-                        savepoint.url()
-                    ),
-                )
-            });
+        let (needing, unknown) = needed_by(&savepoint, host, data_dir).await;
+        // A checkpoint is refused below, with all that there is to say of it.
+        if let Some(job) = needing.iter().find(|job| job.why != Why::Own) {
+            return Err(needed(job, &savepoint, data_dir));
+        }
+        if let Some(error) = unknown {
+            return Err(error.into());
         }
     }
     crate::savepoint::dispose::dispose(&savepoint)
@@ -57,4 +38,26 @@ pub async fn dispose(path: &str, host: &HostArgs, force: bool, data_dir: &Path, 
         format!("Savepoint '{url}' disposed.")
     });
     Ok(())
+}
+
+/// Says why a savepoint is not removed.
+fn needed(job: &Needing, savepoint: &Savepoint, data_dir: &Path) -> Failure {
+    let url = savepoint.url();
+    let Needing { job_id, name, .. } = job;
+    let waits = format!("job \"{name}\" ({job_id}) waits in {} for its host", data_dir.display());
+    let message = match (job.why, job.waits) {
+        (Why::End, _) => format!(
+            "{waits}, and ends with {url}, whose output it has not committed yet. Run `regraft serve`, which does that, or remove the savepoint anyway with --force"
+        ),
+        (_, true) => format!(
+            "{waits}, was started from {url} and has no checkpoint of its own yet: it is restored from the savepoint when it is brought back. Run `regraft serve` and wait for its first checkpoint, or remove the savepoint anyway with --force"
+        ),
+        (_, false) => format!(
+            "job \"{name}\" ({job_id}) was started from {url} and has no checkpoint of its own yet: if it fails now, it is restored from the savepoint again. Wait for its first checkpoint, or remove the savepoint anyway with --force"
+        ),
+    };
+    Failure {
+        path: Some(url),
+        ..Failure::new(ErrorKind::Failed, message)
+    }
 }

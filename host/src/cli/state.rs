@@ -9,10 +9,8 @@ use serde_json::json;
 
 use super::args::{DropState, HostArgs, StateArgs, StateVerb};
 use super::failure::Failure;
-use super::job::client;
 use super::output::Output;
-use super::savepoint::{is_needed_by, open};
-use crate::jobs::handle::JobError;
+use super::savepoint::{Needing, Why, needed_by, open};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{MetadataError, Owner};
 use crate::savepoint::show::{EntriesOf, ShownSavepoint, ShownState};
@@ -32,9 +30,7 @@ pub async fn state(args: &StateArgs, data_dir: &Path, output: Output) -> Result<
             };
             let read = show::read_positions(&savepoint, &mut shown).await;
             read.map_err(|error| unreadable(&args.path, &error))?;
-            let (host, data_dir) = (args.host.clone(), data_dir.to_owned());
-            let asked = tokio::task::spawn_blocking(move || Needed::ask(&savepoint, &host, &data_dir)).await;
-            let needed = asked.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))?;
+            let needed = Needed::ask(&savepoint, &args.host, data_dir).await;
             let mut json = serde_json::to_value(&shown).unwrap_or_default();
             json["needed_by"] = json!(needed.jobs);
             json["safe_to_delete"] = json!(needed.safe());
@@ -80,7 +76,7 @@ pub async fn state(args: &StateArgs, data_dir: &Path, output: Output) -> Result<
     }
 }
 
-/// Jobs that need a savepoint, as far as hosts that run can tell.
+/// Jobs that need a savepoint, as far as running hosts and this data directory can tell.
 struct Needed {
     /// Each job with the reason, as JSON.
     jobs: Vec<serde_json::Value>,
@@ -93,31 +89,35 @@ struct Needed {
 }
 
 impl Needed {
-    fn ask(savepoint: &Savepoint, host: &HostArgs, data_dir: &Path) -> Self {
+    async fn ask(savepoint: &Savepoint, host: &HostArgs, data_dir: &Path) -> Self {
+        let (needing, unknown) = needed_by(savepoint, host, data_dir).await;
         let of_host = savepoint.metadata.owner == Owner::Host;
         let mut needed = Self {
             jobs: vec![],
             shown: vec![],
             of_host,
-            unknown: None,
+            unknown: unknown.map(|error| error.message),
         };
-        let asked: Result<(), JobError> = (|| {
-            let client = client(host, data_dir);
-            for job in client.jobs()?.into_iter().filter(|job| !job.summary.status.is_over()) {
-                let (id, name) = (job.summary.job_id, &job.summary.name);
-                let why = if of_host && id == savepoint.metadata.job_id {
-                    "whose checkpoint it is"
-                } else if is_needed_by(&client, &job, savepoint)? {
-                    "until first checkpoint"
-                } else {
-                    continue;
-                };
-                needed.shown.push(format!("job {name} ({id}) {why}"));
-                needed.jobs.push(json!({ "job_id": id, "name": name, "why": why }));
+        for Needing {
+            job_id,
+            name,
+            why,
+            waits,
+        } in needing
+        {
+            let why = match why {
+                Why::Own => "whose checkpoint it is",
+                Why::Origin => "until first checkpoint",
+                Why::End => "until its output is committed",
+            };
+            let waiting = if waits { ", which waits for its host" } else { "" };
+            needed.shown.push(format!("job {name} ({job_id}) {why}{waiting}"));
+            let mut json = json!({ "job_id": job_id, "name": name, "why": why });
+            if waits {
+                json["waits"] = json!(true);
             }
-            Ok(())
-        })();
-        needed.unknown = asked.err().map(|error| error.message);
+            needed.jobs.push(json);
+        }
         needed
     }
 

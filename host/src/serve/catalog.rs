@@ -200,12 +200,29 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError::Store`]. A damaged record is no error: it is listed in [`Contents::damaged`], and other jobs are read.
     pub async fn load(&self) -> Result<Contents, CatalogError> {
-        let mut contents = Contents::default();
+        let (contents, unfinished) = self.read_all().await?;
+        for job in unfinished {
+            self.storage.delete_prefix(&job.to_string()).await?;
+        }
+        Ok(contents)
+    }
+
+    /// Reads all jobs and changes nothing: another host may use the catalog meanwhile.
+    ///
+    /// # Errors
+    /// As [`Catalog::load`].
+    pub async fn look(&self) -> Result<Contents, CatalogError> {
+        Ok(self.read_all().await?.0)
+    }
+
+    /// Reads all jobs. Returns also the rest of submissions and removals.
+    async fn read_all(&self) -> Result<(Contents, Vec<JobId>), CatalogError> {
+        let (mut contents, mut unfinished) = (Contents::default(), vec![]);
         let (directories, _) = self.storage.list_names().await?;
         for job in directories.iter().filter_map(|name| name.parse::<JobId>().ok()) {
             match self.read(job).await {
                 Ok(Some(found)) => contents.jobs.push(found),
-                Ok(None) => self.storage.delete_prefix(&job.to_string()).await?,
+                Ok(None) => unfinished.push(job),
                 Err(error @ CatalogError::Damaged { .. }) => contents.damaged.push(error),
                 Err(error) => return Err(error),
             }
@@ -213,7 +230,7 @@ impl Catalog {
         contents
             .jobs
             .sort_by_key(|job| (job.record.created_at, job.record.job_id));
-        Ok(contents)
+        Ok((contents, unfinished))
     }
 
     async fn read(&self, job: JobId) -> Result<Option<Catalogued>, CatalogError> {

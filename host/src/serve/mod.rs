@@ -5,6 +5,7 @@
 //! - [`announce`], [`lock`]: discovery of the hosts of this machine, and one host per data directory.
 //! - [`logs`]: the log of each job.
 //! - [`submission`]: a job to start. [`catalog`]: the durable list of a host's jobs.
+//! - [`waiting`]: the snapshots that jobs of the list need while no host runs.
 //! - [`entries`]: the jobs that a host knows, with collisions between them.
 //! - [`host`]: operations on them. [`snapshots`]: their checkpoints and savepoints.
 //! - [`submit`]: starting a job, and its end. [`bring_back`]: jobs of an earlier process.
@@ -14,6 +15,7 @@ pub mod lock;
 pub mod logs;
 pub mod submission;
 pub mod catalog;
+pub mod waiting;
 pub mod entries;
 pub mod host;
 pub mod snapshots;
