@@ -22,6 +22,7 @@ mod handbook;
 mod isolation;
 mod kinds;
 mod kill;
+mod life;
 mod moved;
 mod random;
 mod raw;

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use regraft::environment::cancel::Cancellation;
 use regraft::environment::files::FileSystem;
 use regraft::environment::{Environment, Task};
 use regraft::graph::job_graph::JobGraph;
@@ -310,7 +311,13 @@ fn restored(savepoint: &Savepoint, graph: &JobGraph, descriptions: &Descriptions
     let job = load::new_job(graph, descriptions);
     let plan = plan_restore(&savepoint.url(), &savepoint.metadata, &job, &RestoreOptions::default());
     let plan = plan.map_err(|refusal| refusal.to_string())?;
-    at_once(load::load(&Bystander::default(), savepoint, &plan)).map_err(|error| error.to_string())
+    at_once(load::load(
+        &Bystander::default(),
+        savepoint,
+        &plan,
+        &Cancellation::default(),
+    ))
+    .map_err(|error| error.to_string())
 }
 
 fn finished(savepoint: &Savepoint) -> BTreeSet<String> {

@@ -116,9 +116,9 @@ pub enum StoreFailure {
         /// Base of the increment.
         base: CheckpointId,
     },
-    /// It exceeded its timeout.
-    #[error("it expired while it was being written")]
-    Expired,
+    /// It was cancelled: it exceeded its timeout, or the job was cancelled.
+    #[error("it was cancelled while it was being written")]
+    Cancelled,
     /// The encoding thread failed.
     #[error("encoding state failed: {0}")]
     Encode(String),
@@ -130,7 +130,7 @@ impl StoreFailure {
     pub const fn at_fault(&self) -> Option<&OperatorUid> {
         match self {
             Self::Rows { uid, .. } | Self::Undeclared { uid, .. } | Self::Broadcast { uid, .. } => Some(uid),
-            Self::Store(_) | Self::Metadata(_) | Self::Base { .. } | Self::Expired | Self::Encode(_) => None,
+            Self::Store(_) | Self::Metadata(_) | Self::Base { .. } | Self::Cancelled | Self::Encode(_) => None,
         }
     }
 }

@@ -22,7 +22,6 @@ mod removing;
 mod merging;
 mod recovering;
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
@@ -35,9 +34,10 @@ use super::describe;
 use super::facts::{JobFacts, StoreAs, StoreFailure, Stored};
 use super::retain::{Claim, Names};
 use super::round::Acknowledged;
-use super::store::{collect, distinct, finish, shared_module};
+use super::store::{collect, distinct, finish, shared_module, wanted};
 use super::write::{Shared, Target, can_be_base};
 use crate::environment::Environment;
+use crate::environment::cancel::Cancellation;
 use crate::savepoint::metadata::{Metadata, MetadataError};
 use crate::savepoint::rows::Layout;
 use crate::storage::{Storage, StoreError, paths};
@@ -64,7 +64,8 @@ struct Inner {
     next_to_delete: tokio::sync::Mutex<()>,
     /// Held while writing or deleting components, whose names, unlike others, may be used again.
     components: tokio::sync::Mutex<()>,
-    ending: AtomicBool,
+    /// Stops the merge in progress; another one for each attempt.
+    merges: Mutex<Cancellation>,
 }
 
 impl CheckpointStore {
@@ -83,7 +84,7 @@ impl CheckpointStore {
             deleting: tokio::sync::Mutex::new(()),
             next_to_delete: tokio::sync::Mutex::new(()),
             components: tokio::sync::Mutex::new(()),
-            ending: AtomicBool::new(false),
+            merges: Mutex::default(),
         }))
     }
 
@@ -137,13 +138,22 @@ impl CheckpointStore {
 
     /// Writes all files of an acknowledged round, `_metadata` last.
     ///
+    /// A round that is cancelled stops at its next step, and what it wrote is removed.
+    /// A request in progress is waited for first, so that no file of the round appears later.
+    ///
     /// # Errors
     /// Returns [`StoreFailure`]; the round has then been [given up](Self::give_up).
-    pub async fn store(&self, round: Acknowledged, facts: &JobFacts, how: StoreAs) -> Result<Stored, StoreFailure> {
+    pub async fn store(
+        &self,
+        round: Acknowledged,
+        facts: &JobFacts,
+        how: StoreAs,
+        cancellation: &Cancellation,
+    ) -> Result<Stored, StoreFailure> {
         let id = round.id;
-        let stored = self.write(round, facts, how).await;
+        let stored = self.write(round, facts, how, cancellation).await;
         let stored = stored.and_then(|(stored, metadata)| {
-            self.wanted(id)?;
+            wanted(cancellation)?;
             self.stored(id, metadata);
             Ok(stored)
         });
@@ -161,6 +171,7 @@ impl CheckpointStore {
         round: Acknowledged,
         facts: &JobFacts,
         how: StoreAs,
+        cancellation: &Cancellation,
     ) -> Result<(Stored, Metadata), StoreFailure> {
         let id = round.id;
         let environment = &*self.0.environment;
@@ -172,13 +183,10 @@ impl CheckpointStore {
             book.ledger.claim(Claim::Round(id), names);
             (book.rounds.get(&id).cloned().flatten(), merged)
         };
-        let writes = |name: &str| {
-            self.wanted(id)?;
-            self.claim(Claim::Round(id), name);
-            Ok(())
-        };
+        let writes = |name: &str| self.claim(Claim::Round(id), name);
         let target = Target {
             environment,
+            cancellation,
             own: &own,
             layout: Layout::Native,
             shared: Some(Shared {
@@ -191,7 +199,7 @@ impl CheckpointStore {
         let mut collected = collect(&target, round, facts, how).await?;
         collected.stored.bytes += self.keep_modules(distinct(facts)).await?;
         collected.metadata.modules = distinct(facts).map(shared_module).collect();
-        self.wanted(id)?;
+        wanted(cancellation)?;
         self.book().unsure.insert(id);
         let finished = finish(environment, &own, collected).await;
         let said_no = match &finished {
@@ -203,21 +211,6 @@ impl CheckpointStore {
             self.book().unsure.remove(&id);
         }
         finished
-    }
-
-    /// Cancels the storing of a round.
-    ///
-    /// The task that stores it notices this at its next step, and removes what it wrote.
-    /// It waits for a request in progress first, so that no file of the round appears later.
-    pub fn expire(&self, id: CheckpointId) {
-        self.book().expired.insert(id);
-    }
-
-    fn wanted(&self, id: CheckpointId) -> Result<(), StoreFailure> {
-        if self.book().expired.contains(&id) {
-            return Err(StoreFailure::Expired);
-        }
-        Ok(())
     }
 
     fn claim(&self, claim: Claim, name: &str) {
@@ -257,7 +250,6 @@ impl CheckpointStore {
         {
             let mut book = self.book();
             book.rounds.remove(&id);
-            book.expired.remove(&id);
             book.forget(id);
         }
         self.delete_unneeded(false).await;

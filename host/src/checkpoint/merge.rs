@@ -10,6 +10,7 @@ use std::sync::Arc;
 use regraft_model::id::{OperatorUid, SubtaskIndex};
 use regraft_model::key_group::{KeyGroup, KeyGroupRange};
 
+use crate::environment::cancel::Cancellation;
 use crate::environment::{Environment, run_computing};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{Metadata, MetadataError, SavedStateKind, StateEntry, StateFile};
@@ -106,7 +107,7 @@ impl Merge {
     /// `savepoint` is a checkpoint that refers to the neighbours.
     ///
     /// # Errors
-    /// - [`MergeError::Ending`] if `ending` returns true, which it asks before each step.
+    /// - [`MergeError::Ending`] if the merge is cancelled, for which it asks before each step.
     /// - [`MergeError::Read`], [`MergeError::Write`] if a file cannot be read or written.
     /// - [`MergeError::Rows`] if rows cannot be encoded.
     /// - [`MergeError::Panicked`] if decoding or encoding panicked.
@@ -117,7 +118,7 @@ impl Merge {
         number: u64,
         path: String,
         put: (&Storage, &str),
-        ending: impl Fn() -> bool,
+        cancellation: &Cancellation,
     ) -> Result<Merged, MergeError> {
         let key = self.state.key_field();
         let spec = StateFileSpec {
@@ -130,10 +131,10 @@ impl Merge {
             // It is not known before reading which of the files have times of expiry.
             expires: true,
         };
-        let mut writer = StateFileWriter::new(&spec)?;
+        let mut writer = StateFileWriter::new(&spec)?.cancelled_by(cancellation.clone());
         let mut sources: Vec<Source<'_>> = self.files.iter().map(Source::new).collect();
         loop {
-            if ending() {
+            if cancellation.is_cancelled() {
                 return Err(MergeError::Ending);
             }
             for source in &mut sources {
@@ -149,7 +150,9 @@ impl Merge {
             .files
             .first()
             .map_or(KeyGroupRange { first: 0, last: 0 }, |file| file.key_groups);
-        let file = self.put(environment, encoded, path, put, key_groups).await?;
+        let file = self
+            .put(environment, encoded, path, put, key_groups, cancellation)
+            .await?;
         Ok(Merged {
             number,
             uid: self.uid,
@@ -168,6 +171,7 @@ impl Merge {
         path: String,
         (storage, name): (&Storage, &str),
         key_groups: KeyGroupRange,
+        cancellation: &Cancellation,
     ) -> Result<Option<StateFile>, StoreError> {
         if encoded.entries == 0 {
             return Ok(None);
@@ -175,7 +179,7 @@ impl Merge {
         let bytes = encoded.bytes.clone();
         let mut file = state_file(path, encoded, self.subtask, 0, key_groups);
         file.increment = !self.full;
-        write_file(environment, storage, name, bytes).await?;
+        write_file(environment, storage, name, bytes, cancellation).await?;
         Ok(Some(file))
     }
 }

@@ -14,6 +14,7 @@ use crate::connector::source::{SourceConnector, SplitState};
 use crate::dataflow::control::{Positions, SubtaskId, SubtaskSnapshot};
 use crate::dataflow::operator::{OperatorModule, dead_letters};
 use crate::environment::Environment;
+use crate::environment::cancel::Cancellation;
 use crate::graph::job_graph::{Node, NodeKind};
 use crate::savepoint::metadata::{Metadata, ModuleFile, OperatorEntry, SavedStateKind, SplitEntry, SubtaskRecord};
 use crate::savepoint::permit::CommitPermit;
@@ -31,9 +32,11 @@ pub async fn store(
     facts: &JobFacts,
     storage: &Storage,
     how: StoreAs,
+    cancellation: &Cancellation,
 ) -> Result<Stored, StoreFailure> {
     let target = Target {
         environment,
+        cancellation,
         own: storage,
         layout: how.layout,
         shared: None,
@@ -43,11 +46,20 @@ pub async fn store(
         let sha256 = module.digest().to_string();
         let file = module_file(paths::module(&sha256), &sha256, module.bytes());
         let component = bytes::Bytes::copy_from_slice(module.bytes());
-        write_file(environment, storage, &file.path, component).await?;
+        write_file(environment, storage, &file.path, component, cancellation).await?;
         collected.stored.bytes += file.bytes;
         collected.metadata.modules.push(file);
     }
+    wanted(cancellation)?;
     finish(environment, storage, collected).await.map(|(stored, _)| stored)
+}
+
+/// Fails if the round is cancelled.
+pub(super) fn wanted(cancellation: &Cancellation) -> Result<(), StoreFailure> {
+    if cancellation.is_cancelled() {
+        return Err(StoreFailure::Cancelled);
+    }
+    Ok(())
 }
 
 /// A round whose state is written.

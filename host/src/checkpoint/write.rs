@@ -13,6 +13,7 @@ use super::describe::{TIMERS, state_entry};
 use super::facts::StoreFailure;
 use super::merge::Merged;
 use crate::dataflow::control::{KeyedSnapshot, Positions};
+use crate::environment::cancel::Cancellation;
 use crate::environment::{Environment, run_computing};
 use crate::savepoint::metadata::{Metadata, OperatorEntry, SavedStateKind, StateEntry, StateFile};
 use crate::savepoint::positions;
@@ -28,6 +29,8 @@ pub(super) const ITEMS: KeyGroupRange = KeyGroupRange { first: 0, last: 0 };
 /// The destination of a round's state, and the files that it can build on.
 pub(super) struct Target<'a> {
     pub(super) environment: &'a dyn Environment,
+    /// Asked between two files, and within each.
+    pub(super) cancellation: &'a Cancellation,
     /// Directory of the snapshot.
     pub(super) own: &'a Storage,
     pub(super) layout: Layout,
@@ -42,8 +45,8 @@ pub(super) struct Shared<'a> {
     pub(super) base: Option<&'a Metadata>,
     /// Merged neighbours of chains.
     pub(super) merged: &'a [Arc<Merged>],
-    /// Called with the name of each file before it is written; may refuse.
-    pub(super) writes: &'a (dyn Fn(&str) -> Result<(), StoreFailure> + Send + Sync),
+    /// Called with the name of each file before it is written.
+    pub(super) writes: &'a (dyn Fn(&str) + Send + Sync),
 }
 
 /// One subtask of an operator.
@@ -169,11 +172,16 @@ impl Target<'_> {
             },
             self.layout,
         );
-        let encoded = run_computing(self.environment, move || encode(&rows, (of, expires), &like, layout)).await;
+        let cancellation = self.cancellation.clone();
+        let encode = move || encode(&rows, (of, expires), &like, layout, cancellation);
+        let encoded = run_computing(self.environment, encode).await;
         let encoded = encoded.map_err(|error| StoreFailure::Encode(error.to_string()))?;
-        encoded.map_err(|error| StoreFailure::Rows {
-            uid: part.uid.clone(),
-            error,
+        encoded.map_err(|error| match error {
+            RowsError::Cancelled => StoreFailure::Cancelled,
+            error => StoreFailure::Rows {
+                uid: part.uid.clone(),
+                error,
+            },
         })
     }
 
@@ -202,9 +210,10 @@ impl Target<'_> {
         file.increment = increment;
         let name = paths::in_shared(&file.path);
         if let (Some(name), Some(shared)) = (name, &self.shared) {
-            (shared.writes)(name)?;
+            (shared.writes)(name);
         }
-        write_file(self.environment, storage, name.unwrap_or(&file.path), bytes).await?;
+        let name = name.unwrap_or(&file.path);
+        write_file(self.environment, storage, name, bytes, self.cancellation).await?;
         Ok(file)
     }
 
@@ -327,6 +336,7 @@ fn encode(
     (of, expires): (RowsOf, bool),
     state: &StateEntry,
     layout: Layout,
+    cancellation: Cancellation,
 ) -> Result<EncodedStateFile, RowsError> {
     let key = state.key_field();
     let spec = StateFileSpec {
@@ -338,7 +348,7 @@ fn encode(
         schema: 1,
         expires: expires || rows.iter().any(|rows| rows.of == of && !rows.expires.is_empty()),
     };
-    let mut writer = StateFileWriter::new(&spec)?;
+    let mut writer = StateFileWriter::new(&spec)?.cancelled_by(cancellation);
     for rows in rows.iter().filter(|rows| rows.of == of) {
         writer.write_group(rows)?;
     }

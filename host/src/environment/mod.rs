@@ -4,10 +4,12 @@
 //! A simulation can therefore run whole jobs on one thread, by its own clock, with files that fail, and crash them
 //! between any two steps.
 //!
+//! - [`cancel`]: a request to stop work that is under way.
 //! - [`real`]: this machine.
 //! - [`files`]: the file system, as far as connectors need one.
 //! - [`process`]: the identity of a process.
 
+pub mod cancel;
 pub mod files;
 pub mod process;
 pub mod real;

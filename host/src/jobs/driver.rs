@@ -33,6 +33,7 @@ use crate::checkpoint::store::JobFacts;
 use crate::dataflow::control::{Control, Event, Mailbox, locked};
 use crate::dataflow::element::CheckpointBarrier;
 use crate::dataflow::executor::Running;
+use crate::environment::cancel::Cancellation;
 use crate::environment::run_blocking;
 use crate::graph::plan::{RegionIndex, SubtaskId};
 use crate::storage::{Storage, StoreError, paths};
@@ -68,6 +69,8 @@ pub(super) struct Driver {
     barriers: BTreeMap<CheckpointId, Barrier>,
     /// Directories of savepoints under way, and of those that have failed and are still there.
     savepoints: BTreeMap<CheckpointId, Storage>,
+    /// Rounds that are being stored.
+    storing: BTreeMap<CheckpointId, Cancellation>,
     requests: BTreeMap<RequestId, oneshot::Sender<Result<SnapshotReport, JobError>>>,
     next_request: u64,
     ended: Option<JobStatus>,
@@ -150,6 +153,7 @@ impl Driver {
             ready: deployed,
             barriers: BTreeMap::new(),
             savepoints: BTreeMap::new(),
+            storing: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_request: 0,
             ended: None,
@@ -288,10 +292,17 @@ impl Driver {
             }
             Effect::Close(id) => {
                 self.barriers.remove(&id);
+                self.storing.remove(&id);
                 if !self.life.may_remove(id) {
                     self.savepoints.remove(&id);
                 }
             }
+            Effect::CancelStoring(id) => {
+                if let Some(cancellation) = self.storing.get(&id) {
+                    cancellation.cancel();
+                }
+            }
+            Effect::CancelPreparing => self.job.ending.cancel(),
             Effect::Forget(id) => {
                 self.savepoints.remove(&id);
             }
@@ -334,7 +345,6 @@ impl Driver {
                 checkpoints.merge_long().await;
                 Input::Noted
             }),
-            Effect::Expire(id) => checkpoints.expire(id),
             Effect::GiveUp(id) => self.beside(async move {
                 checkpoints.give_up(id).await;
                 Input::Noted
@@ -399,17 +409,21 @@ impl Driver {
         };
         self.inputs.push_back(Input::Located(id, target.url()));
         let (job, now_ms) = (self.job.clone(), self.clock.now_ms());
+        let cancellation = Cancellation::default();
+        self.storing.insert(id, cancellation.clone());
         match savepoint {
             Some(savepoint) => {
                 self.savepoints.insert(id, target.clone());
                 self.beside(async move {
-                    Input::Stored(
-                        id,
-                        store_savepoint(&job, round, &facts, &target, savepoint.layout, now_ms).await,
-                    )
+                    let layout = savepoint.layout;
+                    let stored = store_savepoint(&job, round, &facts, &target, layout, now_ms, &cancellation);
+                    Input::Stored(id, stored.await)
                 });
             }
-            None => self.beside(async move { Input::Stored(id, store_checkpoint(&job, round, &facts, now_ms).await) }),
+            None => self.beside(async move {
+                let stored = store_checkpoint(&job, round, &facts, now_ms, &cancellation);
+                Input::Stored(id, stored.await)
+            }),
         }
     }
 

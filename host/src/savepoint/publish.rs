@@ -8,10 +8,11 @@ use regraft_model::id::SubtaskIndex;
 use regraft_model::key_group::KeyGroupRange;
 
 use crate::environment::Environment;
+use crate::environment::cancel::Cancellation;
 use crate::savepoint::metadata::{Metadata, MetadataError, ModuleFile, StateFile, checksum};
 use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::rows::EncodedStateFile;
-use crate::storage::retry::retried;
+use crate::storage::retry::{retried, retried_until};
 use crate::storage::{Storage, StoreError, paths};
 
 /// Returns the entry of a state file in `_metadata`. `schema` is as in [`StateFile::schema`].
@@ -48,17 +49,19 @@ pub fn module_file(path: String, sha256: &str, component: &[u8]) -> ModuleFile {
     }
 }
 
-/// Writes a file, and retries if the store fails for a moment.
+/// Writes a file, and retries if the store fails for a moment and the work is not cancelled.
 ///
 /// # Errors
-/// Those of [`Storage::put`].
+/// Those of [`Storage::put_unless_cancelled`].
 pub async fn write_file(
     environment: &dyn Environment,
     storage: &Storage,
     name: &str,
     bytes: Bytes,
+    cancellation: &Cancellation,
 ) -> Result<(), StoreError> {
-    retried(environment, || storage.put(name, bytes.clone())).await
+    let put = || storage.put_unless_cancelled(name, bytes.clone(), cancellation);
+    retried_until(environment, cancellation, put).await
 }
 
 /// A snapshot that is durable.

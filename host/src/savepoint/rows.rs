@@ -166,6 +166,9 @@ pub enum RowsError {
     /// Parquet failed.
     #[error("not a readable Parquet state file: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),
+    /// Writing the file was cancelled.
+    #[error("writing the state file was cancelled")]
+    Cancelled,
     /// A column does not match the schema.
     #[error("column {column:?}: expected {expected}, found {found}")]
     Column {

@@ -35,6 +35,12 @@ pub enum StoreError {
         /// URL of the object or location.
         path: String,
     },
+    /// The work was cancelled before the object was written or read.
+    #[error("the work on {path} was cancelled")]
+    Cancelled {
+        /// URL of the object.
+        path: String,
+    },
     /// The scheme of the location is not supported.
     #[error(
         "cannot open {location}: the scheme {scheme:?} is not supported. Supported today: a plain path, or file:///PATH."
@@ -92,6 +98,7 @@ impl StoreError {
             | Self::AlreadyExists { path }
             | Self::NoSpace { path, .. }
             | Self::Permission { path, .. }
+            | Self::Cancelled { path }
             | Self::Failed { path, .. } => path,
             Self::UnsupportedScheme { location, .. } | Self::InvalidLocation { location, .. } => location,
         }

@@ -14,6 +14,10 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use super::{StoreError, location};
+use crate::environment::cancel::Cancellation;
+
+/// Size of the blocks in which a local file is written that may be cancelled, in bytes.
+const BLOCK: usize = 8 << 20;
 
 /// A location in a store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -187,6 +191,47 @@ impl Storage {
     /// The object is then absent, or has its old content.
     pub async fn put(&self, name: &str, bytes: impl Into<Bytes> + Send) -> Result<(), StoreError> {
         self.put_as(name, bytes.into(), PutMode::Overwrite).await
+    }
+
+    /// Writes an object as [`Storage::put`] does, and stops between two blocks once it is cancelled.
+    ///
+    /// # Errors
+    /// Those of [`Storage::put`], and [`StoreError::Cancelled`]; the object is then absent, or has its old content.
+    pub async fn put_unless_cancelled(
+        &self,
+        name: &str,
+        bytes: Bytes,
+        cancellation: &Cancellation,
+    ) -> Result<(), StoreError> {
+        let path = || self.url_of(name);
+        if cancellation.is_cancelled() {
+            return Err(StoreError::Cancelled { path: path() });
+        }
+        if self.kind == StoreKind::Given || bytes.len() <= BLOCK {
+            return self.put(name, bytes).await;
+        }
+        let len = bytes.len();
+        let failed = |error| StoreError::from_object_store(error, "write", path(), len);
+        let mut upload = self.store.put_multipart(&self.path(name)?).await.map_err(failed)?;
+        let mut written = 0;
+        let stopped = loop {
+            if cancellation.is_cancelled() {
+                break StoreError::Cancelled { path: path() };
+            }
+            if written == len {
+                return upload.complete().await.map(|_| ()).map_err(failed);
+            }
+            let end = len.min(written + BLOCK);
+            let block = PutPayload::from_bytes(bytes.slice(written..end));
+            if let Err(error) = upload.put_part(block).await {
+                break failed(error);
+            }
+            written = end;
+        };
+        if let Err(error) = upload.abort().await {
+            tracing::debug!("the half-written {} stays: {error}", path());
+        }
+        Err(stopped)
     }
 
     /// Writes an object that must not exist yet. Of several concurrent calls exactly one succeeds.

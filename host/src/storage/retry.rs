@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::StoreError;
 use crate::backoff::Backoff;
 use crate::environment::Environment;
+use crate::environment::cancel::Cancellation;
 
 /// Five tries with 50, 200, 800 and 3,200 ms between them.
 const WAITS: Backoff = Backoff::new(Duration::from_millis(50), 4, Duration::from_secs(10)).tries(5);
@@ -15,6 +16,21 @@ const WAITS: Backoff = Backoff::new(Duration::from_millis(50), 4, Duration::from
 /// # Errors
 /// The last try's error. After more than one try its message has their number.
 pub async fn retried<T, F>(environment: &dyn Environment, operation: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    retried_until(environment, &Cancellation::default(), operation).await
+}
+
+/// Like [`retried`], without another try once the work is cancelled.
+///
+/// # Errors
+/// Those of [`retried`].
+pub async fn retried_until<T, F>(
+    environment: &dyn Environment,
+    cancellation: &Cancellation,
+    operation: impl Fn() -> F,
+) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
@@ -29,8 +45,10 @@ where
             return Err(error.after(tries));
         };
         tracing::debug!("{error}; trying again in {} ms", wait.as_millis());
-        environment.sleep(wait).await;
-        tries += 1;
+        tokio::select! {
+            () = environment.sleep(wait) => tries += 1,
+            () = cancellation.cancelled() => return Err(error.after(tries)),
+        }
     }
 }
 

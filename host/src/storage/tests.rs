@@ -5,6 +5,7 @@ use std::sync::Arc;
 use object_store::memory::InMemory;
 
 use super::*;
+use crate::environment::cancel::Cancellation;
 
 async fn conformance(storage: &Storage) {
     let read_error = storage.read("a/b").await.expect_err("not there");
@@ -156,4 +157,26 @@ fn causes_are_said_in_plain_words() {
         text(std::io::ErrorKind::TimedOut),
         "cannot write file:///a/b: timed out"
     );
+}
+
+#[tokio::test]
+async fn a_large_file_is_written_in_blocks_until_it_is_cancelled() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let storage = Storage::open(dir.path().to_str().expect("UTF-8")).expect("a path");
+    let bytes = bytes::Bytes::from((0..20u32 << 20).map(|i| (i >> 9) as u8).collect::<Vec<u8>>());
+    let cancellation = Cancellation::default();
+    let put = |name| storage.put_unless_cancelled(name, bytes.clone(), &cancellation);
+    put("whole").await.expect("written");
+    assert!(storage.read("whole").await.expect("read") == bytes);
+    // The first step of the write is under way when it is cancelled.
+    let (written, ()) = tokio::join!(put("part"), async { cancellation.cancel() });
+    let error = written.expect_err("cancelled");
+    assert!(matches!(error, StoreError::Cancelled { .. }) && !error.may_pass());
+    assert_eq!(
+        error.to_string(),
+        format!("the work on {}/part was cancelled", storage.url())
+    );
+    let left: Vec<_> = std::fs::read_dir(dir.path()).expect("list").flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    put("small").await.expect_err("nothing begins any more");
 }

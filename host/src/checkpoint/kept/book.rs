@@ -20,8 +20,6 @@ pub(super) struct Book {
     pub(super) stored: BTreeMap<CheckpointId, Arc<Metadata>>,
     /// Rounds that are triggered but neither stored nor given up, with their bases.
     pub(super) rounds: BTreeMap<CheckpointId, Option<Arc<Metadata>>>,
-    /// Rounds being stored that have been cancelled.
-    pub(super) expired: BTreeSet<CheckpointId>,
     /// Unconfirmed rounds whose `_metadata` exists or may exist.
     ///
     /// After a crash a job may go on from one of them, so it is not deleted before there is a newer checkpoint to go on
@@ -43,7 +41,6 @@ impl Book {
             newest: None,
             stored: BTreeMap::new(),
             rounds: BTreeMap::new(),
-            expired: BTreeSet::new(),
             unsure: BTreeSet::new(),
             merged: BTreeMap::new(),
             next_merge: 1,

@@ -3,6 +3,7 @@
 use super::super::retain::Claim;
 use super::CheckpointStore;
 use crate::dataflow::operator::OperatorModule;
+use crate::environment::cancel::Cancellation;
 use crate::savepoint::publish::write_file;
 use crate::storage::retry::retried;
 use crate::storage::{Storage, StoreError, paths};
@@ -30,7 +31,7 @@ impl CheckpointStore {
             let component = bytes::Bytes::copy_from_slice(module.bytes());
             let size = component.len() as u64;
             if retried(&*self.0.environment, || shared.size(name)).await? != Some(size) {
-                write_file(&*self.0.environment, &shared, name, component).await?;
+                write_file(&*self.0.environment, &shared, name, component, &Cancellation::default()).await?;
                 written += size;
             }
             self.book().modules.insert(sha256);

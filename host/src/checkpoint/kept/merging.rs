@@ -1,14 +1,14 @@
 //! Merges neighbours in long chains of increments, concurrently with the job.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use super::super::chain::{Link, plan_merge};
 use super::super::merge::{Merge, MergeError, Merged};
 use super::super::retain::Claim;
 use super::CheckpointStore;
 use super::book::Book;
+use crate::environment::cancel::Cancellation;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{Metadata, SavedStateKind, StateEntry, StateFile};
 use crate::storage::paths::{self, StateFileName};
@@ -21,10 +21,11 @@ impl CheckpointStore {
         let Ok(_guard) = self.0.merging.try_lock() else {
             return;
         };
-        while !self.is_ending()
+        let cancellation = self.merges();
+        while !cancellation.is_cancelled()
             && let Some(merge) = self.next_merge()
         {
-            if !self.merge(merge).await {
+            if !self.merge(merge, &cancellation).await {
                 break;
             }
         }
@@ -34,11 +35,17 @@ impl CheckpointStore {
     ///
     /// Does not wait: [`CheckpointStore::merge_long`] returns when the merge in progress has noticed.
     pub fn end(&self) {
-        self.0.ending.store(true, Ordering::Relaxed);
+        self.merges().cancel();
     }
 
-    fn is_ending(&self) -> bool {
-        self.0.ending.load(Ordering::Relaxed)
+    /// Returns the cancellation of merges until the next [`CheckpointStore::recover`].
+    fn merges(&self) -> Cancellation {
+        self.0.merges.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Allows merging again.
+    pub(super) fn merge_again(&self) {
+        *self.0.merges.lock().unwrap_or_else(PoisonError::into_inner) = Cancellation::default();
     }
 
     /// Returns the next merge among the chains of the newest checkpoint.
@@ -91,7 +98,7 @@ impl CheckpointStore {
     }
 
     /// Merges neighbours. Returns true on success.
-    async fn merge(&self, merge: Merge) -> bool {
+    async fn merge(&self, merge: Merge, cancellation: &Cancellation) -> bool {
         let name = match merge.state.kind {
             SavedStateKind::Timers => StateFileName::Timers,
             SavedStateKind::Positions => StateFileName::Positions,
@@ -120,7 +127,9 @@ impl CheckpointStore {
             merge.state.name,
             merge.subtask
         );
-        let merged = self.run_merge(merge, &newest, number, path.clone(), name).await;
+        let merged = self
+            .run_merge(merge, &newest, number, path.clone(), name, cancellation)
+            .await;
         let mut book = self.book();
         match merged {
             Ok(merged) => {
@@ -145,6 +154,7 @@ impl CheckpointStore {
         number: u64,
         path: String,
         name: &str,
+        cancellation: &Cancellation,
     ) -> Result<Merged, MergeError> {
         let shared = self.shared()?;
         let savepoint = Arc::new(Savepoint {
@@ -153,9 +163,7 @@ impl CheckpointStore {
         });
         let environment = &*self.0.environment;
         merge
-            .run(environment, &savepoint, number, path, (&shared, name), || {
-                self.is_ending()
-            })
+            .run(environment, &savepoint, number, path, (&shared, name), cancellation)
             .await
     }
 }

@@ -1,7 +1,6 @@
 //! Takes over the checkpoints on disk, and leaves them when the job has ended.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use regraft_model::id::CheckpointId;
 
@@ -37,7 +36,7 @@ impl CheckpointStore {
         modules: impl IntoIterator<Item = String>,
         damaged: &[CheckpointId],
     ) -> Result<Found, StoreError> {
-        self.0.ending.store(false, Ordering::Relaxed);
+        self.merge_again();
         let environment = &*self.0.environment;
         let (directories, _) = retried(environment, || self.0.job.list_names()).await?;
         let mut found = Found::default();

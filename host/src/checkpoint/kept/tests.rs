@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::{Either, select};
 use object_store::memory::InMemory;
@@ -78,7 +78,9 @@ async fn checkpoint(job: &mut Job, kept: &CheckpointStore) -> Result<Stored, Sto
     let id = job.next_id();
     let base = kept.begin(id, SnapshotKind::Checkpoint, &job.facts);
     let round = job.round(id, SnapshotKind::Checkpoint, base);
-    let stored = kept.store(round, &job.facts, job.how()).await?;
+    let stored = kept
+        .store(round, &job.facts, job.how(), &Cancellation::default())
+        .await?;
     kept.confirm(id);
     kept.remove_old().await;
     kept.merge_long().await;
@@ -409,7 +411,7 @@ async fn a_recovered_job_goes_on_with_its_chain() {
     let id = job.next_id();
     let round = job.round(id, SnapshotKind::Checkpoint, Some(CheckpointId(2)));
     let error = kept
-        .store(round, &job.facts, job.how())
+        .store(round, &job.facts, job.how(), &Cancellation::default())
         .await
         .expect_err("without begin");
     assert_eq!(
@@ -460,7 +462,9 @@ async fn rounds_overlap_and_keep_what_they_build_on() {
     kept.remove_old().await;
     kept.merge_long().await;
     let round = job.round(CheckpointId(3), SnapshotKind::Checkpoint, Some(CheckpointId(1)));
-    kept.store(round, &job.facts, job.how()).await.expect("stored");
+    kept.store(round, &job.facts, job.how(), &Cancellation::default())
+        .await
+        .expect("stored");
     // Both are stored but not committed: a crash would find them, and the next round is based on the first.
     kept.remove_old().await;
     kept.merge_long().await;
@@ -476,7 +480,7 @@ async fn rounds_overlap_and_keep_what_they_build_on() {
     kept.merge_long().await;
     assert_eq!(kept.completed(), [CheckpointId(3)]);
     let round = job.round(id, SnapshotKind::Checkpoint, Some(CheckpointId(1)));
-    kept.store(round, &job.facts, job.how())
+    kept.store(round, &job.facts, job.how(), &Cancellation::default())
         .await
         .expect("stored: its base is still claimed");
     kept.confirm(id);
@@ -485,6 +489,26 @@ async fn rounds_overlap_and_keep_what_they_build_on() {
     let saved = disk.checkpoint(id).await;
     assert_eq!(job.restored(&saved, 2).await, job.state);
     assert_eq!(disk.names().await.len(), shared_names(&saved.metadata).len() + 1);
+}
+
+#[tokio::test]
+async fn a_cancelled_round_leaves_nothing_that_was_written_for_it() {
+    let (disk, mut job) = (Disk::new(), Job::new(2, &["sum"]));
+    let kept = disk.open(Gate::new(disk.0.clone(), None), 1);
+    change(&mut job, 300, 0, 1);
+    checkpoint(&mut job, &kept).await.expect("stored");
+    let before = disk.names().await;
+    change(&mut job, 300, 1, 10);
+    let id = job.next_id();
+    let base = kept.begin(id, SnapshotKind::Checkpoint, &job.facts);
+    let round = job.round(id, SnapshotKind::Checkpoint, base);
+    let cancellation = Cancellation::default();
+    cancellation.cancel();
+    let failure = kept.store(round, &job.facts, job.how(), &cancellation).await;
+    let failure = failure.expect_err("it is cancelled");
+    assert!(matches!(failure, StoreFailure::Cancelled) && failure.at_fault().is_none());
+    assert_eq!(failure.to_string(), "it was cancelled while it was being written");
+    assert_eq!(disk.names().await, before);
 }
 
 #[tokio::test]

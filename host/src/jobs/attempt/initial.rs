@@ -84,7 +84,7 @@ pub async fn from_checkpoint(
         .flat_map(|region| &region.uids)
         .collect();
     plan.operators.retain(|operator| wanted.contains(&operator.uid));
-    match load::load(&*job.host.environment, checkpoint, &plan).await {
+    match load::load(&*job.host.environment, checkpoint, &plan, &job.ending).await {
         Ok(mut loaded) => {
             let same = |uid: &OperatorUid, subtasks: usize| {
                 let saved = checkpoint.metadata.operator(uid.as_str());
@@ -123,7 +123,7 @@ pub async fn from_origin(
     origin: &Origin,
 ) -> Result<Begin, AttemptError> {
     let (plan, _) = plan_origin(job, descriptions, savepoint, origin).map_err(AttemptError::fatal)?;
-    let loaded = load::load(&*job.host.environment, savepoint, &plan).await?;
+    let loaded = load::load(&*job.host.environment, savepoint, &plan, &job.ending).await?;
     Ok(Begin {
         restored: None,
         taken_by: None,

@@ -9,6 +9,7 @@ use regraft_model::id::OperatorUid;
 use regraft_model::key_group::KeyGroupRange;
 
 use crate::connector::source::SplitState;
+use crate::environment::cancel::Cancellation;
 use crate::environment::{Environment, run_blocking};
 use crate::graph::identity;
 use crate::graph::job_graph::{JobGraph, NodeKind};
@@ -19,6 +20,7 @@ use crate::savepoint::metadata::{EntryKind, MetadataError, SavedStateKind, State
 use crate::savepoint::positions::PositionsOf;
 use crate::savepoint::restore::{NewJob, NewNode, Part, RestorePlan, RestoredOperator, RestoredSubtask, StateRead};
 use crate::state::rows::{RowsOf, StateRows, split_timer_entry};
+use crate::storage::StoreError;
 
 /// Returns the parts of a job that matter to restoring its state.
 #[must_use]
@@ -84,14 +86,19 @@ pub struct Loaded {
 /// Reads everything that a plan names. Each subtask reads only the row groups with its own key groups.
 ///
 /// # Errors
-/// Returns [`MetadataError`], with the file's path, if a file cannot be read.
+/// Returns [`MetadataError`], with the file's path, if a file cannot be read, or the work is cancelled before that.
 pub async fn load(
     environment: &dyn Environment,
     savepoint: &Savepoint,
     plan: &RestorePlan,
+    cancellation: &Cancellation,
 ) -> Result<Loaded, MetadataError> {
     let mut loaded = Loaded::default();
-    let reader = Reader { environment, savepoint };
+    let reader = Reader {
+        environment,
+        savepoint,
+        cancellation,
+    };
     for operator in &plan.operators {
         let uid = &operator.uid;
         loaded.state.watermarks.insert(uid.clone(), operator.watermark);
@@ -147,6 +154,8 @@ type Items = BTreeMap<String, Vec<Vec<u8>>>;
 struct Reader<'a> {
     environment: &'a dyn Environment,
     savepoint: &'a Savepoint,
+    /// Asked before each file.
+    cancellation: &'a Cancellation,
 }
 
 impl Reader<'_> {
@@ -165,6 +174,10 @@ impl Reader<'_> {
         let Some(state) = states.into_iter().find(is_it) else {
             return Ok(vec![]);
         };
+        if self.cancellation.is_cancelled() {
+            let path = self.savepoint.storage.url_of(&read.file.path);
+            return Err(StoreError::Cancelled { path }.into());
+        }
         let parts = self.savepoint.read_parts(&read.file, range).await?;
         let (of, state, file) = (self.savepoint.clone(), state.clone(), read.file.clone());
         let decode = run_blocking(self.environment, move || of.decode_rows(&state, &file, range, parts));

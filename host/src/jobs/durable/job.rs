@@ -15,6 +15,7 @@ use crate::dataflow::control::{Event, EventSink, locked};
 use crate::dataflow::executor::Executor;
 use crate::dataflow::operator::OperatorModule;
 use crate::environment::Environment;
+use crate::environment::cancel::Cancellation;
 use crate::graph::job_graph::{JobGraph, Node};
 use crate::graph::plan::Plan;
 use crate::jobs::deploy::{Counters, committer, counters};
@@ -101,6 +102,8 @@ pub struct Job {
     pub careful: Mutex<BTreeSet<OperatorUid>>,
     /// Nonces of the attempts that this process has created, or has tried to create.
     pub nonces: Arc<Mutex<BTreeSet<String>>>,
+    /// The job ends: what its next attempt would need is not read any more.
+    pub ending: Cancellation,
     still_ours: StillOurs,
     /// Takes the events of subtasks, each with the attempt that the subtask belongs to.
     pub events: mpsc::UnboundedSender<(AttemptId, Event)>,
@@ -136,6 +139,7 @@ impl Job {
             loader: None,
             hold_at_end: false,
             careful: Mutex::default(),
+            ending: Cancellation::default(),
             events,
             graph,
         }

@@ -8,6 +8,7 @@ use super::records::{RecordError, SavepointRecord, VersionRecord, digests};
 use crate::checkpoint::round::Acknowledged;
 use crate::checkpoint::store::{JobFacts, StoreAs, store};
 use crate::dataflow::operator::Modules;
+use crate::environment::cancel::Cancellation;
 use crate::jobs::life::effect::StoreOutcome;
 use crate::savepoint::metadata::{Owner, Trigger};
 use crate::savepoint::permit::Handles;
@@ -20,6 +21,7 @@ pub(in crate::jobs) async fn store_checkpoint(
     round: Acknowledged,
     facts: &JobFacts,
     now_ms: i64,
+    cancellation: &Cancellation,
 ) -> StoreOutcome {
     let how = StoreAs {
         layout: Layout::Native,
@@ -27,7 +29,7 @@ pub(in crate::jobs) async fn store_checkpoint(
         owner: Owner::Host,
         completed_ms: now_ms,
     };
-    match job.checkpoints.store(round, facts, how).await {
+    match job.checkpoints.store(round, facts, how, cancellation).await {
         Ok(stored) => StoreOutcome::Durable(Box::new(stored)),
         Err(error) => StoreOutcome::Failed {
             why: error.to_string(),
@@ -37,7 +39,7 @@ pub(in crate::jobs) async fn store_checkpoint(
 }
 
 /// Writes a savepoint, and its record first: so an attempt that goes on with the job keeps the output that the savepoint
-/// names, and knows of one that ends the job.
+/// names, and knows of one that ends the job. One that is cancelled or fails is removed again.
 pub(in crate::jobs) async fn store_savepoint(
     job: &Job,
     round: Acknowledged,
@@ -45,6 +47,7 @@ pub(in crate::jobs) async fn store_savepoint(
     target: &Storage,
     layout: Layout,
     now_ms: i64,
+    cancellation: &Cancellation,
 ) -> StoreOutcome {
     let how = StoreAs {
         layout,
@@ -70,7 +73,7 @@ pub(in crate::jobs) async fn store_savepoint(
             let why = format!("it cannot be written down in the checkpoint directory: {error}");
             (why, None)
         }
-        Ok(()) => match store(&*job.host.environment, round, facts, target, how).await {
+        Ok(()) => match store(&*job.host.environment, round, facts, target, how, cancellation).await {
             Err(error) => (error.to_string(), error.at_fault().cloned()),
             Ok(stored) => {
                 record.complete = true;

@@ -254,8 +254,10 @@ pub enum Effect {
     RemoveOld,
     /// *Beside.* Merge long chains of increments.
     MergeLong,
-    /// A round that is being stored is not wanted any more.
-    Expire(CheckpointId),
+    /// A round that is being stored is not wanted any more: the store stops, and removes what it has written.
+    CancelStoring(CheckpointId),
+    /// The attempt that is being prepared is not wanted any more.
+    CancelPreparing,
     /// *Beside.* Remove the files of a round that is of no use.
     GiveUp(CheckpointId),
     /// *Beside.* Remove the record of a savepoint whose output is committed.

@@ -11,11 +11,19 @@ use crate::jobs::handle::JobError;
 use crate::jobs::status::JobStatus;
 
 impl Life {
-    /// A user cancels the job.
+    /// A user cancels the job. It ends at once, so rounds that are being stored are given up, too: also those that a job which
+    /// fails had left to complete.
     pub(super) fn cancel(&mut self) {
         if !self.is_ending() {
             self.set_status(JobStatus::Cancelling);
             self.stop_all(Ending::Cancel, End::Cancelled(self.job_id()));
+        }
+        if matches!(self.stage, Stage::Ending(Ending::Cancel | Ending::Fail)) {
+            let storing = self
+                .rounds
+                .iter()
+                .filter(|(_, round)| matches!(round.phase, Phase::Storing(_)));
+            self.effects.extend(storing.map(|(id, _)| Effect::CancelStoring(*id)));
         }
     }
 
@@ -33,7 +41,7 @@ impl Life {
 
     /// Ends everything: no round begins any more, and those that are not yet being stored are given up.
     pub(super) fn stop_all(&mut self, ending: Ending, why: End) {
-        self.effects.push(Effect::EndMerging);
+        self.effects.extend([Effect::EndMerging, Effect::CancelPreparing]);
         let all: Vec<_> = self.plan().region_indices().collect();
         self.stop(all);
         self.end_as(ending, &why);

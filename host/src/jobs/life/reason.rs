@@ -37,7 +37,7 @@ impl fmt::Display for Reason {
             Self::NotDurable(url) => {
                 write!(
                     f,
-                    "expired before completing; all acked, and still being written to {url}"
+                    "expired before completing; all acked, but not wholly written to {url}"
                 )
             }
             Self::Store(words) | Self::Record(words) => f.write_str(words),

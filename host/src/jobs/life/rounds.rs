@@ -258,9 +258,7 @@ impl Life {
             let savepoint = round.asked.request.savepoint().is_some();
             let reason = Reason::NotDurable(round.url());
             self.known.overdue.insert(id, savepoint);
-            if !savepoint {
-                self.effects.push(Effect::Expire(id));
-            }
+            self.effects.push(Effect::CancelStoring(id));
             self.round_failed(id, reason.into());
         }
     }

@@ -7,7 +7,7 @@ use regraft_model::snapshot::SnapshotKind;
 use super::effect::{CommitFailure, Effect, RecordFailure, Shown, StoreOutcome};
 use super::failure::JobFailure;
 use super::mistakes::Mistake;
-use super::reason::{FailedRound, NotCommitted, Reason, Rewind, Trouble};
+use super::reason::{End, FailedRound, NotCommitted, Reason, Rewind, Trouble};
 use super::round::{Phase, Round};
 use super::rounds::Failed;
 use super::{Ending, Life, Stage};
@@ -30,7 +30,11 @@ impl Life {
                     return self.queue_commit(id, permit);
                 }
                 self.known.savepoints.remove(&id);
-                let reason = Reason::Store(why);
+                let reason = match self.stage {
+                    // The store says no more than that it was cancelled.
+                    Stage::Ending(Ending::Cancel) => Reason::End(End::Cancelled(self.job_id())),
+                    _ => Reason::Store(why),
+                };
                 self.round_failed(
                     id,
                     Failed {

@@ -202,6 +202,8 @@ struct World<'a> {
     given_up: BTreeSet<CheckpointId>,
     /// Savepoints whose directories are forgotten.
     forgotten: BTreeSet<CheckpointId>,
+    /// Rounds whose storing is cancelled.
+    cancelled: BTreeSet<CheckpointId>,
     status: JobStatus,
     over: bool,
     problems: Vec<String>,
@@ -270,6 +272,7 @@ impl<'a> World<'a> {
             past: vec![],
             given_up: BTreeSet::new(),
             forgotten: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
             status: JobStatus::Created,
             over: false,
             problems: vec![],
@@ -409,6 +412,16 @@ impl<'a> World<'a> {
                 self.given_up.insert(id);
                 self.beside.push(Beside::Other);
             }
+            Effect::CancelStoring(id) => {
+                let is_stored = self
+                    .beside
+                    .iter()
+                    .any(|beside| matches!(beside, Beside::Store(of) if *of == id));
+                self.expect(is_stored, || {
+                    format!("{id} is not being stored, so it cannot be cancelled")
+                });
+                self.cancelled.insert(id);
+            }
             Effect::Forget(id) => {
                 self.forgotten.insert(id);
             }
@@ -423,7 +436,7 @@ impl<'a> World<'a> {
             | Effect::Log(..)
             | Effect::Trigger(..)
             | Effect::KeepModules(_)
-            | Effect::Expire(_)
+            | Effect::CancelPreparing
             | Effect::EndMerging
             | Effect::Careful(_) => {}
         }
@@ -970,10 +983,56 @@ fn the_directory_of_an_expired_savepoint_of_which_nothing_is_left_is_forgotten()
     world.acknowledge_all(id);
     world.wait(5 * SECOND);
     assert!(!world.rounds[&id].open);
-    assert!(world.life.may_remove(id), "it is still being written");
+    assert!(world.cancelled.contains(&id), "it is not written any further");
+    assert!(world.life.may_remove(id), "its files may still be there");
     let why = "a full disk".to_owned();
     world.stored(id, StoreOutcome::Failed { why, at_fault: None });
     assert!(world.forgotten.contains(&id) && !world.life.may_remove(id));
+    world.settle();
+    assert_eq!(world.problems, [""; 0]);
+}
+
+#[test]
+fn a_cancelled_job_stops_writing_and_says_so() {
+    let shared = Shared::new();
+    let targets: [fn(SavepointTarget) -> SnapshotRequest; 2] = [SnapshotRequest::Savepoint, |target| {
+        SnapshotRequest::Stop { target, drain: false }
+    }];
+    for request in targets {
+        let mut world = World::new(&shared, 1, None);
+        world.ask_for_savepoint(request);
+        let id = world.newest();
+        world.acknowledge_all(id);
+        assert!(world.cancelled.is_empty());
+        world.input(Input::Cancel);
+        assert_eq!(world.cancelled, [id].into());
+        let why = "it was cancelled while it was being written".to_owned();
+        world.stored(id, StoreOutcome::Failed { why, at_fault: None });
+        let error = world.answer.take().expect("answered").expect_err("there is none");
+        let job = world.life.job_id();
+        let expected = format!("savepoint {id} of job {job} FAILED (job {job} was cancelled)");
+        assert_eq!(error.message, expected);
+        world.settle();
+        assert_eq!((world.over, world.problems), (true, vec![]));
+    }
+}
+
+#[test]
+fn a_savepoint_that_a_failing_job_leaves_to_complete_is_given_up_by_cancel() {
+    let shared = Shared::new();
+    let mut world = World::new(&shared, 1, None);
+    world.ask_for_savepoint(SnapshotRequest::Savepoint);
+    let id = world.newest();
+    world.acknowledge_all(id);
+    let (subtask, attempt) = world.running.iter().map(|(id, run)| (*id, run.0)).next().expect("one");
+    world.running.remove(&subtask);
+    let of = shared.plan.uids(subtask)[0].clone();
+    let cause = Cause::Guest(GuestError::InvalidOutcome { what: "x".into() });
+    let failure = SubtaskFailure::new(of, subtask.index, "process", cause);
+    world.input(Input::Event(attempt, Event::Failed(Box::new(failure))));
+    assert_eq!((world.status, world.cancelled.len()), (JobStatus::Failing, 0));
+    world.input(Input::Cancel);
+    assert_eq!(world.cancelled, [id].into());
     world.settle();
     assert_eq!(world.problems, [""; 0]);
 }
@@ -991,7 +1050,7 @@ fn a_round_that_expires_when_it_is_acknowledged_names_its_directory() {
     world.acknowledge(id, last);
     let past = world.past.last().expect("it has expired");
     let url = format!("file:///{id}");
-    let failure = format!("expired before completing; all acked, and still being written to {url}");
+    let failure = format!("expired before completing; all acked, but not wholly written to {url}");
     assert_eq!((past.checkpoint_id, past.path.as_ref()), (id, Some(&url)));
     assert_eq!(past.failure, Some(failure));
     world.settle();

@@ -471,3 +471,21 @@ fn speed() {
         assert_eq!(read.iter().map(|rows| rows.keys.len() as u64).sum::<u64>(), count);
     }
 }
+
+#[test]
+fn a_cancelled_file_stops_at_the_next_key_group() {
+    use crate::environment::cancel::Cancellation;
+    let key = field("k", Type::String);
+    let spec = spec(Layout::Native, &key, &Type::U64);
+    let rows: Vec<_> = (0..50u8).map(|i| (format!("w{i}").into_bytes(), vec![i])).collect();
+    let groups = grouped(&rows, 128);
+    let cancellation = Cancellation::default();
+    let mut writer = StateFileWriter::new(&spec)
+        .expect("schema")
+        .cancelled_by(cancellation.clone());
+    writer.write_group(&groups[0]).expect("not cancelled");
+    cancellation.cancel();
+    assert!(matches!(writer.write_group(&groups[1]), Err(RowsError::Cancelled)));
+    let error = writer.finish().expect_err("rows are pending").to_string();
+    assert_eq!(error, "writing the state file was cancelled");
+}

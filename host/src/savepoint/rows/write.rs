@@ -16,6 +16,7 @@ use super::cells::CellError;
 use super::chunks::write_ints;
 use super::columns::{KEY_GROUP, SCHEMA, schema_of};
 use super::{Entries, GroupExtent, Layout, Place, RowsError, StateFileSpec, StateRows, checksum};
+use crate::environment::cancel::Cancellation;
 
 /// Number of rows at which a row group ends with the current key group.
 ///
@@ -68,6 +69,7 @@ pub struct StateFileWriter {
     entries: u64,
     last_group: Option<u16>,
     order: Vec<(u64, u32)>,
+    cancellation: Cancellation,
 }
 
 impl std::fmt::Debug for StateFileWriter {
@@ -107,7 +109,14 @@ impl StateFileWriter {
             entries: 0,
             last_group: None,
             order: Vec::new(),
+            cancellation: Cancellation::default(),
         })
+    }
+
+    /// Stops writing at the next key group or row group once the work is cancelled.
+    #[must_use]
+    pub fn cancelled_by(self, cancellation: Cancellation) -> Self {
+        Self { cancellation, ..self }
     }
 
     /// Writes the rows of a key group. A canonical file leaves out rows of another schema.
@@ -118,6 +127,7 @@ impl StateFileWriter {
     /// - [`RowsError::Key`], [`RowsError::Entry`], [`RowsError::Value`] if bytes are not of their type.
     /// - [`RowsError::InexactKey`] if JSON cannot represent a key exactly.
     /// - [`RowsError::Parquet`] if Parquet fails.
+    /// - [`RowsError::Cancelled`] if the work is cancelled.
     pub fn write_group(&mut self, rows: &StateRows) -> Result<(), RowsError> {
         let group = rows.group.0;
         let wrong = |reason: String| RowsError::Order {
@@ -143,6 +153,7 @@ impl StateFileWriter {
             return Err(wrong(format!("key group {group} comes after key group {last}")));
         }
         self.last_group = Some(group);
+        self.go_on()?;
         let block = |group: u16| group / KEY_GROUP_BLOCK;
         let pending = self.pending.as_ref().map(|extent| block(extent.last_group));
         if pending.is_some_and(|last| last < block(group)) && self.key_groups.len() >= ROW_GROUP_ROWS_MIN {
@@ -244,11 +255,19 @@ impl StateFileWriter {
         }
     }
 
+    fn go_on(&self) -> Result<(), RowsError> {
+        if self.cancellation.is_cancelled() {
+            return Err(RowsError::Cancelled);
+        }
+        Ok(())
+    }
+
     /// Writes the row group in progress.
     fn flush(&mut self) -> Result<(), RowsError> {
         let Some(mut extent) = self.pending.take() else {
             return Ok(());
         };
+        self.go_on()?;
         let offset = self.file.bytes_written() as u64;
         let mut row_group = self.file.next_row_group()?;
         write_ints(&mut row_group, &mut self.key_groups)?;
@@ -267,7 +286,7 @@ impl StateFileWriter {
     /// Ends the file, which may have no rows.
     ///
     /// # Errors
-    /// Returns [`RowsError::Parquet`] if Parquet fails.
+    /// Returns [`RowsError::Parquet`] if Parquet fails, and [`RowsError::Cancelled`] if the work is cancelled.
     pub fn finish(mut self) -> Result<EncodedStateFile, RowsError> {
         self.flush()?;
         let bytes: Bytes = self.file.into_inner()?.into();
