@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use regraft::graph::Overrides;
+use serde_json::json;
 
 use crate::recovery::last_failed;
 use crate::setup::{
@@ -136,16 +137,51 @@ fn a_host_whose_disk_is_full_when_it_starts_brings_its_jobs_back_when_there_is_r
 }
 
 #[test]
-fn an_upgrade_that_fails_behind_its_barrier_goes_back_to_the_old_modules() {
+fn an_upgrade_on_a_full_disk_is_refused_and_the_job_runs_on() {
     let world = World::new();
     let Some((dir, _mounted)) = small_disk(&world, "ckpt", "8m") else {
         return;
     };
-    let job_file = tolerant();
-    world.write("job.toml", &job_file);
+    world.write("job.toml", &tolerant());
     let mut job = world.start(&["job.toml", "-p", "2"]);
     job.wait_for_log("Completed checkpoint 2 ");
     fill_nearly(&dir.join("filler"));
+    let module = format!("count={}", component("count-v2").display());
+    let failed = world.run(&["upgrade", "words", "--module", &module]).exits(1).stderr;
+    let expected = "the upgrade is refused, and the job goes on as it was: it could not be recorded: no space left writing file://";
+    assert!(failed.contains(expected), "{failed}");
+    let view = info(&world, "words");
+    assert_eq!((&view["status"], &view["version"]), (&json!("RUNNING"), &json!(1)));
+    let log = job.stderr();
+    assert!(!log.contains("goes back to its last checkpoint"), "{log}");
+    let names = std::fs::read_dir(dir.join(&job.job_id))
+        .expect("its directory")
+        .flatten();
+    let probes = names.filter(|entry| entry.file_name().to_string_lossy().starts_with(".probe"));
+    assert_eq!(probes.count(), 0);
+    std::fs::remove_file(dir.join("filler")).expect("removed");
+    stop(&world, job);
+}
+
+#[test]
+fn an_upgrade_that_fails_behind_its_barrier_goes_back_to_the_old_modules() {
+    let world = World::new();
+    let Some((dir, _mounted)) = small_disk(&world, "ckpt", "64m") else {
+        return;
+    };
+    let job_file = tolerant()
+        .replace("[0, 499]", "[0, 99999]")
+        .replace("rate = 2000", "rate = 50000");
+    world.write("job.toml", &job_file);
+    let mut job = world.start(&["job.toml", "-p", "2"]);
+    job.wait_for_log("Completed checkpoint 2 ");
+    // There is room for the records and the module, and not for the state that changes meanwhile.
+    let room = std::fs::metadata(component("count-v2")).expect("built").len() + 256 * 1024;
+    fill_but(&dir.join("filler"), room);
+    let changed = info(&world, "words")["records_in"].as_u64().expect("a number") + 100_000;
+    wait_until("much has changed", || {
+        info(&world, "words")["records_in"].as_u64() > Some(changed)
+    });
     let module = format!("count={}", component("count-v2").display());
     let upgrade = ["upgrade", "words", "--module", &module];
     let failed = world.run(&upgrade).exits(1).stderr;
@@ -194,10 +230,15 @@ fn tolerant() -> String {
 
 /// Fills a disk, leaving room for one small file.
 fn fill_nearly(path: &Path) {
+    fill_but(path, 16 * 1024);
+}
+
+/// Fills a disk, leaving room for this number of bytes.
+fn fill_but(path: &Path, room: u64) {
     fill(path);
     let filler = std::fs::OpenOptions::new().write(true).open(path).expect("there");
     let size = filler.metadata().expect("a size").len();
-    filler.set_len(size - 16 * 1024).expect("cut");
+    filler.set_len(size - room).expect("cut");
 }
 
 /// Writes a file that takes all the room there is.

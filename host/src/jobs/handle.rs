@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{CheckpointId, JobId, JobVersion, OperatorUid};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -11,6 +12,8 @@ pub use super::request::{SavepointTarget, SnapshotRequest, SwapRequest};
 use super::status::JobStatus;
 use crate::dataflow::control::{SwapGap, locked};
 use crate::environment::Environment;
+use crate::storage::retry::retried;
+use crate::storage::{Storage, StoreError};
 
 /// A command to a job's driver.
 #[derive(Debug)]
@@ -125,6 +128,8 @@ pub struct JobHandle {
     /// State that it shares.
     pub shared: Arc<JobShared>,
     pub(super) environment: Arc<dyn Environment>,
+    /// Its directory in the checkpoint directory.
+    pub(super) directory: Storage,
     pub(super) commands: mpsc::UnboundedSender<Command>,
     pub(super) done: watch::Receiver<bool>,
 }
@@ -157,6 +162,19 @@ impl JobHandle {
         let sent = self.commands.send(Command::Snapshot(request, reply));
         sent.map_err(|_| self.not_running())?;
         result.await.map_err(|_| self.not_running())?
+    }
+
+    /// Checks that this number of bytes can be written to the job's directory, by a file that is removed again. To be called
+    /// before a change that is of no use if it cannot be recorded.
+    ///
+    /// # Errors
+    /// [`StoreError`] as writing the file gives it.
+    pub async fn check_room(&self, bytes: usize) -> Result<(), StoreError> {
+        let name = format!(".probe-{:012x}", self.environment.random() as u64 & 0xffff_ffff_ffff);
+        let probe = Bytes::from(vec![0; bytes]);
+        let written = retried(&*self.environment, || self.directory.put(&name, probe.clone())).await;
+        let removed = retried(&*self.environment, || self.directory.delete(&name)).await;
+        written.and(removed)
     }
 
     /// The failure that ended the job, with its kind; `None` if it has not failed. A job that has run was accepted, so its

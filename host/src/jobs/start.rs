@@ -123,6 +123,7 @@ pub(super) fn launch(
     let (commands, receiver) = mpsc::unbounded_channel();
     let (done, is_done) = watch::channel(false);
     let environment = job.host.environment.clone();
+    let directory = job.directory.storage().clone();
     let parts = Parts {
         job,
         shared: shared.clone(),
@@ -136,6 +137,7 @@ pub(super) fn launch(
     environment.spawn(Box::pin(driver.run()));
     JobHandle {
         environment,
+        directory,
         shared,
         commands,
         done: is_done,

@@ -20,12 +20,17 @@ use crate::jobs::handle::JobError;
 use crate::jobs::request::Asked;
 use crate::jobs::status::JobStatus;
 
+/// Wait before another try to go back to the last checkpoint, where the restart policy gives none.
+const REWIND_PAUSE: Duration = Duration::from_secs(5);
+
 /// A restart under way.
 #[derive(Debug)]
 pub(super) struct Restarting {
     /// The regions that restart.
     regions: BTreeSet<RegionIndex>,
     step: Step,
+    /// The job itself has not failed, so its restart policy does not end it.
+    rewinding: bool,
     /// A drain that goes on when the job runs again.
     pub(super) draining: Option<Asked>,
 }
@@ -162,10 +167,12 @@ impl Life {
         self.set_status(JobStatus::Restarting);
         self.stop(regions.iter().copied());
         let until = self.at.now_ns.saturating_add(wait.as_nanos() as u64);
+        let rewinding = matches!(why, FallBack::Rewind(_));
         let Running { waiting, draining, .. } = self.leave_running(|draining| {
             Stage::Restarting(Restarting {
                 regions,
                 step: Step::Waiting(until),
+                rewinding,
                 draining,
             })
         });
@@ -253,9 +260,9 @@ impl Life {
 
     /// The next attempt is ready, or there is nothing left to do, or it failed.
     pub(super) fn prepared(&mut self, result: Result<Next, PrepareFailure>) {
-        if !matches!(self.stage, Stage::Restarting(_)) {
+        let Stage::Restarting(Restarting { rewinding, .. }) = self.stage else {
             return;
-        }
+        };
         let PrepareFailure { error, may_pass } = match result {
             Ok(Next::Run(ready)) => return self.launch(*ready),
             Ok(Next::Over(over)) => return self.over(*over),
@@ -267,6 +274,7 @@ impl Life {
             return self.give_up(failure);
         }
         match self.restarts.failed(self.at.now_ns, self.at.random) {
+            Decision::GiveUp if rewinding => self.try_again(&failure, REWIND_PAUSE),
             Decision::GiveUp => {
                 let count = self.restarts.count();
                 self.give_up(failure.exhausted(count));

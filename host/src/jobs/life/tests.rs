@@ -21,6 +21,7 @@ use super::effect::{
     StoreOutcome, Told, Wish,
 };
 use super::mistakes::{Mistake, Planted};
+use super::restart::Restarts;
 use super::{Life, Settings};
 use crate::checkpoint::store::{JobFacts, Stored};
 use crate::connectors::BUILT_IN;
@@ -28,7 +29,7 @@ use crate::dataflow::control::{Event, SubtaskSnapshot, SwapGap};
 use crate::dataflow::element::SwapSet;
 use crate::dataflow::failure::{Cause, SubtaskFailure};
 use crate::dataflow::operator::{Modules, Operator, OperatorModule};
-use crate::graph::job_graph::JobGraph;
+use crate::graph::job_graph::{JobGraph, RestartStrategy};
 use crate::graph::plan::{Plan, RegionIndex, SubtaskId};
 use crate::graph::{Overrides, parse_job};
 use crate::jobs::handle::{JobError, SnapshotReport};
@@ -1120,4 +1121,39 @@ fn an_upgrade_whose_output_waits_for_the_next_attempt_has_come_about_when_the_jo
         Input::Committed(id, Err(failure)),
     );
     suspended(world, id);
+}
+
+#[test]
+fn an_upgrade_that_cannot_be_recorded_does_not_end_a_job_that_is_never_restarted() {
+    let shared = Shared::new();
+    let (mut world, id) = upgrading(&shared);
+    world.life.restarts = Restarts::new(RestartStrategy::None);
+    let full = RecordFailure {
+        message: "no space left".to_owned(),
+        may_pass: true,
+    };
+    world.answer_as(
+        |beside| matches!(beside, Beside::Record(_)),
+        Input::Recorded(id, Err(full)),
+    );
+    for (subtask, (attempt, _)) in std::mem::take(&mut world.running) {
+        world.input(Input::Event(attempt, Event::Finished(subtask)));
+    }
+    for _ in 0..3 {
+        while !world.beside.iter().any(|beside| matches!(beside, Beside::Prepare(_))) {
+            if world.beside.is_empty() {
+                world.wait(10 * SECOND);
+            } else {
+                world.answer_one(true);
+            }
+        }
+        let error = JobError::failed("no space left");
+        world.answer_as(
+            |beside| matches!(beside, Beside::Prepare(_)),
+            Input::Prepared(Err(PrepareFailure { error, may_pass: true })),
+        );
+        assert_eq!(world.status, JobStatus::Restarting);
+    }
+    world.settle();
+    assert_eq!(world.problems, [""; 0]);
 }
