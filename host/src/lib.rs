@@ -10,6 +10,7 @@
 
 pub mod data_dir;
 pub mod stdout;
+pub mod escape;
 pub mod backoff;
 pub mod environment;
 pub mod connector;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fixtures::{COPY, Expected, KEYED, components, hostile, keys, plain, refused, words_world};
+use crate::fixtures::{COPY, Expected, KEYED, components, hostile, keys, message, plain, refused, words_world};
 use crate::support::World;
 
 #[test]
@@ -31,19 +31,32 @@ count     yes       count
 ";
 
 #[test]
-fn validate_says_what_it_cannot_know() {
+fn validate_refuses_modules_that_are_none_and_says_what_it_cannot_know() {
     let world = words_world();
     world.write("no.wasm", "no component");
+    world.write("split/Cargo.toml", "[package]\nname = \"split\"\n");
     let args = ["validate", "--module", "split=gone.wasm", "--module", "count=no.wasm"];
-    let said = plain(&world, &world.run(&args).exits(0).stdout);
-    let expected = "job.toml is valid: job words, 4 nodes\nOPERATOR  STATEFUL  STATES\n\
-                    split     unknown   cannot read DIR/gone.wasm: No such file or directory (os error 2)\n\
-                    count     unknown   DIR/no.wasm: not a WebAssembly file: expected it to begin with \\0asm, found no compo\n";
-    assert_eq!(said, expected);
-    // A component without a description in its file is asked for it.
+    let ran = world.run(&[&args[..], &["--json"]].concat()).exits(2);
+    let lines = [
+        "operator \"split\": cannot read the module DIR/gone.wasm: No such file or directory (os error 2); expected a component file, as `regraft build` makes it",
+        "operator \"count\": DIR/no.wasm: not a WebAssembly file: expected it to begin with \\0asm, found no compo",
+    ];
+    assert_eq!(message(&world, &ran), lines.join("\n"));
+    let error = &ran.json()["error"];
+    let uids: Vec<_> = [0, 1].iter().map(|i| error["problems"][i]["uid"].as_str()).collect();
+    assert_eq!(uids, [Some("split"), Some("count")], "{error}");
+    assert!(error["uid"].is_null() && error["problems"][2].is_null(), "{error}");
+    let no_crate = world.run(&["validate", "--module", "split=."]).exits(2);
+    assert_eq!(
+        message(&world, &no_crate),
+        "cannot build operator \"split\": DIR/. has no Cargo.toml; expected the directory of a guest crate"
+    );
+    // A component without a description in its file is asked for it; a crate that is not built is no problem.
     std::fs::write(world.path().join("no.wasm"), hostile(KEYED)).expect("written");
-    let asked = world.run(&args).exits(0).stdout;
-    assert!(asked.ends_with("\ncount     yes       count\n"), "{asked}");
+    let args = ["validate", "--module", "split=split", "--module", "count=no.wasm"];
+    let expected = "job.toml is valid: job words, 4 nodes\nOPERATOR  STATEFUL  STATES\n\
+                    split     unknown   not built yet; `regraft build` builds it\ncount     yes       count\n";
+    assert_eq!(world.run(&args).exits(0).stdout, expected);
     let json = world.run(&[&args[..], &["--json"]].concat()).exits(0).json();
     assert!(json["operators"][0]["stateful"].is_null(), "{json}");
 }

@@ -237,10 +237,29 @@ pub fn refused(world: &World, args: &[&str], expected: &Expected<'_>) {
         path,
         ..
     } = expected;
+    let problems = error["error"]
+        .as_object_mut()
+        .and_then(|error| error.remove("problems"));
     assert_eq!(
         error,
         json!({ "error": { "kind": kind, "message": message, "uid": uid, "path": path } })
     );
+    check_problems(problems.as_ref(), message, &|text| plain(world, text));
+}
+
+/// Checks that each problem stands for itself where there are several, and that the message has all of them.
+#[track_caller]
+fn check_problems(problems: Option<&Value>, message: &str, plain: &dyn Fn(&str) -> String) {
+    let Some(problems) = problems.and_then(Value::as_array) else {
+        return;
+    };
+    assert!(problems.len() > 1, "{problems:?}");
+    for problem in problems {
+        assert_eq!(keys(problem), ["kind", "message", "path", "remedy", "uid"]);
+        let text = problem["message"].as_str().map(plain).expect("a text");
+        let remedy = problem["remedy"].as_str().map(plain).unwrap_or_default();
+        assert!(message.contains(&text) && message.contains(&remedy), "{text} {remedy}");
+    }
 }
 
 /// Returns the names of all files below a directory, sorted; empty if it does not exist.

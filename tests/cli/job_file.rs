@@ -74,7 +74,7 @@ fn several_problems_at_once() {
          \"operator\", \"sink\", \"checkpoint\", \"savepoint\", \"state\" or \"restart\"",
         "job.toml:6: operator \"count\": has no module and no crate; add module = \"FILE.wasm\" or crate = \"DIRECTORY\"",
         "job.toml:11: sink \"out\": connector: expected \"file\", \"print\" or \"blackhole\", found \"prnt\"; write \
-         connector = \"file\"",
+         connector = \"print\"",
     ];
     check(&job, None, &problems.join("\n"));
 }
@@ -164,7 +164,7 @@ fn settings_of_failures() {
     check(
         &job,
         None,
-        "job.toml:3: [checkpoint]: retain: expected an integer from 1 to 4294967295, found 0; write retain = 1\njob.toml:4: [checkpoint]: on-cancel: expected \"delete\" or \"retain\", found \"keep\"; write on-cancel = \"delete\"\njob.toml:7: [restart]: unknown key \"delai\"; did you mean \"delay\"?\njob.toml:14: operator \"count\": on-trap = \"dead-letter\" needs to know where dead letters go; add dead-letter = { connector = \"file\", path = \"rejects\" }",
+        "job.toml:3: [checkpoint]: retain: expected an integer from 1 to 4294967295, found 0; write retain = 1\njob.toml:4: [checkpoint]: on-cancel: expected \"delete\" or \"retain\", found \"keep\"\njob.toml:7: [restart]: unknown key \"delai\"; did you mean \"delay\"?\njob.toml:14: operator \"count\": on-trap = \"dead-letter\" needs to know where dead letters go; add dead-letter = { connector = \"file\", path = \"rejects\" }",
     );
     check_args(
         GOOD,
@@ -209,4 +209,54 @@ fn no_job_file() {
     ] {
         refused(&world, args, &expected);
     }
+}
+
+#[test]
+fn with_json_each_problem_stands_for_itself() {
+    let world = World::new();
+    let job = GOOD.replace("\"print\"", "\"prnt\"").replace("path = ", "pth = ");
+    world.write("job.toml", &job);
+    for verb in ["validate", "run"] {
+        let error = world.run(&[verb, "--json"]).exits(2).json()["error"].clone();
+        let problems = error["problems"].as_array().expect("problems").clone();
+        let uids: Vec<_> = problems.iter().map(|problem| problem["uid"].as_str()).collect();
+        assert_eq!(uids, [Some("lines"), Some("lines"), Some("out")], "{error}");
+        let all: Vec<_> = problems
+            .iter()
+            .map(|problem| problem["message"].as_str().expect("a text"))
+            .collect();
+        assert_eq!(error["message"].as_str(), Some(all.join("\n").as_str()));
+        assert!(
+            problems
+                .iter()
+                .all(|problem| problem["path"] == "job.toml" && problem["kind"] == "usage")
+        );
+    }
+    // One problem is the error itself.
+    world.write("one.toml", &GOOD.replace("\"print\"", "\"prnt\""));
+    let error = world.run(&["validate", "one.toml", "--json"]).exits(2).json()["error"].clone();
+    assert!(error["problems"].is_null() && error["uid"] == "out", "{error}");
+}
+
+#[test]
+fn one_of_several_jobs() {
+    let nodes = GOOD.trim_start_matches("name = \"j\"\n").replace("[[", "[[job.");
+    let world = World::new();
+    world.write("in/a", "a\n");
+    let nodes = nodes.replace("path = \"in\"", "path = \"in/*\"");
+    let (start, end) = (
+        nodes.find("[[job.operator]]").expect("it"),
+        nodes.find("[[job.sink]]").expect("it"),
+    );
+    let nodes = format!("{}{}", &nodes[..start], nodes[end..].replace("\"count\"", "\"lines\""));
+    world.write(
+        "job.toml",
+        &format!("[[job]]\nname = \"a\"\n{nodes}[[job]]\nname = \"b\"\n{nodes}"),
+    );
+    let ran = world.run(&["run", "-c", "b", "--json"]).exits(0);
+    assert_eq!(ran.json()["name"], "b");
+    let expected = "error: job.toml:1: the file holds the jobs \"a\" and \"b\"; choose one with -c a\n";
+    assert_eq!(world.run(&["run"]).exits(2).stderr, expected);
+    let unknown = world.run(&["validate", "-c", "nightly"]).exits(2).stderr;
+    assert_eq!(unknown, "error: -c nightly: the file holds the jobs \"a\" and \"b\"\n");
 }

@@ -32,17 +32,19 @@ fn check(module: &[u8], message: &str) {
 /// Checks that a job whose modules do not fit is refused with this message.
 #[track_caller]
 fn unfit(world: &World, uid: Option<&str>, message: &str) {
-    refused(
-        world,
-        &["run", "job.toml"],
-        &Expected {
-            status: 2,
-            kind: "usage",
-            message,
-            uid,
-            path: None,
-        },
-    );
+    for verb in ["validate", "run"] {
+        refused(
+            world,
+            &[verb, "job.toml"],
+            &Expected {
+                status: 2,
+                kind: "usage",
+                message,
+                uid,
+                path: None,
+            },
+        );
+    }
     assert!(!world.path().join("out").exists() && !world.path().join("data/run").exists());
 }
 

@@ -36,6 +36,7 @@ fn every_help_lists_the_exit_statuses() {
         "stop",
         "cancel",
         "upgrade",
+        "gc",
         "inspect",
         "graph",
         "validate",

@@ -11,6 +11,7 @@ mod support;
 
 mod setup;
 
+mod after_failure;
 mod brought_back;
 mod checkpoints;
 mod endings;

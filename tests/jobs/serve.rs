@@ -93,9 +93,16 @@ fn without_a_host_a_job_is_not_submitted() {
     let world = World::new();
     world.write("job.toml", &words_job("words", "update").replace("\"off\"", "\"1s\""));
     let ran = world.run(&["run", "-d", "job.toml"]).exits(1);
-    assert_eq!(
-        ran.stderr,
-        "error: no host takes jobs on this machine: start one with `regraft serve`, or name one with --host URL\n"
+    let data = world.path().join("data");
+    // A host of another data directory may listen on the usual address of this machine.
+    let expected = format!(
+        "error: no host serves the data directory {}: start one with `regraft serve`",
+        data.display()
+    );
+    assert!(
+        ran.stderr.starts_with(&expected) && ran.stderr.contains(", or name one with --host URL."),
+        "{}",
+        ran.stderr
     );
     // An attached run does not accept other jobs.
     let attached = world.start(&["job.toml"]);
@@ -292,12 +299,20 @@ fn one_data_directory_has_one_host() {
     first.kill();
     // The lock has died with its process.
     let third = world.serve(&[]);
-    let taken = World::new().run(&[
-        "serve",
-        "--listen",
-        text(&announced(&world)["url"]).trim_start_matches("http://"),
-    ]);
-    assert!(taken.exits(1).stderr.contains("; choose another port with --listen"));
+    let (other, url) = (World::new(), text(&announced(&world)["url"]));
+    let taken = other
+        .run(&["serve", "--listen", url.trim_start_matches("http://")])
+        .exits(1);
+    let address = url.trim_start_matches("http://");
+    assert_eq!(
+        taken.stderr,
+        format!(
+            "error: cannot listen on {address}: Address already in use (os error 98). It is that of another host (pid {}), whose data directory is {}: use that one with --host {url}, or stop it. To serve {}, choose another port with --listen, for example --listen 127.0.0.1:0.\n",
+            third.pid(),
+            data.display(),
+            other.path().join("data").display()
+        )
+    );
     drop(third);
 }
 

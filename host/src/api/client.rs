@@ -1,6 +1,6 @@
 //! The other end: finds the host of a job, and sends it requests.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use regraft_model::error_kind::ErrorKind;
@@ -8,9 +8,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::types::{
-    JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest, SnapshotList,
-    SnapshotReport, SubmitRequest, Submitted, UpgradeReport, UpgradeRequest,
+    HostView, JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest,
+    SnapshotList, SnapshotReport, SubmitRequest, Submitted, UpgradeReport, UpgradeRequest,
 };
+use crate::graph::suggest::nearest;
 use crate::jobs::handle::JobError;
 use crate::serve::announce;
 
@@ -21,17 +22,24 @@ const ANSWER_BYTES_MAX: u64 = 1 << 30;
 /// Time that an answer to a `GET` may take. A host whose process is stopped accepts connections and never answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time that a host may take to say who it is.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// URL of a host that serves where nothing else is said.
+const USUAL_HOST: &str = "http://127.0.0.1:7878";
+
 /// Client of one or more hosts.
 #[derive(Debug)]
 pub struct Client {
     agent: ureq::Agent,
     /// URLs of the hosts.
     hosts: Vec<String>,
-    /// True if the user named the host.
+    /// True if every host must answer, as one that the user named.
     named: bool,
     /// URL of the host that takes jobs.
     serving: Option<String>,
     token: Option<String>,
+    /// Data directory of this machine's hosts.
+    data_dir: PathBuf,
 }
 
 /// A job found on a host.
@@ -66,7 +74,14 @@ impl Client {
             named: host.is_some(),
             serving,
             token: token.map(str::to_owned),
+            data_dir: data_dir.to_owned(),
         }
+    }
+
+    /// Fails where a host does not answer, in place of leaving out its jobs.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        Self { named: true, ..self }
     }
 
     /// Returns the URL of the host that takes jobs.
@@ -74,11 +89,32 @@ impl Client {
     /// # Errors
     /// [`JobError`] where there is no such host.
     pub fn serving(&self) -> Result<&str, JobError> {
-        self.serving.as_deref().ok_or_else(|| {
-            JobError::failed(
-                "no host takes jobs on this machine: start one with `regraft serve`, or name one with --host URL",
+        self.serving.as_deref().ok_or_else(|| self.not_serving())
+    }
+
+    /// Returns the error that no host serves the data directory. It names one of another data directory, if that has the
+    /// usual address: a `serve` of this one would not get it.
+    fn not_serving(&self) -> JobError {
+        let dir = self.data_dir.display();
+        let other = self.host_at(USUAL_HOST).map(|other| {
+            format!(
+                " One that serves {} listens on {USUAL_HOST} (pid {}): if that one is meant, name it with --host {USUAL_HOST}, or set REGRAFT_DATA to its directory.",
+                other.data_dir, other.pid
             )
-        })
+        });
+        JobError::failed(format!(
+            "no host serves the data directory {dir}: start one with `regraft serve`{}, or name one with --host URL.{}",
+            if other.is_some() { " --listen 127.0.0.1:0" } else { "" },
+            other.unwrap_or_default()
+        ))
+    }
+
+    /// Asks the host at an address for itself; `None` where none answers at once.
+    #[must_use]
+    pub fn host_at(&self, url: &str) -> Option<HostView> {
+        let request = self.known(self.agent.get(format!("{url}/host")));
+        let sent = request.config().timeout_global(Some(AT_ONCE)).build().call();
+        answer(url, sent).ok()
     }
 
     /// Submits a job whose components have been uploaded.
@@ -123,6 +159,11 @@ impl Client {
     /// [`JobError`] of kind usage where no job matches, or several do.
     pub fn find(&self, job: &str) -> Result<FoundJob, JobError> {
         let mut jobs = self.jobs()?;
+        // Flink's documents write `:jobId` where an id belongs, and people type the colon, too.
+        let job = match job.strip_prefix(':') {
+            Some(bare) if !jobs.iter().any(|j| j.summary.name == job) => bare,
+            _ => job,
+        };
         let by_id: Vec<&FoundJob> = jobs.iter().filter(|j| j.summary.job_id.to_string() == job).collect();
         let prefix = !job.is_empty() && job.bytes().all(|b| b.is_ascii_hexdigit());
         let mut matching: Vec<&FoundJob> = if by_id.is_empty() {
@@ -138,10 +179,12 @@ impl Client {
             [found] => Ok(found.clone()),
             [] => {
                 jobs.retain(|j| !j.summary.status.is_over());
+                let names: Vec<&str> = jobs.iter().map(|j| j.summary.name.as_str()).collect();
+                let near = nearest(job, &names).map(|near| format!("did you mean {near:?}? "));
                 let known = if jobs.is_empty() {
                     "no job is running".to_owned()
                 } else {
-                    format!("running:\n{}", lines(&jobs))
+                    format!("{}running:\n{}", near.unwrap_or_default(), lines(&jobs))
                 };
                 Err(JobError::usage(format!(
                     "there is no job {job:?}; expected an id, a unique prefix of one, or a name; {known}"

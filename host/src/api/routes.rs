@@ -19,8 +19,9 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::types::{
-    JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest, SnapshotList,
-    SnapshotReport, SnapshotRow, SubmitRequest, Submitted, TriggerStatus, Triggered, UpgradeReport, UpgradeRequest,
+    HostView, JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest,
+    SnapshotList, SnapshotReport, SnapshotRow, SubmitRequest, Submitted, TriggerStatus, Triggered, UpgradeReport,
+    UpgradeRequest,
 };
 use crate::jobs::handle::JobError;
 use crate::serve::host::Host;
@@ -116,6 +117,7 @@ impl IntoResponse for Refusal {
 
 fn router(host: Arc<Host>, access: Access) -> Router {
     Router::new()
+        .route("/host", get(itself))
         .route("/jobs", get(list))
         .route("/jobs", post(submit).layer(DefaultBodyLimit::max(SUBMISSION_BYTES_MAX)))
         .route("/jobs/{job}", get(info))
@@ -210,6 +212,14 @@ fn names_an_address(headers: &HeaderMap) -> bool {
     });
     let name = name.trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+async fn itself(State(host): State<Arc<Host>>) -> Json<HostView> {
+    Json(HostView {
+        pid: std::process::id(),
+        data_dir: host.data_dir().display().to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
 }
 
 async fn list(State(host): State<Arc<Host>>) -> Json<JobList> {

@@ -19,7 +19,7 @@ pub use self::job::{
 };
 pub use self::report::{ChangedUid, Gap, SnapshotReport, UpgradeReport};
 pub use self::submission::SubmitRequest;
-use crate::jobs::handle::JobError;
+use crate::jobs::handle::{JobError, JobProblem};
 use crate::jobs::observe::ObservedJob;
 use crate::jobs::status::JobStatus;
 use crate::savepoint::metadata::Owner;
@@ -72,11 +72,23 @@ impl From<ObservedJob> for JobSummary {
     }
 }
 
+/// Answer to `GET /host`: the host itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    /// Id of its process.
+    pub pid: u32,
+    /// Its data directory.
+    pub data_dir: String,
+    /// Version of the program.
+    pub version: String,
+}
+
 /// Body of `POST /jobs/{job}/savepoints` and `POST /jobs/{job}/stop`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SavepointRequest {
-    /// Directory, a path or URL; `None` for the job's own.
+    /// Directory, a path or URL; `None` for the job's own. Also by Flink's names.
+    #[serde(alias = "target-directory", alias = "targetDirectory")]
     pub dir: Option<String>,
     /// True for the backend's own files rather than typed columns.
     pub native: bool,
@@ -291,6 +303,48 @@ pub struct ErrorBody {
     /// File or directory that it is about.
     #[serde(default)]
     pub path: Option<String>,
+    /// Each problem on its own, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<ProblemBody>,
+}
+
+/// One of several problems.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemBody {
+    /// Kind, which says what its reader does next.
+    pub kind: ErrorKind,
+    /// Text for people.
+    pub message: String,
+    /// Uid of the node that it is about.
+    pub uid: Option<String>,
+    /// File or directory that it is about.
+    pub path: Option<String>,
+    /// Remedy, where the message does not have it.
+    pub remedy: Option<String>,
+}
+
+impl From<JobProblem> for ProblemBody {
+    fn from(problem: JobProblem) -> Self {
+        Self {
+            kind: problem.kind,
+            message: problem.message,
+            uid: problem.uid,
+            path: problem.path,
+            remedy: problem.remedy,
+        }
+    }
+}
+
+impl From<ProblemBody> for JobProblem {
+    fn from(body: ProblemBody) -> Self {
+        Self {
+            kind: body.kind,
+            message: body.message,
+            uid: body.uid,
+            path: body.path,
+            remedy: body.remedy,
+        }
+    }
 }
 
 impl From<JobError> for ErrorBody {
@@ -300,6 +354,7 @@ impl From<JobError> for ErrorBody {
             message: error.message,
             uid: error.uid,
             path: error.path,
+            problems: error.problems.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -311,6 +366,7 @@ impl From<ErrorBody> for JobError {
             message: body.message,
             uid: body.uid,
             path: body.path,
+            problems: body.problems.into_iter().map(Into::into).collect(),
         }
     }
 }

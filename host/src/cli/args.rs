@@ -13,12 +13,15 @@ use super::failure::Failure;
 use super::habits;
 use crate::graph::{JobFileError, Overrides, parse_module};
 
+/// Place in the help of flags that many verbs have: behind those of the verb itself.
+const COMMON_ORDER: usize = 100;
+
 /// Hosts streaming jobs whose operators are WebAssembly components: change the code, keep the state.
 #[derive(Debug, Parser)]
 #[command(name = "regraft", version, subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     /// Print exactly one JSON object on stdout, also for an error.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = COMMON_ORDER)]
     pub json: bool,
     /// The verb.
     #[command(subcommand)]
@@ -52,6 +55,8 @@ pub enum Verb {
     Cancel(CancelArgs),
     /// Put other modules into a running job, at one barrier, keeping its state.
     Upgrade(UpgradeArgs),
+    /// Remove the checkpoints of jobs that have ended, as far as no job needs them; shows them, and --yes acts.
+    Gc(GcArgs),
     /// Show what a component declares: states, schemas, ports, the imports that it needs.
     Inspect(InspectArgs),
     /// Show a job's graph: its chains, and how records travel between them.
@@ -66,11 +71,19 @@ pub enum Verb {
 #[derive(Debug, Clone, Args)]
 pub struct HostArgs {
     /// The host's address; without it, every host that runs on this machine is asked.
-    #[arg(long, value_name = "URL", env = "REGRAFT_HOST")]
+    #[arg(long, value_name = "URL", env = "REGRAFT_HOST", display_order = COMMON_ORDER + 1)]
     pub host: Option<String>,
     /// The token of a host that demands one; better put into the environment, where other users do not see it.
-    #[arg(long, value_name = "TOKEN", env = "REGRAFT_TOKEN", hide_env_values = true)]
+    #[arg(long, value_name = "TOKEN", env = "REGRAFT_TOKEN", hide_env_values = true, display_order = COMMON_ORDER + 2)]
     pub token: Option<String>,
+}
+
+impl HostArgs {
+    /// Returns the host that the user names. Scripts unset a variable by setting it to the empty string.
+    #[must_use]
+    pub fn named(&self) -> Option<&str> {
+        self.host.as_deref().filter(|host| !host.trim().is_empty())
+    }
 }
 
 /// `serve`.
@@ -152,7 +165,7 @@ pub struct JobFileArgs {
     /// The job file.
     #[arg(value_name = "JOB.toml", default_value = "job.toml")]
     pub job: PathBuf,
-    /// What the job in the file must be called.
+    /// The job to take, by its name, where the file holds several.
     #[arg(short = 'c', long = "entry", alias = "class", value_name = "NAME")]
     pub entry: Option<String>,
     /// Call the job something else.
@@ -424,7 +437,10 @@ pub struct CancelArgs {
 
 /// `upgrade`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("new").args(["module", "new_job"]).required(true))]
+#[command(
+    group = ArgGroup::new("new").args(["module", "new_job"]).required(true),
+    override_usage = "regraft upgrade [OPTIONS] <JOB> <NEW-JOB.toml>\n       regraft upgrade [OPTIONS] <JOB> --module <UID=PATH>..."
+)]
 pub struct UpgradeArgs {
     /// The job.
     #[command(flatten)]
@@ -438,6 +454,17 @@ pub struct UpgradeArgs {
     /// Drop the state of one uid, or one of its states. Repeatable.
     #[arg(long, value_name = "UID[/STATE]")]
     pub drop_state: Vec<DropState>,
+}
+
+/// `gc`.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// Remove what is shown otherwise.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Host of jobs that may need a checkpoint.
+    #[command(flatten)]
+    pub host: HostArgs,
 }
 
 /// `inspect`.

@@ -1,10 +1,12 @@
 //! `build`, `validate`, `graph`, `inspect`: verbs about jobs and modules that do not run.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
 use regraft_guest_runtime::module_error::ModuleError;
 use regraft_model::describe::{Description, StateDescription, interface};
+use regraft_model::error_kind::ErrorKind;
 use serde_json::json;
 
 use super::args::{GraphArgs, InspectArgs, JobFileArgs};
@@ -12,11 +14,13 @@ use super::failure::Failure;
 use super::log;
 use super::output::Output;
 use super::table::{Column, labelled, table};
-use crate::compile::declared::{DeclaredOperator, declared};
+use crate::compile::declared::{DeclaredOperator, Undeclared, declared};
 use crate::compile::{StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::dataflow::operator::Modules;
 use crate::graph::job_graph::JobGraph;
 use crate::graph::render;
+use crate::jobs::admission::{Descriptions, check_known};
+use crate::jobs::handle::{JobError, JobProblem};
 
 /// Width of the labels of `inspect`.
 const LABEL: usize = 8;
@@ -122,13 +126,14 @@ pub fn validate(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(
     let (graph, warnings) = args.load(data_dir, &[])?;
     let texts: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     let operators = declared(&graph, &engine(data_dir)?);
+    refuse_unfit(&graph, &operators)?;
     let shown: Vec<_> = operators
         .iter()
         .map(|operator| match &operator.description {
             Ok(description) => {
                 json!({ "uid": operator.uid, "stateful": is_stateful(description), "states": state_names(description) })
             }
-            Err(why) => json!({ "uid": operator.uid, "stateful": null, "states": [], "unknown": why }),
+            Err(why) => json!({ "uid": operator.uid, "stateful": null, "states": [], "unknown": why.to_string() }),
         })
         .collect();
     let value = json!({ "name": graph.name, "valid": true, "warnings": texts, "operators": shown });
@@ -143,6 +148,43 @@ pub fn validate(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(
         )
     });
     Ok(())
+}
+
+/// Refuses what `run` would refuse, as far as that is known without a build. A crate that has changed since its last build is
+/// left out.
+fn refuse_unfit(graph: &JobGraph, operators: &[DeclaredOperator]) -> Result<(), Failure> {
+    let mut problems = vec![];
+    let mut known = Descriptions::new();
+    for operator in operators {
+        match &operator.description {
+            Ok(description) if !operator.stale => {
+                known.insert(operator.uid.clone(), Arc::new(description.clone()));
+            }
+            Err(Undeclared::Unusable { path, message }) => problems.push(JobProblem {
+                kind: ErrorKind::Usage,
+                message: message.clone(),
+                uid: Some(operator.uid.to_string()),
+                path: Some(path.display().to_string()),
+                remedy: None,
+            }),
+            Ok(_) | Err(Undeclared::NotBuilt) => {}
+        }
+    }
+    if let Err(refused) = check_known(graph, &known) {
+        problems.extend(refused.problems.iter().map(JobProblem::from));
+    }
+    let Some(first) = problems.first() else { return Ok(()) };
+    let texts: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
+    let same = |of: fn(&JobProblem) -> &Option<String>| {
+        let same = problems.iter().all(|problem| of(problem) == of(first));
+        of(first).clone().filter(|_| same)
+    };
+    let error = JobError {
+        uid: same(|problem| &problem.uid),
+        path: same(|problem| &problem.path),
+        ..JobError::usage(texts.join("\n"))
+    };
+    Err(error.with_problems(problems).into())
 }
 
 /// Returns true if the operator has anything in a savepoint.
@@ -165,7 +207,7 @@ fn stateful_text(operators: &[DeclaredOperator]) -> String {
     let row = |operator: &DeclaredOperator| match &operator.description {
         Ok(d) if is_stateful(d) => [operator.uid.to_string(), "yes".into(), state_names(d).join(", ")],
         Ok(_) => [operator.uid.to_string(), "no".into(), String::new()],
-        Err(why) => [operator.uid.to_string(), "unknown".into(), why.clone()],
+        Err(why) => [operator.uid.to_string(), "unknown".into(), why.to_string()],
     };
     let columns = [
         Column::text("OPERATOR"),

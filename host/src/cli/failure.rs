@@ -4,10 +4,12 @@ use regraft_model::error_kind::ErrorKind;
 use serde::Serialize;
 
 use super::exit_status::ExitStatus;
+use crate::api::types::{ErrorBody, ProblemBody};
 use crate::compile::BuildError;
 use crate::data_dir::DataDirError;
 use crate::graph::problem::Place;
 use crate::graph::{JobFileError, Problem};
+use crate::jobs::handle::JobError;
 use crate::scaffold::ScaffoldError;
 
 /// The error of a command.
@@ -22,6 +24,9 @@ pub struct Failure {
     pub uid: Option<String>,
     /// File that the error is about, if it is about one.
     pub path: Option<String>,
+    /// Each problem on its own, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<ProblemBody>,
 }
 
 impl Failure {
@@ -33,6 +38,7 @@ impl Failure {
             message: message.into(),
             uid: None,
             path: None,
+            problems: vec![],
         }
     }
 
@@ -48,7 +54,7 @@ impl Failure {
         self.kind.into()
     }
 
-    /// Renders `{"error": {"kind", "message", "uid", "path"}}` on one line.
+    /// Renders `{"error": {"kind", "message", "uid", "path"}}` on one line, with `problems` where there are several.
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::json!({ "error": self }).to_string()
@@ -61,10 +67,28 @@ impl From<JobFileError> for Failure {
             JobFileError::Unreadable { path, .. } => (None, Some(path.to_string_lossy().into_owned())),
             JobFileError::Invalid(problems) => (common_uid(problems), common_file(problems)),
         };
+        let problems = match error.problems() {
+            several @ [_, _, ..] => several.iter().map(problem_body).collect(),
+            _ => vec![],
+        };
         Self {
             uid,
             path,
+            problems,
             ..Self::usage(error.to_string())
+        }
+    }
+}
+
+impl From<JobError> for Failure {
+    fn from(error: JobError) -> Self {
+        let body = ErrorBody::from(error);
+        Self {
+            kind: body.kind,
+            message: body.message,
+            uid: body.uid,
+            path: body.path,
+            problems: body.problems,
         }
     }
 }
@@ -73,10 +97,9 @@ impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         let path = error.path().map(|path| path.to_string_lossy().into_owned());
         Self {
-            kind: error.kind(),
             uid: error.uid().map(str::to_owned),
             path,
-            message: error.to_string(),
+            ..Self::new(error.kind(), error.to_string())
         }
     }
 }
@@ -103,6 +126,25 @@ impl From<DataDirError> for Failure {
     }
 }
 
+/// Returns a problem of a job file. Its message begins with its place.
+fn problem_body(problem: &Problem) -> ProblemBody {
+    ProblemBody {
+        kind: ErrorKind::Usage,
+        message: problem.to_string(),
+        uid: problem.uid.clone(),
+        path: file_of(problem),
+        remedy: None,
+    }
+}
+
+/// Returns the file that a problem is in.
+fn file_of(problem: &Problem) -> Option<String> {
+    match &problem.place {
+        Place::JobFile { file, .. } | Place::Config { file, .. } => Some(file.to_string()),
+        Place::Environment(_) | Place::CommandLine(_) => None,
+    }
+}
+
 /// Returns the uid if all problems are about the same one.
 fn common_uid(problems: &[Problem]) -> Option<String> {
     let first = problems.first()?.uid.clone()?;
@@ -114,14 +156,10 @@ fn common_uid(problems: &[Problem]) -> Option<String> {
 
 /// Returns the file if all problems are in the same one.
 fn common_file(problems: &[Problem]) -> Option<String> {
-    let file = |problem: &Problem| match &problem.place {
-        Place::JobFile { file, .. } | Place::Config { file, .. } => Some(file.to_string()),
-        Place::Environment(_) | Place::CommandLine(_) => None,
-    };
-    let first = file(problems.first()?)?;
+    let first = file_of(problems.first()?)?;
     problems
         .iter()
-        .all(|problem| file(problem).as_deref() == Some(first.as_str()))
+        .all(|problem| file_of(problem).as_deref() == Some(first.as_str()))
         .then_some(first)
 }
 

@@ -21,7 +21,15 @@ const ONE_DASH: [&str; 11] = [
 ];
 
 /// Verbs that are not implemented yet, each with what to do meanwhile.
-const LATER_VERBS: [(&str, &str); 6] = [
+const LATER_VERBS: [(&str, &str); 8] = [
+    (
+        "apply",
+        "write `regraft run -d JOB.toml` for a new job, and `regraft upgrade JOB JOB.toml` for a running one",
+    ),
+    (
+        "canary",
+        "write `regraft upgrade JOB --module UID=NEW.wasm`, and upgrade back the same way",
+    ),
     (
         "fork",
         "take a savepoint and write `regraft run -s SAVEPOINT JOB.toml --name NEW-NAME --set SINK.path=DIR`",
@@ -40,6 +48,36 @@ const LATER_VERBS: [(&str, &str); 6] = [
         "dev",
         "after a change write `regraft upgrade JOB --module UID=CRATE-DIRECTORY`",
     ),
+];
+
+/// Verbs of Flink, of its REST API and dashboards, and of other tools that run things, each with what to write here.
+const VERBS_OF_OTHERS: [(&[&str], &str); 14] = [
+    (
+        &["resume", "restore", "recover", "continue", "unsuspend"],
+        "`regraft run -s SAVEPOINT JOB.toml`",
+    ),
+    (
+        &["status", "describe", "get"],
+        "`regraft info JOB`, or `regraft list` for all jobs",
+    ),
+    (&["ps", "ls", "jobs", "top"], "`regraft list`"),
+    (&["kill", "delete", "rm", "terminate", "abort"], "`regraft cancel JOB`"),
+    (&["pause", "suspend", "drain", "shutdown"], "`regraft stop JOB`"),
+    (&["submit", "deploy", "start", "launch"], "`regraft run -d JOB.toml`"),
+    (&["run-application", "exec"], "`regraft run JOB.toml`"),
+    (&["checkpoint", "snapshot", "backup"], "`regraft savepoint JOB`"),
+    (
+        &["checkpoints", "savepoints", "snapshots"],
+        "`regraft list --snapshots JOB`",
+    ),
+    (&["dispose", "prune"], "`regraft savepoint -d SAVEPOINT`"),
+    (
+        &["update", "redeploy", "replace", "patch", "swap"],
+        "`regraft upgrade JOB --module UID=NEW.wasm`",
+    ),
+    (&["init", "create", "scaffold"], "`regraft new NAME`"),
+    (&["check", "lint", "test"], "`regraft validate JOB.toml`"),
+    (&["log", "tail"], "`regraft logs JOB`"),
 ];
 
 /// Verbs of `state` that are not implemented yet.
@@ -115,6 +153,9 @@ fn refuse_verb(verb: &str, after: &[String]) -> Result<(), Failure> {
             "regraft {verb} is not implemented yet; {instead}"
         )));
     }
+    if let Some((_, ours)) = VERBS_OF_OTHERS.iter().find(|(names, _)| names.contains(&verb)) {
+        return Err(Failure::usage(format!("regraft has no verb {verb}; write {ours}")));
+    }
     if verb == "state"
         && let Some(verb) = after.iter().find(|arg| !arg.starts_with('-'))
         && LATER_STATE_VERBS.contains(&verb.as_str())
@@ -154,7 +195,7 @@ fn refuse_flags(verb: &str, after: &[String]) -> Result<(), Failure> {
                 format!("{flag} is not implemented yet; `regraft info JOB` shows the job's counts since it was started")
             }
             ("run" | "upgrade", "--rename") => format!(
-                "{flag} is not implemented yet; keep the uid, which is what state is bound to, or drop its state with --drop-state UID"
+                "{flag} is not implemented yet; keep the uid, which is what state is bound to, or drop its state with --drop-state UID[/STATE]"
             ),
             ("upgrade", "-p" | "--parallelism") => format!(
                 "upgrade {flag} is not implemented yet; write `regraft stop JOB`, then `regraft run -s SAVEPOINT JOB.toml -p N`"

@@ -11,23 +11,12 @@ use super::build;
 use super::failure::Failure;
 use super::log;
 use super::output::Output;
+use super::progress::while_waiting;
 use crate::api::client::{Client, FoundJob};
 use crate::api::types::{JobView, ModuleUploaded, SavepointRequest, SnapshotReport, UpgradeReport, UpgradeRequest};
 use crate::compile::{GuestCrate, StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::graph::job_graph::{Artifact, JobGraph};
 use crate::graph::{Overrides, parse_module};
-use crate::jobs::handle::JobError;
-
-impl From<JobError> for Failure {
-    fn from(error: JobError) -> Self {
-        Self {
-            kind: error.kind,
-            message: error.message,
-            uid: error.uid,
-            path: error.path,
-        }
-    }
-}
 
 /// A running job, and the client that has found it.
 pub(super) struct Asked {
@@ -37,9 +26,8 @@ pub(super) struct Asked {
 
 /// Creates a client of the host that the user names, or of all hosts on this machine.
 pub(super) fn client(host: &HostArgs, data_dir: &Path) -> Client {
-    // Scripts unset a variable by setting it to the empty string.
-    let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.trim().is_empty());
-    Client::new(given(&host.host).as_deref(), given(&host.token).as_deref(), data_dir)
+    let token = host.token.as_deref().filter(|token| !token.trim().is_empty());
+    Client::new(host.named(), token, data_dir)
 }
 
 pub(super) fn find(args: &JobArgs, data_dir: &Path) -> Result<Asked, Failure> {
@@ -107,7 +95,7 @@ pub fn savepoint(args: &SavepointArgs, data_dir: &Path, output: Output) -> Resul
         native,
         drain: false,
     };
-    let report = client.savepoint(&job, &request)?;
+    let report = while_waiting("taking a savepoint", || client.savepoint(&job, &request))?;
     output.result(&savepoint_json(&report), || {
         format!(
             "Savepoint completed. Path: {}\nYou can resume your program from this savepoint with the run command.",
@@ -131,14 +119,12 @@ pub fn stop(args: &StopArgs, data_dir: &Path, output: Output) -> Result<(), Fail
         job.summary.job_id
     ));
     let dir = args.savepoint_path.clone().flatten().as_deref().map(absolute);
-    let report = client.stop(
-        &job,
-        &SavepointRequest {
-            dir,
-            native,
-            drain: args.drain,
-        },
-    )?;
+    let request = SavepointRequest {
+        dir,
+        native,
+        drain: args.drain,
+    };
+    let report = while_waiting("taking a savepoint", || client.stop(&job, &request))?;
     output.result(&savepoint_json(&report), || {
         format!("Savepoint completed. Path: {}", report.path)
     });
@@ -165,7 +151,9 @@ pub fn cancel(args: &CancelArgs, data_dir: &Path, output: Output) -> Result<(), 
             dir: dir.as_deref().map(absolute),
             ..SavepointRequest::default()
         };
-        saved = Some(client.savepoint(&job, &request)?);
+        saved = Some(while_waiting("taking a savepoint", || {
+            client.savepoint(&job, &request)
+        })?);
     } else {
         output.line(&format!("Cancelling job {id}."));
     }
@@ -188,8 +176,7 @@ pub fn cancel(args: &CancelArgs, data_dir: &Path, output: Output) -> Result<(), 
 pub fn upgrade(args: &UpgradeArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     if let Some(drop) = args.drop_state.first() {
         return Err(Failure::usage(format!(
-            "upgrade cannot drop state yet (--drop-state {}): stop the job, and start the new one with run -s SAVEPOINT --drop-state",
-            drop.uid
+            "upgrade cannot drop state yet: stop the job, and start the new one with run -s SAVEPOINT --drop-state {drop}"
         )));
     }
     let Asked { client, job } = find(&args.job, data_dir)?;
@@ -215,7 +202,7 @@ pub fn upgrade(args: &UpgradeArgs, data_dir: &Path, output: Output) -> Result<()
             "there is nothing to upgrade: the job already runs these modules",
         ));
     }
-    let report = client.upgrade(&job, &UpgradeRequest { modules })?;
+    let report = while_waiting("swapping modules", || client.upgrade(&job, &UpgradeRequest { modules }))?;
     output.result(&json!(report), || upgraded(&report));
     Ok(())
 }
@@ -282,7 +269,10 @@ fn new_components(
     let engine = build::engine(data_dir)?;
     let (tools, progress) = (Tools::from_env(data_dir), StderrReport::new());
     if let Some(new_job) = &args.new_job {
-        let overrides = Overrides::from_process(data_dir)?;
+        let overrides = Overrides {
+            prefer: Some(running.name.clone()),
+            ..Overrides::from_process(data_dir)?
+        };
         let (graph, _) = crate::graph::load_job(new_job, &overrides, crate::connectors::BUILT_IN)?;
         refuse_other_changes(&graph, running)?;
         let built = build_guests(&guest_crates(&graph), &tools, &engine, &progress)?;

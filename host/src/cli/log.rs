@@ -1,6 +1,8 @@
 //! Log lines on stderr, above the progress line where there is one.
 
-use std::io::{self, Write};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use indicatif::ProgressBar;
@@ -9,11 +11,14 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::escape::lines;
 use crate::graph::Warning;
 use crate::serve::logs::{JobLogLayer, JobLogs};
 
 /// The progress line at the bottom of the terminal, if any.
 static BAR: OnceLock<Mutex<Option<ProgressBar>>> = OnceLock::new();
+/// Rounds that are left out above a progress line, which tells of them.
+static ROUNDS: Mutex<Rounds> = Mutex::new(Rounds { told: BTreeSet::new() });
 
 /// Sets the progress line above which log lines are written.
 pub fn stand_above(bar: Option<ProgressBar>) {
@@ -31,8 +36,10 @@ pub fn warnings(warnings: &[Warning]) {
     }
 }
 
-/// Writes a line to stderr, above the progress line.
+/// Writes a line to stderr, above the progress line. On a terminal, its first word is coloured if it tells of a problem.
 pub fn line(text: &str) {
+    let text = lines(text);
+    let text = painted(&text, is_coloured());
     above(|| {
         let mut stderr = io::stderr().lock();
         // If stderr cannot be written, there is no other place to report it.
@@ -40,18 +47,65 @@ pub fn line(text: &str) {
     });
 }
 
+/// Returns true if stderr may be coloured: it is a terminal, and the user has not asked for none (<https://no-color.org>).
+fn is_coloured() -> bool {
+    let asked = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let is_dumb = asked("TERM").is_none_or(|term| term == "dumb");
+    io::stderr().is_terminal() && asked("NO_COLOR").is_none() && !is_dumb
+}
+
+/// Colours `error:` red and `warning:` yellow at the beginning of a text.
+fn painted(text: &str, is_coloured: bool) -> Cow<'_, str> {
+    for (word, colour) in [("error:", 31), ("warning:", 33)] {
+        if let Some(rest) = text.strip_prefix(word).filter(|_| is_coloured) {
+            return Cow::Owned(format!("\u{1b}[1;{colour}m{word}\u{1b}[0m{rest}"));
+        }
+    }
+    Cow::Borrowed(text)
+}
+
+/// Decides which log lines about rounds are left out where a progress line tells of the checkpoints: both lines of a periodic
+/// checkpoint. Those of savepoints and upgrades, and of rounds that fail, stay.
+#[derive(Debug)]
+struct Rounds {
+    /// Ids of rounds whose beginning was shown, and whose end has not been.
+    told: BTreeSet<String>,
+}
+
+impl Rounds {
+    fn leaves_out(&mut self, line: &str) -> bool {
+        if let Some((_, rest)) = line.split_once("Triggering checkpoint ") {
+            let id = rest.split(' ').next().unwrap_or_default();
+            if rest.contains("(type=CHECKPOINT)") {
+                return true;
+            }
+            self.told.insert(id.to_owned());
+            return false;
+        }
+        match line.split_once("Completed checkpoint ") {
+            Some((_, rest)) => !self.told.remove(rest.split(' ').next().unwrap_or_default()),
+            None => false,
+        }
+    }
+}
+
 /// Runs a function that writes to the terminal, above the progress line.
 pub fn within(write: &mut dyn FnMut()) {
     above(write);
 }
 
+fn bar() -> Option<ProgressBar> {
+    let bar = BAR.get_or_init(Mutex::default).lock();
+    bar.unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+}
+
+/// Returns true if there is a progress line.
+fn has_bar() -> bool {
+    bar().is_some()
+}
+
 fn above<R>(write: impl FnOnce() -> R) -> R {
-    let bar = BAR
-        .get_or_init(Mutex::default)
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .clone();
-    match bar {
+    match bar() {
         Some(bar) => bar.suspend(write),
         None => write(),
     }
@@ -62,6 +116,12 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if has_bar() && std::env::var_os("REGRAFT_LOG").is_none() {
+            let mut rounds = ROUNDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if rounds.leaves_out(&String::from_utf8_lossy(bytes)) {
+                return Ok(bytes.len());
+            }
+        }
         above(|| io::stderr().lock().write_all(bytes)).map(|()| bytes.len())
     }
 
@@ -84,11 +144,38 @@ pub fn start(default: &str, jobs: Option<Arc<JobLogs>>) {
     let stderr = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_writer(Stderr)
-        .with_ansi(false);
+        .with_ansi(is_coloured());
     let subscriber = tracing_subscriber::registry()
         .with(filter)
         .with(stderr)
         .with(jobs.map(JobLogLayer));
     // A second start in the same process, as in tests, changes nothing.
     let _ = subscriber.try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periodic_checkpoints_are_left_out_and_nothing_else() {
+        let mut rounds = Rounds { told: BTreeSet::new() };
+        for (line, left_out) in [
+            ("INFO Triggering checkpoint 7 (type=CHECKPOINT) @ 1 for job a.", true),
+            ("INFO Triggering checkpoint 8 (type=SAVEPOINT) @ 1 for job a.", false),
+            ("INFO Completed checkpoint 7 for job a (1842 bytes in 36 ms).", true),
+            ("INFO Completed checkpoint 8 for job a (1842 bytes in 36 ms).", false),
+            ("WARN Checkpoint 9 of job a FAILED (expired).", false),
+        ] {
+            assert_eq!(rounds.leaves_out(line), left_out, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_the_first_word_is_coloured() {
+        assert_eq!(painted("error: no", true), "\u{1b}[1;31merror:\u{1b}[0m no");
+        assert_eq!(painted("warning: no", true), "\u{1b}[1;33mwarning:\u{1b}[0m no");
+        assert_eq!(painted("no error: here", true), "no error: here");
+        assert_eq!(painted("error: no", false), "error: no");
+    }
 }

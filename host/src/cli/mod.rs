@@ -6,8 +6,9 @@
 //! - [`args`]: verbs and flags.
 //! - [`output`], [`log`], [`progress`]: stdout for results, stderr for everything else.
 //! - [`table`]: results in columns.
+//! - `offline`: jobs that no process runs.
 //! - `savepoint`: opening a savepoint, and the jobs that need it.
-//! - [`build`], [`job`], [`show`], [`state`], [`dispose`], [`serve`], [`run`], [`submit`]: the verbs.
+//! - [`build`], [`job`], [`show`], [`state`], [`dispose`], [`gc`], [`serve`], [`run`], [`submit`]: the verbs.
 
 pub mod exit_status;
 pub mod failure;
@@ -21,9 +22,11 @@ pub mod table;
 pub mod build;
 pub mod new;
 pub mod job;
+mod offline;
 pub mod show;
 mod savepoint;
 pub mod state;
+pub mod gc;
 pub mod dispose;
 pub mod serve;
 pub mod run;
@@ -83,6 +86,7 @@ fn verb(cli: &Cli) -> Result<ExitStatus, Failure> {
             Some(path) => runtime()?.block_on(dispose::dispose(path, &args.host, args.force, &data_dir, output))?,
             None => job::savepoint(args, &data_dir, output)?,
         },
+        Verb::Gc(args) => gc::gc(args, &data_dir, output)?,
         Verb::Stop(args) => job::stop(args, &data_dir, output)?,
         Verb::Cancel(args) => job::cancel(args, &data_dir, output)?,
         Verb::Upgrade(args) => job::upgrade(args, &data_dir, output)?,

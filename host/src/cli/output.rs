@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use regraft_model::error_kind::ErrorKind as Kind;
 
 use super::failure::Failure;
+use crate::escape::lines;
 
 /// The first error of stdout, which is the process's, and so is this.
 static FAILED: OnceLock<String> = OnceLock::new();
@@ -26,14 +27,14 @@ impl Output {
         if self.json {
             print(&json.to_string());
         } else {
-            print(&text());
+            print(&lines(&text()));
         }
     }
 
     /// Prints one of several lines; nothing with `--json`.
     pub fn line(self, text: &str) {
         if !self.json {
-            print(text);
+            print(&lines(text));
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::stdout;
 
 /// Interval of updates on a terminal.
 const ON_TERMINAL: Duration = Duration::from_millis(500);
+/// Interval at which a spinner turns.
+const SPIN: Duration = Duration::from_millis(120);
 /// Interval of plain lines.
 const PLAIN: Duration = Duration::from_secs(10);
 
@@ -69,10 +71,30 @@ impl Progress {
     }
 }
 
+/// Runs work that takes a while, with a spinner and the time on a terminal's last line meanwhile.
+pub(super) fn while_waiting<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
+    if !std::io::stderr().is_terminal() {
+        return work();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.set_message(what);
+    bar.enable_steady_tick(SPIN);
+    let done = work();
+    bar.finish_and_clear();
+    done
+}
+
+/// Returns the time of this machine, milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_millis() as i64)
+}
+
 fn line(job: &ObservedJob, per_second: f64) -> String {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as i64);
+    let now = now_ms();
     let checkpoint = match &job.last_round {
         Some(last) => format!(
             "checkpoint {}: {} s ago, {} bytes, {} ms",

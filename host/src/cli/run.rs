@@ -1,5 +1,6 @@
 //! `run`: a job attached to this process, with the API on a loopback port, a progress line, and Ctrl-C.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::failure::Failure;
 use super::job::absolute;
 use super::log;
 use super::output::{Output, print};
-use super::progress::Progress;
+use super::progress::{Progress, now_ms};
 use super::serve::host_context;
 use super::show::dead_letters;
 use super::signals::EndingSignals;
@@ -31,9 +32,12 @@ use crate::jobs::status::JobStatus;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::restore::RestoreOptions;
 use crate::serve::announce::Announcement;
+use crate::serve::attached::AttachedRuns;
+use crate::serve::catalog::{CatalogRecord, EndedJob};
 use crate::serve::entries::{Claims, refuse_collision, refuse_replacing_shared};
+use crate::serve::go_on::{Again, go_on};
 use crate::serve::host::{Host, SavepointOptions};
-use crate::serve::submission::Allow;
+use crate::serve::submission::{Allow, Submission};
 use crate::stdout;
 use crate::storage::LocalStores;
 use regraft_model::snapshot::SnapshotKind;
@@ -87,14 +91,85 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
         },
     )
     .await?;
-    let host = Arc::new(Host::new(engine, context, None));
+    let (host, runs) = (Host::new(engine, context, None), AttachedRuns::open(data_dir).ok());
+    let host = Arc::new(match &runs {
+        Some(runs) => host.noting(runs.clone()),
+        None => host,
+    });
     host.add(job.clone());
-    let interrupted = attend(&job, &host, data_dir, output).await?;
-    end(&job, &interrupted, started.elapsed().as_millis() as u64, output)
+    let noted = Noted {
+        record: CatalogRecord {
+            job_id: job.job_id(),
+            name: job.shared.graph.name.clone(),
+            created_at: job.shared.started_at,
+            submission: submission(args, &job.shared.graph, data_dir, allow)?,
+        },
+        runs,
+        data_dir,
+    };
+    let (interrupted, ended) = attend(&job, &host, &noted, output).await?;
+    end(&job, &ended, &interrupted, started.elapsed().as_millis() as u64, output)
+}
+
+/// Returns the job as it was submitted, so that it can be told later how to start it again.
+fn submission(args: &RunArgs, graph: &JobGraph, data_dir: &Path, allow: Allow) -> Result<Submission, Failure> {
+    Ok(Submission {
+        file: args.job.job.to_string_lossy().into_owned(),
+        text: graph.text.clone(),
+        base_dir: graph.base_dir.clone(),
+        overrides: args.job.overrides(data_dir, &args.arguments)?,
+        modules: BTreeMap::new(),
+        restore: restore_from(args),
+        savepoint_at_end: args.savepoint_at_end.as_deref().map(absolute),
+        allow,
+    })
+}
+
+/// What is noted of an attached run, so that it is listed after its end. Where that is not possible, the job runs all the same.
+struct Noted<'a> {
+    record: CatalogRecord,
+    runs: Option<AttachedRuns>,
+    data_dir: &'a Path,
+}
+
+impl Noted<'_> {
+    async fn begun(&self) {
+        if let Some(runs) = &self.runs
+            && let Err(error) = runs.begun(&self.record).await
+        {
+            tracing::warn!("the job will not be listed once it has ended: {error}");
+        }
+    }
+
+    /// Returns the job as it ended, with the way on, and notes it.
+    async fn ended(&self, job: &JobHandle, host: &Host) -> ObservedJob {
+        let mut ended = job.shared.observe();
+        if ended.status == JobStatus::Failed {
+            let snapshots = host.snapshots(&ended.job_id.to_string()).await.unwrap_or_default();
+            let from = ended.restored_from.as_deref();
+            ended.go_on = go_on(&self.record.submission, &snapshots, from, Again::Attached);
+        }
+        let note = EndedJob {
+            ended_at: now_ms(),
+            job: ended.clone(),
+        };
+        if let Some(runs) = &self.runs
+            && let Err(error) = runs.ended(&note, self.data_dir).await
+        {
+            tracing::warn!("that the job has ended could not be noted: {error}");
+        }
+        ended
+    }
 }
 
 /// Serves the API, shows progress, and waits for the end of the job or for Ctrl-C.
-async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path, output: Output) -> Result<Interrupted, Failure> {
+async fn attend(
+    job: &JobHandle,
+    host: &Arc<Host>,
+    noted: &Noted<'_>,
+    output: Output,
+) -> Result<(Interrupted, ObservedJob), Failure> {
+    let data_dir = noted.data_dir;
     let io = |error: std::io::Error| Failure::new(ErrorKind::Failed, format!("cannot serve the API: {error}"));
     // Before the job is announced as running: from then on, Ctrl-C must work as documented.
     let mut signals = EndingSignals::new().map_err(io)?;
@@ -114,6 +189,7 @@ async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path, output: Outp
             data_dir.display()
         );
     }
+    noted.begun().await;
     tracing::info!(
         "Job {} ({}) listens on http://{}.",
         job.shared.graph.name,
@@ -132,9 +208,10 @@ async fn attend(job: &JobHandle, host: &Arc<Host>, data_dir: &Path, output: Outp
         () = signals.interrupt() => end_at_once(job, output),
     }
     progress.end();
+    let ended = noted.ended(job, host).await;
     server.end().await;
     drop(announced);
-    Ok(outcome)
+    Ok((outcome, ended))
 }
 
 /// Handles the first Ctrl-C: takes a savepoint where a directory is known, else cancels the job and says what is lost.
@@ -176,8 +253,14 @@ fn end_at_once(job: &JobHandle, output: Output) -> ! {
 }
 
 /// Prints the results of a run at its end, and returns its status.
-fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Output) -> Result<ExitStatus, Failure> {
-    let (ended, failed) = (job.shared.observe(), job.failure());
+fn end(
+    job: &JobHandle,
+    ended: &ObservedJob,
+    interrupted: &Interrupted,
+    duration_ms: u64,
+    output: Output,
+) -> Result<ExitStatus, Failure> {
+    let failed = job.failure();
     let state = locked(&job.shared.state);
     match ended.status {
         JobStatus::Finished => {
@@ -186,7 +269,7 @@ fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Out
             }
             let savepoint = state.final_savepoint.clone();
             if output.json {
-                print(&finished_json(&ended, duration_ms, savepoint.as_deref(), &state.sink_totals).to_string());
+                print(&finished_json(ended, duration_ms, savepoint.as_deref(), &state.sink_totals).to_string());
             } else if let (Some(path), Interrupted::No) = (&savepoint, interrupted) {
                 log::line(&format!("Savepoint completed. Path: {path}"));
             }
@@ -216,10 +299,15 @@ fn end(job: &JobHandle, interrupted: &Interrupted, duration_ms: u64, output: Out
             ..Failure::new(
                 failed.map_or(ErrorKind::Failed, |failed| failed.kind),
                 format!(
-                    "job {} ({}) {status}: {}",
+                    "job {} ({}) {status}: {}{}",
                     ended.name,
                     ended.job_id,
-                    ended.failure.as_deref().unwrap_or("no reason is known")
+                    ended.failure.as_deref().unwrap_or("no reason is known"),
+                    ended
+                        .go_on
+                        .as_ref()
+                        .map(|go_on| format!("\n{go_on}"))
+                        .unwrap_or_default()
                 ),
             )
         }),

@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::log;
 use super::output::{Output, print};
 use super::signals::EndingSignals;
+use crate::api::client::Client;
 use crate::api::routes::{Access, Server};
 use crate::dataflow::executor::Threads;
 use crate::environment::real::RealEnvironment;
@@ -75,7 +76,10 @@ pub async fn serve(
         Some(serving),
     ));
     let unfinished = host.open_catalog().await?;
-    let server = listening(&host, listen, token.as_deref(), waited).await?;
+    let server = match listening(&host, listen, token.as_deref(), waited).await {
+        Ok(server) => server,
+        Err(error) => return Err(taken(listen, &error, data_dir).await),
+    };
     let url = format!("http://{}", server.address);
     lock.say(Some(&url))?;
     let announced = Announcement {
@@ -121,7 +125,7 @@ async fn listening(
     listen: SocketAddr,
     token: Option<&str>,
     may_be_ending: bool,
-) -> Result<Server, Failure> {
+) -> std::io::Result<Server> {
     let began = Instant::now();
     loop {
         match Server::start(host.clone(), listen, Access::new(token)).await {
@@ -132,7 +136,7 @@ async fn listening(
             {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            started => return started.map_err(|error| taken(listen, &error)),
+            started => return started,
         }
     }
 }
@@ -190,11 +194,22 @@ fn config(args: &ServeArgs, data_dir: &Path) -> Result<Option<(PathBuf, String)>
     }
 }
 
-fn taken(listen: SocketAddr, error: &std::io::Error) -> Failure {
+/// Describes why the address cannot be had: who has it, as far as that answers, and what to do.
+async fn taken(listen: SocketAddr, error: &std::io::Error, data_dir: &Path) -> Failure {
+    let (client, url) = (Client::new(None, None, data_dir), format!("http://{listen}"));
+    let asked = tokio::task::spawn_blocking(move || client.host_at(&url)).await;
+    let other = asked.ok().flatten().map(|other| {
+        format!(
+            " It is that of another host (pid {}), whose data directory is {}: use that one with --host http://{listen}, or stop it.",
+            other.pid, other.data_dir
+        )
+    });
     Failure::new(
         ErrorKind::Failed,
         format!(
-            "cannot listen on {listen}: {error}; choose another port with --listen, for example --listen 127.0.0.1:0"
+            "cannot listen on {listen}: {error}.{} To serve {}, choose another port with --listen, for example --listen 127.0.0.1:0.",
+            other.unwrap_or_default(),
+            data_dir.display()
         ),
     )
 }

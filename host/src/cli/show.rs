@@ -1,20 +1,29 @@
 //! Verbs that show jobs: `list`, `info`, `logs`.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use regraft_model::time::MAX_WATERMARK;
 use serde_json::json;
 
 use super::args::{JobArgs, ListArgs, LogsArgs};
 use super::failure::Failure;
-use super::job::{Asked, client, find, find_on};
+use super::job::{Asked, client, find};
+use super::log;
+use super::offline::{Found, block_on, find_anywhere, observed, on_disk};
 use super::output::{self, Output};
 use super::table::{Column, labelled, table};
-use crate::api::types::{JobList, JobSummary, JobView, LogQuery, NodeView, RoundView, SnapshotRow, SubtaskRoundView};
+use crate::api::types::{
+    JobList, JobSummary, JobView, LogQuery, NodeView, RoundView, SnapshotList, SnapshotRow, SubtaskRoundView,
+};
+use crate::escape;
 use crate::graph::job_graph::SettingOrigin;
+use crate::jobs::status::JobStatus;
 
 /// Number of rounds in the text of `info`.
 const ROUNDS_SHOWN: usize = 10;
+/// Time over which the rate of `info` is measured.
+const RATE_OVER: Duration = Duration::from_millis(300);
 /// Interval at which a followed log is polled.
 const FOLLOW_EVERY: Duration = Duration::from_millis(300);
 
@@ -59,7 +68,20 @@ pub fn list(args: &ListArgs, data_dir: &Path, output: Output) -> Result<(), Fail
     if let Some(job) = &args.snapshots {
         return snapshots(job, args, data_dir, output);
     }
-    let jobs = client(&args.host, data_dir).jobs()?.into_iter().map(|job| job.summary);
+    let client = client(&args.host, data_dir);
+    let live = client.jobs()?;
+    let mut dead = vec![];
+    if args.host.named().is_none() {
+        dead = observed(&on_disk(&client, &live, data_dir)?, data_dir)?;
+        let waiting = dead.iter().filter(|job| !job.status.is_over()).count();
+        if waiting > 0 {
+            log::line(&format!(
+                "no host is up: {waiting} job(s) wait on disk until `regraft serve` brings them back"
+            ));
+        }
+    }
+    let jobs = live.into_iter().map(|job| job.summary);
+    let jobs = jobs.chain(dead.into_iter().map(JobSummary::from));
     let mut list = JobList {
         jobs: jobs.filter(|job| args.all || !job.status.is_over()).collect(),
     };
@@ -77,11 +99,17 @@ pub fn list(args: &ListArgs, data_dir: &Path, output: Output) -> Result<(), Fail
 
 /// `regraft list --snapshots JOB`.
 fn snapshots(job: &str, args: &ListArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
-    let Asked { client, job } = find_on(job, &args.host, data_dir)?;
-    let list = client.snapshots(&job)?;
+    let (job_id, list) = match find_anywhere(job, &args.host, data_dir)? {
+        Found::AtHost(Asked { client, job }) => (job.summary.job_id, client.snapshots(&job)?),
+        Found::OnDisk(job) => {
+            let snapshots = block_on(job.snapshots(data_dir))?.into_iter().map(SnapshotRow::from);
+            let snapshots = snapshots.collect();
+            (job.job_id(), SnapshotList { snapshots })
+        }
+    };
     output.result(&json!(list), || {
         if list.snapshots.is_empty() {
-            return format!("Job {} has no snapshots.", job.summary.job_id);
+            return format!("Job {job_id} has no snapshots.");
         }
         let row = |row: &SnapshotRow| {
             [
@@ -105,15 +133,28 @@ fn snapshots(job: &str, args: &ListArgs, data_dir: &Path, output: Output) -> Res
 /// # Errors
 /// [`Failure`] where the job is not found or its host does not answer.
 pub fn info(args: &JobArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
-    let asked = find(args, data_dir)?;
-    let view = asked.client.info(&asked.job)?;
-    output.result(&json!(view), || info_text(&view));
+    let mut rate = None;
+    let view = match find_anywhere(&args.job, &args.host, data_dir)? {
+        Found::AtHost(Asked { client, job }) => {
+            let mut view = client.info(&job)?;
+            if !output.json && view.status == JobStatus::Running {
+                let (before, since) = (view.records_in, Instant::now());
+                std::thread::sleep(RATE_OVER);
+                view = client.info(&job)?;
+                rate = Some(view.records_in.saturating_sub(before) as f64 / since.elapsed().as_secs_f64());
+            }
+            view
+        }
+        Found::OnDisk(job) => block_on(job.observe(data_dir))?.into(),
+    };
+    output.result(&json!(view), || info_text(&view, rate));
     Ok(())
 }
 
-fn info_text(view: &JobView) -> String {
+/// Renders a job. `rate` is the number of records that it reads in a second, as far as that is known.
+fn info_text(view: &JobView, rate: Option<f64>) -> String {
     let mut lines = vec![format!("{} ({}) {}", view.name, view.job_id, view.status)];
-    let facts = facts(view);
+    let facts = facts(view, rate);
     lines.extend(facts.iter().map(|(label, value)| labelled(13, label, value)));
     let node = |node: &NodeView| {
         [
@@ -129,6 +170,14 @@ fn info_text(view: &JobView) -> String {
     };
     let nodes: Vec<_> = view.operators.iter().map(node).collect();
     lines.extend(table(&NODES, &nodes));
+    let watermark = |node: &NodeView| {
+        Some(format!(
+            "watermark of {}: {}",
+            node.uid,
+            watermark_text(node.watermark?)
+        ))
+    };
+    lines.extend(view.operators.iter().filter_map(watermark));
     rounds_text(&view.recent_checkpoints, &mut lines);
     for (key, setting) in view
         .settings
@@ -140,13 +189,24 @@ fn info_text(view: &JobView) -> String {
     lines.join("\n")
 }
 
+/// Renders a watermark, which is a date in most jobs.
+fn watermark_text(watermark: i64) -> String {
+    if watermark == MAX_WATERMARK {
+        "end of input".to_owned()
+    } else {
+        format!("{} ({watermark} ms)", date_time(watermark))
+    }
+}
+
 /// Returns the facts about a job as a whole, each with its label.
-fn facts(view: &JobView) -> Vec<(&'static str, String)> {
+fn facts(view: &JobView, rate: Option<f64>) -> Vec<(&'static str, String)> {
     let records = format!(
-        "{} in, {} out{}",
+        "{} in, {} out{}{}",
         view.records_in,
         view.records_out,
-        dead_letters(view.dead_letters)
+        dead_letters(view.dead_letters),
+        rate.map(|rate| format!("; {rate:.0} in per second now"))
+            .unwrap_or_default()
     );
     let checkpoints = match &view.last_checkpoint {
         Some(last) => format!(
@@ -186,6 +246,10 @@ fn facts(view: &JobView) -> Vec<(&'static str, String)> {
         ("attempt", attempt),
     ];
     facts.extend(view.failure.clone().map(|failure| ("failure", failure)));
+    if let Some(go_on) = &view.go_on {
+        facts.push(("go on from", go_on.path.clone()));
+        facts.push(("with", go_on.command.clone()));
+    }
     facts
 }
 
@@ -264,7 +328,7 @@ pub fn logs(args: &LogsArgs, data_dir: &Path, output: Output) -> Result<(), Fail
         // The status is read before the log, so that the last lines are there once it says that the job is over.
         let over = !args.follow || client.info(&job)?.status.is_over();
         while !chunk.text.is_empty() {
-            if !output::write(&chunk.text) {
+            if !output::write(&escape::lines(&chunk.text)) {
                 // The reader has closed the pipe, or the disk is full.
                 return Ok(());
             }

@@ -11,6 +11,8 @@ use super::args::{DropState, HostArgs, StateArgs, StateVerb};
 use super::failure::Failure;
 use super::output::Output;
 use super::savepoint::{Needing, Why, needed_by, open};
+use crate::graph::suggest::nearest;
+use crate::jobs::handle::{JobError, JobProblem};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{MetadataError, Owner};
 use crate::savepoint::show::{EntriesOf, ShownSavepoint, ShownState};
@@ -52,12 +54,20 @@ pub async fn state(args: &StateArgs, data_dir: &Path, output: Output) -> Result<
             }
             if let Some(first) = report.problems.first() {
                 let messages: Vec<&str> = report.problems.iter().map(|problem| problem.message.as_str()).collect();
-                return Err(Failure {
+                let problems = report.problems.iter().map(|problem| JobProblem {
                     kind: ErrorKind::Data,
-                    message: messages.join("\n"),
+                    message: problem.message.clone(),
+                    uid: problem.uid.as_ref().map(ToString::to_string),
+                    path: Some(problem.path.clone()),
+                    remedy: None,
+                });
+                let error = JobError {
+                    kind: ErrorKind::Data,
                     uid: first.uid.as_ref().map(ToString::to_string),
                     path: Some(first.path.clone()),
-                });
+                    ..JobError::failed(messages.join("\n"))
+                };
+                return Err(error.with_problems(problems.collect()).into());
             }
             let json = serde_json::json!({
                 "path": savepoint.url(), "ok": true, "files": report.files, "bytes": report.bytes, "entries": report.entries,
@@ -165,12 +175,16 @@ async fn with_entries(savepoint: &Savepoint, path: &str, of: Option<&DropState>)
                 let name = |state: &ShownState| format!("{}/{}", operator.uid, state.name);
                 operator.states.iter().map(name)
             });
-            let known = states.collect::<Vec<_>>().join(", ");
+            let known: Vec<String> = states.collect();
+            let names: Vec<&str> = known.iter().map(String::as_str).collect();
+            let near = nearest(&of.to_string(), &names).map(|near| format!("; did you mean {near}?"));
             Err(Failure {
                 path: Some(path.to_owned()),
                 ..Failure::usage(format!(
-                    "--entries={of}: {} has no such state. Expected one of: {known}",
-                    savepoint.url()
+                    "--entries={of}: {} has no such state. Expected one of: {}{}",
+                    savepoint.url(),
+                    known.join(", "),
+                    near.unwrap_or_default()
                 ))
             })
         }

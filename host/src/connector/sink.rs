@@ -318,7 +318,7 @@ pub enum SinkError {
         error: std::io::Error,
     },
     /// Prepared output is neither pending nor committed.
-    #[error("output that a savepoint or checkpoint names is neither pending nor committed: {}; put it back, or drop the sink's state with --drop-state", parts.join(", "))]
+    #[error("output that a savepoint or checkpoint names is neither pending nor committed: {}; put it back, or drop the sink's state with --drop-state UID", parts.join(", "))]
     Lost {
         /// The parts.
         parts: Vec<String>,

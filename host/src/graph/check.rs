@@ -7,7 +7,7 @@ use regraft_model::id::OperatorUid;
 use super::job_graph::{CheckpointSettings, Input, Node, NodeKind, Partitioning};
 use super::nodes::{Draft, InputDraft, WatermarkDraft};
 use super::problem::{Findings, Place};
-use super::suggest::{nearest, one_of};
+use super::suggest::instead_of;
 
 /// Settings of the job that apply to all of its nodes.
 #[derive(Debug, Clone)]
@@ -93,10 +93,10 @@ fn resolve(
             .filter(|other| other.kind_word != "sink" && other.uid != draft.uid)
             .filter_map(|other| other.uid.as_ref().map(|uid| uid.as_str()))
             .collect();
-        let remedy = match nearest(&input.from, &uids) {
-            Some(uid) => format!("did you mean \"{uid}\"?"),
-            None if uids.is_empty() => "the job has none yet".to_owned(),
-            None => format!("expected {}", one_of(&uids)),
+        let remedy = if uids.is_empty() {
+            "the job has none yet".to_owned()
+        } else {
+            instead_of(&input.from, &uids)
         };
         return problem(format!("inputs: nothing has the uid \"{}\"; {remedy}", input.from));
     };

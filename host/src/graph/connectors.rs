@@ -7,7 +7,6 @@ use super::job_graph::{DeadLetter, Source};
 pub use super::reader::Connectors;
 use super::reader::Reader;
 pub(crate) use super::reader::{Connector, SinkUse};
-use super::suggest::one_of;
 use super::tree::Value;
 use crate::connector::sink::SinkConnector;
 
@@ -70,7 +69,7 @@ fn chosen<T>(reader: &mut Reader<'_>, role: impl Fn(&Connector) -> Option<T>) ->
     if read.is_some() {
         reader.record("connector", at.value.to_toml(), Some(&at.place));
     } else {
-        reader.expected(at, "connector", &one_of(&names), &example);
+        reader.expected_word(at, "connector", &names);
     }
     read
 }

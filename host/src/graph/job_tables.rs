@@ -75,7 +75,10 @@ fn interval(reader: &mut Reader<'_>) -> Option<Duration> {
 fn only_words(reader: &mut Reader<'_>, key: &'static str, words: &[&'static str]) {
     let default = format!("\"{}\"", words.first().copied().unwrap_or_default());
     let known = |value: &Value| matches!(value, Value::Text(text) if words.contains(&text.as_str()));
-    reader.only_default(key, &default, &one_of(words), known);
+    match reader.raw(key) {
+        Some(at) if !known(&at.value) => reader.expected_word(at, key, words),
+        _ => reader.only_default(key, &default, &one_of(words), known),
+    }
 }
 
 /// Reads `[savepoint]` and returns the directory of savepoints.

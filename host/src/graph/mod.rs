@@ -8,7 +8,7 @@
 //! - [`job_graph`]: the result.
 //! - [`problem`]: problems and their places.
 //! - [`suggest`], [`units`]: near misses; durations and sizes.
-//! - `tree`, [`settings`]: files and arguments as layers of one tree.
+//! - `tree`, `choose`, [`settings`]: files and arguments as layers of one tree; one job of a file that holds several.
 //! - `reader`, `job_tables`, [`connectors`], `watermark`, `nodes`: the tree, table by table. Each connector reads its own
 //!   settings.
 //! - `check`, [`parse`]: how they fit together; the way in.
@@ -21,6 +21,7 @@ pub mod problem;
 pub mod suggest;
 pub mod units;
 pub(crate) mod tree;
+mod choose;
 pub mod settings;
 pub(crate) mod reader;
 mod job_tables;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::job_graph::SettingOrigin;
+use crate::escape::one_line;
 
 /// The place where a setting was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl fmt::Display for Place {
         match self {
             Self::JobFile { file, line } | Self::Config { file, line } => write!(f, "{file}:{line}"),
             Self::Environment(name) => f.write_str(name),
-            Self::CommandLine(argument) => f.write_str(&on_one_line(argument)),
+            Self::CommandLine(argument) => f.write_str(&one_line(argument)),
         }
     }
 }
@@ -123,18 +124,6 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-/// Escapes line ends and other control characters, which typed text may contain, since a problem is one line.
-fn on_one_line(text: &str) -> String {
-    let escaped = |c: char| {
-        if c.is_control() {
-            c.escape_default().to_string()
-        } else {
-            c.to_string()
-        }
-    };
-    text.chars().map(escaped).collect()
-}
-
 /// The problems and warnings collected while a job is read.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
@@ -150,7 +139,7 @@ impl Findings {
         self.problems.push(Problem {
             place: place.clone(),
             uid: uid.map(str::to_owned),
-            message: on_one_line(&message.into()),
+            message: one_line(&message.into()).into_owned(),
         });
     }
 
@@ -159,7 +148,7 @@ impl Findings {
         self.warnings.push(Problem {
             place: place.clone(),
             uid: uid.map(str::to_owned),
-            message: on_one_line(&message.into()),
+            message: one_line(&message.into()).into_owned(),
         });
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::job_graph::{EffectiveSetting, SettingOrigin};
 use super::problem::{Findings, Place};
-use super::suggest::{nearest, one_of};
+use super::suggest::{instead_of, nearest, one_of};
 use super::tree::{Located, Table, Value, text_to_toml};
 use super::units;
 use crate::connector::sink::SinkConnector;
@@ -148,6 +148,23 @@ impl<'a> Reader<'a> {
         let message = format!(
             "{key}: expected {expected}, found {}; write {example}",
             found(&at.value)
+        );
+        self.problem_at(&at.place, &message);
+    }
+
+    /// Reports a word that is none of `words`, with the nearest of them. Where none is near, it proposes none: the first one
+    /// may be the opposite of what is meant.
+    pub(crate) fn expected_word(&mut self, at: &Located, key: &str, words: &[&str]) {
+        let remedy = match &at.value {
+            Value::Text(text) if words.len() > 1 => nearest(text, words),
+            _ => words.first().copied(),
+        };
+        let remedy = remedy.map(|word| format!("; write {key} = \"{word}\""));
+        let message = format!(
+            "{key}: expected {}, found {}{}",
+            one_of(words),
+            found(&at.value),
+            remedy.unwrap_or_default()
         );
         self.problem_at(&at.place, &message);
     }
@@ -293,7 +310,7 @@ impl<'a> Reader<'a> {
             self.record_raw(key, at);
             return word;
         }
-        self.expected(at, key, &one_of(words), &format!("{key} = \"{default}\""));
+        self.expected_word(at, key, words);
         default
     }
 
@@ -390,11 +407,8 @@ impl<'a> Reader<'a> {
             if known.contains(&key.as_str()) {
                 continue;
             }
-            let remedy = match nearest(key, &known) {
-                Some(word) => format!("did you mean \"{word}\"?"),
-                None => format!("expected {}", one_of(&known)),
-            };
-            self.problem_at(&at.place, &format!("unknown key \"{key}\"; {remedy}"));
+            let message = format!("unknown key \"{key}\"; {}", instead_of(key, &known));
+            self.problem_at(&at.place, &message);
         }
     }
 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use regraft_model::id::{OperatorUid, RESERVED_UIDS};
 
+use super::choose::{self, Choice};
 use super::job_graph::Artifact;
 use super::problem::{Findings, JobFileError, Place};
-use super::suggest::{nearest, one_of};
+use super::suggest::instead_of;
 use super::tree::{self, Located, Table, Value};
 
 /// Settings of a job from outside its file.
@@ -18,8 +19,10 @@ use super::tree::{self, Located, Table, Value};
 pub struct Overrides {
     /// `--name`.
     pub name: Option<String>,
-    /// `-c`: the expected name of the job in the file.
+    /// `-c`: the job in the file to take, by its name.
     pub entry: Option<String>,
+    /// The job to take without `-c`, where the file holds several.
+    pub prefer: Option<String>,
     /// `-p`.
     pub parallelism: Option<u64>,
     /// Each `--set KEY=VALUE`.
@@ -110,13 +113,16 @@ pub fn parse_module(text: &str, current_dir: &Path) -> Result<ModuleOverride, St
 
 /// Top-level keys of a job file that hold a single value.
 pub(crate) const SCALARS: [&str; 3] = ["name", "parallelism", "max-parallelism"];
-/// Top-level keys of a job file that hold its sources, operators and sinks.
-pub(crate) const NODES: [&str; 3] = ["source", "operator", "sink"];
+pub(crate) use super::choose::NODES;
 /// Keys that do not depend on the connector, and so outlive a change of it.
 const COMMON: [&str; 7] = ["uid", "connector", "inputs", "parallelism", "rate", "key", "watermark"];
 
 /// Alternative spellings of settings and ours, as dotted paths from the root.
-const ALIASES: [(&str, &str); 23] = [
+const ALIASES: [(&str, &str); 27] = [
+    ("parallelism.default", "parallelism"),
+    ("pipeline.max-parallelism", "max-parallelism"),
+    ("pipeline.name", "name"),
+    ("state.backend.type", "state.backend"),
     ("state.savepoints.dir", "savepoint.dir"),
     ("execution.checkpointing.savepoint-dir", "savepoint.dir"),
     ("state.checkpoints.dir", "checkpoint.dir"),
@@ -166,6 +172,20 @@ const ALIASES: [(&str, &str); 23] = [
     ),
 ];
 
+/// Words of Flink and ours, for settings with a choice of words, as a dotted path. Letter case does not count.
+const WORDS: [(&str, &str, &str); 10] = [
+    ("checkpoint.on-cancel", "RETAIN_ON_CANCELLATION", "retain"),
+    ("checkpoint.on-cancel", "DELETE_ON_CANCELLATION", "delete"),
+    ("checkpoint.mode", "EXACTLY_ONCE", "exactly-once"),
+    ("checkpoint.mode", "AT_LEAST_ONCE", "at-least-once"),
+    ("state.backend", "hashmap", "memory"),
+    ("state.backend", "rocksdb", "disk"),
+    ("restart.strategy", "fixeddelay", "fixed-delay"),
+    ("restart.strategy", "exponentialdelay", "exponential-delay"),
+    ("restart.strategy", "off", "none"),
+    ("restart.strategy", "disable", "none"),
+];
+
 /// Settings of other systems that have no meaning here, with the reason.
 const REFUSED: [(&str, &str); 4] = [
     ("s3.entropy.key", "paths need no entropy here"),
@@ -187,12 +207,19 @@ pub(crate) fn layered(text: &str, file: &Arc<str>, overrides: &Overrides, findin
         file: file.clone(),
         line,
     };
-    let mut job = tree::parse(text, findings, &place);
+    let job = tree::parse(text, findings, &place);
+    if findings.broken {
+        return root;
+    }
+    let choice = Choice {
+        entry: overrides.entry.as_deref(),
+        prefer: overrides.prefer.as_deref(),
+    };
+    let mut job = choose::one_job(job, choice, findings);
     normalize(&mut job, findings);
     if findings.broken {
         return root;
     }
-    check_entry(&job, overrides, findings);
     tree::merge(&mut root, job);
     for (name, key) in ENVIRONMENT {
         if let Some((_, value)) = overrides.environment.iter().find(|(variable, _)| variable == name) {
@@ -216,7 +243,7 @@ fn config_layer(overrides: &Overrides, findings: &mut Findings) -> Table {
     });
     normalize(&mut table, findings);
     table.retain(|key, at| {
-        let of_one_job = key == "name" || NODES.contains(&key.as_str());
+        let of_one_job = ["name", choose::JOBS].contains(&key.as_str()) || NODES.contains(&key.as_str());
         if of_one_job {
             findings.problem(
                 &at.place,
@@ -227,25 +254,6 @@ fn config_layer(overrides: &Overrides, findings: &mut Findings) -> Table {
         !of_one_job
     });
     table
-}
-
-fn check_entry(job: &Table, overrides: &Overrides, findings: &mut Findings) {
-    if let (
-        Some(entry),
-        Some(Located {
-            value: Value::Text(name),
-            ..
-        }),
-    ) = (&overrides.entry, job.get("name"))
-        && entry != name
-    {
-        let place = Place::CommandLine(format!("-c {entry}").into());
-        findings.problem(
-            &place,
-            None,
-            format!("the file holds one job, \"{name}\"; write -c {name}, or leave -c out"),
-        );
-    }
 }
 
 fn command_line(root: &mut Table, overrides: &Overrides, findings: &mut Findings) {
@@ -299,7 +307,7 @@ fn key_and_value(text: &str) -> Option<(Vec<String>, &str)> {
 /// Applies one setting by its dotted path: that of a table of the job file, or a uid and a key.
 fn apply_set(root: &mut Table, parts: Vec<String>, value: Located, findings: &mut Findings) {
     let first = parts.first().map(String::as_str).unwrap_or_default();
-    let flink = ["execution", "restart-strategy", "s3"].contains(&first);
+    let flink = ["execution", "pipeline", "restart-strategy", "s3"].contains(&first);
     if flink || SCALARS.contains(&first) || RESERVED_UIDS.contains(&first) {
         let mut layer = Table::new();
         set_path(&mut layer, &parts, value, findings);
@@ -311,10 +319,10 @@ fn apply_set(root: &mut Table, parts: Vec<String>, value: Located, findings: &mu
     let Some(node) = find_node(root, first) else {
         let uids = all_uids(root);
         let uids: Vec<&str> = uids.iter().map(String::as_str).collect();
-        let remedy = match nearest(first, &uids) {
-            Some(uid) => format!("did you mean \"{uid}\"?"),
-            None if uids.is_empty() => "it has none".to_owned(),
-            None => format!("expected {}", one_of(&uids)),
+        let remedy = if uids.is_empty() {
+            "it has none".to_owned()
+        } else {
+            instead_of(first, &uids)
         };
         return findings.problem(
             &place,
@@ -442,5 +450,26 @@ fn normalize(root: &mut Table, findings: &mut Findings) {
             findings.problem(&value.place, None, message);
         }
         set_path(root, &parts, value, findings);
+    }
+    for (path, theirs, ours) in WORDS {
+        if let Some(Located {
+            value: Value::Text(word),
+            ..
+        }) = get_path(root, path)
+            && word.eq_ignore_ascii_case(theirs)
+        {
+            ours.clone_into(word);
+        }
+    }
+}
+
+/// Returns the value at a dotted path.
+fn get_path<'a>(table: &'a mut Table, path: &str) -> Option<&'a mut Located> {
+    match path.split_once('.') {
+        None => table.get_mut(path),
+        Some((first, rest)) => match &mut table.get_mut(first)?.value {
+            Value::Table(next) => get_path(next, rest),
+            _ => None,
+        },
     }
 }

@@ -16,6 +16,7 @@ use crate::connectors::format::TextFormat;
 use crate::connectors::generator::settings::{GeneratorSource, GeneratorValues};
 
 mod policies;
+mod several;
 mod watermarks;
 
 const GOOD: &str = r#"name = "word-count"
@@ -503,7 +504,7 @@ inputs = "a"
             "job.toml:13: operator \"b\": inputs: expected an array with at least one input, found []; write inputs = [\"UID\"]",
             "job.toml:17: operator \"c\": inputs: expected a uid or a table with from and by, found 3; write inputs = [\"UID\"]",
             "job.toml:17: operator \"c\": inputs: has no from; add from = \"UID\"",
-            "job.toml:17: operator \"c\": inputs: by: expected \"forward\", \"key\", \"rebalance\" or \"broadcast\", found \"hash\"; write by = \"forward\"",
+            "job.toml:17: operator \"c\": inputs: by: expected \"forward\", \"key\", \"rebalance\" or \"broadcast\", found \"hash\"",
             "job.toml:17: operator \"c\": inputs: nothing has the uid \"scr\"; did you mean \"src\"?",
             "job.toml:17: operator \"c\": inputs: nothing has the uid \"nothing\"; expected \"src\", \"a\" or \"b\"",
             "job.toml:17: operator \"c\": inputs: a source has one output, so \"src\" has no port \"x\"; remove port",
@@ -657,7 +658,7 @@ path = "ftp://x""#,
             "job.toml:2: savepoint: expected a table, found an integer; write [savepoint]",
             "job.toml:4: [checkpoint]: interval: expected a duration above zero, or \"off\", found 10; write interval = \"10s\"",
             "job.toml:5: [checkpoint]: timeout: expected a duration above zero, found \"0s\"; write timeout = \"10m\"",
-            "job.toml:6: [checkpoint]: mode: expected \"exactly-once\" or \"at-least-once\", found \"sometimes\"; write mode = \"exactly-once\"",
+            "job.toml:6: [checkpoint]: mode: expected \"exactly-once\" or \"at-least-once\", found \"sometimes\"",
             "job.toml:7: [checkpoint]: dir: expected a string that is not empty, found \"\"; write dir = \"checkpoints\"",
             "job.toml:8: operator \"a\": has no module and no crate; add module = \"FILE.wasm\" or crate = \"DIRECTORY\"",
             "job.toml:11: operator \"a\": config: expected a table, found 3; write config = { KEY = VALUE }",
@@ -665,14 +666,14 @@ path = "ftp://x""#,
             "job.toml:12: operator \"a\": limits: memory: expected a size from 64KiB to 4GiB, found \"1KiB\"; write memory = \"256MiB\"",
             "job.toml:16: operator \"b\": has both module and crate; keep one of them",
             "job.toml:21: source \"c\": path: expected a glob, found \"a/***\": wildcards are either regular `*` or recursive `**`; write [*] for a plain *",
-            "job.toml:22: source \"c\": mode: expected \"bounded\" or \"watch\", found \"follow\"; write mode = \"bounded\"",
+            "job.toml:22: source \"c\": mode: expected \"bounded\" or \"watch\", found \"follow\"",
             "job.toml:23: source \"c\": poll: expected a duration above zero, found 5; write poll = \"1s\"",
             "job.toml:24: source \"c\": key: expected \"line\", found \"word\"; write key = \"line\", or leave it out",
             "job.toml:25: source \"c\": rate: expected an integer of at least 1, found 0; write rate = 1000",
-            "job.toml:28: source \"d\": connector: expected \"file\" or \"generator\", found \"kafka\"; write connector = \"file\"",
+            "job.toml:28: source \"d\": connector: expected \"file\" or \"generator\", found \"kafka\"",
             "job.toml:30: sink \"e\": has no connector; add connector = \"file\"",
             "job.toml:33: sink \"f\": has no path; add path = \"out\"",
-            "job.toml:37: sink \"f\": format: expected \"lines\", \"tsv\", \"csv\" or \"json\", found \"xml\"; write format = \"lines\"",
+            "job.toml:37: sink \"f\": format: expected \"lines\", \"tsv\", \"csv\" or \"json\", found \"xml\"",
             "job.toml:42: sink \"g\": path: expected a path or a file:// URL, found \"ftp://x\", whose scheme ftp:// is not known; write path = \"DIR\"",
         ],
     );
@@ -717,7 +718,7 @@ inputs = ["g", "h", "i", "j"]
             "job.toml:8: source \"g\": fields \"z\": says nothing of its values; expected \"range\", \"zipf\", \"sequence\" or \"len\"; add range = [0, 999]",
             "job.toml:9: source \"g\": fields: has no name; add name = \"id\"",
             "job.toml:9: source \"g\": fields: range: expected [first, last], with 0 <= first <= last, found [3, 1]; write range = [0, 999]",
-            "job.toml:10: source \"g\": fields \"q\": type: expected \"u64\", \"string\" or \"bytes\", found \"u32\"; write type = \"u64\"",
+            "job.toml:10: source \"g\": fields \"q\": type: expected \"u64\", \"string\" or \"bytes\", found \"u32\"",
             "job.toml:10: source \"g\": fields \"q\": has zipf and sequence; keep one of them",
             "job.toml:10: source \"g\": fields \"q\": zipf: n: expected an integer of at least 1, found 0; write n = 1000",
             "job.toml:10: source \"g\": fields \"q\": zipf: exponent: expected a number of at least 0, found -1.0; write exponent = 1.1",
@@ -725,7 +726,7 @@ inputs = ["g", "h", "i", "j"]
             "job.toml:11: source \"g\": fields \"t\": has no type; add type = \"u64\"",
             "job.toml:12: source \"g\": fields: expected a table, found 3; write fields = [{ name = \"id\", type = \"u64\", range = [0, 999] }]",
             "job.toml:14: source \"h\": has no fields; add fields = [{ name = \"id\", type = \"u64\", range = [0, 999] }]",
-            "job.toml:20: source \"i\": key: expected the name of a field, \"a\", found \"nope\"; write key = \"a\"",
+            "job.toml:20: source \"i\": key: expected the name of a field, found \"nope\"; expected \"a\"",
             "job.toml:25: source \"j\": fields: two are called \"a\"; rename one",
         ],
     );

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::job_graph::WatermarkStrategy;
 use super::problem::Place;
 use super::reader::Reader;
-use super::suggest::one_of;
+use super::suggest::instead_of;
 use crate::connector::source::SourceConnector;
 
 const EXAMPLE: &str = "{ max-out-of-orderness = \"5s\" }";
@@ -57,16 +57,16 @@ fn field(reader: &mut Reader<'_>, name: &str, place: &Place, fields: &[(usize, &
     let position = fields.iter().find(|(_, field)| *field == name).map(|(at, _)| *at);
     if position.is_none() {
         let fields: Vec<&str> = fields.iter().map(|(_, field)| *field).collect();
-        let remedy = match fields.first() {
-            Some(first) => format!(
-                "expected {}, found \"{name}\"; write timestamp = \"{first}\"",
-                one_of(&fields)
-            ),
-            None => format!("found \"{name}\"; add a field of type u64"),
+        let remedy = if fields.is_empty() {
+            "add a field of type u64".to_owned()
+        } else {
+            instead_of(name, &fields)
         };
         reader.problem_at(
             place,
-            &format!("timestamp: expected the name of a u64 field, milliseconds since 1970: {remedy}"),
+            &format!(
+                "timestamp: expected the name of a u64 field, milliseconds since 1970, found \"{name}\"; {remedy}"
+            ),
         );
     }
     position

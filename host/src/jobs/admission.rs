@@ -12,6 +12,7 @@ use regraft_model::time::TimeDomain;
 use crate::connector::source::RecordShape;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::graph::job_graph::{Input, JobGraph, Node, NodeKind, Partitioning};
+use crate::graph::suggest::nearest;
 use crate::storage::paths;
 
 /// The declarations of each operator's component.
@@ -27,12 +28,26 @@ pub fn descriptions(modules: &Modules) -> Descriptions {
 
 /// A job is not deployed because the job file or a module must change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", problems.join("\n"))]
+#[error("{}", texts(problems).join("\n"))]
 pub struct Refused {
-    /// All problems. Each says what failed, on which uid, what was expected and found, and the remedy.
-    pub problems: Vec<String>,
+    /// All problems.
+    pub problems: Vec<Unfit>,
     /// The node at fault, if all problems are about a single one.
     pub uid: Option<OperatorUid>,
+}
+
+/// A problem of admission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfit {
+    /// The node at fault.
+    pub uid: OperatorUid,
+    /// What failed, on which uid, what was expected and found, and the remedy.
+    pub message: String,
+}
+
+/// Returns the message of each problem.
+fn texts(problems: &[Unfit]) -> Vec<&str> {
+    problems.iter().map(|problem| problem.message.as_str()).collect()
 }
 
 /// The shape of the records of an edge.
@@ -81,14 +96,7 @@ fn operator_shape(from: &Node, descriptions: &Descriptions, input: &Input) -> Re
     let Some(description) = descriptions.get(&from.uid) else {
         return Err(format!("operator \"{}\" has no component", from.uid));
     };
-    let names = || {
-        description
-            .outputs
-            .iter()
-            .map(|port| port.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let names: Vec<&str> = description.outputs.iter().map(|port| port.name.as_str()).collect();
     let at = match &input.port {
         None if description.outputs.is_empty() => return Err(format!("operator \"{}\" declares no output", from.uid)),
         None => 0,
@@ -97,10 +105,12 @@ fn operator_shape(from: &Node, descriptions: &Descriptions, input: &Input) -> Re
             .iter()
             .position(|port| port.name == *name)
             .ok_or_else(|| {
+                let near = nearest(name, &names).map(|near| format!("; did you mean \"{near}\"?"));
                 format!(
-                    "operator \"{}\" has no output port \"{name}\"; it declares: {}",
+                    "operator \"{}\" has no output port \"{name}\"; it declares: {}{}",
                     from.uid,
-                    names()
+                    names.join(", "),
+                    near.unwrap_or_default()
                 )
             })?,
     };
@@ -114,39 +124,52 @@ fn operator_shape(from: &Node, descriptions: &Descriptions, input: &Input) -> Re
     })
 }
 
-/// Checks a whole job.
+/// Checks a whole job, whose operators all have components.
 ///
 /// # Errors
 /// Returns [`Refused`] with every problem.
 pub fn check(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), Refused> {
-    let mut problems = vec![];
-    let mut blamed = vec![];
+    check_all(graph, descriptions, |_| true)
+}
+
+/// Checks a job as far as the declarations of its operators are known.
+///
+/// # Errors
+/// Returns [`Refused`] with every problem.
+pub fn check_known(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), Refused> {
+    let known = |from: &Node| !matches!(from.kind, NodeKind::Operator(_)) || descriptions.contains_key(&from.uid);
+    check_all(graph, descriptions, known)
+}
+
+/// Checks a job, except for the edges from nodes that `checked` leaves out.
+fn check_all(graph: &JobGraph, descriptions: &Descriptions, checked: impl Fn(&Node) -> bool) -> Result<(), Refused> {
+    let mut all = vec![];
     for node in &graph.nodes {
-        let before = problems.len();
+        let mut problems = vec![];
         if let Some(description) = descriptions.get(&node.uid) {
             declared(&node.uid, description, &mut problems);
             input_count(node, description, &mut problems);
             keyed_inputs(graph, node, description, &mut problems);
         }
         for (at, input) in node.inputs.iter().enumerate() {
+            if !checked(&graph.nodes[input.from]) {
+                continue;
+            }
             match edge_shape(graph, descriptions, input) {
                 Ok(shape) => edge(graph, descriptions, node, at, input, &shape, &mut problems),
                 Err(problem) => problems.push(format!("input {at} of \"{}\": {problem}", node.uid)),
             }
         }
-        if problems.len() > before {
-            blamed.push(&node.uid);
-        }
+        let of_node = |message| Unfit {
+            uid: node.uid.clone(),
+            message,
+        };
+        all.extend(problems.into_iter().map(of_node));
     }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let uid = if let [uid] = blamed[..] {
-        Some(uid.clone())
-    } else {
-        None
-    };
-    Err(Refused { problems, uid })
+    let Some(first) = all.first() else { return Ok(()) };
+    let only = all.iter().all(|problem| problem.uid == first.uid);
+    let uid = only.then(|| first.uid.clone());
+    Err(Refused { problems: all, uid })
 }
 
 /// Reports contradictions in a component's declarations.

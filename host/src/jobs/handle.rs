@@ -7,11 +7,13 @@ use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{CheckpointId, JobId, JobVersion, OperatorUid};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::admission::Unfit;
 use super::observe::JobShared;
 pub use super::request::{SavepointTarget, SnapshotRequest, SwapRequest};
 use super::status::JobStatus;
 use crate::dataflow::control::{SwapGap, locked};
 use crate::environment::Environment;
+use crate::savepoint::compat::{Place, Problem};
 use crate::storage::retry::retried;
 use crate::storage::{Storage, StoreError};
 
@@ -89,9 +91,62 @@ pub struct JobError {
     pub uid: Option<String>,
     /// File or directory that it is about.
     pub path: Option<String>,
+    /// Each problem on its own, where there are several; the message has all of them.
+    pub problems: Vec<JobProblem>,
+}
+
+/// One of several problems of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobProblem {
+    /// Its kind.
+    pub kind: ErrorKind,
+    /// Text for people.
+    pub message: String,
+    /// Uid of the node that it is about.
+    pub uid: Option<String>,
+    /// File or directory that it is about.
+    pub path: Option<String>,
+    /// Remedy, where the message does not have it.
+    pub remedy: Option<String>,
+}
+
+impl From<&Problem> for JobProblem {
+    fn from(problem: &Problem) -> Self {
+        Self {
+            kind: ErrorKind::Failed,
+            message: problem.text(),
+            uid: problem.uid.as_ref().map(ToString::to_string),
+            path: match &problem.place {
+                Place::Savepoint(url) => Some(url.clone()),
+                Place::RunningJob => None,
+            },
+            remedy: Some(problem.remedy()),
+        }
+    }
+}
+
+impl From<&Unfit> for JobProblem {
+    fn from(unfit: &Unfit) -> Self {
+        Self {
+            kind: ErrorKind::Usage,
+            message: unfit.message.clone(),
+            uid: Some(unfit.uid.to_string()),
+            path: None,
+            remedy: None,
+        }
+    }
 }
 
 impl JobError {
+    /// Adds the problems one by one, unless there is only one, which the error itself describes.
+    #[must_use]
+    pub fn with_problems(self, problems: Vec<JobProblem>) -> Self {
+        if problems.len() < 2 {
+            return self;
+        }
+        Self { problems, ..self }
+    }
+
     /// An operation that failed.
     #[must_use]
     pub fn failed(message: impl Into<String>) -> Self {
@@ -100,6 +155,7 @@ impl JobError {
             message: message.into(),
             uid: None,
             path: None,
+            problems: vec![],
         }
     }
 
@@ -111,6 +167,7 @@ impl JobError {
             message: message.into(),
             uid: None,
             path: None,
+            problems: vec![],
         }
     }
 

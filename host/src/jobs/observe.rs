@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
+use regraft_model::time::NO_TIMESTAMP;
 
 use super::admission::Descriptions;
 use super::deploy::Counters;
@@ -183,6 +184,8 @@ pub struct ObservedNode {
     pub keys: u64,
     /// Records and timers that went to its dead letters.
     pub dead_letters: u64,
+    /// Least watermark of its subtasks, milliseconds; `None` before there is one, and for sources and sinks.
+    pub watermark: Option<i64>,
 }
 
 /// A job at one moment, whether it runs or not.
@@ -224,10 +227,31 @@ pub struct ObservedJob {
     pub last_failure: Option<String>,
     /// Reason why it failed, or could not be brought back.
     pub failure: Option<String>,
+    /// The way on after it failed; `None` where it did not, or has left nothing to go on from.
+    pub go_on: Option<GoOn>,
     /// Nodes in order of the graph.
     pub nodes: Vec<ObservedNode>,
     /// Settings in effect.
     pub settings: BTreeMap<String, EffectiveSetting>,
+}
+
+/// The way on after a job has failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoOn {
+    /// Newest checkpoint or savepoint, as a URL.
+    pub path: String,
+    /// Command line that starts a job from it.
+    pub command: String,
+}
+
+impl std::fmt::Display for GoOn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "the newest snapshot is {}; go on from it with `{}`",
+            self.path, self.command
+        )
+    }
 }
 
 impl JobShared {
@@ -248,6 +272,16 @@ impl JobShared {
             .map_or(0, |all| all.iter().map(|counters| of(counters)).sum())
     }
 
+    /// Returns the least watermark of an operator's subtasks.
+    fn watermark(&self, node: &Node) -> Option<i64> {
+        if !matches!(node.kind, NodeKind::Operator(_)) {
+            return None;
+        }
+        let all = self.counters.get(&node.uid)?.iter();
+        let least = all.map(|counters| counters.watermark.load(Ordering::Relaxed)).min()?;
+        (least != NO_TIMESTAMP).then_some(least)
+    }
+
     /// Returns the job as it is now.
     #[must_use]
     pub fn observe(&self) -> ObservedJob {
@@ -265,6 +299,7 @@ impl JobShared {
                 records_out: self.sum(uid, |c| c.records_out.load(Ordering::Relaxed)),
                 keys: self.sum(uid, |c| c.keys.load(Ordering::Relaxed)),
                 dead_letters: self.sum(uid, |c| c.dead_letters.load(Ordering::Relaxed)),
+                watermark: self.watermark(node),
                 ..ObservedNode::from(node)
             };
             match node.kind {
@@ -313,6 +348,7 @@ impl From<&Node> for ObservedNode {
             records_out: 0,
             keys: 0,
             dead_letters: 0,
+            watermark: None,
         }
     }
 }
@@ -340,6 +376,7 @@ impl ObservedJob {
             restarts: 0,
             last_failure: None,
             failure: None,
+            go_on: None,
             nodes: graph.map_or_else(Vec::new, |graph| graph.nodes.iter().map(ObservedNode::from).collect()),
             settings: graph.map_or_else(BTreeMap::new, |graph| graph.settings.clone()),
         }

@@ -13,7 +13,7 @@ use super::driver::{Driver, Parts};
 use super::durable::job::Job;
 pub use super::durable::job::{HostContext, LoadModule};
 use super::durable::records::{JobDirectory, JobRecord, Origin};
-use super::handle::{JobError, JobHandle};
+use super::handle::{JobError, JobHandle, JobProblem};
 use super::observe::{JobShared, JobState};
 use super::output::{refuse_later_output, tell_left_output};
 use super::status::JobStatus;
@@ -87,7 +87,7 @@ pub async fn start(host: &HostContext, new: NewJob) -> Result<JobHandle, JobErro
 pub(super) fn admitted(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), JobError> {
     admission::check(graph, descriptions).map_err(|refused| JobError {
         uid: refused.uid.as_ref().map(ToString::to_string),
-        ..JobError::usage(refused.to_string())
+        ..JobError::usage(refused.to_string()).with_problems(refused.problems.iter().map(JobProblem::from).collect())
     })
 }
 

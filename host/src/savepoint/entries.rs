@@ -44,9 +44,9 @@ pub struct ShownEntry {
 }
 
 impl ShownEntry {
-    /// Formats the entry as a line for people.
+    /// Formats the entry as a line for people. `time` formats milliseconds.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub fn line(&self, time: impl Fn(i64) -> String) -> String {
         let mut line = String::new();
         if let Some(key) = &self.key {
             let _ = write!(line, "{key}");
@@ -57,14 +57,14 @@ impl ShownEntry {
         if let Some(key) = &self.map_key {
             let _ = write!(line, "[{key}]");
         }
-        if let (Some(timer), Some(time)) = (&self.timer, self.time) {
-            let _ = write!(line, " {timer} at {time}");
+        if let (Some(timer), Some(at)) = (&self.timer, self.time) {
+            let _ = write!(line, " {timer} at {}", time(at));
         }
         if let Some(value) = &self.value {
             let _ = write!(line, ": {value}");
         }
         if let Some(expires) = self.expires {
-            let _ = write!(line, " (expires at {expires})");
+            let _ = write!(line, " (expires at {})", time(expires));
         }
         line
     }

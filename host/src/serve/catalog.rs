@@ -115,6 +115,25 @@ pub struct Contents {
     pub damaged: Vec<CatalogError>,
 }
 
+impl Contents {
+    fn sort(&mut self) {
+        self.jobs.sort_by_key(|job| (job.record.created_at, job.record.job_id));
+    }
+}
+
+impl Catalogued {
+    /// Returns the time of its end, milliseconds since the Unix epoch; `None` if it has not ended. That of a damaged record is
+    /// the time of its submission.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<i64> {
+        match &self.progress {
+            Progress::Ended(Some(ended)) => Some(ended.ended_at),
+            Progress::Ended(None) => Some(self.record.created_at),
+            Progress::Submitted | Progress::Accepted => None,
+        }
+    }
+}
+
 /// Durable list of a host's jobs.
 #[derive(Debug, Clone)]
 pub struct Catalog {
@@ -218,8 +237,7 @@ impl Catalog {
     /// Reads all jobs. Returns also the rest of submissions and removals.
     async fn read_all(&self) -> Result<(Contents, Vec<JobId>), CatalogError> {
         let (mut contents, mut unfinished) = (Contents::default(), vec![]);
-        let (directories, _) = self.storage.list_names().await?;
-        for job in directories.iter().filter_map(|name| name.parse::<JobId>().ok()) {
+        for job in self.ids().await? {
             match self.read(job).await {
                 Ok(Some(found)) => contents.jobs.push(found),
                 Ok(None) => unfinished.push(job),
@@ -227,13 +245,24 @@ impl Catalog {
                 Err(error) => return Err(error),
             }
         }
-        contents
-            .jobs
-            .sort_by_key(|job| (job.record.created_at, job.record.job_id));
+        contents.sort();
         Ok((contents, unfinished))
     }
 
-    async fn read(&self, job: JobId) -> Result<Option<Catalogued>, CatalogError> {
+    /// Returns the ids of all jobs, some of which may be half a submission or half a removal.
+    ///
+    /// # Errors
+    /// [`CatalogError::Store`].
+    pub async fn ids(&self) -> Result<Vec<JobId>, CatalogError> {
+        let (directories, _) = self.storage.list_names().await?;
+        Ok(directories.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Reads one job; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`CatalogError`].
+    pub async fn read(&self, job: JobId) -> Result<Option<Catalogued>, CatalogError> {
         let Some(record) = self.parsed::<JobFile>(&of(job, JOB)).await? else {
             return Ok(None);
         };

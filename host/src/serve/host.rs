@@ -1,7 +1,7 @@
 //! The jobs of this process, and operations on them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,11 @@ use regraft_model::id::{JobId, OperatorUid};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::attached::AttachedRuns;
 use super::catalog::{Catalog, KnownSavepoint};
 use super::entries::{Entry, Stage};
 use super::logs::{JobLogs, LogChunk, LogPart};
+use super::snapshots::{ListedSnapshot, snapshots_in};
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::environment::real::random;
@@ -41,6 +43,8 @@ pub struct Host {
     uploads: Mutex<Vec<Upload>>,
     triggers: Mutex<VecDeque<Trigger>>,
     pub(super) serving: Option<Serving>,
+    /// List of attached runs, for a host of one.
+    attached: Option<AttachedRuns>,
 }
 
 /// Parts of a host that takes jobs, and whose jobs outlive its process.
@@ -153,7 +157,35 @@ impl Host {
             uploads: Mutex::default(),
             triggers: Mutex::default(),
             serving,
+            attached: None,
         }
+    }
+
+    /// Notes savepoints in the list of attached runs.
+    #[must_use]
+    pub fn noting(self, attached: AttachedRuns) -> Self {
+        Self {
+            attached: Some(attached),
+            ..self
+        }
+    }
+
+    /// Lists the complete snapshots of a job in order of their rounds.
+    ///
+    /// # Errors
+    /// [`JobError`]: of kind usage where there is no such job; else the checkpoint directory cannot be read.
+    pub async fn snapshots(&self, id: &str) -> Result<Vec<ListedSnapshot>, JobError> {
+        let entry = self.entry(id)?;
+        let dir = entry.graph.as_ref().map(|graph| self.context.checkpoint_dir_of(graph));
+        let listed = snapshots_in(&*self.context.stores, dir.as_deref(), entry.job_id, &entry.savepoints).await;
+        listed.map_err(|error| JobError::failed(error.to_string()))
+    }
+
+    /// Returns the data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        let checkpoints = &self.context.checkpoint_dir;
+        checkpoints.parent().unwrap_or(checkpoints)
     }
 
     /// Adds a job that runs.
@@ -251,6 +283,14 @@ impl Host {
             && let Err(error) = serving.catalog.savepoint(report.job_id, &known).await
         {
             tracing::warn!("savepoint {} will not be listed: {error}", report.path);
+        }
+        if let Some(attached) = &self.attached
+            && let Err(error) = attached.savepoint(report.job_id, &known).await
+        {
+            tracing::warn!(
+                "savepoint {} will not be listed once the job has ended: {error}",
+                report.path
+            );
         }
         self.update(report.job_id, |entry| entry.savepoints.push(known));
     }

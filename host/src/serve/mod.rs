@@ -7,7 +7,9 @@
 //! - [`submission`]: a job to start. [`catalog`]: the durable list of a host's jobs.
 //! - [`waiting`]: the snapshots that jobs of the list need while no host runs.
 //! - [`entries`]: the jobs that a host knows, with collisions between them.
-//! - [`host`]: operations on them. [`snapshots`]: their checkpoints and savepoints.
+//! - [`snapshots`]: their checkpoints and savepoints. [`go_on`]: the way on after an end.
+//! - [`attached`]: the list of attached runs. [`offline`]: jobs that no process runs. [`gc`]: checkpoints that no job needs.
+//! - [`host`]: operations on jobs.
 //! - [`submit`]: starting a job, and its end. [`bring_back`]: jobs of an earlier process.
 
 pub mod announce;
@@ -17,7 +19,11 @@ pub mod submission;
 pub mod catalog;
 pub mod waiting;
 pub mod entries;
-pub mod host;
 pub mod snapshots;
+pub mod go_on;
+pub mod offline;
+pub mod attached;
+pub mod gc;
+pub mod host;
 pub mod submit;
 pub mod bring_back;

@@ -1,13 +1,12 @@
 //! The snapshots of a job: its checkpoints, and the savepoints that were taken through its host.
 
-use regraft_model::id::CheckpointId;
+use regraft_model::id::{CheckpointId, JobId};
 
-use super::host::Host;
+use super::catalog::KnownSavepoint;
 use crate::jobs::durable::records::JobDirectory;
-use crate::jobs::handle::JobError;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{Owner, Trigger};
-use crate::storage::{Storage, StoreError, paths};
+use crate::storage::{Storage, StoreError, Stores, paths};
 
 /// Number of times the checkpoints are listed while they come and go.
 const LISTINGS: u32 = 5;
@@ -29,29 +28,27 @@ pub struct ListedSnapshot {
     pub url: String,
 }
 
-impl Host {
-    /// Lists the complete snapshots of a job in order of their rounds, without those that are removed meanwhile.
-    ///
-    /// # Errors
-    /// [`JobError`]: of kind usage where there is no such job; else the checkpoint directory cannot be read.
-    pub async fn snapshots(&self, id: &str) -> Result<Vec<ListedSnapshot>, JobError> {
-        let entry = self.entry(id)?;
-        let failed = |error: StoreError| JobError::failed(error.to_string());
-        let stores = &self.context.stores;
-        let mut listed = vec![];
-        if let Some(graph) = &entry.graph {
-            let all = stores.open(&self.context.checkpoint_dir_of(graph)).map_err(failed)?;
-            let directory = JobDirectory::new(&all, entry.job_id).map_err(failed)?;
-            listed = checkpoints(&directory).await.map_err(failed)?;
-        }
-        for savepoint in &entry.savepoints {
-            let place = stores.open(&savepoint.path).map_err(failed)?;
-            // The user may have moved it away.
-            listed.extend(read_one(place).await);
-        }
-        listed.sort_by_key(|snapshot| snapshot.checkpoint_id);
-        Ok(listed)
+/// Lists the complete snapshots of a job in order of their rounds, without those that are removed meanwhile.
+/// `checkpoint_dir` is `None` where it is not known.
+///
+/// # Errors
+/// [`StoreError`] where the checkpoint directory cannot be read.
+pub async fn snapshots_in(
+    stores: &dyn Stores,
+    checkpoint_dir: Option<&str>,
+    job: JobId,
+    savepoints: &[KnownSavepoint],
+) -> Result<Vec<ListedSnapshot>, StoreError> {
+    let mut listed = vec![];
+    if let Some(dir) = checkpoint_dir {
+        listed = checkpoints(&JobDirectory::new(&stores.open(dir)?, job)?).await?;
     }
+    for savepoint in savepoints {
+        // The user may have moved it away.
+        listed.extend(read_one(stores.open(&savepoint.path)?).await);
+    }
+    listed.sort_by_key(|snapshot| snapshot.checkpoint_id);
+    Ok(listed)
 }
 
 /// Lists the complete checkpoints. One that is under way has no `_metadata` yet, and one that was replaced has none any more:

@@ -12,6 +12,7 @@ use tracing::Instrument as _;
 
 use super::catalog::{CatalogError, CatalogRecord, EndedJob};
 use super::entries::{Claims, Entry, Stage, outline, refuse_collision, refuse_replacing_shared};
+use super::go_on::{Again, go_on};
 use super::host::{Host, Serving};
 use super::logs::job_span;
 use super::submission::Submission;
@@ -20,7 +21,7 @@ use crate::dataflow::operator::Modules;
 use crate::graph::job_graph::{JobGraph, NodeKind};
 use crate::jobs::bring_back;
 use crate::jobs::handle::{JobError, JobHandle};
-use crate::jobs::observe::ObservedJob;
+use crate::jobs::observe::{GoOn, ObservedJob};
 use crate::jobs::start::{NewJob, start};
 use crate::jobs::status::JobStatus;
 
@@ -176,9 +177,15 @@ impl Host {
     }
 
     /// Records the end of a job in the catalog. The job's own record says so already.
-    pub(super) async fn over(&self, graph: Option<JobGraph>, last: ObservedJob) {
+    pub(super) async fn over(&self, graph: Option<JobGraph>, mut last: ObservedJob) {
         let job = last.job_id;
         let Some(serving) = &self.serving else { return };
+        if last.status == JobStatus::Failed {
+            last.go_on = self.way_on(serving, &last).await;
+            if let Some(go_on) = &last.go_on {
+                tracing::error!("Job {} ({job}) FAILED; {go_on}.", last.name);
+            }
+        }
         let ended = EndedJob {
             ended_at: self.context.environment.clock().now_ms(),
             job: last.clone(),
@@ -195,6 +202,14 @@ impl Host {
         serving.logs.close(job);
         self.update(job, |entry| entry.stage = Stage::Over(Arc::new(last)));
         self.retire().await;
+    }
+
+    /// Returns how to go on after a job has failed.
+    async fn way_on(&self, serving: &Serving, last: &ObservedJob) -> Option<GoOn> {
+        let record = serving.catalog.read(last.job_id).await.ok()??.record;
+        let snapshots = self.snapshots(&last.job_id.to_string()).await.unwrap_or_default();
+        let from = last.restored_from.as_deref();
+        go_on(&record.submission, &snapshots, from, Again::Detached)
     }
 
     /// Drops the jobs that ended first, where there are too many.

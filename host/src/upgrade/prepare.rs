@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use regraft_model::describe::PortValue;
+use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::OperatorUid;
 use regraft_model::time::NO_TIMESTAMP;
 
@@ -18,8 +19,8 @@ use crate::graph::job_graph::{JobGraph, Node, NodeKind};
 use crate::jobs::admission::{self, Descriptions, edge_shape};
 use crate::jobs::attempt::load::new_job;
 use crate::jobs::deploy::open_operator;
-use crate::jobs::handle::{JobError, JobHandle};
-use crate::savepoint::compat::{Existing, Place, RestoreOptions, compare};
+use crate::jobs::handle::{JobError, JobHandle, JobProblem};
+use crate::savepoint::compat::{Existing, Place, Problem, RestoreOptions, compare};
 
 /// Prepares a swap of these modules: the instances that travel in the barrier, and the uids that change.
 ///
@@ -63,18 +64,20 @@ fn changed(old: &Modules, new: &Modules) -> Vec<ChangedUid> {
 fn check(graph: &JobGraph, uids: &[&OperatorUid], old: &Descriptions, new: &Descriptions) -> Result<(), JobError> {
     let mut unfit = unknown(graph, uids);
     if let Err(refused) = admission::check(graph, new) {
-        unfit.extend(refused.problems);
+        unfit.extend(refused.problems.iter().map(JobProblem::from));
     }
     let running = Existing::running(&new_job(graph, old));
     let verdict = compare(&running, &new_job(graph, new), &RestoreOptions::default());
-    let incompatible: Vec<String> = verdict.problems().map(ToString::to_string).collect();
+    let incompatible: Vec<&Problem> = verdict.problems().collect();
     if unfit.is_empty() && incompatible.is_empty() {
         return Ok(());
     }
-    let all = incompatible.iter().chain(&unfit);
-    let text = all.fold(format!("{}:", Place::RunningJob.refused()), |text, problem| {
+    let lines = incompatible.iter().map(ToString::to_string);
+    let lines = lines.chain(unfit.iter().map(|problem| problem.message.clone()));
+    let text = lines.fold(format!("{}:", Place::RunningJob.refused()), |text, problem| {
         format!("{text}\n  {problem}")
     });
+    let incompatible = incompatible.into_iter().map(JobProblem::from);
     // As for a job that is restored: a module that does not fit the graph is the caller's mistake, and one that cannot take
     // over the state is a refused operation.
     let error = if unfit.is_empty() {
@@ -82,6 +85,7 @@ fn check(graph: &JobGraph, uids: &[&OperatorUid], old: &Descriptions, new: &Desc
     } else {
         JobError::usage(text)
     };
+    let error = error.with_problems(incompatible.chain(unfit).collect());
     Err(match uids {
         [uid] => error.on(uid),
         _ => error,
@@ -89,16 +93,21 @@ fn check(graph: &JobGraph, uids: &[&OperatorUid], old: &Descriptions, new: &Desc
 }
 
 /// Returns a problem for each uid that is no operator of the job.
-fn unknown(graph: &JobGraph, uids: &[&OperatorUid]) -> Vec<String> {
+fn unknown(graph: &JobGraph, uids: &[&OperatorUid]) -> Vec<JobProblem> {
     let operators = graph
         .nodes
         .iter()
         .filter(|node| matches!(node.kind, NodeKind::Operator(_)));
     let known: Vec<&str> = operators.map(|node| node.uid.as_str()).collect();
     let unknown = uids.iter().filter(|uid| !known.contains(&uid.as_str()));
-    unknown
-        .map(|uid| format!("the job has no operator \"{uid}\"; it has: {}", known.join(", ")))
-        .collect()
+    let problem = |uid: &&OperatorUid| JobProblem {
+        kind: ErrorKind::Usage,
+        message: format!("the job has no operator \"{uid}\"; it has: {}", known.join(", ")),
+        uid: Some(uid.to_string()),
+        path: None,
+        remedy: None,
+    };
+    unknown.map(problem).collect()
 }
 
 /// Returns the watermark of each subtask of a changed uid. Watermarks only advance: when the instances take over, they are

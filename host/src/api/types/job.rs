@@ -7,7 +7,7 @@ use regraft_model::snapshot::SnapshotKind;
 use serde::{Deserialize, Serialize};
 
 use crate::graph::job_graph::{EffectiveSetting, SettingOrigin};
-use crate::jobs::observe::{NodeRole, ObservedJob, ObservedNode, PastRound, RoundSummary, SubtaskRound};
+use crate::jobs::observe::{GoOn, NodeRole, ObservedJob, ObservedNode, PastRound, RoundSummary, SubtaskRound};
 use crate::jobs::status::JobStatus;
 
 /// A job.
@@ -54,10 +54,22 @@ pub struct JobView {
     pub last_failure: Option<String>,
     /// Reason why it failed, or could not be brought back.
     pub failure: Option<String>,
+    /// The way on after it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub go_on: Option<GoOnView>,
     /// Nodes in order of the graph.
     pub operators: Vec<NodeView>,
     /// Settings in effect.
     pub settings: BTreeMap<String, EffectiveSettingView>,
+}
+
+/// The way on after a job has failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoOnView {
+    /// Newest checkpoint or savepoint, as a URL.
+    pub path: String,
+    /// Command line that starts a job from it.
+    pub command: String,
 }
 
 const fn first() -> AttemptId {
@@ -180,6 +192,9 @@ pub struct NodeView {
     /// Records and timers that went to its dead letters.
     #[serde(default)]
     pub dead_letters: u64,
+    /// Least watermark of an operator's subtasks, milliseconds; the greatest number at the end of the input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<i64>,
 }
 
 /// Role of a node in its graph.
@@ -235,6 +250,7 @@ impl From<ObservedJob> for JobView {
             restarts: job.restarts,
             last_failure: job.last_failure,
             failure: job.failure,
+            go_on: job.go_on.map(|GoOn { path, command }| GoOnView { path, command }),
             operators: job.nodes.into_iter().map(NodeView::from).collect(),
             settings: job.settings.into_iter().map(setting).collect(),
         }
@@ -303,6 +319,7 @@ impl From<ObservedNode> for NodeView {
             records_out: node.records_out,
             keys: node.keys,
             dead_letters: node.dead_letters,
+            watermark: node.watermark,
         }
     }
 }

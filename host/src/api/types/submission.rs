@@ -202,6 +202,7 @@ impl Layers {
         Overrides {
             name: self.name,
             entry: self.entry,
+            prefer: None,
             parallelism: self.parallelism,
             set: self.set,
             modules: self.modules.into_iter().map(module).collect(),

@@ -71,6 +71,7 @@ fn observed() -> ObservedJob {
             records_in: 12,
             records_out: 13,
             keys: 14,
+            watermark: Some(16),
             dead_letters: 15,
         }],
         settings: [("parallelism".to_owned(), setting)].into(),
@@ -96,7 +97,7 @@ fn info_keeps_its_shape() {
                 "bytes": 7, "full_bytes": 8, "path": null, "failure": "the disk is full", "subtasks": [part] }],
         "attempt": 2, "restarts": 1, "last_failure": "a trap", "failure": null,
         "operators": [{ "uid": "count", "kind": "operator", "parallelism": 2, "module": "00ff00", "states": ["count"],
-            "target": "/dead", "records_in": 12, "records_out": 13, "keys": 14, "dead_letters": 15 }],
+            "target": "/dead", "records_in": 12, "records_out": 13, "keys": 14, "dead_letters": 15, "watermark": 16 }],
         "settings": { "parallelism": { "value": "2", "origin": "command line" } },
     });
     let view = JobView::from(observed());
@@ -204,6 +205,7 @@ fn submission() -> Submission {
         overrides: Overrides {
             name: Some("other".to_owned()),
             entry: Some("words".to_owned()),
+            prefer: None,
             parallelism: Some(3),
             set: vec!["checkpoint.interval=7s".to_owned(), "lines.path=there/*".to_owned()],
             modules: vec![ModuleOverride {

@@ -236,3 +236,100 @@ fn mistakes_are_named() {
     assert!(refused("regraft run -s").contains("--from-savepoint"));
     assert!(refused("regraft run -s x --drop-state 1/x j").contains("\"1\" is not a uid"));
 }
+
+/// Returns the texts between backticks in the code of all files below `dir`, without its comments.
+fn quoted_commands(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
+    for entry in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            quoted_commands(&entry, found);
+            continue;
+        }
+        let text = std::fs::read_to_string(&entry).unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            // What follows the last backtick of an odd number is not quoted.
+            let parts: Vec<&str> = line.split('`').collect();
+            let quoted = parts.iter().take(parts.len() - 1).skip(1).step_by(2);
+            found.extend(quoted.map(|quoted| (entry.clone(), (*quoted).to_owned())));
+        }
+    }
+}
+
+/// A remedy that cannot be typed sends its reader from one error to the next.
+#[test]
+fn every_command_that_a_message_quotes_can_be_parsed() {
+    let (mut found, mut seen) = (vec![], 0);
+    quoted_commands(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    for (file, quoted) in found {
+        // The rewrite of max parallelism is named with the words that it does not exist yet.
+        if !quoted.starts_with("regraft ") || quoted.starts_with("regraft state edit") || quoted.contains("{verb}") {
+            continue;
+        }
+        let line = quoted.replace("\\\"", "").replace("-p N", "-p 2").replace("{}", "x");
+        let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        let complete = args.len() > 2;
+        match parse(args) {
+            Ok(_) => {}
+            // A verb alone names the verb.
+            Err(failure) if !complete => assert!(
+                !failure.message.contains("unrecognized") && !failure.message.contains("no verb"),
+                "{}: `{quoted}`: {failure}",
+                file.display()
+            ),
+            Err(failure) => panic!("{}: `{quoted}`: {failure}", file.display()),
+        }
+        seen += 1;
+    }
+    assert!(seen > 50, "{seen}");
+}
+
+#[test]
+fn verbs_of_other_systems_name_ours() {
+    assert_eq!(
+        refused("regraft resume sp"),
+        "regraft has no verb resume; write `regraft run -s SAVEPOINT JOB.toml`"
+    );
+    assert_eq!(
+        refused("regraft status j --json"),
+        "regraft has no verb status; write `regraft info JOB`, or `regraft list` for all jobs"
+    );
+    for (verb, ours) in [
+        ("restore", "run -s"),
+        ("kill", "cancel"),
+        ("ps", "list"),
+        ("submit", "run -d"),
+        ("deploy", "run -d"),
+        ("checkpoint", "savepoint"),
+        ("redeploy", "upgrade"),
+        ("init", "new"),
+    ] {
+        let said = refused(&format!("regraft {verb} x"));
+        assert!(
+            said.starts_with(&format!("regraft has no verb {verb}; write `regraft {ours}")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn help_begins_with_what_is_the_verbs_own() {
+    let help = match parse(vec!["regraft".into(), "upgrade".into(), "--help".into()]) {
+        Ok(Parsed::Print(text)) => text,
+        parsed => panic!("{parsed:?}"),
+    };
+    assert!(
+        help.contains(
+            "Usage: regraft upgrade [OPTIONS] <JOB> <NEW-JOB.toml>\n       regraft upgrade [OPTIONS] <JOB> --module <UID=PATH>...\n"
+        ),
+        "{help}"
+    );
+    let at = |flag: &str| {
+        help.find(&format!("      {flag} "))
+            .unwrap_or_else(|| panic!("{flag} in {help}"))
+    };
+    assert!(
+        at("--module") < at("--drop-state") && at("--drop-state") < at("--json"),
+        "{help}"
+    );
+    assert!(at("--json") < at("--host") && at("--host") < at("--token"), "{help}");
+}

@@ -1,6 +1,7 @@
 //! Text of `regraft state show`: facts about the savepoint, the table of its states, entries, positions of sources,
 //! pending parts of sinks, and the job file.
 
+use crate::cli::show::date_time;
 use crate::cli::table::{Column, labelled, table};
 use crate::savepoint::metadata::SavedStateKind;
 use crate::savepoint::show::{ShownSavepoint, ShownState};
@@ -40,7 +41,7 @@ fn facts(shown: &ShownSavepoint) -> Vec<(&str, String)> {
         ("checkpoint", shown.checkpoint_id.to_string()),
         (
             "triggered at",
-            format!("{} ms, took {} ms", shown.triggered_at_ms, shown.duration_ms),
+            format!("{}, took {} ms", time_text(shown.triggered_at_ms), shown.duration_ms),
         ),
         ("max parallelism", shown.max_parallelism.to_string()),
         (
@@ -92,10 +93,15 @@ fn entries(shown: &ShownSavepoint) -> Vec<String> {
         for state in &operator.states {
             let Some(entries) = &state.entries else { continue };
             lines.extend([String::new(), format!("entries of {}/{}:", operator.uid, state.name)]);
-            lines.extend(entries.iter().map(|entry| format!("  {}", entry.line())));
+            lines.extend(entries.iter().map(|entry| format!("  {}", entry.line(time_text))));
         }
     }
     lines
+}
+
+/// Formats a time as a date, with its milliseconds beside.
+fn time_text(ms: i64) -> String {
+    format!("{} ({ms} ms)", date_time(ms))
 }
 
 fn positions(shown: &ShownSavepoint) -> Vec<String> {
@@ -131,7 +137,36 @@ fn types(state: &ShownState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::savepoint::entries::ShownEntry;
     use crate::savepoint::{show, test_data};
+
+    #[test]
+    fn times_of_entries_are_readable() {
+        let timer = ShownEntry {
+            key: Some("a".into()),
+            index: None,
+            map_key: None,
+            timer: Some("gap".to_owned()),
+            time: Some(1_795_238_400_000),
+            value: None,
+            expires: None,
+        };
+        assert_eq!(
+            timer.line(time_text),
+            "\"a\" gap at 2026-11-21 05:20:00 (1795238400000 ms)"
+        );
+        let value = ShownEntry {
+            timer: None,
+            time: None,
+            value: Some(7.into()),
+            expires: Some(1000),
+            ..timer
+        };
+        assert_eq!(
+            value.line(time_text),
+            "\"a\": 7 (expires at 1970-01-01 00:00:01 (1000 ms))"
+        );
+    }
 
     #[tokio::test]
     async fn each_part_of_a_savepoint_is_shown() {
@@ -145,7 +180,7 @@ mod tests {
 job:             word-count (a1b2c3d4e5f60718293a4b5c6d7e8f90)
 kind:            savepoint (manual, canonical, owner user)
 checkpoint:      7
-triggered at:    1000 ms, took 36 ms
+triggered at:    1970-01-01 00:00:01 (1000 ms), took 36 ms
 max parallelism: 128
 written by:      regraft 0.1.0, WIT 0.2.0
 arguments:       --fast

@@ -6,7 +6,7 @@ use regraft_model::schema::Type;
 
 use crate::connector::source::SourceConnector;
 use crate::graph::reader::Reader;
-use crate::graph::suggest::one_of;
+use crate::graph::suggest::{instead_of, one_of};
 use crate::graph::tree::{Located, Table, Value};
 
 /// Splits where the job file is silent: independent of parallelism, so that a job can be rescaled up to it.
@@ -299,9 +299,8 @@ fn key(reader: &mut Reader<'_>, fields: Option<&[GeneratorField]>) -> Option<Opt
     if position.is_none() {
         let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
         let message = format!(
-            "key: expected the name of a field, {}, found \"{name}\"; write key = \"{}\"",
-            one_of(&names),
-            names.first().unwrap_or(&"id")
+            "key: expected the name of a field, found \"{name}\"; {}",
+            instead_of(name, &names)
         );
         reader.problem_at(place, &message);
     }

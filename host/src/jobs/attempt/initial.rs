@@ -13,7 +13,7 @@ use crate::jobs::durable::error::AttemptError;
 use crate::jobs::durable::job::Job;
 use crate::jobs::durable::point::Durable;
 use crate::jobs::durable::records::Origin;
-use crate::jobs::handle::JobError;
+use crate::jobs::handle::{JobError, JobProblem};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::MetadataError;
 use crate::savepoint::permit::CommitPermit;
@@ -76,6 +76,7 @@ pub async fn from_checkpoint(
             uid: refusal.uid(),
             path: Some(checkpoint.url()),
             ..JobError::failed(refusal.to_string())
+                .with_problems(refusal.problems.iter().map(JobProblem::from).collect())
         })
     })?;
     let wanted: BTreeSet<&OperatorUid> = regions
@@ -157,7 +158,7 @@ pub fn plan_origin(
     let mut plan = planned.map_err(|refusal| JobError {
         uid: refusal.uid(),
         path: Some(savepoint.url()),
-        ..JobError::failed(refusal.to_string())
+        ..JobError::failed(refusal.to_string()).with_problems(refusal.problems.iter().map(JobProblem::from).collect())
     })?;
     plan.dropped.retain(|dropped| !retargeted.contains(&dropped.uid));
     Ok((plan, retargeted))

@@ -4,6 +4,7 @@ use regraft_model::id::OperatorUid;
 use regraft_model::schema::Type;
 
 use super::facts::{Place, Size};
+use crate::graph::suggest::nearest;
 use crate::savepoint::metadata::{EntryKind, SavedStateKind};
 
 /// A reason, with what it is about. Displayed as subject, text and remedy.
@@ -229,7 +230,11 @@ impl Problem {
                 )
             }
             Reason::Parallelism { .. } => "Lower it.".to_owned(),
-            Reason::UnknownDrop { known, .. } => format!("Expected one of: {}", known.join(", ")),
+            Reason::UnknownDrop { given, known } => {
+                let all: Vec<&str> = known.iter().map(String::as_str).collect();
+                let near = nearest(given, &all).map(|near| format!("; did you mean {near}?"));
+                format!("Expected one of: {}{}", known.join(", "), near.unwrap_or_default())
+            }
             Reason::UidAbsent { .. } => format!(
                 "Add it, or {}, or that of all absent uids with -n/--allow-non-restored-state.",
                 self.drop("its state", None)

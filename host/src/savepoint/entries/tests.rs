@@ -90,7 +90,7 @@ async fn native() -> Savepoint {
 
 async fn lines(savepoint: &Savepoint, state: &StateEntry) -> Vec<String> {
     let entries = read(savepoint, &uid("count"), state).await.expect("sound");
-    entries.iter().map(ShownEntry::line).collect()
+    entries.iter().map(|entry| entry.line(|ms| ms.to_string())).collect()
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::EndedJob;
 use crate::graph::job_graph::{EffectiveSetting, SettingOrigin};
-use crate::jobs::observe::{NodeRole, ObservedJob, ObservedNode, PastRound, RoundSummary, SubtaskRound};
+use crate::jobs::observe::{GoOn, NodeRole, ObservedJob, ObservedNode, PastRound, RoundSummary, SubtaskRound};
 use crate::jobs::status::JobStatus;
 
 /// `ended.json`.
@@ -45,8 +45,17 @@ struct JobRecord {
     #[serde(default)]
     last_failure: Option<String>,
     failure: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    go_on: Option<GoOnRecord>,
     operators: Vec<NodeRecord>,
     settings: BTreeMap<String, SettingRecord>,
+}
+
+/// The way on after a failure.
+#[derive(Serialize, Deserialize)]
+struct GoOnRecord {
+    path: String,
+    command: String,
 }
 
 const fn first() -> AttemptId {
@@ -120,6 +129,8 @@ struct NodeRecord {
     keys: u64,
     #[serde(default)]
     dead_letters: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    watermark: Option<i64>,
 }
 
 /// Role of a node.
@@ -162,6 +173,7 @@ impl From<&EndedJob> for EndedFile {
                 restarts: job.restarts,
                 last_failure: job.last_failure,
                 failure: job.failure,
+                go_on: job.go_on.map(|GoOn { path, command }| GoOnRecord { path, command }),
                 operators: job.nodes.into_iter().map(NodeRecord::from).collect(),
                 settings: job
                     .settings
@@ -197,6 +209,7 @@ impl From<EndedFile> for EndedJob {
                 restarts: job.restarts,
                 last_failure: job.last_failure,
                 failure: job.failure,
+                go_on: job.go_on.map(|GoOnRecord { path, command }| GoOn { path, command }),
                 nodes: job.operators.into_iter().map(ObservedNode::from).collect(),
                 settings: job
                     .settings
@@ -313,6 +326,7 @@ impl From<ObservedNode> for NodeRecord {
             records_out: node.records_out,
             keys: node.keys,
             dead_letters: node.dead_letters,
+            watermark: node.watermark,
         }
     }
 }
@@ -334,6 +348,7 @@ impl From<NodeRecord> for ObservedNode {
             records_out: node.records_out,
             keys: node.keys,
             dead_letters: node.dead_letters,
+            watermark: node.watermark,
         }
     }
 }

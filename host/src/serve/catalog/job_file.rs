@@ -205,6 +205,7 @@ impl LayersRecord {
         Overrides {
             name: self.name,
             entry: self.entry,
+            prefer: None,
             parallelism: self.parallelism,
             set: self.set,
             modules: self.modules.into_iter().map(module).collect(),

@@ -1,0 +1,89 @@
+//! Jobs that no process runs, for the verbs that show jobs: on the disk of this machine rather than at a host.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use regraft_model::error_kind::ErrorKind;
+
+use super::args::HostArgs;
+use super::failure::Failure;
+use super::job::{Asked, client, find_on};
+use crate::api::client::{Client, FoundJob};
+use crate::jobs::handle::JobError;
+use crate::jobs::observe::ObservedJob;
+use crate::serve::offline::{OfflineJob, jobs};
+
+/// A job that was asked for.
+pub(super) enum Found {
+    /// At a host.
+    AtHost(Asked),
+    /// On disk only.
+    OnDisk(Box<OfflineJob>),
+}
+
+/// Runs what reads the disk.
+///
+/// # Errors
+/// [`Failure`] where no runtime can be started, or that of the future.
+pub(super) fn block_on<T, E>(reading: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
+where
+    Failure: From<E>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::new(ErrorKind::Failed, format!("cannot start the runtime: {error}")))?;
+    Ok(runtime.block_on(reading)?)
+}
+
+/// Returns the jobs of the data directory that no process runs. `live` are those of the hosts that were asked.
+pub(super) fn on_disk(client: &Client, live: &[FoundJob], data_dir: &Path) -> Result<Vec<OfflineJob>, Failure> {
+    let live: BTreeSet<_> = live.iter().map(|job| job.summary.job_id).collect();
+    let is_served = client.serving().is_ok();
+    let found = async {
+        jobs(data_dir, &live, is_served)
+            .await
+            .map_err(|error| JobError::failed(error.to_string()))
+    };
+    block_on(found)
+}
+
+/// Returns the jobs on disk as they ended, or as they wait.
+pub(super) fn observed(jobs: &[OfflineJob], data_dir: &Path) -> Result<Vec<ObservedJob>, Failure> {
+    block_on(async {
+        let mut observed = vec![];
+        for job in jobs {
+            observed.push(job.observe(data_dir).await?);
+        }
+        Ok::<_, JobError>(observed)
+    })
+}
+
+/// Finds a job at the hosts, or else on disk, unless the user names a host.
+pub(super) fn find_anywhere(job: &str, host: &HostArgs, data_dir: &Path) -> Result<Found, Failure> {
+    let missing = match find_on(job, host, data_dir) {
+        Ok(asked) => return Ok(Found::AtHost(asked)),
+        Err(error) if error.kind != ErrorKind::Usage || host.named().is_some() => return Err(error),
+        Err(error) => error,
+    };
+    let client = client(host, data_dir);
+    let mut dead = on_disk(&client, &client.jobs()?, data_dir)?;
+    let is_prefix = !job.is_empty() && job.bytes().all(|b| b.is_ascii_hexdigit());
+    dead.retain(|dead| {
+        let id = dead.job_id().to_string();
+        dead.found.record.name == job || is_prefix && id.starts_with(job)
+    });
+    match dead.len() {
+        0 => Err(missing),
+        1 => dead.pop().map(|dead| Found::OnDisk(Box::new(dead))).ok_or(missing),
+        _ => {
+            let lines: Vec<String> = observed(&dead, data_dir)?
+                .iter()
+                .map(|job| format!("  {}  {}  {}", job.job_id, job.name, job.status))
+                .collect();
+            Err(Failure::usage(format!(
+                "{job:?} names several jobs that have ended; give more of the id:\n{}",
+                lines.join("\n")
+            )))
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The jobs of a data directory that no process runs: attached runs that have ended or were killed, and jobs that wait for a
+//! host that serves. Reads only.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use regraft_model::id::JobId;
+
+use super::catalog::{Catalog, CatalogError, CatalogRecord, Catalogued, KnownSavepoint, Progress};
+use super::entries::outline;
+use super::go_on::{Again, go_on};
+use super::snapshots::{ListedSnapshot, snapshots_in};
+use crate::graph::job_graph::JobGraph;
+use crate::jobs::handle::JobError;
+use crate::jobs::observe::ObservedJob;
+use crate::jobs::status::JobStatus;
+use crate::storage::{LocalStores, Storage, StoreError};
+
+/// Directory of the list of attached runs, in the data directory.
+pub(super) const ATTACHED: &str = "attached";
+
+/// A job that no process runs.
+#[derive(Debug, Clone)]
+pub struct OfflineJob {
+    /// Its submission, savepoints and end.
+    pub found: Catalogued,
+    /// True for an attached run, false for a job of a host that serves.
+    pub attached: bool,
+}
+
+/// Returns the jobs of a data directory that no process runs. `live` has the ids of those that a process runs. Jobs of a
+/// host that serves are left out while it does: they are its own to list.
+///
+/// # Errors
+/// [`CatalogError::Store`]. Jobs whose records are damaged are left out.
+pub async fn jobs(data_dir: &Path, live: &BTreeSet<JobId>, is_served: bool) -> Result<Vec<OfflineJob>, CatalogError> {
+    let mut found = vec![];
+    let mut add = |jobs: Vec<Catalogued>, attached| {
+        let dead = jobs.into_iter().filter(|job| !live.contains(&job.record.job_id));
+        found.extend(dead.map(|found| OfflineJob { found, attached }));
+    };
+    for (list, attached) in [(ATTACHED, true), ("jobs", false)] {
+        let path = data_dir.join(list);
+        if path.is_dir() && (attached || !is_served) {
+            let storage = Storage::open(&path.to_string_lossy())?;
+            add(Catalog::new(storage).look().await?.jobs, attached);
+        }
+    }
+    Ok(found)
+}
+
+/// Directory of the checkpoints of a job; `None` where its job file does not parse any more. The second is true if the job
+/// file or a setting names it, so that it may be shared with other hosts.
+fn checkpoint_dir(data_dir: &Path, graph: Option<&JobGraph>) -> Option<(PathBuf, bool)> {
+    match &graph?.checkpoint.dir {
+        Some(dir) => Some((PathBuf::from(dir), true)),
+        None => Some((data_dir.join("checkpoints"), false)),
+    }
+}
+
+/// Returns true if anything of the job is in its checkpoint directory, or that is not known.
+#[must_use]
+pub fn has_left_checkpoints(data_dir: &Path, record: &CatalogRecord) -> bool {
+    let graph = record.submission.graph().ok();
+    checkpoint_dir(data_dir, graph.as_ref())
+        .is_none_or(|(dir, _)| dir.join(record.job_id.to_string()).symlink_metadata().is_ok())
+}
+
+impl OfflineJob {
+    /// Id of the job.
+    #[must_use]
+    pub const fn job_id(&self) -> JobId {
+        self.found.record.job_id
+    }
+
+    /// Savepoints that were taken of it.
+    #[must_use]
+    pub fn savepoints(&self) -> &[KnownSavepoint] {
+        &self.found.savepoints
+    }
+
+    /// Directory with its checkpoints alone, if that is the host's own: no setting names it, and no other host writes there.
+    #[must_use]
+    pub fn own_checkpoints(&self, data_dir: &Path) -> Option<PathBuf> {
+        let graph = self.found.record.submission.graph().ok();
+        match checkpoint_dir(data_dir, graph.as_ref())? {
+            (dir, false) => Some(dir.join(self.job_id().to_string())),
+            (_, true) => None,
+        }
+    }
+
+    /// Returns the job as it ended, or as it waits.
+    ///
+    /// # Errors
+    /// [`JobError`] where its checkpoints cannot be listed.
+    pub async fn observe(&self, data_dir: &Path) -> Result<ObservedJob, JobError> {
+        let record = &self.found.record;
+        if let Progress::Ended(Some(ended)) = &self.found.progress {
+            return Ok(ended.job.clone());
+        }
+        let graph = record.submission.graph().ok();
+        let (status, failure) = match (&self.found.progress, self.attached) {
+            (Progress::Ended(_), _) => (JobStatus::Finished, None),
+            (_, false) => (JobStatus::Suspended, None),
+            (_, true) => (JobStatus::Failed, Some("its process was killed")),
+        };
+        let mut job = outline(&LocalStores, record, graph.as_ref(), status, failure);
+        if self.attached && status == JobStatus::Failed {
+            let snapshots = self.snapshots(data_dir).await?;
+            job.go_on = go_on(
+                &record.submission,
+                &snapshots,
+                job.restored_from.as_deref(),
+                Again::Attached,
+            );
+        }
+        Ok(job)
+    }
+
+    /// Lists its complete snapshots in order of their rounds.
+    ///
+    /// # Errors
+    /// [`JobError`] where its checkpoints cannot be listed.
+    pub async fn snapshots(&self, data_dir: &Path) -> Result<Vec<ListedSnapshot>, JobError> {
+        let graph = self.found.record.submission.graph().ok();
+        let dir = checkpoint_dir(data_dir, graph.as_ref()).map(|(dir, _)| dir.to_string_lossy().into_owned());
+        let listed = snapshots_in(&LocalStores, dir.as_deref(), self.job_id(), self.savepoints()).await;
+        listed.map_err(|error: StoreError| JobError::failed(error.to_string()))
+    }
+}
