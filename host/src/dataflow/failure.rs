@@ -71,7 +71,7 @@ impl SubtaskFailure {
             Cause::Source(error) => matches!(error, SourceError::Io { .. }),
             Cause::Sink(error) => matches!(error, SinkError::Io { .. }),
             Cause::Swap(_) | Cause::Panic(_) => true,
-            Cause::Budget { .. } | Cause::Bug(_) => false,
+            Cause::Budget { .. } | Cause::Bug(_) | Cause::Endless { .. } => false,
             Cause::Cancelled => true,
         }
     }
@@ -95,6 +95,17 @@ pub enum Cause {
         budget: u64,
         /// The error of the record that no longer fits.
         error: Box<GuestError>,
+    },
+    /// At the end of all inputs, timers set themselves again without end.
+    #[error(
+        "at the end of the input, when all event-time timers fire, these timers have set themselves again {times} times: {}. There is no end to it: set none of them in `on_timer` once `cx.watermark()` is `i64::MAX`, or end the job with `stop`, without --drain, or with --savepoint-at-end",
+        timers.join(", ")
+    )]
+    Endless {
+        /// Names of the timers.
+        timers: Vec<String>,
+        /// Number of times, one after the other.
+        times: u32,
     },
     /// The job was cancelled meanwhile.
     #[error("the job was cancelled")]

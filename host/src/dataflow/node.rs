@@ -30,7 +30,7 @@ use crate::dataflow::watermark::{Signal, Watermarks};
 use crate::graph::job_graph::{Policy, WatermarkStrategy};
 use crate::state::backend::{Cells, StateBackend, TimerOps, Writes, bindings};
 use crate::state::group::Grouper;
-use ending::Finishing;
+use ending::{Finishing, LastTimers};
 use gap::Silence;
 use outputs::output_batch;
 
@@ -65,6 +65,7 @@ pub struct OperatorNode {
     /// True once all inputs have ended.
     ended: bool,
     finishing: Option<Finishing>,
+    last_timers: LastTimers,
     finished: bool,
     parked: Option<(CheckpointId, PreparedOperator)>,
     silence: Silence,
@@ -176,6 +177,7 @@ impl OperatorNode {
             next_timer: None,
             ended: false,
             finishing: None,
+            last_timers: LastTimers::default(),
             finished: false,
             parked: None,
             silence: Silence::default(),

@@ -179,6 +179,9 @@ pub trait StateBackend: Send {
     /// Returns the time of the first pending timer of a domain, among the timers that the operator declares.
     fn next_timer(&self, domain: TimeDomain) -> Option<i64>;
 
+    /// Returns the time of the last pending timer of a domain, among the timers that the operator declares.
+    fn last_timer(&self, domain: TimeDomain) -> Option<i64>;
+
     /// Returns the number of keys that have any state. Timers are not counted.
     fn len(&self) -> usize;
 

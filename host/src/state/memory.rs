@@ -375,6 +375,10 @@ impl StateBackend for MemoryBackend {
         self.timers.next(domain)
     }
 
+    fn last_timer(&self, domain: TimeDomain) -> Option<i64> {
+        self.timers.last(domain)
+    }
+
     fn len(&self) -> usize {
         self.keys
     }

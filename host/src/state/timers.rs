@@ -187,6 +187,17 @@ impl Timers {
         self.firsts[domain_index(domain)].first().map(|first| first.0)
     }
 
+    /// Returns the time of the last declared timer of a domain.
+    #[must_use]
+    pub fn last(&self, domain: TimeDomain) -> Option<i64> {
+        let queues = self.firsts[domain_index(domain)].iter();
+        let queues = queues.map(|(_, group, name)| &self.groups[*group as usize][usize::from(*name)]);
+        queues
+            .filter_map(|queue| queue.pending.last_key_value())
+            .map(|(timer, _)| timer.time)
+            .max()
+    }
+
     /// Returns the first due timers in order of (time, key), up to `max` and before a key occurs again.
     #[must_use]
     pub fn due(&self, domain: TimeDomain, up_to: i64, max: usize) -> Option<DueTimers> {

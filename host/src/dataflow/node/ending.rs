@@ -1,14 +1,33 @@
 //! The end of all inputs: the last timers fire, and all keys are passed to `finish`.
 
+use std::collections::BTreeSet;
+
 use regraft_model::batch::{Batch, Keys};
 use regraft_model::describe::interface;
 use regraft_model::time::{MAX_WATERMARK, TimeDomain};
 
 use super::{OperatorNode, Outputs, keyed_view};
-use crate::dataflow::failure::SubtaskFailure;
+use crate::dataflow::failure::{Cause, SubtaskFailure};
 
 /// Limit of keys in one `finish` call.
 const FINISH_KEYS: usize = 1024;
+
+/// Number of times that timers may set themselves again at the end of all inputs before the log names them.
+const AGAIN_TOLD: u32 = 1_000;
+/// Number of times at which they are taken to go on without end.
+const AGAIN_MAX: u32 = 50_000;
+/// Limit of timers that are looked at for their names.
+const NAMED_MAX: usize = 1_024;
+
+/// Progress of firing the last event-time timers: first those that are pending at the end, up to the latest of them; then
+/// those that they have set after that, and so on.
+#[derive(Debug, Default)]
+pub(super) struct LastTimers {
+    /// Time up to which timers are being fired; `None` before the first ones.
+    until: Option<i64>,
+    /// Number of times that timers beyond it were pending when all up to it had fired.
+    again: u32,
+}
 
 /// Progress of passing the keys to `finish`.
 #[derive(Debug, Default)]
@@ -28,9 +47,10 @@ impl OperatorNode {
     /// [`SubtaskFailure`] of the call that failed.
     pub fn end(&mut self, keys_needed: bool, out: &mut Outputs) -> Result<bool, SubtaskFailure> {
         self.ended = true;
-        if self.fire(TimeDomain::Event, MAX_WATERMARK, keys_needed, out)? {
+        if self.fire_last(keys_needed, out)? {
             return Ok(true);
         }
+        self.last_timers = LastTimers::default();
         if self.finished || !self.instance.description.calls(interface::ENDING) {
             return Ok(false);
         }
@@ -45,6 +65,51 @@ impl OperatorNode {
         }
         // Timers that this call has registered fire, too.
         Ok(true)
+    }
+
+    /// Fires some of the last event-time timers. Returns false if there are none.
+    ///
+    /// # Errors
+    /// [`SubtaskFailure`] with the timer at fault, or with the names of timers that set themselves again without end.
+    fn fire_last(&mut self, keys_needed: bool, out: &mut Outputs) -> Result<bool, SubtaskFailure> {
+        if let Some(until) = self.last_timers.until
+            && self.fire(TimeDomain::Event, until, keys_needed, out)?
+        {
+            return Ok(true);
+        }
+        let last = self
+            .backend
+            .as_ref()
+            .and_then(|backend| backend.last_timer(TimeDomain::Event));
+        let Some(last) = last else { return Ok(false) };
+        if self.last_timers.until.replace(last).is_some() {
+            self.last_timers.again += 1;
+        }
+        let times = self.last_timers.again;
+        if times == AGAIN_TOLD {
+            let names = self.pending_names();
+            tracing::warn!(
+                "operator \"{}\", subtask {}: at the end of the input, these timers have set themselves again {times} times: {}",
+                self.uid,
+                self.subtask,
+                names.join(", ")
+            );
+        }
+        if times >= AGAIN_MAX {
+            let timers = self.pending_names();
+            return Err(self.failed("on-timers", Cause::Endless { timers, times }));
+        }
+        self.fire(TimeDomain::Event, last, keys_needed, out)
+    }
+
+    /// Returns the names of the first pending event-time timers.
+    fn pending_names(&mut self) -> Vec<String> {
+        let backend = self.backend.as_mut();
+        let due = backend.and_then(|backend| backend.due_timers(TimeDomain::Event, MAX_WATERMARK, NAMED_MAX));
+        let ids: BTreeSet<u32> = due.into_iter().flat_map(|due| due.timer_ids).collect();
+        let timers = &self.instance.description.timers;
+        let name = |id: u32| timers.get(id as usize).map(|timer| format!("\"{}\"", timer.name));
+        ids.into_iter().filter_map(name).collect()
     }
 
     /// Returns the next keys to pass; empty if all have been.

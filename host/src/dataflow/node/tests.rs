@@ -6,7 +6,9 @@ use std::sync::Mutex;
 use regraft_guest_runtime::call::{BatchView, CellWrites, Failure, Output, TimerView};
 use regraft_guest_runtime::trap::TrapCause;
 use regraft_model::batch::BytesColumn;
-use regraft_model::describe::{OperatorStateDescription, StateDescription, StateKind, WIT_VERSION, interface};
+use regraft_model::describe::{
+    OperatorStateDescription, StateDescription, StateKind, TimerDescription, WIT_VERSION, interface,
+};
 use regraft_model::key_group::{MAX_PARALLELISM_DEFAULT, range_of};
 use regraft_model::origin::Origin;
 use regraft_model::schema::{Field, Type};
@@ -43,6 +45,8 @@ struct Script {
     poisoned: bool,
     /// True if it cannot save its operator state.
     unsaved: bool,
+    /// Number of times that its timer sets itself again.
+    ticks: u32,
 }
 
 impl Script {
@@ -55,6 +59,7 @@ impl Script {
             open: false,
             poisoned: false,
             unsaved: false,
+            ticks: 0,
         }
     }
 
@@ -93,6 +98,18 @@ impl Script {
             }),
             _ => Ok(()),
         }
+    }
+}
+
+/// Sets the timer of a key, or none.
+fn set_timer(key: Option<u32>, time: i64) -> Outcome {
+    let Some(key) = key else { return Outcome::default() };
+    Outcome {
+        timer_ops: vec![0],
+        timer_keys: vec![key],
+        timer_ids: vec![0],
+        timer_times: vec![time],
+        ..Outcome::default()
     }
 }
 
@@ -136,18 +153,22 @@ impl Operator for Script {
             ..CellWrites::default()
         };
         counts.iter().for_each(|count| written.values.push(&[*count]));
+        let ticking = values.iter().position(|value| value == b"tick");
+        let key = ticking.map(|row| batch.key_index[row]);
         Ok(Outcome {
             cells: vec![written],
             outputs: vec![Output {
                 parents: (0..values.len() as u32).collect(),
                 ..Output::default()
             }],
-            ..Outcome::default()
+            ..set_timer(key, 10)
         })
     }
 
-    fn on_timers(&mut self, _: Header, _: TimerView<'_>, _: KeyedView<'_>) -> Result<Outcome, GuestError> {
-        Ok(Outcome::default())
+    fn on_timers(&mut self, _: Header, timers: TimerView<'_>, _: KeyedView<'_>) -> Result<Outcome, GuestError> {
+        let again = self.ticks > 0;
+        self.ticks = self.ticks.saturating_sub(1);
+        Ok(set_timer(again.then_some(0), timers.times[0] + 10))
     }
 
     fn finish_keys(&mut self, _: Header, _: KeyedView<'_>) -> Result<Outcome, GuestError> {
@@ -529,4 +550,35 @@ fn a_new_instance_that_cannot_save_its_own_state_does_not_take_over() {
     world.node.swap(CheckpointId(1), new, &old).expect("taken over");
     let own = world.node.snapshot(CheckpointId(2)).expect("saved");
     assert_eq!(own[0].items.get(0), b".", "what the old one had");
+}
+
+/// Ends a node whose timer sets itself again so many times. Returns the number of steps.
+fn ended(ticks: u32) -> Result<u32, String> {
+    let mut world = world(Policy::Fail, Policy::Fail, None, |script, description| {
+        script.ticks = ticks;
+        description.calls = Some(vec![]);
+        description.timers = vec![TimerDescription {
+            name: "tick".into(),
+            time: "event".into(),
+        }];
+    });
+    world.process(&["a=tick"]).expect("processed");
+    let mut steps = 0;
+    loop {
+        match world.node.end(false, &mut vec![]) {
+            Ok(true) => steps += 1,
+            Ok(false) => return Ok(steps),
+            Err(failure) => return Err(failure.to_string()),
+        }
+    }
+}
+
+#[test]
+fn timers_that_set_themselves_again_come_to_an_end_or_are_named() {
+    assert_eq!((ended(0), ended(2_000)), (Ok(1), Ok(2_001)));
+    let told = ended(u32::MAX).expect_err("it has no end");
+    assert_eq!(
+        told,
+        "operator \"count\", subtask 1, failed in on-timers: at the end of the input, when all event-time timers fire, these timers have set themselves again 50000 times: \"tick\". There is no end to it: set none of them in `on_timer` once `cx.watermark()` is `i64::MAX`, or end the job with `stop`, without --drain, or with --savepoint-at-end"
+    );
 }

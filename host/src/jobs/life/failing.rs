@@ -118,6 +118,18 @@ impl Life {
             }
             return self.rewind(Rewind::Upgrade);
         }
+        if failure.is_endless()
+            && let Stage::Running(running) = &mut self.stage
+            && let Some(drain) = running.draining.take()
+        {
+            // The job has not failed but the drain, without which it runs on.
+            let message = format!(
+                "job {} is not drained, and goes on from its last checkpoint: {failure}",
+                self.job_id()
+            );
+            self.answer(&drain, Err(JobError::failed(message)));
+            return self.rewind(Rewind::Endless);
+        }
         if !failure.restartable {
             return self.give_up(failure);
         }

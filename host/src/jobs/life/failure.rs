@@ -82,6 +82,11 @@ impl JobFailure {
         self
     }
 
+    /// Returns true if it is only that the job does not come to the end of its timers.
+    pub(super) fn is_endless(&self) -> bool {
+        matches!(&self.cause, Cause::Subtask(failure) if matches!(failure.cause, SubtaskCause::Endless { .. }))
+    }
+
     /// The record that a guest failed on, and its operator.
     pub(super) fn guilty(&self) -> Option<(&OperatorUid, &Record)> {
         match &self.cause {

@@ -98,6 +98,8 @@ pub(super) enum Rewind {
     Upgrade,
     /// The savepoint after a drain failed.
     Drain,
+    /// The timers of a job that is drained do not come to an end.
+    Endless,
 }
 
 impl fmt::Display for Rewind {
@@ -105,6 +107,7 @@ impl fmt::Display for Rewind {
         f.write_str(match self {
             Self::Upgrade => "an upgrade failed",
             Self::Drain => "it was drained, and its savepoint failed",
+            Self::Endless => "it was drained, and its timers do not come to an end",
         })
     }
 }

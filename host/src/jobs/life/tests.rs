@@ -1157,3 +1157,29 @@ fn an_upgrade_that_cannot_be_recorded_does_not_end_a_job_that_is_never_restarted
     world.settle();
     assert_eq!(world.problems, [""; 0]);
 }
+
+#[test]
+fn a_drain_whose_timers_have_no_end_fails_and_the_job_goes_back() {
+    let shared = Shared::new();
+    let (mut world, id) = saving(&shared);
+    world.acknowledge_all(id);
+    while !world.beside.is_empty() {
+        world.answer_one(true);
+    }
+    world.ask_for_savepoint(|target| SnapshotRequest::Stop { target, drain: true });
+    let (subtask, attempt) = world.running.iter().map(|(id, run)| (*id, run.0)).next().expect("one");
+    world.running.remove(&subtask);
+    let of = shared.plan.uids(subtask)[0].clone();
+    let timers = vec!["\"tick\"".to_owned()];
+    let failure = SubtaskFailure::new(of, subtask.index, "on-timers", Cause::Endless { timers, times: 7 });
+    world.input(Input::Event(attempt, Event::Failed(Box::new(failure))));
+    assert_eq!(world.status, JobStatus::Restarting);
+    let told = world.answer.take().expect("answered").expect_err("not drained").message;
+    assert!(
+        told.contains(" is not drained, and goes on from its last checkpoint: ")
+            && told.contains("again 7 times: \"tick\"."),
+        "{told}"
+    );
+    world.settle();
+    assert_eq!(world.problems, [""; 0]);
+}
