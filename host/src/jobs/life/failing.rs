@@ -369,6 +369,8 @@ impl Life {
 
     /// The job fails: no restart helps, or none is allowed.
     fn give_up(&mut self, failure: JobFailure) {
+        let way_back = self.way_back(&failure);
+        let failure = failure.with_way_back(way_back);
         // The log of a served job is what its user has; of an attached one, all is told where the run ends.
         let said = if self.settings.recovers {
             failure.to_string()

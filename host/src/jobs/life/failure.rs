@@ -20,6 +20,8 @@ pub struct JobFailure {
     pub(super) restartable: bool,
     /// Reason for which no restart follows, although its kind allows one.
     refused: Option<NoRestart>,
+    /// How to go back to the modules before the last upgrade, where it may be at fault.
+    way_back: Option<String>,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,7 @@ impl JobFailure {
             cause: Cause::Subtask(Box::new(failure)),
             regions: region.into_iter().collect(),
             refused: None,
+            way_back: None,
         }
     }
 
@@ -57,6 +60,7 @@ impl JobFailure {
             regions: regions.into_iter().collect(),
             restartable: true,
             refused: None,
+            way_back: None,
         }
     }
 
@@ -85,6 +89,12 @@ impl JobFailure {
     /// Returns true if it is only that the job does not come to the end of its timers.
     pub(super) fn is_endless(&self) -> bool {
         matches!(&self.cause, Cause::Subtask(failure) if matches!(failure.cause, SubtaskCause::Endless { .. }))
+    }
+
+    /// The same failure, with a text on how to go back to the modules before the last upgrade.
+    pub(super) fn with_way_back(mut self, way_back: Option<String>) -> Self {
+        self.way_back = way_back;
+        self
     }
 
     /// The record that a guest failed on, and its operator.
@@ -133,13 +143,17 @@ impl fmt::Display for JobFailure {
             Cause::Job(error) => write!(f, "{error}")?,
         }
         match self.refused {
-            None => Ok(()),
+            None => {}
             Some(NoRestart::SameRecord) => {
-                f.write_str("\n  the same record failed before the job was restarted, so it is not restarted again")
+                f.write_str("\n  the same record failed before the job was restarted, so it is not restarted again")?;
             }
             Some(NoRestart::Exhausted(count)) => {
-                write!(f, "\n  restarted {count} times; [restart] allows no more")
+                write!(f, "\n  restarted {count} times; [restart] allows no more")?;
             }
+        }
+        match &self.way_back {
+            None => Ok(()),
+            Some(text) => write!(f, "\n  {text}"),
         }
     }
 }

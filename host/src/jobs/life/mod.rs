@@ -17,6 +17,7 @@
 //! - `round`: one round as data.
 //! - `mistakes`: faults that tests plant.
 //! - `telling`: log lines, the rounds that are shown, and answers.
+//! - `upgraded`: the last upgrade, and the way back to the modules before it.
 //! - `rounds`: from request to acknowledged; the end of rounds.
 //! - `storing`: a stored round becomes a version, and visible output.
 //! - `failing`: a failure, the wait, and the next attempt.
@@ -30,6 +31,7 @@ pub mod effect;
 mod round;
 mod mistakes;
 mod telling;
+mod upgraded;
 mod rounds;
 mod storing;
 mod failing;
@@ -49,6 +51,7 @@ use self::mistakes::Planted;
 use self::restart::Restarts;
 use self::round::Round;
 use self::schedule::Schedule;
+use self::upgraded::Upgraded;
 use super::handle::JobError;
 use super::request::{Asked, SavepointTarget, SnapshotRequest};
 use super::status::JobStatus;
@@ -95,6 +98,8 @@ pub struct Life {
     known: Known,
     /// The last failure that names a record: the same one again is not answered by a restart.
     guilty: Option<(OperatorUid, Record)>,
+    /// The last upgrade in this process.
+    upgraded: Option<Upgraded>,
     /// Effects beside the loop that are not answered yet.
     beside: u32,
     effects: Vec<Effect>,
@@ -205,6 +210,7 @@ impl Life {
             rounds: BTreeMap::new(),
             known: Known::default(),
             guilty: None,
+            upgraded: None,
             beside: 0,
             effects: vec![],
             at,

@@ -1,7 +1,7 @@
 //! A stored round: its modules become the job's, its output becomes visible. Each step begins only when the one before it is
 //! durable, and outputs become visible one round after the other.
 
-use regraft_model::id::{CheckpointId, JobVersion};
+use regraft_model::id::{CheckpointId, JobVersion, OperatorUid};
 use regraft_model::snapshot::SnapshotKind;
 
 use super::effect::{CommitFailure, Effect, RecordFailure, Shown, StoreOutcome};
@@ -10,6 +10,7 @@ use super::mistakes::Mistake;
 use super::reason::{End, FailedRound, NotCommitted, Reason, Rewind, Trouble};
 use super::round::{Phase, Round};
 use super::rounds::Failed;
+use super::upgraded::Upgraded;
 use super::{Ending, Life, Stage};
 use crate::checkpoint::store::Stored;
 use crate::jobs::handle::JobError;
@@ -264,11 +265,23 @@ impl Life {
     /// From here on the job is what the upgrade made of it.
     fn new_version(&mut self, id: CheckpointId) {
         let Some(round) = self.rounds.get(&id) else { return };
+        let before = self.facts.modules.clone();
         if let Some(new) = round.asked.request.swaps() {
             self.facts.modules.extend(new.clone());
         }
         self.facts.version = JobVersion(self.facts.version.0 + 1);
         let modules = self.facts.modules.clone();
+        if let Some(round) = self.rounds.get(&id)
+            && let Some(new) = round.asked.request.swaps()
+        {
+            let before = |uid: &OperatorUid| Some((uid.clone(), before.get(uid)?.digest().to_string()));
+            self.upgraded = Some(Upgraded {
+                id,
+                version: self.facts.version,
+                url: round.url(),
+                before: new.keys().filter_map(before).collect(),
+            });
+        }
         self.effects.push(Effect::KeepModules(modules.clone()));
         self.show(Shown::Version {
             attempt: self.facts.attempt,

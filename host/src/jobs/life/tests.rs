@@ -203,6 +203,8 @@ struct World<'a> {
     given_up: BTreeSet<CheckpointId>,
     /// Savepoints whose directories are forgotten.
     forgotten: BTreeSet<CheckpointId>,
+    /// The failure that ended the job, as it is shown.
+    failed: Option<String>,
     /// Rounds whose storing is cancelled.
     cancelled: BTreeSet<CheckpointId>,
     status: JobStatus,
@@ -273,6 +275,7 @@ impl<'a> World<'a> {
             past: vec![],
             given_up: BTreeSet::new(),
             forgotten: BTreeSet::new(),
+            failed: None,
             cancelled: BTreeSet::new(),
             status: JobStatus::Created,
             over: false,
@@ -429,6 +432,7 @@ impl<'a> World<'a> {
             Effect::Show(Shown::Round(past)) => self.past.push(past),
             Effect::End(status) => self.end(status),
             Effect::Show(Shown::Failed(failure)) => {
+                self.failed = Some(failure.to_string());
                 self.expect(!failure.to_string().is_empty(), || {
                     "a failure without a text".to_owned()
                 });
@@ -1156,6 +1160,39 @@ fn an_upgrade_that_cannot_be_recorded_does_not_end_a_job_that_is_never_restarted
     }
     world.settle();
     assert_eq!(world.problems, [""; 0]);
+}
+
+#[test]
+fn a_failure_of_an_upgraded_operator_says_how_to_go_back() {
+    let shared = Shared::new();
+    let uid_of = |world: &World<'_>, id: CheckpointId| {
+        let of = world.life.rounds[&id].asked.request.swaps().expect("an upgrade");
+        of.keys().next().expect("a module").clone()
+    };
+    let fail = |world: &mut World<'_>, uid: &OperatorUid| {
+        let subtask = shared.plan.subtask_of(uid, 0).expect("it runs");
+        let (attempt, _) = world.running.remove(&subtask).expect("it runs");
+        let cause = Cause::Guest(GuestError::InvalidOutcome { what: "x".into() });
+        let failure = SubtaskFailure::new(uid.clone(), 0, "process", cause);
+        world.input(Input::Event(attempt, Event::Failed(Box::new(failure))));
+        world.failed.take().expect("it has failed")
+    };
+    let (mut world, id) = upgrading(&shared);
+    let uid = uid_of(&world, id);
+    let before = world.life.facts.modules[&uid].digest().to_string();
+    recorded(&mut world, id);
+    while !world.beside.is_empty() {
+        world.answer_one(true);
+    }
+    let shown = fail(&mut world, &uid);
+    let expected = format!(
+        "\n  \"{uid}\" runs the module of version 2, by the upgrade at checkpoint {id}. To go back to the module before it: regraft run -s file:///{id} JOB.toml --module {uid}=/shared/{before}.wasm"
+    );
+    assert!(shown.ends_with(&expected), "{shown}\n{expected}");
+    world.settle();
+    // Without an upgrade there is nothing to go back to.
+    let (mut world, _) = saving(&shared);
+    assert!(!fail(&mut world, &uid).contains("To go back"));
 }
 
 #[test]
