@@ -170,7 +170,7 @@ fn an_upgrade_that_fails_behind_its_barrier_goes_back_to_the_old_modules() {
         return;
     };
     // It is never restarted by itself.
-    let job_file = made_up_job("words", 0, 100_000, 50_000, "update", FILE_SINK)
+    let job_file = made_up_job("words", 0, 400_000, 200_000, "update", FILE_SINK)
         .replace("interval = \"off\"", "interval = \"off\"\ndir = \"ckpt\"");
     world.write("job.toml", &job_file);
     let mut job = world.start(&["job.toml", "-p", "2"]);
@@ -181,9 +181,9 @@ fn an_upgrade_that_fails_behind_its_barrier_goes_back_to_the_old_modules() {
     };
     upgrade("count-v2").exits(0);
     // There is room for the records and the module, and not for the state that changes meanwhile.
-    let room = std::fs::metadata(component("count")).expect("built").len() + 256 * 1024;
+    let room = std::fs::metadata(component("count")).expect("built").len() + 96 * 1024;
     fill_but(&dir.join("filler"), room);
-    let changed = read() + 100_000;
+    let changed = read() + 400_000;
     wait_until("much has changed", || read() > changed);
     let failed = upgrade("count").exits(1).stderr;
     assert!(failed.contains("no space left writing file://"), "{failed}");
