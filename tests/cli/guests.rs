@@ -293,7 +293,7 @@ fn dead_letters_are_counted_and_have_a_directory_of_their_own() {
             .run(&["info", "j"])
             .exits(0)
             .stdout
-            .contains("\nrecords      3 in, 2 out, 1 dead letter(s)\n")
+            .contains("\nrecords      3 in, 2 out, 1 dead letter(s); ")
     });
     // Another job is refused the same directory.
     let more = [

@@ -1,7 +1,5 @@
 //! What one is told after a job has failed, what is still listed of jobs that no process runs, and what may be removed of them.
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 
 use crate::setup::{component, local, savepoint, text, words_job};
@@ -92,7 +90,7 @@ fn a_failed_attached_run_names_the_way_on_and_stays_listed() {
     assert_eq!(list(&world, &["-a"]), [(id.clone(), "FAILED".to_owned())]);
     assert_eq!(list(&world, &[]), []);
     let paths: Vec<String> = rows(&world, "picky").iter().map(|row| text(&row["path"])).collect();
-    assert_eq!(paths, [newest.clone()]);
+    assert_eq!(paths, std::slice::from_ref(&newest));
     let info = world.run(&["info", &id[..8], "--json"]).exits(0).json();
     assert_eq!(text(&info["go_on"]["path"]), newest);
     assert_eq!(
@@ -250,7 +248,7 @@ fn garbage_is_what_ended_jobs_have_left_and_nothing_that_a_job_needs() {
     killed.kill();
     let before = directories(&world);
     let (would, left) = collect_garbage(&world, &[]);
-    assert_eq!(would, [second.clone()], "{left:?}");
+    assert_eq!(would, std::slice::from_ref(&second), "{left:?}");
     assert_eq!(directories(&world), before, "without --yes it only shows");
     for reason in [
         "another job started from a checkpoint of job \"picky\" and may go back to it",
@@ -273,10 +271,7 @@ fn garbage_is_what_ended_jobs_have_left_and_nothing_that_a_job_needs() {
         own.join(&third).is_dir(),
         "a checkpoint.dir of the user's is left alone"
     );
-    assert!(
-        PathBuf::from(local(&newest)).join("_metadata").is_file(),
-        "{first} is needed"
-    );
+    assert!(local(&newest).join("_metadata").is_file(), "{first} is needed");
     assert!(running.runs());
     assert_eq!(rows(&world, &second), [Value::Null; 0]);
     assert_eq!(list(&world, &["-a"]).len(), 5);

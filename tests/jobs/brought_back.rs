@@ -46,7 +46,7 @@ struct Lab {
 
 impl Lab {
     fn new(sink: &str, checkpoint: &str) -> Self {
-        let job = made_up_job("words", ROWS, 500, 6_000, "update", sink);
+        let job = made_up_job("words", ROWS, 500, 4_000, "update", sink);
         Self {
             dir: tempfile::tempdir().expect("temp dir"),
             engine: GuestEngine::new(&EngineSettings { cache_dir: None }).expect("an engine"),

@@ -182,6 +182,12 @@ fn an_upgrade_that_fails_behind_its_barrier_goes_back_to_the_old_modules() {
     upgrade("count-v2").exits(0);
     // There is room for the records and the module, and not for the state that changes meanwhile.
     let room = std::fs::metadata(component("count")).expect("built").len() + 96 * 1024;
+    // What is still being removed would make more room.
+    wait_until("the directory is at rest", || {
+        let before = files_in(&dir);
+        std::thread::sleep(Duration::from_millis(500));
+        files_in(&dir) == before
+    });
     fill_but(&dir.join("filler"), room);
     let changed = read() + 400_000;
     wait_until("much has changed", || read() > changed);
@@ -238,6 +244,23 @@ fn fill_but(path: &Path, room: u64) {
     let filler = std::fs::OpenOptions::new().write(true).open(path).expect("there");
     let size = filler.metadata().expect("a size").len();
     filler.set_len(size - room).expect("cut");
+}
+
+/// Returns the paths of all files below a directory, in order.
+fn files_in(dir: &Path) -> Vec<PathBuf> {
+    let (mut files, mut waiting) = (vec![], vec![dir.to_owned()]);
+    while let Some(next) = waiting.pop() {
+        // One that is being removed may be gone.
+        for entry in std::fs::read_dir(next).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match path.is_dir() {
+                true => waiting.push(path),
+                false => files.push(path),
+            }
+        }
+    }
+    files.sort();
+    files
 }
 
 /// Writes a file that takes all the room there is.

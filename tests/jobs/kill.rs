@@ -243,7 +243,10 @@ fn a_killed_host_loses_and_doubles_nothing() {
         host.kill();
         host = world.serve_soon(&[]);
     }
-    let last = wait_for(&world, &mut host, |job| status(job) != "RESTARTING");
+    // It is suspended until the host has found it.
+    let last = wait_for(&world, &mut host, |job| {
+        !["RESTARTING", "SUSPENDED"].contains(&status(job).as_str())
+    });
     assert_eq!(status(&last), "RUNNING");
     let attempt = world.run(&["info", "words", "--json"]).exits(0).json()["attempt"].clone();
     eprintln!("{} kills, {attempt} attempts, {words} words", moments.len());

@@ -208,7 +208,10 @@ fn jobs_come_back_with_the_next_host_and_ended_ones_do_not() {
         "{}",
         ended.stderr
     );
-    assert_eq!(world.run(&["list"]).exits(0).stdout, "No running jobs.\n");
+    // The suspended job waits on disk.
+    let listed = world.run(&["list"]).exits(0).stdout;
+    let expected = format!(" : {id} : words (SUSPENDED)\n");
+    assert!(listed.lines().count() == 1 && listed.ends_with(&expected), "{listed}");
     // The job file is not needed any more.
     std::fs::remove_file(world.path().join("job.toml")).expect("removed");
     world.write("in/words.txt", "a b a\nb\n");

@@ -277,6 +277,8 @@ fn every_verb_fails_whose_result_cannot_be_written() {
         &["list", "--snapshots", "words"],
         &["info", "words"],
         &["info", "words", "--json"],
+        &["gc"],
+        &["gc", "--json"],
         &["logs", "words"],
         &["logs", "words", "--json"],
         &["inspect", &component],

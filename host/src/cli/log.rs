@@ -144,7 +144,7 @@ pub fn start(default: &str, jobs: Option<Arc<JobLogs>>) {
     let stderr = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_writer(Stderr)
-        .with_ansi(is_coloured());
+        .with_ansi(false);
     let subscriber = tracing_subscriber::registry()
         .with(filter)
         .with(stderr)

@@ -16,7 +16,7 @@ use crate::serve::offline::{OfflineJob, jobs};
 /// A job that was asked for.
 pub(super) enum Found {
     /// At a host.
-    AtHost(Asked),
+    AtHost(Box<Asked>),
     /// On disk only.
     OnDisk(Box<OfflineJob>),
 }
@@ -61,7 +61,7 @@ pub(super) fn observed(jobs: &[OfflineJob], data_dir: &Path) -> Result<Vec<Obser
 /// Finds a job at the hosts, or else on disk, unless the user names a host.
 pub(super) fn find_anywhere(job: &str, host: &HostArgs, data_dir: &Path) -> Result<Found, Failure> {
     let missing = match find_on(job, host, data_dir) {
-        Ok(asked) => return Ok(Found::AtHost(asked)),
+        Ok(asked) => return Ok(Found::AtHost(Box::new(asked))),
         Err(error) if error.kind != ErrorKind::Usage || host.named().is_some() => return Err(error),
         Err(error) => error,
     };

@@ -100,7 +100,10 @@ pub fn list(args: &ListArgs, data_dir: &Path, output: Output) -> Result<(), Fail
 /// `regraft list --snapshots JOB`.
 fn snapshots(job: &str, args: &ListArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let (job_id, list) = match find_anywhere(job, &args.host, data_dir)? {
-        Found::AtHost(Asked { client, job }) => (job.summary.job_id, client.snapshots(&job)?),
+        Found::AtHost(asked) => {
+            let Asked { client, job } = *asked;
+            (job.summary.job_id, client.snapshots(&job)?)
+        }
         Found::OnDisk(job) => {
             let snapshots = block_on(job.snapshots(data_dir))?.into_iter().map(SnapshotRow::from);
             let snapshots = snapshots.collect();
@@ -135,7 +138,8 @@ fn snapshots(job: &str, args: &ListArgs, data_dir: &Path, output: Output) -> Res
 pub fn info(args: &JobArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let mut rate = None;
     let view = match find_anywhere(&args.job, &args.host, data_dir)? {
-        Found::AtHost(Asked { client, job }) => {
+        Found::AtHost(asked) => {
+            let Asked { client, job } = *asked;
             let mut view = client.info(&job)?;
             if !output.json && view.status == JobStatus::Running {
                 let (before, since) = (view.records_in, Instant::now());

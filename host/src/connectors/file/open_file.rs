@@ -184,7 +184,8 @@ impl OpenFile {
     /// True if bytes of a line without end are read and not handed on.
     pub(super) fn has_rest(&self) -> bool {
         let rest = &self.buffer[self.start..];
-        !rest.is_empty() && !self.within_line && !(self.offset() == 0 && rest == BYTE_ORDER_MARK)
+        let is_mark = self.offset() == 0 && rest == BYTE_ORDER_MARK;
+        !(rest.is_empty() || self.within_line || is_mark)
     }
 
     /// Skips the end of a line that was handed on without it; returns false if it is not there yet.

@@ -128,8 +128,8 @@ fn problems_of_the_job() {
         "unknown-drop",
         &dropping(&["coutn"]),
         |_| (),
-        "--drop-state coutn: the savepoint has no such state. Expected one of: lines, count, count/count, count/seen, count/timers, count/table, count/gap, out",
-        "--drop-state coutn: the running job has no such state. Expected one of: lines, count, count/count, count/seen, count/timers, count/table, count/gap, out",
+        "--drop-state coutn: the savepoint has no such state. Expected one of: lines, count, count/count, count/seen, count/timers, count/table, count/gap, out; did you mean count?",
+        "--drop-state coutn: the running job has no such state. Expected one of: lines, count, count/count, count/seen, count/timers, count/table, count/gap, out; did you mean count?",
     );
 }
 

@@ -192,7 +192,7 @@ async fn all_problems_are_listed_at_once() {
             "cannot restore from file:///sp:
   max parallelism: expected 128, as in the savepoint; the job has 256. It is fixed for the life of the state: set max-parallelism = 128. The offline rewrite, `regraft state edit file:///sp --max-parallelism 256 -o NEW`, is not implemented yet.
   uid \"lines\": expected parallelism 1 to 128, the max parallelism; the job has 200. Lower it.
-  --drop-state coutn: the savepoint has no such state. Expected one of: lines, count, count/count, out
+  --drop-state coutn: the savepoint has no such state. Expected one of: lines, count, count/count, out; did you mean count?
   uid \"lines\": expected source file {{\"path\":\"in/*.txt\"}}, as in the savepoint; the job has file {{\"path\":\"other/*.txt\"}}. Change it back, or start it afresh with --drop-state lines.
   uid \"count\": the savepoint has state of this operator (200 keys, {bytes} bytes); the job has no such uid. Add it, or drop its state with --drop-state count, or that of all absent uids with -n/--allow-non-restored-state.
   uid \"out\": expected a sink, as in the savepoint; the job has a different node (operator) of that uid. Give it another uid, or drop the old state with --drop-state out."
