@@ -1,4 +1,4 @@
-//! What one is told after a job has failed, what is still listed of jobs that no process runs, and what may be removed of them.
+//! Messages after a failure, the list of jobs that no process runs, and `gc`.
 
 use serde_json::Value;
 

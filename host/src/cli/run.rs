@@ -125,7 +125,7 @@ fn submission(args: &RunArgs, graph: &JobGraph, data_dir: &Path, allow: Allow) -
     })
 }
 
-/// What is noted of an attached run, so that it is listed after its end. Where that is not possible, the job runs all the same.
+/// Record of an attached run, by which it is listed after its end. The job runs even if the record cannot be written.
 struct Noted<'a> {
     record: CatalogRecord,
     runs: Option<AttachedRuns>,

@@ -32,7 +32,7 @@ pub enum Undeclared {
     Unusable {
         /// The file or directory.
         path: PathBuf,
-        /// What was expected, what was found, and the remedy.
+        /// Message with the expected and the found value, and the remedy.
         message: String,
     },
 }

@@ -1,6 +1,6 @@
 //! The choice of one job in a file that holds several, each under `[[job]]`.
 //!
-//! What stands outside of them holds for all of them, and a job's own settings win over it. Pure: trees in, a tree out.
+//! Settings outside of the tables apply to all jobs, and those of a job override them. Pure: trees in, a tree out.
 
 use super::problem::{Findings, Place};
 use super::suggest::{nearest, one_of};

@@ -41,7 +41,7 @@ pub struct Refused {
 pub struct Unfit {
     /// The node at fault.
     pub uid: OperatorUid,
-    /// What failed, on which uid, what was expected and found, and the remedy.
+    /// Message with the uid, the expected and the found value, and the remedy.
     pub message: String,
 }
 

@@ -79,7 +79,7 @@ pub struct Left {
     pub reason: String,
 }
 
-/// What to remove, and what to leave alone.
+/// The directories to remove, and those to leave alone with the reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// Directories to remove.

@@ -63,7 +63,7 @@ pub enum InputError {
         /// Its length now, in bytes.
         len: u64,
     },
-    /// What was read of a file is not there any more.
+    /// A file no longer has the content that was read from it.
     #[error(
         "{path} has changed within what was read of it: expected the same content up to byte {offset}, found other content; put the old content back, set on-truncate = \"restart\" to read such a file again from its start, or drop the source's state with --drop-state"
     )]

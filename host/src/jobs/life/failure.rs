@@ -20,7 +20,7 @@ pub struct JobFailure {
     pub(super) restartable: bool,
     /// Reason for which no restart follows, although its kind allows one.
     refused: Option<NoRestart>,
-    /// How to go back to the modules before the last upgrade, where it may be at fault.
+    /// Advice on going back to the modules before the last upgrade, if that may be at fault.
     way_back: Option<String>,
 }
 
