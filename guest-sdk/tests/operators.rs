@@ -57,6 +57,9 @@ impl Operator for Timers {
         if at == 50 {
             cx.at(self.gap, 51);
         }
+        if at >= 1000 {
+            cx.at(self.gap, at + 1);
+        }
         let name = if timer == self.gap { "gap" } else { "alarm" };
         let text = format!("{name} {key} {at} {fired} {} {}", cx.watermark(), cx.now(self.clock));
         cx.emit(self.out, text.as_str());
@@ -131,6 +134,17 @@ fn a_failing_timer_is_named_and_nothing_of_the_call_is_kept() {
     assert!(harness.state::<String, u64>("fired").unwrap().is_empty());
     assert_eq!(harness.timers::<String>("gap").unwrap().len(), 2);
     assert_ne!(harness.snapshot(), before, "the watermark has advanced");
+}
+
+#[test]
+fn timers_without_end_are_named() {
+    let mut harness = Harness::<Timers>::new();
+    harness.process([Input::keyed("a", "gap+1000 alarm+20")]).unwrap();
+    let failure = harness.finish().unwrap_err();
+    assert_eq!(
+        failure.message,
+        "timers have set themselves again 100000 times: \"gap\" at the end of the input: set none of them in `on_timer` once `cx.watermark()` is `i64::MAX`"
+    );
 }
 
 #[test]

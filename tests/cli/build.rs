@@ -31,6 +31,24 @@ count     yes       count
 ";
 
 #[test]
+fn a_savepoint_is_read_before_anything_is_built() {
+    let world = words_world();
+    world.write("split/Cargo.toml", "no manifest");
+    let args = ["run", "-s", "gone", "--module", "split=split"];
+    let ran = world.run(&args).exits(1);
+    assert!(
+        ran.stderr.contains("/gone/_metadata does not exist. "),
+        "{}",
+        ran.stderr
+    );
+    // Where a host is named, only that one knows its files.
+    let ran = world
+        .run(&[&args[..], &["-d", "--host", "127.0.0.1:1"]].concat())
+        .exits(1);
+    assert!(ran.stderr.contains("127.0.0.1:1"), "{}", ran.stderr);
+}
+
+#[test]
 fn validate_refuses_modules_that_are_none_and_says_what_it_cannot_know() {
     let world = words_world();
     world.write("no.wasm", "no component");

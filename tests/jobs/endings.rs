@@ -3,17 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::setup::{
-    BLACKHOLE, FILE_SINK, counted_by_hand, counts, graph, info, local, made_up_job, show, shown, stop, text, tsv,
-    wait_for_out, words_job,
+    BLACKHOLE, FILE_SINK, counted_by_hand, counts, graph, info, local, made_up_job, show, shown, signal, stop, text,
+    tsv, wait_for_out, words_job,
 };
 use crate::support::{Attached, World, wait_until};
-
-fn signal(job: &Attached, name: &str) {
-    let status = std::process::Command::new("kill")
-        .args(["-s", name, &job.pid().to_string()])
-        .status();
-    assert!(status.expect("kill runs").success());
-}
 
 /// Starts a job, and waits until it has counted `a b a`.
 fn counted(world: &World, job_file: &str) -> Attached {

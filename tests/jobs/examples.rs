@@ -1,5 +1,7 @@
 //! The examples that have an `expected.tsv`, run to the end of their input, and stopped and restored on the way.
 
+use serde_json::json;
+
 use crate::setup::{info, show, shown, stop};
 use crate::support::{Attached, World, root, wait_until};
 
@@ -79,6 +81,36 @@ fn sessions_are_as_expected_at_every_parallelism() {
         example.run(&[], &["-p", parallelism]);
         example.is_as_expected();
     }
+}
+
+#[test]
+fn info_shows_what_guests_count_and_what_came_late() {
+    let example = Example::new("sessions");
+    let path = example.place("lines.path", "in/clicks.tsv");
+    let watched = [path.as_str(), "lines.mode=watch", "lines.poll=10ms"];
+    example
+        .world
+        .write("in/clicks.tsv", "ann\t90000000\t/\nbob\t180000000\t/\n");
+    let job = example.start(&watched, &["-p", "1"]);
+    example.reads(&job, 2);
+    let sessionize = || info(&example.world, &job.job_id)["operators"][2].clone();
+    wait_until("a watermark", || sessionize()["watermark"] == 179_994_999);
+    assert_eq!(
+        (&sessionize()["late"], &sessionize()["counters"]),
+        (&json!(0), &json!(null))
+    );
+    // One that the guest takes, and two that are too late for it as well.
+    let late = "bob\t179994999\t/\nann\t1\t/\nann\t2\t/\n";
+    let file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(example.world.path().join("in/clicks.tsv"));
+    std::io::Write::write_all(&mut file.expect("opened"), late.as_bytes()).expect("written");
+    wait_until("late records", || sessionize()["late"] == 3);
+    assert_eq!(sessionize()["counters"], json!({ "late": 2 }));
+    let shown = example.world.run(&["info", &job.job_id]).exits(0).stdout;
+    let watermark = "watermark of sessionize: 1970-01-03T01:59:54.999Z (179994999 ms); 3 records came late\n";
+    assert!(shown.contains(watermark), "{shown}");
+    assert!(shown.contains("\ncounters of sessionize: late 2\n"), "{shown}");
 }
 
 #[test]

@@ -245,6 +245,28 @@ fn a_guest_that_loops_on_every_record_does_not_hold_up_a_cancel() {
     );
 }
 
+#[test]
+fn a_call_without_end_fails_the_job_near_its_limit() {
+    let world = World::new();
+    let settings = "limits = { time-per-batch = \"2s\" }";
+    let job = picky_job(Some(3_000), "loop", 1, settings);
+    world.write("job.toml", &job);
+    let began = Instant::now();
+    let ran = world
+        .run(&["run", "job.toml", "--set", "restart.strategy=none"])
+        .exits(1);
+    let took = began.elapsed();
+    println!("it took {took:?}");
+    assert!(
+        ran.stderr.contains("the module computed for more than 2s in one call"),
+        "{}",
+        ran.stderr
+    );
+    // It is called again with fewer records, to find the one at fault; all calls together have little more than twice the
+    // time. Each having it whole, there would be a dozen of them.
+    assert!(took < Duration::from_secs(12), "it took {took:?}");
+}
+
 /// A job of numbers: numbers → private → told. The operator numbers its records from a counter in its own memory.
 fn private_job(rows: u64, config: &str, settings: &str) -> String {
     format!(

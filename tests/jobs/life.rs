@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::setup::{BLACKHOLE, info, local, made_up_job, savepoint, stop, text, wait_for_out, words_job};
+use crate::setup::{BLACKHOLE, info, local, made_up_job, savepoint, signal, stop, text, wait_for_out, words_job};
 use crate::support::{World, wait_until};
 
 /// Returns the names in a directory, which need not exist.
@@ -122,6 +122,33 @@ fn a_savepoint_that_a_job_needs_which_waits_for_its_host_stays() {
     let shown = world.run(&["state", "show", &saved]).exits(0).stdout;
     assert!(shown.contains("\nsafe to delete:  yes\n"), "{shown}");
     world.run(&["savepoint", "-d", &saved]).exits(0);
+}
+
+#[test]
+fn time_in_which_the_host_is_stopped_counts_for_no_guest() {
+    let world = World::new();
+    let job = made_up_job("words", 0, 200_000, 100_000_000, "final", BLACKHOLE);
+    let job = job.replace("config = {", "limits = { time-per-batch = \"500ms\" }\nconfig = {");
+    world.write("job.toml", &job);
+    let job = world.start(&["job.toml", "-p", "2"]);
+    let read = || info(&world, "words")["records_in"].as_u64().expect("a number");
+    for _ in 0..5 {
+        let before = read();
+        wait_until("records", || read() > before + 200_000);
+        signal(&job, "STOP");
+        std::thread::sleep(Duration::from_secs(1));
+        signal(&job, "CONT");
+    }
+    let before = read();
+    wait_until("records", || read() > before);
+    let view = info(&world, "words");
+    assert_eq!(
+        (&view["status"], &view["restarts"]),
+        (&json!("RUNNING"), &json!(0)),
+        "{view}"
+    );
+    world.run(&["cancel", "words"]).exits(0);
+    job.end().exits(1);
 }
 
 #[test]

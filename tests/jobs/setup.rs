@@ -133,6 +133,14 @@ inputs = ["count"]
     )
 }
 
+/// Sends a signal, by its short name, to the process of an attached run.
+pub fn signal(job: &Attached, name: &str) {
+    let status = std::process::Command::new("kill")
+        .args(["-s", name, &job.pid().to_string()])
+        .status();
+    assert!(status.expect("kill runs").success());
+}
+
 pub const FILE_SINK: &str = "connector = \"file\"\npath = \"out\"\nformat = \"tsv\"";
 pub const BLACKHOLE: &str = "connector = \"blackhole\"";
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use regraft::connectors::BUILT_IN;
-use regraft::graph::job_graph::{JobGraph, NodeKind, Partitioning, Policy, RestartStrategy};
+use regraft::graph::job_graph::{JobGraph, Node, NodeKind, Partitioning, Policy, RestartStrategy, SettingOrigin};
 use regraft::graph::plan::Plan;
 use regraft::graph::problem::Place;
 use regraft::graph::{JobFileError, Overrides, parse_job, parse_module, render};
@@ -320,10 +320,16 @@ fn essence(graph: &JobGraph) -> String {
 
 /// Checks that each setting is recorded with its effective value: given again, all of them change nothing.
 fn check_settings(case: &Case, graph: &JobGraph) {
+    // The path of a source is kept beside the job file's directory where it comes from the job file, and only there.
+    let is_source = |node: &&Node| matches!(node.kind, NodeKind::Source(_));
+    let sources = graph.nodes.iter().filter(is_source);
+    let paths: Vec<String> = sources.map(|node| format!("{}.path", node.uid)).collect();
+    let means_more = |key, origin| origin == SettingOrigin::JobFile && paths.contains(key);
     let set = graph
         .settings
         .iter()
-        .map(|(key, setting)| format!("{key}={}", setting.value));
+        .filter(|(key, setting)| !means_more(key, setting.origin));
+    let set = set.map(|(key, setting)| format!("{key}={}", setting.value));
     let overrides = Overrides {
         set: set.collect(),
         ..Overrides::clone(&case.overrides)

@@ -4,7 +4,7 @@
 
 use regraft::cli::state::text::text;
 use regraft::savepoint::load::Savepoint;
-use regraft::savepoint::metadata::{FORMAT_VERSION, Metadata, MetadataError, Owner, checksum};
+use regraft::savepoint::metadata::{Metadata, MetadataError, Owner, seal};
 use regraft::savepoint::restore::{NewJob, NewNode, RestoreOptions, plan_restore};
 use regraft::savepoint::show::show;
 use regraft::storage::Storage;
@@ -25,7 +25,7 @@ pub(super) const TARGET: Target = Target {
 };
 
 /// Keys and words of the format.
-const WORDS: [&str; 65] = [
+const WORDS: [&str; 66] = [
     "format",
     "canonical",
     "native",
@@ -74,6 +74,7 @@ const WORDS: [&str; 65] = [
     "operator-list",
     "operator-union",
     "operator-broadcast",
+    "positions",
     "schema",
     "schemas",
     "files",
@@ -105,17 +106,6 @@ fn payload(data: &[u8]) -> &[u8] {
         }
         _ => data,
     }
-}
-
-fn whole(payload: &[u8]) -> Vec<u8> {
-    let mut file = format!(
-        "{{\"format_version\":{FORMAT_VERSION},\"checksum\":\"{}\",\"payload\":",
-        checksum(payload)
-    )
-    .into_bytes();
-    file.extend_from_slice(payload);
-    file.extend_from_slice(b"}\n");
-    file
 }
 
 fn change(random: &mut Random, data: &mut Vec<u8>, other: &[u8]) {
@@ -187,8 +177,11 @@ const PATH: &str = "file:///sp/_metadata";
 
 fn run(data: &[u8]) -> bool {
     check(data, Metadata::from_text(data, PATH));
-    let mended = whole(payload(data));
-    check(&mended, Metadata::from_text(&mended, PATH))
+    let Ok(payload) = std::str::from_utf8(payload(data)) else {
+        return false;
+    };
+    let mended = seal(payload);
+    check(mended.as_bytes(), Metadata::from_text(mended.as_bytes(), PATH))
 }
 
 fn check(file: &[u8], read: Result<Metadata, MetadataError>) -> bool {

@@ -418,7 +418,8 @@ impl<O: Operator> Harness<O> {
     /// a key in a call.
     fn fire(&mut self) -> Result<Vec<Emitted>, Failure> {
         let mut emitted = Vec::new();
-        for _ in 0..TIMER_CALLS_MAX {
+        let mut last = BTreeSet::new();
+        for call in 0..TIMER_CALLS_MAX {
             let due = match self.due(true, self.header.watermark) {
                 due if due.is_empty() => self.due(false, self.header.now),
                 due => due,
@@ -426,11 +427,23 @@ impl<O: Operator> Harness<O> {
             if due.is_empty() {
                 return Ok(emitted);
             }
+            if TIMER_CALLS_MAX - call <= self.timer_names.len() {
+                last.extend(due.iter().map(|(_, _, number)| *number));
+            }
             emitted.extend(self.fire_these(&due)?);
         }
+        let names = last
+            .iter()
+            .map(|number| format!("{:?}", self.timer_names[*number as usize].0));
+        let names = names.collect::<Vec<_>>().join(", ");
+        let at_end = if self.header.watermark == i64::MAX {
+            " at the end of the input: set none of them in `on_timer` once `cx.watermark()` is `i64::MAX`"
+        } else {
+            ", each time at a time that has been reached already"
+        };
         Err(Failure {
             row: None,
-            message: format!("more than {TIMER_CALLS_MAX} calls of timers: they set each other without end"),
+            message: format!("timers have set themselves again {TIMER_CALLS_MAX} times: {names}{at_end}"),
         })
     }
 

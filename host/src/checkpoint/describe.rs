@@ -7,9 +7,10 @@ use regraft_model::snapshot::SnapshotKind;
 
 use super::facts::{JobFacts, StoreAs};
 use crate::graph::identity;
-use crate::graph::job_graph::{JobGraph, Node, NodeKind};
+use crate::graph::job_graph::{EffectiveSetting, JobGraph, Node, NodeKind};
 use crate::savepoint::metadata::{
-    EntryKind, GraphEdge, GraphNode, Metadata, OperatorEntry, SavedStateKind, SinkEntry, SourceEntry, StateEntry,
+    EntryKind, GraphEdge, GraphNode, Metadata, OperatorEntry, SavedSettings, SavedStateKind, SinkEntry, SourceEntry,
+    StateEntry,
 };
 
 /// Name of the entry of an operator's timers.
@@ -44,10 +45,19 @@ pub(super) fn metadata(
         job_file: graph.text.clone(),
         graph: graph.nodes.iter().map(|node| graph_node(graph, node)).collect(),
         arguments: graph.arguments.clone(),
+        settings: settings(graph),
         max_parallelism: graph.max_parallelism,
         modules: vec![],
         operators,
     }
+}
+
+fn settings(graph: &JobGraph) -> SavedSettings {
+    let mut saved = SavedSettings::new();
+    for (key, EffectiveSetting { value, origin }) in &graph.settings {
+        saved.entry(*origin).or_default().insert(key.clone(), value.clone());
+    }
+    saved
 }
 
 /// Builds the entry of a node as it is before any state is added.

@@ -1,24 +1,23 @@
 //! Log lines on stderr, above the progress line where there is one.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use indicatif::ProgressBar;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::DynFilterFn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::escape::lines;
 use crate::graph::Warning;
+use crate::jobs::observe::PERIODIC;
 use crate::serve::logs::{JobLogLayer, JobLogs};
 
 /// The progress line at the bottom of the terminal, if any.
 static BAR: OnceLock<Mutex<Option<ProgressBar>>> = OnceLock::new();
-/// Rounds that are left out above a progress line, which tells of them.
-static ROUNDS: Mutex<Rounds> = Mutex::new(Rounds { told: BTreeSet::new() });
 
 /// Sets the progress line above which log lines are written.
 pub fn stand_above(bar: Option<ProgressBar>) {
@@ -64,31 +63,6 @@ fn painted(text: &str, is_coloured: bool) -> Cow<'_, str> {
     Cow::Borrowed(text)
 }
 
-/// Decides which log lines about rounds are left out where a progress line tells of the checkpoints: both lines of a periodic
-/// checkpoint. Those of savepoints and upgrades, and of rounds that fail, stay.
-#[derive(Debug)]
-struct Rounds {
-    /// Ids of rounds whose beginning was shown, and whose end has not been.
-    told: BTreeSet<String>,
-}
-
-impl Rounds {
-    fn leaves_out(&mut self, line: &str) -> bool {
-        if let Some((_, rest)) = line.split_once("Triggering checkpoint ") {
-            let id = rest.split(' ').next().unwrap_or_default();
-            if rest.contains("(type=CHECKPOINT)") {
-                return true;
-            }
-            self.told.insert(id.to_owned());
-            return false;
-        }
-        match line.split_once("Completed checkpoint ") {
-            Some((_, rest)) => !self.told.remove(rest.split(' ').next().unwrap_or_default()),
-            None => false,
-        }
-    }
-}
-
 /// Runs a function that writes to the terminal, above the progress line.
 pub fn within(write: &mut dyn FnMut()) {
     above(write);
@@ -116,12 +90,6 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if has_bar() && std::env::var_os("REGRAFT_LOG").is_none() {
-            let mut rounds = ROUNDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if rounds.leaves_out(&String::from_utf8_lossy(bytes)) {
-                return Ok(bytes.len());
-            }
-        }
         above(|| io::stderr().lock().write_all(bytes)).map(|()| bytes.len())
     }
 
@@ -137,6 +105,12 @@ impl MakeWriter<'_> for Stderr {
     }
 }
 
+/// Returns true if a line about a periodic checkpoint is left out: the progress line tells of them. Those of savepoints and
+/// upgrades, and of rounds that fail, stay.
+fn told_by_progress(target: &str) -> bool {
+    target == PERIODIC && has_bar() && std::env::var_os("REGRAFT_LOG").is_none()
+}
+
 /// Starts logging. `REGRAFT_LOG` is the filter (`debug`, `regraft=trace`), and `default` applies without it. Log lines
 /// of a job also go to its log in `jobs`.
 pub fn start(default: &str, jobs: Option<Arc<JobLogs>>) {
@@ -144,7 +118,8 @@ pub fn start(default: &str, jobs: Option<Arc<JobLogs>>) {
     let stderr = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_writer(Stderr)
-        .with_ansi(false);
+        .with_ansi(is_coloured())
+        .with_filter(DynFilterFn::new(|event, _| !told_by_progress(event.target())));
     let subscriber = tracing_subscriber::registry()
         .with(filter)
         .with(stderr)
@@ -156,20 +131,6 @@ pub fn start(default: &str, jobs: Option<Arc<JobLogs>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn periodic_checkpoints_are_left_out_and_nothing_else() {
-        let mut rounds = Rounds { told: BTreeSet::new() };
-        for (line, left_out) in [
-            ("INFO Triggering checkpoint 7 (type=CHECKPOINT) @ 1 for job a.", true),
-            ("INFO Triggering checkpoint 8 (type=SAVEPOINT) @ 1 for job a.", false),
-            ("INFO Completed checkpoint 7 for job a (1842 bytes in 36 ms).", true),
-            ("INFO Completed checkpoint 8 for job a (1842 bytes in 36 ms).", false),
-            ("WARN Checkpoint 9 of job a FAILED (expired).", false),
-        ] {
-            assert_eq!(rounds.leaves_out(line), left_out, "{line}");
-        }
-    }
 
     #[test]
     fn only_the_first_word_is_coloured() {

@@ -92,7 +92,7 @@ fn verb(cli: &Cli) -> Result<ExitStatus, Failure> {
         Verb::Upgrade(args) => job::upgrade(args, &data_dir, output)?,
         Verb::State(args) => runtime()?.block_on(state::state(args, &data_dir, output))?,
         Verb::Run(args) if args.detached => {
-            let origin = runtime()?.block_on(run::Origin::read(args));
+            let origin = runtime()?.block_on(run::Origin::read(args))?;
             submit::submit(args, &data_dir, origin, output)?;
         }
         Verb::Run(args) => return to_its_end(run::run(args, &data_dir, output)),

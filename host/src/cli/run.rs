@@ -17,6 +17,7 @@ use super::job::absolute;
 use super::log;
 use super::output::{Output, print};
 use super::progress::{Progress, now_ms};
+use super::savepoint::open;
 use super::serve::host_context;
 use super::show::dead_letters;
 use super::signals::EndingSignals;
@@ -29,7 +30,6 @@ use crate::jobs::handle::JobHandle;
 use crate::jobs::observe::ObservedJob;
 use crate::jobs::start::{NewJob, RestoreFrom, start};
 use crate::jobs::status::JobStatus;
-use crate::savepoint::load::Savepoint;
 use crate::savepoint::restore::RestoreOptions;
 use crate::serve::announce::Announcement;
 use crate::serve::attached::AttachedRuns;
@@ -39,7 +39,6 @@ use crate::serve::go_on::{Again, go_on};
 use crate::serve::host::{Host, SavepointOptions};
 use crate::serve::submission::{Allow, Submission};
 use crate::stdout;
-use crate::storage::LocalStores;
 use regraft_model::snapshot::SnapshotKind;
 
 /// The outcome of an interruption of an attached run.
@@ -66,13 +65,13 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     }
     let (graph, warnings) = args.job.load(data_dir, &args.arguments)?;
     log::warnings(&warnings);
+    let (origin, allow) = (Origin::read(args).await?, Allow::from(args));
+    refuse_replacing_shared(&graph, allow, args.restore.from_savepoint.is_some())?;
     let engine = engine(data_dir)?;
     let (build_graph, build_engine, build_dir) = (graph.clone(), engine.clone(), data_dir.to_owned());
     let building = move || build_and_load(&build_graph, &build_engine, &build_dir);
     let modules = tokio::task::spawn_blocking(building).await;
     let modules = modules.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
-    let (origin, allow) = (Origin::read(args).await, Allow::from(args));
-    refuse_replacing_shared(&graph, allow, args.restore.from_savepoint.is_some())?;
     let (others_graph, dir) = (graph.clone(), data_dir.to_owned());
     let others = tokio::task::spawn_blocking(move || refuse_collisions(&others_graph, &dir, allow, origin)).await;
     others.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
@@ -371,13 +370,20 @@ impl From<&JobView> for Claims {
 pub struct Origin(Option<JobId>);
 
 impl Origin {
-    /// Reads the job's id from the savepoint. An error is reported later, when the savepoint is loaded.
-    pub async fn read(args: &RunArgs) -> Self {
+    /// Reads the job's id from the savepoint, before anything is built. A host that the user names may be on another machine,
+    /// so that only it knows if the savepoint is there.
+    ///
+    /// # Errors
+    /// [`Failure`] where there is no such savepoint, or it is damaged.
+    pub async fn read(args: &RunArgs) -> Result<Self, Failure> {
         let Some(location) = &args.restore.from_savepoint else {
-            return Self(None);
+            return Ok(Self(None));
         };
-        let opened = Savepoint::open(&LocalStores, location).await;
-        Self(opened.ok().map(|savepoint| savepoint.metadata.job_id))
+        let opened = open(location).await;
+        if args.detached && args.host.named().is_some() {
+            return Ok(Self(opened.ok().map(|savepoint| savepoint.metadata.job_id)));
+        }
+        Ok(Self(Some(opened?.metadata.job_id)))
     }
 }
 

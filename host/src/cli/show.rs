@@ -174,14 +174,7 @@ fn info_text(view: &JobView, rate: Option<f64>) -> String {
     };
     let nodes: Vec<_> = view.operators.iter().map(node).collect();
     lines.extend(table(&NODES, &nodes));
-    let watermark = |node: &NodeView| {
-        Some(format!(
-            "watermark of {}: {}",
-            node.uid,
-            watermark_text(node.watermark?)
-        ))
-    };
-    lines.extend(view.operators.iter().filter_map(watermark));
+    lines.extend(view.operators.iter().flat_map(figures));
     rounds_text(&view.recent_checkpoints, &mut lines);
     for (key, setting) in view
         .settings
@@ -191,6 +184,31 @@ fn info_text(view: &JobView, rate: Option<f64>) -> String {
         lines.push(format!("{key} = {}  ({})", setting.value, setting.origin.word()));
     }
     lines.join("\n")
+}
+
+/// Renders the watermark of an operator and what its guest has counted, a line each.
+fn figures(node: &NodeView) -> Vec<String> {
+    let late = match node.late {
+        0 => String::new(),
+        late => format!("; {late} records came late"),
+    };
+    let watermark = node.watermark.map(watermark_text);
+    let watermark = watermark.map(|watermark| format!("watermark of {}: {watermark}{late}", node.uid));
+    let counters = node.counters.iter().map(|(name, count)| format!("{name} {count}"));
+    let values = |values: &[Option<f64>]| {
+        let values = values
+            .iter()
+            .map(|value| value.map_or("-".to_owned(), |value| value.to_string()));
+        values.collect::<Vec<_>>().join(" ")
+    };
+    let gauges = node.gauges.iter().map(|(name, of)| format!("{name} {}", values(of)));
+    let listed = |what: &str, all: Vec<String>| {
+        let text = format!("{what} of {}: {}", node.uid, all.join(", "));
+        (!all.is_empty()).then_some(text)
+    };
+    let counters = listed("counters", counters.collect());
+    let gauges = listed("gauges", gauges.collect());
+    [watermark, counters, gauges].into_iter().flatten().collect()
 }
 
 /// Renders a watermark, which is a date in most jobs.

@@ -1,7 +1,7 @@
 //! Messages from the coordinator into a subtask, and the events that it reports back. The dataflow knows these messages
 //! and no coordinator.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -271,7 +271,47 @@ pub struct NodeCounters {
     pub dead_letters: AtomicU64,
     /// Current watermark of an operator, in milliseconds.
     pub watermark: AtomicI64,
+    /// Records whose event time the operator's watermark had reached before they came.
+    pub late: AtomicU64,
+    /// Counters and gauges of an operator's guest.
+    pub guest: Mutex<GuestFigures>,
 }
+
+/// Counters and gauges that a guest keeps, by their names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GuestFigures {
+    /// Sums of what was added to each counter.
+    pub counters: BTreeMap<String, u64>,
+    /// Last value of each gauge.
+    pub gauges: BTreeMap<String, f64>,
+}
+
+impl GuestFigures {
+    /// Adds to a counter. A new one beyond the limit is left out.
+    pub fn add(&mut self, name: &str, delta: u64) {
+        if let Some(sum) = self.counters.get_mut(name) {
+            *sum = sum.saturating_add(delta);
+        } else if self.has_room() {
+            self.counters.insert(name.to_owned(), delta);
+        }
+    }
+
+    /// Sets a gauge. A new one beyond the limit is left out.
+    pub fn set(&mut self, name: &str, value: f64) {
+        if let Some(gauge) = self.gauges.get_mut(name) {
+            *gauge = value;
+        } else if self.has_room() {
+            self.gauges.insert(name.to_owned(), value);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.counters.len() + self.gauges.len() < NAMES_MAX
+    }
+}
+
+/// The most counters and gauges that are kept of one subtask, over all instances of its guest.
+const NAMES_MAX: usize = 1000;
 
 impl Default for NodeCounters {
     fn default() -> Self {
@@ -281,6 +321,8 @@ impl Default for NodeCounters {
             keys: AtomicU64::default(),
             dead_letters: AtomicU64::default(),
             watermark: AtomicI64::new(NO_TIMESTAMP),
+            late: AtomicU64::default(),
+            guest: Mutex::default(),
         }
     }
 }
@@ -296,6 +338,19 @@ impl NodeCounters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_has_a_thousand_names_whatever_its_instances_ask_for() {
+        let mut figures = GuestFigures::default();
+        for n in 0..600 {
+            figures.add(&format!("c{n}"), 2);
+            figures.set(&format!("g{n}"), f64::from(n));
+        }
+        figures.add("c7", u64::MAX);
+        figures.set("g7", -1.0);
+        assert_eq!(figures.counters.len() + figures.gauges.len(), 1000);
+        assert_eq!((figures.counters["c7"], figures.gauges["g7"]), (u64::MAX, -1.0));
+    }
 
     #[test]
     fn a_round_waits_for_the_barrier_and_then_for_the_state() {

@@ -47,7 +47,7 @@ pub struct EffectiveSetting {
 }
 
 /// Layer of settings that a value comes from, in the words of `info --json`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SettingOrigin {
     /// Regraft itself.

@@ -320,7 +320,7 @@ fn chained(
                 .remove(&(node.uid.clone(), subtask))
                 .unwrap_or_default();
             let header = plain_header(context.clock.now_ms(), watermark);
-            let prepared = open_operator(graph, node, operator, &**module, subtask, header, &states)?;
+            let prepared = open_operator(graph, node, operator, &**module, (subtask, &counters), header, &states)?;
             let policy = policy(node, operator, subtask, restored, context, budgets)?;
             let backend = backend(graph, node, subtask, &prepared.description, restored)?;
             let seed = u64::from(subtask) ^ xxhash_rust::xxh3::xxh3_64(node.uid.as_str().as_bytes());

@@ -150,6 +150,9 @@ pub struct JobShared {
     pub state: Mutex<JobState>,
 }
 
+/// Target of the log lines about periodic checkpoints, which a terminal may leave out.
+pub const PERIODIC: &str = "regraft::periodic";
+
 /// Role of a node in its graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeRole {
@@ -186,6 +189,12 @@ pub struct ObservedNode {
     pub dead_letters: u64,
     /// Least watermark of its subtasks, milliseconds; `None` before there is one, and for sources and sinks.
     pub watermark: Option<i64>,
+    /// Records that came to an operator late: after its watermark had reached their event time.
+    pub late: u64,
+    /// Counters of an operator's guest, each summed over the subtasks.
+    pub counters: BTreeMap<String, u64>,
+    /// Gauges of an operator's guest: the value of each subtask, where it has been set.
+    pub gauges: BTreeMap<String, Vec<Option<f64>>>,
 }
 
 /// A job at one moment, whether it runs or not.
@@ -282,6 +291,23 @@ impl JobShared {
         (least != NO_TIMESTAMP).then_some(least)
     }
 
+    /// Returns the counters of a node's guest, summed over the subtasks, and its gauges, one value per subtask.
+    fn figures(&self, uid: &OperatorUid) -> (BTreeMap<String, u64>, BTreeMap<String, Vec<Option<f64>>>) {
+        let (mut counters, mut gauges) = (BTreeMap::new(), BTreeMap::new());
+        let all = self.counters.get(uid).map_or(&[][..], Vec::as_slice);
+        for (subtask, of_subtask) in all.iter().enumerate() {
+            let figures = locked(&of_subtask.guest).clone();
+            for (name, count) in figures.counters {
+                let sum: &mut u64 = counters.entry(name).or_default();
+                *sum = sum.saturating_add(count);
+            }
+            for (name, value) in figures.gauges {
+                gauges.entry(name).or_insert_with(|| vec![None; all.len()])[subtask] = Some(value);
+            }
+        }
+        (counters, gauges)
+    }
+
     /// Returns the job as it is now.
     #[must_use]
     pub fn observe(&self) -> ObservedJob {
@@ -290,6 +316,7 @@ impl JobShared {
         let (mut records_in, mut records_out, mut dead_letters) = (0, 0, 0);
         for node in &self.graph.nodes {
             let uid = &node.uid;
+            let (counters, gauges) = self.figures(uid);
             let observed = ObservedNode {
                 module: state.modules.get(uid).map(|module| module.digest().short()),
                 states: state.descriptions.get(uid).map_or_else(Vec::new, |description| {
@@ -300,6 +327,9 @@ impl JobShared {
                 keys: self.sum(uid, |c| c.keys.load(Ordering::Relaxed)),
                 dead_letters: self.sum(uid, |c| c.dead_letters.load(Ordering::Relaxed)),
                 watermark: self.watermark(node),
+                late: self.sum(uid, |c| c.late.load(Ordering::Relaxed)),
+                counters,
+                gauges,
                 ..ObservedNode::from(node)
             };
             match node.kind {
@@ -349,6 +379,9 @@ impl From<&Node> for ObservedNode {
             keys: 0,
             dead_letters: 0,
             watermark: None,
+            late: 0,
+            counters: BTreeMap::new(),
+            gauges: BTreeMap::new(),
         }
     }
 }

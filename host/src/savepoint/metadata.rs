@@ -4,6 +4,8 @@
 //! [`Metadata::problems`] checks it before it is written and after it is read, so that invalid metadata is neither made
 //! nor accepted.
 
+use std::collections::BTreeMap;
+
 use regraft_model::describe::{Description, StateKind};
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid, SubtaskIndex};
 use regraft_model::key_group::KeyGroupRange;
@@ -11,6 +13,7 @@ use regraft_model::schema::{Field, Type};
 pub use regraft_model::snapshot::SnapshotKind;
 use serde::{Deserialize, Serialize};
 
+use crate::graph::job_graph::SettingOrigin;
 use crate::savepoint::rows::{Entries, GroupExtent, Layout, Place};
 
 mod error;
@@ -18,7 +21,7 @@ mod check;
 mod envelope;
 
 pub use crate::savepoint::rows::checksum;
-pub use envelope::FORMAT_VERSION;
+pub use envelope::{FORMAT_VERSION, seal};
 pub use error::MetadataError;
 
 #[cfg(test)]
@@ -67,6 +70,9 @@ pub struct Metadata {
     /// Arguments that followed `--`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub arguments: Vec<String>,
+    /// Settings in effect. Absent before format version 3.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: SavedSettings,
     /// Number of key groups.
     pub max_parallelism: u32,
     /// The components, each once.
@@ -75,6 +81,9 @@ pub struct Metadata {
     /// The saved content of each uid.
     pub operators: Vec<OperatorEntry>,
 }
+
+/// Settings in effect by the layer that they come from: their keys, and their values as TOML.
+pub type SavedSettings = BTreeMap<SettingOrigin, BTreeMap<String, String>>;
 
 /// The cause of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,8 +10,8 @@ use serde::Serialize;
 use crate::savepoint::entries::{self, ShownEntry};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{
-    Ancestor, EntryKind, Metadata, MetadataError, OperatorEntry, Owner, SavedStateKind, SnapshotKind, SplitEntry,
-    StateEntry, Trigger,
+    Ancestor, EntryKind, Metadata, MetadataError, OperatorEntry, Owner, SavedSettings, SavedStateKind, SnapshotKind,
+    SplitEntry, StateEntry, Trigger,
 };
 use crate::savepoint::positions;
 use crate::savepoint::rows::Layout;
@@ -54,6 +54,8 @@ pub struct ShownSavepoint {
     pub arguments: Vec<String>,
     /// Text of the job file.
     pub job_file: String,
+    /// Settings in effect; none in savepoints of format versions before 3.
+    pub settings: SavedSettings,
     /// Size of all files except `_metadata`, in bytes.
     pub bytes: u64,
     /// SHA-256 of every operator's component, including operators without state.
@@ -162,6 +164,7 @@ pub fn show(savepoint: &Savepoint) -> ShownSavepoint {
         max_parallelism: metadata.max_parallelism,
         arguments: metadata.arguments.clone(),
         job_file: metadata.job_file.clone(),
+        settings: metadata.settings.clone(),
         bytes: metadata.files().map(|(_, bytes)| bytes).sum(),
         modules: modules(metadata),
         operators: operators(metadata),

@@ -15,6 +15,7 @@ use super::metadata::{
 use super::publish;
 use super::rows::{Entries, Layout, RowsOf, StateFileSpec, StateFileWriter, StateRows};
 use crate::environment::real::RealEnvironment;
+use crate::graph::job_graph::SettingOrigin;
 use crate::storage::{Storage, paths};
 
 pub(super) fn uid(text: &str) -> OperatorUid {
@@ -178,6 +179,7 @@ pub(super) async fn write_files(storage: &Storage) -> Metadata {
         handles: vec![json!({"pending": "out/.pending/p1"})],
         state: serde_json::Value::Null,
     });
+    let parallelism = [("parallelism".into(), "2".into())].into();
     Metadata {
         format: Layout::Canonical,
         kind: SnapshotKind::Savepoint,
@@ -195,6 +197,7 @@ pub(super) async fn write_files(storage: &Storage) -> Metadata {
         host_version: "0.1.0".into(),
         wit_version: WIT_VERSION.into(),
         job_file: "name = \"word-count\"\n".into(),
+        settings: [(SettingOrigin::CommandLine, parallelism)].into(),
         graph: vec![
             node("lines", EntryKind::Source, 1, &[]),
             node("split", EntryKind::Operator, 1, &["lines"]),

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex};
 use regraft_model::describe::PortValue;
 use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::OperatorUid;
-use regraft_model::time::NO_TIMESTAMP;
 
 use super::report::ChangedUid;
-use crate::dataflow::control::locked;
+use crate::dataflow::control::{NodeCounters, locked};
 use crate::dataflow::element::{PreparedOperator, SwapSet};
 use crate::dataflow::node::plain_header;
 use crate::dataflow::operator::Modules;
@@ -18,7 +17,7 @@ use crate::environment::run_blocking;
 use crate::graph::job_graph::{JobGraph, Node, NodeKind};
 use crate::jobs::admission::{self, Descriptions, edge_shape};
 use crate::jobs::attempt::load::new_job;
-use crate::jobs::deploy::open_operator;
+use crate::jobs::deploy::{Counters, open_operator};
 use crate::jobs::handle::{JobError, JobHandle, JobProblem};
 use crate::savepoint::compat::{Existing, Place, Problem, RestoreOptions, compare};
 
@@ -42,7 +41,7 @@ pub(super) async fn prepare(job: &JobHandle, modules: &Modules) -> Result<(SwapS
         graph,
         modules: modules.clone(),
         descriptions: new,
-        watermarks: watermarks(job, modules),
+        counters: job.shared.counters.clone(),
         now: job.environment().clock().now_ms(),
     };
     let opened = run_blocking(&**job.environment(), move || instances.open()).await;
@@ -110,23 +109,13 @@ fn unknown(graph: &JobGraph, uids: &[&OperatorUid]) -> Vec<JobProblem> {
     unknown.map(problem).collect()
 }
 
-/// Returns the watermark of each subtask of a changed uid. Watermarks only advance: when the instances take over, they are
-/// there or further on.
-fn watermarks(job: &JobHandle, modules: &Modules) -> BTreeMap<OperatorUid, Vec<i64>> {
-    let of = |uid: &OperatorUid| {
-        let counters = job.shared.counters.get(uid).into_iter().flatten();
-        let watermarks = counters.map(|counters| counters.watermark.load(Ordering::Relaxed));
-        (uid.clone(), watermarks.collect())
-    };
-    modules.keys().map(of).collect()
-}
-
 /// Instances to be opened.
 struct Instances {
     graph: Arc<JobGraph>,
     modules: Modules,
     descriptions: Descriptions,
-    watermarks: BTreeMap<OperatorUid, Vec<i64>>,
+    /// Counters of the job's subtasks, which the new instances go on with.
+    counters: Counters,
     /// Processing time at which they are opened.
     now: i64,
 }
@@ -150,16 +139,16 @@ impl Instances {
         let (NodeKind::Operator(operator), Some(module)) = (&node.kind, self.modules.get(uid)) else {
             return Ok(vec![]);
         };
-        let watermarks = self.watermarks.get(uid);
-        let open = |subtask: u32| {
-            let known = watermarks.and_then(|all| all.get(subtask as usize));
-            let watermark = known.copied().unwrap_or(NO_TIMESTAMP);
+        let counters = self.counters.get(uid).into_iter().flatten();
+        let open = |(subtask, counters): (u32, &Arc<NodeCounters>)| {
+            // Watermarks only advance: when the instance takes over, it is there or further on.
+            let watermark = counters.watermark.load(Ordering::Relaxed);
             let opened = open_operator(
                 &self.graph,
                 node,
                 operator,
                 &**module,
-                subtask,
+                (subtask, counters),
                 plain_header(self.now, watermark),
                 &[],
             );
@@ -167,7 +156,7 @@ impl Instances {
                 .map_err(|error| JobError::failed(format!("{}: {error}", Place::RunningJob.refused())).on(uid))?;
             Ok(Mutex::new(Some(prepared)))
         };
-        (0..node.parallelism).map(open).collect()
+        (0..node.parallelism).zip(counters).map(open).collect()
     }
 
     /// Returns the new shape of the input of each sink that reads from a changed operator.

@@ -195,6 +195,15 @@ pub struct NodeView {
     /// Least watermark of an operator's subtasks, milliseconds; the greatest number at the end of the input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watermark: Option<i64>,
+    /// Records that came to an operator after its watermark had reached their event time.
+    #[serde(default)]
+    pub late: u64,
+    /// Counters of an operator's guest, each summed over the subtasks.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<String, u64>,
+    /// Gauges of an operator's guest: one value per subtask, null where it has not been set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gauges: BTreeMap<String, Vec<Option<f64>>>,
 }
 
 /// Role of a node in its graph.
@@ -320,6 +329,9 @@ impl From<ObservedNode> for NodeView {
             keys: node.keys,
             dead_letters: node.dead_letters,
             watermark: node.watermark,
+            late: node.late,
+            counters: node.counters,
+            gauges: node.gauges,
         }
     }
 }

@@ -421,7 +421,7 @@ async fn a_recovered_job_goes_on_with_its_chain() {
     change(&mut job, 2000, 2, 100);
     let stored = checkpoint(&mut job, &kept).await.expect("stored");
     assert!(
-        stored.bytes < stored.full_bytes / 3,
+        stored.bytes < stored.full_bytes / 2,
         "{} of {}",
         stored.bytes,
         stored.full_bytes

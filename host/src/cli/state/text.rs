@@ -3,6 +3,7 @@
 
 use crate::cli::show::date_time;
 use crate::cli::table::{Column, labelled, table};
+use crate::graph::job_graph::SettingOrigin;
 use crate::savepoint::metadata::SavedStateKind;
 use crate::savepoint::show::{ShownSavepoint, ShownState};
 
@@ -23,7 +24,22 @@ pub fn text(shown: &ShownSavepoint, more: &[(&str, String)]) -> String {
     lines.extend([String::new(), "job file:".to_owned()]);
     let job_file = shown.job_file.lines();
     lines.extend(job_file.map(|line| format!("  {line}").trim_end().to_owned()));
+    lines.extend(settings(shown));
     lines.join("\n")
+}
+
+/// Returns the settings that the job file does not say: those of other layers.
+fn settings(shown: &ShownSavepoint) -> Vec<String> {
+    let elsewhere = |origin: &SettingOrigin| !matches!(origin, SettingOrigin::JobFile | SettingOrigin::Default);
+    let mut lines = vec![];
+    for (origin, settings) in shown.settings.iter().filter(|(origin, _)| elsewhere(origin)) {
+        let line = |(key, value): (&String, &String)| format!("  {key} = {value}  ({})", origin.word());
+        lines.extend(settings.iter().map(line));
+    }
+    if !lines.is_empty() {
+        lines.splice(..0, [String::new(), "set elsewhere:".to_owned()]);
+    }
+    lines
 }
 
 fn facts(shown: &ShownSavepoint) -> Vec<(&str, String)> {
@@ -202,7 +218,10 @@ pending parts of out (they may lie outside the savepoint):
   {{\"pending\":\"out/.pending/p1\"}}
 
 job file:
-  name = \"word-count\"",
+  name = \"word-count\"
+
+set elsewhere:
+  parallelism = 2  (command line)",
             "BYTES", "-", "-"
         );
         assert_eq!(text(&shown, &[("needed by", "job a".to_owned())]), expected);

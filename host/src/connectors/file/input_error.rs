@@ -31,7 +31,7 @@ pub enum InputError {
     },
     /// A file that had been read from is gone.
     #[error(
-        "{path} has vanished: it was read to byte {offset}, and no file that the source reads has that content; put it back, set on-truncate = \"restart\" to go on without it, or drop the source's state with --drop-state"
+        "{path} has vanished: it was read to byte {offset}, and no file that the source reads has that content; put it back, set on-truncate = \"restart\" to go on without it, or drop the source's state with --drop-state UID"
     )]
     Vanished {
         /// The file.
@@ -41,7 +41,7 @@ pub enum InputError {
     },
     /// Another file is at the path, and the old one had not been read to its end.
     #[error(
-        "{path} has been replaced by another file: the old one was read to byte {offset} of {len}, and no file that the source reads has its content; put it back under a name that matches, set on-truncate = \"restart\" to go on with the new file, or drop the source's state with --drop-state"
+        "{path} has been replaced by another file: the old one was read to byte {offset} of {len}, and no file that the source reads has its content; put it back under a name that matches, set on-truncate = \"restart\" to go on with the new file, or drop the source's state with --drop-state UID"
     )]
     Replaced {
         /// The file.
@@ -53,7 +53,7 @@ pub enum InputError {
     },
     /// A file is shorter than what was read of it.
     #[error(
-        "{path} has shrunk: it was read to byte {offset}, and has {len} bytes; put the old content back, set on-truncate = \"restart\" to read such a file again from its start, or drop the source's state with --drop-state"
+        "{path} has shrunk: it was read to byte {offset}, and has {len} bytes; put the old content back, set on-truncate = \"restart\" to read such a file again from its start, or drop the source's state with --drop-state UID"
     )]
     Shrunk {
         /// The file.
@@ -65,7 +65,7 @@ pub enum InputError {
     },
     /// A file no longer has the content that was read from it.
     #[error(
-        "{path} has changed within what was read of it: expected the same content up to byte {offset}, found other content; put the old content back, set on-truncate = \"restart\" to read such a file again from its start, or drop the source's state with --drop-state"
+        "{path} has changed within what was read of it: expected the same content up to byte {offset}, found other content; put the old content back, set on-truncate = \"restart\" to read such a file again from its start, or drop the source's state with --drop-state UID"
     )]
     Changed {
         /// The file.
@@ -75,7 +75,7 @@ pub enum InputError {
     },
     /// The last line of a file was read without its end, and has gone on since.
     #[error(
-        "{path}: line {line} was read up to byte {offset}, the end of the file, and goes on now; restore an earlier snapshot, set on-truncate = \"restart\" to read the file again from its start, or drop the source's state with --drop-state"
+        "{path}: line {line} was read up to byte {offset}, the end of the file, and goes on now; restore an earlier snapshot, set on-truncate = \"restart\" to read the file again from its start, or drop the source's state with --drop-state UID"
     )]
     WentOn {
         /// The file.

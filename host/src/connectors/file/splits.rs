@@ -4,6 +4,7 @@
 //! component without `*`, `?` and `[` for itself, links are followed. Names that are not UTF-8 are left out with a warning,
 //! and a link to a directory that it is in leads nowhere.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::io::{Error, ErrorKind};
@@ -33,17 +34,21 @@ pub(super) struct Found {
 pub(super) fn find(settings: &FileSource, files: &dyn FileSystem) -> Result<Vec<Found>, SourceError> {
     let mut known = HashSet::new();
     let mut found = vec![];
-    for path in paths(settings, files)? {
+    let (paths, mut unnamed) = walk(settings, files)?;
+    for path in paths {
         match look_at(&path, files)? {
             Some(info) if known.insert(info.id) => {
                 let path = path.into();
                 found.push(Found { path, info });
             }
             None if path.contains(char::REPLACEMENT_CHARACTER) => {
-                tracing::warn!("{path} is left out: its name is not UTF-8; rename it to have it read");
+                unnamed.insert(path);
             }
             _ => {}
         }
+    }
+    for path in unnamed {
+        tracing::warn!("{path} is left out: its name is not UTF-8; rename it to have it read");
     }
     Ok(found)
 }
@@ -53,7 +58,7 @@ pub(super) fn find(settings: &FileSource, files: &dyn FileSystem) -> Result<Vec<
 /// # Errors
 /// Returns [`SourceError::Io`] if it cannot be looked at.
 pub(super) fn look_at(path: &str, files: &dyn FileSystem) -> Result<Option<FileInfo>, SourceError> {
-    let info = Walk { files }.info(Path::new(path))?;
+    let info = Walk::new(files).info(Path::new(path))?;
     Ok(info.filter(|info| info.kind == FileKind::File))
 }
 
@@ -89,11 +94,19 @@ pub(super) fn hint(path: &str) -> String {
 /// # Errors
 /// Returns [`InputError::Glob`], [`InputError::Directory`], or [`SourceError::Io`] for what cannot be looked at.
 pub(super) fn paths(settings: &FileSource, files: &dyn FileSystem) -> Result<Vec<String>, SourceError> {
+    Ok(walk(settings, files)?.0)
+}
+
+/// Returns the paths as [`paths`] does, and the directories that cannot be entered, since their names are not UTF-8.
+pub(super) fn walk(
+    settings: &FileSource,
+    files: &dyn FileSystem,
+) -> Result<(Vec<String>, BTreeSet<String>), SourceError> {
     let path = &settings.path;
     let steps = steps(path)?;
     let parts = path.split('/').filter(|part| part.starts_with('.'));
     let dotted: Vec<Pattern> = parts.filter_map(|part| Pattern::new(part).ok()).collect();
-    let walk = Walk { files };
+    let walk = Walk::new(files);
     let mut found = BTreeSet::new();
     let root = if path.starts_with('/') { "/" } else { "" };
     // A pattern that ends with a slash matches directories only.
@@ -106,7 +119,7 @@ pub(super) fn paths(settings: &FileSource, files: &dyn FileSystem) -> Result<Vec
         let path = path.trim_end_matches('/').to_owned();
         return Err(InputError::Directory { path }.into());
     }
-    Ok(paths)
+    Ok((paths, walk.unnamed.into_inner()))
 }
 
 /// True if a match is meant. As in a shell, a `*` does not match the dot that hides a name: a file that is still being
@@ -167,9 +180,16 @@ fn steps(path: &str) -> Result<Vec<Step>, InputError> {
 /// Goes through the directories that a glob names.
 struct Walk<'a> {
     files: &'a dyn FileSystem,
+    /// Directories whose names are not UTF-8.
+    unnamed: RefCell<BTreeSet<String>>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(files: &'a dyn FileSystem) -> Self {
+        let unnamed = RefCell::default();
+        Self { files, unnamed }
+    }
+
     /// Finds what the rest of a glob matches below `at`, which is empty for the current directory. `above`: the directories
     /// that `**` has been followed through on the way.
     fn go(
@@ -206,6 +226,8 @@ impl Walk<'_> {
                     }
                     if self.is_dir(&path)? {
                         self.go(&path, steps, above, found)?;
+                    } else if !next.matches(&name) {
+                        self.note_unnamed(&path)?;
                     }
                 }
                 above.pop();
@@ -218,9 +240,21 @@ impl Walk<'_> {
     fn names(&self, dir: &Path) -> Result<Vec<String>, SourceError> {
         let dir = named(dir);
         match self.files.list(dir) {
-            Err(error) if is_absent(&error) => Ok(vec![]),
+            Err(error) if is_absent(&error) => {
+                self.note_unnamed(dir)?;
+                Ok(vec![])
+            }
             names => names.map_err(|error| io(dir, error)),
         }
+    }
+
+    /// Remembers a path that was listed, if nothing is there since its name is not UTF-8.
+    fn note_unnamed(&self, dir: &Path) -> Result<(), SourceError> {
+        let text = dir.to_string_lossy();
+        if text.contains(char::REPLACEMENT_CHARACTER) && self.info(dir)?.is_none() {
+            self.unnamed.borrow_mut().insert(text.into_owned());
+        }
+        Ok(())
     }
 
     fn is_dir(&self, path: &Path) -> Result<bool, SourceError> {

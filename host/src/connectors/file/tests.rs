@@ -1,5 +1,6 @@
 //! Sources read each line once and report files that have changed; sinks show nothing before its commit.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -206,6 +207,28 @@ fn globs_find_what_the_crate_finds() {
     }
     let error = message(splits::paths(&settings("a/**b", true), &LocalFiles));
     assert!(error.starts_with("a/**b is not a glob: "), "{error}");
+}
+
+#[test]
+fn directories_that_cannot_be_named_are_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let named = |name: &[u8]| dir.path().join(std::ffi::OsStr::from_bytes(name));
+    std::fs::create_dir_all(named(b"caf\xe9")).expect("made");
+    std::fs::create_dir_all(named(b"tea")).expect("made");
+    for path in [&b"caf\xe9/a.txt"[..], b"tea/a.txt", b"t\xe9.txt"] {
+        std::fs::write(named(path), "x\n").expect("written");
+    }
+    let at = |name: &str| format!("{}/{name}", dir.path().display());
+    for (glob, unnamed) in [
+        ("*/*.txt", vec!["caf\u{fffd}", "t\u{fffd}.txt"]),
+        ("**/a.txt", vec!["caf\u{fffd}", "t\u{fffd}.txt"]),
+        ("tea/*.txt", vec![]),
+    ] {
+        let (found, told) = splits::walk(&settings(&at(glob), true), &LocalFiles).expect("listed");
+        assert_eq!(found, [at("tea/a.txt")], "{glob}");
+        let expected: Vec<String> = unnamed.into_iter().map(at).collect();
+        assert_eq!(Vec::from_iter(told), expected, "{glob}");
+    }
 }
 
 fn uid() -> OperatorUid {

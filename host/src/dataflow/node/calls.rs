@@ -194,11 +194,21 @@ impl OperatorNode {
         Ok(outcome?)
     }
 
+    /// Counts the records that came when no record of their event time was expected any more.
+    fn count_late(&self, timestamps: &[i64]) {
+        let reached = |time: &&i64| **time != NO_TIMESTAMP && **time <= self.watermark;
+        if self.watermark != NO_TIMESTAMP {
+            let late = timestamps.iter().filter(reached).count();
+            NodeCounters::add(&self.counters.late, late as u64);
+        }
+    }
+
     /// Applies the effects of a successful call.
     fn accept(&mut self, outcome: Outcome, rows: &Rows, now: i64, keys_needed: bool, out: &mut Outputs) {
         match rows {
             Rows::Records(_, batch) => {
                 NodeCounters::add(&self.counters.records_in, batch.len() as u64);
+                self.count_late(&batch.timestamps);
                 self.apply(&batch.keys, now, &outcome);
                 self.take_outputs(outcome, batch, keys_needed, out);
             }

@@ -14,6 +14,7 @@ use super::super::guest_log::GuestLog;
 use super::sinks::open_sink;
 use super::{DeployContext, DeployError, RestoredState};
 use crate::connector::sink::SinkInput;
+use crate::dataflow::control::NodeCounters;
 use crate::dataflow::element::PreparedOperator;
 use crate::dataflow::node::{NodePolicy, open_context};
 use crate::dataflow::operator::OperatorModule;
@@ -32,7 +33,7 @@ pub fn open_operator(
     node: &Node,
     operator: &Operator,
     module: &dyn OperatorModule,
-    subtask: u32,
+    (subtask, counters): (u32, &Arc<NodeCounters>),
     header: Header,
     states: &[OperatorState],
 ) -> Result<PreparedOperator, DeployError> {
@@ -47,7 +48,7 @@ pub fn open_operator(
         time_per_batch_max: operator.time_per_batch_max,
         config: operator.config.to_string().into(),
         arguments: graph.arguments.clone().into(),
-        sink: Arc::new(GuestLog::new(&node.uid, subtask)) as Arc<dyn GuestEvents>,
+        sink: Arc::new(GuestLog::new(&node.uid, subtask, counters.clone())) as Arc<dyn GuestEvents>,
     };
     let mut instance = module.instantiate(&settings).map_err(failed)?;
     let context = open_context(&node.uid, subtask, node.parallelism, graph.max_parallelism);

@@ -9,6 +9,7 @@ use crate::dataflow::control::{WaitsFor, locked};
 use crate::graph::plan::SubtaskId;
 use crate::jobs::admission::descriptions;
 use crate::jobs::life::effect::{Answer, Level, Shown};
+use crate::jobs::observe::PERIODIC;
 use crate::jobs::sinks::totals;
 
 impl Driver {
@@ -97,6 +98,7 @@ impl Driver {
 /// Writes a line to the log.
 pub(super) fn log(level: Level, line: &str) {
     match level {
+        Level::Periodic => tracing::info!(target: PERIODIC, "{line}"),
         Level::Info => tracing::info!("{line}"),
         Level::Warn => tracing::warn!("{line}"),
         Level::Error => tracing::error!("{line}"),

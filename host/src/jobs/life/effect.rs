@@ -320,6 +320,8 @@ pub struct Answer {
 /// Severity of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
+    /// Beginning or end of a periodic checkpoint, in the ordinary course of a job.
+    Periodic,
     /// The ordinary course of a job.
     Info,
     /// Something failed that the job gets over.

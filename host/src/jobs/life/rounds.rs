@@ -10,6 +10,7 @@ use super::failure::JobFailure;
 use super::mistakes::Mistake;
 use super::reason::{FailedRound, Reason, Rewind, Trouble};
 use super::round::{Acking, Phase, Round, Saved, acknowledged};
+use super::telling::level_of;
 use super::{AwaitedGaps, Life, Running, Stage, ends_the_job};
 use crate::dataflow::control::SubtaskSnapshot;
 use crate::graph::job_graph::CheckpointMode;
@@ -173,7 +174,7 @@ impl Life {
         }
         let (log_word, job_id, now_ms) = (kind.log_word(), self.job_id(), self.at.now_ms);
         let line = format!("Triggering checkpoint {id} (type={log_word}) @ {now_ms} for job {job_id}.");
-        self.log(Level::Info, line);
+        self.log(level_of(kind), line);
         let plan = self.plan().clone();
         let acking = Acking {
             missing: plan.subtasks().collect(),

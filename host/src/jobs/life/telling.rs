@@ -12,6 +12,15 @@ use crate::jobs::handle::{Gap, JobError, SnapshotReport};
 use crate::jobs::observe::{PastRound, RoundSummary};
 use crate::jobs::request::Asked;
 
+/// Returns the level of the lines that tell of a round's beginning and of its end.
+pub(super) fn level_of(kind: SnapshotKind) -> Level {
+    if kind == SnapshotKind::Checkpoint {
+        Level::Periodic
+    } else {
+        Level::Info
+    }
+}
+
 impl Life {
     /// The round is durable: it is logged, and shown.
     pub(super) fn tell_completed(&mut self, id: CheckpointId, round: &Round) {
@@ -24,7 +33,7 @@ impl Life {
         }
         let (job_id, bytes, ms) = (self.job_id(), report.bytes, report.duration_ms);
         let line = format!("Completed checkpoint {id} for job {job_id} ({bytes} bytes in {ms} ms).");
-        self.log(Level::Info, line);
+        self.log(level_of(kind), line);
         if kind == SnapshotKind::Stop {
             self.show(Shown::FinalSavepoint(Some(report.path.clone())));
         }

@@ -26,10 +26,7 @@ impl Metadata {
             path: path.to_owned(),
             reason: e.to_string(),
         })?;
-        let checksum = checksum(payload.as_bytes(), u64::from(FORMAT_VERSION));
-        Ok(format!(
-            "{{\"format_version\":{FORMAT_VERSION},\"checksum\":\"{checksum}\",\"payload\":{payload}}}\n"
-        ))
+        Ok(seal(&payload))
     }
 
     /// Decodes and checks the text of `_metadata`; `path` is its name in errors.
@@ -100,6 +97,13 @@ impl Metadata {
             })
         }
     }
+}
+
+/// Returns the text of a `_metadata` with this payload, of the current format version and with a correct checksum.
+#[must_use]
+pub fn seal(payload: &str) -> String {
+    let checksum = checksum(payload.as_bytes(), u64::from(FORMAT_VERSION));
+    format!("{{\"format_version\":{FORMAT_VERSION},\"checksum\":\"{checksum}\",\"payload\":{payload}}}\n")
 }
 
 /// Returns the XXH3-64 hash of a payload as 16 hex digits.

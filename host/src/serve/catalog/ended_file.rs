@@ -131,6 +131,18 @@ struct NodeRecord {
     dead_letters: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     watermark: Option<i64>,
+    #[serde(default, skip_serializing_if = "is_none")]
+    late: u64,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    counters: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    gauges: BTreeMap<String, Vec<Option<f64>>>,
+}
+
+/// Returns true if there is nothing to write.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_none(late: &u64) -> bool {
+    *late == 0
 }
 
 /// Role of a node.
@@ -327,6 +339,9 @@ impl From<ObservedNode> for NodeRecord {
             keys: node.keys,
             dead_letters: node.dead_letters,
             watermark: node.watermark,
+            late: node.late,
+            counters: node.counters,
+            gauges: node.gauges,
         }
     }
 }
@@ -349,6 +364,9 @@ impl From<NodeRecord> for ObservedNode {
             keys: node.keys,
             dead_letters: node.dead_letters,
             watermark: node.watermark,
+            late: node.late,
+            counters: node.counters,
+            gauges: node.gauges,
         }
     }
 }
