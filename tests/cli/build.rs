@@ -42,10 +42,9 @@ fn a_savepoint_is_read_before_anything_is_built() {
         ran.stderr
     );
     // Where a host is named, only that one knows its files.
-    let ran = world
-        .run(&[&args[..], &["-d", "--host", "127.0.0.1:1"]].concat())
-        .exits(1);
-    assert!(ran.stderr.contains("127.0.0.1:1"), "{}", ran.stderr);
+    let args = [&args[..], &["-d", "--host", "127.0.0.1:1"]].concat();
+    let ran = world.run(&args).exits(2);
+    assert!(ran.stderr.contains("cannot build operator \"split\""), "{}", ran.stderr);
 }
 
 #[test]

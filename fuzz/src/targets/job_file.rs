@@ -320,11 +320,13 @@ fn essence(graph: &JobGraph) -> String {
 
 /// Checks that each setting is recorded with its effective value: given again, all of them change nothing.
 fn check_settings(case: &Case, graph: &JobGraph) {
-    // The path of a source is kept beside the job file's directory where it comes from the job file, and only there.
+    // The path of a source is kept beside the job file's directory where it comes from the job file, and only there. It is
+    // not taken from there if the connector is given elsewhere.
     let is_source = |node: &&Node| matches!(node.kind, NodeKind::Source(_));
     let sources = graph.nodes.iter().filter(is_source);
-    let paths: Vec<String> = sources.map(|node| format!("{}.path", node.uid)).collect();
-    let means_more = |key, origin| origin == SettingOrigin::JobFile && paths.contains(key);
+    let keys = |node: &Node| ["connector", "path"].map(|key| format!("{}.{key}", node.uid));
+    let kept: Vec<String> = sources.flat_map(keys).collect();
+    let means_more = |key, origin| origin == SettingOrigin::JobFile && kept.contains(key);
     let set = graph
         .settings
         .iter()
