@@ -23,7 +23,7 @@ pub struct Header {
 /// Records of one input, in order. Every column has one entry per record, but for `key_index` without keys.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BatchView<'a> {
-    /// Which of the operator's inputs they came by.
+    /// Number of the operator's input that they came by.
     pub input: u32,
     /// For each record the index of its key in [`KeyedView`]; empty when the call has no keys.
     pub key_index: &'a [u32],

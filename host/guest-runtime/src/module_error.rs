@@ -1,8 +1,8 @@
-//! Why a file is not a module that can be deployed.
+//! Reasons why a file is not a module that can be deployed.
 
 use regraft_model::error_kind::ErrorKind;
 
-/// Why a module was refused. The texts leave the path to the caller, who knows it.
+/// Reason why a module was refused. The texts leave the path to the caller, who knows it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModuleError {
     /// Not WebAssembly.

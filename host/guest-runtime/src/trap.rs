@@ -12,7 +12,7 @@ use crate::call::Failure;
 use crate::imports::GuestData;
 use crate::symbols::DebugInfo;
 
-/// Why a call to an operator gave no outcome. Nothing of that call is kept.
+/// Reason why a call to an operator gave no outcome. Nothing of that call is kept.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum GuestError {
     /// The operator ran, and says that it cannot process this. The instance is still good.
@@ -24,7 +24,7 @@ pub enum GuestError {
     /// The call was ended. The instance is of no more use until `reset`.
     #[error("{cause}")]
     Trapped {
-        /// Why.
+        /// Reason.
         cause: TrapCause,
         /// Frames of the guest, innermost first. Empty if they are not known.
         backtrace: Vec<Frame>,
@@ -33,7 +33,7 @@ pub enum GuestError {
     /// more use until `reset`.
     #[error("the module returned a wrong outcome: {what}")]
     InvalidOutcome {
-        /// Which column, what was expected, what was found.
+        /// The column, with the expected and the actual content.
         what: String,
     },
     /// The call was ended from outside: its answer is no longer needed. The instance is of no more use until `reset`.
@@ -100,7 +100,7 @@ impl GuestError {
     }
 }
 
-/// Why a call was ended.
+/// Cause of the end of a call.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TrapCause {
     /// The guest panicked, and told so before it ended.
@@ -163,7 +163,7 @@ impl std::fmt::Display for Frame {
     }
 }
 
-/// Why there is no instance: the module's own initialisation trapped, or the machine has no room for one.
+/// Reason why there is no instance: the module's own initialisation trapped, or the machine has no room for one.
 pub(crate) fn not_made(error: &wasmtime::Error, data: &GuestData, debug: &DebugInfo) -> GuestError {
     match classify(error, data, debug, 0) {
         // Nothing was called that could have returned it.

@@ -52,7 +52,7 @@ pub enum Value {
     Enum(u32, Box<Value>),
 }
 
-/// Why bytes are not a value of a type.
+/// Reason why bytes are not a value of a type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
     /// The bytes end too early.

@@ -100,6 +100,16 @@ pub(super) enum MergeError {
     Ending,
 }
 
+impl MergeError {
+    /// Returns true if the merge was cancelled.
+    pub(super) const fn is_end_of_job(&self) -> bool {
+        matches!(
+            self,
+            Self::Ending | Self::Rows(RowsError::Cancelled) | Self::Write(StoreError::Cancelled { .. })
+        )
+    }
+}
+
 impl Merge {
     /// Reads the neighbours and writes the merged file.
     ///
@@ -107,7 +117,7 @@ impl Merge {
     /// `savepoint` is a checkpoint that refers to the neighbours.
     ///
     /// # Errors
-    /// - [`MergeError::Ending`] if the merge is cancelled, for which it asks before each step.
+    /// - [`MergeError::Ending`], or the error of a cancelled part, if the merge is cancelled.
     /// - [`MergeError::Read`], [`MergeError::Write`] if a file cannot be read or written.
     /// - [`MergeError::Rows`] if rows cannot be encoded.
     /// - [`MergeError::Panicked`] if decoding or encoding panicked.

@@ -145,7 +145,8 @@ pub trait SourceReader: Send {
         self.snapshot().len()
     }
 
-    /// Returns the names of the splits that may have come, gone or changed their positions since the last call.
+    /// Returns the names of the splits that may have come, gone or changed their positions since the last call; the first call
+    /// may return none.
     fn changed(&mut self) -> Vec<Arc<str>> {
         self.snapshot().into_iter().map(|state| state.split.into()).collect()
     }

@@ -3,6 +3,7 @@
 //! A process id alone is used again, and means another process on another machine or in another container.
 
 use std::fs;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,14 +40,26 @@ impl ProcessIdentity {
     pub fn is_gone(&self) -> bool {
         let is_here = here().is_some_and(|here| here == (self.boot.clone(), self.namespace.clone()));
         // That this process sees itself shows that it would see the other one.
-        is_here && started(std::process::id()).is_some() && started(self.pid) != Some(self.started)
+        is_here
+            && started(std::process::id()).is_some()
+            && !is_hidden(self.pid)
+            && started(self.pid) != Some(self.started)
     }
 }
 
 /// Returns true only if there is certainly no process of this id among those that this one can see, or it has ended.
 #[must_use]
 pub fn has_ended(pid: u32) -> bool {
-    started(std::process::id()).is_some() && started(pid).is_none()
+    started(std::process::id()).is_some() && !is_hidden(pid) && started(pid).is_none()
+}
+
+/// Returns true if there is a process of this id that `/proc` does not show (`hidepid`): it is another user's.
+fn is_hidden(pid: u32) -> bool {
+    let exists = || {
+        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+    };
+    !Path::new(&format!("/proc/{pid}")).exists() && exists()
 }
 
 fn here() -> Option<(String, String)> {

@@ -325,9 +325,7 @@ impl Driver {
                 let recorded = record_version(&job, id, version, &modules, &new).await;
                 Input::Recorded(id, recorded.map_err(Into::into))
             }),
-            Effect::KeepModules(modules) => {
-                checkpoints.only_modules(modules.values().map(|module| module.digest().to_string()));
-            }
+            Effect::KeepModules(digests) => checkpoints.only_modules(digests),
             Effect::Commit(id, permit) => self.beside(async move {
                 let committed = commit(&job, &permit).await;
                 Input::Committed(id, committed.map_err(Into::into))

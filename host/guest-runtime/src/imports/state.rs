@@ -38,7 +38,7 @@ pub(crate) struct StateImports {
     states: Arc<[DeclaredState]>,
     /// State that the present call may read, and its number of keys.
     access: Option<(Arc<dyn StateAccess>, u32)>,
-    /// Why a read of the present call failed, where it was not the guest's fault.
+    /// Error of a read of the present call, where it was not the guest's fault.
     pub(crate) failure: Option<String>,
 }
 

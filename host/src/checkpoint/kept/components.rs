@@ -39,8 +39,8 @@ impl CheckpointStore {
         Ok(written)
     }
 
-    /// Records the digests of the only components that the job runs; others are kept only as long as checkpoints refer
-    /// to them.
+    /// Records the digests of the only components that the job runs or may go back to; others are kept only as long as
+    /// checkpoints refer to them.
     pub fn only_modules(&self, digests: impl IntoIterator<Item = String>) {
         let mut book = self.book();
         book.ledger.release(Claim::Modules);

@@ -140,7 +140,11 @@ impl CheckpointStore {
                 true
             }
             Err(error) => {
-                tracing::warn!("{what} could not be merged: {error}");
+                if error.is_end_of_job() {
+                    tracing::debug!("{what} are not merged: {error}");
+                } else {
+                    tracing::warn!("{what} could not be merged: {error}");
+                }
                 book.ledger.release(Claim::Merge(number));
                 false
             }

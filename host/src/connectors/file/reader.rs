@@ -70,7 +70,9 @@ pub struct FileReader {
     names: HashMap<Arc<str>, FileId>,
     /// Names in snapshots of files that have come, gone or been read since they were last asked for.
     changed: HashSet<Arc<str>>,
-    /// Identities of the files that this subtask has or had.
+    /// True once these have been asked for.
+    is_logged: bool,
+    /// Identities of those that were assigned to this one.
     own: HashSet<FileId>,
     /// Positions in the files that went last, the latest at the back.
     gone: VecDeque<(FileId, Position)>,
@@ -101,6 +103,7 @@ impl FileReader {
             splits: BTreeMap::new(),
             names: HashMap::new(),
             changed: HashSet::new(),
+            is_logged: false,
             own: HashSet::new(),
             gone: VecDeque::new(),
             round: VecDeque::new(),
@@ -126,9 +129,11 @@ impl FileReader {
             };
             if let Some(position) = position
                 && let Some(id) = reader.add(path, position)
-                && (!reader.settings.watch || position.is_behind())
             {
-                reader.round.push_back(id);
+                reader.own.insert(id);
+                if !reader.settings.watch || position.is_behind() {
+                    reader.round.push_back(id);
+                }
             }
         }
         // There may be very many, which are of no use any more.
@@ -146,7 +151,6 @@ impl FileReader {
             name: Name::Kept,
             look: self.looks,
         };
-        self.own.insert(id);
         self.splits.insert(id, split);
         Some(id)
     }
@@ -163,7 +167,7 @@ impl FileReader {
             name = other.into();
         }
         self.names.insert(name.clone(), id);
-        self.changed.insert(name.clone());
+        self.log(name.clone());
         name
     }
 
@@ -171,7 +175,14 @@ impl FileReader {
     fn remove(&mut self, id: FileId) {
         if let Some(split) = self.splits.remove(&id) {
             self.names.remove(&split.split);
-            self.changed.insert(split.split);
+            self.log(split.split);
+        }
+    }
+
+    /// Records that the position of a split has changed, or that it has come or gone.
+    fn log(&mut self, name: Arc<str>) {
+        if self.is_logged {
+            self.changed.insert(name);
         }
     }
 
@@ -181,7 +192,7 @@ impl FileReader {
             return;
         };
         self.names.remove(&old);
-        self.changed.insert(old);
+        self.log(old);
         let name = self.name(&path, id);
         if let Some(split) = self.splits.get_mut(&id) {
             (split.path, split.split) = (path, name);
@@ -255,7 +266,8 @@ impl FileReader {
             split.position = start_of(file.info);
         }
         split.name = Name::Kept;
-        self.changed.insert(split.split.clone());
+        let name = split.split.clone();
+        self.log(name);
         self.round.push_front(id);
         Ok(())
     }
@@ -325,6 +337,10 @@ impl FileReader {
             let back = self.gone.iter().position(of_id).and_then(|at| self.gone.remove(at));
             let position = back.map_or_else(|| start_of(found.info), |(_, position)| position);
             self.add(found.path.clone(), position);
+            // Where the time of creation is unknown, it may be another file, which has got the inode of the one that is gone.
+            if let Some(split) = self.splits.get_mut(&id).filter(|_| back.is_some() && id.born_ns == 0) {
+                split.name = Name::Changed;
+            }
         }
         let Some(split) = self.splits.get_mut(&id) else { return };
         split.look = self.looks;
@@ -369,7 +385,12 @@ impl FileReader {
             None => {
                 if let Some(len) = file.map(|file| file.info.len).filter(|len| *len > offset) {
                     let path = split.path.to_string();
-                    return Err(InputError::Replaced { path, offset, len }.into());
+                    let is_replaced = look_at(&path, &*self.context.files)?.is_some();
+                    return Err(match is_replaced {
+                        true => InputError::Replaced { path, offset, len },
+                        false => InputError::Vanished { path, offset },
+                    }
+                    .into());
                 }
             }
         }
@@ -408,7 +429,9 @@ impl FileReader {
         }
         let first = split.position.line + 1;
         split.position = file.position();
-        self.changed.insert(split.split.clone());
+        if self.is_logged {
+            self.changed.insert(split.split.clone());
+        }
         let batch = (!batch.is_empty()).then(|| {
             batch.origin = Some(Origin::sequence(file.path.clone(), first));
             batch
@@ -496,6 +519,8 @@ impl SourceReader for FileReader {
     }
 
     fn changed(&mut self) -> Vec<Arc<str>> {
+        // From the first snapshot on, since that one has all positions.
+        self.is_logged = true;
         self.changed.drain().collect()
     }
 

@@ -216,7 +216,10 @@ impl<'a> Candidates<'a> {
             return Ok(None);
         }
         for at in 0..self.listed.len() {
-            if self.claimed.contains(&at) || self.listed[at].info.len < position.offset || self.compared_left == 0 {
+            if self.compared_left == 0 {
+                return Ok(None);
+            }
+            if self.claimed.contains(&at) || self.listed[at].info.len < position.offset {
                 continue;
             }
             self.compared_left -= 1;

@@ -79,6 +79,7 @@ impl GeneratorReader {
                 rows,
             });
         }
+        own.sort_by(|a, b| a.name.cmp(&b.name));
         let maker = |field: &GeneratorField| FieldMaker {
             zipf: match field.values {
                 GeneratorValues::Zipf { n, exponent } => Some(Zipf::new(n, exponent)),
@@ -290,6 +291,14 @@ fn h_inverse(u: f64, s: f64) -> f64 {
     }
 }
 
+/// Returns a split as it is saved.
+fn state_of(split: &Split) -> SplitState {
+    SplitState {
+        split: split.name.to_string(),
+        position: json!({ "offset": split.offset }),
+    }
+}
+
 impl SourceReader for GeneratorReader {
     fn poll(&mut self, records_max: usize, _: u64) -> Result<Polled, SourceError> {
         let count = self.splits.len();
@@ -307,11 +316,20 @@ impl SourceReader for GeneratorReader {
     }
 
     fn snapshot(&self) -> Vec<SplitState> {
-        let state = |split: &Split| SplitState {
-            split: split.name.to_string(),
-            position: json!({ "offset": split.offset }),
-        };
-        self.splits.iter().map(state).collect()
+        self.splits.iter().map(state_of).collect()
+    }
+
+    fn split_count(&self) -> usize {
+        self.splits.len()
+    }
+
+    fn changed(&mut self) -> Vec<Arc<str>> {
+        self.splits.iter().map(|split| split.name.clone()).collect()
+    }
+
+    fn position(&self, split: &str) -> Option<SplitState> {
+        let at = self.splits.binary_search_by(|other| (*other.name).cmp(split)).ok()?;
+        Some(state_of(&self.splits[at]))
     }
 
     fn open_splits(&self) -> Vec<Arc<str>> {
@@ -435,5 +453,18 @@ mod tests {
             [0, 25, 26, 703].map(text),
             ["a", "z", "ba", "bbb"].map(str::to_owned).map(|s| s)
         );
+    }
+
+    #[test]
+    fn each_position_is_found_by_its_name() {
+        let splits = (0..300).rev().map(|n| (format!("{n:05}"), Some(json!({ "offset": n }))));
+        let reader = GeneratorReader::new(settings(), splits.collect()).expect("a reader");
+        assert_eq!(reader.split_count(), 300);
+        let all = reader.snapshot();
+        for state in &all {
+            assert_eq!(reader.position(&state.split).as_ref(), Some(state));
+        }
+        assert_eq!(all[7].position, json!({ "offset": 7 }));
+        assert_eq!(reader.position("00300"), None);
     }
 }

@@ -105,13 +105,31 @@ impl OperatorNode {
         keys_needed: bool,
         out: &mut Outputs,
     ) -> Result<bool, SubtaskFailure> {
+        Ok(self.fire_some(domain, up_to, keys_needed, out)?.is_some())
+    }
+
+    /// Fires some of the timers that are due, and returns them; `None` if there are none.
+    ///
+    /// # Errors
+    /// [`SubtaskFailure`] with the timer at fault.
+    pub(super) fn fire_some(
+        &mut self,
+        domain: TimeDomain,
+        up_to: i64,
+        keys_needed: bool,
+        out: &mut Outputs,
+    ) -> Result<Option<DueTimers>, SubtaskFailure> {
         let backend = self.backend.as_mut();
         let Some(due) = backend.and_then(|backend| backend.due_timers(domain, up_to, TIMERS_MAX)) else {
-            return Ok(false);
+            return Ok(None);
         };
-        self.run(&Rows::Timers(domain, due), keys_needed, out)?;
+        let rows = Rows::Timers(domain, due);
+        self.run(&rows, keys_needed, out)?;
         self.look_at_timers();
-        Ok(true)
+        match rows {
+            Rows::Timers(_, due) => Ok(Some(due)),
+            Rows::Records(..) => Ok(None),
+        }
     }
 
     /// Calls the operator's `on-watermark`, where it declares one.

@@ -8,6 +8,7 @@ use regraft_model::time::{MAX_WATERMARK, TimeDomain};
 
 use super::{OperatorNode, Outputs, keyed_view};
 use crate::dataflow::failure::{Cause, SubtaskFailure};
+use crate::state::backend::DueTimers;
 
 /// Limit of keys in one `finish` call.
 const FINISH_KEYS: usize = 1024;
@@ -15,7 +16,7 @@ const FINISH_KEYS: usize = 1024;
 /// Number of times that timers may set themselves again at the end of all inputs before the log names them.
 const AGAIN_TOLD: u32 = 1_000;
 /// Number of times at which they are taken to go on without end.
-const AGAIN_MAX: u32 = 50_000;
+const AGAIN_MAX: u32 = 1_000_000;
 /// Limit of timers that are looked at for their names.
 const NAMED_MAX: usize = 1_024;
 
@@ -25,7 +26,8 @@ const NAMED_MAX: usize = 1_024;
 pub(super) struct LastTimers {
     /// Time up to which timers are being fired; `None` before the first ones.
     until: Option<i64>,
-    /// Number of times that timers beyond it were pending when all up to it had fired.
+    /// Number of times that timers beyond it were pending when all up to it had fired, or that one was pending behind those
+    /// that had just fired.
     again: u32,
 }
 
@@ -73,8 +75,11 @@ impl OperatorNode {
     /// [`SubtaskFailure`] with the timer at fault, or with the names of timers that set themselves again without end.
     fn fire_last(&mut self, keys_needed: bool, out: &mut Outputs) -> Result<bool, SubtaskFailure> {
         if let Some(until) = self.last_timers.until
-            && self.fire(TimeDomain::Event, until, keys_needed, out)?
+            && let Some(fired) = self.fire_some(TimeDomain::Event, until, keys_needed, out)?
         {
+            if self.is_behind(&fired, until) {
+                self.again()?;
+            }
             return Ok(true);
         }
         let last = self
@@ -83,8 +88,34 @@ impl OperatorNode {
             .and_then(|backend| backend.last_timer(TimeDomain::Event));
         let Some(last) = last else { return Ok(false) };
         if self.last_timers.until.replace(last).is_some() {
-            self.last_timers.again += 1;
+            self.again()?;
         }
+        self.fire(TimeDomain::Event, last, keys_needed, out)
+    }
+
+    /// Returns true if the next of the last timers was set for a time that those which fired just now had reached.
+    fn is_behind(&mut self, fired: &DueTimers, until: i64) -> bool {
+        let backend = self.backend.as_mut();
+        let next = backend.and_then(|backend| backend.due_timers(TimeDomain::Event, until, 1));
+        let (Some(next), Some(&reached)) = (next, fired.times.last()) else {
+            return false;
+        };
+        let of = |due: &DueTimers, i: usize| (due.times[i], due.timer_ids[i], due.key_index[i]);
+        let (time, id, key) = of(&next, 0);
+        let same = |i: usize| {
+            let (fired_time, fired_id, fired_key) = of(fired, i);
+            let keys = (&fired.keys.column, &next.keys.column);
+            (fired_time, fired_id) == (time, id) && keys.0.get(fired_key as usize) == keys.1.get(key as usize)
+        };
+        time < reached || (time == reached && (0..fired.times.len()).any(same))
+    }
+
+    /// Counts that timers have set themselves again.
+    ///
+    /// # Errors
+    /// [`SubtaskFailure`] with their names if it goes on without end.
+    fn again(&mut self) -> Result<(), SubtaskFailure> {
+        self.last_timers.again += 1;
         let times = self.last_timers.again;
         if times == AGAIN_TOLD {
             let names = self.pending_names();
@@ -99,7 +130,7 @@ impl OperatorNode {
             let timers = self.pending_names();
             return Err(self.failed("on-timers", Cause::Endless { timers, times }));
         }
-        self.fire(TimeDomain::Event, last, keys_needed, out)
+        Ok(())
     }
 
     /// Returns the names of the first pending event-time timers.

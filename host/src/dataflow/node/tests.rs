@@ -47,6 +47,8 @@ struct Script {
     unsaved: bool,
     /// Number of times that its timer sets itself again.
     ticks: u32,
+    /// Time that it sets itself for, by the time that has come.
+    next: fn(i64) -> i64,
 }
 
 impl Script {
@@ -60,6 +62,7 @@ impl Script {
             poisoned: false,
             unsaved: false,
             ticks: 0,
+            next: |time| time + 10,
         }
     }
 
@@ -168,7 +171,7 @@ impl Operator for Script {
     fn on_timers(&mut self, _: Header, timers: TimerView<'_>, _: KeyedView<'_>) -> Result<Outcome, GuestError> {
         let again = self.ticks > 0;
         self.ticks = self.ticks.saturating_sub(1);
-        Ok(set_timer(again.then_some(0), timers.times[0] + 10))
+        Ok(set_timer(again.then_some(0), (self.next)(timers.times[0])))
     }
 
     fn finish_keys(&mut self, _: Header, _: KeyedView<'_>) -> Result<Outcome, GuestError> {
@@ -553,9 +556,9 @@ fn a_new_instance_that_cannot_save_its_own_state_does_not_take_over() {
 }
 
 /// Ends a node whose timer sets itself again so many times. Returns the number of steps.
-fn ended(ticks: u32) -> Result<u32, String> {
+fn ended(ticks: u32, next: fn(i64) -> i64) -> Result<u32, String> {
     let mut world = world(Policy::Fail, Policy::Fail, None, |script, description| {
-        script.ticks = ticks;
+        (script.ticks, script.next) = (ticks, next);
         description.calls = Some(vec![]);
         description.timers = vec![TimerDescription {
             name: "tick".into(),
@@ -575,10 +578,14 @@ fn ended(ticks: u32) -> Result<u32, String> {
 
 #[test]
 fn timers_that_set_themselves_again_come_to_an_end_or_are_named() {
-    assert_eq!((ended(0), ended(2_000)), (Ok(1), Ok(2_001)));
-    let told = ended(u32::MAX).expect_err("it has no end");
-    assert_eq!(
-        told,
-        "operator \"count\", subtask 1, failed in on-timers: at the end of the input, when all event-time timers fire, these timers have set themselves again 50000 times: \"tick\". There is no end to it: set none of them in `on_timer` once `cx.watermark()` is `i64::MAX`, or end the job with `stop`, without --drain, or with --savepoint-at-end"
-    );
+    let later = |time: i64| time + 10;
+    assert_eq!((ended(0, later), ended(2_000, later)), (Ok(1), Ok(2_001)));
+    // Later, at the end of time, for the same time, and for one that has passed: as `cx.watermark() + 10` may be.
+    let told: [fn(i64) -> i64; 4] = [later, |_| i64::MAX, |time| time, |time| time.wrapping_sub(10)];
+    for next in told {
+        let told = ended(u32::MAX, next).expect_err("it has no end");
+        assert_eq!(told, ENDLESS);
+    }
 }
+
+const ENDLESS: &str = "operator \"count\", subtask 1, failed in on-timers: at the end of the input, when all event-time timers fire, these timers have set themselves again 1000000 times: \"tick\". There is no end to it: set none of them in `on_timer` once `cx.watermark()` is `i64::MAX`, or end the job with `stop`, without --drain, or with --savepoint-at-end";

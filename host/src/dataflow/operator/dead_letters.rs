@@ -59,7 +59,7 @@ pub(in crate::dataflow) enum Letter<'a> {
     Timer(&'a [u8], &'a str, i64),
 }
 
-/// How many dead letters the saved state of a subtask, or of all of them, tells of.
+/// Returns the number of dead letters in the saved state of a subtask, or of all of them.
 #[must_use]
 pub fn count_of(state: &serde_json::Value) -> u64 {
     state["dead_letters"].as_u64().unwrap_or(0)

@@ -243,7 +243,7 @@ pub enum Effect {
         new: Modules,
     },
     /// The job keeps no components but those of these modules.
-    KeepModules(Modules),
+    KeepModules(BTreeSet<String>),
     /// *Beside.* Make the output of a durable round visible.
     Commit(CheckpointId, CommitPermit),
     /// *Beside.* Record that the output of a round is committed.

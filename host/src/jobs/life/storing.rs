@@ -282,7 +282,11 @@ impl Life {
                 before: new.keys().filter_map(before).collect(),
             });
         }
-        self.effects.push(Effect::KeepModules(modules.clone()));
+        // Those of the version before are the way back.
+        let upgraded = self.upgraded.iter();
+        let before = upgraded.flat_map(|upgraded| upgraded.before.values().cloned());
+        let kept = modules.values().map(|module| module.digest().to_string());
+        self.effects.push(Effect::KeepModules(kept.chain(before).collect()));
         self.show(Shown::Version {
             attempt: self.facts.attempt,
             version: self.facts.version,

@@ -205,6 +205,8 @@ struct World<'a> {
     forgotten: BTreeSet<CheckpointId>,
     /// The failure that ended the job, as it is shown.
     failed: Option<String>,
+    /// Digests of the modules that are kept since the last upgrade.
+    kept_modules: BTreeSet<String>,
     /// Rounds whose storing is cancelled.
     cancelled: BTreeSet<CheckpointId>,
     status: JobStatus,
@@ -276,6 +278,7 @@ impl<'a> World<'a> {
             given_up: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             failed: None,
+            kept_modules: BTreeSet::new(),
             cancelled: BTreeSet::new(),
             status: JobStatus::Created,
             over: false,
@@ -437,10 +440,10 @@ impl<'a> World<'a> {
                     "a failure without a text".to_owned()
                 });
             }
+            Effect::KeepModules(digests) => self.kept_modules = digests,
             Effect::Show(_)
             | Effect::Log(..)
             | Effect::Trigger(..)
-            | Effect::KeepModules(_)
             | Effect::CancelPreparing
             | Effect::EndMerging
             | Effect::Careful(_) => {}
@@ -1189,6 +1192,14 @@ fn a_failure_of_an_upgraded_operator_says_how_to_go_back() {
         "\n  \"{uid}\" runs the module of version 2, by the upgrade at checkpoint {id}. To go back to the module before it: regraft run -s file:///{id} JOB.toml --module {uid}=/shared/{before}.wasm"
     );
     assert!(shown.ends_with(&expected), "{shown}\n{expected}");
+    // It stays there, also when no checkpoint needs it any more.
+    let now = world
+        .life
+        .facts
+        .modules
+        .values()
+        .map(|module| module.digest().to_string());
+    assert_eq!(world.kept_modules, now.chain([before]).collect());
     world.settle();
     // Without an upgrade there is nothing to go back to.
     let (mut world, _) = saving(&shared);

@@ -22,7 +22,7 @@ pub(super) enum Cells<B = BytesColumn> {
 /// Cells as they are read.
 pub(super) type ReadValues = Cells<Vec<ByteArray>>;
 
-/// Why one part of a row has no cell.
+/// Reason why one part of a row has no cell.
 #[derive(Debug)]
 pub(super) enum CellError {
     /// The bytes are not of the type.
