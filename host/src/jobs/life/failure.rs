@@ -148,9 +148,12 @@ impl fmt::Display for JobFailure {
                 f.write_str("\n  the same record failed before the job was restarted, so it is not restarted again")?;
             }
             Some(NoRestart::Exhausted(count)) => {
-                let times = if *count == 1 { "once" } else { "times" };
-                let count = if *count == 1 { String::new() } else { format!("{count} ") };
-                write!(f, "\n  restarted {count}{times}; [restart] allows no more")?;
+                let times = if count == 1 {
+                    "once".to_owned()
+                } else {
+                    format!("{count} times")
+                };
+                write!(f, "\n  restarted {times}; [restart] allows no more")?;
             }
         }
         match &self.way_back {
