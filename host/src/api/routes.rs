@@ -17,13 +17,14 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use super::types::{
-    HostView, JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest,
+    ErrorBody, HostView, JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest,
     SnapshotList, SnapshotReport, SnapshotRow, SubmitRequest, Submitted, TriggerStatus, Triggered, UpgradeReport,
     UpgradeRequest,
 };
-use crate::jobs::handle::JobError;
+use crate::serve::error::HostError;
 use crate::serve::host::Host;
 use regraft_model::snapshot::SnapshotKind;
 
@@ -38,7 +39,7 @@ pub struct Server {
     /// Address that it listens on.
     pub address: SocketAddr,
     end: oneshot::Sender<()>,
-    task: tokio::task::JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 /// Rule for which requests are answered.
@@ -96,11 +97,23 @@ impl Server {
 type Answer<T> = Result<Json<T>, Refusal>;
 
 /// A failure as an HTTP answer.
-struct Refusal(JobError);
+struct Refusal(ErrorBody);
 
-impl From<JobError> for Refusal {
-    fn from(error: JobError) -> Self {
-        Self(error)
+impl From<HostError> for Refusal {
+    fn from(error: HostError) -> Self {
+        Self((&error).into())
+    }
+}
+
+impl From<Arc<HostError>> for Refusal {
+    fn from(error: Arc<HostError>) -> Self {
+        Self((&*error).into())
+    }
+}
+
+impl From<JoinError> for Refusal {
+    fn from(panicked: JoinError) -> Self {
+        Self(ErrorBody::new(ErrorKind::Bug, panicked.to_string()))
     }
 }
 
@@ -111,7 +124,7 @@ impl IntoResponse for Refusal {
             ErrorKind::Failed | ErrorKind::Interrupted => StatusCode::CONFLICT,
             ErrorKind::Data | ErrorKind::Bug => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        (status, Json(Problem { error: self.0.into() })).into_response()
+        (status, Json(Problem { error: self.0 })).into_response()
     }
 }
 
@@ -139,7 +152,7 @@ fn router(host: Arc<Host>, access: Access) -> Router {
 }
 
 fn problem(status: StatusCode, message: impl Into<String>) -> Response {
-    let error = JobError::usage(message).into();
+    let error = ErrorBody::new(ErrorKind::Usage, message);
     (status, Json(Problem { error })).into_response()
 }
 
@@ -180,7 +193,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
 /// the client does not.
 async fn no_foreign_pages(request: Request, next: Next) -> Response {
     if request.headers().contains_key(header::ORIGIN) {
-        return Refusal(JobError::usage("requests from web pages are not answered")).into_response();
+        return problem(StatusCode::BAD_REQUEST, "requests from web pages are not answered");
     }
     next.run(request).await
 }
@@ -194,7 +207,10 @@ async fn only_allowed(State(access): State<Access>, request: Request, next: Next
         return (challenge, problem(StatusCode::UNAUTHORIZED, message)).into_response();
     }
     if access.token.is_none() && !names_an_address(request.headers()) {
-        return Refusal(JobError::usage("this host is asked by its address, or as localhost")).into_response();
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "this host is asked by its address, or as localhost",
+        );
     }
     next.run(request).await
 }
@@ -232,15 +248,7 @@ async fn list(State(host): State<Arc<Host>>) -> Json<JobList> {
 async fn submit(State(host): State<Arc<Host>>, Body(request): Body<SubmitRequest>) -> Answer<Submitted> {
     // A task of its own goes on after the connection breaks: a job must not stay half submitted.
     let submitting = tokio::spawn(async move { host.submit(request.into()).await });
-    let accepted = submitting.await.map_err(panicked)??;
-    Ok(Json(accepted.into()))
-}
-
-fn panicked(error: tokio::task::JoinError) -> JobError {
-    JobError {
-        kind: ErrorKind::Bug,
-        ..JobError::failed(error.to_string())
-    }
+    Ok(Json(submitting.await??.into()))
 }
 
 async fn info(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answer<JobView> {
@@ -252,9 +260,8 @@ async fn logs(
     Path(job): Path<String>,
     Parameters(query): Parameters<LogQuery>,
 ) -> Answer<LogChunk> {
-    let reading = tokio::task::spawn_blocking(move || host.log(&job, query.into()));
-    let chunk = reading.await.map_err(panicked)??;
-    Ok(Json(chunk.into()))
+    let reading = spawn_blocking(move || host.log(&job, query.into()));
+    Ok(Json(reading.await??.into()))
 }
 
 async fn snapshots(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answer<SnapshotList> {
@@ -280,7 +287,7 @@ async fn savepoint(
     let job = host.job(&job)?;
     let (trigger_id, taking) = host.trigger(job, request.into(), SnapshotKind::Savepoint);
     if wait {
-        let report = SnapshotReport::from(taking.await.map_err(panicked)??);
+        let report = SnapshotReport::from(taking.await??);
         return Ok(Json(report).into_response());
     }
     Ok((StatusCode::ACCEPTED, Json(Triggered { trigger_id })).into_response())
@@ -300,8 +307,7 @@ async fn stop(
 ) -> Answer<SnapshotReport> {
     let job = host.job(&job)?;
     let (_, stopping) = host.trigger(job, request.into(), SnapshotKind::Stop);
-    let report = stopping.await.map_err(panicked)??;
-    Ok(Json(report.into()))
+    Ok(Json(stopping.await??.into()))
 }
 
 async fn cancel(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answer<JobView> {
@@ -309,8 +315,7 @@ async fn cancel(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answe
 }
 
 async fn upload(State(host): State<Arc<Host>>, body: Bytes) -> Answer<ModuleUploaded> {
-    let loaded = tokio::task::spawn_blocking(move || host.upload(body.to_vec())).await;
-    let digest = loaded.map_err(panicked)??;
+    let digest = spawn_blocking(move || host.upload(body.to_vec())).await??;
     Ok(Json(ModuleUploaded { digest }))
 }
 

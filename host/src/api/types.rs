@@ -24,6 +24,7 @@ use crate::jobs::observe::ObservedJob;
 use crate::jobs::status::JobStatus;
 use crate::savepoint::metadata::Owner;
 use crate::savepoint::rows::Layout;
+use crate::serve::error::HostError;
 use crate::serve::host::{SavepointOptions, TriggerState};
 use crate::serve::logs;
 use crate::serve::snapshots::ListedSnapshot;
@@ -177,7 +178,9 @@ impl From<TriggerState> for TriggerStatus {
         match state {
             TriggerState::InProgress => Self::InProgress,
             TriggerState::Completed(report) => Self::Completed { report: report.into() },
-            TriggerState::Failed(error) => Self::Failed { cause: error.into() },
+            TriggerState::Failed(error) => Self::Failed {
+                cause: (&*error).into(),
+            },
         }
     }
 }
@@ -308,6 +311,20 @@ pub struct ErrorBody {
     pub problems: Vec<ProblemBody>,
 }
 
+impl ErrorBody {
+    /// Returns a failure that is about no uid and no file.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            uid: None,
+            path: None,
+            problems: vec![],
+        }
+    }
+}
+
 /// One of several problems.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProblemBody {
@@ -347,18 +364,6 @@ impl From<ProblemBody> for JobProblem {
     }
 }
 
-impl From<JobError> for ErrorBody {
-    fn from(error: JobError) -> Self {
-        Self {
-            kind: error.kind,
-            message: error.message,
-            uid: error.uid,
-            path: error.path,
-            problems: error.problems.into_iter().map(Into::into).collect(),
-        }
-    }
-}
-
 impl From<ErrorBody> for JobError {
     fn from(body: ErrorBody) -> Self {
         Self {
@@ -367,6 +372,18 @@ impl From<ErrorBody> for JobError {
             uid: body.uid,
             path: body.path,
             problems: body.problems.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&HostError> for ErrorBody {
+    fn from(error: &HostError) -> Self {
+        Self {
+            kind: error.kind(),
+            message: error.to_string(),
+            uid: error.uid().map(str::to_owned),
+            path: error.path(),
+            problems: error.problems().iter().cloned().map(Into::into).collect(),
         }
     }
 }

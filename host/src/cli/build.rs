@@ -14,13 +14,14 @@ use super::failure::Failure;
 use super::log;
 use super::output::Output;
 use super::table::{Column, labelled, table};
+use crate::api::types::ProblemBody;
 use crate::compile::declared::{DeclaredOperator, Undeclared, declared};
 use crate::compile::{StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::dataflow::operator::Modules;
 use crate::graph::job_graph::JobGraph;
 use crate::graph::render;
 use crate::jobs::admission::{Descriptions, check_known};
-use crate::jobs::handle::{JobError, JobProblem};
+use crate::jobs::handle::JobProblem;
 
 /// Width of the labels of `inspect`.
 const LABEL: usize = 8;
@@ -160,7 +161,7 @@ fn refuse_unfit(graph: &JobGraph, operators: &[DeclaredOperator]) -> Result<(), 
             Ok(description) if !operator.stale => {
                 known.insert(operator.uid.clone(), Arc::new(description.clone()));
             }
-            Err(Undeclared::Unusable { path, message }) => problems.push(JobProblem {
+            Err(Undeclared::Unusable { path, message }) => problems.push(ProblemBody {
                 kind: ErrorKind::Usage,
                 message: message.clone(),
                 uid: Some(operator.uid.to_string()),
@@ -171,20 +172,20 @@ fn refuse_unfit(graph: &JobGraph, operators: &[DeclaredOperator]) -> Result<(), 
         }
     }
     if let Err(refused) = check_known(graph, &known) {
-        problems.extend(refused.problems.iter().map(JobProblem::from));
+        problems.extend(refused.problems.iter().map(|unfit| JobProblem::from(unfit).into()));
     }
     let Some(first) = problems.first() else { return Ok(()) };
     let texts: Vec<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
-    let same = |of: fn(&JobProblem) -> &Option<String>| {
+    let same = |of: fn(&ProblemBody) -> &Option<String>| {
         let same = problems.iter().all(|problem| of(problem) == of(first));
         of(first).clone().filter(|_| same)
     };
-    let error = JobError {
+    let failure = Failure {
         uid: same(|problem| &problem.uid),
         path: same(|problem| &problem.path),
-        ..JobError::usage(texts.join("\n"))
+        ..Failure::usage(texts.join("\n"))
     };
-    Err(error.with_problems(problems).into())
+    Err(failure.with_problems(problems))
 }
 
 /// Returns true if the operator has anything in a savepoint.

@@ -24,7 +24,7 @@ pub async fn dispose(path: &str, host: &HostArgs, force: bool, data_dir: &Path, 
             return Err(needed(job, &savepoint, data_dir));
         }
         if let Some(error) = unknown {
-            return Err(error.into());
+            return Err(error);
         }
     }
     crate::savepoint::dispose::dispose(&savepoint)

@@ -1,7 +1,9 @@
-//! Errors of a command: one message for people, or with `--json` one object for scripts.
+//! Errors of a command: one message for people, or with `--json` one object for scripts. Errors of other modules become those
+//! of a command here.
 
 use regraft_model::error_kind::ErrorKind;
 use serde::Serialize;
+use tokio::task::JoinError;
 
 use super::exit_status::ExitStatus;
 use crate::api::types::{ErrorBody, ProblemBody};
@@ -10,7 +12,10 @@ use crate::data_dir::DataDirError;
 use crate::graph::problem::Place;
 use crate::graph::{JobFileError, Problem};
 use crate::jobs::handle::JobError;
+use crate::savepoint::metadata::MetadataError;
 use crate::scaffold::ScaffoldError;
+use crate::serve::error::HostError;
+use crate::serve::lock::LockError;
 
 /// The error of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -48,6 +53,24 @@ impl Failure {
         Self::new(ErrorKind::Usage, message)
     }
 
+    /// Creates an error in a savepoint, which is named as the user has named it.
+    #[must_use]
+    pub fn of_savepoint(path: &str, error: &MetadataError) -> Self {
+        Self {
+            path: Some(path.to_owned()),
+            ..Self::new(error.kind(), error.to_string())
+        }
+    }
+
+    /// Adds the problems one by one, unless there is only one, which the error itself describes.
+    #[must_use]
+    pub fn with_problems(self, problems: Vec<ProblemBody>) -> Self {
+        if problems.len() < 2 {
+            return self;
+        }
+        Self { problems, ..self }
+    }
+
     /// Returns the exit status.
     #[must_use]
     pub fn status(&self) -> ExitStatus {
@@ -67,22 +90,14 @@ impl From<JobFileError> for Failure {
             JobFileError::Unreadable { path, .. } => (None, Some(path.to_string_lossy().into_owned())),
             JobFileError::Invalid(problems) => (common_uid(problems), common_file(problems)),
         };
-        let problems = match error.problems() {
-            several @ [_, _, ..] => several.iter().map(problem_body).collect(),
-            _ => vec![],
-        };
-        Self {
-            uid,
-            path,
-            problems,
-            ..Self::usage(error.to_string())
-        }
+        let problems = error.problems().iter().map(problem_body).collect();
+        let failure = Self::usage(error.to_string()).with_problems(problems);
+        Self { uid, path, ..failure }
     }
 }
 
-impl From<JobError> for Failure {
-    fn from(error: JobError) -> Self {
-        let body = ErrorBody::from(error);
+impl From<ErrorBody> for Failure {
+    fn from(body: ErrorBody) -> Self {
         Self {
             kind: body.kind,
             message: body.message,
@@ -90,6 +105,37 @@ impl From<JobError> for Failure {
             path: body.path,
             problems: body.problems,
         }
+    }
+}
+
+impl From<HostError> for Failure {
+    fn from(error: HostError) -> Self {
+        ErrorBody::from(&error).into()
+    }
+}
+
+impl From<JobError> for Failure {
+    fn from(error: JobError) -> Self {
+        HostError::from(error).into()
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        let path = match &error {
+            LockError::Held { dir, .. } => dir,
+            LockError::Io { path, .. } => path,
+        };
+        Self {
+            path: Some(path.display().to_string()),
+            ..Self::new(ErrorKind::Failed, error.to_string())
+        }
+    }
+}
+
+impl From<JoinError> for Failure {
+    fn from(panicked: JoinError) -> Self {
+        Self::new(ErrorKind::Bug, panicked.to_string())
     }
 }
 

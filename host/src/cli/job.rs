@@ -50,7 +50,7 @@ pub(super) fn upload(client: &Client, host: &str, uid: &OperatorUid, path: &Path
         .map_err(|error| Failure::usage(format!("operator \"{uid}\": cannot read the module {shown}: {error}")))
         .and_then(|component| {
             client.upload(host, &component).map_err(|error| Failure {
-                message: format!("operator \"{uid}\": {shown}: {}", error.message),
+                message: format!("operator \"{uid}\": {shown}: {error}"),
                 ..Failure::from(error)
             })
         });

@@ -9,8 +9,8 @@ use super::args::HostArgs;
 use super::failure::Failure;
 use super::job::{Asked, client, find_on};
 use crate::api::client::{Client, FoundJob};
-use crate::jobs::handle::JobError;
 use crate::jobs::observe::ObservedJob;
+use crate::serve::error::HostError;
 use crate::serve::offline::{OfflineJob, jobs};
 
 /// A job that was asked for.
@@ -39,12 +39,7 @@ where
 pub(super) fn on_disk(client: &Client, live: &[FoundJob], data_dir: &Path) -> Result<Vec<OfflineJob>, Failure> {
     let live: BTreeSet<_> = live.iter().map(|job| job.summary.job_id).collect();
     let is_served = client.serving().is_ok();
-    let found = async {
-        jobs(data_dir, &live, is_served)
-            .await
-            .map_err(|error| JobError::failed(error.to_string()))
-    };
-    block_on(found)
+    block_on(jobs(data_dir, &live, is_served))
 }
 
 /// Returns the jobs on disk as they ended, or as they wait.
@@ -54,7 +49,7 @@ pub(super) fn observed(jobs: &[OfflineJob], data_dir: &Path) -> Result<Vec<Obser
         for job in jobs {
             observed.push(job.observe(data_dir).await?);
         }
-        Ok::<_, JobError>(observed)
+        Ok::<_, HostError>(observed)
     })
 }
 

@@ -70,11 +70,9 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     let engine = engine(data_dir)?;
     let (build_graph, build_engine, build_dir) = (graph.clone(), engine.clone(), data_dir.to_owned());
     let building = move || build_and_load(&build_graph, &build_engine, &build_dir);
-    let modules = tokio::task::spawn_blocking(building).await;
-    let modules = modules.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
+    let modules = tokio::task::spawn_blocking(building).await??;
     let (others_graph, dir) = (graph.clone(), data_dir.to_owned());
-    let others = tokio::task::spawn_blocking(move || refuse_collisions(&others_graph, &dir, allow, origin)).await;
-    others.map_err(|error| Failure::new(ErrorKind::Bug, error.to_string()))??;
+    tokio::task::spawn_blocking(move || refuse_collisions(&others_graph, &dir, allow, origin)).await??;
     let context = host_context(data_dir, false);
     let restore = restore_from(args);
     let savepoint_at_end = args.savepoint_at_end.as_deref().map(absolute);

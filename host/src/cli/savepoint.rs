@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::JobId;
 
 use super::args::HostArgs;
@@ -12,8 +11,9 @@ use crate::api::client::{Client, FoundJob};
 use crate::api::types::{SnapshotList, SnapshotRowKind};
 use crate::jobs::handle::JobError;
 use crate::savepoint::load::Savepoint;
-use crate::savepoint::metadata::{MetadataError, Owner};
-use crate::serve::waiting::{WaitingError, is_same_place, waiting};
+use crate::savepoint::metadata::Owner;
+use crate::serve::error::HostError;
+use crate::serve::waiting::{is_same_place, waiting};
 use crate::storage::LocalStores;
 
 /// Opens a savepoint by its directory or its `_metadata` file.
@@ -22,10 +22,7 @@ use crate::storage::LocalStores;
 /// [`Failure`] where there is none, or it is damaged.
 pub(super) async fn open(path: &str) -> Result<Savepoint, Failure> {
     let opened = Savepoint::open(&LocalStores, path).await;
-    opened.map_err(|error: MetadataError| Failure {
-        path: Some(path.to_owned()),
-        ..Failure::new(error.kind(), error.to_string())
-    })
+    opened.map_err(|error| Failure::of_savepoint(path, &error))
 }
 
 /// A job that needs a snapshot.
@@ -59,27 +56,22 @@ pub(super) async fn needed_by(
     savepoint: &Savepoint,
     host: &HostArgs,
     data_dir: &Path,
-) -> (Vec<Needing>, Option<JobError>) {
+) -> (Vec<Needing>, Option<Failure>) {
     let mut needing = vec![];
     let (client, of) = (client(host, data_dir), savepoint.clone());
     let asked = tokio::task::spawn_blocking(move || running(&client, &of)).await;
-    let asked = asked.unwrap_or_else(|error| {
-        Err(JobError {
-            kind: ErrorKind::Bug,
-            ..JobError::failed(error.to_string())
-        })
-    });
     let (known, mut unknown) = match asked {
-        Ok((found, known)) => {
+        Ok(Ok((found, known))) => {
             needing.extend(found);
             (known, None)
         }
-        Err(error) => (vec![], Some(error)),
+        Ok(Err(error)) => (vec![], Some(error.into())),
+        Err(panicked) => (vec![], Some(panicked.into())),
     };
     match on_disk(savepoint, data_dir).await {
         // What a host says of a job that it has is newer.
         Ok(found) => needing.extend(found.into_iter().filter(|job| !known.contains(&job.job_id))),
-        Err(error) => unknown = unknown.or_else(|| Some(JobError::failed(error.to_string()))),
+        Err(error) => unknown = unknown.or_else(|| Some(error.into())),
     }
     (needing, unknown)
 }
@@ -108,7 +100,7 @@ fn running(client: &Client, savepoint: &Savepoint) -> Result<(Vec<Needing>, Vec<
 }
 
 /// Looks at the jobs of this data directory that wait for a host.
-async fn on_disk(savepoint: &Savepoint, data_dir: &Path) -> Result<Vec<Needing>, WaitingError> {
+async fn on_disk(savepoint: &Savepoint, data_dir: &Path) -> Result<Vec<Needing>, HostError> {
     let url = savepoint.url();
     let mut needing = vec![];
     for job in waiting(&LocalStores, data_dir).await? {

@@ -23,7 +23,7 @@ use crate::jobs::start::HostContext;
 use crate::serve::announce::Announcement;
 use crate::serve::catalog::Catalog;
 use crate::serve::host::{Host, Serving};
-use crate::serve::lock::{HostLock, LockError};
+use crate::serve::lock::HostLock;
 use crate::serve::logs::JobLogs;
 use crate::stdout;
 use crate::storage::{LocalStores, Storage};
@@ -212,19 +212,6 @@ async fn taken(listen: SocketAddr, error: &std::io::Error, data_dir: &Path) -> F
             data_dir.display()
         ),
     )
-}
-
-impl From<LockError> for Failure {
-    fn from(error: LockError) -> Self {
-        let path = match &error {
-            LockError::Held { dir, .. } => dir,
-            LockError::Io { path, .. } => path,
-        };
-        Self {
-            path: Some(path.display().to_string()),
-            ..Self::new(ErrorKind::Failed, error.to_string())
-        }
-    }
 }
 
 #[cfg(test)]

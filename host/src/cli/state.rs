@@ -11,10 +11,10 @@ use super::args::{DropState, HostArgs, StateArgs, StateVerb};
 use super::failure::Failure;
 use super::output::Output;
 use super::savepoint::{Needing, Why, needed_by, open};
+use crate::api::types::ProblemBody;
 use crate::graph::suggest::nearest;
-use crate::jobs::handle::{JobError, JobProblem};
 use crate::savepoint::load::Savepoint;
-use crate::savepoint::metadata::{MetadataError, Owner};
+use crate::savepoint::metadata::Owner;
 use crate::savepoint::show::{EntriesOf, ShownSavepoint, ShownState};
 use crate::savepoint::{show, verify};
 
@@ -31,7 +31,7 @@ pub async fn state(args: &StateArgs, data_dir: &Path, output: Output) -> Result<
                 Some(of) => with_entries(&savepoint, &args.path, of.as_ref()).await?,
             };
             let read = show::read_positions(&savepoint, &mut shown).await;
-            read.map_err(|error| unreadable(&args.path, &error))?;
+            read.map_err(|error| Failure::of_savepoint(&args.path, &error))?;
             let needed = Needed::ask(&savepoint, &args.host, data_dir).await;
             let mut json = serde_json::to_value(&shown).unwrap_or_default();
             json["needed_by"] = json!(needed.jobs);
@@ -54,20 +54,19 @@ pub async fn state(args: &StateArgs, data_dir: &Path, output: Output) -> Result<
             }
             if let Some(first) = report.problems.first() {
                 let messages: Vec<&str> = report.problems.iter().map(|problem| problem.message.as_str()).collect();
-                let problems = report.problems.iter().map(|problem| JobProblem {
+                let problems = report.problems.iter().map(|problem| ProblemBody {
                     kind: ErrorKind::Data,
                     message: problem.message.clone(),
                     uid: problem.uid.as_ref().map(ToString::to_string),
                     path: Some(problem.path.clone()),
                     remedy: None,
                 });
-                let error = JobError {
-                    kind: ErrorKind::Data,
+                let failure = Failure {
                     uid: first.uid.as_ref().map(ToString::to_string),
                     path: Some(first.path.clone()),
-                    ..JobError::failed(messages.join("\n"))
+                    ..Failure::new(ErrorKind::Data, messages.join("\n"))
                 };
-                return Err(error.with_problems(problems.collect()).into());
+                return Err(failure.with_problems(problems.collect()));
             }
             let json = serde_json::json!({
                 "path": savepoint.url(), "ok": true, "files": report.files, "bytes": report.bytes, "entries": report.entries,
@@ -155,20 +154,13 @@ impl Needed {
     }
 }
 
-fn unreadable(path: &str, error: &MetadataError) -> Failure {
-    Failure {
-        path: Some(path.to_owned()),
-        ..Failure::new(error.kind(), error.to_string())
-    }
-}
-
 async fn with_entries(savepoint: &Savepoint, path: &str, of: Option<&DropState>) -> Result<ShownSavepoint, Failure> {
     let wanted = EntriesOf {
         uid: of.map(|of| of.uid.clone()),
         state: of.and_then(|of| of.state.clone()),
     };
     let shown = show::show_entries(savepoint, &wanted).await;
-    let (shown, found) = shown.map_err(|error| unreadable(path, &error))?;
+    let (shown, found) = shown.map_err(|error| Failure::of_savepoint(path, &error))?;
     match of {
         Some(of) if !found => {
             let states = shown.operators.iter().flat_map(|operator| {

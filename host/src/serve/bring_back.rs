@@ -1,17 +1,18 @@
 //! Jobs of an earlier process: those that had not ended are brought back, or wait until that is possible.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
 use regraft_guest_runtime::engine::GuestEngine;
-use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::OperatorUid;
 use tracing::Instrument as _;
 
 use super::catalog::{CatalogRecord, Catalogued, Progress};
 use super::entries::{Entry, Stage, outline};
+use super::error::HostError;
 use super::host::{Host, Serving};
 use super::logs::job_span;
 use super::submit::new_job;
@@ -21,9 +22,8 @@ use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::environment::run_blocking;
 use crate::graph::job_graph::JobGraph;
 use crate::jobs::bring_back::{self, RecoverJob, Recovered, recover};
-use crate::jobs::durable::error::AttemptError;
 use crate::jobs::durable::job::LoadModule;
-use crate::jobs::handle::{JobError, JobHandle};
+use crate::jobs::handle::JobHandle;
 use crate::jobs::observe::ObservedJob;
 use crate::jobs::start::start;
 use crate::jobs::status::JobStatus;
@@ -38,13 +38,10 @@ impl Host {
     /// Enters every job of the catalog. Returns those that are to be brought back.
     ///
     /// # Errors
-    /// [`JobError`] where the catalog cannot be read.
-    pub async fn open_catalog(&self) -> Result<Vec<Catalogued>, JobError> {
+    /// [`HostError`] where the catalog cannot be read.
+    pub async fn open_catalog(&self) -> Result<Vec<Catalogued>, HostError> {
         let serving = self.serves()?;
-        let contents = serving.catalog.load().await.map_err(|error| JobError {
-            kind: ErrorKind::Failed,
-            ..JobError::failed(format!("the jobs of this host cannot be read: {error}"))
-        })?;
+        let contents = serving.catalog.load().await.map_err(HostError::NotOpened)?;
         for damaged in &contents.damaged {
             tracing::error!("{damaged}");
         }
@@ -110,7 +107,7 @@ impl Host {
         let Some(serving) = &self.serving else { return false };
         let (id, name) = (job.record.job_id, &job.record.name);
         let stores = &*self.context.stores;
-        let AttemptError { error, restartable } = match self.recovered(serving, job).await {
+        let error = match self.recovered(serving, job).await {
             Ok(Recovered::Running(handle)) => {
                 if job.progress == Progress::Submitted
                     && let Err(error) = serving.catalog.accepted(id).await
@@ -139,7 +136,7 @@ impl Host {
             self.drop_job(serving, id).await;
             return false;
         }
-        let status = if restartable {
+        let status = if error.may_pass() {
             tracing::error!(
                 "Job {name} ({id}) could not be brought back: {error}. It is tried again in {wait:?}; `regraft cancel {id}` gives it up."
             );
@@ -151,15 +148,15 @@ impl Host {
             JobStatus::Suspended
         };
         let graph = job.record.submission.graph().ok();
-        let held = outline(stores, &job.record, graph.as_ref(), status, Some(&error.message));
+        let held = outline(stores, &job.record, graph.as_ref(), status, Some(&error.to_string()));
         self.update(id, |entry| entry.stage = Stage::Held(Arc::new(held)));
-        restartable
+        error.may_pass()
     }
 
     /// Brings a job back, or starts one that was taken in and not started.
-    async fn recovered(&self, serving: &Serving, job: &Catalogued) -> Result<Recovered, AttemptError> {
+    async fn recovered(&self, serving: &Serving, job: &Catalogued) -> Result<Recovered, HostError> {
         let record = &job.record;
-        let graph = record.submission.graph().map_err(AttemptError::fatal)?;
+        let graph = record.submission.graph()?;
         let recovering = RecoverJob {
             job_id: record.job_id,
             graph: graph.clone(),
@@ -171,36 +168,35 @@ impl Host {
             return Ok(recovered);
         };
         if job.progress == Progress::Accepted {
-            let dir = self.context.checkpoint_dir_of(&graph);
-            let message = format!(
-                "{dir} has nothing of job {} any more, not even how it started. Put its directory back, or start the job from a savepoint",
-                record.job_id
-            );
-            return Err(AttemptError::fatal(JobError {
-                path: Some(dir),
-                ..JobError::failed(message)
-            }));
+            return Err(HostError::Gone {
+                dir: self.context.checkpoint_dir_of(&graph),
+                job: record.job_id,
+            });
         }
-        let started = self.begin(serving, record, graph).await;
-        started.map(Recovered::Running).map_err(AttemptError::fatal)
+        Ok(Recovered::Running(self.begin(serving, record, graph).await?))
     }
 
     /// Starts a job that was taken in.
-    async fn begin(&self, serving: &Serving, record: &CatalogRecord, graph: JobGraph) -> Result<JobHandle, JobError> {
+    async fn begin(&self, serving: &Serving, record: &CatalogRecord, graph: JobGraph) -> Result<JobHandle, HostError> {
         let mut modules = Modules::new();
         for (uid, digest) in &record.submission.modules {
-            let component = serving.catalog.component(record.job_id, digest).await;
-            let component = component.map_err(|error| JobError::failed(error.to_string()).on(uid))?;
-            let (loader, of) = (Loader(self.engine.clone()), uid.clone());
-            let loaded = run_blocking(&*self.context.environment, move || loader.load(&of, component)).await;
-            let loaded = loaded.unwrap_or_else(|panicked| Err(panicked.to_string()));
-            modules.insert(uid.clone(), loaded.map_err(|error| JobError::failed(error).on(uid))?);
+            let loaded = async {
+                let component = serving.catalog.component(record.job_id, digest).await?;
+                let engine = self.engine.clone();
+                let loading = move || engine.load(component.to_vec());
+                Ok(run_blocking(&*self.context.environment, loading).await??.module)
+            };
+            let loaded = loaded.await.map_err(|source: Box<dyn Error + Send + Sync>| {
+                let uid = uid.clone();
+                HostError::Component { uid, source }
+            })?;
+            modules.insert(uid.clone(), Arc::new(loaded));
         }
-        start(&self.context, new_job(record, graph, modules)).await
+        Ok(start(&self.context, new_job(record, graph, modules)).await?)
     }
 
     /// Ends a job that could not be brought back, and has been [taken](Self::take) for that.
-    pub(super) async fn give_up(&self, entry: &Entry) -> Result<ObservedJob, JobError> {
+    pub(super) async fn give_up(&self, entry: &Entry) -> Result<ObservedJob, HostError> {
         let last = ObservedJob {
             status: JobStatus::Canceled,
             ..entry.observe()
@@ -209,7 +205,7 @@ impl Host {
             let given_up = bring_back::give_up(&self.context, entry.job_id, JobGraph::clone(graph));
             if let Err(error) = given_up.await {
                 self.update(entry.job_id, |held| held.stage = entry.stage.clone());
-                return Err(error.error);
+                return Err(error.into());
             }
         }
         self.over(entry.graph.as_deref().cloned(), last.clone()).await;

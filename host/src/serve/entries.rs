@@ -6,10 +6,11 @@ use std::sync::Arc;
 use regraft_model::id::JobId;
 
 use super::catalog::{CatalogRecord, KnownSavepoint};
+use super::error::HostError;
 use super::submission::Allow;
 use crate::connector::sink::Existing;
 use crate::graph::job_graph::{JobGraph, Node, NodeKind};
-use crate::jobs::handle::{JobError, JobHandle};
+use crate::jobs::handle::JobHandle;
 use crate::jobs::observe::ObservedJob;
 use crate::jobs::status::JobStatus;
 use crate::savepoint::load::directory;
@@ -54,26 +55,19 @@ impl Entry {
     /// Returns the handle of a job that runs.
     ///
     /// # Errors
-    /// [`JobError`] where it does not run in this host.
-    pub fn handle(&self) -> Result<&JobHandle, JobError> {
+    /// [`HostError`] where it does not run in this host.
+    pub fn handle(&self) -> Result<&JobHandle, HostError> {
         match &self.stage {
             Stage::Live(job) => Ok(job),
-            Stage::Starting(job) | Stage::Over(job) => Err(JobError::failed(format!(
-                "job {} is {}, not RUNNING",
-                self.job_id, job.status
-            ))),
-            Stage::Held(job) => Err(JobError::failed(format!(
-                "job {} is {}, not RUNNING: it could not be brought back: {}. {} tries again; `regraft cancel {}` gives it up",
-                self.job_id,
-                job.status,
-                job.failure.as_deref().unwrap_or("no reason is known"),
-                if job.status == JobStatus::Restarting {
-                    "This host"
-                } else {
-                    "The next `regraft serve`"
-                },
-                self.job_id
-            ))),
+            Stage::Starting(job) | Stage::Over(job) => Err(HostError::NotRunning {
+                job: self.job_id,
+                status: job.status,
+            }),
+            Stage::Held(job) => Err(HostError::Held {
+                job: self.job_id,
+                status: job.status,
+                failure: job.failure.clone(),
+            }),
         }
     }
 }
@@ -121,29 +115,21 @@ impl From<&ObservedJob> for Claims {
 /// Refuses a job that has the name or an output directory of another one, which runs or will run.
 ///
 /// # Errors
-/// [`JobError`] names both jobs, and the flag that allows the collision.
-pub fn refuse_collision(graph: &JobGraph, other: &Claims, allow: Allow) -> Result<(), JobError> {
-    let (id, name) = (other.job_id, &other.name);
-    if *name == graph.name && !allow.same_name {
-        return Err(JobError::failed(format!(
-            "a job named \"{name}\" is running already ({id}); stop it, give this one another name with --name, or allow it with --allow-same-name"
-        )));
+/// [`HostError`] names both jobs, and the flag that allows the collision.
+pub fn refuse_collision(graph: &JobGraph, other: &Claims, allow: Allow) -> Result<(), HostError> {
+    let (job, name) = (other.job_id, other.name.clone());
+    if name == graph.name && !allow.same_name {
+        return Err(HostError::SameName { name, job });
     }
     for node in &graph.nodes {
-        let Some(path) = node.output_dir() else { continue };
-        if other.output_dirs.iter().any(|dir| same_dir(dir, path)) && !allow.shared_output {
-            let uid = &node.uid;
-            let (who, setting) = match node.kind {
-                NodeKind::Operator(_) => (format!("operator \"{uid}\" writes dead letters"), "dead-letter.path"),
-                NodeKind::Source(_) | NodeKind::Sink(_) => (format!("sink \"{uid}\" writes"), "path"),
-            };
-            let message = format!(
-                "{who} to {}, where job \"{name}\" ({id}) writes already; write elsewhere (--set {uid}.{setting}=…), or allow it with --allow-shared-output",
-                path.display()
-            );
-            return Err(JobError {
-                path: Some(path.display().to_string()),
-                ..JobError::failed(message).on(&node.uid)
+        let Some(dir) = node.output_dir() else { continue };
+        if other.output_dirs.iter().any(|other| same_dir(other, dir)) && !allow.shared_output {
+            return Err(HostError::SharedOutput {
+                uid: node.uid.clone(),
+                dead_letters: matches!(node.kind, NodeKind::Operator(_)),
+                dir: dir.to_owned(),
+                name,
+                job,
             });
         }
     }
@@ -153,8 +139,8 @@ pub fn refuse_collision(graph: &JobGraph, other: &Claims, allow: Allow) -> Resul
 /// Refuses a job that would remove output of earlier runs from a directory that it shares with others.
 ///
 /// # Errors
-/// [`JobError`] names the sink, and what to leave out.
-pub fn refuse_replacing_shared(graph: &JobGraph, allow: Allow, is_restored: bool) -> Result<(), JobError> {
+/// [`HostError`] names the sink, and what to leave out.
+pub fn refuse_replacing_shared(graph: &JobGraph, allow: Allow, is_restored: bool) -> Result<(), HostError> {
     if !allow.shared_output || is_restored {
         return Ok(());
     }
@@ -163,11 +149,7 @@ pub fn refuse_replacing_shared(graph: &JobGraph, allow: Allow, is_restored: bool
             .is_some_and(|output| output.existing() == Existing::Replace)
     };
     match graph.nodes.iter().find(replaces) {
-        Some(node) => Err(JobError::usage(format!(
-            "\"{}\": existing = \"replace\" and --allow-shared-output do not go together, since it would remove output from a directory that another job writes to; leave one of them out",
-            node.uid
-        ))
-        .on(&node.uid)),
+        Some(node) => Err(HostError::ReplacesShared(node.uid.clone())),
         None => Ok(()),
     }
 }

@@ -14,15 +14,15 @@ use std::path::{Path, PathBuf};
 
 use regraft_model::id::JobId;
 
-use super::catalog::{CatalogError, Catalogued, Progress};
+use super::catalog::{Catalogued, Progress};
+use super::error::HostError;
 use super::offline::{OfflineJob, jobs};
 use crate::environment::Environment as _;
 use crate::environment::real::RealEnvironment;
 use crate::graph::job_graph::Node;
-use crate::jobs::durable::records::{JobDirectory, RecordError};
-use crate::jobs::handle::JobError;
+use crate::jobs::durable::records::JobDirectory;
 use crate::jobs::status::JobStatus;
-use crate::storage::{Storage, StoreError};
+use crate::storage::Storage;
 
 /// File of a job's directory that says that the job has ended.
 const ENDED: &str = "ended.json";
@@ -132,10 +132,9 @@ fn reason_to_keep(directory: &Directory, running: &Running) -> Option<String> {
 /// Reads all that a plan needs.
 ///
 /// # Errors
-/// [`JobError`] where something cannot be read: then it is not known what is needed.
-pub async fn facts(data_dir: &Path, mut running: Running) -> Result<(Vec<Directory>, Running), JobError> {
-    let unreadable = |error: CatalogError| JobError::failed(error.to_string());
-    let recorded = jobs(data_dir, &BTreeSet::new(), false).await.map_err(unreadable)?;
+/// [`HostError`] where something cannot be read: then it is not known what is needed.
+pub async fn facts(data_dir: &Path, mut running: Running) -> Result<(Vec<Directory>, Running), HostError> {
+    let recorded = jobs(data_dir, &BTreeSet::new(), false).await?;
     let by_id: BTreeMap<JobId, &OfflineJob> = recorded.iter().map(|job| (job.job_id(), job)).collect();
     for job in recorded.iter().filter(|job| job.found.ended_at().is_none()) {
         let restore = job.found.record.submission.restore.as_ref();
@@ -145,11 +144,11 @@ pub async fn facts(data_dir: &Path, mut running: Running) -> Result<(Vec<Directo
     let entries = match fs::read_dir(&root) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((vec![], running)),
-        Err(error) => return Err(of_path(&root, &error)),
+        Err(error) => return Err(of_path(&root, error)),
     };
     let mut directories = vec![];
     for entry in entries {
-        let path = entry.map_err(|error| of_path(&root, &error))?.path();
+        let path = entry.map_err(|error| of_path(&root, error))?.path();
         let id = path.file_name().and_then(|name| name.to_str()?.parse::<JobId>().ok());
         let Some(job_id) = id else { continue };
         let (directory, origin) = look(&root, path, job_id, by_id.get(&job_id).copied(), data_dir).await?;
@@ -171,24 +170,18 @@ async fn look(
     job_id: JobId,
     job: Option<&OfflineJob>,
     data_dir: &Path,
-) -> Result<(Directory, Option<String>), JobError> {
-    let metadata = path.symlink_metadata().map_err(|error| of_path(&path, &error))?;
+) -> Result<(Directory, Option<String>), HostError> {
+    let metadata = path.symlink_metadata().map_err(|error| of_path(&path, error))?;
     let is_link = !metadata.is_dir();
     let (mut has_ended, mut origin, mut size) = (false, None, (0, 0));
     if !is_link {
-        let store = |error: StoreError| JobError::failed(error.to_string());
-        let record = |error: RecordError| JobError::failed(error.to_string());
-        let storage = Storage::open(&root.to_string_lossy()).map_err(store)?;
-        let directory = JobDirectory::new(&storage, job_id).map_err(store)?;
+        let storage = Storage::open(&root.to_string_lossy())?;
+        let directory = JobDirectory::new(&storage, job_id)?;
         // One that cannot be read is none: then the directory stays.
         has_ended = matches!(directory.end().await, Ok(Some(_)));
-        origin = directory
-            .job()
-            .await
-            .map_err(record)?
-            .and_then(|job| job.origin)
-            .map(|origin| origin.path);
-        size = size_of(&path).map_err(|error| of_path(&path, &error))?;
+        let recorded = directory.job().await?;
+        origin = recorded.and_then(|job| job.origin).map(|origin| origin.path);
+        size = size_of(&path).map_err(|error| of_path(&path, error))?;
     }
     let recorded = job.map(|job| Recorded {
         name: job.found.record.name.clone(),
@@ -235,11 +228,9 @@ fn url_of(location: &str) -> String {
     Storage::open(location).map_or_else(|_| location.to_owned(), |storage| storage.url())
 }
 
-fn of_path(path: &Path, error: &io::Error) -> JobError {
-    JobError {
-        path: Some(path.display().to_string()),
-        ..JobError::failed(format!("{}: {error}", path.display()))
-    }
+fn of_path(path: &Path, source: io::Error) -> HostError {
+    let path = path.to_owned();
+    HostError::Io { path, source }
 }
 
 /// Returns the number of files below a directory and their size. A link counts as a file.
@@ -267,7 +258,7 @@ fn size_of(directory: &Path) -> io::Result<(u64, u64)> {
 ///
 /// # Errors
 /// Those of the file system; the rest stays.
-pub fn remove(directory: &Directory) -> Result<(), JobError> {
+pub fn remove(directory: &Directory) -> Result<(), HostError> {
     let path = &directory.path;
     let removed = || -> io::Result<()> {
         for entry in fs::read_dir(path)? {
@@ -288,7 +279,7 @@ pub fn remove(directory: &Directory) -> Result<(), JobError> {
         }
         Ok(())
     };
-    removed().map_err(|error| of_path(path, &error))
+    removed().map_err(|error| of_path(path, error))
 }
 
 #[cfg(test)]

@@ -14,12 +14,13 @@ use tokio::task::JoinHandle;
 use super::attached::AttachedRuns;
 use super::catalog::{Catalog, KnownSavepoint};
 use super::entries::{Entry, Stage};
+use super::error::{HostError, SavepointError};
 use super::logs::{JobLogs, LogChunk, LogPart};
 use super::snapshots::{ListedSnapshot, snapshots_in};
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::environment::real::random;
-use crate::jobs::handle::{JobError, JobHandle, SavepointTarget, SnapshotReport, SnapshotRequest};
+use crate::jobs::handle::{JobHandle, SavepointTarget, SnapshotReport, SnapshotRequest};
 use crate::jobs::observe::ObservedJob;
 use crate::jobs::start::HostContext;
 use crate::jobs::status::JobStatus;
@@ -80,48 +81,6 @@ impl Default for SavepointOptions {
     }
 }
 
-/// Failure to take a savepoint; the job goes on.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum SavepointError {
-    /// The job is not in a stage to be saved.
-    #[error("job {job} is {status}, not RUNNING: nothing can be saved")]
-    NotRunning {
-        /// Id of the job.
-        job: JobId,
-        /// Its stage.
-        status: JobStatus,
-    },
-    /// Neither the request nor the job names a directory.
-    #[error(
-        "no savepoint directory is known for job {job}: name one with the command (`regraft savepoint JOB DIR`, `regraft stop JOB --savepoint-path DIR`), or set `dir` in [savepoint] of the job file (Flink's state.savepoints.dir)"
-    )]
-    NoDirectory {
-        /// Id of the job.
-        job: JobId,
-    },
-    /// The directory cannot be written to.
-    #[error("{}", .0.message.trim_end_matches('.'))]
-    Directory(JobError),
-    /// The round failed.
-    #[error(transparent)]
-    Round(JobError),
-}
-
-impl From<SavepointError> for JobError {
-    fn from(error: SavepointError) -> Self {
-        let goes_on = format!("{error}; the job goes on");
-        match error {
-            SavepointError::NotRunning { .. } => Self::failed(error.to_string()),
-            SavepointError::NoDirectory { .. } => Self::failed(goes_on),
-            SavepointError::Directory(error) => Self {
-                message: goes_on,
-                ..error
-            },
-            SavepointError::Round(error) => error,
-        }
-    }
-}
-
 /// Progress of a triggered savepoint.
 #[derive(Debug, Clone)]
 pub enum TriggerState {
@@ -130,7 +89,7 @@ pub enum TriggerState {
     /// It is complete.
     Completed(SnapshotReport),
     /// It could not be taken.
-    Failed(JobError),
+    Failed(Arc<HostError>),
 }
 
 struct Upload {
@@ -173,12 +132,11 @@ impl Host {
     /// Lists the complete snapshots of a job in order of their rounds.
     ///
     /// # Errors
-    /// [`JobError`]: of kind usage where there is no such job; else the checkpoint directory cannot be read.
-    pub async fn snapshots(&self, id: &str) -> Result<Vec<ListedSnapshot>, JobError> {
+    /// [`HostError`] where there is no such job, or the checkpoint directory cannot be read.
+    pub async fn snapshots(&self, id: &str) -> Result<Vec<ListedSnapshot>, HostError> {
         let entry = self.entry(id)?;
         let dir = entry.graph.as_ref().map(|graph| self.context.checkpoint_dir_of(graph));
-        let listed = snapshots_in(&*self.context.stores, dir.as_deref(), entry.job_id, &entry.savepoints).await;
-        listed.map_err(|error| JobError::failed(error.to_string()))
+        Ok(snapshots_in(&*self.context.stores, dir.as_deref(), entry.job_id, &entry.savepoints).await?)
     }
 
     /// Returns the data directory.
@@ -207,17 +165,17 @@ impl Host {
     /// Returns the job with this id.
     ///
     /// # Errors
-    /// [`JobError`] of kind usage where there is none.
-    pub fn entry(&self, id: &str) -> Result<Entry, JobError> {
+    /// [`HostError::NoSuchJob`].
+    pub fn entry(&self, id: &str) -> Result<Entry, HostError> {
         let found = self.entries().into_iter().find(|entry| entry.job_id.to_string() == id);
-        found.ok_or_else(|| JobError::usage(format!("there is no job {id} on this host")))
+        found.ok_or_else(|| HostError::NoSuchJob(id.to_owned()))
     }
 
     /// Returns the handle of the job with this id.
     ///
     /// # Errors
-    /// [`JobError`]: of kind usage where there is no such job; else it does not run in this host.
-    pub fn job(&self, id: &str) -> Result<JobHandle, JobError> {
+    /// [`HostError`] where there is no such job, or it does not run in this host.
+    pub fn job(&self, id: &str) -> Result<JobHandle, HostError> {
         self.entry(id)?.handle().cloned()
     }
 
@@ -255,7 +213,7 @@ impl Host {
             return Err(SavepointError::NotRunning { job: id, status });
         }
         let dir = options.dir.or_else(|| job.shared.graph.savepoint_dir.clone());
-        let dir = dir.ok_or(SavepointError::NoDirectory { job: id })?;
+        let dir = dir.ok_or(SavepointError::NoDirectory(id))?;
         self.context.probe(&dir).await.map_err(SavepointError::Directory)?;
         let target = SavepointTarget {
             dir,
@@ -302,7 +260,7 @@ impl Host {
         job: JobHandle,
         options: SavepointOptions,
         kind: SnapshotKind,
-    ) -> (String, JoinHandle<Result<SnapshotReport, JobError>>) {
+    ) -> (String, JoinHandle<Result<SnapshotReport, Arc<HostError>>>) {
         let id = format!("{:032x}", random());
         let state = Arc::new(Mutex::new(TriggerState::InProgress));
         let mut triggers = locked(&self.triggers);
@@ -318,13 +276,14 @@ impl Host {
         let host = self.clone();
         let span = super::logs::job_span(job.job_id());
         let taking = async move {
-            let mut taken = host.savepoint(&job, options, kind).await.map_err(JobError::from);
+            let mut taken = host.savepoint(&job, options, kind).await.map_err(HostError::Savepoint);
             if kind == SnapshotKind::Stop && taken.is_ok() {
                 job.done().await;
                 if let (Some(failure), JobStatus::Failed) = (job.failure(), job.status()) {
-                    taken = Err(failure);
+                    taken = Err(failure.into());
                 }
             }
+            let taken = taken.map_err(Arc::new);
             *locked(&state) = match taken.clone() {
                 Ok(report) => TriggerState::Completed(report),
                 Err(error) => TriggerState::Failed(error),
@@ -337,21 +296,24 @@ impl Host {
     /// Returns the progress of a triggered savepoint.
     ///
     /// # Errors
-    /// [`JobError`] of kind usage where no such savepoint is remembered.
-    pub fn triggered(&self, job: &str, id: &str) -> Result<TriggerState, JobError> {
+    /// [`HostError::NoSuchTrigger`].
+    pub fn triggered(&self, job: &str, id: &str) -> Result<TriggerState, HostError> {
         let triggers = locked(&self.triggers);
         let found = triggers
             .iter()
             .find(|trigger| trigger.id == id && trigger.job.to_string() == job);
         let found = found.map(|trigger| locked(&trigger.state).clone());
-        found.ok_or_else(|| JobError::usage(format!("no savepoint {id} of job {job} is remembered on this host")))
+        found.ok_or_else(|| HostError::NoSuchTrigger {
+            job: job.to_owned(),
+            id: id.to_owned(),
+        })
     }
 
     /// Ends a job at once, and waits until it has ended.
     ///
     /// # Errors
-    /// [`JobError`] where it has ended already.
-    pub async fn cancel(&self, id: &str) -> Result<ObservedJob, JobError> {
+    /// [`HostError`] where it has ended already.
+    pub async fn cancel(&self, id: &str) -> Result<ObservedJob, HostError> {
         loop {
             let change = self.changed.notified();
             let entry = self.entry(id)?;
@@ -375,31 +337,26 @@ impl Host {
     /// Reads a part of a job's log.
     ///
     /// # Errors
-    /// [`JobError`] where this host keeps no logs, or the log cannot be read.
-    pub fn log(&self, id: &str, part: LogPart) -> Result<LogChunk, JobError> {
+    /// [`HostError`] where this host keeps no logs, or the log cannot be read.
+    pub fn log(&self, id: &str, part: LogPart) -> Result<LogChunk, HostError> {
         let job = self.entry(id)?.job_id;
         let Some(serving) = &self.serving else {
-            return Err(JobError::failed(format!(
-                "job {job} runs attached: its log is what its `regraft run` prints on stderr"
-            )));
+            return Err(HostError::NoLog(job));
         };
         let read = match part {
             LogPart::From(position) => serving.logs.from(job, position),
             LogPart::Last(lines) => serving.logs.last(job, lines),
         };
-        read.map_err(|error| JobError::failed(format!("the log of job {job} cannot be read: {error}")))
+        read.map_err(|source| HostError::Log { job, source })
     }
 
     /// Loads a component for a job or an upgrade, and returns its SHA-256.
     ///
     /// # Errors
-    /// [`JobError`] of kind usage where this host cannot run it.
-    pub fn upload(&self, bytes: Vec<u8>) -> Result<String, JobError> {
+    /// [`HostError::Module`] where this host cannot run it.
+    pub fn upload(&self, bytes: Vec<u8>) -> Result<String, HostError> {
         let start = Instant::now();
-        let loaded = self
-            .engine
-            .load(bytes)
-            .map_err(|error| JobError::usage(error.to_string()))?;
+        let loaded = self.engine.load(bytes)?;
         let digest = loaded.module.digest().to_string();
         let mut uploads = locked(&self.uploads);
         uploads.retain(|upload| upload.digest != digest);
@@ -424,22 +381,22 @@ impl Host {
     /// Swaps uploaded components into a job. `digests` has the SHA-256 for each uid that changes.
     ///
     /// # Errors
-    /// [`JobError`]; the job goes on as it was.
+    /// [`HostError`]; the job goes on as it was.
     pub async fn upgrade(
         &self,
         job: &JobHandle,
         digests: BTreeMap<OperatorUid, String>,
-    ) -> Result<UpgradeReport, JobError> {
+    ) -> Result<UpgradeReport, HostError> {
         let mut modules = Modules::new();
         let mut took = Duration::ZERO;
         for (uid, digest) in digests {
             let Some((module, loading)) = self.uploaded(&digest) else {
-                return Err(JobError::usage(format!("no module {digest} has been uploaded")).on(&uid));
+                return Err(HostError::NoSuchModule { uid, digest });
             };
             took += loading;
             modules.insert(uid, module);
         }
         let now = Instant::now();
-        upgrade(job, modules, now.checked_sub(took).unwrap_or(now)).await
+        Ok(upgrade(job, modules, now.checked_sub(took).unwrap_or(now)).await?)
     }
 }

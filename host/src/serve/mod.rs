@@ -5,7 +5,7 @@
 //! - [`announce`], [`lock`]: discovery of the hosts of this machine, and one host per data directory.
 //! - [`logs`]: the log of each job.
 //! - [`submission`]: a job to start. [`catalog`]: the durable list of a host's jobs.
-//! - [`waiting`]: the snapshots that jobs of the list need while no host runs.
+//! - [`error`]: the errors of the host. [`waiting`]: the snapshots that jobs of the list need while no host runs.
 //! - [`entries`]: the jobs that a host knows, with collisions between them.
 //! - [`snapshots`]: their checkpoints and savepoints. [`go_on`]: the way on after an end.
 //! - [`attached`]: the list of attached runs. [`offline`]: jobs that no process runs. [`gc`]: checkpoints that no job needs.
@@ -17,6 +17,7 @@ pub mod lock;
 pub mod logs;
 pub mod submission;
 pub mod catalog;
+pub mod error;
 pub mod waiting;
 pub mod entries;
 pub mod snapshots;

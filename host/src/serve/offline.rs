@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 use regraft_model::id::JobId;
 
-use super::catalog::{Catalog, CatalogError, CatalogRecord, Catalogued, KnownSavepoint, Progress};
+use super::catalog::{Catalog, CatalogRecord, Catalogued, KnownSavepoint, Progress};
 use super::entries::outline;
+use super::error::HostError;
 use super::go_on::{Again, go_on};
 use super::snapshots::{ListedSnapshot, snapshots_in};
 use crate::graph::job_graph::JobGraph;
-use crate::jobs::handle::JobError;
 use crate::jobs::observe::ObservedJob;
 use crate::jobs::status::JobStatus;
-use crate::storage::{LocalStores, Storage, StoreError};
+use crate::storage::{LocalStores, Storage};
 
 /// Directory of the list of attached runs, in the data directory.
 pub(super) const ATTACHED: &str = "attached";
@@ -32,8 +32,8 @@ pub struct OfflineJob {
 /// host that serves are left out while it does: they are its own to list.
 ///
 /// # Errors
-/// [`CatalogError::Store`]. Jobs whose records are damaged are left out.
-pub async fn jobs(data_dir: &Path, live: &BTreeSet<JobId>, is_served: bool) -> Result<Vec<OfflineJob>, CatalogError> {
+/// [`HostError`] where a list cannot be read. Jobs whose records are damaged are left out.
+pub async fn jobs(data_dir: &Path, live: &BTreeSet<JobId>, is_served: bool) -> Result<Vec<OfflineJob>, HostError> {
     let mut found = vec![];
     let mut add = |jobs: Vec<Catalogued>, attached| {
         let dead = jobs.into_iter().filter(|job| !live.contains(&job.record.job_id));
@@ -92,8 +92,8 @@ impl OfflineJob {
     /// Returns the job as it ended, or as it waits.
     ///
     /// # Errors
-    /// [`JobError`] where its checkpoints cannot be listed.
-    pub async fn observe(&self, data_dir: &Path) -> Result<ObservedJob, JobError> {
+    /// [`HostError`] where its checkpoints cannot be listed.
+    pub async fn observe(&self, data_dir: &Path) -> Result<ObservedJob, HostError> {
         let record = &self.found.record;
         if let Progress::Ended(Some(ended)) = &self.found.progress {
             return Ok(ended.job.clone());
@@ -120,11 +120,10 @@ impl OfflineJob {
     /// Lists its complete snapshots in order of their rounds.
     ///
     /// # Errors
-    /// [`JobError`] where its checkpoints cannot be listed.
-    pub async fn snapshots(&self, data_dir: &Path) -> Result<Vec<ListedSnapshot>, JobError> {
+    /// [`HostError`] where its checkpoints cannot be listed.
+    pub async fn snapshots(&self, data_dir: &Path) -> Result<Vec<ListedSnapshot>, HostError> {
         let graph = self.found.record.submission.graph().ok();
         let dir = checkpoint_dir(data_dir, graph.as_ref()).map(|(dir, _)| dir.to_string_lossy().into_owned());
-        let listed = snapshots_in(&LocalStores, dir.as_deref(), self.job_id(), self.savepoints()).await;
-        listed.map_err(|error: StoreError| JobError::failed(error.to_string()))
+        Ok(snapshots_in(&LocalStores, dir.as_deref(), self.job_id(), self.savepoints()).await?)
     }
 }

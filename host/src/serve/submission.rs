@@ -9,8 +9,7 @@ use regraft_model::id::OperatorUid;
 
 use crate::connectors::BUILT_IN;
 use crate::graph::job_graph::JobGraph;
-use crate::graph::{Overrides, parse_job};
-use crate::jobs::handle::JobError;
+use crate::graph::{JobFileError, Overrides, parse_job};
 use crate::jobs::start::RestoreFrom;
 
 /// A job to start.
@@ -47,10 +46,9 @@ impl Submission {
     /// Parses the job file, with the result that its submitter would have got.
     ///
     /// # Errors
-    /// [`JobError`] of kind usage with every problem of the job file.
-    pub fn graph(&self) -> Result<JobGraph, JobError> {
-        parse_job(&self.text, &self.file, &self.base_dir, &self.overrides, BUILT_IN)
-            .map(|(graph, _)| graph)
-            .map_err(|error| JobError::usage(error.to_string()))
+    /// [`JobFileError`] with every problem of the job file.
+    pub fn graph(&self) -> Result<JobGraph, JobFileError> {
+        let parsed = parse_job(&self.text, &self.file, &self.base_dir, &self.overrides, BUILT_IN);
+        parsed.map(|(graph, _)| graph)
     }
 }

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use regraft_model::id::JobId;
 use tracing::Instrument as _;
 
-use super::catalog::{CatalogError, CatalogRecord, EndedJob};
+use super::catalog::{CatalogRecord, EndedJob};
 use super::entries::{Claims, Entry, Stage, outline, refuse_collision, refuse_replacing_shared};
+use super::error::HostError;
 use super::go_on::{Again, go_on};
 use super::host::{Host, Serving};
 use super::logs::job_span;
@@ -20,7 +21,7 @@ use crate::dataflow::control::locked;
 use crate::dataflow::operator::Modules;
 use crate::graph::job_graph::{JobGraph, NodeKind};
 use crate::jobs::bring_back;
-use crate::jobs::handle::{JobError, JobHandle};
+use crate::jobs::handle::JobHandle;
 use crate::jobs::observe::{GoOn, ObservedJob};
 use crate::jobs::start::{NewJob, start};
 use crate::jobs::status::JobStatus;
@@ -40,18 +41,16 @@ pub struct Accepted {
 }
 
 impl Host {
-    pub(super) fn serves(&self) -> Result<&Serving, JobError> {
-        self.serving.as_ref().ok_or_else(|| {
-            JobError::failed("this host is a `regraft run` with a job of its own and takes no others: start `regraft serve`, and submit to that")
-        })
+    pub(super) fn serves(&self) -> Result<&Serving, HostError> {
+        self.serving.as_ref().ok_or(HostError::Attached)
     }
 
     /// Takes a job in and starts it. When this returns, the job is durable: the next process brings it back, should this one
     /// be killed.
     ///
     /// # Errors
-    /// [`JobError`]; there is no such job then.
-    pub async fn submit(self: &Arc<Self>, mut submission: Submission) -> Result<Accepted, JobError> {
+    /// [`HostError`]; there is no such job then.
+    pub async fn submit(self: &Arc<Self>, mut submission: Submission) -> Result<Accepted, HostError> {
         let serving = self.serves()?;
         submission.overrides.config.clone_from(&serving.config);
         let graph = submission.graph()?;
@@ -83,29 +82,29 @@ impl Host {
     }
 
     /// Returns the uploaded components of a submission, one for each operator.
-    fn modules_of(&self, graph: &JobGraph, submission: &Submission) -> Result<Modules, JobError> {
+    fn modules_of(&self, graph: &JobGraph, submission: &Submission) -> Result<Modules, HostError> {
         let mut modules = Modules::new();
         for (uid, digest) in &submission.modules {
             let is_operator = |kind: &NodeKind| matches!(kind, NodeKind::Operator(_));
             if !graph.node(uid.as_str()).is_some_and(|node| is_operator(&node.kind)) {
-                return Err(JobError::usage(format!("the job has no operator \"{uid}\"")).on(uid));
+                return Err(HostError::NoSuchOperator(uid.clone()));
             }
             let Some((module, _)) = self.uploaded(digest) else {
-                return Err(JobError::usage(format!("no module {digest} has been uploaded")).on(uid));
+                let (uid, digest) = (uid.clone(), digest.clone());
+                return Err(HostError::NoSuchModule { uid, digest });
             };
             modules.insert(uid.clone(), module);
         }
         for node in &graph.nodes {
             if matches!(node.kind, NodeKind::Operator(_)) && !modules.contains_key(&node.uid) {
-                let message = format!("operator \"{}\" has no module in the submission", node.uid);
-                return Err(JobError::usage(message).on(&node.uid));
+                return Err(HostError::WithoutModule(node.uid.clone()));
             }
         }
         Ok(modules)
     }
 
     /// Enters the job, unless it collides with one that runs or will run.
-    fn reserve(&self, record: &CatalogRecord, graph: &JobGraph) -> Result<(), JobError> {
+    fn reserve(&self, record: &CatalogRecord, graph: &JobGraph) -> Result<(), HostError> {
         let serving = self.serves()?;
         let submission = &record.submission;
         refuse_replacing_shared(graph, submission.allow, submission.restore.is_some())?;
@@ -113,7 +112,7 @@ impl Host {
         let mut entries = locked(&self.entries);
         // Read under the lock of the entries: a host that is ending must not miss a job that is being added.
         if *locked(&serving.ending) {
-            return Err(JobError::failed("this host is ending and takes no more jobs"));
+            return Err(HostError::Ending);
         }
         for other in entries.iter().map(Entry::observe).filter(|job| !job.status.is_over()) {
             refuse_collision(graph, &Claims::from(&other), submission.allow)?;
@@ -137,18 +136,18 @@ impl Host {
         record: &CatalogRecord,
         graph: JobGraph,
         modules: Modules,
-    ) -> Result<JobHandle, JobError> {
+    ) -> Result<JobHandle, HostError> {
         let components: BTreeMap<String, Bytes> = modules
             .values()
             .map(|module| (module.digest().to_string(), Bytes::copy_from_slice(module.bytes())))
             .collect();
-        let noted = |error: CatalogError| JobError::failed(format!("the job could not be taken in: {error}"));
-        serving.catalog.create(record, &components).await.map_err(noted)?;
+        let created = serving.catalog.create(record, &components).await;
+        created.map_err(HostError::NotTakenIn)?;
         let job = start(&self.context, new_job(record, graph, modules)).await?;
         if let Err(error) = serving.catalog.accepted(record.job_id).await {
             job.cancel();
             job.done().await;
-            return Err(noted(error));
+            return Err(HostError::NotTakenIn(error));
         }
         Ok(job)
     }

@@ -7,8 +7,9 @@ use std::path::Path;
 use regraft_model::id::JobId;
 use regraft_model::snapshot::SnapshotKind;
 
-use super::catalog::{Catalog, CatalogError, CatalogRecord, Catalogued, Progress};
-use crate::jobs::durable::records::{JobDirectory, RecordError};
+use super::catalog::{Catalog, CatalogRecord, Catalogued, Progress};
+use super::error::HostError;
+use crate::jobs::durable::records::JobDirectory;
 use crate::savepoint::load::directory;
 use crate::storage::{Storage, StoreError, Stores, paths};
 
@@ -23,23 +24,6 @@ pub struct Need {
     pub url: String,
     /// True if the job ends with it: its output is committed, and nothing runs any more. False if the job goes on from it.
     pub ends: bool,
-}
-
-/// Failure to find out what waiting jobs need.
-#[derive(Debug, thiserror::Error)]
-pub enum WaitingError {
-    /// The catalog cannot be read.
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-    /// A record of a job cannot be read.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-}
-
-impl From<StoreError> for WaitingError {
-    fn from(error: StoreError) -> Self {
-        Self::Record(error.into())
-    }
 }
 
 /// A job that has not ended, as its host would find it.
@@ -57,8 +41,8 @@ pub struct WaitingJob {
 /// damaged cannot be brought back, and is left out.
 ///
 /// # Errors
-/// [`WaitingError`].
-pub async fn waiting(stores: &dyn Stores, data_dir: &Path) -> Result<Vec<WaitingJob>, WaitingError> {
+/// [`HostError`] where something cannot be read.
+pub async fn waiting(stores: &dyn Stores, data_dir: &Path) -> Result<Vec<WaitingJob>, HostError> {
     let catalog = stores.open(&data_dir.join("jobs").to_string_lossy())?;
     let contents = Catalog::new(catalog).look().await?;
     for damaged in &contents.damaged {
@@ -78,7 +62,7 @@ async fn job(
     stores: &dyn Stores,
     checkpoint_dir: &Path,
     record: CatalogRecord,
-) -> Result<Option<WaitingJob>, WaitingError> {
+) -> Result<Option<WaitingJob>, HostError> {
     let CatalogRecord {
         job_id,
         name,

@@ -1,6 +1,7 @@
 //! The JSON of each shape that scripts rely on, and conversions both ways.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use regraft_model::id::{AttemptId, OperatorUid};
 use regraft_model::snapshot::SnapshotKind;
@@ -122,7 +123,7 @@ fn a_triggered_savepoint_has_its_status_beside_its_facts() {
         assert_eq!(serde_json::from_value::<TriggerStatus>(expected).expect("read"), status);
     };
     check(TriggerState::InProgress, json!({ "status": "IN_PROGRESS" }));
-    let error = JobError::failed("no").on(&uid("count"));
+    let error = Arc::new(JobError::failed("no").on(&uid("count")).into());
     check(
         TriggerState::Failed(error),
         json!({ "status": "FAILED", "cause": { "kind": "failed", "message": "no", "uid": "count", "path": null } }),

@@ -1,0 +1,296 @@
+//! Errors of a host, one variant for each refusal and each failure. `api` and `cli` print them.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use regraft_guest_runtime::module_error::ModuleError;
+use regraft_model::error_kind::ErrorKind;
+use regraft_model::id::{JobId, OperatorUid};
+
+use super::catalog::CatalogError;
+use crate::graph::JobFileError;
+use crate::jobs::durable::error::AttemptError;
+use crate::jobs::durable::records::RecordError;
+use crate::jobs::handle::{JobError, JobProblem};
+use crate::jobs::status::JobStatus;
+use crate::storage::StoreError;
+
+/// An operation of a host that was refused, or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The host has no such job.
+    #[error("there is no job {0} on this host")]
+    NoSuchJob(String),
+    /// No such savepoint was triggered, or it was dropped.
+    #[error("no savepoint {id} of job {job} is remembered on this host")]
+    NoSuchTrigger {
+        /// Id of the job, as it was given.
+        job: String,
+        /// Id of the trigger.
+        id: String,
+    },
+    /// A component was not uploaded, or it was dropped.
+    #[error("no module {digest} has been uploaded")]
+    NoSuchModule {
+        /// The operator that it is for.
+        uid: OperatorUid,
+        /// SHA-256 of the component.
+        digest: String,
+    },
+    /// A submission has a component for an operator that its job does not have.
+    #[error("the job has no operator \"{0}\"")]
+    NoSuchOperator(OperatorUid),
+    /// A submission has no component for an operator of its job.
+    #[error("operator \"{0}\" has no module in the submission")]
+    WithoutModule(OperatorUid),
+    /// An uploaded component cannot be run.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// A component in the catalog cannot be read or loaded.
+    #[error("{source}")]
+    Component {
+        /// The operator that it is for.
+        uid: OperatorUid,
+        /// Error of the catalog or of the engine.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The job is not in a stage for this operation.
+    #[error("job {job} is {status}, not RUNNING")]
+    NotRunning {
+        /// Id of the job.
+        job: JobId,
+        /// Its stage.
+        status: JobStatus,
+    },
+    /// The job could not be brought back.
+    #[error(
+        "job {job} is {status}, not RUNNING: it could not be brought back: {}. {} tries again; `regraft cancel {job}` gives it up",
+        failure.as_deref().unwrap_or("no reason is known"),
+        next_host(*status)
+    )]
+    Held {
+        /// Id of the job.
+        job: JobId,
+        /// Its stage.
+        status: JobStatus,
+        /// Reason, where one is known.
+        failure: Option<String>,
+    },
+    /// The host runs a single job, and takes no others.
+    #[error(
+        "this host is a `regraft run` with a job of its own and takes no others: start `regraft serve`, and submit to that"
+    )]
+    Attached,
+    /// The host is ending.
+    #[error("this host is ending and takes no more jobs")]
+    Ending,
+    /// A job of the same name runs.
+    #[error(
+        "a job named \"{name}\" is running already ({job}); stop it, give this one another name with --name, or allow it with --allow-same-name"
+    )]
+    SameName {
+        /// Name of both jobs.
+        name: String,
+        /// Id of the other job.
+        job: JobId,
+    },
+    /// A job that writes to the same directory runs.
+    #[error(
+        "{} to {}, where job \"{name}\" ({job}) writes already; write elsewhere (--set {uid}.{}=…), or allow it with --allow-shared-output",
+        writer(uid, *dead_letters),
+        dir.display(),
+        if *dead_letters { "dead-letter.path" } else { "path" }
+    )]
+    SharedOutput {
+        /// The sink, or the operator with dead letters.
+        uid: OperatorUid,
+        /// True for dead letters.
+        dead_letters: bool,
+        /// The directory.
+        dir: PathBuf,
+        /// Name of the other job.
+        name: String,
+        /// Id of the other job.
+        job: JobId,
+    },
+    /// A sink would remove output from a directory that others may write to.
+    #[error(
+        "\"{0}\": existing = \"replace\" and --allow-shared-output do not go together, since it would remove output from a directory that another job writes to; leave one of them out"
+    )]
+    ReplacesShared(OperatorUid),
+    /// The checkpoint directory has nothing of a job that was started.
+    #[error(
+        "{dir} has nothing of job {job} any more, not even how it started. Put its directory back, or start the job from a savepoint"
+    )]
+    Gone {
+        /// Checkpoint directory.
+        dir: String,
+        /// Id of the job.
+        job: JobId,
+    },
+    /// No savepoint was taken.
+    #[error("{}{}", .0, .0.consequence())]
+    Savepoint(#[source] SavepointError),
+    /// The host keeps no logs.
+    #[error("job {0} runs attached: its log is what its `regraft run` prints on stderr")]
+    NoLog(JobId),
+    /// A log cannot be read.
+    #[error("the log of job {job} cannot be read: {source}")]
+    Log {
+        /// Id of the job.
+        job: JobId,
+        /// Error of the file system.
+        source: io::Error,
+    },
+    /// The list of jobs cannot be read when the host starts.
+    #[error("the jobs of this host cannot be read: {0}")]
+    NotOpened(#[source] CatalogError),
+    /// A job cannot be written to the list.
+    #[error("the job could not be taken in: {0}")]
+    NotTakenIn(#[source] CatalogError),
+    /// A list of jobs cannot be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A record of a job cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The file system failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// Error of the file system.
+        source: io::Error,
+    },
+    /// A job file has problems.
+    #[error(transparent)]
+    JobFile(#[from] JobFileError),
+    /// A job cannot be brought back or given up.
+    #[error(transparent)]
+    Attempt(#[from] AttemptError),
+    /// The job refused the operation, or failed.
+    #[error(transparent)]
+    Job(#[from] JobError),
+}
+
+/// Failure to take a savepoint; the job goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum SavepointError {
+    /// The job is not in a stage to be saved.
+    #[error("job {job} is {status}, not RUNNING: nothing can be saved")]
+    NotRunning {
+        /// Id of the job.
+        job: JobId,
+        /// Its stage.
+        status: JobStatus,
+    },
+    /// Neither the request nor the job names a directory.
+    #[error(
+        "no savepoint directory is known for job {0}: name one with the command (`regraft savepoint JOB DIR`, `regraft stop JOB --savepoint-path DIR`), or set `dir` in [savepoint] of the job file (Flink's state.savepoints.dir)"
+    )]
+    NoDirectory(JobId),
+    /// The directory cannot be written to.
+    #[error("{}", .0.message.trim_end_matches('.'))]
+    Directory(#[source] JobError),
+    /// The round failed.
+    #[error(transparent)]
+    Round(JobError),
+}
+
+impl HostError {
+    /// Returns its kind, which says what its reader does next.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoSuchJob(_)
+            | Self::NoSuchTrigger { .. }
+            | Self::NoSuchModule { .. }
+            | Self::NoSuchOperator(_)
+            | Self::WithoutModule(_)
+            | Self::Module(_)
+            | Self::ReplacesShared(_)
+            | Self::JobFile(_) => ErrorKind::Usage,
+            _ => match self.of_job() {
+                Some(error) => error.kind,
+                None => ErrorKind::Failed,
+            },
+        }
+    }
+
+    /// Returns the uid of the node that it is about.
+    #[must_use]
+    pub fn uid(&self) -> Option<&str> {
+        match self {
+            Self::NoSuchModule { uid, .. }
+            | Self::NoSuchOperator(uid)
+            | Self::WithoutModule(uid)
+            | Self::Component { uid, .. }
+            | Self::SharedOutput { uid, .. }
+            | Self::ReplacesShared(uid) => Some(uid.as_str()),
+            _ => self.of_job()?.uid.as_deref(),
+        }
+    }
+
+    /// Returns the file or directory that it is about.
+    #[must_use]
+    pub fn path(&self) -> Option<String> {
+        match self {
+            Self::SharedOutput { dir: path, .. } | Self::Io { path, .. } => Some(path.display().to_string()),
+            Self::Gone { dir, .. } => Some(dir.clone()),
+            _ => self.of_job()?.path.clone(),
+        }
+    }
+
+    /// Returns each problem on its own, where there are several; the message has all of them.
+    #[must_use]
+    pub fn problems(&self) -> &[JobProblem] {
+        self.of_job().map_or(&[], |error| &error.problems)
+    }
+
+    /// Returns true if another try may succeed.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Attempt(AttemptError { restartable: true, .. }))
+    }
+
+    /// Returns the error of the job, if it is one.
+    const fn of_job(&self) -> Option<&JobError> {
+        match self {
+            Self::Job(error)
+            | Self::Attempt(AttemptError { error, .. })
+            | Self::Savepoint(SavepointError::Directory(error) | SavepointError::Round(error)) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl SavepointError {
+    /// Returns what becomes of the job, where the text does not say so.
+    const fn consequence(&self) -> &'static str {
+        match self {
+            Self::NotRunning { .. } | Self::Round(_) => "",
+            Self::NoDirectory(_) | Self::Directory(_) => "; the job goes on",
+        }
+    }
+}
+
+/// Returns the host that tries again to bring a job back.
+fn next_host(status: JobStatus) -> &'static str {
+    if status == JobStatus::Restarting {
+        "This host"
+    } else {
+        "The next `regraft serve`"
+    }
+}
+
+fn writer(uid: &OperatorUid, dead_letters: bool) -> String {
+    if dead_letters {
+        format!("operator \"{uid}\" writes dead letters")
+    } else {
+        format!("sink \"{uid}\" writes")
+    }
+}
