@@ -6,13 +6,13 @@ use std::time::Duration;
 use regraft_model::error_kind::ErrorKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ureq::http::StatusCode;
 
 use super::types::{
-    HostView, JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest,
+    ErrorBody, HostView, JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest,
     SnapshotList, SnapshotReport, SubmitRequest, Submitted, UpgradeReport, UpgradeRequest,
 };
 use crate::graph::suggest::nearest;
-use crate::jobs::handle::JobError;
 use crate::serve::announce;
 
 /// Time that a connection may take; an operation may take any time.
@@ -40,6 +40,85 @@ pub struct Client {
     token: Option<String>,
     /// Data directory of this machine's hosts.
     data_dir: PathBuf,
+}
+
+/// A request that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No host serves the data directory.
+    #[error(
+        "no host serves the data directory {}: start one with `regraft serve`{}, or name one with --host URL.{}",
+        data_dir.display(),
+        if other.is_some() { " --listen 127.0.0.1:0" } else { "" },
+        other.as_ref().map(elsewhere).unwrap_or_default()
+    )]
+    NotServing {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// The host that has the usual address, and serves another one.
+        other: Option<HostView>,
+    },
+    /// The host does not answer.
+    #[error("{url}: {source}; is the host still running?")]
+    NoAnswer {
+        /// URL of the request.
+        url: String,
+        /// Error of the connection.
+        source: ureq::Error,
+    },
+    /// The answer does not have the expected shape.
+    #[error("{url}: the answer is not understood ({source}); are both the same version?; is the host still running?")]
+    NotUnderstood {
+        /// URL of the request.
+        url: String,
+        /// Error of the parser.
+        source: serde_json::Error,
+    },
+    /// The request failed, and the answer is not one of a host.
+    #[error("{url}: HTTP {status}: {text}; is the host still running?")]
+    Http {
+        /// URL of the request.
+        url: String,
+        /// Status of the answer.
+        status: StatusCode,
+        /// Its body.
+        text: String,
+    },
+    /// The host answered that the request failed.
+    #[error(transparent)]
+    Refused(#[from] ErrorBody),
+    /// No job matches.
+    #[error("there is no job {job:?}; expected an id, a unique prefix of one, or a name; {}", known(near.as_deref(), running))]
+    NoSuchJob {
+        /// Id, prefix or name that was asked for.
+        job: String,
+        /// A similar name of a running job.
+        near: Option<String>,
+        /// Jobs that run.
+        running: Vec<FoundJob>,
+    },
+    /// Several jobs match.
+    #[error("{job:?} names several jobs; give more of the id:\n{}", lines(candidates))]
+    SeveralJobs {
+        /// Prefix or name that was asked for.
+        job: String,
+        /// Jobs that match.
+        candidates: Vec<FoundJob>,
+    },
+}
+
+impl ClientError {
+    /// Returns its kind, which says what its reader does next.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoSuchJob { .. } | Self::SeveralJobs { .. } => ErrorKind::Usage,
+            Self::Refused(error) => error.kind,
+            Self::NotServing { .. } | Self::NoAnswer { .. } | Self::NotUnderstood { .. } | Self::Http { .. } => {
+                ErrorKind::Failed
+            }
+        }
+    }
 }
 
 /// A job found on a host.
@@ -87,26 +166,18 @@ impl Client {
     /// Returns the URL of the host that takes jobs.
     ///
     /// # Errors
-    /// [`JobError`] where there is no such host.
-    pub fn serving(&self) -> Result<&str, JobError> {
+    /// [`ClientError`] where there is no such host.
+    pub fn serving(&self) -> Result<&str, ClientError> {
         self.serving.as_deref().ok_or_else(|| self.not_serving())
     }
 
     /// Returns the error that no host serves the data directory. It names one of another data directory, if that has the
     /// usual address: a `serve` of this one would not get it.
-    fn not_serving(&self) -> JobError {
-        let dir = self.data_dir.display();
-        let other = self.host_at(USUAL_HOST).map(|other| {
-            format!(
-                " One that serves {} listens on {USUAL_HOST} (pid {}): if that one is meant, name it with --host {USUAL_HOST}, or set REGRAFT_DATA to its directory.",
-                other.data_dir, other.pid
-            )
-        });
-        JobError::failed(format!(
-            "no host serves the data directory {dir}: start one with `regraft serve`{}, or name one with --host URL.{}",
-            if other.is_some() { " --listen 127.0.0.1:0" } else { "" },
-            other.unwrap_or_default()
-        ))
+    fn not_serving(&self) -> ClientError {
+        ClientError::NotServing {
+            data_dir: self.data_dir.clone(),
+            other: self.host_at(USUAL_HOST),
+        }
     }
 
     /// Asks the host at an address for itself; `None` where none answers at once.
@@ -120,16 +191,16 @@ impl Client {
     /// Submits a job whose components have been uploaded.
     ///
     /// # Errors
-    /// [`JobError`]; there is no such job then.
-    pub fn submit(&self, submission: &SubmitRequest) -> Result<Submitted, JobError> {
+    /// [`ClientError`]; there is no such job then.
+    pub fn submit(&self, submission: &SubmitRequest) -> Result<Submitted, ClientError> {
         self.post(&format!("{}/jobs", self.serving()?), submission)
     }
 
     /// Lists all jobs of all hosts.
     ///
     /// # Errors
-    /// [`JobError`] where the named host does not answer. Announced hosts that do not answer are left out: they may have ended.
-    pub fn jobs(&self) -> Result<Vec<FoundJob>, JobError> {
+    /// [`ClientError`] where the named host does not answer. Announced hosts that do not answer are left out: they may have ended.
+    pub fn jobs(&self) -> Result<Vec<FoundJob>, ClientError> {
         let mut found = vec![];
         for host in &self.hosts {
             let url = format!("{host}/jobs");
@@ -140,13 +211,12 @@ impl Client {
                 );
                 continue;
             }
-            let list: Result<JobList, JobError> = answer(&url, sent);
-            match list {
+            match answer::<JobList>(&url, sent) {
                 Ok(list) => found.extend(list.jobs.into_iter().map(|summary| FoundJob {
                     host: host.clone(),
                     summary,
                 })),
-                Err(error) if self.named || error.kind == ErrorKind::Usage => return Err(error),
+                Err(error) if self.named || error.kind() == ErrorKind::Usage => return Err(error),
                 Err(error) => tracing::debug!("{error}"),
             }
         }
@@ -156,8 +226,8 @@ impl Client {
     /// Finds a job by its id, a unique prefix of it, or its name. An ended job is found only where no other matches.
     ///
     /// # Errors
-    /// [`JobError`] of kind usage where no job matches, or several do.
-    pub fn find(&self, job: &str) -> Result<FoundJob, JobError> {
+    /// [`ClientError`] where no job matches, or several do.
+    pub fn find(&self, job: &str) -> Result<FoundJob, ClientError> {
         let mut jobs = self.jobs()?;
         // Flink's documents write `:jobId` where an id belongs, and people type the colon, too.
         let job = match job.strip_prefix(':') {
@@ -180,71 +250,64 @@ impl Client {
             [] => {
                 jobs.retain(|j| !j.summary.status.is_over());
                 let names: Vec<&str> = jobs.iter().map(|j| j.summary.name.as_str()).collect();
-                let near = nearest(job, &names).map(|near| format!("did you mean {near:?}? "));
-                let known = if jobs.is_empty() {
-                    "no job is running".to_owned()
-                } else {
-                    format!("{}running:\n{}", near.unwrap_or_default(), lines(&jobs))
-                };
-                Err(JobError::usage(format!(
-                    "there is no job {job:?}; expected an id, a unique prefix of one, or a name; {known}"
-                )))
+                Err(ClientError::NoSuchJob {
+                    job: job.to_owned(),
+                    near: nearest(job, &names).map(str::to_owned),
+                    running: jobs,
+                })
             }
-            _ => {
-                let candidates: Vec<FoundJob> = matching.into_iter().cloned().collect();
-                Err(JobError::usage(format!(
-                    "{job:?} names several jobs; give more of the id:\n{}",
-                    lines(&candidates)
-                )))
-            }
+            _ => Err(ClientError::SeveralJobs {
+                job: job.to_owned(),
+                candidates: matching.into_iter().cloned().collect(),
+            }),
         }
     }
 
     /// Describes a job.
     ///
     /// # Errors
-    /// [`JobError`].
-    pub fn info(&self, job: &FoundJob) -> Result<JobView, JobError> {
+    /// [`ClientError`].
+    pub fn info(&self, job: &FoundJob) -> Result<JobView, ClientError> {
         self.get(&job.url(""))
     }
 
     /// Takes a savepoint.
     ///
     /// # Errors
-    /// [`JobError`]; the job goes on.
-    pub fn savepoint(&self, job: &FoundJob, request: &SavepointRequest) -> Result<SnapshotReport, JobError> {
+    /// [`ClientError`]; the job goes on.
+    pub fn savepoint(&self, job: &FoundJob, request: &SavepointRequest) -> Result<SnapshotReport, ClientError> {
         self.post(&job.url("/savepoints?wait=true"), request)
     }
 
     /// Takes a savepoint and ends the job; returns when it has ended.
     ///
     /// # Errors
-    /// [`JobError`]; the job goes on.
-    pub fn stop(&self, job: &FoundJob, request: &SavepointRequest) -> Result<SnapshotReport, JobError> {
+    /// [`ClientError`]; the job goes on.
+    pub fn stop(&self, job: &FoundJob, request: &SavepointRequest) -> Result<SnapshotReport, ClientError> {
         self.post(&job.url("/stop"), request)
     }
 
     /// Ends the job at once; returns when it has ended.
     ///
     /// # Errors
-    /// [`JobError`].
-    pub fn cancel(&self, job: &FoundJob) -> Result<JobView, JobError> {
+    /// [`ClientError`].
+    pub fn cancel(&self, job: &FoundJob) -> Result<JobView, ClientError> {
         self.post(&job.url("/cancel"), &())
     }
 
     /// Lists the job's checkpoints and savepoints.
     ///
     /// # Errors
-    /// [`JobError`].
-    pub fn snapshots(&self, job: &FoundJob) -> Result<SnapshotList, JobError> {
+    /// [`ClientError`].
+    pub fn snapshots(&self, job: &FoundJob) -> Result<SnapshotList, ClientError> {
         self.get(&job.url("/snapshots"))
     }
 
     /// Reads lines of the job's log: the last ones, or those from a position on.
     ///
     /// # Errors
-    /// [`JobError`].
-    pub fn logs(&self, job: &FoundJob, query: &LogQuery) -> Result<LogChunk, JobError> {
+    /// [`ClientError`].
+    pub fn logs(&self, job: &FoundJob, query: &LogQuery) -> Result<LogChunk, ClientError> {
         let query = match (query.from, query.lines) {
             (Some(from), _) => format!("?from={from}"),
             (None, Some(lines)) => format!("?lines={lines}"),
@@ -256,8 +319,8 @@ impl Client {
     /// Uploads a component to a host, which loads and compiles it.
     ///
     /// # Errors
-    /// [`JobError`] of kind usage where the host cannot run it.
-    pub fn upload(&self, host: &str, component: &[u8]) -> Result<ModuleUploaded, JobError> {
+    /// [`ClientError::Refused`] where the host cannot run it.
+    pub fn upload(&self, host: &str, component: &[u8]) -> Result<ModuleUploaded, ClientError> {
         let url = format!("{host}/modules");
         let request = self.agent.put(&url).content_type("application/wasm");
         answer(&url, self.known(request).send(component))
@@ -266,12 +329,12 @@ impl Client {
     /// Swaps uploaded components in.
     ///
     /// # Errors
-    /// [`JobError`]; the job goes on as it was.
-    pub fn upgrade(&self, job: &FoundJob, request: &UpgradeRequest) -> Result<UpgradeReport, JobError> {
+    /// [`ClientError`]; the job goes on as it was.
+    pub fn upgrade(&self, job: &FoundJob, request: &UpgradeRequest) -> Result<UpgradeReport, ClientError> {
         self.post(&job.url("/upgrade"), request)
     }
 
-    fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, JobError> {
+    fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, ClientError> {
         answer(url, self.sent(url))
     }
 
@@ -288,7 +351,7 @@ impl Client {
         }
     }
 
-    fn post<T: DeserializeOwned>(&self, url: &str, body: &impl Serialize) -> Result<T, JobError> {
+    fn post<T: DeserializeOwned>(&self, url: &str, body: &impl Serialize) -> Result<T, ClientError> {
         answer(url, self.known(self.agent.post(url)).send_json(body))
     }
 }
@@ -301,29 +364,23 @@ impl FoundJob {
 
 type Sent = Result<ureq::http::Response<ureq::Body>, ureq::Error>;
 
-fn answer<T: DeserializeOwned>(url: &str, sent: Sent) -> Result<T, JobError> {
-    let failed = |what: String| JobError::failed(format!("{url}: {what}; is the host still running?"));
-    let mut response = sent.map_err(|error| failed(error.to_string()))?;
-    let ok = response.status().is_success();
-    let text = response
-        .body_mut()
-        .with_config()
-        .limit(ANSWER_BYTES_MAX)
-        .read_to_string()
-        .map_err(|error| failed(error.to_string()))?;
-    if ok {
-        return serde_json::from_str(&text).map_err(|error| {
-            failed(format!(
-                "the answer is not understood ({error}); are both the same version?"
-            ))
-        });
+fn answer<T: DeserializeOwned>(url: &str, sent: Sent) -> Result<T, ClientError> {
+    let url = url.to_owned();
+    let read = sent.and_then(|mut response| {
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        let text = body.read_to_string()?;
+        Ok((response.status(), text))
+    });
+    let (status, text) = match read {
+        Ok(read) => read,
+        Err(source) => return Err(ClientError::NoAnswer { url, source }),
+    };
+    if status.is_success() {
+        return serde_json::from_str(&text).map_err(|source| ClientError::NotUnderstood { url, source });
     }
     match serde_json::from_str::<Problem>(&text) {
         Ok(problem) => Err(problem.error.into()),
-        Err(_) => Err(JobError {
-            kind: ErrorKind::Failed,
-            ..failed(format!("HTTP {}: {text}", response.status()))
-        }),
+        Err(_) => Err(ClientError::Http { url, status, text }),
     }
 }
 
@@ -334,6 +391,23 @@ fn normal(host: &str) -> String {
     } else {
         format!("http://{host}")
     }
+}
+
+/// Names the host that has the usual address.
+fn elsewhere(host: &HostView) -> String {
+    let HostView { data_dir, pid, .. } = host;
+    format!(
+        " One that serves {data_dir} listens on {USUAL_HOST} (pid {pid}): if that one is meant, name it with --host {USUAL_HOST}, or set REGRAFT_DATA to its directory."
+    )
+}
+
+/// Lists the jobs that run, with the one that may be meant.
+fn known(near: Option<&str>, running: &[FoundJob]) -> String {
+    if running.is_empty() {
+        return "no job is running".to_owned();
+    }
+    let near = near.map(|near| format!("did you mean {near:?}? "));
+    format!("{}running:\n{}", near.unwrap_or_default(), lines(running))
 }
 
 fn lines(jobs: &[FoundJob]) -> String {

@@ -19,7 +19,7 @@ pub use self::job::{
 };
 pub use self::report::{ChangedUid, Gap, SnapshotReport, UpgradeReport};
 pub use self::submission::SubmitRequest;
-use crate::jobs::handle::{JobError, JobProblem};
+use crate::jobs::handle::JobProblem;
 use crate::jobs::observe::ObservedJob;
 use crate::jobs::status::JobStatus;
 use crate::savepoint::metadata::Owner;
@@ -294,7 +294,8 @@ pub struct Problem {
 }
 
 /// A failure.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
 pub struct ErrorBody {
     /// Kind, which says what its reader does next.
     pub kind: ErrorKind,
@@ -348,30 +349,6 @@ impl From<JobProblem> for ProblemBody {
             uid: problem.uid,
             path: problem.path,
             remedy: problem.remedy,
-        }
-    }
-}
-
-impl From<ProblemBody> for JobProblem {
-    fn from(body: ProblemBody) -> Self {
-        Self {
-            kind: body.kind,
-            message: body.message,
-            uid: body.uid,
-            path: body.path,
-            remedy: body.remedy,
-        }
-    }
-}
-
-impl From<ErrorBody> for JobError {
-    fn from(body: ErrorBody) -> Self {
-        Self {
-            kind: body.kind,
-            message: body.message,
-            uid: body.uid,
-            path: body.path,
-            problems: body.problems.into_iter().map(Into::into).collect(),
         }
     }
 }

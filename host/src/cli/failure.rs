@@ -6,6 +6,7 @@ use serde::Serialize;
 use tokio::task::JoinError;
 
 use super::exit_status::ExitStatus;
+use crate::api::client::ClientError;
 use crate::api::types::{ErrorBody, ProblemBody};
 use crate::compile::BuildError;
 use crate::data_dir::DataDirError;
@@ -117,6 +118,15 @@ impl From<HostError> for Failure {
 impl From<JobError> for Failure {
     fn from(error: JobError) -> Self {
         HostError::from(error).into()
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Refused(body) => body.into(),
+            other => Self::new(other.kind(), other.to_string()),
+        }
     }
 }
 

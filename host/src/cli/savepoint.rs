@@ -7,9 +7,8 @@ use regraft_model::id::JobId;
 use super::args::HostArgs;
 use super::failure::Failure;
 use super::job::client;
-use crate::api::client::{Client, FoundJob};
+use crate::api::client::{Client, ClientError, FoundJob};
 use crate::api::types::{SnapshotList, SnapshotRowKind};
-use crate::jobs::handle::JobError;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::Owner;
 use crate::serve::error::HostError;
@@ -77,7 +76,7 @@ pub(super) async fn needed_by(
 }
 
 /// Asks running hosts. Returns also all jobs that they know.
-fn running(client: &Client, savepoint: &Savepoint) -> Result<(Vec<Needing>, Vec<JobId>), JobError> {
+fn running(client: &Client, savepoint: &Savepoint) -> Result<(Vec<Needing>, Vec<JobId>), ClientError> {
     let jobs = client.jobs()?;
     let known = jobs.iter().map(|job| job.summary.job_id).collect();
     let mut needing = vec![];
@@ -130,7 +129,7 @@ fn is_own(savepoint: &Savepoint, job: JobId) -> bool {
 
 /// Returns true if a job would go back to this savepoint if it failed now: it started from it, and has no checkpoint of its
 /// own.
-fn is_origin(client: &Client, job: &FoundJob, savepoint: &Savepoint) -> Result<bool, JobError> {
+fn is_origin(client: &Client, job: &FoundJob, savepoint: &Savepoint) -> Result<bool, ClientError> {
     let url = savepoint.url();
     let from = job.summary.restored_from.as_ref();
     let from = from.is_some_and(|from| is_same_place(&LocalStores, from, &url));

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::graph::job_graph::{Artifact, EffectiveSetting, NodeKind as GraphNodeKind, SettingOrigin};
 use crate::graph::{ModuleOverride, Overrides, parse_job};
+use crate::jobs::handle::JobError;
 use crate::jobs::observe::{NodeRole, ObservedNode, PastRound, RoundSummary, SubtaskRound};
 use crate::jobs::start::RestoreFrom;
 use crate::savepoint::restore::RestoreOptions;
