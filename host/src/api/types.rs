@@ -358,9 +358,9 @@ impl From<&HostError> for ErrorBody {
         Self {
             kind: error.kind(),
             message: error.to_string(),
-            uid: error.uid().map(str::to_owned),
+            uid: error.uid(),
             path: error.path(),
-            problems: error.problems().iter().cloned().map(Into::into).collect(),
+            problems: error.problems().into_iter().map(Into::into).collect(),
         }
     }
 }

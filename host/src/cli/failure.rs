@@ -12,7 +12,7 @@ use crate::compile::BuildError;
 use crate::data_dir::DataDirError;
 use crate::graph::problem::Place;
 use crate::graph::{JobFileError, Problem};
-use crate::jobs::handle::JobError;
+use crate::jobs::durable::error::AttemptError;
 use crate::savepoint::metadata::MetadataError;
 use crate::scaffold::ScaffoldError;
 use crate::serve::error::HostError;
@@ -115,8 +115,8 @@ impl From<HostError> for Failure {
     }
 }
 
-impl From<JobError> for Failure {
-    fn from(error: JobError) -> Self {
+impl From<AttemptError> for Failure {
+    fn from(error: AttemptError) -> Self {
         HostError::from(error).into()
     }
 }

@@ -23,9 +23,8 @@ pub(super) async fn clean_abandoned_output(job: &Job) {
             }
             if let Err(error) = clean(job, node, run).await {
                 tracing::warn!(
-                    "what job {run} has left pending of sink \"{}\" could not be removed: {}",
-                    node.uid,
-                    error.error
+                    "what job {run} has left pending of sink \"{}\" could not be removed: {error}",
+                    node.uid
                 );
             }
         }

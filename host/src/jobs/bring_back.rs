@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use regraft_model::id::{AttemptId, CheckpointId, JobId};
 
-use super::admission::descriptions;
+use super::admission::{self, descriptions};
 use super::attempt::prepare::{Prepared, Wish, modules_of, prepare};
 use super::durable::clean_up::{clean_up, finish_sinks};
 use super::durable::error::AttemptError;
@@ -12,7 +12,7 @@ use super::durable::job::{HostContext, Job, LoadModule};
 use super::durable::point::{Durable, Over};
 use super::durable::records::{EndRecord, RecordError};
 use super::handle::JobHandle;
-use super::start::{admitted, assemble, launch};
+use super::start::{assemble, launch};
 use super::status::JobStatus;
 use crate::graph::job_graph::JobGraph;
 
@@ -40,7 +40,7 @@ pub enum Recovered {
 
 /// Brings a job back: the newest version of it, from its newest checkpoint, or from where it started.
 ///
-/// A recovery that fails loses nothing of the job. [`AttemptError::restartable`] is true if another try may succeed.
+/// A recovery that fails loses nothing of the job. [`AttemptError::may_pass`] is true if another try may succeed.
 ///
 /// # Errors
 /// [`AttemptError`]; nothing runs then.
@@ -51,7 +51,7 @@ pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovere
         loader,
         savepoint_at_end,
     } = recover;
-    let (mut job, events) = assemble(host, job_id, graph).map_err(AttemptError::fatal)?;
+    let (mut job, events) = assemble(host, job_id, graph)?;
     job.hold_at_end = savepoint_at_end.is_some();
     job.loader = Some(loader);
     let job = Arc::new(job);
@@ -69,7 +69,7 @@ pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovere
     }
     let durable = Durable::read(&job).await?;
     let modules = modules_of(&job, &durable.version, &[]).await?;
-    admitted(&job.graph, &descriptions(&modules)).map_err(AttemptError::fatal)?;
+    admission::check(&job.graph, &descriptions(&modules))?;
     let wish = Wish {
         regions: job.plan.region_indices().collect(),
         known: modules.into_values().collect(),
@@ -102,7 +102,7 @@ pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovere
 /// # Errors
 /// [`AttemptError`]; it can be tried again.
 pub async fn give_up(host: &HostContext, job_id: JobId, graph: JobGraph) -> Result<(), AttemptError> {
-    let (job, _) = assemble(host, job_id, graph).map_err(AttemptError::fatal)?;
+    let (job, _) = assemble(host, job_id, graph)?;
     let record = EndRecord {
         status: JobStatus::Canceled,
         ended_at: host.environment.clock().now_ms(),
@@ -121,7 +121,7 @@ pub async fn give_up(host: &HostContext, job_id: JobId, graph: JobGraph) -> Resu
 /// # Errors
 /// [`AttemptError`]; it can be tried again.
 pub async fn forget(host: &HostContext, job_id: JobId, graph: JobGraph) -> Result<(), AttemptError> {
-    let (job, _) = assemble(host, job_id, graph).map_err(AttemptError::fatal)?;
+    let (job, _) = assemble(host, job_id, graph)?;
     match job.directory.end().await? {
         Some(ended) if ended.status != JobStatus::Failed && !retains(&job.graph, &ended) => {
             Ok(job.directory.remove().await?)

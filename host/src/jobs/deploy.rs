@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use regraft_guest_runtime::call::OperatorState;
 use regraft_guest_runtime::trap::GuestError;
+use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
 use regraft_model::time::{Clock, NO_TIMESTAMP};
 
@@ -138,6 +139,50 @@ pub enum DeployError {
     /// Graph and components do not fit; admission tells first.
     #[error("{0}")]
     Shape(String),
+}
+
+impl DeployError {
+    /// Returns its kind. A component that does not open is the job's configuration; a missing file is a failed operation.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Open { .. } | Self::Restore { .. } | Self::Source { .. } | Self::Sink { .. } => ErrorKind::Failed,
+            Self::Bug(_) => ErrorKind::Bug,
+            Self::Shape(_) => ErrorKind::Usage,
+        }
+    }
+
+    /// Returns the uid of the node that it is about.
+    #[must_use]
+    pub const fn uid(&self) -> Option<&OperatorUid> {
+        match self {
+            Self::Open { uid, .. } | Self::Restore { uid, .. } | Self::Source { uid, .. } | Self::Sink { uid, .. } => {
+                Some(uid)
+            }
+            Self::Bug(_) | Self::Shape(_) => None,
+        }
+    }
+
+    /// Returns the file or directory that it is about.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::Source { error, .. } => error.path(),
+            Self::Sink { error, .. } => error.path(),
+            _ => None,
+        }
+    }
+
+    /// Returns true if another try may succeed.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        match self {
+            Self::Open { error, .. } | Self::Restore { error, .. } => matches!(error, GuestError::Engine { .. }),
+            Self::Source { error, .. } => matches!(error, SourceError::Io { .. }),
+            Self::Sink { error, .. } => matches!(error, SinkError::Io { .. }),
+            Self::Bug(_) | Self::Shape(_) => false,
+        }
+    }
 }
 
 /// The surroundings of a deployment.

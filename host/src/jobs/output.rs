@@ -5,9 +5,10 @@
 
 use regraft_model::id::{JobId, OperatorUid};
 
+use super::deploy::DeployError;
+use super::durable::error::{AttemptError, Parts};
 use super::durable::job::Job;
 use super::durable::records::JobDirectory;
-use super::handle::JobError;
 use super::sinks::{later_output, later_parts};
 use crate::connector::sink::{Existing, OutputOf};
 use crate::environment::files::FileSystem;
@@ -21,8 +22,8 @@ use crate::storage::paths;
 /// Refuses output of a later state than a savepoint's: of the run that took it, or of one that went on from it.
 ///
 /// # Errors
-/// [`JobError`] names the first part, and what allows it.
-pub async fn refuse_later_output(job: &Job, savepoint: &Savepoint) -> Result<(), JobError> {
+/// [`AttemptError`] names the first part, and what allows it.
+pub async fn refuse_later_output(job: &Job, savepoint: &Savepoint) -> Result<(), AttemptError> {
     let files = job.host.environment.files();
     refuse_output_of_writer(&*files, &job.graph, savepoint)?;
     refuse_output_of_heirs(&*files, job, savepoint).await
@@ -52,32 +53,31 @@ pub fn tell_left_output(plan: &RestorePlan, metadata: &Metadata, retargeted: &[O
 /// Handles output of earlier runs of a job that starts from the beginning, as `existing` of each sink says.
 ///
 /// # Errors
-/// [`JobError`] if a sink refuses it, or it cannot be listed.
-pub async fn handle_earlier_output(job: &Job) -> Result<(), JobError> {
+/// [`AttemptError`] if a sink refuses it, or it cannot be listed.
+pub async fn handle_earlier_output(job: &Job) -> Result<(), AttemptError> {
     for node in &job.graph.nodes {
         let (Some(connector), Some(committer)) = (node.output(), job.committers.get(&node.uid)) else {
             continue;
         };
         let Some(dir) = connector.directory() else { continue };
         let committer = committer.clone();
-        let found = run_blocking(&*job.host.environment, move || committer.earlier_output()).await;
-        let found = found.map_err(|error| JobError::failed(error.to_string()))?;
+        let found = run_blocking(&*job.host.environment, move || committer.earlier_output()).await?;
         let (uid, shown) = (&node.uid, dir.display());
-        let of_sink = |message: String, path: Option<String>| JobError {
-            path,
-            ..JobError::failed(format!("sink \"{uid}\": {message}")).on(uid)
-        };
-        let found = found.map_err(|error| of_sink(error.to_string(), error.path().map(str::to_owned)))?;
+        let found = found.map_err(|error| DeployError::Sink {
+            uid: uid.clone(),
+            error,
+        })?;
         let count = found.parts.len() + found.unlisted.len();
-        let Some(first) = found.parts.first().or(found.unlisted.first()) else {
+        if count == 0 {
             continue;
-        };
+        }
         match connector.existing() {
             Existing::Refuse => {
-                let message = format!(
-                    "{shown} holds {count} part(s) of earlier runs of this job, {first} the first of them, and existing = \"refuse\". Remove them, write elsewhere (--set {uid}.path=…), or set existing to \"keep\" or \"replace\""
-                );
-                return Err(of_sink(message, Some(shown.to_string())));
+                return Err(AttemptError::EarlierOutput(Parts {
+                    uid: uid.clone(),
+                    dir: dir.to_owned(),
+                    names: [found.parts, found.unlisted].concat(),
+                }));
             }
             Existing::Keep => {
                 let go_on = match newest_checkpoint(job, &found.runs).await {
@@ -128,23 +128,23 @@ async fn complete_checkpoint(directory: &JobDirectory) -> Option<String> {
 }
 
 /// Refuses output that the savepoint's run wrote after it.
-fn refuse_output_of_writer(files: &dyn FileSystem, graph: &JobGraph, savepoint: &Savepoint) -> Result<(), JobError> {
+fn refuse_output_of_writer(
+    files: &dyn FileSystem,
+    graph: &JobGraph,
+    savepoint: &Savepoint,
+) -> Result<(), AttemptError> {
     let metadata = &savepoint.metadata;
     for node in &graph.nodes {
         let Some(dir) = node.output_dir() else { continue };
         let parts = later_parts(files, node, metadata.job_id, metadata.checkpoint_id);
-        if let Some(first) = parts.first() {
-            let message = format!(
-                "sink \"{}\": {} holds {} part(s) of a later state than checkpoint {} of the savepoint, {first} the first of them: restoring would write their records again. Remove them, write elsewhere (--set {}.path=…), or allow it with --allow-later-output",
-                node.uid,
-                dir.display(),
-                parts.len(),
-                metadata.checkpoint_id,
-                node.uid
-            );
-            return Err(JobError {
-                path: Some(dir.display().to_string()),
-                ..JobError::failed(message).on(&node.uid)
+        if !parts.is_empty() {
+            return Err(AttemptError::LaterOutput {
+                parts: Parts {
+                    uid: node.uid.clone(),
+                    dir: dir.to_owned(),
+                    names: parts,
+                },
+                id: metadata.checkpoint_id,
             });
         }
     }
@@ -185,7 +185,7 @@ async fn heirs(job: &Job, savepoint: &str) -> Vec<Heir> {
 }
 
 /// Refuses output of jobs that went on from the same savepoint before. Warns of output that is only likely to be theirs.
-async fn refuse_output_of_heirs(files: &dyn FileSystem, job: &Job, savepoint: &Savepoint) -> Result<(), JobError> {
+async fn refuse_output_of_heirs(files: &dyn FileSystem, job: &Job, savepoint: &Savepoint) -> Result<(), AttemptError> {
     let metadata = &savepoint.metadata;
     let heirs = heirs(job, &savepoint.url()).await;
     for node in &job.graph.nodes {
@@ -193,20 +193,18 @@ async fn refuse_output_of_heirs(files: &dyn FileSystem, job: &Job, savepoint: &S
         let (uid, shown) = (&node.uid, dir.display());
         for heir in &heirs {
             let parts = later_parts(files, node, heir.job_id, metadata.checkpoint_id);
-            let Some(first) = parts.first() else { continue };
-            let go_on = match &heir.checkpoint {
-                Some(checkpoint) => format!("Go on from where it was with run -s {checkpoint}, remove"),
-                None => "Remove".to_owned(),
-            };
-            let message = format!(
-                "sink \"{uid}\": {shown} holds {} part(s) of job \"{}\" ({}), {first} the first of them, which went on from this savepoint before: restoring it once more would write their records again. {go_on} them, write elsewhere (--set {uid}.path=…), or allow it with --allow-later-output",
-                parts.len(),
-                heir.name,
-                heir.job_id
-            );
-            return Err(JobError {
-                path: Some(shown.to_string()),
-                ..JobError::failed(message).on(uid)
+            if parts.is_empty() {
+                continue;
+            }
+            return Err(AttemptError::HeirOutput {
+                parts: Parts {
+                    uid: uid.clone(),
+                    dir: dir.to_owned(),
+                    names: parts,
+                },
+                name: heir.name.clone(),
+                job: heir.job_id,
+                checkpoint: heir.checkpoint.clone(),
             });
         }
         let parts = later_output(files, node, OutputOf::AllBut(metadata.job_id), metadata.checkpoint_id);

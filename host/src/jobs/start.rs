@@ -10,10 +10,11 @@ use super::attempt::build::Ready;
 use super::attempt::first::first;
 use super::attempt::initial::{Begin, beginning, from_origin, plan_origin};
 use super::driver::{Driver, Parts};
+use super::durable::error::AttemptError;
 use super::durable::job::Job;
 pub use super::durable::job::{HostContext, LoadModule};
 use super::durable::records::{JobDirectory, JobRecord, Origin};
-use super::handle::{JobError, JobHandle, JobProblem};
+use super::handle::JobHandle;
 use super::observe::{JobShared, JobState};
 use super::output::{refuse_later_output, tell_left_output};
 use super::status::JobStatus;
@@ -53,8 +54,8 @@ pub struct RestoreFrom {
 /// Starts a job and returns its handle.
 ///
 /// # Errors
-/// [`JobError`], of kind usage where job file or modules must change; nothing has run then.
-pub async fn start(host: &HostContext, new: NewJob) -> Result<JobHandle, JobError> {
+/// [`AttemptError`], of kind usage where job file or modules must change; nothing has run then.
+pub async fn start(host: &HostContext, new: NewJob) -> Result<JobHandle, AttemptError> {
     let NewJob {
         graph,
         modules,
@@ -63,10 +64,14 @@ pub async fn start(host: &HostContext, new: NewJob) -> Result<JobHandle, JobErro
         job_id,
     } = new;
     let descriptions = descriptions(&modules);
-    admitted(&graph, &descriptions)?;
+    admission::check(&graph, &descriptions)?;
     if let Some(dir) = &savepoint_at_end {
         // Not when all input has been read.
-        host.probe(dir).await?;
+        let probed = host.probe(dir).await;
+        probed.map_err(|source| AttemptError::SavepointDirectory {
+            dir: dir.clone(),
+            source,
+        })?;
     }
     let job_id = job_id.unwrap_or_else(|| JobId::from_bits(host.environment.random()));
     let (mut job, events) = assemble(host, job_id, graph)?;
@@ -83,21 +88,13 @@ pub async fn start(host: &HostContext, new: NewJob) -> Result<JobHandle, JobErro
     Ok(launch(job, events, &record, ready, savepoint_at_end))
 }
 
-/// Checks that components and graph fit.
-pub(super) fn admitted(graph: &JobGraph, descriptions: &Descriptions) -> Result<(), JobError> {
-    admission::check(graph, descriptions).map_err(|refused| JobError {
-        uid: refused.uid.as_ref().map(ToString::to_string),
-        ..JobError::usage(refused.to_string()).with_problems(refused.problems.iter().map(JobProblem::from).collect())
-    })
-}
-
 pub(super) type Events = mpsc::UnboundedReceiver<(AttemptId, Event)>;
 
 /// Returns a job with its directory, and the receiver of its subtasks' events.
-pub(super) fn assemble(host: &HostContext, job_id: JobId, graph: JobGraph) -> Result<(Job, Events), JobError> {
-    let failed = |error: crate::storage::StoreError| JobError::failed(error.to_string());
-    let checkpoints = host.stores.open(&host.checkpoint_dir_of(&graph)).map_err(failed)?;
-    let directory = JobDirectory::new(&checkpoints, job_id).map_err(failed)?;
+pub(super) fn assemble(host: &HostContext, job_id: JobId, graph: JobGraph) -> Result<(Job, Events), AttemptError> {
+    let opened = host.stores.open(&host.checkpoint_dir_of(&graph));
+    let directory = opened.and_then(|checkpoints| JobDirectory::new(&checkpoints, job_id));
+    let directory = directory.map_err(AttemptError::Directory)?;
     let (tell, events) = mpsc::unbounded_channel();
     Ok((Job::new(host, job_id, Arc::new(graph), directory, tell), events))
 }
@@ -176,14 +173,13 @@ async fn read_savepoint(
     job: &Arc<Job>,
     descriptions: &Descriptions,
     from: &RestoreFrom,
-) -> Result<(Begin, Origin), JobError> {
-    let host = &job.host;
-    let opened = Savepoint::open(&*host.stores, &from.location).await;
-    let savepoint = opened.map_err(|error| JobError {
-        path: Some(from.location.clone()),
-        kind: error.kind(),
-        ..JobError::failed(error.to_string())
-    })?;
+) -> Result<(Begin, Origin), AttemptError> {
+    let unreadable = |source| AttemptError::Savepoint {
+        location: from.location.clone(),
+        source,
+    };
+    let opened = Savepoint::open(&*job.host.stores, &from.location).await;
+    let savepoint = opened.map_err(unreadable)?;
     let metadata = &savepoint.metadata;
     let ancestor = Ancestor {
         job_id: metadata.job_id,
@@ -233,9 +229,9 @@ async fn read_savepoint(
     }
     tell_left_output(&plan, metadata, &retargeted);
     let begin = from_origin(job, descriptions, &savepoint, &origin).await;
-    let begin = begin.map_err(|error| JobError {
-        path: Some(from.location.clone()),
-        ..error.error
+    let begin = begin.map_err(|error| match error {
+        AttemptError::Snapshot(source) => unreadable(source),
+        other => other,
     })?;
     tracing::info!("Reset the checkpoint ID of job {} to {}.", job.job_id, begin.next);
     Ok((begin, origin))

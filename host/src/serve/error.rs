@@ -169,7 +169,7 @@ pub enum HostError {
     /// A job file has problems.
     #[error(transparent)]
     JobFile(#[from] JobFileError),
-    /// A job cannot be brought back or given up.
+    /// A job cannot be started, brought back or given up.
     #[error(transparent)]
     Attempt(#[from] AttemptError),
     /// The job refused the operation, or failed.
@@ -194,8 +194,13 @@ pub enum SavepointError {
     )]
     NoDirectory(JobId),
     /// The directory cannot be written to.
-    #[error("{}", .0.message.trim_end_matches('.'))]
-    Directory(#[source] JobError),
+    #[error("the savepoint directory cannot be used: {}", source.to_string().trim_end_matches('.'))]
+    Directory {
+        /// The directory, a path or URL.
+        dir: String,
+        /// Error of the store.
+        source: StoreError,
+    },
     /// The round failed.
     #[error(transparent)]
     Round(JobError),
@@ -214,24 +219,25 @@ impl HostError {
             | Self::Module(_)
             | Self::ReplacesShared(_)
             | Self::JobFile(_) => ErrorKind::Usage,
-            _ => match self.of_job() {
-                Some(error) => error.kind,
-                None => ErrorKind::Failed,
-            },
+            Self::Attempt(error) => error.kind(),
+            Self::Job(error) | Self::Savepoint(SavepointError::Round(error)) => error.kind,
+            _ => ErrorKind::Failed,
         }
     }
 
     /// Returns the uid of the node that it is about.
     #[must_use]
-    pub fn uid(&self) -> Option<&str> {
+    pub fn uid(&self) -> Option<String> {
         match self {
             Self::NoSuchModule { uid, .. }
             | Self::NoSuchOperator(uid)
             | Self::WithoutModule(uid)
             | Self::Component { uid, .. }
             | Self::SharedOutput { uid, .. }
-            | Self::ReplacesShared(uid) => Some(uid.as_str()),
-            _ => self.of_job()?.uid.as_deref(),
+            | Self::ReplacesShared(uid) => Some(uid.to_string()),
+            Self::Attempt(error) => error.uid(),
+            Self::Job(error) | Self::Savepoint(SavepointError::Round(error)) => error.uid.clone(),
+            _ => None,
         }
     }
 
@@ -240,31 +246,27 @@ impl HostError {
     pub fn path(&self) -> Option<String> {
         match self {
             Self::SharedOutput { dir: path, .. } | Self::Io { path, .. } => Some(path.display().to_string()),
-            Self::Gone { dir, .. } => Some(dir.clone()),
-            _ => self.of_job()?.path.clone(),
+            Self::Gone { dir, .. } | Self::Savepoint(SavepointError::Directory { dir, .. }) => Some(dir.clone()),
+            Self::Attempt(error) => error.path(),
+            Self::Job(error) | Self::Savepoint(SavepointError::Round(error)) => error.path.clone(),
+            _ => None,
         }
     }
 
     /// Returns each problem on its own, where there are several; the message has all of them.
     #[must_use]
-    pub fn problems(&self) -> &[JobProblem] {
-        self.of_job().map_or(&[], |error| &error.problems)
+    pub fn problems(&self) -> Vec<JobProblem> {
+        match self {
+            Self::Attempt(error) => error.problems(),
+            Self::Job(error) | Self::Savepoint(SavepointError::Round(error)) => error.problems.clone(),
+            _ => vec![],
+        }
     }
 
     /// Returns true if another try may succeed.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
-        matches!(self, Self::Attempt(AttemptError { restartable: true, .. }))
-    }
-
-    /// Returns the error of the job, if it is one.
-    const fn of_job(&self) -> Option<&JobError> {
-        match self {
-            Self::Job(error)
-            | Self::Attempt(AttemptError { error, .. })
-            | Self::Savepoint(SavepointError::Directory(error) | SavepointError::Round(error)) => Some(error),
-            _ => None,
-        }
+        matches!(self, Self::Attempt(error) if error.may_pass())
     }
 }
 
@@ -273,7 +275,7 @@ impl SavepointError {
     const fn consequence(&self) -> &'static str {
         match self {
             Self::NotRunning { .. } | Self::Round(_) => "",
-            Self::NoDirectory(_) | Self::Directory(_) => "; the job goes on",
+            Self::NoDirectory(_) | Self::Directory { .. } => "; the job goes on",
         }
     }
 }

@@ -214,7 +214,9 @@ impl Host {
         }
         let dir = options.dir.or_else(|| job.shared.graph.savepoint_dir.clone());
         let dir = dir.ok_or(SavepointError::NoDirectory(id))?;
-        self.context.probe(&dir).await.map_err(SavepointError::Directory)?;
+        if let Err(source) = self.context.probe(&dir).await {
+            return Err(SavepointError::Directory { dir, source });
+        }
         let target = SavepointTarget {
             dir,
             layout: options.layout,

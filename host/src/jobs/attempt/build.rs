@@ -6,14 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use regraft_guest_runtime::trap::GuestError;
-use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{AttemptId, CheckpointId, JobVersion};
 
 use super::initial::Begin;
 use super::load::Loaded;
-use crate::connector::sink::SinkError;
-use crate::connector::source::SourceError;
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::Modules;
 use crate::environment::run_blocking;
@@ -24,7 +20,6 @@ use crate::jobs::durable::commit::{commit_from, note_committed};
 use crate::jobs::durable::error::AttemptError;
 use crate::jobs::durable::job::Job;
 use crate::jobs::durable::records::{AttemptRecord, RecordError};
-use crate::jobs::handle::JobError;
 use crate::jobs::life::effect;
 use crate::savepoint::metadata::Ancestor;
 
@@ -225,37 +220,5 @@ async fn deploy_regions(
         };
         regions.into_iter().map(of).collect::<Result<Vec<_>, DeployError>>()
     };
-    let deployed = run_blocking(&*environment, deploying).await;
-    let deployed = deployed.map_err(|error| AttemptError::fatal(JobError::failed(error.to_string())))?;
-    deployed.map_err(|error| deploy_error(&error))
-}
-
-/// A component that does not open is the job's configuration; a missing file is a failed operation.
-fn deploy_error(error: &DeployError) -> AttemptError {
-    let message = error.to_string();
-    let restartable = match error {
-        DeployError::Open { error, .. } | DeployError::Restore { error, .. } => {
-            matches!(error, GuestError::Engine { .. })
-        }
-        DeployError::Source { error, .. } => matches!(error, SourceError::Io { .. }),
-        DeployError::Sink { error, .. } => matches!(error, SinkError::Io { .. }),
-        DeployError::Bug(_) | DeployError::Shape(_) => false,
-    };
-    let error = match error {
-        DeployError::Open { uid, .. } | DeployError::Restore { uid, .. } => JobError::failed(message).on(uid),
-        DeployError::Sink { uid, error } => JobError {
-            path: error.path().map(str::to_owned),
-            ..JobError::failed(message).on(uid)
-        },
-        DeployError::Source { uid, error } => JobError {
-            path: error.path().map(str::to_owned),
-            ..JobError::failed(message).on(uid)
-        },
-        DeployError::Bug(_) => JobError {
-            kind: ErrorKind::Bug,
-            ..JobError::failed(message)
-        },
-        DeployError::Shape(_) => JobError::usage(message),
-    };
-    AttemptError { error, restartable }
+    Ok(run_blocking(&*environment, deploying).await??)
 }

@@ -11,22 +11,22 @@ use crate::dataflow::operator::Modules;
 use crate::environment::run_blocking;
 use crate::graph::plan::RegionIndex;
 use crate::jobs::abandoned::clean_abandoned_output;
-use crate::jobs::deploy::Identity;
+use crate::jobs::deploy::{DeployError, Identity};
+use crate::jobs::durable::error::AttemptError;
 use crate::jobs::durable::job::Job;
-use crate::jobs::durable::records::{JobRecord, Origin, RecordError, VersionRecord, digests};
-use crate::jobs::handle::JobError;
+use crate::jobs::durable::records::{JobRecord, Origin, VersionRecord, digests};
 use crate::jobs::output::handle_earlier_output;
 
 /// Makes the first attempt of a job, and the record of what the job starts with.
 ///
 /// # Errors
-/// [`JobError`]; then nothing runs, and nothing of the job is left in the checkpoint directory.
+/// [`AttemptError`]; then nothing runs, and nothing of the job is left in the checkpoint directory.
 pub async fn first(
     job: &Arc<Job>,
     begin: Begin,
     origin: Option<Origin>,
     modules: Modules,
-) -> Result<(JobRecord, Ready), JobError> {
+) -> Result<(JobRecord, Ready), AttemptError> {
     let regions: Vec<RegionIndex> = job.plan.region_indices().collect();
     let identity = Identity {
         job_id: job.job_id,
@@ -50,8 +50,7 @@ pub async fn first(
             job.host.environment.process()
         },
     };
-    let built = Built::new(job, &regions, begin, identity, modules.clone(), CheckpointId(0)).await;
-    let built = built.map_err(|error| error.error)?;
+    let built = Built::new(job, &regions, begin, identity, modules.clone(), CheckpointId(0)).await?;
     check_outputs(job).await?;
     clean_abandoned_output(job).await;
     if record.origin.is_none() {
@@ -61,7 +60,7 @@ pub async fn first(
     let written = async {
         write_down(job, &record, &version, &modules, facts).await?;
         if record.origin.is_some() {
-            facts.commit(job).await.map_err(|error| error.error)?;
+            facts.commit(job).await?;
         }
         Ok(())
     };
@@ -76,14 +75,13 @@ pub async fn first(
 }
 
 /// Refuses an output that can never be written, rather than have it tried again and again.
-async fn check_outputs(job: &Job) -> Result<(), JobError> {
+async fn check_outputs(job: &Job) -> Result<(), AttemptError> {
     for (uid, committer) in &job.committers {
         let committer = committer.clone();
-        let checked = run_blocking(&*job.host.environment, move || committer.check()).await;
-        let checked = checked.map_err(|error| JobError::failed(error.to_string()))?;
-        checked.map_err(|error| JobError {
-            path: error.path().map(str::to_owned),
-            ..JobError::failed(format!("sink \"{uid}\": {error}")).on(uid)
+        let checked = run_blocking(&*job.host.environment, move || committer.check()).await?;
+        checked.map_err(|error| DeployError::Sink {
+            uid: uid.clone(),
+            error,
         })?;
     }
     Ok(())
@@ -96,7 +94,7 @@ async fn write_down(
     version: &VersionRecord,
     modules: &Modules,
     facts: &Facts,
-) -> Result<(), JobError> {
+) -> Result<(), AttemptError> {
     let written = async {
         // A start that was killed before its attempt was recorded may have left something.
         if job.directory.newest_attempt().await?.is_none() {
@@ -109,8 +107,5 @@ async fn write_down(
         job.directory.create_version(version).await?;
         facts.record(job).await
     };
-    written.await.map_err(|error: RecordError| JobError {
-        path: Some(error.path().to_owned()),
-        ..JobError::failed(format!("the checkpoint directory cannot be used: {error}"))
-    })
+    written.await.map_err(AttemptError::NotRecorded)
 }

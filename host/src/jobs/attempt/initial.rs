@@ -13,7 +13,6 @@ use crate::jobs::durable::error::AttemptError;
 use crate::jobs::durable::job::Job;
 use crate::jobs::durable::point::Durable;
 use crate::jobs::durable::records::Origin;
-use crate::jobs::handle::{JobError, JobProblem};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::MetadataError;
 use crate::savepoint::permit::CommitPermit;
@@ -71,13 +70,9 @@ pub async fn from_checkpoint(
         &new,
         &RestoreOptions::default(),
     );
-    let mut plan = planned.map_err(|refusal| {
-        AttemptError::fatal(JobError {
-            uid: refusal.uid(),
-            path: Some(checkpoint.url()),
-            ..JobError::failed(refusal.to_string())
-                .with_problems(refusal.problems.iter().map(JobProblem::from).collect())
-        })
+    let mut plan = planned.map_err(|refusal| AttemptError::Restore {
+        url: checkpoint.url(),
+        refusal,
     })?;
     let wanted: BTreeSet<&OperatorUid> = regions
         .iter()
@@ -123,7 +118,7 @@ pub async fn from_origin(
     savepoint: &Savepoint,
     origin: &Origin,
 ) -> Result<Begin, AttemptError> {
-    let (plan, _) = plan_origin(job, descriptions, savepoint, origin).map_err(AttemptError::fatal)?;
+    let (plan, _) = plan_origin(job, descriptions, savepoint, origin)?;
     let loaded = load::load(&*job.host.environment, savepoint, &plan, &job.ending).await?;
     Ok(Begin {
         restored: None,
@@ -140,13 +135,13 @@ pub async fn from_origin(
 /// now.
 ///
 /// # Errors
-/// [`JobError`] lists all obstacles.
+/// [`AttemptError::Restore`] lists all obstacles.
 pub fn plan_origin(
     job: &Job,
     descriptions: &Descriptions,
     savepoint: &Savepoint,
     origin: &Origin,
-) -> Result<(RestorePlan, Vec<OperatorUid>), JobError> {
+) -> Result<(RestorePlan, Vec<OperatorUid>), AttemptError> {
     let retargeted = load::retargeted_sinks(&job.graph, savepoint);
     let mut options = RestoreOptions {
         allow_non_restored: origin.allow_non_restored,
@@ -155,10 +150,9 @@ pub fn plan_origin(
     options.drop_state.extend(retargeted.iter().map(ToString::to_string));
     let new = load::new_job(&job.graph, descriptions);
     let planned = plan_restore(&savepoint.url(), &savepoint.metadata, &new, &options);
-    let mut plan = planned.map_err(|refusal| JobError {
-        uid: refusal.uid(),
-        path: Some(savepoint.url()),
-        ..JobError::failed(refusal.to_string()).with_problems(refusal.problems.iter().map(JobProblem::from).collect())
+    let mut plan = planned.map_err(|refusal| AttemptError::Restore {
+        url: savepoint.url(),
+        refusal,
     })?;
     plan.dropped.retain(|dropped| !retargeted.contains(&dropped.uid));
     Ok((plan, retargeted))

@@ -20,7 +20,6 @@ use crate::jobs::durable::error::AttemptError;
 use crate::jobs::durable::job::Job;
 use crate::jobs::durable::point::{Durable, Over, Point};
 use crate::jobs::durable::records::{SavepointRecord, VersionRecord};
-use crate::jobs::handle::JobError;
 pub use crate::jobs::life::effect::Wish;
 use crate::savepoint::permit::CommitPermit;
 use crate::storage::paths;
@@ -52,11 +51,7 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
             }
         }
     }
-    let message = "another host completes one checkpoint after the other meanwhile: it still runs the job".to_owned();
-    Err(AttemptError {
-        restartable: true,
-        error: JobError::failed(message),
-    })
+    Err(AttemptError::Overtaken)
 }
 
 /// Result of one try.
@@ -159,9 +154,10 @@ pub async fn modules_of(
             modules.insert(uid.clone(), module.clone());
             continue;
         }
-        let failed = |why: String| {
-            let message = format!("the module of operator \"{uid}\" ({digest}) cannot be loaded: {why}");
-            AttemptError::fatal(JobError::failed(message).on(uid))
+        let failed = |reason: String| AttemptError::Module {
+            uid: uid.clone(),
+            digest: digest.clone(),
+            reason,
         };
         let Some(loader) = job.loader.clone() else {
             return Err(failed("this host loads no modules".to_owned()));

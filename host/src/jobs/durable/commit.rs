@@ -2,32 +2,18 @@
 
 use std::time::Duration;
 
-use regraft_model::id::{CheckpointId, JobId, OperatorUid};
+use regraft_model::id::{CheckpointId, JobId};
 
-use super::error::AttemptError;
+use super::error::{AttemptError, CommitError};
 use super::job::{Committers, Job, committers};
 use super::records::CommittedRecord;
 use crate::backoff::Backoff;
 use crate::connector::sink::SinkError;
 use crate::environment::{Environment, run_blocking};
-use crate::jobs::handle::JobError;
-use crate::jobs::life::effect::CommitFailure;
 use crate::savepoint::permit::CommitPermit;
 
 /// Five tries with 50, 100, 200 and 400 ms between them.
 const WAITS: Backoff = Backoff::new(Duration::from_millis(50), 2, Duration::from_secs(1)).tries(5);
-
-/// A sink whose output could not be committed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("sink \"{uid}\": {message}")]
-pub struct CommitError {
-    /// The sink.
-    pub uid: OperatorUid,
-    /// The sink's own message, or that the host panicked.
-    pub message: String,
-    /// True if a later try may succeed.
-    pub may_pass: bool,
-}
 
 /// Commits the prepared output of every sink, each up to five times. A sink that fails does not hold back the others.
 ///
@@ -87,13 +73,6 @@ pub async fn commit(job: &Job, permit: &CommitPermit) -> Result<bool, CommitErro
     Ok(true)
 }
 
-impl From<CommitError> for CommitFailure {
-    fn from(error: CommitError) -> Self {
-        let CommitError { uid, message, may_pass } = error;
-        Self { uid, message, may_pass }
-    }
-}
-
 /// Commits the output that a snapshot has pending, written by this job or by the one whose savepoint it is.
 ///
 /// # Errors
@@ -105,12 +84,9 @@ pub async fn commit_from(job: &Job, pending: &CommitPermit, of: &str, writer: Jo
         committers(&job.host, &job.graph, writer, false)
     };
     let committed = commit_all(&*job.host.environment, &committers, pending).await;
-    committed.map_err(|error| {
-        let message = format!("the output that {of} has pending cannot be committed: {error}");
-        AttemptError {
-            restartable: error.may_pass,
-            error: JobError::failed(message).on(&error.uid),
-        }
+    committed.map_err(|source| AttemptError::Commit {
+        of: of.to_owned(),
+        source,
     })?;
     if writer != job.job_id {
         for (uid, committer) in committers {

@@ -19,7 +19,6 @@ use crate::environment::cancel::Cancellation;
 use crate::graph::job_graph::{JobGraph, Node};
 use crate::graph::plan::Plan;
 use crate::jobs::deploy::{Counters, committer, counters};
-use crate::jobs::handle::JobError;
 use crate::storage::{StoreError, Stores};
 
 /// The parts of a host that every job uses.
@@ -49,18 +48,12 @@ impl HostContext {
     /// own, and deletes it again.
     ///
     /// # Errors
-    /// [`JobError`] that names the directory.
-    pub async fn probe(&self, dir: &str) -> Result<(), JobError> {
+    /// [`StoreError`] as the first step that fails gives it.
+    pub async fn probe(&self, dir: &str) -> Result<(), StoreError> {
         let name = format!(".probe-{:012x}", self.environment.random() as u64 & 0xffff_ffff_ffff);
-        let tried = async {
-            let storage = self.stores.open(dir)?;
-            storage.put(&name, "probe").await?;
-            storage.delete(&name).await
-        };
-        tried.await.map_err(|error: StoreError| JobError {
-            path: Some(dir.to_owned()),
-            ..JobError::failed(format!("the savepoint directory cannot be used: {error}"))
-        })
+        let storage = self.stores.open(dir)?;
+        storage.put(&name, "probe").await?;
+        storage.delete(&name).await
     }
 }
 

@@ -3,7 +3,7 @@
 //! Reading changes nothing. Writes follow the order of `docs/design/0010-recovery.md`.
 //!
 //! - [`records`]: records that a job keeps of itself in its directory.
-//! - [`error`]: failures of an attempt.
+//! - [`error`]: errors of starting a job and of going on with one.
 //! - [`job`]: the parts that stay over all attempts of a job in this process.
 //! - [`commit`]: output becomes visible.
 //! - [`point`]: the point to go on from, decided over records that have been read.

@@ -10,7 +10,6 @@ use regraft_model::snapshot::SnapshotKind;
 use super::error::AttemptError;
 use super::job::Job;
 use super::records::{AttemptRecord, CommittedRecord, JobRecord, Origin, SavepointRecord, VersionRecord};
-use crate::jobs::handle::JobError;
 use crate::jobs::life::effect;
 use crate::jobs::sinks::later_parts;
 use crate::savepoint::load::Savepoint;
@@ -96,16 +95,10 @@ impl Durable {
     /// [`AttemptError`].
     pub async fn read(job: &Job) -> Result<Self, AttemptError> {
         let directory = &job.directory;
-        let missing = |what: &str| {
-            let path = directory.storage().url();
-            let message = format!(
-                "job {} cannot be brought back: {path} has no {what}. Put the directory back, or start the job from a savepoint.",
-                job.job_id
-            );
-            AttemptError::fatal(JobError {
-                path: Some(path),
-                ..JobError::failed(message)
-            })
+        let missing = |what| AttemptError::Missing {
+            job: job.job_id,
+            dir: directory.storage().url(),
+            what,
         };
         let record = directory.job().await?.ok_or_else(|| missing("job.json"))?;
         let version = directory.newest_version().await?.ok_or_else(|| missing("versions"))?;
@@ -298,31 +291,21 @@ impl Durable {
         for node in &job.graph.nodes {
             parts.extend(later_parts(&*files, node, job.job_id, after));
         }
-        let path = job.directory.checkpoint(*damaged)?.url();
+        let url = job.directory.checkpoint(*damaged)?.url();
         if newest.is_some() && parts.is_empty() {
             tracing::warn!(
-                "Job {} goes back to checkpoint {after}: checkpoint {damaged} at {path} cannot be used.",
+                "Job {} goes back to checkpoint {after}: checkpoint {damaged} at {url} cannot be used.",
                 job.job_id
             );
             return Ok(());
         }
-        let consequence = match (newest, parts.first()) {
-            (None, _) => "and no earlier one is there; keep more of them with checkpoint.retain".to_owned(),
-            (Some(_), first) => format!(
-                "and going back to checkpoint {after} would write again what {} part(s) have already, {} the first of them; remove them and start the job from that checkpoint with run -s",
-                parts.len(),
-                first.map(String::as_str).unwrap_or_default()
-            ),
-        };
-        let message = format!(
-            "checkpoint {damaged} of job {} cannot be used: {why}; {consequence}",
-            job.job_id
-        );
-        Err(AttemptError::fatal(JobError {
-            path: Some(path),
-            kind: regraft_model::error_kind::ErrorKind::Data,
-            ..JobError::failed(message)
-        }))
+        Err(AttemptError::Damaged {
+            job: job.job_id,
+            id: *damaged,
+            url,
+            reason: why.clone(),
+            again: newest.map(|newest| (newest, parts)),
+        })
     }
 
     async fn origin(&self, job: &Job) -> Result<Point, AttemptError> {
@@ -330,14 +313,10 @@ impl Durable {
             return Ok(Point::Beginning);
         };
         let opened = Savepoint::open(&*job.host.stores, &origin.path).await;
-        let savepoint = opened.map_err(|error| {
-            let mut error = AttemptError::from(error);
-            error.error.message = format!(
-                "job {} has no checkpoint yet, so it goes back to the savepoint that it started from, which must stay until then: {}",
-                job.job_id, error.error.message
-            );
-            error.error.path = Some(origin.path.clone());
-            error
+        let savepoint = opened.map_err(|source| AttemptError::Origin {
+            job: job.job_id,
+            location: origin.path.clone(),
+            source,
         })?;
         Ok(Point::Origin(Box::new(savepoint), origin))
     }
