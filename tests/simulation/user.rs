@@ -11,6 +11,7 @@ use regraft::jobs::handle::{JobError, JobHandle, SavepointTarget, SnapshotReport
 use regraft::jobs::start::HostContext;
 use regraft::jobs::status::JobStatus;
 use regraft::savepoint::rows::Layout;
+use regraft::upgrade::error::UpgradeError;
 use regraft::upgrade::upgrade;
 
 use crate::boot::From;
@@ -25,7 +26,7 @@ type Slot<T> = Arc<Mutex<Option<T>>>;
 /// A request that the user waits for.
 enum Asked {
     Snapshot(Action, Slot<Result<SnapshotReport, JobError>>),
-    Upgrade(Slot<Result<(), JobError>>),
+    Upgrade(Slot<Result<(), UpgradeError>>),
 }
 
 impl Play {
@@ -138,7 +139,7 @@ impl Play {
         }
     }
 
-    fn upgraded(&mut self, result: &Result<(), JobError>) {
+    fn upgraded(&mut self, result: &Result<(), UpgradeError>) {
         self.upgrading = false;
         match result {
             Ok(()) => {

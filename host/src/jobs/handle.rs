@@ -91,8 +91,6 @@ pub struct JobError {
     pub uid: Option<String>,
     /// File or directory that it is about.
     pub path: Option<String>,
-    /// Each problem on its own, where there are several; the message has all of them.
-    pub problems: Vec<JobProblem>,
 }
 
 /// One of several problems of an operation.
@@ -138,15 +136,6 @@ impl From<&Unfit> for JobProblem {
 }
 
 impl JobError {
-    /// Adds the problems one by one, unless there is only one, which the error itself describes.
-    #[must_use]
-    pub fn with_problems(self, problems: Vec<JobProblem>) -> Self {
-        if problems.len() < 2 {
-            return self;
-        }
-        Self { problems, ..self }
-    }
-
     /// An operation that failed.
     #[must_use]
     pub fn failed(message: impl Into<String>) -> Self {
@@ -155,19 +144,6 @@ impl JobError {
             message: message.into(),
             uid: None,
             path: None,
-            problems: vec![],
-        }
-    }
-
-    /// Input that is wrong.
-    #[must_use]
-    pub fn usage(message: impl Into<String>) -> Self {
-        Self {
-            kind: ErrorKind::Usage,
-            message: message.into(),
-            uid: None,
-            path: None,
-            problems: vec![],
         }
     }
 

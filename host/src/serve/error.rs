@@ -15,6 +15,7 @@ use crate::jobs::durable::records::RecordError;
 use crate::jobs::handle::{JobError, JobProblem};
 use crate::jobs::status::JobStatus;
 use crate::storage::StoreError;
+use crate::upgrade::error::UpgradeError;
 
 /// An operation of a host that was refused, or failed.
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +173,10 @@ pub enum HostError {
     /// A job cannot be started, brought back or given up.
     #[error(transparent)]
     Attempt(#[from] AttemptError),
-    /// The job refused the operation, or failed.
+    /// A running job cannot be upgraded.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    /// The job failed.
     #[error(transparent)]
     Job(#[from] JobError),
 }
@@ -220,6 +224,7 @@ impl HostError {
             | Self::ReplacesShared(_)
             | Self::JobFile(_) => ErrorKind::Usage,
             Self::Attempt(error) => error.kind(),
+            Self::Upgrade(error) => error.kind(),
             Self::Job(error) | Self::Savepoint(SavepointError::Round(error)) => error.kind,
             _ => ErrorKind::Failed,
         }
@@ -236,6 +241,7 @@ impl HostError {
             | Self::SharedOutput { uid, .. }
             | Self::ReplacesShared(uid) => Some(uid.to_string()),
             Self::Attempt(error) => error.uid(),
+            Self::Upgrade(error) => error.uid(),
             Self::Job(error) | Self::Savepoint(SavepointError::Round(error)) => error.uid.clone(),
             _ => None,
         }
@@ -248,6 +254,7 @@ impl HostError {
             Self::SharedOutput { dir: path, .. } | Self::Io { path, .. } => Some(path.display().to_string()),
             Self::Gone { dir, .. } | Self::Savepoint(SavepointError::Directory { dir, .. }) => Some(dir.clone()),
             Self::Attempt(error) => error.path(),
+            Self::Upgrade(error) => error.path(),
             Self::Job(error) | Self::Savepoint(SavepointError::Round(error)) => error.path.clone(),
             _ => None,
         }
@@ -258,7 +265,7 @@ impl HostError {
     pub fn problems(&self) -> Vec<JobProblem> {
         match self {
             Self::Attempt(error) => error.problems(),
-            Self::Job(error) | Self::Savepoint(SavepointError::Round(error)) => error.problems.clone(),
+            Self::Upgrade(error) => error.problems(),
             _ => vec![],
         }
     }

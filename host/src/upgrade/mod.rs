@@ -1,18 +1,19 @@
 //! Changing a running job: the hot swap.
 //!
 //! The change is prepared beside the job ([`prepare`]), travels in the barrier of one round, and is measured afterwards
-//! ([`report`]). The job never notices a change that is refused before the barrier;
+//! ([`report`]); [`error`] has why it may not happen. The job never notices a change that is refused before the barrier;
 //! one whose records and components have no room in the checkpoint directory is.
 
 use std::time::Instant;
 
 use crate::dataflow::operator::Modules;
-use crate::jobs::handle::{JobError, JobHandle, SnapshotRequest, SwapRequest};
-use crate::savepoint::compat::Place;
+use crate::jobs::handle::{JobHandle, SnapshotRequest, SwapRequest};
 
+pub mod error;
 pub mod report;
 pub mod prepare;
 
+use error::UpgradeError;
 use prepare::prepare;
 use report::UpgradeReport;
 
@@ -22,20 +23,14 @@ const RECORDS: usize = 64 << 10;
 /// Swaps modules into a running job. `loading` is the moment at which the caller began to load them.
 ///
 /// # Errors
-/// [`JobError`]; the job goes on as it was.
+/// [`UpgradeError`]; the job goes on as it was.
 /// Of kind usage where there is no such operator, or where the modules do not fit the graph; failed where they cannot take
 /// over the state, or where an instance or the round fails.
-pub async fn upgrade(job: &JobHandle, modules: Modules, loading: Instant) -> Result<UpgradeReport, JobError> {
+pub async fn upgrade(job: &JobHandle, modules: Modules, loading: Instant) -> Result<UpgradeReport, UpgradeError> {
     let (set, uids) = prepare(job, &modules).await?;
     // Behind the barrier, a change that cannot be recorded takes the whole job back.
     let room = modules.values().map(|module| module.bytes().len()).sum::<usize>() + RECORDS;
-    job.check_room(room).await.map_err(|error| JobError {
-        path: Some(error.path().to_owned()),
-        ..JobError::failed(format!(
-            "{}: it could not be recorded: {error}",
-            Place::RunningJob.refused()
-        ))
-    })?;
+    job.check_room(room).await.map_err(UpgradeError::NoRoom)?;
     let prepare_ms = loading.elapsed().as_secs_f64() * 1e3;
     let round = job
         .snapshot(SnapshotRequest::Upgrade(SwapRequest { set, modules }))

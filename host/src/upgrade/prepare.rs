@@ -8,6 +8,7 @@ use regraft_model::describe::PortValue;
 use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::OperatorUid;
 
+use super::error::UpgradeError;
 use super::report::ChangedUid;
 use crate::dataflow::control::{NodeCounters, locked};
 use crate::dataflow::element::{PreparedOperator, SwapSet};
@@ -18,14 +19,14 @@ use crate::graph::job_graph::{JobGraph, Node, NodeKind};
 use crate::jobs::admission::{self, Descriptions, edge_shape};
 use crate::jobs::attempt::load::new_job;
 use crate::jobs::deploy::{Counters, open_operator};
-use crate::jobs::handle::{JobError, JobHandle, JobProblem};
-use crate::savepoint::compat::{Existing, Place, Problem, RestoreOptions, compare};
+use crate::jobs::handle::{JobHandle, JobProblem};
+use crate::savepoint::compat::{Existing, Problem, RestoreOptions, compare};
 
 /// Prepares a swap of these modules: the instances that travel in the barrier, and the uids that change.
 ///
 /// # Errors
-/// [`JobError`], as [`upgrade`](super::upgrade) says.
-pub(super) async fn prepare(job: &JobHandle, modules: &Modules) -> Result<(SwapSet, Vec<ChangedUid>), JobError> {
+/// [`UpgradeError`], as [`upgrade`](super::upgrade) says.
+pub(super) async fn prepare(job: &JobHandle, modules: &Modules) -> Result<(SwapSet, Vec<ChangedUid>), UpgradeError> {
     let (old_modules, old) = {
         let state = locked(&job.shared.state);
         (state.modules.clone(), state.descriptions.clone())
@@ -44,8 +45,7 @@ pub(super) async fn prepare(job: &JobHandle, modules: &Modules) -> Result<(SwapS
         counters: job.shared.counters.clone(),
         now: job.environment().clock().now_ms(),
     };
-    let opened = run_blocking(&**job.environment(), move || instances.open()).await;
-    let set = opened.map_err(|error| JobError::failed(error.to_string()))??;
+    let set = run_blocking(&**job.environment(), move || instances.open()).await??;
     Ok((set, changed(&old_modules, modules)))
 }
 
@@ -60,34 +60,25 @@ fn changed(old: &Modules, new: &Modules) -> Vec<ChangedUid> {
 }
 
 /// Checks everything that is known without an instance, and lists all problems at once.
-fn check(graph: &JobGraph, uids: &[&OperatorUid], old: &Descriptions, new: &Descriptions) -> Result<(), JobError> {
+fn check(graph: &JobGraph, uids: &[&OperatorUid], old: &Descriptions, new: &Descriptions) -> Result<(), UpgradeError> {
     let mut unfit = unknown(graph, uids);
     if let Err(refused) = admission::check(graph, new) {
         unfit.extend(refused.problems.iter().map(JobProblem::from));
     }
     let running = Existing::running(&new_job(graph, old));
     let verdict = compare(&running, &new_job(graph, new), &RestoreOptions::default());
-    let incompatible: Vec<&Problem> = verdict.problems().collect();
+    let incompatible: Vec<Problem> = verdict.problems().cloned().collect();
     if unfit.is_empty() && incompatible.is_empty() {
         return Ok(());
     }
-    let lines = incompatible.iter().map(ToString::to_string);
-    let lines = lines.chain(unfit.iter().map(|problem| problem.message.clone()));
-    let text = lines.fold(format!("{}:", Place::RunningJob.refused()), |text, problem| {
-        format!("{text}\n  {problem}")
-    });
-    let incompatible = incompatible.into_iter().map(JobProblem::from);
-    // As for a job that is restored: a module that does not fit the graph is the caller's mistake, and one that cannot take
-    // over the state is a refused operation.
-    let error = if unfit.is_empty() {
-        JobError::failed(text)
-    } else {
-        JobError::usage(text)
+    let uid = match uids {
+        [uid] => Some(OperatorUid::clone(uid)),
+        _ => None,
     };
-    let error = error.with_problems(incompatible.chain(unfit).collect());
-    Err(match uids {
-        [uid] => error.on(uid),
-        _ => error,
+    Err(UpgradeError::Refused {
+        uid,
+        incompatible,
+        unfit,
     })
 }
 
@@ -122,7 +113,7 @@ struct Instances {
 
 impl Instances {
     /// Opens an instance for every subtask of every changed uid.
-    fn open(&self) -> Result<SwapSet, JobError> {
+    fn open(&self) -> Result<SwapSet, UpgradeError> {
         let mut set = SwapSet::default();
         for uid in self.modules.keys() {
             if let Some(node) = self.graph.node(uid.as_str()) {
@@ -134,7 +125,7 @@ impl Instances {
     }
 
     /// Opens an instance for every subtask of one node.
-    fn open_all(&self, node: &Node) -> Result<Vec<Mutex<Option<PreparedOperator>>>, JobError> {
+    fn open_all(&self, node: &Node) -> Result<Vec<Mutex<Option<PreparedOperator>>>, UpgradeError> {
         let uid = &node.uid;
         let (NodeKind::Operator(operator), Some(module)) = (&node.kind, self.modules.get(uid)) else {
             return Ok(vec![]);
@@ -152,8 +143,10 @@ impl Instances {
                 plain_header(self.now, watermark),
                 &[],
             );
-            let prepared = opened
-                .map_err(|error| JobError::failed(format!("{}: {error}", Place::RunningJob.refused())).on(uid))?;
+            let prepared = opened.map_err(|source| UpgradeError::NotOpened {
+                uid: uid.clone(),
+                source,
+            })?;
             Ok(Mutex::new(Some(prepared)))
         };
         (0..node.parallelism).zip(counters).map(open).collect()
@@ -252,8 +245,8 @@ inputs = [\"count\"]
             "the upgrade is refused, and the job goes on as it was:".to_owned(),
             |all, problem| format!("{all}\n  {problem}"),
         );
-        assert_eq!((error.kind, error.message), (kind, message));
-        assert_eq!(error.uid, Some(uid.to_string()));
+        assert_eq!((error.kind(), error.to_string()), (kind, message));
+        assert_eq!(error.uid(), Some(uid.to_string()));
     }
 
     #[test]

@@ -294,7 +294,6 @@ impl From<AttemptError> for PrepareFailure {
                 message: error.to_string(),
                 uid: error.uid(),
                 path: error.path(),
-                problems: error.problems(),
             },
         }
     }
