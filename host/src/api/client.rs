@@ -438,4 +438,62 @@ mod tests {
         assert!(found.is_empty());
         answering.join().expect("no panic");
     }
+
+    #[test]
+    fn every_error_has_its_text() {
+        let url = || "http://h/jobs".to_owned();
+        let serving = |other| ClientError::NotServing {
+            data_dir: "/data".into(),
+            other,
+        };
+        let other = HostView {
+            pid: 9,
+            data_dir: "/other".to_owned(),
+            version: "1".to_owned(),
+        };
+        let http = ClientError::Http {
+            url: url(),
+            status: StatusCode::BAD_GATEWAY,
+            text: "no".to_owned(),
+        };
+        let garbage = || serde_json::from_str::<HostView>("[").expect_err("no host");
+        let garbled = ClientError::NotUnderstood {
+            url: url(),
+            source: garbage(),
+        };
+        let source = ClientError::NoAnswer {
+            url: url(),
+            source: ureq::Error::HostNotFound,
+        };
+        let job = FoundJob {
+            host: "http://h".to_owned(),
+            summary: serde_json::from_str(
+                r#"{"job_id":"00000000000000000000000000000007","name":"words","status":"RUNNING","parallelism":1,"started_at":0,"restored_from":null,"version":1}"#,
+            )
+            .expect("a job"),
+        };
+        let missing = |near: Option<&str>, running: &[FoundJob]| ClientError::NoSuchJob {
+            job: "wodrs".to_owned(),
+            near: near.map(str::to_owned),
+            running: running.to_vec(),
+        };
+        let several = ClientError::SeveralJobs {
+            job: "wo".to_owned(),
+            candidates: vec![job.clone()],
+        };
+        let line = "  00000000000000000000000000000007  words  RUNNING";
+        for (error, text) in [
+            (serving(None), "no host serves the data directory /data: start one with `regraft serve`, or name one with --host URL.".to_owned()),
+            (serving(Some(other)), "no host serves the data directory /data: start one with `regraft serve` --listen 127.0.0.1:0, or name one with --host URL. One that serves /other listens on http://127.0.0.1:7878 (pid 9): if that one is meant, name it with --host http://127.0.0.1:7878, or set REGRAFT_DATA to its directory.".to_owned()),
+            (source, format!("http://h/jobs: {}; is the host still running?", ureq::Error::HostNotFound)),
+            (http, "http://h/jobs: HTTP 502 Bad Gateway: no; is the host still running?".to_owned()),
+            (garbled, format!("http://h/jobs: the answer is not understood ({}); are both the same version?; is the host still running?", garbage())),
+            (ErrorBody::new(ErrorKind::Bug, "no").into(), "no".to_owned()),
+            (missing(None, &[]), "there is no job \"wodrs\"; expected an id, a unique prefix of one, or a name; no job is running".to_owned()),
+            (missing(Some("words"), std::slice::from_ref(&job)), format!("there is no job \"wodrs\"; expected an id, a unique prefix of one, or a name; did you mean \"words\"? running:\n{line}")),
+            (several, format!("\"wo\" names several jobs; give more of the id:\n{line}")),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
+    }
 }

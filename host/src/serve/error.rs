@@ -303,3 +303,111 @@ fn writer(uid: &OperatorUid, dead_letters: bool) -> String {
         format!("sink \"{uid}\" writes")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOB: JobId = JobId::from_bits(7);
+    const ID: &str = "00000000000000000000000000000007";
+
+    #[test]
+    fn every_refusal_has_its_text() {
+        let uid = || OperatorUid::new("out").expect("a uid");
+        let shared = |dead_letters| HostError::SharedOutput {
+            uid: uid(),
+            dead_letters,
+            dir: "/out".into(),
+            name: "words".to_owned(),
+            job: JOB,
+        };
+        let held = |status, failure: Option<&str>| HostError::Held {
+            job: JOB,
+            status,
+            failure: failure.map(str::to_owned),
+        };
+        let module = HostError::NoSuchModule {
+            uid: uid(),
+            digest: "ab12".to_owned(),
+        };
+        let trigger = HostError::NoSuchTrigger {
+            job: "7".to_owned(),
+            id: "9".to_owned(),
+        };
+        let not_running = HostError::NotRunning {
+            job: JOB,
+            status: JobStatus::Finished,
+        };
+        let unsaved = HostError::Savepoint(SavepointError::NotRunning {
+            job: JOB,
+            status: JobStatus::Restarting,
+        });
+        let same_name = HostError::SameName {
+            name: "words".to_owned(),
+            job: JOB,
+        };
+        let gone = HostError::Gone {
+            dir: "/data/checkpoints".to_owned(),
+            job: JOB,
+        };
+        let log = HostError::Log {
+            job: JOB,
+            source: io::Error::other("no"),
+        };
+        let file = HostError::Io {
+            path: "/data".into(),
+            source: io::Error::other("no"),
+        };
+        let damaged = || CatalogError::Damaged {
+            path: "p".to_owned(),
+            reason: "r".to_owned(),
+        };
+        let left =
+            "p is damaged: r. The job is left as it is; start it anew from a savepoint or checkpoint, and remove p.";
+        for (error, text) in [
+            (HostError::NoSuchJob("7".to_owned()), "there is no job 7 on this host".to_owned()),
+            (trigger, "no savepoint 9 of job 7 is remembered on this host".to_owned()),
+            (module, "no module ab12 has been uploaded".to_owned()),
+            (HostError::NoSuchOperator(uid()), "the job has no operator \"out\"".to_owned()),
+            (HostError::WithoutModule(uid()), "operator \"out\" has no module in the submission".to_owned()),
+            (not_running, format!("job {ID} is FINISHED, not RUNNING")),
+            (held(JobStatus::Restarting, Some("no space")), format!("job {ID} is RESTARTING, not RUNNING: it could not be brought back: no space. This host tries again; `regraft cancel {ID}` gives it up")),
+            (held(JobStatus::Suspended, None), format!("job {ID} is SUSPENDED, not RUNNING: it could not be brought back: no reason is known. The next `regraft serve` tries again; `regraft cancel {ID}` gives it up")),
+            (HostError::Attached, "this host is a `regraft run` with a job of its own and takes no others: start `regraft serve`, and submit to that".to_owned()),
+            (HostError::Ending, "this host is ending and takes no more jobs".to_owned()),
+            (same_name, format!("a job named \"words\" is running already ({ID}); stop it, give this one another name with --name, or allow it with --allow-same-name")),
+            (shared(false), format!("sink \"out\" writes to /out, where job \"words\" ({ID}) writes already; write elsewhere (--set out.path=…), or allow it with --allow-shared-output")),
+            (shared(true), format!("operator \"out\" writes dead letters to /out, where job \"words\" ({ID}) writes already; write elsewhere (--set out.dead-letter.path=…), or allow it with --allow-shared-output")),
+            (HostError::ReplacesShared(uid()), "\"out\": existing = \"replace\" and --allow-shared-output do not go together, since it would remove output from a directory that another job writes to; leave one of them out".to_owned()),
+            (gone, format!("/data/checkpoints has nothing of job {ID} any more, not even how it started. Put its directory back, or start the job from a savepoint")),
+            (HostError::NoLog(JOB), format!("job {ID} runs attached: its log is what its `regraft run` prints on stderr")),
+            (log, format!("the log of job {ID} cannot be read: no")),
+            (file, "/data: no".to_owned()),
+            (HostError::NotOpened(damaged()), format!("the jobs of this host cannot be read: {left}")),
+            (HostError::NotTakenIn(damaged()), format!("the job could not be taken in: {left}")),
+            (unsaved, format!("job {ID} is RESTARTING, not RUNNING: nothing can be saved")),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_savepoint_that_is_not_taken_leaves_the_job_running() {
+        let source = StoreError::Permission {
+            operation: "write",
+            path: "file:///sp".to_owned(),
+        };
+        let dir = "/sp".to_owned();
+        let error = HostError::Savepoint(SavepointError::Directory { dir, source });
+        assert_eq!(
+            error.to_string(),
+            "the savepoint directory cannot be used: no permission to write file:///sp. Check its owner and mode, or choose another directory; the job goes on"
+        );
+        assert_eq!(
+            (error.kind(), error.path()),
+            (ErrorKind::Failed, Some("/sp".to_owned()))
+        );
+        let round = HostError::Savepoint(SavepointError::Round(JobError::failed("no")));
+        assert_eq!(round.to_string(), "no");
+    }
+}
