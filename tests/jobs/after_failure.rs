@@ -95,7 +95,8 @@ fn a_failed_attached_run_names_the_way_on_and_stays_listed() {
     assert_eq!(text(&info["go_on"]["path"]), newest);
     assert_eq!(
         text(&info["go_on"]["command"]),
-        format!("regraft run -s {newest} job.toml")
+        format!("cd {} && regraft run -s {newest} job.toml", world.path().display()),
+        "wherever it is asked for"
     );
     let shown = world.run(&["info", "picky"]).exits(0).stdout;
     assert!(shown.contains(&format!("go on from   {newest}\n")), "{shown}");

@@ -7,8 +7,8 @@ use regraft_model::error_kind::ErrorKind;
 
 use super::args::HostArgs;
 use super::failure::Failure;
-use super::job::{Asked, client, find_on};
-use crate::api::client::{Client, FoundJob};
+use super::job::{Asked, client};
+use crate::api::client::{Client, ClientError, FoundJob};
 use crate::jobs::observe::ObservedJob;
 use crate::serve::error::HostError;
 use crate::serve::offline::{OfflineJob, jobs};
@@ -39,7 +39,15 @@ where
 pub(super) fn on_disk(client: &Client, live: &[FoundJob], data_dir: &Path) -> Result<Vec<OfflineJob>, Failure> {
     let live: BTreeSet<_> = live.iter().map(|job| job.summary.job_id).collect();
     let is_served = client.serving().is_ok();
-    block_on(jobs(data_dir, &live, is_served))
+    block_on(async {
+        let mut dead = vec![];
+        for job in jobs(data_dir, &live, is_served).await? {
+            if !job.may_run(data_dir).await {
+                dead.push(job);
+            }
+        }
+        Ok::<_, HostError>(dead)
+    })
 }
 
 /// Returns the jobs on disk as they ended, or as they wait.
@@ -55,12 +63,13 @@ pub(super) fn observed(jobs: &[OfflineJob], data_dir: &Path) -> Result<Vec<Obser
 
 /// Finds a job at the hosts, or else on disk, unless the user names a host.
 pub(super) fn find_anywhere(job: &str, host: &HostArgs, data_dir: &Path) -> Result<Found, Failure> {
-    let missing = match find_on(job, host, data_dir) {
-        Ok(asked) => return Ok(Found::AtHost(Box::new(asked))),
-        Err(error) if error.kind != ErrorKind::Usage || host.named().is_some() => return Err(error),
-        Err(error) => error,
-    };
     let client = client(host, data_dir);
+    let missing = match client.find(job) {
+        Ok(job) => return Ok(Found::AtHost(Box::new(Asked { client, job }))),
+        Err(error @ ClientError::NoSuchJob { .. }) if host.named().is_none() => Failure::from(error),
+        Err(error) => return Err(error.into()),
+    };
+    let job = job.strip_prefix(':').unwrap_or(job);
     let mut dead = on_disk(&client, &client.jobs()?, data_dir)?;
     let is_prefix = !job.is_empty() && job.bytes().all(|b| b.is_ascii_hexdigit());
     dead.retain(|dead| {

@@ -35,7 +35,7 @@ use crate::serve::announce::Announcement;
 use crate::serve::attached::AttachedRuns;
 use crate::serve::catalog::{CatalogRecord, EndedJob};
 use crate::serve::entries::{Claims, refuse_collision, refuse_replacing_shared};
-use crate::serve::go_on::{Again, go_on};
+use crate::serve::go_on::{Again, as_typed_in};
 use crate::serve::host::{Host, SavepointOptions};
 use crate::serve::submission::{Allow, Submission};
 use crate::stdout;
@@ -142,9 +142,7 @@ impl Noted<'_> {
     async fn ended(&self, job: &JobHandle, host: &Host) -> ObservedJob {
         let mut ended = job.shared.observe();
         if ended.status == JobStatus::Failed {
-            let snapshots = host.snapshots(&ended.job_id.to_string()).await.unwrap_or_default();
-            let from = ended.restored_from.as_deref();
-            ended.go_on = go_on(&self.record.submission, &snapshots, from, Again::Attached);
+            ended.go_on = host.way_on(&self.record.submission, &ended, Again::Attached).await;
         }
         let note = EndedJob {
             ended_at: now_ms(),
@@ -259,6 +257,8 @@ fn end(
 ) -> Result<ExitStatus, Failure> {
     let failed = job.failure();
     let state = locked(&job.shared.state);
+    let here = std::env::current_dir().unwrap_or_default();
+    let go_on = ended.go_on.as_ref().map(|go_on| as_typed_in(&here, go_on));
     match ended.status {
         JobStatus::Finished => {
             for (uid, (records, checksum)) in &state.sink_totals {
@@ -300,11 +300,7 @@ fn end(
                     ended.name,
                     ended.job_id,
                     ended.failure.as_deref().unwrap_or("no reason is known"),
-                    ended
-                        .go_on
-                        .as_ref()
-                        .map(|go_on| format!("\n{go_on}"))
-                        .unwrap_or_default()
+                    go_on.map(|go_on| format!("\n{go_on}")).unwrap_or_default()
                 ),
             )
         }),

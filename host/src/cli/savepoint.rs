@@ -57,7 +57,7 @@ pub(super) async fn needed_by(
     data_dir: &Path,
 ) -> (Vec<Needing>, Option<Failure>) {
     let mut needing = vec![];
-    let (client, of) = (client(host, data_dir), savepoint.clone());
+    let (client, of) = (client(host, data_dir).strict(), savepoint.clone());
     let asked = tokio::task::spawn_blocking(move || running(&client, &of)).await;
     let (known, mut unknown) = match asked {
         Ok(Ok((found, known))) => {

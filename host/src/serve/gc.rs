@@ -140,6 +140,7 @@ pub async fn facts(data_dir: &Path, mut running: Running) -> Result<(Vec<Directo
         let restore = job.found.record.submission.restore.as_ref();
         running.needed.extend(restore.map(|from| url_of(&from.location)));
     }
+    running.needed = running.needed.iter().map(|url| url_of(url)).collect();
     let root = data_dir.join("checkpoints");
     let entries = match fs::read_dir(&root) {
         Ok(entries) => entries,
@@ -151,9 +152,14 @@ pub async fn facts(data_dir: &Path, mut running: Running) -> Result<(Vec<Directo
         let path = entry.map_err(|error| of_path(&root, error))?.path();
         let id = path.file_name().and_then(|name| name.to_str()?.parse::<JobId>().ok());
         let Some(job_id) = id else { continue };
-        let (directory, origin) = look(&root, path, job_id, by_id.get(&job_id).copied(), data_dir).await?;
+        let looked = look(&root, path, job_id, by_id.get(&job_id).copied(), data_dir).await;
+        let (directory, origin) = match looked {
+            // A job that has just finished has removed it.
+            Err(HostError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => continue,
+            looked => looked?,
+        };
         if !directory.has_ended {
-            running.needed.extend(origin);
+            running.needed.extend(origin.map(|origin| url_of(&origin)));
         }
         directories.push(directory);
     }
@@ -224,8 +230,14 @@ fn has_pending(job: &Catalogued, job_id: JobId) -> bool {
     graph.nodes.iter().any(pending)
 }
 
+/// Returns the URL of a location by its real path, since a directory may have several.
 fn url_of(location: &str) -> String {
-    Storage::open(location).map_or_else(|_| location.to_owned(), |storage| storage.url())
+    let Ok(storage) = Storage::open(location) else {
+        return location.to_owned();
+    };
+    let real = storage.local_dir().and_then(|dir| fs::canonicalize(dir).ok());
+    let real = real.and_then(|dir| Storage::open(&dir.to_string_lossy()).ok());
+    real.unwrap_or(storage).url()
 }
 
 fn of_path(path: &Path, source: io::Error) -> HostError {
@@ -309,6 +321,21 @@ mod tests {
         let plan = plan(vec![directory], running);
         assert!(plan.remove.is_empty());
         plan.left.into_iter().map(|left| left.reason).collect()
+    }
+
+    #[test]
+    fn a_directory_has_one_url_whatever_its_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        fs::create_dir_all(real.join("chk-7")).expect("made");
+        std::os::unix::fs::symlink(&real, &link).expect("linked");
+        let url = |path: &Path| url_of(&path.join("chk-7").to_string_lossy());
+        assert_eq!(url(&link), url(&real));
+        assert!(
+            url_of(&format!("file://{}/chk-7", link.display()))
+                .starts_with(&format!("{}/", url_of(&real.to_string_lossy())))
+        );
+        assert_eq!(url_of("gone"), url_of("gone"));
     }
 
     #[test]

@@ -15,13 +15,15 @@ use super::attached::AttachedRuns;
 use super::catalog::{Catalog, KnownSavepoint};
 use super::entries::{Entry, Stage};
 use super::error::{HostError, SavepointError};
+use super::go_on::{Again, go_on};
 use super::logs::{JobLogs, LogChunk, LogPart};
-use super::snapshots::{ListedSnapshot, snapshots_in};
+use super::snapshots::{ListedSnapshot, snapshots_in, upgraded_in};
+use super::submission::Submission;
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::environment::real::random;
 use crate::jobs::handle::{JobHandle, SavepointTarget, SnapshotReport, SnapshotRequest};
-use crate::jobs::observe::ObservedJob;
+use crate::jobs::observe::{GoOn, ObservedJob};
 use crate::jobs::start::HostContext;
 use crate::jobs::status::JobStatus;
 use crate::savepoint::rows::Layout;
@@ -137,6 +139,16 @@ impl Host {
         let entry = self.entry(id)?;
         let dir = entry.graph.as_ref().map(|graph| self.context.checkpoint_dir_of(graph));
         Ok(snapshots_in(&*self.context.stores, dir.as_deref(), entry.job_id, &entry.savepoints).await?)
+    }
+
+    /// Returns how to go on after a job has failed; `None` where it has left nothing.
+    pub async fn way_on(&self, submission: &Submission, last: &ObservedJob, again: Again) -> Option<GoOn> {
+        let id = last.job_id;
+        let snapshots = self.snapshots(&id.to_string()).await.unwrap_or_default();
+        let graph = self.entry(&id.to_string()).ok().and_then(|entry| entry.graph);
+        let dir = graph.map(|graph| self.context.checkpoint_dir_of(&graph));
+        let upgraded = upgraded_in(&*self.context.stores, dir.as_deref(), id).await;
+        go_on(submission, &snapshots, last.restored_from.as_deref(), again, &upgraded)
     }
 
     /// Returns the data directory.

@@ -10,8 +10,9 @@ use super::catalog::{Catalog, CatalogRecord, Catalogued, KnownSavepoint, Progres
 use super::entries::outline;
 use super::error::HostError;
 use super::go_on::{Again, go_on};
-use super::snapshots::{ListedSnapshot, snapshots_in};
+use super::snapshots::{ListedSnapshot, snapshots_in, upgraded_in};
 use crate::graph::job_graph::JobGraph;
+use crate::jobs::durable::records::JobDirectory;
 use crate::jobs::observe::ObservedJob;
 use crate::jobs::status::JobStatus;
 use crate::storage::{LocalStores, Storage};
@@ -89,6 +90,24 @@ impl OfflineJob {
         }
     }
 
+    /// Returns true if an attached run may not have ended: its record names a process that is not known to be gone. It may be
+    /// stopped, so that it does not answer.
+    pub async fn may_run(&self, data_dir: &Path) -> bool {
+        if !self.attached || self.found.ended_at().is_some() {
+            return false;
+        }
+        let graph = self.found.record.submission.graph().ok();
+        let Some((dir, _)) = checkpoint_dir(data_dir, graph.as_ref()) else {
+            return false;
+        };
+        let storage = Storage::open(&dir.to_string_lossy());
+        let Some(records) = storage.ok().and_then(|dir| JobDirectory::new(&dir, self.job_id()).ok()) else {
+            return false;
+        };
+        let process = records.job().await.ok().flatten().and_then(|job| job.process);
+        process.is_some_and(|process| !process.is_gone())
+    }
+
     /// Returns the job as it ended, or as it waits.
     ///
     /// # Errors
@@ -107,12 +126,10 @@ impl OfflineJob {
         let mut job = outline(&LocalStores, record, graph.as_ref(), status, failure);
         if self.attached && status == JobStatus::Failed {
             let snapshots = self.snapshots(data_dir).await?;
-            job.go_on = go_on(
-                &record.submission,
-                &snapshots,
-                job.restored_from.as_deref(),
-                Again::Attached,
-            );
+            let dir = checkpoint_dir(data_dir, graph.as_ref()).map(|(dir, _)| dir.to_string_lossy().into_owned());
+            let upgraded = upgraded_in(&LocalStores, dir.as_deref(), record.job_id).await;
+            let from = job.restored_from.as_deref();
+            job.go_on = go_on(&record.submission, &snapshots, from, Again::Attached, &upgraded);
         }
         Ok(job)
     }

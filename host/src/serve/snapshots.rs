@@ -1,6 +1,9 @@
 //! The snapshots of a job: its checkpoints, and the savepoints that were taken through its host.
 
-use regraft_model::id::{CheckpointId, JobId};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use regraft_model::id::{CheckpointId, JobId, OperatorUid};
 
 use super::catalog::KnownSavepoint;
 use crate::jobs::durable::records::JobDirectory;
@@ -49,6 +52,22 @@ pub async fn snapshots_in(
     }
     listed.sort_by_key(|snapshot| snapshot.checkpoint_id);
     Ok(listed)
+}
+
+/// Returns the component of each operator that an upgrade has changed since the job started, by its path on this machine. What
+/// cannot be read is left out.
+pub async fn upgraded_in(
+    stores: &dyn Stores,
+    checkpoint_dir: Option<&str>,
+    job: JobId,
+) -> BTreeMap<OperatorUid, PathBuf> {
+    let storage = checkpoint_dir.and_then(|dir| stores.open(dir).ok());
+    let Some(directory) = storage.and_then(|storage| JobDirectory::new(&storage, job).ok()) else {
+        return BTreeMap::new();
+    };
+    let upgraded = directory.upgraded().await.unwrap_or_default();
+    let on_disk = |(uid, sha256): (OperatorUid, String)| Some((uid, directory.module_path(&sha256)?));
+    upgraded.into_iter().filter_map(on_disk).collect()
 }
 
 /// Lists the complete checkpoints. One that is under way has no `_metadata` yet, and one that was replaced has none any more:

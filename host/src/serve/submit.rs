@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::catalog::{CatalogRecord, EndedJob};
 use super::entries::{Claims, Entry, Stage, outline, refuse_collision, refuse_replacing_shared};
 use super::error::HostError;
-use super::go_on::{Again, go_on};
+use super::go_on::Again;
 use super::host::{Host, Serving};
 use super::logs::job_span;
 use super::submission::Submission;
@@ -180,7 +180,7 @@ impl Host {
         let job = last.job_id;
         let Some(serving) = &self.serving else { return };
         if last.status == JobStatus::Failed {
-            last.go_on = self.way_on(serving, &last).await;
+            last.go_on = self.way_on_of(serving, &last).await;
             if let Some(go_on) = &last.go_on {
                 tracing::error!("Job {} ({job}) FAILED; {go_on}.", last.name);
             }
@@ -204,11 +204,9 @@ impl Host {
     }
 
     /// Returns how to go on after a job has failed.
-    async fn way_on(&self, serving: &Serving, last: &ObservedJob) -> Option<GoOn> {
+    async fn way_on_of(&self, serving: &Serving, last: &ObservedJob) -> Option<GoOn> {
         let record = serving.catalog.read(last.job_id).await.ok()??.record;
-        let snapshots = self.snapshots(&last.job_id.to_string()).await.unwrap_or_default();
-        let from = last.restored_from.as_deref();
-        go_on(&record.submission, &snapshots, from, Again::Detached)
+        self.way_on(&record.submission, last, Again::Detached).await
     }
 
     /// Drops the jobs that ended first, where there are too many.

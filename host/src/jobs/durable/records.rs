@@ -15,6 +15,7 @@
 //! that tries again tells its own record from another host's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -270,6 +271,27 @@ impl JobDirectory {
             Some(last) => self.read(&format!("{VERSIONS}/{last}.json")).await,
             None => Ok(None),
         }
+    }
+
+    /// Returns the SHA-256 of the modules that upgrades have put in place of those that the job started with.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub async fn upgraded(&self) -> Result<BTreeMap<OperatorUid, String>, RecordError> {
+        let first: Option<VersionRecord> = self.read(&format!("{VERSIONS}/1.json")).await?;
+        let (Some(first), Some(newest)) = (first, self.newest_version().await?) else {
+            return Ok(BTreeMap::new());
+        };
+        let mut upgraded = newest.modules;
+        upgraded.retain(|uid, sha256| first.modules.get(uid) != Some(sha256));
+        Ok(upgraded)
+    }
+
+    /// Returns the path of a module's file; `None` where it is not on this machine.
+    #[must_use]
+    pub fn module_path(&self, sha256: &str) -> Option<PathBuf> {
+        let path = self.storage.local_dir()?.join(shared_module(sha256));
+        path.is_file().then_some(path)
     }
 
     /// Makes an attempt the one that runs the job, and removes the records of earlier ones.
