@@ -194,8 +194,11 @@ pub struct ObservedNode {
     /// Counters of an operator's guest, each summed over the subtasks.
     pub counters: BTreeMap<String, u64>,
     /// Gauges of an operator's guest: the value of each subtask, where it has been set.
-    pub gauges: BTreeMap<String, Vec<Option<f64>>>,
+    pub gauges: Gauges,
 }
+
+/// Gauges by their names: the value of each subtask, where it has been set.
+pub type Gauges = BTreeMap<String, Vec<Option<f64>>>;
 
 /// A job at one moment, whether it runs or not.
 #[derive(Debug, Clone, PartialEq)]
@@ -292,8 +295,8 @@ impl JobShared {
     }
 
     /// Returns the counters of a node's guest, summed over the subtasks, and its gauges, one value per subtask.
-    fn figures(&self, uid: &OperatorUid) -> (BTreeMap<String, u64>, BTreeMap<String, Vec<Option<f64>>>) {
-        let (mut counters, mut gauges) = (BTreeMap::new(), BTreeMap::new());
+    fn figures(&self, uid: &OperatorUid) -> (BTreeMap<String, u64>, Gauges) {
+        let (mut counters, mut gauges) = (BTreeMap::new(), Gauges::new());
         let all = self.counters.get(uid).map_or(&[][..], Vec::as_slice);
         for (subtask, of_subtask) in all.iter().enumerate() {
             let figures = locked(&of_subtask.guest).clone();
