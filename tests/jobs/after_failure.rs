@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::setup::{component, local, savepoint, text, words_job};
+use crate::setup::{component, info, local, savepoint, text, wait_for_out, words_job};
 use crate::support::{Attached, World, wait_until};
 
 /// A job that takes checkpoints for a second or two, and then fails on a record for good.
@@ -139,6 +139,32 @@ fn an_attached_run_that_ended_well_or_was_killed_is_listed() {
         all.contains(&(other, "FINISHED".to_owned())) && all.len() == 2,
         "{all:?}"
     );
+}
+
+#[test]
+fn the_way_on_has_the_modules_of_upgrades() {
+    let world = World::new();
+    let job_file = words_job("words", "update").replace("\"off\"", "\"100ms\"");
+    world.write("job.toml", &job_file);
+    world.write("in/words.txt", "a b a\n");
+    let mut job = world.start(&["job.toml"]);
+    wait_for_out(&world, &job, 3);
+    let module = |view: &Value| text(&view["operators"][2]["module"]);
+    let before = module(&info(&world, &job.job_id));
+    let upgrade = format!("count={}", component("count-v2").display());
+    world.run(&["upgrade", "words", "--module", &upgrade]).exits(0);
+    let upgraded = module(&info(&world, &job.job_id));
+    assert_ne!(before, upgraded);
+    job.kill();
+    let dead = world.run(&["info", &job.job_id, "--json"]).exits(0).json();
+    let command = text(&dead["go_on"]["command"]);
+    let (_, command) = command.split_once(" && regraft run ").expect("a directory first");
+    let args: Vec<&str> = command.split(' ').collect();
+    assert!(args.contains(&"--module"), "{args:?}");
+    let again = world.start(&args);
+    assert_eq!(module(&info(&world, &again.job_id)), upgraded);
+    world.write("in/more.txt", "a\n");
+    wait_for_out(&world, &again, 1);
 }
 
 #[test]
