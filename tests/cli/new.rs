@@ -51,10 +51,7 @@ fn a_new_job_runs_and_a_mistake_in_it_is_told() {
 
     // Nothing is left to build.
     let again = in_hello(&["build"]).exits(0);
-    // Other tests build at the same time.
-    let waits = |line: &&str| line.ends_with(": another build is in progress; this one goes on when it is done");
-    let told: Vec<&str> = again.stderr.lines().filter(|line| !waits(line)).collect();
-    assert!(told.is_empty(), "{told:?}");
+    assert_eq!(told(&again), [""; 0]);
     let lines: Vec<String> = again.stdout.lines().map(|line| plain(&world, line)).collect();
     let begins = |line: &str, uid: &str| line.starts_with(&format!("{uid}: DIR/hello/target/regraft/{uid}.wasm ("));
     assert!(
@@ -70,15 +67,42 @@ fn a_new_job_runs_and_a_mistake_in_it_is_told() {
         .collect();
     assert_eq!(built, [Some(false), Some(false)]);
     let rerun = in_hello(&["run", "job.toml", "--set", "out.path=again"]).exits(0);
-    assert!(
-        !rerun.stderr.contains("buil") && !rerun.stderr.contains("compiled"),
-        "{}",
-        rerun.stderr
-    );
+    let builds = |line: &&&str| line.contains("buil") || line.contains("compiled");
+    assert_eq!(told(&rerun).iter().find(builds), None);
     assert_eq!(crate::support::committed(&hello.join("again")), expected);
 
     a_panic_in_it(&world, &in_hello);
+    another_job_runs_its_own_code(&world, &expected);
     a_compile_error_in_it(&world, &in_hello);
+}
+
+/// Returns the lines on stderr, but for what other tests cause that build at the same time.
+fn told(ran: &crate::support::Ran) -> Vec<&str> {
+    let waits = |line: &&str| line.ends_with(": another build is in progress; this one goes on when it is done");
+    ran.stderr.lines().filter(|line| !waits(line)).collect()
+}
+
+/// A job whose crates have the names and the older files of those that were built last.
+fn another_job_runs_its_own_code(world: &World, expected: &[String]) {
+    world.run(&["new", "other"]).exits(0);
+    let other = world.path().join("other");
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    for file in ["Cargo.toml", "count/Cargo.toml", "count/src/lib.rs", "split/src/lib.rs"] {
+        let file = std::fs::File::options().write(true).open(other.join(file));
+        file.expect("opened").set_modified(long_ago).expect("its time is set");
+    }
+    let mut command = world.command(&["run", "job.toml"]);
+    command
+        .current_dir(&other)
+        .env("CARGO_NET_OFFLINE", "true")
+        .env_remove("CARGO_TARGET_DIR");
+    crate::support::Ran::from(command.output().expect("runs")).exits(0);
+    assert_eq!(crate::support::committed(&other.join("out")), expected);
+    let sources = ["hello", "other"].map(|job| {
+        let component = world.path().join(job).join("target/regraft/count.wasm");
+        std::fs::read(component).expect("built")
+    });
+    assert!(sources[0] != sources[1], "each is built from its own source");
 }
 
 type InHello<'a> = &'a dyn Fn(&[&str]) -> crate::support::Ran;

@@ -219,6 +219,20 @@ fn jobs_that_wait_for_a_host_are_listed_while_none_is_up() {
         ran.stderr,
         "no host is up: 1 job(s) wait on disk until `regraft serve` brings them back\n"
     );
+    // It writes on when it is brought back.
+    for (args, expected) in [
+        (
+            &[][..],
+            "a job named \"words\" is suspended, and goes on when `regraft serve` is started (",
+        ),
+        (
+            &["--name", "other"][..],
+            ") writes when `regraft serve` brings it back; write elsewhere",
+        ),
+    ] {
+        let refused = world.run(&[&["run", "job.toml"], args].concat()).exits(1).stderr;
+        assert!(refused.contains(expected), "{refused}");
+    }
     let host = world.serve(&[]);
     let back = |_: &Attached| list(&world, &[]) == [(id.clone(), "RUNNING".to_owned())];
     wait_until("it is back", || back(&host));

@@ -11,13 +11,14 @@ use super::job::client;
 use super::offline::block_on;
 use super::output::Output;
 use crate::api::types::SnapshotRowKind;
-use crate::serve::gc::{Directory, Left, Plan, Running, facts, plan, remove};
+use crate::serve::gc::{Directory, Left, Plan, Running, exclude_starts, facts, plan, remove};
 
 /// `regraft gc`.
 ///
 /// # Errors
 /// [`Failure`] where it is not known what the jobs of this machine need, or something cannot be removed.
 pub fn gc(args: &GcArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
+    let _held = args.yes.then(|| exclude_starts(data_dir)).transpose()?;
     let (directories, running) = block_on(facts(data_dir, running(&args.host, data_dir)?))?;
     let plan = plan(directories, &running);
     if args.yes {

@@ -11,7 +11,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-use crate::escape::lines;
+use crate::escape::{event, lines};
 use crate::graph::Warning;
 use crate::jobs::observe::PERIODIC;
 use crate::serve::logs::{JobLogLayer, JobLogs};
@@ -90,7 +90,9 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        above(|| io::stderr().lock().write_all(bytes)).map(|()| bytes.len())
+        // One event.
+        let text = String::from_utf8_lossy(bytes);
+        above(|| io::stderr().lock().write_all(event(&text).as_bytes())).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

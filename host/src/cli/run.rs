@@ -1,6 +1,7 @@
 //! `run`: a job attached to this process, with the API on a loopback port, a progress line, and Ctrl-C.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::exit_status::ExitStatus;
 use super::failure::Failure;
 use super::job::absolute;
 use super::log;
+use super::offline::{observed, on_disk};
 use super::output::{Output, print};
 use super::progress::{Progress, now_ms};
 use super::savepoint::open;
@@ -35,6 +37,7 @@ use crate::serve::announce::Announcement;
 use crate::serve::attached::AttachedRuns;
 use crate::serve::catalog::{CatalogRecord, EndedJob};
 use crate::serve::entries::{Claims, refuse_collision, refuse_replacing_shared};
+use crate::serve::gc::hold;
 use crate::serve::go_on::{Again, as_typed_in};
 use crate::serve::host::{Host, SavepointOptions};
 use crate::serve::submission::{Allow, Submission};
@@ -77,6 +80,9 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     let restore = restore_from(args);
     let savepoint_at_end = args.savepoint_at_end.as_deref().map(absolute);
     let started = std::time::Instant::now();
+    // Until the job is known to need what it starts from.
+    let dir = data_dir.to_owned();
+    let held = tokio::task::spawn_blocking(move || hold(&dir)).await?.ok();
     let job = start(
         &context,
         NewJob {
@@ -104,7 +110,7 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
         runs,
         data_dir,
     };
-    let (interrupted, ended) = attend(&job, &host, &noted, output).await?;
+    let (interrupted, ended) = attend(&job, &host, &noted, held, output).await?;
     end(&job, &ended, &interrupted, started.elapsed().as_millis() as u64, output)
 }
 
@@ -162,6 +168,7 @@ async fn attend(
     job: &JobHandle,
     host: &Arc<Host>,
     noted: &Noted<'_>,
+    held: Option<File>,
     output: Output,
 ) -> Result<(Interrupted, ObservedJob), Failure> {
     let data_dir = noted.data_dir;
@@ -185,6 +192,7 @@ async fn attend(
         );
     }
     noted.begun().await;
+    drop(held);
     tracing::info!(
         "Job {} ({}) listens on http://{}.",
         job.shared.graph.name,
@@ -195,12 +203,19 @@ async fn attend(
     let mut outcome = Interrupted::No;
     tokio::select! {
         () = job.done() => {}
-        () = signals.any() => outcome = interrupted(job, host, &mut signals, output).await,
+        typed = signals.typed() => outcome = interrupted(job, host, &mut signals, typed, output).await,
     }
     // A guest that computes without end must not keep a user who wants to leave.
-    tokio::select! {
-        () = job.done() => {}
-        () = signals.interrupt() => end_at_once(job, output),
+    loop {
+        tokio::select! {
+            () = job.done() => break,
+            typed = signals.typed() => if typed {
+                end_at_once(job, output)
+            } else if outcome == Interrupted::No {
+                outcome = Interrupted::Lost;
+                job.cancel();
+            },
+        }
     }
     progress.end();
     let ended = noted.ended(job, host).await;
@@ -209,9 +224,15 @@ async fn attend(
     Ok((outcome, ended))
 }
 
-/// Handles the first Ctrl-C: takes a savepoint where a directory is known, else cancels the job and says what is lost.
-/// The second Ctrl-C ends at once.
-async fn interrupted(job: &JobHandle, host: &Arc<Host>, signals: &mut EndingSignals, output: Output) -> Interrupted {
+/// Handles the first signal: takes a savepoint where a directory is known, else cancels the job and says what is lost. A job
+/// whose savepoint fails goes on if the user has `typed` Ctrl-C; the second one ends at once.
+async fn interrupted(
+    job: &JobHandle,
+    host: &Arc<Host>,
+    signals: &mut EndingSignals,
+    typed: bool,
+    output: Output,
+) -> Interrupted {
     if job.shared.graph.savepoint_dir.is_none() {
         log::line(
             "interrupted: the job is cancelled; nothing is saved, since no savepoint directory is known: set `dir` in [savepoint], or use `regraft stop JOB --savepoint-path DIR`",
@@ -225,6 +246,10 @@ async fn interrupted(job: &JobHandle, host: &Arc<Host>, signals: &mut EndingSign
             Ok(report) => {
                 log::line(&format!("Savepoint completed. Path: {}", report.path));
                 Interrupted::Saved
+            }
+            Err(error) if typed => {
+                log::line(&format!("no savepoint was taken: {error}; the job goes on; Ctrl-C again ends it at once"));
+                Interrupted::No
             }
             Err(error) => {
                 log::line(&format!("no savepoint was taken: {error}; the job is cancelled, and nothing is saved"));
@@ -355,6 +380,7 @@ impl From<&JobView> for Claims {
             job_id: view.job_id,
             name: view.name.clone(),
             output_dirs: dirs.map(PathBuf::from).collect(),
+            suspended: view.status == JobStatus::Suspended,
         }
     }
 }
@@ -412,6 +438,15 @@ pub(super) fn refuse_collisions(
         }
         let Ok(view) = client.info(job) else { continue };
         refuse_collision(graph, &Claims::from(&view), allow)?;
+    }
+    // Jobs that a host brings back when it is started, and that write where they wrote.
+    let waiting = on_disk(&client, &running, data_dir)?;
+    let waiting: Vec<_> = waiting
+        .into_iter()
+        .filter(|job| !job.attached && job.found.ended_at().is_none())
+        .collect();
+    for job in observed(&waiting, data_dir)? {
+        refuse_collision(graph, &Claims::from(&job), allow)?;
     }
     Ok(())
 }

@@ -194,14 +194,20 @@ fn figures(node: &NodeView) -> Vec<String> {
     };
     let watermark = node.watermark.map(watermark_text);
     let watermark = watermark.map(|watermark| format!("watermark of {}: {watermark}{late}", node.uid));
-    let counters = node.counters.iter().map(|(name, count)| format!("{name} {count}"));
+    let counters = node
+        .counters
+        .iter()
+        .map(|(name, count)| format!("{} {count}", escape::one_line(name)));
     let values = |values: &[Option<f64>]| {
         let values = values
             .iter()
             .map(|value| value.map_or("-".to_owned(), |value| value.to_string()));
         values.collect::<Vec<_>>().join(" ")
     };
-    let gauges = node.gauges.iter().map(|(name, of)| format!("{name} {}", values(of)));
+    let gauges = node
+        .gauges
+        .iter()
+        .map(|(name, of)| format!("{} {}", escape::one_line(name), values(of)));
     let listed = |what: &str, all: Vec<String>| {
         let text = format!("{what} of {}: {}", node.uid, all.join(", "));
         (!all.is_empty()).then_some(text)

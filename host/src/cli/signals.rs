@@ -30,6 +30,11 @@ impl EndingSignals {
 
     /// Waits for one of the signals. Dropping the future loses none.
     pub async fn any(&mut self) {
+        self.typed().await;
+    }
+
+    /// Waits for one of the signals, and returns true if it is Ctrl-C. Dropping the future loses none.
+    pub async fn typed(&mut self) -> bool {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,
@@ -37,9 +42,9 @@ impl EndingSignals {
             }
         };
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = hangup => {}
+            _ = self.interrupt.recv() => true,
+            _ = self.terminate.recv() => false,
+            _ = hangup => false,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Text in columns: tables with a line of titles, and labelled values, one a line.
 
+use crate::escape::one_line;
+
 /// Column of a table.
 #[derive(Debug, Clone, Copy)]
 pub struct Column<'a> {
@@ -52,7 +54,11 @@ impl<'a> Column<'a> {
 #[must_use]
 pub fn table<const N: usize>(columns: &[Column<'_>; N], rows: &[[String; N]]) -> Vec<String> {
     let titles = columns.map(|column| column.title.to_owned());
-    let rows: Vec<&[String; N]> = std::iter::once(&titles).chain(rows).collect();
+    // A cell is part of one line.
+    let rows: Vec<[String; N]> = std::iter::once(&titles)
+        .chain(rows)
+        .map(|row| row.each_ref().map(|cell| one_line(cell).into_owned()))
+        .collect();
     let widths: Vec<usize> = (0..N)
         .map(|i| {
             let cells = rows.iter().filter_map(|row| row.get(i));
@@ -66,15 +72,17 @@ pub fn table<const N: usize>(columns: &[Column<'_>; N], rows: &[[String; N]]) ->
             if i > 0 {
                 line.push_str(&" ".repeat(column.gap));
             }
-            line.push_str(&match (column.numbers, i + 1 == N) {
-                (true, _) => format!("{cell:>width$}"),
-                (false, true) => cell.clone(),
-                (false, false) => format!("{cell:<width$}"),
-            });
+            // Not by a width in the format, which is limited.
+            let missing = " ".repeat(width.saturating_sub(cell.chars().count()));
+            match (column.numbers, i + 1 == N) {
+                (true, _) => line.extend([missing.as_str(), cell]),
+                (false, true) => line.push_str(cell),
+                (false, false) => line.extend([cell, missing.as_str()]),
+            }
         }
         line
     };
-    rows.into_iter().map(line).collect()
+    rows.iter().map(line).collect()
 }
 
 /// Returns a line with a value behind its label, which is padded to `width` characters.

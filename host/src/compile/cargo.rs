@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::error::BuildError;
 use super::report::BuildReport;
+use super::sources::{Package, SharedDir};
 use super::tools::{TARGET, Tools};
 
 /// Turns on vector instructions, which every supported host has: they make splitting text six times faster.
@@ -44,6 +45,27 @@ pub(crate) struct Crate<'a> {
 ///
 /// Progress goes to `report` as it comes, and the crate's own warnings after a build that compiled it.
 pub(crate) fn compile(tools: &Tools, krate: Crate<'_>, report: &dyn BuildReport) -> Result<CoreModule, BuildError> {
+    let announcement = Announcement::new(krate, report);
+    let Some(dir) = &tools.shared_dir else {
+        return run(tools, &announcement)?.module(krate, report);
+    };
+    let refused = |source| BuildError::Io {
+        doing: "write to",
+        path: dir.clone(),
+        source,
+    };
+    let shared = SharedDir::lock(dir, || announcement.waits()).map_err(refused)?;
+    let mut said = run(tools, &announcement)?;
+    if shared.forget_foreign(&said.packages).map_err(refused)? {
+        said = run(tools, &announcement)?;
+    }
+    shared.record(&said.packages).map_err(refused)?;
+    said.module(krate, report)
+}
+
+/// Runs cargo once.
+fn run(tools: &Tools, announcement: &Announcement<'_>) -> Result<Said, BuildError> {
+    let krate = announcement.krate;
     let missing = |source| BuildError::NoTool {
         program: tools.cargo.clone(),
         variable: "CARGO",
@@ -51,10 +73,9 @@ pub(crate) fn compile(tools: &Tools, krate: Crate<'_>, report: &dyn BuildReport)
     };
     let mut child = command(tools, krate.dir).spawn().map_err(missing)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let announcement = Announcement::new(krate, report);
     let (said, progress) = std::thread::scope(|scope| {
-        let progress = scope.spawn(|| stderr.map(|stderr| follow(stderr, &announcement)).unwrap_or_default());
-        let said = stdout.map(|stdout| read(stdout, &announcement)).unwrap_or_default();
+        let progress = scope.spawn(|| stderr.map(|stderr| follow(stderr, announcement)).unwrap_or_default());
+        let said = stdout.map(|stdout| read(stdout, announcement)).unwrap_or_default();
         (said, progress.join().unwrap_or_default())
     });
     let status = child.wait().map_err(missing)?;
@@ -69,13 +90,7 @@ pub(crate) fn compile(tools: &Tools, krate: Crate<'_>, report: &dyn BuildReport)
             output: output.join("\n").trim_end().to_owned(),
         });
     }
-    if said.module.as_ref().is_some_and(|module| module.compiled) {
-        said.warnings.iter().for_each(|warning| report.line(warning.trim_end()));
-    }
-    said.module.ok_or_else(|| BuildError::NoModule {
-        uid: krate.uid.to_owned(),
-        dir: krate.dir.to_owned(),
-    })
+    Ok(said)
 }
 
 /// Tells once that a crate is being compiled, or that its build waits for another one.
@@ -158,6 +173,21 @@ struct Said {
     errors: Vec<String>,
     warnings: Vec<String>,
     module: Option<CoreModule>,
+    /// Path packages with an artifact.
+    packages: Vec<Package>,
+}
+
+impl Said {
+    /// Returns the module, and reports the crate's warnings if it was compiled.
+    fn module(self, krate: Crate<'_>, report: &dyn BuildReport) -> Result<CoreModule, BuildError> {
+        if self.module.as_ref().is_some_and(|module| module.compiled) {
+            self.warnings.iter().for_each(|warning| report.line(warning.trim_end()));
+        }
+        self.module.ok_or_else(|| BuildError::NoModule {
+            uid: krate.uid.to_owned(),
+            dir: krate.dir.to_owned(),
+        })
+    }
 }
 
 fn read(stdout: impl Read, announcement: &Announcement<'_>) -> Said {
@@ -172,6 +202,9 @@ fn read(stdout: impl Read, announcement: &Announcement<'_>) -> Said {
         let fresh = message["fresh"].as_bool().unwrap_or(true);
         if !fresh {
             announcement.compiles();
+        }
+        if message["reason"] == "compiler-artifact" {
+            said.packages.extend(Package::of_message(&message));
         }
         take_message(&mut said, &message, &manifest, fresh);
     }

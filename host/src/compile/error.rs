@@ -73,7 +73,7 @@ pub enum BuildError {
     /// A file could not be read or written.
     #[error("cannot {doing} {path}: {source}")]
     Io {
-        /// `read` or `write`.
+        /// `read`, `write` or `write to`.
         doing: &'static str,
         /// The file.
         path: PathBuf,

@@ -8,12 +8,14 @@
 //! - [`report`]: its progress, on stderr.
 //! - [`tools`]: cargo, rustc, rustup, and the wasm target.
 //! - [`declared`]: the declarations of operators, without a build.
+//! - `sources`: the sources of what is in a build directory that jobs share.
 //! - `cargo`, `component`: the two steps.
 
 pub mod error;
 pub mod report;
 pub mod tools;
 pub mod declared;
+mod sources;
 mod cargo;
 mod component;
 

@@ -54,6 +54,7 @@ impl Bench {
             rustc: tool("rustc"),
             rustup: tool("rustup"),
             build_dir: Some(self.dir.path().join("shared")),
+            shared_dir: Some(self.dir.path().join("shared")),
         }
     }
 

@@ -21,6 +21,8 @@ pub struct Tools {
     /// Directory for what cargo compiles on the way, which all jobs share, so that each dependency of guests is compiled
     /// once. `None`: it is in each crate's target directory. Components are in that one in any case.
     pub build_dir: Option<PathBuf>,
+    /// The directory that other jobs may write to: that one, or the one that the environment names.
+    pub shared_dir: Option<PathBuf>,
 }
 
 /// Variables by which users say where cargo is to write. Each of them wins over a shared directory.
@@ -32,11 +34,14 @@ impl Tools {
     #[must_use]
     pub fn from_env(data_dir: &Path) -> Self {
         let tool = |variable: &str, name: &str| std::env::var_os(variable).map_or_else(|| name.into(), PathBuf::from);
+        let build_dir = (PLACES.iter().all(|place| std::env::var_os(place).is_none())).then(|| data_dir.join("build"));
+        let named = PLACES.iter().find_map(std::env::var_os).map(PathBuf::from);
         Self {
             cargo: tool("CARGO", "cargo"),
             rustc: tool("RUSTC", "rustc"),
             rustup: "rustup".into(),
-            build_dir: (PLACES.iter().all(|place| std::env::var_os(place).is_none())).then(|| data_dir.join("build")),
+            shared_dir: build_dir.clone().or(named),
+            build_dir,
         }
     }
 

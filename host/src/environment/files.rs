@@ -8,7 +8,7 @@
 use std::fmt::Debug;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -180,7 +180,10 @@ fn facts(metadata: &Metadata) -> FileInfo {
 
 impl FileSystem for LocalFiles {
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        Ok(Box::new(File::open(path)?))
+        // A pipe that has been put at the path would be waited for.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let file = File::options().read(true).custom_flags(flags).open(path)?;
+        Ok(Box::new(file))
     }
 
     fn info(&self, path: &Path) -> io::Result<FileInfo> {

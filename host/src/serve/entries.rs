@@ -100,6 +100,8 @@ pub struct Claims {
     pub name: String,
     /// Directories of its file sinks and dead letters.
     pub output_dirs: Vec<PathBuf>,
+    /// True if it waits to be brought back.
+    pub suspended: bool,
 }
 
 impl From<&ObservedJob> for Claims {
@@ -108,6 +110,7 @@ impl From<&ObservedJob> for Claims {
             job_id: job.job_id,
             name: job.name.clone(),
             output_dirs: job.nodes.iter().filter_map(|node| node.target.clone()).collect(),
+            suspended: job.status == JobStatus::Suspended,
         }
     }
 }
@@ -117,9 +120,9 @@ impl From<&ObservedJob> for Claims {
 /// # Errors
 /// [`HostError`] names both jobs, and the flag that allows the collision.
 pub fn refuse_collision(graph: &JobGraph, other: &Claims, allow: Allow) -> Result<(), HostError> {
-    let (job, name) = (other.job_id, other.name.clone());
+    let (job, name, suspended) = (other.job_id, other.name.clone(), other.suspended);
     if name == graph.name && !allow.same_name {
-        return Err(HostError::SameName { name, job });
+        return Err(HostError::SameName { name, job, suspended });
     }
     for node in &graph.nodes {
         let Some(dir) = node.output_dir() else { continue };
@@ -130,6 +133,7 @@ pub fn refuse_collision(graph: &JobGraph, other: &Claims, allow: Allow) -> Resul
                 dir: dir.to_owned(),
                 name,
                 job,
+                suspended,
             });
         }
     }

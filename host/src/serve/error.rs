@@ -88,19 +88,24 @@ pub enum HostError {
     Ending,
     /// A job of the same name runs.
     #[error(
-        "a job named \"{name}\" is running already ({job}); stop it, give this one another name with --name, or allow it with --allow-same-name"
+        "a job named \"{name}\" {} ({job}); {} it, give this one another name with --name, or allow it with --allow-same-name",
+        if *suspended { "is suspended, and goes on when `regraft serve` is started" } else { "is running already" },
+        if *suspended { "start the host and cancel" } else { "stop" }
     )]
     SameName {
         /// Name of both jobs.
         name: String,
         /// Id of the other job.
         job: JobId,
+        /// True if the other job waits to be brought back.
+        suspended: bool,
     },
     /// A job that writes to the same directory runs.
     #[error(
-        "{} to {}, where job \"{name}\" ({job}) writes already; write elsewhere (--set {uid}.{}=…), or allow it with --allow-shared-output",
+        "{} to {}, where job \"{name}\" ({job}) writes {}; write elsewhere (--set {uid}.{}=…), or allow it with --allow-shared-output",
         writer(uid, *dead_letters),
         dir.display(),
+        if *suspended { "when `regraft serve` brings it back" } else { "already" },
         if *dead_letters { "dead-letter.path" } else { "path" }
     )]
     SharedOutput {
@@ -114,6 +119,8 @@ pub enum HostError {
         name: String,
         /// Id of the other job.
         job: JobId,
+        /// True if the other job waits to be brought back.
+        suspended: bool,
     },
     /// A sink would remove output from a directory that others may write to.
     #[error(
@@ -320,6 +327,7 @@ mod tests {
             dir: "/out".into(),
             name: "words".to_owned(),
             job: JOB,
+            suspended: false,
         };
         let held = |status, failure: Option<&str>| HostError::Held {
             job: JOB,
@@ -345,6 +353,7 @@ mod tests {
         let same_name = HostError::SameName {
             name: "words".to_owned(),
             job: JOB,
+            suspended: false,
         };
         let gone = HostError::Gone {
             dir: "/data/checkpoints".to_owned(),

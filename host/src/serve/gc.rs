@@ -8,11 +8,12 @@
 //! [`plan`] decides, and is pure; [`facts`] reads, and [`remove`] removes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use regraft_model::id::JobId;
+use rustix::fs::FlockOperation;
 
 use super::catalog::{Catalogued, Progress};
 use super::error::HostError;
@@ -127,6 +128,36 @@ fn reason_to_keep(directory: &Directory, running: &Running) -> Option<String> {
     } else {
         None
     }
+}
+
+/// File of the lock that keeps `gc` and starts of jobs apart, in the data directory.
+const LOCK: &str = "gc.lock";
+
+/// Keeps `gc` from removing what a job is about to start from, as long as the result lives. Waits for a `gc` that runs.
+///
+/// # Errors
+/// Those of the file system.
+pub fn hold(data_dir: &Path) -> io::Result<File> {
+    lock(data_dir, FlockOperation::LockShared)
+}
+
+/// Keeps jobs from starting as long as the result lives. Waits for those that are being started.
+///
+/// # Errors
+/// [`HostError::Io`].
+pub fn exclude_starts(data_dir: &Path) -> Result<File, HostError> {
+    lock(data_dir, FlockOperation::LockExclusive).map_err(|error| of_path(&data_dir.join(LOCK), error))
+}
+
+fn lock(data_dir: &Path, how: FlockOperation) -> io::Result<File> {
+    fs::create_dir_all(data_dir)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(data_dir.join(LOCK))?;
+    rustix::fs::flock(&file, how)?;
+    Ok(file)
 }
 
 /// Reads all that a plan needs.

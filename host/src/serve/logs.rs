@@ -251,7 +251,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JobLogLayer {
         let _ = SystemTime.format_time(&mut Writer::new(&mut line));
         let _ = write!(line, " {:>5} {}{}", event.metadata().level(), words.message, words.rest);
         // Logging must not fail its caller, and the host's own log has the line too.
-        let _ = self.0.append(job, &escape::lines(&line));
+        let _ = self.0.append(job, &escape::event(&escape::lines(&line)));
     }
 }
 

@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 use super::catalog::{CatalogRecord, EndedJob};
 use super::entries::{Claims, Entry, Stage, outline, refuse_collision, refuse_replacing_shared};
 use super::error::HostError;
+use super::gc::hold;
 use super::go_on::Again;
 use super::host::{Host, Serving};
 use super::logs::job_span;
@@ -137,6 +138,9 @@ impl Host {
         graph: JobGraph,
         modules: Modules,
     ) -> Result<JobHandle, HostError> {
+        // Until the job is known to need what it starts from.
+        let dir = self.data_dir().to_owned();
+        let _held = tokio::task::spawn_blocking(move || hold(&dir)).await;
         let components: BTreeMap<String, Bytes> = modules
             .values()
             .map(|module| (module.digest().to_string(), Bytes::copy_from_slice(module.bytes())))

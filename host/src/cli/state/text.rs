@@ -3,6 +3,7 @@
 
 use crate::cli::show::date_time;
 use crate::cli::table::{Column, labelled, table};
+use crate::escape::one_line;
 use crate::graph::job_graph::SettingOrigin;
 use crate::savepoint::metadata::SavedStateKind;
 use crate::savepoint::show::{ShownSavepoint, ShownState};
@@ -15,7 +16,7 @@ const LABEL: usize = 17;
 pub fn text(shown: &ShownSavepoint, more: &[(&str, String)]) -> String {
     let facts = facts(shown).into_iter().chain(more.iter().cloned());
     let mut lines: Vec<String> = facts
-        .map(|(label, value)| labelled(LABEL, &format!("{label}:"), &value))
+        .map(|(label, value)| labelled(LABEL, &format!("{label}:"), &one_line(&value)))
         .collect();
     lines.push(String::new());
     lines.extend(states(shown));
@@ -33,7 +34,9 @@ fn settings(shown: &ShownSavepoint) -> Vec<String> {
     let elsewhere = |origin: &SettingOrigin| !matches!(origin, SettingOrigin::JobFile | SettingOrigin::Default);
     let mut lines = vec![];
     for (origin, settings) in shown.settings.iter().filter(|(origin, _)| elsewhere(origin)) {
-        let line = |(key, value): (&String, &String)| format!("  {key} = {value}  ({})", origin.word());
+        let line = |(key, value): (&String, &String)| {
+            format!("  {} = {}  ({})", one_line(key), one_line(value), origin.word())
+        };
         lines.extend(settings.iter().map(line));
     }
     if !lines.is_empty() {
@@ -129,7 +132,7 @@ fn positions(shown: &ShownSavepoint) -> Vec<String> {
         }
         for split in &operator.splits {
             let end = if split.finished { " (finished)" } else { "" };
-            lines.push(format!("  {}: {}{end}", split.split, split.position));
+            lines.push(format!("  {}: {}{end}", one_line(&split.split), split.position));
         }
         if !operator.pending.is_empty() {
             let title = format!("pending parts of {uid} (they may lie outside the savepoint):");

@@ -29,6 +29,16 @@ pub enum InputError {
         /// The parser's message.
         message: String,
     },
+    /// Links that lead to one directory in very many ways.
+    #[error(
+        "more than {most} ways lead to {path} below a ** of the path, over links to directories; take some of the links away, or name the directories without **"
+    )]
+    Maze {
+        /// The directory, by one of the ways.
+        path: String,
+        /// The limit.
+        most: u32,
+    },
     /// A file that had been read from is gone.
     #[error(
         "{path} has vanished: it was read to byte {offset}, and no file that the source reads has that content; put it back, set on-truncate = \"restart\" to go on without it, or drop the source's state with --drop-state UID"
@@ -110,6 +120,7 @@ impl From<InputError> for SourceError {
     fn from(error: InputError) -> Self {
         let (InputError::NothingMatches { path, .. }
         | InputError::Directory { path }
+        | InputError::Maze { path, .. }
         | InputError::Glob { path, .. }
         | InputError::Vanished { path, .. }
         | InputError::Replaced { path, .. }

@@ -16,6 +16,9 @@ pub(super) const HEAD_BYTES: usize = 1024;
 /// Bytes before the position that the fingerprint covers, at most.
 pub(super) const TAIL_BYTES: usize = 256;
 
+/// The greatest offset or number of lines in a saved position, so that more can be counted.
+const NUMBER_MAX: u64 = u64::MAX >> 2;
+
 /// A position within a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
@@ -54,7 +57,8 @@ impl Position {
             Value::String(text) => Known::parse(text).map(Some),
             _ => None,
         };
-        match (saved["offset"].as_u64(), saved["line"].as_u64(), of_file) {
+        let number = |key: &str| saved[key].as_u64().filter(|number| *number <= NUMBER_MAX);
+        match (number("offset"), number("line"), of_file) {
             (Some(offset), Some(line), Some(file)) => Ok(Self { offset, line, file }),
             _ => Err(SourceError::Position {
                 split: split.to_owned(),

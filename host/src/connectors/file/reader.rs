@@ -255,8 +255,8 @@ impl FileReader {
         let Some(split) = self.splits.get_mut(&id).filter(|_| error.is_other_content()) else {
             return Err(error.into());
         };
-        // An inode that has been used again is another file, which has another path.
-        if split.name != Name::Changed {
+        // Where the time of creation is unknown, a file with another path may be another one, which has got the inode.
+        if split.name != Name::Changed || id.born_ns != 0 {
             if self.settings.on_truncate == OnTruncate::Fail {
                 return Err(error.into());
             }

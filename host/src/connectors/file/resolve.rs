@@ -72,7 +72,7 @@ pub(super) fn apart(path: &str, id: FileId) -> String {
 pub(super) fn start_of(info: FileInfo) -> Position {
     Position {
         file: Some(Known {
-            info: unread(info, 0),
+            info: unread(info),
             fingerprint: fingerprint(&[], &[]),
         }),
         ..Position::START
@@ -103,16 +103,16 @@ fn check(path: &Arc<str>, info: FileInfo, at: Position, files: &dyn FileSystem) 
     let opened = files.open(Path::new(&**path)).map_err(|error| io_error(path, error))?;
     let checked = OpenFile::new(path.clone(), opened, at)?.position();
     let file = checked.file.map(|known| Known {
-        info: unread(known.info, at.offset),
+        info: unread(known.info),
         ..known
     });
     Ok(Position { file, ..at })
 }
 
-/// Returns the facts about a file as if it had ended at the position, so that it is looked at before it is left alone.
-fn unread(info: FileInfo, offset: u64) -> FileInfo {
+/// Returns the facts about a file as if it had changed since, so that it is looked at before it is left alone. Its length
+/// stays: what is not read of it must not get lost.
+fn unread(info: FileInfo) -> FileInfo {
     FileInfo {
-        len: offset,
         modified_ns: 0,
         changed_ns: 0,
         ..info
@@ -164,6 +164,10 @@ impl<'a> Candidates<'a> {
                     return Err(gone.into());
                 }
                 tracing::warn!("{gone}: on-truncate = \"restart\" goes on without it");
+            }
+            // It may have been renamed during the listing: the reader knows it again, or finds that it is gone.
+            if self.settings.watch && split.1.offset > 0 && split.1.file.is_some() {
+                splits.push(split.clone());
             }
         }
         let new = self

@@ -5,7 +5,7 @@
 //! and a link to a directory that it is in leads nowhere.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::io::{Error, ErrorKind};
 use std::path::Path;
@@ -131,6 +131,11 @@ fn is_meant(path: &Path, dotted: &[Pattern]) -> bool {
     })
 }
 
+/// Number of ways that may lead to a directory below a `**`, over links.
+const WAYS_MAX: u32 = 100;
+/// Number of components that a glob may have.
+const STEPS_MAX: usize = 256;
+
 /// One component of a glob.
 #[derive(Debug)]
 enum Step {
@@ -173,6 +178,12 @@ fn steps(path: &str) -> Result<Vec<Step>, InputError> {
         .filter(|part| !part.is_empty())
         .map(step)
         .collect::<Result<_, _>>()?;
+    if steps.len() > STEPS_MAX {
+        return Err(InputError::Glob {
+            path: format!("{}…", path.chars().take(80).collect::<String>()),
+            message: format!("it has {} parts, expected at most {STEPS_MAX}", steps.len()),
+        });
+    }
     steps.dedup_by(|one, other| matches!((one, other), (Step::Below, Step::Below)));
     Ok(steps)
 }
@@ -180,14 +191,19 @@ fn steps(path: &str) -> Result<Vec<Step>, InputError> {
 /// Goes through the directories that a glob names.
 struct Walk<'a> {
     files: &'a dyn FileSystem,
+    /// Number of times that each directory below a `**` has been entered.
+    entered: RefCell<HashMap<FileId, u32>>,
     /// Directories whose names are not UTF-8.
     unnamed: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Walk<'a> {
     fn new(files: &'a dyn FileSystem) -> Self {
-        let unnamed = RefCell::default();
-        Self { files, unnamed }
+        Self {
+            files,
+            entered: RefCell::default(),
+            unnamed: RefCell::default(),
+        }
     }
 
     /// Finds what the rest of a glob matches below `at`, which is empty for the current directory. `above`: the directories
@@ -218,6 +234,17 @@ impl<'a> Walk<'a> {
                 if above.contains(&dir) {
                     return Ok(());
                 }
+                let mut entered = self.entered.borrow_mut();
+                let ways = entered.entry(dir).or_default();
+                *ways += 1;
+                if *ways > WAYS_MAX {
+                    return Err(InputError::Maze {
+                        path: at.display().to_string(),
+                        most: WAYS_MAX,
+                    }
+                    .into());
+                }
+                drop(entered);
                 above.push(dir);
                 for name in self.names(at)? {
                     let path = at.join(&name);

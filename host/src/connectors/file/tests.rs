@@ -14,7 +14,7 @@ use super::settings::OnTruncate;
 use super::*;
 use crate::connector::sink::EarlierOutput;
 use crate::connector::source::{Polled, SplitState};
-use crate::environment::files::LocalFiles;
+use crate::environment::files::{FileKind, FileSystem, LocalFiles};
 
 fn settings(path: &str, watch: bool) -> FileSource {
     FileSource {
@@ -207,6 +207,32 @@ fn globs_find_what_the_crate_finds() {
     }
     let error = message(splits::paths(&settings("a/**b", true), &LocalFiles));
     assert!(error.starts_with("a/**b is not a glob: "), "{error}");
+}
+
+#[test]
+fn a_maze_of_links_and_a_very_long_glob_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for at in 0..8 {
+        let inside = dir.path().join(at.to_string());
+        std::fs::create_dir(&inside).expect("made");
+        for to in (0..8).filter(|to| *to != at) {
+            std::os::unix::fs::symlink(dir.path().join(to.to_string()), inside.join(to.to_string())).expect("linked");
+        }
+    }
+    let glob = format!("{}/**/*.log", dir.path().display());
+    let refused = message(splits::paths(&settings(&glob, true), &LocalFiles));
+    assert!(refused.starts_with("more than 100 ways lead to "), "{refused}");
+    let refused = message(splits::paths(&settings(&"a/".repeat(20_000), true), &LocalFiles));
+    assert!(refused.ends_with("is not a glob: it has 20000 parts, expected at most 256"), "{refused}");
+}
+
+#[test]
+fn a_pipe_is_opened_without_a_writer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("made");
+    let file = FileSystem::open(&LocalFiles, &path).expect("at once");
+    assert_ne!(file.info().expect("facts").kind, FileKind::File);
 }
 
 #[test]

@@ -457,7 +457,9 @@ mod tests {
 
     #[test]
     fn each_position_is_found_by_its_name() {
-        let splits = (0..300).rev().map(|n| (format!("{n:05}"), Some(json!({ "offset": n }))));
+        let splits = (0..300)
+            .rev()
+            .map(|n| (format!("{n:05}"), Some(json!({ "offset": n }))));
         let reader = GeneratorReader::new(settings(), splits.collect()).expect("a reader");
         assert_eq!(reader.split_count(), 300);
         let all = reader.snapshot();

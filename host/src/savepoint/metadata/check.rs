@@ -26,9 +26,9 @@ impl Metadata {
             return found.list;
         }
         for (name, number, bits) in [
-            ("checkpoint_id", self.checkpoint_id.0, u64::BITS - 1),
-            ("attempt", self.attempt.0.into(), u32::BITS - 1),
-            ("job_version", self.job_version.0.into(), u32::BITS - 1),
+            ("checkpoint_id", self.checkpoint_id.0, u64::BITS - 2),
+            ("attempt", self.attempt.0.into(), u32::BITS - 2),
+            ("job_version", self.job_version.0.into(), u32::BITS - 2),
         ] {
             if number >> bits != 0 {
                 found.add(format!(

@@ -265,6 +265,63 @@ fn a_new_file_at_an_old_path_is_read_after_the_old_one() {
 }
 
 #[test]
+fn what_is_unread_after_a_restore_is_missed() {
+    for parallelism in [1, 3] {
+        let mut world = World::new("log*", true);
+        world.write("log", "1\n2\n");
+        let mut run = world.start(parallelism, &[]).expect("a run");
+        assert_eq!(world.lines(&mut run), ["1", "2"]);
+        let saved = run.saved();
+        world.append("log", "3\n4\n");
+        let mut run = world.start(parallelism, &saved).expect("a run");
+        // A checkpoint before it was read on.
+        let saved = run.saved();
+        world.replace("log", "new\n");
+        let expected = "log has been replaced by another file: the old one was read to byte 4 of 8,";
+        for failed in [message(world.start(parallelism, &saved)), message(world.read(&mut run))] {
+            assert!(failed.contains(expected), "{failed}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_renamed_while_a_run_begins_is_read_once() {
+    for parallelism in [1, 3] {
+        let mut world = World::new("log*", true);
+        world.write("log", "1\n2\n");
+        let mut run = world.start(parallelism, &[]).expect("a run");
+        assert_eq!(world.lines(&mut run), ["1", "2"]);
+        let saved = run.saved();
+        // The listing has another file at its path, and not yet its new path.
+        world.rename("log", "away");
+        world.write("log", "3\n");
+        let mut run = world.start(parallelism, &saved).expect("a run");
+        world.rename("away", "log.1");
+        assert_eq!(world.lines(&mut run), ["3"], "parallelism {parallelism}");
+        world.append("log.1", "4\n");
+        assert_eq!(world.lines(&mut run), ["4"]);
+        // One that does not come again is forgotten.
+        world.rename("log.1", "away");
+        assert_eq!(world.lines(&mut run), [""; 0]);
+        assert_eq!(run.saved().len(), 1);
+    }
+}
+
+#[test]
+fn a_file_that_is_renamed_and_overwritten_fails_the_job() {
+    let mut world = World::new("log*", true);
+    world.write("log", "1\n2\n");
+    let mut run = world.start(1, &[]).expect("a run");
+    assert_eq!(world.lines(&mut run), ["1", "2"]);
+    let mut run = world.start(1, &run.saved()).expect("a run");
+    std::thread::sleep(Duration::from_millis(10));
+    world.rename("log", "log.1");
+    world.write("log.1", "head\n1\n2\n");
+    let failed = message(world.read(&mut run));
+    assert!(failed.contains("log.1 has changed within what was read of it"), "{failed}");
+}
+
+#[test]
 fn a_file_that_was_cut_or_overwritten_fails_the_job_or_is_read_again() {
     // To nothing, to less, to the same length, and to more.
     for text in ["", "x\n", "x\ny\n", "xxxxxxxxx\ny\nz\n"] {
