@@ -2,6 +2,9 @@
 
 use super::job_graph::{JobGraph, Partitioning};
 
+/// The most nodes of a chain, which call one another on one stack.
+const CHAIN_MAX: usize = 100;
+
 /// Nodes that are fused into one chain, in the order of the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fused {
@@ -38,7 +41,7 @@ pub(super) fn chains(graph: &JobGraph) -> Vec<Fused> {
             _ => None,
         };
         let chain = joins.and_then(|above| chains.iter_mut().find(|chain| chain.nodes.last() == Some(&above)));
-        match chain {
+        match chain.filter(|chain| chain.nodes.len() < CHAIN_MAX) {
             Some(chain) => chain.nodes.push(idx),
             None => chains.push(Fused {
                 nodes: vec![idx],

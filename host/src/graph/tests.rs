@@ -783,6 +783,21 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
+fn a_chain_has_an_end() {
+    let mut text = "name = \"long\"\n[[source]]\nuid = \"o0\"\nconnector = \"file\"\npath = \"a\"\n".to_owned();
+    for at in 1..=250 {
+        text += &format!(
+            "[[operator]]\nuid = \"o{at}\"\nmodule = \"m\"\ninputs = [\"o{}\"]\n",
+            at - 1
+        );
+    }
+    let graph = good(&text, &overrides());
+    let plan = plan::Plan::new(&graph);
+    let lens: Vec<usize> = plan.chains().iter().map(|chain| chain.nodes.len()).collect();
+    assert_eq!(lens, [100, 100, 51]);
+}
+
+#[test]
 fn chains_and_their_picture() {
     let graph = good(GOOD, &overrides());
     let plan = plan::Plan::new(&graph);
