@@ -791,10 +791,11 @@ fn a_chain_has_an_end() {
             at - 1
         );
     }
+    text += "[[sink]]\nuid = \"out\"\nconnector = \"print\"\ninputs = [\"o250\"]\n";
     let graph = good(&text, &overrides());
     let plan = plan::Plan::new(&graph);
     let lens: Vec<usize> = plan.chains().iter().map(|chain| chain.nodes.len()).collect();
-    assert_eq!(lens, [100, 100, 51]);
+    assert_eq!(lens, [100, 100, 52]);
 }
 
 #[test]

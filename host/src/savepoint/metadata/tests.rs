@@ -147,8 +147,8 @@ async fn contradictions_are_found_all_at_once() {
     });
     check(
         &[
-            "checkpoint_id is 18446744073709551615, expected less than 2^63, so that later ones fit",
-            "attempt is 2147483648, expected less than 2^31, so that later ones fit",
+            "checkpoint_id is 18446744073709551615, expected less than 2^62, so that later ones fit",
+            "attempt is 2147483648, expected less than 2^30, so that later ones fit",
         ],
         |m| {
             m.checkpoint_id.0 = u64::MAX;
