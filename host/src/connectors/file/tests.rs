@@ -223,7 +223,10 @@ fn a_maze_of_links_and_a_very_long_glob_are_refused() {
     let refused = message(splits::paths(&settings(&glob, true), &LocalFiles));
     assert!(refused.starts_with("more than 100 ways lead to "), "{refused}");
     let refused = message(splits::paths(&settings(&"a/".repeat(20_000), true), &LocalFiles));
-    assert!(refused.ends_with("is not a glob: it has 20000 parts, expected at most 256"), "{refused}");
+    assert!(
+        refused.ends_with("is not a glob: it has 20000 parts, expected at most 256"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -318,7 +318,10 @@ fn a_file_that_is_renamed_and_overwritten_fails_the_job() {
     world.rename("log", "log.1");
     world.write("log.1", "head\n1\n2\n");
     let failed = message(world.read(&mut run));
-    assert!(failed.contains("log.1 has changed within what was read of it"), "{failed}");
+    assert!(
+        failed.contains("log.1 has changed within what was read of it"),
+        "{failed}"
+    );
 }
 
 #[test]
