@@ -170,7 +170,7 @@ fn an_upgrade_that_fails_behind_its_barrier_goes_back_to_the_old_modules() {
         return;
     };
     // It is never restarted by itself.
-    let job_file = made_up_job("words", 0, 400_000, 400_000, "update", FILE_SINK)
+    let job_file = made_up_job("words", 0, 700_000, 400_000, "update", FILE_SINK)
         .replace("interval = \"off\"", "interval = \"off\"\ndir = \"ckpt\"");
     world.write("job.toml", &job_file);
     let mut job = world.start(&["job.toml", "-p", "2"]);
@@ -190,7 +190,7 @@ fn an_upgrade_that_fails_behind_its_barrier_goes_back_to_the_old_modules() {
         files_in(&dir) == before
     });
     fill_but(&dir.join("filler"), room);
-    let changed = read() + 1_200_000;
+    let changed = read() + 1_400_000;
     wait_until("much has changed", || read() > changed);
     let failed = upgrade("count").exits(1).stderr;
     assert!(failed.contains("no space left writing file://"), "{failed}");
