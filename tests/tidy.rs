@@ -17,7 +17,10 @@ const HOMES: [(&str, &[&str]); 10] = [
     ("gimli", &["host/guest-runtime/src/symbols.rs"]),
     ("parquet", &["host/src/savepoint/rows.rs", "host/src/savepoint/rows/"]),
     ("object_store", &["host/src/storage/"]),
-    ("getrandom", &["host/src/environment/"]),
+    (
+        "getrandom",
+        &["host/src/environment/", "host/guest-runtime/src/cache.rs"],
+    ),
     ("axum", &["host/src/api/"]),
     ("ureq", &["host/src/api/"]),
     ("clap", &["host/src/cli/", "host/src/main.rs"]),

@@ -92,6 +92,11 @@ impl ModuleDigest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// Returns its 32 bytes.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The first 6 hex digits, for people.
     #[must_use]
     pub fn short(&self) -> String {

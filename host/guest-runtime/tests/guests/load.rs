@@ -196,6 +196,7 @@ fn an_unchanged_module_compiles_once() {
     let entries: Vec<_> = std::fs::read_dir(dir.path().join("compiled"))
         .expect("the cache")
         .flatten()
+        .filter(|entry| entry.file_name() != "key")
         .collect();
     let name = entries[0].file_name().into_string().expect("a name");
     assert_eq!(entries.len(), 1);
