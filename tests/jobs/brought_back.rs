@@ -69,7 +69,7 @@ impl Lab {
     fn host(&self) -> HostContext {
         HostContext {
             environment: Arc::new(RealEnvironment::default()),
-            stores: Arc::new(LocalStores),
+            stores: Arc::new(LocalStores::default()),
             executor: Arc::new(Threads),
             checkpoint_dir: self.path().join("checkpoints"),
             recovers: true,

@@ -204,7 +204,9 @@ impl Play<'_> {
 
 /// Returns the number of records that had been read when a snapshot was taken.
 async fn offsets(savepoint: &str) -> u64 {
-    let savepoint = Savepoint::open(&LocalStores, savepoint).await.expect("a savepoint");
+    let savepoint = Savepoint::open(&LocalStores::default(), savepoint)
+        .await
+        .expect("a savepoint");
     let sources = savepoint
         .metadata
         .operators
@@ -252,7 +254,7 @@ fn lab(dir: &Path) -> Lab {
     };
     let host = HostContext {
         environment: Arc::new(RealEnvironment::default()),
-        stores: Arc::new(LocalStores),
+        stores: Arc::new(LocalStores::default()),
         executor: Arc::new(Threads),
         checkpoint_dir: dir.join("checkpoints"),
         recovers: false,

@@ -8,6 +8,7 @@
 )]
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -91,6 +92,11 @@ impl World {
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path().join(name);
         std::fs::create_dir_all(path.parent().expect("in a directory")).expect("directory");
+        if name.starts_with("data/") {
+            // As the program makes it, so that it has nothing to say about it.
+            let private = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(self.path().join("data"), private).expect("set");
+        }
         let old = std::fs::read(&path).unwrap_or_default();
         match text.as_bytes().strip_prefix(old.as_slice()) {
             // A job that follows the file must never see it shorter than it was.

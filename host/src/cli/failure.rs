@@ -9,7 +9,7 @@ use super::exit_status::ExitStatus;
 use crate::api::client::ClientError;
 use crate::api::types::{ErrorBody, ProblemBody};
 use crate::compile::BuildError;
-use crate::data_dir::DataDirError;
+use crate::data_dir::{DataDirError, UnsafeDir};
 use crate::graph::problem::Place;
 use crate::graph::{JobFileError, Problem};
 use crate::jobs::durable::error::AttemptError;
@@ -172,6 +172,19 @@ impl From<ScaffoldError> for Failure {
         Self {
             path,
             ..Self::new(error.kind(), error.to_string())
+        }
+    }
+}
+
+impl From<UnsafeDir> for Failure {
+    fn from(error: UnsafeDir) -> Self {
+        let (UnsafeDir::Foreign { dir, .. }
+        | UnsafeDir::Writable { dir, .. }
+        | UnsafeDir::Planted { dir, .. }
+        | UnsafeDir::Io { dir, .. }) = &error;
+        Self {
+            path: Some(dir.display().to_string()),
+            ..Self::new(ErrorKind::Failed, error.to_string())
         }
     }
 }

@@ -33,10 +33,13 @@ pub mod run;
 pub mod submit;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use regraft_model::error_kind::ErrorKind;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::data_dir;
 use crate::serve::logs::JobLogs;
 use args::{Cli, Parsed, Verb};
 use exit_status::ExitStatus;
@@ -68,7 +71,7 @@ pub fn main(args: Vec<OsString>) -> ExitStatus {
 
 fn verb(cli: &Cli) -> Result<ExitStatus, Failure> {
     let output = Output { json: cli.json };
-    let data_dir = crate::data_dir::data_dir()?;
+    let data_dir = data_dir(&cli.verb)?;
     let logs = matches!(cli.verb, Verb::Serve(_)).then(|| Arc::new(JobLogs::new(&data_dir)));
     let runs_jobs = logs.is_some() || matches!(&cli.verb, Verb::Run(args) if !args.detached);
     log::start(if runs_jobs { "info" } else { "warn" }, logs.clone());
@@ -104,13 +107,43 @@ fn verb(cli: &Cli) -> Result<ExitStatus, Failure> {
     Ok(ExitStatus::Done)
 }
 
+/// Returns the data directory, which belongs to this user alone. Verbs that leave something there create it.
+fn data_dir(verb: &Verb) -> Result<PathBuf, Failure> {
+    let dir = data_dir::data_dir()?;
+    let creates = match verb {
+        // They take nothing from it.
+        Verb::New(_) | Verb::Sdk(_) => return Ok(dir),
+        Verb::Run(_) | Verb::Serve(_) | Verb::Build(_) | Verb::Validate(_) | Verb::Inspect(_) | Verb::Upgrade(_) => {
+            true
+        }
+        _ => false,
+    };
+    if let Some(note) = data_dir::secure(&dir, creates)? {
+        log::line(&format!("note: {note}"));
+    }
+    Ok(dir)
+}
+
 /// Runs jobs in this process until the given future ends.
 fn to_its_end(running: impl Future<Output = Result<ExitStatus, Failure>>) -> Result<ExitStatus, Failure> {
+    raise_file_limit();
     let runtime = runtime()?;
     let status = runtime.block_on(running);
     // A build or a read that hangs must not keep the process alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     status
+}
+
+/// Lets this process open as many files as it may: connections of clients must not take those of jobs.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!("the limit of open files stays at {:?}: {error}", limit.current);
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -20,7 +20,7 @@ use crate::storage::LocalStores;
 /// # Errors
 /// [`Failure`] where there is none, or it is damaged.
 pub(super) async fn open(path: &str) -> Result<Savepoint, Failure> {
-    let opened = Savepoint::open(&LocalStores, path).await;
+    let opened = Savepoint::open(&LocalStores::default(), path).await;
     opened.map_err(|error| Failure::of_savepoint(path, &error))
 }
 
@@ -102,11 +102,11 @@ fn running(client: &Client, savepoint: &Savepoint) -> Result<(Vec<Needing>, Vec<
 async fn on_disk(savepoint: &Savepoint, data_dir: &Path) -> Result<Vec<Needing>, HostError> {
     let url = savepoint.url();
     let mut needing = vec![];
-    for job in waiting(&LocalStores, data_dir).await? {
+    for job in waiting(&LocalStores::default(), data_dir).await? {
         let need = job
             .needs
             .iter()
-            .find(|need| is_same_place(&LocalStores, &need.url, &url));
+            .find(|need| is_same_place(&LocalStores::default(), &need.url, &url));
         let why = match need {
             _ if is_own(savepoint, job.job_id) => Why::Own,
             Some(need) if need.ends => Why::End,
@@ -132,7 +132,7 @@ fn is_own(savepoint: &Savepoint, job: JobId) -> bool {
 fn is_origin(client: &Client, job: &FoundJob, savepoint: &Savepoint) -> Result<bool, ClientError> {
     let url = savepoint.url();
     let from = job.summary.restored_from.as_ref();
-    let from = from.is_some_and(|from| is_same_place(&LocalStores, from, &url));
+    let from = from.is_some_and(|from| is_same_place(&LocalStores::default(), from, &url));
     let own = |list: SnapshotList| list.snapshots.iter().any(|row| row.kind == SnapshotRowKind::Checkpoint);
     Ok(from && !own(client.snapshots(job)?))
 }

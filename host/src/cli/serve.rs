@@ -36,7 +36,7 @@ const PORT_PATIENCE: Duration = Duration::from_secs(2);
 pub fn host_context(data_dir: &Path, recovers: bool) -> HostContext {
     HostContext {
         environment: Arc::new(RealEnvironment::default()),
-        stores: Arc::new(LocalStores),
+        stores: Arc::new(LocalStores::private_below(data_dir)),
         executor: Arc::new(Threads),
         checkpoint_dir: data_dir.join("checkpoints"),
         recovers,
@@ -65,7 +65,7 @@ pub async fn serve(
     let catalog = Storage::open(&data_dir.join("jobs").to_string_lossy());
     let catalog = catalog.map_err(|error| Failure::new(ErrorKind::Failed, error.to_string()))?;
     let serving = Serving {
-        catalog: Catalog::new(catalog),
+        catalog: Catalog::new(catalog.private()),
         logs,
         config,
         ending: std::sync::Mutex::new(false),

@@ -26,7 +26,7 @@ impl AttachedRuns {
     /// # Errors
     /// [`StoreError`] where the path is not one of a store.
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
-        let storage = Storage::open(&data_dir.join(ATTACHED).to_string_lossy())?;
+        let storage = Storage::open(&data_dir.join(ATTACHED).to_string_lossy())?.private();
         Ok(Self {
             catalog: Catalog::new(storage),
         })

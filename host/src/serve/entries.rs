@@ -200,7 +200,7 @@ mod tests {
                     allow: Allow::default(),
                 },
             };
-            let job = outline(&LocalStores, &record, None, JobStatus::Suspended, None);
+            let job = outline(&LocalStores::default(), &record, None, JobStatus::Suspended, None);
             job.restored_from.expect("a savepoint")
         };
         for location in [

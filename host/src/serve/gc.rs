@@ -18,6 +18,7 @@ use rustix::fs::FlockOperation;
 use super::catalog::{Catalogued, Progress};
 use super::error::HostError;
 use super::offline::{OfflineJob, jobs};
+use crate::data_dir::private_file;
 use crate::environment::Environment as _;
 use crate::environment::real::RealEnvironment;
 use crate::graph::job_graph::Node;
@@ -151,11 +152,8 @@ pub fn exclude_starts(data_dir: &Path) -> Result<File, HostError> {
 
 fn lock(data_dir: &Path, how: FlockOperation) -> io::Result<File> {
     fs::create_dir_all(data_dir)?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(data_dir.join(LOCK))?;
+    let mut options = File::options();
+    let file = private_file(options.create(true).truncate(false).write(true), &data_dir.join(LOCK))?;
     rustix::fs::flock(&file, how)?;
     Ok(file)
 }

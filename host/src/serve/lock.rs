@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::data_dir::private_file;
 use crate::environment::process::has_ended;
 
 /// Time that a holder which has ended may take to let go: the system frees the memory of a killed process first.
@@ -104,13 +105,8 @@ impl HostLock {
         };
         std::fs::create_dir_all(data_dir).map_err(io)?;
         let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(io)?;
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = private_file(&mut options, &path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -20,6 +20,7 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::data_dir::private_file;
 use crate::dataflow::control::locked;
 use crate::escape;
 
@@ -187,7 +188,7 @@ impl LogFile {
     }
 
     fn open(dir: &Path, start: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path(dir, start))?;
+        let file = private_file(OpenOptions::new().create(true).append(true), &path(dir, start))?;
         let bytes = file.metadata()?.len();
         Ok(Self { file, start, bytes })
     }

@@ -125,7 +125,7 @@ impl OfflineJob {
             (_, false) => (JobStatus::Suspended, None),
             (_, true) => (JobStatus::Failed, Some("its process was killed")),
         };
-        let mut job = outline(&LocalStores, record, graph.as_ref(), status, failure);
+        let mut job = outline(&LocalStores::default(), record, graph.as_ref(), status, failure);
         if status == JobStatus::Finished {
             return Ok(job);
         }
@@ -146,7 +146,7 @@ impl OfflineJob {
         });
         if self.attached {
             let dir = checkpoint_dir(data_dir, graph.as_ref()).map(|(dir, _)| dir.to_string_lossy().into_owned());
-            let upgraded = upgraded_in(&LocalStores, dir.as_deref(), record.job_id).await;
+            let upgraded = upgraded_in(&LocalStores::default(), dir.as_deref(), record.job_id).await;
             let from = job.restored_from.as_deref();
             job.go_on = go_on(&record.submission, &snapshots, from, Again::Attached, &upgraded);
         }
@@ -160,6 +160,12 @@ impl OfflineJob {
     pub async fn snapshots(&self, data_dir: &Path) -> Result<Vec<ListedSnapshot>, HostError> {
         let graph = self.found.record.submission.graph().ok();
         let dir = checkpoint_dir(data_dir, graph.as_ref()).map(|(dir, _)| dir.to_string_lossy().into_owned());
-        Ok(snapshots_in(&LocalStores, dir.as_deref(), self.job_id(), self.savepoints()).await?)
+        Ok(snapshots_in(
+            &LocalStores::default(),
+            dir.as_deref(),
+            self.job_id(),
+            self.savepoints(),
+        )
+        .await?)
     }
 }

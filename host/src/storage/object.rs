@@ -3,7 +3,9 @@
 //! The name of an object is relative to the location, with `/` between its parts.
 //! Objects are written whole: a reader sees all of an object or none of it.
 
+use std::fs::Permissions;
 use std::ops::Range;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,6 +27,8 @@ pub struct Storage {
     store: Arc<dyn ObjectStore>,
     base: Path,
     kind: StoreKind,
+    /// True if only this user can read what is written, whatever the umask.
+    is_private: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +59,30 @@ pub trait Stores: Send + Sync {
 }
 
 /// The stores that [`Storage::open`] supports.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LocalStores;
+#[derive(Debug, Clone, Default)]
+pub struct LocalStores {
+    /// Absolute path of a directory in which what is written is private.
+    private: Option<PathBuf>,
+}
+
+impl LocalStores {
+    /// Returns stores that keep what is written below a directory private to this user.
+    #[must_use]
+    pub fn private_below(dir: &std::path::Path) -> Self {
+        Self {
+            private: Some(dir.to_owned()),
+        }
+    }
+}
 
 impl Stores for LocalStores {
     fn open(&self, location: &str) -> Result<Storage, StoreError> {
-        Storage::open(location)
+        let storage = Storage::open(location)?;
+        let is_private = match (&self.private, storage.local_dir()) {
+            (Some(private), Some(dir)) => dir.starts_with(private),
+            _ => false,
+        };
+        Ok(if is_private { storage.private() } else { storage })
     }
 }
 
@@ -85,6 +107,7 @@ impl Storage {
             store: Arc::new(LocalFileSystem::new().with_fsync(true)),
             base,
             kind: StoreKind::Local,
+            is_private: false,
         })
     }
 
@@ -101,7 +124,17 @@ impl Storage {
             store,
             base,
             kind: StoreKind::Given,
+            is_private: false,
         })
+    }
+
+    /// Returns the same location, where objects that are written can be read by this user only, if they are files.
+    #[must_use]
+    pub fn private(self) -> Self {
+        Self {
+            is_private: true,
+            ..self
+        }
     }
 
     /// Returns a location in a new in-memory store.
@@ -219,7 +252,8 @@ impl Storage {
                 break StoreError::Cancelled { path: path() };
             }
             if written == len {
-                return upload.complete().await.map(|_| ()).map_err(failed);
+                upload.complete().await.map_err(failed)?;
+                return self.keep_private(name);
             }
             let end = len.min(written + BLOCK);
             let block = PutPayload::from_bytes(bytes.slice(written..end));
@@ -255,8 +289,23 @@ impl Storage {
             .put_opts(&self.path(name)?, PutPayload::from_bytes(bytes), options)
             .await
         {
-            Ok(_) => Ok(()),
+            Ok(_) => self.keep_private(name),
             Err(e) => Err(StoreError::from_object_store(e, "write", self.url_of(name), len)),
+        }
+    }
+
+    /// Takes the access of other users to an object that has been written, where the location is private. The directory
+    /// above keeps them out meanwhile.
+    fn keep_private(&self, name: &str) -> Result<(), StoreError> {
+        let Some(dir) = self.local_dir().filter(|_| self.is_private) else {
+            return Ok(());
+        };
+        match std::fs::set_permissions(dir.join(name), Permissions::from_mode(0o600)) {
+            // Another process has removed or replaced it meanwhile.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::from_io(error, "write", self.url_of(name)))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -65,7 +65,9 @@ async fn a_moved_savepoint_is_opened_by_directory_file_and_url() {
         format!("{}/_metadata", moved.display()),
         to.url(),
     ] {
-        let opened = Savepoint::open(&LocalStores, &location).await.expect("moved");
+        let opened = Savepoint::open(&LocalStores::default(), &location)
+            .await
+            .expect("moved");
         assert_eq!(opened.metadata, from.metadata);
         assert_eq!(opened.url(), to.url());
         let state = &opened.metadata.operators[2].states[0];
@@ -82,7 +84,9 @@ async fn a_moved_savepoint_is_opened_by_directory_file_and_url() {
     std::fs::remove_file(moved.join("mine.txt")).expect("remove");
     dispose(&to).await.expect("again");
     assert!(!moved.exists());
-    let error = Savepoint::open(&LocalStores, &to.url()).await.expect_err("gone");
+    let error = Savepoint::open(&LocalStores::default(), &to.url())
+        .await
+        .expect_err("gone");
     assert_eq!(
         error.to_string(),
         format!(

@@ -45,7 +45,7 @@ impl Killed {
         let graph = graph.unwrap_or_else(|error| panic!("{error}")).0;
         let host = HostContext {
             environment: Arc::new(RealEnvironment::default()),
-            stores: Arc::new(LocalStores),
+            stores: Arc::new(LocalStores::default()),
             executor: Arc::new(Threads),
             checkpoint_dir: dir.path().join("checkpoints"),
             recovers: true,
