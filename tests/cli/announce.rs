@@ -29,7 +29,12 @@ fn it_says_where_the_job_is_and_goes_with_it() {
     let text = std::fs::read_to_string(&path).expect("an announcement");
     let said: Value = serde_json::from_str(&text).expect("JSON");
     let url = said["url"].as_str().expect("a URL");
-    assert_eq!(said, json!({ "job_id": id, "name": "copy", "pid": pid, "url": url }));
+    let (token, process) = (&said["token"], &said["process"]);
+    let expected = json!({ "job_id": id, "name": "copy", "pid": pid, "url": url, "token": token, "process": process });
+    assert_eq!(
+        (said.clone(), process["pid"].as_u64()),
+        (expected, Some(u64::from(pid)))
+    );
     assert!(url.starts_with("http://127.0.0.1:"), "{url}");
     assert_eq!(files(&world.path().join("data/run")), [format!("{id}.json")]);
     // By name, by prefix, and at a named host.
@@ -103,7 +108,7 @@ fn one_that_does_not_answer_is_no_job() {
 fn a_named_host_that_does_not_answer_is_an_error() {
     let ran = World::new().run(&["list", "--host", "127.0.0.1:1"]).exits(1);
     assert!(
-        ran.stderr.starts_with("error: http://127.0.0.1:1/jobs: "),
+        ran.stderr.starts_with("error: http://127.0.0.1:1/api/v1/jobs: "),
         "{}",
         ran.stderr
     );

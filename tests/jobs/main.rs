@@ -12,6 +12,7 @@ mod support;
 mod setup;
 
 mod after_failure;
+mod api;
 mod brought_back;
 mod checkpoints;
 mod endings;

@@ -111,7 +111,7 @@ fn show_says_who_would_miss_a_savepoint() {
     // A host that does not answer leaves it unknown.
     let (shown, json) = asked(&["--host", "127.0.0.1:1"]);
     assert!(
-        shown.contains("\nsafe to delete:  unknown: http://127.0.0.1:1/jobs: "),
+        shown.contains("\nsafe to delete:  unknown: http://127.0.0.1:1/api/v1/jobs: "),
         "{shown}"
     );
     assert!(json["safe_to_delete"].is_null(), "{json}");

@@ -1,10 +1,8 @@
 //! A serving host: jobs are submitted to it, can be queried, and are brought back by the next host.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-
 use serde_json::{Value, json};
 
+use crate::api::{announced, http};
 use crate::setup::{component, info, local, savepoint, show, text, tsv, words_job};
 use crate::support::{Attached, World, wait_until};
 
@@ -43,40 +41,8 @@ fn named(name: &str, status: &str) -> (String, String) {
     (name.to_owned(), status.to_owned())
 }
 
-fn announced(world: &World) -> Value {
-    let text = std::fs::read_to_string(world.path().join("data/run/host.json")).expect("announced");
-    serde_json::from_str(&text).expect("JSON")
-}
-
-/// Sends one request, byte by byte as given, and returns the status and the body as JSON.
-fn http(url: &str, method: &str, path: &str, headers: &str, body: &str) -> (u16, Value) {
-    let address = url.strip_prefix("http://").expect("a URL");
-    let mut stream = TcpStream::connect(address).expect("connected");
-    let length = body.len();
-    let host = if headers.contains("Host:") {
-        String::new()
-    } else {
-        format!("Host: {address}\r\n")
-    };
-    let content = if headers.contains("Content-Type:") {
-        ""
-    } else {
-        "Content-Type: application/json\r\n"
-    };
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\n{host}{content}Content-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}"
-    )
-    .expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    let status = answer.split(' ').nth(1).expect("a status").parse().expect("a number");
-    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
-    (status, serde_json::from_str(body).expect("JSON"))
-}
-
 /// Starts a served job, and waits until it has counted `a b a`.
-fn serving(world: &World) -> (Attached, String) {
+pub fn serving(world: &World) -> (Attached, String) {
     world.write(
         "job.toml",
         &words_job("words", "update").replace("\"off\"", "\"100ms\""),
@@ -310,146 +276,11 @@ fn one_data_directory_has_one_host() {
     assert_eq!(
         taken.stderr,
         format!(
-            "error: cannot listen on {address}: Address already in use (os error 98). It is that of another host (pid {}), whose data directory is {}: use that one with --host {url}, or stop it. To serve {}, choose another port with --listen, for example --listen 127.0.0.1:0.\n",
-            third.pid(),
-            data.display(),
+            "error: cannot listen on {address}: Address already in use (os error 98). It is that of another host, of another user or data directory: use that one with --host {url} and its token, or stop it. To serve {}, choose another port with --listen, for example --listen 127.0.0.1:0.\n",
             other.path().join("data").display()
         )
     );
     drop(third);
-}
-
-#[test]
-fn a_token_is_demanded_where_one_is_set() {
-    let world = World::new();
-    let refused = world.run(&["serve", "--listen", "0.0.0.0:0"]).exits(2);
-    assert_eq!(
-        refused.stderr,
-        "error: --listen 0.0.0.0:0: other machines can reach this address, and each of them could control this host; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1\n"
-    );
-    world.write("token", "secret\n");
-    let host = world.serve(&["--token-file", "token"]);
-    let url = text(&announced(&world)["url"]);
-    let said = "this host demands a token, and the request has not brought the right one: set REGRAFT_TOKEN to the host's, or send `Authorization: Bearer TOKEN`";
-    for args in [&["list"][..], &["list", "--token", "wrong"], &["list", "--host", &url]] {
-        assert_eq!(world.run(args).exits(2).stderr, format!("error: {said}\n"), "{args:?}");
-    }
-    assert_eq!(
-        world.run(&["list", "--token", "secret"]).exits(0).stdout,
-        "No running jobs.\n"
-    );
-    let (status, body) = http(&url, "GET", "/jobs", "", "");
-    assert_eq!((status, &body["error"]["message"]), (401, &json!(said)));
-    let (status, _) = http(&url, "GET", "/jobs", "Authorization: Bearer secret\r\n", "");
-    assert_eq!(status, 200);
-    drop(host);
-}
-
-#[test]
-fn over_http_a_savepoint_is_triggered_and_asked_about() {
-    let world = World::new();
-    let (host, id) = serving(&world);
-    let url = text(&announced(&world)["url"]);
-    let request = json!({ "dir": world.path().join("there") }).to_string();
-    let (status, triggered) = http(&url, "POST", &format!("/jobs/{id}/savepoints"), "", &request);
-    assert_eq!(status, 202);
-    let trigger = format!("/jobs/{id}/savepoints/{}", text(&triggered["trigger_id"]));
-    let mut answer = Value::Null;
-    wait_until("the savepoint", || {
-        answer = http(&url, "GET", &trigger, "", "").1;
-        answer["status"] != "IN_PROGRESS"
-    });
-    assert_eq!(answer["status"], "COMPLETED");
-    let path = text(&answer["path"]);
-    let answer_bytes = answer["bytes"].clone();
-    assert!(local(&path).starts_with(world.path().join("there")), "{answer}");
-    show(&world, &path);
-    let (_, triggered) = http(
-        &url,
-        "POST",
-        &format!("/jobs/{id}/savepoints"),
-        "",
-        r#"{"dir":"/dev/null/x"}"#,
-    );
-    let trigger = format!("/jobs/{id}/savepoints/{}", text(&triggered["trigger_id"]));
-    wait_until("a failure", || {
-        answer = http(&url, "GET", &trigger, "", "").1;
-        answer["status"] == "FAILED"
-    });
-    let cause = text(&answer["cause"]["message"]);
-    assert!(cause.starts_with("the savepoint directory cannot be used: "), "{cause}");
-    assert_eq!(http(&url, "GET", &format!("/jobs/{id}/savepoints/0"), "", "").0, 400);
-    assert_eq!(http(&url, "GET", "/nowhere", "", "").0, 404);
-    // Every mistake in a request is reported like any other failure.
-    let savepoints = format!("/jobs/{id}/savepoints");
-    let wrong = [
-        (
-            "POST",
-            savepoints.as_str(),
-            r#"{"dirr":1}"#,
-            400,
-            "unknown field `dirr`",
-        ),
-        (
-            "POST",
-            "/jobs",
-            "no JSON",
-            400,
-            "the request's body is not the JSON that this path takes: ",
-        ),
-        ("DELETE", "/jobs", "", 405, "this path has no such method"),
-        ("GET", &format!("/jobs/{id}/logs?lines=many"), "", 400, "lines"),
-    ];
-    for (method, path, body, status, message) in wrong {
-        let (answered, said) = http(&url, method, path, "", body);
-        assert_eq!((answered, &said["error"]["kind"]), (status, &json!("usage")), "{said}");
-        assert!(text(&said["error"]["message"]).contains(message), "{said}");
-    }
-    // Requests from web pages, and by names that were made to resolve to this host, are refused.
-    assert_eq!(http(&url, "GET", "/jobs", "Origin: http://evil.example\r\n", "").0, 400);
-    assert_eq!(http(&url, "GET", "/jobs", "Host: evil.example\r\n", "").0, 400);
-    // The same over the command line: listed, and disposed of.
-    let mut list = Value::Null;
-    wait_until("a checkpoint is listed", || {
-        list = world.run(&["list", "--snapshots", "words", "--json"]).exits(0).json();
-        let rows = list["snapshots"].as_array().expect("rows");
-        rows.iter().any(|row| row["kind"] == "checkpoint")
-    });
-    let rows = list["snapshots"].as_array().expect("rows");
-    let of = |kind: &'static str| rows.iter().filter(move |row| row["kind"] == kind);
-    let saved: Vec<&Value> = of("savepoint").collect();
-    assert_eq!(
-        (saved.len(), &saved[0]["path"], &saved[0]["owner"], &saved[0]["trigger"]),
-        (1, &json!(path), &json!("user"), &json!("manual"))
-    );
-    assert_eq!(saved[0]["bytes"], answer_bytes, "as it was told when it was taken");
-    let checkpoint = of("checkpoint").next().expect("one is retained");
-    assert_eq!(
-        (&checkpoint["owner"], &checkpoint["trigger"]),
-        (&json!("host"), &json!("periodic"))
-    );
-    let table = world.run(&["list", "--snapshots", "words"]).exits(0).stdout;
-    assert!(
-        table.starts_with("KIND       OWNER TRIGGER          ID  COMPLETED "),
-        "{table}"
-    );
-    let disposed = world.run(&["savepoint", "-d", &path]).exits(0);
-    assert_eq!(disposed.stdout, format!("Savepoint '{path}' disposed.\n"));
-    assert!(!local(&path).exists());
-    let gone = world.run(&["savepoint", "-d", &path]).exits(1);
-    assert!(
-        gone.stderr.contains("does not exist") || gone.stderr.contains("there is no"),
-        "{}",
-        gone.stderr
-    );
-    // The body of a savepoint request may be empty, and its content type is ignored then.
-    let (status, triggered) = http(&url, "POST", &savepoints, "Content-Type: text/plain\r\n", "");
-    assert_eq!(
-        (status, triggered["trigger_id"].is_string()),
-        (202, true),
-        "{triggered}"
-    );
-    drop(host);
 }
 
 #[test]
@@ -464,20 +295,20 @@ fn what_collides_or_does_not_fit_is_no_job() {
     let shared = world.run(&["run", "-d", "job.toml", "--name", "b"]).exits(1).stderr;
     assert!(shared.starts_with("error: sink \"out\" writes to "), "{shared}");
     // The host checks by itself, regardless of what the client has seen.
-    let url = text(&announced(&world)["url"]);
+    let api = announced(&world);
     let record = world.path().join("data/jobs").join(&id).join("job.json");
     let record: Value = serde_json::from_slice(&std::fs::read(record).expect("there")).expect("JSON");
     let mut submission = record["submission"].clone();
-    let (status, body) = http(&url, "POST", "/jobs", "", &submission.to_string());
+    let (status, body) = http(&api, "POST", "/api/v1/jobs", "", &submission.to_string());
     assert_eq!(
-        (status, text(&body["error"]["message"])),
+        (status, text(&body["message"])),
         (409, same["error: ".len()..].trim_end().to_owned())
     );
     submission["layers"]["name"] = json!("b");
     submission["layers"]["set"] = json!(["out.path=other"]);
     submission["modules"] = json!({});
-    let (status, body) = http(&url, "POST", "/jobs", "", &submission.to_string());
-    assert_eq!((status, &body["error"]["uid"]), (400, &json!("split")), "{body}");
+    let (status, body) = http(&api, "POST", "/api/v1/jobs", "", &submission.to_string());
+    assert_eq!((status, &body["uid"]), (400, &json!("split")), "{body}");
     // A savepoint that does not exist, and a job with different state.
     let nothing = world
         .run(&[

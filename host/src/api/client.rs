@@ -1,5 +1,6 @@
 //! The other end: finds the host of a job, and sends it requests.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,12 +9,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::StatusCode;
 
+use super::access::{CHALLENGE, Token};
+use super::routes::V1;
 use super::types::{
     ErrorBody, HostView, JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest,
     SnapshotList, SnapshotReport, SubmitRequest, Submitted, UpgradeReport, UpgradeRequest,
 };
 use crate::graph::suggest::nearest;
-use crate::serve::announce;
+use crate::serve::announce::{self, Announcement};
 
 /// Time that a connection may take; an operation may take any time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,7 +40,8 @@ pub struct Client {
     named: bool,
     /// URL of the host that takes jobs.
     serving: Option<String>,
-    token: Option<String>,
+    /// Token of each host, by URL. A token goes to no other place.
+    tokens: BTreeMap<String, Token>,
     /// Data directory of this machine's hosts.
     data_dir: PathBuf,
 }
@@ -56,7 +60,7 @@ pub enum ClientError {
         /// The data directory.
         data_dir: PathBuf,
         /// The host that has the usual address, and serves another one.
-        other: Option<HostView>,
+        other: Option<OtherHost>,
     },
     /// The host does not answer.
     #[error("{url}: {source}; is the host still running?")]
@@ -121,6 +125,15 @@ impl ClientError {
     }
 }
 
+/// A host that has an address which was expected to be free, or to be this data directory's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OtherHost {
+    /// It says who it is.
+    Known(HostView),
+    /// It demands a token that is not known here.
+    Locked,
+}
+
 /// A job found on a host.
 #[derive(Debug, Clone)]
 pub struct FoundJob {
@@ -131,28 +144,36 @@ pub struct FoundJob {
 }
 
 impl Client {
-    /// Returns a client of the named host, or else of every live one that is announced in the data directory. `token` is for
-    /// a host that demands one.
+    /// Returns a client of the named host, or else of every live one that is announced in the data directory.
+    ///
+    /// A named host gets `token`, or else the one that it has announced in the data directory; the others get the one that
+    /// they have announced.
     #[must_use]
     pub fn new(host: Option<&str>, token: Option<&str>, data_dir: &Path) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .http_status_as_error(false)
+            .max_redirects(0)
             .proxy(None)
             .build();
-        let live = host.map_or_else(|| announce::live(data_dir), |_| vec![]);
+        let live = announce::live(data_dir);
+        let host = host.map(|host| announced_as(normal(host), &live));
+        let announced = live
+            .iter()
+            .filter_map(|live| Some((live.url.clone(), Token::new(live.token.clone()?))));
+        let mut tokens: BTreeMap<String, Token> = announced.collect();
+        if let (Some(host), Some(token)) = (&host, token) {
+            tokens.insert(host.clone(), Token::new(token));
+        }
         let serves = live.iter().find(|announcement| announcement.job_id.is_none());
-        let serving = host.map(normal).or_else(|| serves.map(|host| host.url.clone()));
-        let hosts = match host {
-            Some(host) => vec![normal(host)],
-            None => live.into_iter().map(|announcement| announcement.url).collect(),
-        };
+        let serving = host.clone().or_else(|| serves.map(|host| host.url.clone()));
+        let named = host.is_some();
         Self {
             agent: config.new_agent(),
-            hosts,
-            named: host.is_some(),
+            hosts: host.map_or_else(|| live.into_iter().map(|live| live.url).collect(), |host| vec![host]),
+            named,
             serving,
-            token: token.map(str::to_owned),
+            tokens,
             data_dir: data_dir.to_owned(),
         }
     }
@@ -182,10 +203,16 @@ impl Client {
 
     /// Asks the host at an address for itself; `None` where none answers at once.
     #[must_use]
-    pub fn host_at(&self, url: &str) -> Option<HostView> {
-        let request = self.known(self.agent.get(format!("{url}/host")));
+    pub fn host_at(&self, url: &str) -> Option<OtherHost> {
+        let request = self.known(url, self.agent.get(format!("{url}{V1}/host")));
         let sent = request.config().timeout_global(Some(AT_ONCE)).build().call();
-        answer(url, sent).ok()
+        if let Ok(response) = &sent
+            && response.status() == StatusCode::UNAUTHORIZED
+        {
+            let challenge = response.headers().get("www-authenticate");
+            return (challenge? == CHALLENGE).then_some(OtherHost::Locked);
+        }
+        answer(url, sent).ok().map(OtherHost::Known)
     }
 
     /// Submits a job whose components have been uploaded.
@@ -193,7 +220,8 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; there is no such job then.
     pub fn submit(&self, submission: &SubmitRequest) -> Result<Submitted, ClientError> {
-        self.post(&format!("{}/jobs", self.serving()?), submission)
+        let host = self.serving()?;
+        self.post(host, "/jobs", submission)
     }
 
     /// Lists all jobs of all hosts.
@@ -203,15 +231,14 @@ impl Client {
     pub fn jobs(&self) -> Result<Vec<FoundJob>, ClientError> {
         let mut found = vec![];
         for host in &self.hosts {
-            let url = format!("{host}/jobs");
-            let sent = self.sent(&url);
+            let sent = self.sent(host, "/jobs");
             if !self.named && matches!(sent, Err(ureq::Error::Timeout(_))) {
                 tracing::warn!(
                     "the host at {host} does not answer, and its jobs are left out; is its process stopped? (`fg` brings back what Ctrl-Z has stopped)"
                 );
                 continue;
             }
-            match answer::<JobList>(&url, sent) {
+            match answer::<JobList>(&url(host, "/jobs"), sent) {
                 Ok(list) => found.extend(list.jobs.into_iter().map(|summary| FoundJob {
                     host: host.clone(),
                     summary,
@@ -268,7 +295,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn info(&self, job: &FoundJob) -> Result<JobView, ClientError> {
-        self.get(&job.url(""))
+        self.get(&job.host, &job.path(""))
     }
 
     /// Takes a savepoint.
@@ -276,7 +303,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; the job goes on.
     pub fn savepoint(&self, job: &FoundJob, request: &SavepointRequest) -> Result<SnapshotReport, ClientError> {
-        self.post(&job.url("/savepoints?wait=true"), request)
+        self.post(&job.host, &job.path("/savepoints?wait=true"), request)
     }
 
     /// Takes a savepoint and ends the job; returns when it has ended.
@@ -284,7 +311,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; the job goes on.
     pub fn stop(&self, job: &FoundJob, request: &SavepointRequest) -> Result<SnapshotReport, ClientError> {
-        self.post(&job.url("/stop"), request)
+        self.post(&job.host, &job.path("/stop?wait=true"), request)
     }
 
     /// Ends the job at once; returns when it has ended.
@@ -292,7 +319,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn cancel(&self, job: &FoundJob) -> Result<JobView, ClientError> {
-        self.post(&job.url("/cancel"), &())
+        self.post(&job.host, &job.path("/cancel?wait=true"), &())
     }
 
     /// Lists the job's checkpoints and savepoints.
@@ -300,7 +327,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn snapshots(&self, job: &FoundJob) -> Result<SnapshotList, ClientError> {
-        self.get(&job.url("/snapshots"))
+        self.get(&job.host, &job.path("/snapshots"))
     }
 
     /// Reads lines of the job's log: the last ones, or those from a position on.
@@ -313,7 +340,7 @@ impl Client {
             (None, Some(lines)) => format!("?lines={lines}"),
             (None, None) => String::new(),
         };
-        self.get(&job.url(&format!("/logs{query}")))
+        self.get(&job.host, &job.path(&format!("/logs{query}")))
     }
 
     /// Uploads a component to a host, which loads and compiles it.
@@ -321,9 +348,9 @@ impl Client {
     /// # Errors
     /// [`ClientError::Refused`] where the host cannot run it.
     pub fn upload(&self, host: &str, component: &[u8]) -> Result<ModuleUploaded, ClientError> {
-        let url = format!("{host}/modules");
+        let url = url(host, "/modules");
         let request = self.agent.put(&url).content_type("application/wasm");
-        answer(&url, self.known(request).send(component))
+        answer(&url, self.known(host, request).send(component))
     }
 
     /// Swaps uploaded components in.
@@ -331,35 +358,40 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; the job goes on as it was.
     pub fn upgrade(&self, job: &FoundJob, request: &UpgradeRequest) -> Result<UpgradeReport, ClientError> {
-        self.post(&job.url("/upgrade"), request)
+        self.post(&job.host, &job.path("/upgrade?wait=true"), request)
     }
 
-    fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, ClientError> {
-        answer(url, self.sent(url))
+    fn get<T: DeserializeOwned>(&self, host: &str, path: &str) -> Result<T, ClientError> {
+        answer(&url(host, path), self.sent(host, path))
     }
 
-    fn sent(&self, url: &str) -> Sent {
-        let request = self.known(self.agent.get(url));
+    fn sent(&self, host: &str, path: &str) -> Sent {
+        let request = self.known(host, self.agent.get(url(host, path)));
         request.config().timeout_global(Some(ANSWER_TIMEOUT)).build().call()
     }
 
-    /// Adds the token to a request.
-    fn known<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
-        match &self.token {
-            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+    /// Adds the token of a host to a request to it.
+    fn known<B>(&self, host: &str, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match self.tokens.get(host) {
+            Some(token) => request.header("Authorization", format!("Bearer {}", token.text())),
             None => request,
         }
     }
 
-    fn post<T: DeserializeOwned>(&self, url: &str, body: &impl Serialize) -> Result<T, ClientError> {
-        answer(url, self.known(self.agent.post(url)).send_json(body))
+    fn post<T: DeserializeOwned>(&self, host: &str, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        let url = url(host, path);
+        answer(&url, self.known(host, self.agent.post(&url)).send_json(body))
     }
 }
 
 impl FoundJob {
-    fn url(&self, rest: &str) -> String {
-        format!("{}/jobs/{}{rest}", self.host, self.summary.job_id)
+    fn path(&self, rest: &str) -> String {
+        format!("/jobs/{}{rest}", self.summary.job_id)
     }
+}
+
+fn url(host: &str, path: &str) -> String {
+    format!("{host}{V1}{path}")
 }
 
 type Sent = Result<ureq::http::Response<ureq::Body>, ureq::Error>;
@@ -393,9 +425,27 @@ fn normal(host: &str) -> String {
     }
 }
 
+/// Returns the URL that a host of this machine is announced by, if the user means one: `localhost` may resolve to an address
+/// where another program listens.
+fn announced_as(host: String, live: &[Announcement]) -> String {
+    let Some(port) = host.strip_prefix("http://localhost:") else {
+        return host;
+    };
+    let local = format!("http://127.0.0.1:{port}");
+    if live.iter().any(|live| live.url == local) {
+        local
+    } else {
+        host
+    }
+}
+
 /// Names the host that has the usual address.
-fn elsewhere(host: &HostView) -> String {
-    let HostView { data_dir, pid, .. } = host;
+fn elsewhere(host: &OtherHost) -> String {
+    let OtherHost::Known(HostView { data_dir, pid, .. }) = host else {
+        return format!(
+            " One whose token is not in this data directory listens on {USUAL_HOST}: if that one is meant, set REGRAFT_DATA to its directory, or name it with --host {USUAL_HOST} and its token with REGRAFT_TOKEN."
+        );
+    };
     format!(
         " One that serves {data_dir} listens on {USUAL_HOST} (pid {pid}): if that one is meant, name it with --host {USUAL_HOST}, or set REGRAFT_DATA to its directory."
     )
@@ -437,6 +487,48 @@ mod tests {
         let found = Client::new(Some(&host), None, dir.path()).jobs().expect("an answer");
         assert!(found.is_empty());
         answering.join().expect("no panic");
+    }
+
+    #[test]
+    fn a_token_goes_only_to_the_host_that_is_announced_with_it_or_named() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let announcement = Announcement {
+            job_id: None,
+            name: None,
+            pid: std::process::id(),
+            url: "http://127.0.0.1:7878".to_owned(),
+            token: Some("announced".to_owned()),
+            process: None,
+        };
+        let published = announcement.publish(dir.path()).expect("written");
+        let tokens = |host, token| {
+            let client = Client::new(host, token, dir.path());
+            let of = |host: &String| {
+                (
+                    host.clone(),
+                    client.tokens.get(host).map(|token| token.text().to_owned()),
+                )
+            };
+            client.hosts.iter().map(of).collect::<Vec<_>>()
+        };
+        let is = |host: &str, token: Option<&str>| vec![(host.to_owned(), token.map(str::to_owned))];
+        let here = "http://127.0.0.1:7878";
+        for named in [None, Some(here), Some("127.0.0.1:7878/"), Some("localhost:7878")] {
+            assert_eq!(tokens(named, None), is(here, Some("announced")), "{named:?}");
+        }
+        assert_eq!(tokens(None, Some("given")), is(here, Some("announced")));
+        assert_eq!(tokens(Some(here), Some("given")), is(here, Some("given")));
+        for elsewhere in [
+            "http://127.0.0.1:7879",
+            "http://localhost:7879",
+            "https://127.0.0.1:7878",
+            "http://127.0.0.1:78780",
+        ] {
+            assert_eq!(tokens(Some(elsewhere), None), is(elsewhere, None));
+            assert_eq!(tokens(Some(elsewhere), Some("given")), is(elsewhere, Some("given")));
+        }
+        drop(published);
+        assert_eq!(tokens(Some(here), None), is(here, None));
     }
 
     #[test]
@@ -484,7 +576,8 @@ mod tests {
         let line = "  00000000000000000000000000000007  words  RUNNING";
         for (error, text) in [
             (serving(None), "no host serves the data directory /data: start one with `regraft serve`, or name one with --host URL.".to_owned()),
-            (serving(Some(other)), "no host serves the data directory /data: start one with `regraft serve` --listen 127.0.0.1:0, or name one with --host URL. One that serves /other listens on http://127.0.0.1:7878 (pid 9): if that one is meant, name it with --host http://127.0.0.1:7878, or set REGRAFT_DATA to its directory.".to_owned()),
+            (serving(Some(OtherHost::Known(other))), "no host serves the data directory /data: start one with `regraft serve` --listen 127.0.0.1:0, or name one with --host URL. One that serves /other listens on http://127.0.0.1:7878 (pid 9): if that one is meant, name it with --host http://127.0.0.1:7878, or set REGRAFT_DATA to its directory.".to_owned()),
+            (serving(Some(OtherHost::Locked)), "no host serves the data directory /data: start one with `regraft serve` --listen 127.0.0.1:0, or name one with --host URL. One whose token is not in this data directory listens on http://127.0.0.1:7878: if that one is meant, set REGRAFT_DATA to its directory, or name it with --host http://127.0.0.1:7878 and its token with REGRAFT_TOKEN.".to_owned()),
             (source, format!("http://h/jobs: {}; is the host still running?", ureq::Error::HostNotFound)),
             (http, "http://h/jobs: HTTP 502 Bad Gateway: no; is the host still running?".to_owned()),
             (garbled, format!("http://h/jobs: the answer is not understood ({}); are both the same version?; is the host still running?", garbage())),

@@ -1,70 +1,52 @@
 //! From requests to operations of the host, and from results and errors to answers.
+//!
+//! All routes are below `/api/v1`. Operations that take time are begun by one request, which is answered with 202 and where
+//! to ask about it; with `?wait=true` it is answered with the result.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use regraft_model::error_kind::ErrorKind;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::access::{Access, only_allowed};
+use super::body::{Body, Component, Parameters, drained};
+use super::connections::{self, url_of};
+use super::problem::{Refusal, problem};
 use super::types::{
-    ErrorBody, HostView, JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest,
-    SnapshotList, SnapshotReport, SnapshotRow, SubmitRequest, Submitted, TriggerStatus, Triggered, UpgradeReport,
-    UpgradeRequest,
+    HostView, JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, OperationView, Outcome,
+    SavepointRequest, SnapshotList, SnapshotRow, SubmitRequest, Submitted, TriggerStatus, Triggered, UpgradeRequest,
 };
 use crate::serve::error::HostError;
 use crate::serve::host::Host;
-use regraft_model::snapshot::SnapshotKind;
+use crate::serve::operations::Operation;
 
-/// Largest component that can be uploaded, bytes.
-const MODULE_BYTES_MAX: usize = 256 << 20;
-/// Largest job that can be submitted, bytes.
-const SUBMISSION_BYTES_MAX: usize = 16 << 20;
+/// Prefix of all routes.
+pub(super) const V1: &str = "/api/v1";
+/// First parts of the paths of version 0.1, which had no prefix.
+const BARE: [&str; 3] = ["host", "jobs", "modules"];
+/// Longest time that a request may wait for the end of an operation, seconds.
+const WAIT_MAX: u64 = 60;
+/// Time that requests under way have to finish when the server ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// An HTTP server, which runs until [`Server::end`].
 #[derive(Debug)]
 pub struct Server {
     /// Address that it listens on.
     pub address: SocketAddr,
-    end: oneshot::Sender<()>,
+    end: watch::Sender<bool>,
     task: JoinHandle<()>,
-}
-
-/// Rule for which requests are answered.
-#[derive(Clone)]
-pub struct Access {
-    /// SHA-256 of the token that every request must have; `None` answers all requests from this machine.
-    token: Option<[u8; 32]>,
-}
-
-impl Access {
-    /// Returns the rule that every request must have the token, where there is one.
-    #[must_use]
-    pub fn new(token: Option<&str>) -> Self {
-        Self {
-            token: token.map(|token| Sha256::digest(token).into()),
-        }
-    }
-
-    fn allows(&self, headers: &HeaderMap) -> bool {
-        let Some(expected) = self.token else { return true };
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = given.and_then(|value| value.strip_prefix("Bearer "));
-        // Digests are compared, so that the time it takes tells nothing of the token.
-        given.is_some_and(|token| <[u8; 32]>::from(Sha256::digest(token)) == expected)
-    }
 }
 
 impl Server {
@@ -75,159 +57,65 @@ impl Server {
     pub async fn start(host: Arc<Host>, listen: SocketAddr, access: Access) -> std::io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        let (end, ended) = oneshot::channel();
-        let serve = axum::serve(listener, router(host, access)).with_graceful_shutdown(async {
-            let _ = ended.await;
-        });
-        let task = tokio::spawn(async {
-            if let Err(error) = serve.await {
-                tracing::error!("the API has ended: {error}");
-            }
-        });
+        let (end, ended) = watch::channel(false);
+        let task = tokio::spawn(connections::serve(listener, router(host, access), ended));
         Ok(Self { address, end, task })
+    }
+
+    /// Returns the URL by which this machine reaches it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        url_of(self.address)
     }
 
     /// Ends the server. Requests under way have two seconds to finish.
     pub async fn end(self) {
-        let _ = self.end.send(());
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), self.task).await;
+        self.end.send_replace(true);
+        let _ = tokio::time::timeout(LAST_ANSWERS, self.task).await;
     }
 }
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
-/// A failure as an HTTP answer.
-struct Refusal(ErrorBody);
-
-impl From<HostError> for Refusal {
-    fn from(error: HostError) -> Self {
-        Self((&error).into())
-    }
-}
-
-impl From<Arc<HostError>> for Refusal {
-    fn from(error: Arc<HostError>) -> Self {
-        Self((&*error).into())
-    }
-}
-
-impl From<JoinError> for Refusal {
-    fn from(panicked: JoinError) -> Self {
-        Self(ErrorBody::new(ErrorKind::Bug, panicked.to_string()))
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let status = match self.0.kind {
-            ErrorKind::Usage => StatusCode::BAD_REQUEST,
-            ErrorKind::Failed | ErrorKind::Interrupted => StatusCode::CONFLICT,
-            ErrorKind::Data | ErrorKind::Bug => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        (status, Json(Problem { error: self.0 })).into_response()
-    }
-}
-
 fn router(host: Arc<Host>, access: Access) -> Router {
-    Router::new()
+    let v1 = Router::new()
         .route("/host", get(itself))
-        .route("/jobs", get(list))
-        .route("/jobs", post(submit).layer(DefaultBodyLimit::max(SUBMISSION_BYTES_MAX)))
+        .route("/jobs", get(list).post(submit))
         .route("/jobs/{job}", get(info))
         .route("/jobs/{job}/logs", get(logs))
         .route("/jobs/{job}/snapshots", get(snapshots))
+        .route("/jobs/{job}/operations/{operation}", get(operation))
         .route("/jobs/{job}/savepoints", post(savepoint))
-        .route("/jobs/{job}/savepoints/{trigger}", get(triggered))
+        .route("/jobs/{job}/savepoints/{operation}", get(triggered))
         .route("/jobs/{job}/stop", post(stop))
         .route("/jobs/{job}/cancel", post(cancel))
         .route("/jobs/{job}/upgrade", post(upgrade))
-        .route("/modules", put(upload).layer(DefaultBodyLimit::max(MODULE_BYTES_MAX)))
-        .fallback(|| async { problem(StatusCode::NOT_FOUND, "there is no such path") })
+        .route("/modules", put(upload));
+    Router::new()
+        .nest(V1, v1)
+        .fallback(elsewhere)
         .method_not_allowed_fallback(|| async {
-            problem(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")
+            let message = "this path has no such method";
+            problem(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::Usage, message)
         })
         .layer(from_fn_with_state(access, only_allowed))
-        .layer(from_fn(no_foreign_pages))
+        .layer(from_fn(drained))
         .with_state(host)
 }
 
-fn problem(status: StatusCode, message: impl Into<String>) -> Response {
-    let error = ErrorBody::new(ErrorKind::Usage, message);
-    (status, Json(Problem { error })).into_response()
-}
-
-/// JSON body of a request, of any content type; an empty body is `{}`. A malformed one is answered with a [`Problem`].
-struct Body<T>(T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
-    type Rejection = Response;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
-        let bytes = Bytes::from_request(request, state).await;
-        let bytes = bytes.map_err(|rejection| problem(rejection.status(), rejection.body_text()))?;
-        let json: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        serde_json::from_slice(json).map(Self).map_err(|error| {
-            problem(
-                StatusCode::BAD_REQUEST,
-                format!("the request's body is not the JSON that this path takes: {error}"),
-            )
-        })
+/// Sends requests to the paths of version 0.1 on to those of today.
+async fn elsewhere(uri: Uri) -> Response {
+    let first = uri.path().trim_start_matches('/').split('/').next().unwrap_or_default();
+    if BARE.contains(&first)
+        && let Some(path) = uri.path_and_query()
+    {
+        return (
+            StatusCode::PERMANENT_REDIRECT,
+            [(header::LOCATION, format!("{V1}{path}"))],
+        )
+            .into_response();
     }
-}
-
-/// Query parameters of a request. Malformed ones are answered with a [`Problem`].
-struct Parameters<T>(T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
-        match Query::try_from_uri(&parts.uri) {
-            Ok(Query(parameters)) => Ok(Self(parameters)),
-            Err(rejection) => Err(problem(StatusCode::BAD_REQUEST, rejection.body_text())),
-        }
-    }
-}
-
-/// Refuses requests from web pages, which must not command a host on the same machine. Browsers send the page's origin, and
-/// the client does not.
-async fn no_foreign_pages(request: Request, next: Next) -> Response {
-    if request.headers().contains_key(header::ORIGIN) {
-        return problem(StatusCode::BAD_REQUEST, "requests from web pages are not answered");
-    }
-    next.run(request).await
-}
-
-/// Refuses requests without the token. Where there is none, refuses those that name this host by anything but an address:
-/// a web page can have its own name resolve to it.
-async fn only_allowed(State(access): State<Access>, request: Request, next: Next) -> Response {
-    if !access.allows(request.headers()) {
-        let message = "this host demands a token, and the request has not brought the right one: set REGRAFT_TOKEN to the host's, or send `Authorization: Bearer TOKEN`";
-        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-        return (challenge, problem(StatusCode::UNAUTHORIZED, message)).into_response();
-    }
-    if access.token.is_none() && !names_an_address(request.headers()) {
-        return problem(
-            StatusCode::BAD_REQUEST,
-            "this host is asked by its address, or as localhost",
-        );
-    }
-    next.run(request).await
-}
-
-fn names_an_address(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST).and_then(|value| value.to_str().ok()) else {
-        return true;
-    };
-    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
-        if port.bytes().all(|byte| byte.is_ascii_digit()) {
-            name
-        } else {
-            host
-        }
-    });
-    let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    problem(StatusCode::NOT_FOUND, ErrorKind::Usage, "there is no such path")
 }
 
 async fn itself(State(host): State<Arc<Host>>) -> Json<HostView> {
@@ -271,102 +159,90 @@ async fn snapshots(State(host): State<Arc<Host>>, Path(job): Path<String>) -> An
     }))
 }
 
-/// `?wait=true`: the answer is sent when the savepoint is complete.
+/// `?wait=true`: the answer is sent when the operation is complete.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Wait {
     wait: bool,
 }
 
+impl Wait {
+    /// Answers a request that has begun an operation.
+    async fn answer(self, mut operation: Operation) -> Result<Response, Refusal> {
+        if self.wait {
+            return Ok(Json(Outcome::from(operation.ended().await?)).into_response());
+        }
+        let place = format!("{V1}/jobs/{}/operations/{}", operation.job, operation.id);
+        let begun = Triggered {
+            trigger_id: operation.id,
+            kind: operation.kind.into(),
+        };
+        Ok((StatusCode::ACCEPTED, [(header::LOCATION, place)], Json(begun)).into_response())
+    }
+}
+
 async fn savepoint(
     State(host): State<Arc<Host>>,
     Path(job): Path<String>,
-    Parameters(Wait { wait }): Parameters<Wait>,
+    Parameters(wait): Parameters<Wait>,
     Body(request): Body<SavepointRequest>,
 ) -> Result<Response, Refusal> {
-    let job = host.job(&job)?;
-    let (trigger_id, taking) = host.trigger(job, request.into(), SnapshotKind::Savepoint);
-    if wait {
-        let report = SnapshotReport::from(taking.await??);
-        return Ok(Json(report).into_response());
-    }
-    Ok((StatusCode::ACCEPTED, Json(Triggered { trigger_id })).into_response())
-}
-
-async fn triggered(
-    State(host): State<Arc<Host>>,
-    Path((job, trigger)): Path<(String, String)>,
-) -> Answer<TriggerStatus> {
-    Ok(Json(host.triggered(&job, &trigger)?.into()))
+    wait.answer(host.begin_savepoint(host.job(&job)?, request.into())).await
 }
 
 async fn stop(
     State(host): State<Arc<Host>>,
     Path(job): Path<String>,
+    Parameters(wait): Parameters<Wait>,
     Body(request): Body<SavepointRequest>,
-) -> Answer<SnapshotReport> {
-    let job = host.job(&job)?;
-    let (_, stopping) = host.trigger(job, request.into(), SnapshotKind::Stop);
-    Ok(Json(stopping.await??.into()))
+) -> Result<Response, Refusal> {
+    wait.answer(host.begin_stop(host.job(&job)?, request.into())).await
 }
 
-async fn cancel(State(host): State<Arc<Host>>, Path(job): Path<String>) -> Answer<JobView> {
-    Ok(Json(host.cancel(&job).await?.into()))
-}
-
-async fn upload(State(host): State<Arc<Host>>, body: Bytes) -> Answer<ModuleUploaded> {
-    let digest = spawn_blocking(move || host.upload(body.to_vec())).await??;
-    Ok(Json(ModuleUploaded { digest }))
+async fn cancel(
+    State(host): State<Arc<Host>>,
+    Path(job): Path<String>,
+    Parameters(wait): Parameters<Wait>,
+) -> Result<Response, Refusal> {
+    wait.answer(host.begin_cancel(&job)?).await
 }
 
 async fn upgrade(
     State(host): State<Arc<Host>>,
     Path(job): Path<String>,
+    Parameters(wait): Parameters<Wait>,
     Body(request): Body<UpgradeRequest>,
-) -> Answer<UpgradeReport> {
-    let job = host.job(&job)?;
-    Ok(Json(host.upgrade(&job, request.modules).await?.into()))
+) -> Result<Response, Refusal> {
+    wait.answer(host.begin_upgrade(host.job(&job)?, request.modules)).await
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// `?wait=SECONDS`: the answer is sent when the operation is complete, or after this time.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Patience {
+    wait: u64,
+}
 
-    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
-        HeaderMap::from_iter([(name, value.parse().expect("a value"))])
+async fn operation(
+    State(host): State<Arc<Host>>,
+    Path((job, id)): Path<(String, String)>,
+    Parameters(Patience { wait }): Parameters<Patience>,
+) -> Answer<OperationView> {
+    let mut operation = host.operation(&job, &id)?;
+    if wait > 0 {
+        // How it has ended is in its progress.
+        let _ = tokio::time::timeout(Duration::from_secs(wait.min(WAIT_MAX)), operation.ended()).await;
     }
+    Ok(Json((&operation).into()))
+}
 
-    #[test]
-    fn a_token_is_demanded_where_there_is_one() {
-        let (open, closed) = (Access::new(None), Access::new(Some("secret")));
-        let with = |value| headers(header::AUTHORIZATION, value);
-        assert!(open.allows(&HeaderMap::new()) && open.allows(&with("Bearer other")));
-        assert!(closed.allows(&with("Bearer secret")));
-        for wrong in ["Bearer secre", "Bearer secrets", "secret", "Basic secret", ""] {
-            assert!(!closed.allows(&with(wrong)), "{wrong}");
-        }
-        assert!(!closed.allows(&HeaderMap::new()));
-    }
+async fn triggered(State(host): State<Arc<Host>>, Path((job, id)): Path<(String, String)>) -> Answer<TriggerStatus> {
+    let progress = host.operation(&job, &id)?.progress();
+    let status = TriggerStatus::of(progress).ok_or(HostError::NoSuchOperation { job, id })?;
+    Ok(Json(status))
+}
 
-    #[test]
-    fn a_host_is_named_by_its_address() {
-        for good in [
-            "127.0.0.1:7878",
-            "localhost",
-            "LOCALHOST:1",
-            "[::1]:7878",
-            "[::1]",
-            "10.0.0.1",
-        ] {
-            assert!(names_an_address(&headers(header::HOST, good)), "{good}");
-        }
-        for bad in [
-            "evil.example:7878",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example:80",
-        ] {
-            assert!(!names_an_address(&headers(header::HOST, bad)), "{bad}");
-        }
-        assert!(names_an_address(&HeaderMap::new()));
-    }
+async fn upload(State(host): State<Arc<Host>>, Component(bytes): Component) -> Answer<ModuleUploaded> {
+    let digest = spawn_blocking(move || host.upload(bytes)).await??;
+    Ok(Json(ModuleUploaded { digest }))
 }

@@ -25,15 +25,16 @@ use crate::jobs::status::JobStatus;
 use crate::savepoint::metadata::Owner;
 use crate::savepoint::rows::Layout;
 use crate::serve::error::HostError;
-use crate::serve::host::{SavepointOptions, TriggerState};
+use crate::serve::host::SavepointOptions;
 use crate::serve::logs;
+use crate::serve::operations;
 use crate::serve::snapshots::ListedSnapshot;
 use crate::serve::submit::Accepted;
 
 /// Number of lines of a log that are sent where the request names none.
 const LOG_LINES: usize = 100;
 
-/// Answer to `GET /jobs`, and `regraft list --json`.
+/// Answer to `GET /api/v1/jobs`, and `regraft list --json`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct JobList {
     /// Every job of the host.
@@ -73,7 +74,7 @@ impl From<ObservedJob> for JobSummary {
     }
 }
 
-/// Answer to `GET /host`: the host itself.
+/// Answer to `GET /api/v1/host`: the host itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostView {
     /// Id of its process.
@@ -84,7 +85,7 @@ pub struct HostView {
     pub version: String,
 }
 
-/// Body of `POST /jobs/{job}/savepoints` and `POST /jobs/{job}/stop`.
+/// Body of `POST /api/v1/jobs/{job}/savepoints` and `POST /api/v1/jobs/{job}/stop`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SavepointRequest {
@@ -111,14 +112,14 @@ impl From<SavepointRequest> for SavepointOptions {
     }
 }
 
-/// Answer to `PUT /modules`.
+/// Answer to `PUT /api/v1/modules`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ModuleUploaded {
     /// SHA-256 of the component.
     pub digest: String,
 }
 
-/// Body of `POST /jobs/{job}/upgrade`.
+/// Body of `POST /api/v1/jobs/{job}/upgrade`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UpgradeRequest {
@@ -126,7 +127,7 @@ pub struct UpgradeRequest {
     pub modules: BTreeMap<OperatorUid, String>,
 }
 
-/// Answer to `POST /jobs`.
+/// Answer to `POST /api/v1/jobs`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Submitted {
     /// Id of the job.
@@ -147,14 +148,120 @@ impl From<Accepted> for Submitted {
     }
 }
 
-/// Answer to `POST /jobs/{job}/savepoints` while the savepoint is being taken.
+/// Answer to a request that has begun an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Triggered {
-    /// Id for `GET /jobs/{job}/savepoints/{trigger_id}`.
+    /// Id for `GET /api/v1/jobs/{job}/operations/{trigger_id}`.
     pub trigger_id: String,
+    /// Kind of the operation.
+    pub kind: OperationKind,
 }
 
-/// Answer to `GET /jobs/{job}/savepoints/{trigger_id}`.
+/// Kind of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationKind {
+    /// Takes a savepoint.
+    Savepoint,
+    /// Takes a savepoint and ends the job.
+    Stop,
+    /// Ends the job.
+    Cancel,
+    /// Swaps modules in.
+    Upgrade,
+}
+
+impl From<operations::OperationKind> for OperationKind {
+    fn from(kind: operations::OperationKind) -> Self {
+        match kind {
+            operations::OperationKind::Savepoint => Self::Savepoint,
+            operations::OperationKind::Stop => Self::Stop,
+            operations::OperationKind::Cancel => Self::Cancel,
+            operations::OperationKind::Upgrade => Self::Upgrade,
+        }
+    }
+}
+
+/// Answer to `GET /api/v1/jobs/{job}/operations/{trigger_id}`.
+#[derive(Debug, Clone, Serialize)]
+pub struct OperationView {
+    /// Id of the operation.
+    pub trigger_id: String,
+    /// Its kind.
+    pub kind: OperationKind,
+    /// Id of the job.
+    pub job_id: JobId,
+    /// Its progress.
+    #[serde(flatten)]
+    pub progress: ProgressView,
+}
+
+/// Progress of an operation.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "status", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ProgressView {
+    /// It is under way.
+    InProgress,
+    /// It is complete.
+    Completed {
+        /// Its result: what the request answers with `?wait=true`.
+        result: Box<Outcome>,
+    },
+    /// It has failed.
+    Failed {
+        /// The failure.
+        cause: ErrorBody,
+    },
+}
+
+/// Result of an operation.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Outcome {
+    /// The savepoint of a savepoint or stop.
+    Saved(SnapshotReport),
+    /// The job that was cancelled.
+    Ended(Box<JobView>),
+    /// The upgrade.
+    Upgraded(UpgradeReport),
+}
+
+impl From<operations::Outcome> for Outcome {
+    fn from(outcome: operations::Outcome) -> Self {
+        match outcome {
+            operations::Outcome::Saved(report) => Self::Saved(report.into()),
+            operations::Outcome::Ended(job) => Self::Ended(Box::new((*job).into())),
+            operations::Outcome::Upgraded(report) => Self::Upgraded(report.into()),
+        }
+    }
+}
+
+impl From<operations::Progress> for ProgressView {
+    fn from(progress: operations::Progress) -> Self {
+        match progress {
+            operations::Progress::InProgress => Self::InProgress,
+            operations::Progress::Completed(outcome) => Self::Completed {
+                result: Box::new(outcome.into()),
+            },
+            operations::Progress::Failed(error) => Self::Failed {
+                cause: (&*error).into(),
+            },
+        }
+    }
+}
+
+impl From<&operations::Operation> for OperationView {
+    fn from(operation: &operations::Operation) -> Self {
+        Self {
+            trigger_id: operation.id.clone(),
+            kind: operation.kind.into(),
+            job_id: operation.job,
+            progress: operation.progress().into(),
+        }
+    }
+}
+
+/// Answer to `GET /api/v1/jobs/{job}/savepoints/{trigger_id}`: the progress of a savepoint, with its report among the members.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TriggerStatus {
@@ -173,19 +280,24 @@ pub enum TriggerStatus {
     },
 }
 
-impl From<TriggerState> for TriggerStatus {
-    fn from(state: TriggerState) -> Self {
-        match state {
-            TriggerState::InProgress => Self::InProgress,
-            TriggerState::Completed(report) => Self::Completed { report: report.into() },
-            TriggerState::Failed(error) => Self::Failed {
+impl TriggerStatus {
+    /// Returns the progress of a savepoint; `None` for that of another operation.
+    #[must_use]
+    pub fn of(progress: operations::Progress) -> Option<Self> {
+        Some(match progress {
+            operations::Progress::InProgress => Self::InProgress,
+            operations::Progress::Completed(operations::Outcome::Saved(report)) => {
+                Self::Completed { report: report.into() }
+            }
+            operations::Progress::Completed(_) => return None,
+            operations::Progress::Failed(error) => Self::Failed {
                 cause: (&*error).into(),
             },
-        }
+        })
     }
 }
 
-/// Query of `GET /jobs/{job}/logs`. Without either, the last lines are sent.
+/// Query of `GET /api/v1/jobs/{job}/logs`. Without either, the last lines are sent.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogQuery {
@@ -204,7 +316,7 @@ impl From<LogQuery> for logs::LogPart {
     }
 }
 
-/// Answer to `GET /jobs/{job}/logs`: whole lines of a job's log.
+/// Answer to `GET /api/v1/jobs/{job}/logs`: whole lines of a job's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogChunk {
     /// The lines.
@@ -222,7 +334,7 @@ impl From<logs::LogChunk> for LogChunk {
     }
 }
 
-/// Answer to `GET /jobs/{job}/snapshots`.
+/// Answer to `GET /api/v1/jobs/{job}/snapshots`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotList {
     /// Checkpoints and savepoints in order of their rounds.
@@ -286,10 +398,17 @@ impl From<ListedSnapshot> for SnapshotRow {
     }
 }
 
-/// Answer to any request that failed.
+/// Answer to any request that failed: problem details of RFC 9457, and beside them the members of [`ErrorBody`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Problem {
+    /// Name of the HTTP status.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// Text for people, the same as `message`.
+    pub detail: String,
     /// The failure.
+    #[serde(flatten)]
     pub error: ErrorBody,
 }
 

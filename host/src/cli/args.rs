@@ -73,7 +73,8 @@ pub struct HostArgs {
     /// The host's address; without it, every host that runs on this machine is asked.
     #[arg(long, value_name = "URL", env = "REGRAFT_HOST", display_order = COMMON_ORDER + 1)]
     pub host: Option<String>,
-    /// The token of a host that demands one; better put into the environment, where other users do not see it.
+    /// The token of a host that --host names; those of this data directory are found. Better put into the environment, where
+    /// other users do not see it.
     #[arg(long, value_name = "TOKEN", env = "REGRAFT_TOKEN", hide_env_values = true, display_order = COMMON_ORDER + 2)]
     pub token: Option<String>,
 }
@@ -89,15 +90,18 @@ impl HostArgs {
 /// `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Where to listen. Port 0 is any free one. An address that other machines reach needs a token.
+    /// Where to listen. Port 0 is any free one. An address that other machines reach needs a given token.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7878")]
     pub listen: String,
     /// Defaults of the jobs' settings, instead of config.toml in the data directory.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// A file with the token that every request must bring along; without it, REGRAFT_TOKEN.
+    /// A file with the token that every request must bring along; without it, REGRAFT_TOKEN, or one that is made at start.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// A file with another token, which allows requests that change nothing.
+    #[arg(long, value_name = "FILE")]
+    pub read_token_file: Option<PathBuf>,
 }
 
 /// `list`.

@@ -20,11 +20,12 @@ use super::offline::{observed, on_disk};
 use super::output::{Output, print};
 use super::progress::{Progress, now_ms};
 use super::savepoint::open;
-use super::serve::host_context;
+use super::serve::{announcement, host_context};
 use super::show::dead_letters;
 use super::signals::EndingSignals;
+use crate::api::access::{Access, Token};
 use crate::api::client::Client;
-use crate::api::routes::{Access, Server};
+use crate::api::routes::Server;
 use crate::api::types::JobView;
 use crate::dataflow::control::locked;
 use crate::graph::job_graph::JobGraph;
@@ -33,7 +34,6 @@ use crate::jobs::observe::ObservedJob;
 use crate::jobs::start::{NewJob, RestoreFrom, start};
 use crate::jobs::status::JobStatus;
 use crate::savepoint::restore::RestoreOptions;
-use crate::serve::announce::Announcement;
 use crate::serve::attached::AttachedRuns;
 use crate::serve::catalog::{CatalogRecord, EndedJob};
 use crate::serve::entries::{Claims, refuse_collision, refuse_replacing_shared};
@@ -175,19 +175,15 @@ async fn attend(
     let io = |error: std::io::Error| Failure::new(ErrorKind::Failed, format!("cannot serve the API: {error}"));
     // Before the job is announced as running: from then on, Ctrl-C must work as documented.
     let mut signals = EndingSignals::new().map_err(io)?;
-    let server = Server::start(host.clone(), (Ipv4Addr::LOCALHOST, 0).into(), Access::new(None))
-        .await
-        .map_err(io)?;
-    let announced = Announcement {
-        job_id: Some(job.job_id()),
-        name: Some(job.shared.graph.name.clone()),
-        pid: std::process::id(),
-        url: format!("http://{}", server.address),
-    }
-    .publish(data_dir);
+    let token = Token::random();
+    let access = Access::new(&token, None);
+    let server = Server::start(host.clone(), (Ipv4Addr::LOCALHOST, 0).into(), access).await;
+    let server = server.map_err(io)?;
+    let name = job.shared.graph.name.as_str();
+    let announced = announcement(Some((job.job_id(), name)), &server.url(), &token).publish(data_dir);
     if let Err(error) = &announced {
         tracing::warn!(
-            "the job cannot be announced in {}: {error}; other terminals need --host",
+            "the job cannot be announced in {}: {error}; other terminals do not find it",
             data_dir.display()
         );
     }
@@ -423,10 +419,7 @@ pub(super) fn refuse_collisions(
     allow: Allow,
     Origin(origin): Origin,
 ) -> Result<(), Failure> {
-    let token = std::env::var("REGRAFT_TOKEN")
-        .ok()
-        .filter(|token| !token.trim().is_empty());
-    let client = Client::new(None, token.as_deref(), data_dir);
+    let client = Client::new(None, None, data_dir);
     // A host that has just ended, or one that does not answer, writes nothing.
     let running = client.jobs().unwrap_or_default();
     for job in running.iter().filter(|job| !job.summary.status.is_over()) {

@@ -1,11 +1,13 @@
 //! `serve`: a host for many jobs. It ends on Ctrl-C, SIGTERM or SIGHUP, and the next host brings its jobs back.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use regraft_model::error_kind::ErrorKind;
+use regraft_model::id::JobId;
 use serde_json::json;
 
 use super::args::ServeArgs;
@@ -15,9 +17,11 @@ use super::failure::Failure;
 use super::log;
 use super::output::{Output, print};
 use super::signals::EndingSignals;
-use crate::api::client::Client;
-use crate::api::routes::{Access, Server};
+use crate::api::access::{Access, Token};
+use crate::api::client::{Client, OtherHost};
+use crate::api::routes::Server;
 use crate::dataflow::executor::Threads;
+use crate::environment::process::ProcessIdentity;
 use crate::environment::real::RealEnvironment;
 use crate::jobs::start::HostContext;
 use crate::serve::announce::Announcement;
@@ -54,7 +58,7 @@ pub async fn serve(
     logs: Arc<JobLogs>,
 ) -> Result<ExitStatus, Failure> {
     let listen = address(&args.listen)?;
-    let token = token(args, listen)?;
+    let tokens = tokens(args, listen)?;
     let config = config(args, data_dir)?;
     if output.json {
         stdout::claim();
@@ -76,22 +80,18 @@ pub async fn serve(
         Some(serving),
     ));
     let unfinished = host.open_catalog().await?;
-    let server = match listening(&host, listen, token.as_deref(), waited).await {
+    let server = match listening(&host, listen, &tokens, waited).await {
         Ok(server) => server,
         Err(error) => return Err(taken(listen, &error, data_dir).await),
     };
-    let url = format!("http://{}", server.address);
+    let url = server.url();
     lock.say(Some(&url))?;
-    let announced = Announcement {
-        job_id: None,
-        name: None,
-        pid: std::process::id(),
-        url: url.clone(),
-    }
-    .publish(data_dir);
+    let announced = announcement(None, &url, &tokens.admin).publish(data_dir);
     if let Err(error) = &announced {
         let dir = data_dir.display();
-        tracing::warn!("this host cannot be announced in {dir}: {error}; other terminals need --host {url}");
+        tracing::warn!(
+            "this host cannot be announced in {dir}: {error}; other terminals need --host {url} and its token"
+        );
     }
     tracing::info!("Serving on {url}, with the data directory {}.", data_dir.display());
     if output.json {
@@ -123,12 +123,12 @@ pub async fn serve(
 async fn listening(
     host: &Arc<Host>,
     listen: SocketAddr,
-    token: Option<&str>,
+    tokens: &Tokens,
     may_be_ending: bool,
 ) -> std::io::Result<Server> {
     let began = Instant::now();
     loop {
-        match Server::start(host.clone(), listen, Access::new(token)).await {
+        match Server::start(host.clone(), listen, Access::new(&tokens.admin, tokens.read.as_ref())).await {
             Err(error)
                 if may_be_ending
                     && error.kind() == std::io::ErrorKind::AddrInUse
@@ -153,30 +153,87 @@ fn address(listen: &str) -> Result<SocketAddr, Failure> {
         .ok_or_else(|| expected("there is no such address".to_owned()))
 }
 
-/// Returns the token that requests must carry. One is required where other machines can reach the address, since access
-/// to the host is full control of it.
-fn token(args: &ServeArgs, listen: SocketAddr) -> Result<Option<String>, Failure> {
-    let token = match &args.token_file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| Failure {
-                path: Some(path.display().to_string()),
-                ..Failure::usage(format!("--token-file {}: {error}", path.display()))
-            })?;
-            let token = text.trim().to_owned();
-            if token.is_empty() {
-                return Err(Failure::usage(format!("--token-file {}: it is empty", path.display())));
-            }
-            Some(token)
+/// Tokens that requests must carry.
+#[derive(Debug, PartialEq, Eq)]
+struct Tokens {
+    /// The one that allows every request.
+    admin: Token,
+    /// The one that allows only reading.
+    read: Option<Token>,
+}
+
+/// Returns the tokens that requests must carry. Without a given one, it is made anew, and found by this user's commands in
+/// the data directory; those on other machines would not find it.
+fn tokens(args: &ServeArgs, listen: SocketAddr) -> Result<Tokens, Failure> {
+    let given = match &args.token_file {
+        Some(path) => Some(token_in("--token-file", path)?),
+        None => {
+            let variable = std::env::var("REGRAFT_TOKEN").ok();
+            let text = variable.filter(|token| !token.trim().is_empty());
+            text.map(|text| checked("REGRAFT_TOKEN", &text)).transpose()?
         }
-        None => std::env::var("REGRAFT_TOKEN").ok().filter(|token| !token.is_empty()),
     };
-    if token.is_none() && !listen.ip().is_loopback() {
+    if given.is_none() && !listen.ip().is_loopback() {
         return Err(Failure::usage(format!(
-            "--listen {}: other machines can reach this address, and each of them could control this host; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1",
+            "--listen {}: other machines can reach this address, and need a token that they know; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1",
             args.listen
         )));
     }
+    let read = args.read_token_file.as_deref();
+    let tokens = Tokens {
+        admin: given.unwrap_or_else(Token::random),
+        read: read.map(|path| token_in("--read-token-file", path)).transpose()?,
+    };
+    if tokens.read.as_ref() == Some(&tokens.admin) {
+        return Err(Failure::usage(
+            "--read-token-file: it has the token that allows every request; use another one for reading",
+        ));
+    }
+    Ok(tokens)
+}
+
+fn token_in(flag: &str, path: &Path) -> Result<Token, Failure> {
+    let of_file = |failure: Failure| Failure {
+        path: Some(path.display().to_string()),
+        ..failure
+    };
+    let place = format!("{flag} {}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| of_file(Failure::usage(format!("{place}: {error}"))))?;
+    let token = checked(&place, &text).map_err(of_file)?;
+    let mode = path.metadata().map_or(0, |is| is.mode() & 0o777);
+    if mode & 0o044 != 0 {
+        tracing::warn!(
+            "{place}: other users can read it (mode {mode:03o}), and use the token; run `chmod 600 {}`",
+            path.display()
+        );
+    }
     Ok(token)
+}
+
+/// Returns a token that can be sent as a header.
+fn checked(place: &str, text: &str) -> Result<Token, Failure> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(Failure::usage(format!("{place}: it is empty")));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Failure::usage(format!(
+            "{place}: a token has one line of visible ASCII characters without blanks, such as `openssl rand -hex 32` prints"
+        )));
+    }
+    Ok(Token::new(text))
+}
+
+/// Returns the announcement of a server of this process.
+pub(super) fn announcement(job: Option<(JobId, &str)>, url: &str, token: &Token) -> Announcement {
+    Announcement {
+        job_id: job.map(|(id, _)| id),
+        name: job.map(|(_, name)| name.to_owned()),
+        pid: std::process::id(),
+        url: url.to_owned(),
+        token: Some(token.text().to_owned()),
+        process: ProcessIdentity::own(),
+    }
 }
 
 fn config(args: &ServeArgs, data_dir: &Path) -> Result<Option<(PathBuf, String)>, Failure> {
@@ -198,11 +255,14 @@ fn config(args: &ServeArgs, data_dir: &Path) -> Result<Option<(PathBuf, String)>
 async fn taken(listen: SocketAddr, error: &std::io::Error, data_dir: &Path) -> Failure {
     let (client, url) = (Client::new(None, None, data_dir), format!("http://{listen}"));
     let asked = tokio::task::spawn_blocking(move || client.host_at(&url)).await;
-    let other = asked.ok().flatten().map(|other| {
-        format!(
+    let other = asked.ok().flatten().map(|other| match other {
+        OtherHost::Known(other) => format!(
             " It is that of another host (pid {}), whose data directory is {}: use that one with --host http://{listen}, or stop it.",
             other.pid, other.data_dir
-        )
+        ),
+        OtherHost::Locked => {
+            format!(" It is that of another host, of another user or data directory: use that one with --host http://{listen} and its token, or stop it.")
+        }
     });
     Failure::new(
         ErrorKind::Failed,
@@ -218,32 +278,58 @@ async fn taken(listen: SocketAddr, error: &std::io::Error, data_dir: &Path) -> F
 mod tests {
     use super::*;
 
-    fn args(listen: &str, token_file: Option<&Path>) -> ServeArgs {
+    fn args(listen: &str, token_file: Option<&Path>, read_token_file: Option<&Path>) -> ServeArgs {
         ServeArgs {
             listen: listen.to_owned(),
             config: None,
             token_file: token_file.map(Path::to_owned),
+            read_token_file: read_token_file.map(Path::to_owned),
         }
     }
 
     #[test]
-    fn an_address_that_others_reach_needs_a_token() {
+    fn an_address_that_others_reach_needs_a_given_token() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let (full, empty) = (dir.path().join("token"), dir.path().join("empty"));
-        std::fs::write(&full, "secret\n").expect("written");
-        std::fs::write(&empty, "\n").expect("written");
-        let token = |listen: &str, file| token(&args(listen, file), address(listen)?);
-        assert_eq!(token("0.0.0.0:0", Some(&full)), Ok(Some("secret".to_owned())));
-        assert_eq!(token("127.0.0.1:0", Some(&full)), Ok(Some("secret".to_owned())));
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            path
+        };
+        let (full, reading) = (file("token", "secret\n"), file("read", "see"));
+        fn tokens(listen: &str, file: Option<&Path>, read: Option<&Path>) -> Result<Tokens, Failure> {
+            super::tokens(&args(listen, file, read), address(listen)?)
+        }
+        let given = tokens("0.0.0.0:0", Some(&full), Some(&reading)).expect("given");
+        assert_eq!(
+            (given.admin.text(), given.read.as_ref().map(Token::text)),
+            ("secret", Some("see"))
+        );
         if std::env::var_os("REGRAFT_TOKEN").is_none() {
-            assert_eq!(token("127.0.0.1:0", None), Ok(None));
+            let made = tokens("127.0.0.1:0", None, None).expect("made");
+            assert_eq!((made.admin.text().len(), made.read), (64, None));
             assert_eq!(
-                token("0.0.0.0:7878", None).expect_err("no token").message,
-                "--listen 0.0.0.0:7878: other machines can reach this address, and each of them could control this host; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1"
+                tokens("0.0.0.0:7878", None, Some(&reading))
+                    .expect_err("no token")
+                    .message,
+                "--listen 0.0.0.0:7878: other machines can reach this address, and need a token that they know; set REGRAFT_TOKEN or --token-file, or listen on 127.0.0.1"
             );
         }
-        let said = token("127.0.0.1:0", Some(&empty)).expect_err("no token").message;
-        assert!(said.ends_with("empty: it is empty"), "{said}");
+        for (bad, why) in [
+            ("\n", "it is empty"),
+            ("a b", "a token has one line"),
+            ("a\nb", "a token has one line"),
+        ] {
+            let bad = file("bad", bad);
+            let said = tokens("127.0.0.1:0", Some(&bad), None).expect_err("no token").message;
+            assert!(said.contains(why), "{said}");
+        }
+        let said = tokens("127.0.0.1:0", Some(&full), Some(&full))
+            .expect_err("the same")
+            .message;
+        assert!(
+            said.starts_with("--read-token-file: it has the token that allows every request"),
+            "{said}"
+        );
         for bad in ["127.0.0.1", "nowhere", "127.0.0.1:port"] {
             let said = address(bad).expect_err("no address").message;
             assert!(

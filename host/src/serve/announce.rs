@@ -1,7 +1,8 @@
 //! Discovery of the hosts of this machine: `$REGRAFT_DATA/run/<JobID>.json` of an attached run, `run/host.json` of a host
 //! that serves. Each file is written when its host listens, and removed at its end. One whose process is gone is ignored.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use regraft_model::id::JobId;
@@ -9,11 +10,16 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
+use crate::data_dir::private_file;
+use crate::environment::process::ProcessIdentity;
+
 /// File name of a serving host's announcement, without its extension.
 const HOST: &str = "host";
+/// Directory of the hosts' tokens, in the data directory.
+const TOKENS: &str = "tokens";
 
 /// Announcement of a host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
     /// Job that it runs attached; `None` for a host that serves and takes any job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,36 +31,75 @@ pub struct Announcement {
     pub pid: u32,
     /// URL that it listens on.
     pub url: String,
+    /// Token that its requests must carry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Identity of its process, since another one may get its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessIdentity>,
 }
 
-/// A published announcement, which is removed when this value is dropped.
+impl std::fmt::Debug for Announcement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the token.
+        let Self {
+            job_id, name, pid, url, ..
+        } = self;
+        let mut shown = f.debug_struct("Announcement");
+        shown
+            .field("job_id", job_id)
+            .field("name", name)
+            .field("pid", pid)
+            .field("url", url);
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// A published announcement, which is removed when this value is dropped, with the file of its token.
 #[derive(Debug)]
 pub struct Announced {
-    path: PathBuf,
+    files: Vec<PathBuf>,
 }
 
 impl Drop for Announced {
     fn drop(&mut self) {
-        // A file that cannot be removed is stale, and the next reader removes it.
-        let _ = fs::remove_file(&self.path);
+        for path in &self.files {
+            // A file that cannot be removed is stale, and the next reader removes it.
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
 impl Announcement {
-    /// Writes the announcement atomically.
+    /// Writes the announcement atomically, and the token alone, for scripts, to `tokens/<name>`.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn publish(&self, data_dir: &Path) -> std::io::Result<Announced> {
-        let dir = data_dir.join("run");
-        fs::create_dir_all(&dir)?;
         let name = self.job_id.map_or_else(|| HOST.to_owned(), |job| job.to_string());
-        let path = dir.join(format!("{name}.json"));
-        let draft = dir.join(format!(".{name}.tmp"));
-        fs::write(&draft, serde_json::to_vec(self)?)?;
-        fs::rename(&draft, &path)?;
-        Ok(Announced { path })
+        let mut announced = Announced { files: vec![] };
+        if let Some(token) = &self.token {
+            let path = data_dir.join(TOKENS).join(&name);
+            write(&path, token.as_bytes())?;
+            announced.files.push(path);
+        }
+        let path = data_dir.join("run").join(format!("{name}.json"));
+        write(&path, &serde_json::to_vec(self)?)?;
+        announced.files.push(path);
+        Ok(announced)
     }
+}
+
+/// Writes a file, which appears whole, and which only this user can read.
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    fs::create_dir_all(dir)?;
+    let draft = dir.join(format!(".{}.tmp", name.display()));
+    let mut file = private_file(File::options().write(true).create(true).truncate(true), &draft)?;
+    file.write_all(bytes)?;
+    fs::rename(&draft, path)
 }
 
 /// Returns the live hosts announced on this machine: the one that serves, then attached runs in order of JobID.
@@ -69,11 +114,13 @@ pub fn live(data_dir: &Path) -> Vec<Announcement> {
             continue;
         }
         let Some(announcement) = read(&path) else { continue };
-        if is_running(announcement.pid) {
+        let is_gone = announcement.process.as_ref().is_some_and(ProcessIdentity::is_gone);
+        if is_running(announcement.pid) && !is_gone {
             found.push(announcement);
-        } else if announcement.job_id.is_some() {
+        } else if let Some(job) = announcement.job_id {
             // The file of a serving host stays: the next one may be writing its own under the same name at this moment.
             let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(data_dir.join(TOKENS).join(job.to_string()));
         }
     }
     found.sort_by_key(|announcement| announcement.job_id);
@@ -92,7 +139,31 @@ fn is_running(pid: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_process_that_has_got_the_id_of_another_is_not_the_host() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let own = serde_json::to_value(ProcessIdentity::own()).expect("JSON");
+        let mut gone = own.clone();
+        gone["started"] = 1.into();
+        for (process, is_live) in [(own, true), (gone, false)] {
+            let announcement = Announcement {
+                job_id: None,
+                name: None,
+                pid: std::process::id(),
+                url: "http://127.0.0.1:1".to_owned(),
+                token: Some("secret".to_owned()),
+                process: serde_json::from_value(process).expect("an identity"),
+            };
+            let published = announcement.publish(dir.path()).expect("written");
+            assert_eq!(live(dir.path()).len(), usize::from(is_live));
+            assert!(!format!("{announcement:?}").contains("secret"));
+            drop(published);
+        }
+    }
 
     #[test]
     fn a_stale_announcement_is_ignored_and_cleaned() {
@@ -102,13 +173,20 @@ mod tests {
             name: Some("a".to_owned()),
             pid,
             url: "http://127.0.0.1:1".to_owned(),
+            token: Some("secret".to_owned()),
+            process: None,
         };
         let here = announcement(1, std::process::id());
         let kept = here.publish(dir.path()).expect("written");
         // Process ids stay far below this.
         std::mem::forget(announcement(2, 2_000_000_000).publish(dir.path()).expect("written"));
         assert_eq!(live(dir.path()), [here]);
-        assert_eq!(fs::read_dir(dir.path().join("run")).expect("dir").count(), 1);
+        for left in ["run", TOKENS] {
+            assert_eq!(fs::read_dir(dir.path().join(left)).expect("dir").count(), 1, "{left}");
+        }
+        let token = dir.path().join(TOKENS).join(JobId::from_bits(1).to_string());
+        assert_eq!(fs::read_to_string(&token).expect("text"), "secret");
+        assert_eq!(token.metadata().expect("there").permissions().mode() & 0o777, 0o600);
         drop(kept);
         assert!(live(dir.path()).is_empty());
     }
@@ -121,6 +199,8 @@ mod tests {
             name: None,
             pid,
             url: "http://127.0.0.1:7878".to_owned(),
+            token: None,
+            process: None,
         };
         let attached = Announcement {
             job_id: Some(JobId::from_bits(0)),

@@ -23,13 +23,26 @@ pub enum HostError {
     /// The host has no such job.
     #[error("there is no job {0} on this host")]
     NoSuchJob(String),
-    /// No such savepoint was triggered, or it was dropped.
-    #[error("no savepoint {id} of job {job} is remembered on this host")]
-    NoSuchTrigger {
+    /// No such operation was begun, or it was dropped.
+    #[error("no operation {id} of job {job} is remembered on this host")]
+    NoSuchOperation {
         /// Id of the job, as it was given.
         job: String,
-        /// Id of the trigger.
+        /// Id of the operation.
         id: String,
+    },
+    /// The task of an operation has panicked.
+    #[error("an operation on job {0} has ended without a result; the log of the host says why")]
+    Broken(JobId),
+    /// A job file is larger than any may be.
+    #[error("the job file {file} has {bytes} bytes, and at most {max} are read")]
+    JobFileTooLarge {
+        /// The file, as the user named it.
+        file: String,
+        /// Its size.
+        bytes: usize,
+        /// Largest size.
+        max: usize,
     },
     /// A component was not uploaded, or it was dropped.
     #[error("no module {digest} has been uploaded")]
@@ -223,7 +236,8 @@ impl HostError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::NoSuchJob(_)
-            | Self::NoSuchTrigger { .. }
+            | Self::NoSuchOperation { .. }
+            | Self::JobFileTooLarge { .. }
             | Self::NoSuchModule { .. }
             | Self::NoSuchOperator(_)
             | Self::WithoutModule(_)
@@ -233,6 +247,7 @@ impl HostError {
             Self::Attempt(error) => error.kind(),
             Self::Upgrade(error) => error.kind(),
             Self::Job(error) | Self::Savepoint(SavepointError::Round(error)) => error.kind,
+            Self::Broken(_) => ErrorKind::Bug,
             _ => ErrorKind::Failed,
         }
     }
@@ -338,7 +353,7 @@ mod tests {
             uid: uid(),
             digest: "ab12".to_owned(),
         };
-        let trigger = HostError::NoSuchTrigger {
+        let trigger = HostError::NoSuchOperation {
             job: "7".to_owned(),
             id: "9".to_owned(),
         };
@@ -375,8 +390,10 @@ mod tests {
             "p is damaged: r. The job is left as it is; start it anew from a savepoint or checkpoint, and remove p.";
         for (error, text) in [
             (HostError::NoSuchJob("7".to_owned()), "there is no job 7 on this host".to_owned()),
-            (trigger, "no savepoint 9 of job 7 is remembered on this host".to_owned()),
+            (trigger, "no operation 9 of job 7 is remembered on this host".to_owned()),
             (module, "no module ab12 has been uploaded".to_owned()),
+            (HostError::Broken(JOB), format!("an operation on job {ID} has ended without a result; the log of the host says why")),
+            (HostError::JobFileTooLarge { file: "j.toml".to_owned(), bytes: 9, max: 8 }, "the job file j.toml has 9 bytes, and at most 8 are read".to_owned()),
             (HostError::NoSuchOperator(uid()), "the job has no operator \"out\"".to_owned()),
             (HostError::WithoutModule(uid()), "operator \"out\" has no module in the submission".to_owned()),
             (not_running, format!("job {ID} is FINISHED, not RUNNING")),

@@ -1,6 +1,6 @@
 //! The jobs of this process, and operations on them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,7 +9,6 @@ use regraft_guest_runtime::engine::GuestEngine;
 use regraft_guest_runtime::module::GuestModule;
 use regraft_model::id::{JobId, OperatorUid};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 
 use super::attached::AttachedRuns;
 use super::catalog::{Catalog, KnownSavepoint};
@@ -17,11 +16,11 @@ use super::entries::{Entry, Stage};
 use super::error::{HostError, SavepointError};
 use super::go_on::{Again, go_on};
 use super::logs::{JobLogs, LogChunk, LogPart};
+use super::operations::{Operation, OperationKind, Operations, Outcome};
 use super::snapshots::{ListedSnapshot, snapshots_in, upgraded_in};
 use super::submission::Submission;
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
-use crate::environment::real::random;
 use crate::jobs::handle::{JobHandle, SavepointTarget, SnapshotReport, SnapshotRequest};
 use crate::jobs::observe::{GoOn, ObservedJob};
 use crate::jobs::start::HostContext;
@@ -33,8 +32,6 @@ use regraft_model::snapshot::SnapshotKind;
 
 /// Number of uploaded components that are kept; the oldest is dropped first.
 const UPLOADS_MAX: usize = 256;
-/// Number of triggered savepoints that are remembered; the oldest is dropped first.
-const TRIGGERS_MAX: usize = 256;
 
 /// A host: its jobs, and the engine that loads their components.
 pub struct Host {
@@ -44,7 +41,7 @@ pub struct Host {
     /// Notified when an entry changes its stage.
     pub(super) changed: Notify,
     uploads: Mutex<Vec<Upload>>,
-    triggers: Mutex<VecDeque<Trigger>>,
+    operations: Operations,
     pub(super) serving: Option<Serving>,
     /// List of attached runs, for a host of one.
     attached: Option<AttachedRuns>,
@@ -83,27 +80,10 @@ impl Default for SavepointOptions {
     }
 }
 
-/// Progress of a triggered savepoint.
-#[derive(Debug, Clone)]
-pub enum TriggerState {
-    /// It is being taken.
-    InProgress,
-    /// It is complete.
-    Completed(SnapshotReport),
-    /// It could not be taken.
-    Failed(Arc<HostError>),
-}
-
 struct Upload {
     digest: String,
     module: GuestModule,
     took: Duration,
-}
-
-struct Trigger {
-    id: String,
-    job: JobId,
-    state: Arc<Mutex<TriggerState>>,
 }
 
 impl Host {
@@ -116,7 +96,7 @@ impl Host {
             entries: Mutex::default(),
             changed: Notify::new(),
             uploads: Mutex::default(),
-            triggers: Mutex::default(),
+            operations: Operations::default(),
             serving,
             attached: None,
         }
@@ -267,57 +247,61 @@ impl Host {
         self.update(report.job_id, |entry| entry.savepoints.push(known));
     }
 
-    /// Takes a savepoint, or ends the job with one, in a task of its own. Returns the id to ask about it with, and the task.
+    /// Begins to take a savepoint of a job.
     #[must_use]
-    pub fn trigger(
-        self: &Arc<Self>,
-        job: JobHandle,
-        options: SavepointOptions,
-        kind: SnapshotKind,
-    ) -> (String, JoinHandle<Result<SnapshotReport, Arc<HostError>>>) {
-        let id = format!("{:032x}", random());
-        let state = Arc::new(Mutex::new(TriggerState::InProgress));
-        let mut triggers = locked(&self.triggers);
-        if triggers.len() >= TRIGGERS_MAX {
-            triggers.pop_front();
-        }
-        triggers.push_back(Trigger {
-            id: id.clone(),
-            job: job.job_id(),
-            state: state.clone(),
-        });
-        drop(triggers);
-        let host = self.clone();
-        let span = super::logs::job_span(job.job_id());
-        let taking = async move {
-            let mut taken = host.savepoint(&job, options, kind).await.map_err(HostError::Savepoint);
-            if kind == SnapshotKind::Stop && taken.is_ok() {
-                job.done().await;
-                if let (Some(failure), JobStatus::Failed) = (job.failure(), job.status()) {
-                    taken = Err(failure.into());
-                }
-            }
-            let taken = taken.map_err(Arc::new);
-            *locked(&state) = match taken.clone() {
-                Ok(report) => TriggerState::Completed(report),
-                Err(error) => TriggerState::Failed(error),
-            };
-            taken
+    pub fn begin_savepoint(self: &Arc<Self>, job: JobHandle, options: SavepointOptions) -> Operation {
+        let (host, id) = (self.clone(), job.job_id());
+        let work = async move {
+            let taken = host.savepoint(&job, options, SnapshotKind::Savepoint).await;
+            let taken = taken.map_err(HostError::Savepoint)?;
+            Ok(Outcome::Saved(taken))
         };
-        (id, tokio::spawn(tracing::Instrument::instrument(taking, span)))
+        self.operations.begin(id, OperationKind::Savepoint, work)
     }
 
-    /// Returns the progress of a triggered savepoint.
+    /// Begins to end a job with a savepoint. The operation is complete when the job has ended.
+    #[must_use]
+    pub fn begin_stop(self: &Arc<Self>, job: JobHandle, options: SavepointOptions) -> Operation {
+        let (host, id) = (self.clone(), job.job_id());
+        let work = async move {
+            let taken = host.savepoint(&job, options, SnapshotKind::Stop).await;
+            let taken = taken.map_err(HostError::Savepoint)?;
+            job.done().await;
+            match job.failure() {
+                Some(failure) if job.status() == JobStatus::Failed => Err(failure.into()),
+                _ => Ok(Outcome::Saved(taken)),
+            }
+        };
+        self.operations.begin(id, OperationKind::Stop, work)
+    }
+
+    /// Begins to end a job at once. The operation is complete when the job has ended.
     ///
     /// # Errors
-    /// [`HostError::NoSuchTrigger`].
-    pub fn triggered(&self, job: &str, id: &str) -> Result<TriggerState, HostError> {
-        let triggers = locked(&self.triggers);
-        let found = triggers
-            .iter()
-            .find(|trigger| trigger.id == id && trigger.job.to_string() == job);
-        let found = found.map(|trigger| locked(&trigger.state).clone());
-        found.ok_or_else(|| HostError::NoSuchTrigger {
+    /// [`HostError`] where there is no such job.
+    pub fn begin_cancel(self: &Arc<Self>, id: &str) -> Result<Operation, HostError> {
+        let (host, job) = (self.clone(), self.entry(id)?.job_id);
+        let work = async move {
+            let ended = host.cancel(&job.to_string()).await?;
+            Ok(Outcome::Ended(Box::new(ended)))
+        };
+        Ok(self.operations.begin(job, OperationKind::Cancel, work))
+    }
+
+    /// Begins to swap uploaded components into a job. `digests` has the SHA-256 for each uid that changes.
+    #[must_use]
+    pub fn begin_upgrade(self: &Arc<Self>, job: JobHandle, digests: BTreeMap<OperatorUid, String>) -> Operation {
+        let (host, id) = (self.clone(), job.job_id());
+        let work = async move { Ok(Outcome::Upgraded(host.upgrade(&job, digests).await?)) };
+        self.operations.begin(id, OperationKind::Upgrade, work)
+    }
+
+    /// Returns an operation that has begun.
+    ///
+    /// # Errors
+    /// [`HostError::NoSuchOperation`].
+    pub fn operation(&self, job: &str, id: &str) -> Result<Operation, HostError> {
+        self.operations.get(job, id).ok_or_else(|| HostError::NoSuchOperation {
             job: job.to_owned(),
             id: id.to_owned(),
         })

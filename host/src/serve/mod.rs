@@ -9,7 +9,7 @@
 //! - [`entries`]: the jobs that a host knows, with collisions between them.
 //! - [`snapshots`]: their checkpoints and savepoints. [`go_on`]: the way on after an end.
 //! - [`attached`]: the list of attached runs. [`offline`]: jobs that no process runs. [`gc`]: checkpoints that no job needs.
-//! - [`host`]: operations on jobs.
+//! - [`operations`]: operations that take time. [`host`]: those that there are.
 //! - [`submit`]: starting a job, and its end. [`bring_back`]: jobs of an earlier process.
 
 pub mod announce;
@@ -25,6 +25,7 @@ pub mod go_on;
 pub mod offline;
 pub mod attached;
 pub mod gc;
+pub mod operations;
 pub mod host;
 pub mod submit;
 pub mod bring_back;

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::JobId;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tracing::Instrument as _;
 
 use super::catalog::{CatalogRecord, EndedJob};
@@ -22,13 +25,17 @@ use crate::dataflow::control::locked;
 use crate::dataflow::operator::Modules;
 use crate::graph::job_graph::{JobGraph, NodeKind};
 use crate::jobs::bring_back;
-use crate::jobs::handle::JobHandle;
+use crate::jobs::handle::{JobError, JobHandle};
 use crate::jobs::observe::{GoOn, ObservedJob};
 use crate::jobs::start::{NewJob, start};
 use crate::jobs::status::JobStatus;
 
 /// Number of ended jobs that are listed; the one that ended first is dropped first.
 const ENDED_MAX: usize = 100;
+/// Largest job file, bytes.
+const JOB_FILE_BYTES_MAX: usize = 1 << 20;
+/// Submissions whose job files are being parsed.
+static PLANNING: Semaphore = Semaphore::const_new(1);
 
 /// A job that was taken in and runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +46,27 @@ pub struct Accepted {
     pub name: String,
     /// Its stage.
     pub status: JobStatus,
+}
+
+/// Parses the job file of a submission, on a thread of its own and one at a time: it may be long, and other requests go on.
+async fn planned(submission: Submission) -> Result<(Submission, JobGraph), HostError> {
+    let bytes = submission.text.len();
+    if bytes > JOB_FILE_BYTES_MAX {
+        return Err(HostError::JobFileTooLarge {
+            file: submission.file,
+            bytes,
+            max: JOB_FILE_BYTES_MAX,
+        });
+    }
+    let _turn = PLANNING.acquire().await;
+    let planning = spawn_blocking(move || submission.graph().map(|graph| (submission, graph)));
+    match planning.await {
+        Ok(planned) => Ok(planned?),
+        Err(panicked) => Err(HostError::Job(JobError {
+            kind: ErrorKind::Bug,
+            ..JobError::failed(panicked.to_string())
+        })),
+    }
 }
 
 impl Host {
@@ -54,7 +82,7 @@ impl Host {
     pub async fn submit(self: &Arc<Self>, mut submission: Submission) -> Result<Accepted, HostError> {
         let serving = self.serves()?;
         submission.overrides.config.clone_from(&serving.config);
-        let graph = submission.graph()?;
+        let (submission, graph) = planned(submission).await?;
         let modules = self.modules_of(&graph, &submission)?;
         let environment = &self.context.environment;
         let record = CatalogRecord {

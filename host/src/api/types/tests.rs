@@ -14,6 +14,7 @@ use crate::jobs::handle::JobError;
 use crate::jobs::observe::{NodeRole, ObservedNode, PastRound, RoundSummary, SubtaskRound};
 use crate::jobs::start::RestoreFrom;
 use crate::savepoint::restore::RestoreOptions;
+use crate::serve::operations::Progress;
 use crate::serve::submission::{Allow, Submission};
 
 fn uid(text: &str) -> OperatorUid {
@@ -118,15 +119,15 @@ fn info_keeps_its_shape() {
 
 #[test]
 fn a_triggered_savepoint_has_its_status_beside_its_facts() {
-    let check = |state: TriggerState, expected: serde_json::Value| {
-        let status = TriggerStatus::from(state);
+    let check = |progress: Progress, expected: serde_json::Value| {
+        let status = TriggerStatus::of(progress).expect("a savepoint's");
         assert_eq!(serde_json::to_value(&status).expect("JSON"), expected);
         assert_eq!(serde_json::from_value::<TriggerStatus>(expected).expect("read"), status);
     };
-    check(TriggerState::InProgress, json!({ "status": "IN_PROGRESS" }));
+    check(Progress::InProgress, json!({ "status": "IN_PROGRESS" }));
     let error = Arc::new(JobError::failed("no").on(&uid("count")).into());
     check(
-        TriggerState::Failed(error),
+        Progress::Failed(error),
         json!({ "status": "FAILED", "cause": { "kind": "failed", "message": "no", "uid": "count", "path": null } }),
     );
     let report = crate::jobs::handle::SnapshotReport {
@@ -148,10 +149,54 @@ fn a_triggered_savepoint_has_its_status_beside_its_facts() {
         version: JobVersion(2),
     };
     check(
-        TriggerState::Completed(report),
+        Progress::Completed(operations::Outcome::Saved(report)),
         json!({ "status": "COMPLETED", "job_id": "00000000000000000000000000000001", "path": "file:///sp",
             "checkpoint_id": 3, "format": "native", "bytes": 4, "duration_ms": 5, "align_ms": 0.5, "sync_ms": 1.5,
             "swap_ms": 2.5, "gaps": [{ "uid": "count", "subtask": 1, "gap_ms": 6.5, "usual_ms": 7.5 }], "version": 2 }),
+    );
+}
+
+#[test]
+fn an_operation_has_its_result_apart() {
+    let view = |progress| {
+        serde_json::to_value(OperationView {
+            trigger_id: "ab".to_owned(),
+            kind: operations::OperationKind::Cancel.into(),
+            job_id: JobId::from_bits(1),
+            progress,
+        })
+        .expect("JSON")
+    };
+    let expected = |rest: serde_json::Value| {
+        let mut all = json!({ "trigger_id": "ab", "kind": "cancel", "job_id": "00000000000000000000000000000001" });
+        for (key, value) in rest.as_object().expect("an object") {
+            all[key] = value.clone();
+        }
+        all
+    };
+    assert_eq!(
+        view(Progress::InProgress.into()),
+        expected(json!({ "status": "IN_PROGRESS" }))
+    );
+    let job = JobView::from(observed());
+    let completed = Progress::Completed(operations::Outcome::Ended(Box::new(observed())));
+    assert_eq!(
+        view(completed.into()),
+        expected(json!({ "status": "COMPLETED", "result": job }))
+    );
+}
+
+#[test]
+fn a_failure_is_problem_details_with_the_members_of_the_command_line() {
+    let problem = Problem {
+        title: "Conflict".to_owned(),
+        status: 409,
+        detail: "no".to_owned(),
+        error: ErrorBody::new(ErrorKind::Failed, "no"),
+    };
+    assert_eq!(
+        serde_json::to_value(problem).expect("JSON"),
+        json!({ "title": "Conflict", "status": 409, "detail": "no", "kind": "failed", "message": "no", "uid": null, "path": null })
     );
 }
 

@@ -1,0 +1,173 @@
+//! Operations on jobs that take time: one request begins them, and others ask how they are going.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use regraft_model::id::JobId;
+use tokio::sync::watch;
+use tracing::Instrument as _;
+
+use super::error::HostError;
+use super::logs::job_span;
+use crate::dataflow::control::locked;
+use crate::environment::real::random;
+use crate::jobs::handle::SnapshotReport;
+use crate::jobs::observe::ObservedJob;
+use crate::upgrade::report::UpgradeReport;
+
+/// Number of operations that are remembered; the oldest is dropped first.
+const REMEMBERED_MAX: usize = 256;
+
+/// Kind of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperationKind {
+    /// Takes a savepoint.
+    Savepoint,
+    /// Takes a savepoint and ends the job.
+    Stop,
+    /// Ends the job.
+    Cancel,
+    /// Swaps modules in.
+    Upgrade,
+}
+
+/// Result of an operation that is complete.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The savepoint.
+    Saved(SnapshotReport),
+    /// The job, which has ended.
+    Ended(Box<ObservedJob>),
+    /// The upgrade.
+    Upgraded(UpgradeReport),
+}
+
+/// Progress of an operation.
+#[derive(Debug, Clone)]
+pub enum Progress {
+    /// It is under way.
+    InProgress,
+    /// It is complete.
+    Completed(Outcome),
+    /// It has failed.
+    Failed(Arc<HostError>),
+}
+
+/// An operation that has begun.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    /// Id to ask about it with.
+    pub id: String,
+    /// Id of the job.
+    pub job: JobId,
+    /// Its kind.
+    pub kind: OperationKind,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Operation {
+    /// Returns its progress.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// [`HostError`] of the operation.
+    pub async fn ended(&mut self) -> Result<Outcome, Arc<HostError>> {
+        let ended = self
+            .progress
+            .wait_for(|progress| !matches!(progress, Progress::InProgress))
+            .await;
+        match ended.as_deref() {
+            Ok(Progress::Completed(outcome)) => Ok(outcome.clone()),
+            Ok(Progress::Failed(error)) => Err(error.clone()),
+            // Its task has panicked.
+            Ok(Progress::InProgress) | Err(_) => Err(Arc::new(HostError::Broken(self.job))),
+        }
+    }
+}
+
+/// Operations of a host that are remembered.
+#[derive(Debug, Default)]
+pub struct Operations(Mutex<VecDeque<Operation>>);
+
+impl Operations {
+    /// Begins an operation in a task of its own, which goes on after the connection of the requester breaks.
+    pub fn begin(
+        &self,
+        job: JobId,
+        kind: OperationKind,
+        work: impl Future<Output = Result<Outcome, HostError>> + Send + 'static,
+    ) -> Operation {
+        let (tell, progress) = watch::channel(Progress::InProgress);
+        let operation = Operation {
+            id: format!("{:032x}", random()),
+            job,
+            kind,
+            progress,
+        };
+        let mut remembered = locked(&self.0);
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.pop_front();
+        }
+        remembered.push_back(operation.clone());
+        drop(remembered);
+        let told = async move {
+            let ended = match work.await {
+                Ok(outcome) => Progress::Completed(outcome),
+                Err(error) => Progress::Failed(Arc::new(error)),
+            };
+            tell.send_replace(ended);
+        };
+        tokio::spawn(told.instrument(job_span(job)));
+        operation
+    }
+
+    /// Returns an operation that is remembered.
+    #[must_use]
+    pub fn get(&self, job: &str, id: &str) -> Option<Operation> {
+        let remembered = locked(&self.0);
+        let found = remembered
+            .iter()
+            .find(|operation| operation.id == id && operation.job.to_string() == job);
+        found.cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOB: JobId = JobId::from_bits(7);
+
+    #[tokio::test]
+    async fn an_operation_is_remembered_with_its_end() {
+        let operations = Operations::default();
+        let failing = async { Err(HostError::NoSuchJob("7".to_owned())) };
+        let mut begun = operations.begin(JOB, OperationKind::Cancel, failing);
+        assert!(matches!(begun.progress(), Progress::InProgress));
+        assert_eq!(
+            begun.ended().await.expect_err("it fails").to_string(),
+            "there is no job 7 on this host"
+        );
+        let found = operations.get(&JOB.to_string(), &begun.id).expect("remembered");
+        assert!(matches!(found.progress(), Progress::Failed(_)));
+        assert!(operations.get("8", &begun.id).is_none() && operations.get(&JOB.to_string(), "x").is_none());
+        for _ in 0..REMEMBERED_MAX {
+            operations.begin(JOB, OperationKind::Cancel, std::future::pending());
+        }
+        assert!(operations.get(&JOB.to_string(), &begun.id).is_none(), "the oldest");
+    }
+
+    #[tokio::test]
+    async fn one_that_panics_has_ended() {
+        let mut begun = Operations::default().begin(JOB, OperationKind::Stop, async { panic!("planted") });
+        assert!(matches!(
+            *begun.ended().await.expect_err("it fails"),
+            HostError::Broken(JOB)
+        ));
+    }
+}
