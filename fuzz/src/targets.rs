@@ -5,6 +5,7 @@ use crate::random::Random;
 mod job_file;
 mod metadata;
 mod outcome;
+mod request;
 mod typed;
 mod state_file;
 
@@ -26,10 +27,11 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [&Target; 5] = [
+pub const TARGETS: [&Target; 6] = [
     &job_file::TARGET,
     &metadata::TARGET,
     &outcome::TARGET,
+    &request::TARGET,
     &typed::TARGET,
     &state_file::TARGET,
 ];

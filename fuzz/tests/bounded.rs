@@ -49,6 +49,11 @@ fn outcome() {
 }
 
 #[test]
+fn request() {
+    bounded("request", 5_000);
+}
+
+#[test]
 fn value() {
     bounded("value", 50_000);
 }

@@ -22,7 +22,7 @@ use super::problem::problem;
 use crate::dataflow::control::locked;
 
 /// Largest component that can be uploaded, bytes.
-const COMPONENT_BYTES_MAX: usize = 256 << 20;
+const COMPONENT_BYTES_MAX: usize = 128 << 20;
 /// Largest JSON body, bytes: a job file may have 1 MiB, and each of its arguments comes on top.
 const JSON_BYTES_MAX: usize = 4 << 20;
 /// Size from which on a JSON body is parsed on a thread of its own, bytes.

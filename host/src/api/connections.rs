@@ -14,13 +14,14 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::dataflow::control::locked;
 
-/// Number of connections at a time.
+/// Number of connections at a time; a quarter of the files that the process may open, where that is less.
 const CONNECTIONS_MAX: usize = 256;
 /// Number of connections at a time of one other machine.
 const OF_A_PEER_MAX: usize = 64;
@@ -45,8 +46,9 @@ impl Caller {
 }
 
 /// Connections that are open.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Places {
+    max: usize,
     next: u64,
     open: BTreeMap<u64, Place>,
 }
@@ -70,10 +72,19 @@ enum Admission {
 }
 
 impl Places {
+    /// Returns `max` free places.
+    const fn new(max: usize) -> Self {
+        Self {
+            max,
+            next: 0,
+            open: BTreeMap::new(),
+        }
+    }
+
     fn admission(&self, peer: IpAddr) -> Admission {
         let of_peer = |place: &Place| place.peer == peer;
         let crowded = !peer.is_loopback() && self.open.values().filter(|place| of_peer(place)).count() >= OF_A_PEER_MAX;
-        if !crowded && self.open.len() < CONNECTIONS_MAX {
+        if !crowded && self.open.len() < self.max {
             return Admission::Free;
         }
         // Numbers grow, so the first is the oldest.
@@ -123,7 +134,9 @@ impl Drop for Taken {
 
 /// Answers requests until it is to end, and then those that are under way.
 pub(super) async fn serve(listener: TcpListener, router: Router, mut ended: watch::Receiver<bool>) {
-    let places = Arc::new(Mutex::new(Places::default()));
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let max = CONNECTIONS_MAX.min(usize::try_from(files / 4).unwrap_or(CONNECTIONS_MAX));
+    let places = Arc::new(Mutex::new(Places::new(max)));
     let mut connections = JoinSet::new();
     let mut is_failing = false;
     loop {
@@ -210,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_oldest_without_a_token_gives_way() {
-        let mut places = Places::default();
+        let mut places = Places::new(CONNECTIONS_MAX);
         let mut callers = vec![];
         for _ in 0..CONNECTIONS_MAX {
             callers.push(places.take(ip("127.0.0.1")).expect("a place"));
@@ -228,7 +241,7 @@ mod tests {
 
     #[test]
     fn one_machine_does_not_take_all_places() {
-        let mut places = Places::default();
+        let mut places = Places::new(CONNECTIONS_MAX);
         let first = places.take(ip("127.0.0.1")).expect("a place").0;
         for _ in 0..OF_A_PEER_MAX {
             places.take(ip("10.0.0.1")).expect("a place");
