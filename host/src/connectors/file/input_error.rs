@@ -49,6 +49,16 @@ pub enum InputError {
         /// Position up to which it was read, in bytes.
         offset: u64,
     },
+    /// A snapshot has a position in a file that the source does not read.
+    #[error(
+        "{path} is not a file of the source, whose path is {glob}, so it is not read, and no file that the source reads has the content of the snapshot's position in it; put the file back under a name that matches, set on-truncate = \"restart\" to go on without it, or drop the source's state with --drop-state UID"
+    )]
+    Outside {
+        /// The path in the snapshot.
+        path: String,
+        /// The glob of the source.
+        glob: String,
+    },
     /// Another file is at the path, and the old one had not been read to its end.
     #[error(
         "{path} has been replaced by another file: the old one was read to byte {offset} of {len}, and no file that the source reads has its content; put it back under a name that matches, set on-truncate = \"restart\" to go on with the new file, or drop the source's state with --drop-state UID"
@@ -123,6 +133,7 @@ impl From<InputError> for SourceError {
         | InputError::Maze { path, .. }
         | InputError::Glob { path, .. }
         | InputError::Vanished { path, .. }
+        | InputError::Outside { path, .. }
         | InputError::Replaced { path, .. }
         | InputError::Shrunk { path, .. }
         | InputError::Changed { path, .. }

@@ -2,7 +2,8 @@
 //!
 //! A file is looked for by its identity, then by its path, then by its content; each candidate must have the fingerprint.
 //! So a file that was renamed, copied or moved with its directory goes on, and another file at an old path does not.
-//! See `docs/design/0016-file-identity.md`.
+//! Positions may come from anyone, so a path in one is only compared: nothing is opened or looked at that the source's own
+//! glob does not match. See `docs/design/0016-file-identity.md`.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -14,7 +15,7 @@ use super::input_error::{InputError, ReadError, io_error};
 use super::open_file::OpenFile;
 use super::position::{Known, Position, fingerprint};
 use super::settings::{FileSource, OnTruncate};
-use super::splits::{Found, find, look_at};
+use super::splits::{Found, can_match, find, look_at};
 use crate::connector::source::{Assigned, SourceError, SplitState};
 use crate::environment::files::{FileId, FileInfo, FileSystem};
 
@@ -42,7 +43,13 @@ pub(super) fn assign(
     let resolve = || -> Result<Vec<Split>, ReadError> { Candidates::new(settings, files)?.resolve(&saved) };
     let mut splits = resolve();
     // A file that is renamed during a listing may be missing in it.
-    if let Err(ReadError::Input(InputError::Vanished { .. } | InputError::Replaced { .. })) = splits {
+    let is_missing = |error: &InputError| {
+        matches!(
+            error,
+            InputError::Vanished { .. } | InputError::Outside { .. } | InputError::Replaced { .. }
+        )
+    };
+    if matches!(&splits, Err(ReadError::Input(error)) if is_missing(error)) {
         splits = resolve();
     }
     let mut splits = splits?;
@@ -166,8 +173,10 @@ impl<'a> Candidates<'a> {
                 tracing::warn!("{gone}: on-truncate = \"restart\" goes on without it");
             }
             // It may have been renamed during the listing: the reader knows it again, or finds that it is gone.
-            if self.settings.watch && split.1.offset > 0 && split.1.file.is_some() {
-                splits.push(split.clone());
+            let at = self.at_path(&split.0)?.map(|at| self.listed[at].path.clone());
+            let path = at.unwrap_or_else(|| split.0.clone());
+            if self.settings.watch && split.1.offset > 0 && split.1.file.is_some() && self.is_own(&path) {
+                splits.push((path, split.1));
             }
         }
         let new = self
@@ -242,11 +251,20 @@ impl<'a> Candidates<'a> {
         }
         let name = path.to_string();
         if self.at_path(path)?.is_none() {
+            if !self.is_own(path) {
+                let glob = self.settings.path.clone();
+                return Ok(Some(InputError::Outside { path: name, glob }));
+            }
             return Ok(Some(InputError::Vanished { path: name, offset }));
         }
         let len = file.map_or(offset, |file| file.info.len);
         let path = name;
         Ok((len > offset).then_some(InputError::Replaced { path, offset, len }))
+    }
+
+    /// Returns true if the glob of the source can match a path.
+    fn is_own(&self, path: &str) -> bool {
+        can_match(&self.settings.path, path)
     }
 
     /// Returns the number of the file at a path; where the glob is relative to the job file, also of the file at the same
@@ -256,7 +274,8 @@ impl<'a> Candidates<'a> {
             return Ok(Some(*at));
         }
         // It may be another name of a file that is listed under its first one.
-        if let Some(info) = look_at(path, self.files)?
+        if self.is_own(path)
+            && let Some(info) = look_at(path, self.files)?
             && let Some(at) = self.by_id.get(&info.id)
         {
             return Ok(Some(*at));

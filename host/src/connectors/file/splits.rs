@@ -71,6 +71,15 @@ pub(super) fn matches(glob: &str, path: &Path) -> bool {
     Pattern::new(glob).is_ok_and(|pattern| pattern.matches_path_with(path, options))
 }
 
+/// Returns true if a glob can match a path: as [`matches`], and without parts that lead elsewhere or hide the file. So a path
+/// that others have written stays within the glob.
+pub(super) fn can_match(glob: &str, path: &str) -> bool {
+    let parts = glob.split('/').filter(|part| part.starts_with('.'));
+    let dotted: Vec<Pattern> = parts.filter_map(|part| Pattern::new(part).ok()).collect();
+    let is_plain = !path.split('/').any(|part| matches!(part, "." | "..")) && !path.contains("//");
+    is_plain && is_meant(Path::new(path), &dotted) && matches(glob, Path::new(path))
+}
+
 /// Returns a hint at characters of a path that look like more than they are; empty for none.
 pub(super) fn hint(path: &str) -> String {
     let braces = path

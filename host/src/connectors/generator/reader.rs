@@ -11,6 +11,9 @@ use serde_json::json;
 use super::settings::{GeneratorField, GeneratorSource, GeneratorValues};
 use crate::connector::source::{Assigned, Polled, SourceError, SourceReader, SplitState};
 
+/// The greatest offset in a saved position, so that more records can be counted.
+const OFFSET_MAX: u64 = u64::MAX >> 2;
+
 /// Returns the names of all splits, sorted.
 #[must_use]
 pub fn list(settings: &GeneratorSource) -> Vec<String> {
@@ -64,11 +67,14 @@ impl GeneratorReader {
                 position,
                 connector: super::CONNECTOR.name,
             };
-            let number: u32 = name.parse().map_err(|_| wrong("its name".to_owned()))?;
+            let number: Option<u32> = name.parse().ok();
+            let number = number.filter(|number| u64::from(*number) < total && split_name(*number) == name);
+            let number = number.ok_or_else(|| wrong("its name".to_owned()))?;
             let offset = match &saved {
-                None => 0,
-                Some(saved) => saved["offset"].as_u64().ok_or_else(|| wrong(saved.to_string()))?,
+                None => Some(0),
+                Some(saved) => saved["offset"].as_u64().filter(|offset| *offset <= OFFSET_MAX),
             };
+            let offset = offset.ok_or_else(|| wrong(saved.unwrap_or_default().to_string()))?;
             let rows = settings.rows.map_or(u64::MAX, |rows| {
                 rows / total + u64::from(u64::from(number) < rows % total)
             });
@@ -460,7 +466,15 @@ mod tests {
         let splits = (0..300)
             .rev()
             .map(|n| (format!("{n:05}"), Some(json!({ "offset": n }))));
-        let reader = GeneratorReader::new(settings(), splits.collect()).expect("a reader");
+        let settings = GeneratorSource {
+            splits: 300,
+            ..settings()
+        };
+        let reader = GeneratorReader::new(settings.clone(), splits.collect()).expect("a reader");
+        for (name, offset) in [("00300", 1), ("0", 1), ("x", 1), ("00001", u64::MAX)] {
+            let foreign = vec![(name.to_owned(), Some(json!({ "offset": offset })))];
+            assert!(GeneratorReader::new(settings.clone(), foreign).is_err(), "{name}");
+        }
         assert_eq!(reader.split_count(), 300);
         let all = reader.snapshot();
         for state in &all {

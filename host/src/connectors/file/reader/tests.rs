@@ -494,6 +494,42 @@ fn a_copied_tree_goes_on_by_path_and_then_by_content() {
     }
 }
 
+/// A snapshot may come from anyone, with a position that names any file of the machine, its identity and the content at it.
+#[test]
+fn a_position_leads_to_no_file_outside_of_the_glob() {
+    for watch in [false, true] {
+        let mut thief = World::new("secret", watch);
+        thief.write("secret", "1\n2\n");
+        let mut run = thief.start(1, &[]).expect("a run");
+        thief.lines(&mut run);
+        let saved = run.saved();
+        thief.append("secret", "3\n");
+        let mut world = World::new("in/log*", watch);
+        fs::create_dir(world.at("in")).expect("directory");
+        world.write("in/log", "7\n");
+        let own = world.at("in").to_string_lossy().into_owned();
+        let outside = thief.at("secret").to_string_lossy().into_owned();
+        for path in [outside.clone(), format!("{own}/log/../../{outside}"), format!("{own}//log")] {
+            let mut saved = saved.clone();
+            saved[0].split = path.clone();
+            world.settings.on_truncate = OnTruncate::Fail;
+            let said = message(world.start(1, &saved));
+            assert!(said.starts_with(&format!("{path} is not a file of the source, whose path is ")), "{said}");
+            world.settings.on_truncate = OnTruncate::Restart;
+            let mut run = world.start(1, &saved).expect("a run without it");
+            assert_eq!(world.lines(&mut run), ["7"], "{path}");
+            let other = SplitState {
+                split: "any".to_owned(),
+                position: serde_json::json!({
+                    "offset": saved[0].position["offset"], "line": 1, "file": saved[0].position["file"], "path": path,
+                }),
+            };
+            let mut run = world.start(1, &[other]).expect("a run without it");
+            assert_eq!(world.lines(&mut run), ["7"], "{path}");
+        }
+    }
+}
+
 #[test]
 fn positions_without_identity_take_that_of_the_file_at_the_path() {
     let mut world = World::new("a", true);
