@@ -12,6 +12,7 @@ use regraft::environment::{Environment, Task};
 use regraft::graph::job_graph::JobGraph;
 use regraft::jobs::admission::Descriptions;
 use regraft::jobs::attempt::load::{self, Loaded};
+use regraft::savepoint::budget::Budget;
 use regraft::savepoint::load::Savepoint;
 use regraft::savepoint::positions;
 use regraft::savepoint::restore::{RestoreOptions, plan_restore};
@@ -156,7 +157,8 @@ impl Scene<'_> {
         for entry in &savepoint.metadata.operators {
             let Some(source) = &entry.source else { continue };
             let of = offsets.entry(entry.uid.to_string()).or_default();
-            let filed = at_once(positions::read(savepoint, entry)).map_err(|error| error.to_string())?;
+            let filed =
+                at_once(positions::read(savepoint, entry, &Budget::unlimited())).map_err(|error| error.to_string())?;
             for split in source.splits.iter().chain(&filed) {
                 of.insert(split.split.clone(), self.model.offset(&split.split, &split.position)?);
             }
@@ -315,6 +317,7 @@ fn restored(savepoint: &Savepoint, graph: &JobGraph, descriptions: &Descriptions
         &Bystander::default(),
         savepoint,
         &plan,
+        &Budget::unlimited(),
         &Cancellation::default(),
     ))
     .map_err(|error| error.to_string())

@@ -3,6 +3,7 @@
 //! An input is a line of JSON with what `_metadata` says of the file, followed by the file.
 
 use bytes::Bytes;
+use regraft::savepoint::budget::Budget;
 use regraft::savepoint::rows::{
     EncodedStateFile, Entries, GroupExtent, Layout, RowsError, RowsOf, StateFileSpec, StateFileWriter, StateRows,
     read_state_file,
@@ -269,7 +270,14 @@ fn run(data: &[u8]) -> bool {
         // A `_metadata` that says so is not accepted: rows would have no schema.
         return false;
     }
-    let read = read_state_file(Bytes::copy_from_slice(file), &known.spec(), known.range, &known.groups);
+    let budget = Budget::new((48 << 20) + data.len() as u64 * 1000);
+    let read = read_state_file(
+        Bytes::copy_from_slice(file),
+        &known.spec(),
+        known.range,
+        &known.groups,
+        &budget,
+    );
     let rows = match read {
         Ok(rows) => rows,
         Err(error) => {
@@ -293,7 +301,13 @@ fn run(data: &[u8]) -> bool {
     let rows = all(&rows);
     match encode(&known, &rows) {
         Ok(file) => {
-            let again = read_state_file(file.bytes, &known.spec(), known.range, &file.groups);
+            let again = read_state_file(
+                file.bytes,
+                &known.spec(),
+                known.range,
+                &file.groups,
+                &Budget::unlimited(),
+            );
             assert_eq!(rows, all(&again.expect("what was written can be read")));
         }
         // Another tool may write keys in a JSON form that is not restored byte for byte.

@@ -12,6 +12,7 @@ use regraft_model::key_group::{KeyGroup, KeyGroupRange};
 
 use crate::environment::cancel::Cancellation;
 use crate::environment::{Environment, run_computing};
+use crate::savepoint::budget::Budget;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{Metadata, MetadataError, SavedStateKind, StateEntry, StateFile};
 use crate::savepoint::publish::{state_file, write_file};
@@ -237,9 +238,14 @@ impl<'a> Source<'a> {
             first: first.first_group,
             last,
         };
-        let parts = savepoint.read_parts(self.file, range).await?;
+        // The rows have been in memory, and are merged a few at a time.
+        let budget = Budget::unlimited();
+        let (parts, _loan) = savepoint.read_parts(state, self.file, range, &budget).await?;
         let (of, state, file) = (savepoint.clone(), state.clone(), self.file.clone());
-        let rows = run_computing(environment, move || of.decode_rows(&state, &file, range, parts)).await??;
+        let rows = run_computing(environment, move || {
+            of.decode_rows(&state, &file, range, parts, &budget)
+        })
+        .await??;
         self.rows = rows.into();
         Ok(())
     }

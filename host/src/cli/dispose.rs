@@ -27,15 +27,26 @@ pub async fn dispose(path: &str, host: &HostArgs, force: bool, data_dir: &Path, 
             return Err(error);
         }
     }
-    crate::savepoint::dispose::dispose(&savepoint)
-        .await
-        .map_err(|error| Failure {
-            path: Some(savepoint.url()),
-            ..Failure::new(ErrorKind::Failed, error.to_string())
-        })?;
+    let disposed = crate::savepoint::dispose::dispose(&savepoint).await;
+    let kept = disposed.map_err(|error| Failure {
+        path: Some(savepoint.url()),
+        ..Failure::new(ErrorKind::Failed, error.to_string())
+    })?;
     let url = savepoint.url();
-    output.result(&json!({ "path": url, "disposed": true }), || {
-        format!("Savepoint '{url}' disposed.")
+    let mut json = json!({ "path": url, "disposed": true });
+    if !kept.is_empty() {
+        json["kept"] = json!(kept);
+    }
+    output.result(&json, || {
+        let mut text = format!("Savepoint '{url}' disposed.");
+        if let Some(first) = kept.first() {
+            let more = match kept.len() {
+                1 => String::new(),
+                count => format!(" and {} more", count - 1),
+            };
+            text += &format!(" Files that are not its own were kept: {first}{more}.");
+        }
+        text
     });
     Ok(())
 }

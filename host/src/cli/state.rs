@@ -13,6 +13,7 @@ use super::output::Output;
 use super::savepoint::{Needing, Why, needed_by, open};
 use crate::api::types::ProblemBody;
 use crate::graph::suggest::nearest;
+use crate::savepoint::budget::Budget;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::Owner;
 use crate::savepoint::show::{EntriesOf, ShownSavepoint, ShownState};
@@ -26,11 +27,12 @@ pub async fn state(args: &StateArgs, data_dir: &Path, output: Output) -> Result<
     match &args.verb {
         StateVerb::Show(args) => {
             let savepoint = open(&args.path).await?;
+            let budget = Budget::of_machine();
             let mut shown = match &args.entries {
                 None => show::show(&savepoint),
-                Some(of) => with_entries(&savepoint, &args.path, of.as_ref()).await?,
+                Some(of) => with_entries(&savepoint, &args.path, of.as_ref(), &budget).await?,
             };
-            let read = show::read_positions(&savepoint, &mut shown).await;
+            let read = show::read_positions(&savepoint, &mut shown, &budget).await;
             read.map_err(|error| Failure::of_savepoint(&args.path, &error))?;
             let needed = Needed::ask(&savepoint, &args.host, data_dir).await;
             let mut json = serde_json::to_value(&shown).unwrap_or_default();
@@ -43,7 +45,7 @@ pub async fn state(args: &StateArgs, data_dir: &Path, output: Output) -> Result<
             let savepoint = open(&args.path).await?;
             let files = savepoint.metadata.files().count();
             let bar = (!output.json).then(|| indicatif::ProgressBar::new(files as u64));
-            let report = verify::verify(&savepoint, |done| {
+            let report = verify::verify(&savepoint, &Budget::of_machine(), |done| {
                 if let Some(bar) = &bar {
                     bar.set_position(done as u64);
                 }
@@ -154,12 +156,17 @@ impl Needed {
     }
 }
 
-async fn with_entries(savepoint: &Savepoint, path: &str, of: Option<&DropState>) -> Result<ShownSavepoint, Failure> {
+async fn with_entries(
+    savepoint: &Savepoint,
+    path: &str,
+    of: Option<&DropState>,
+    budget: &Budget,
+) -> Result<ShownSavepoint, Failure> {
     let wanted = EntriesOf {
         uid: of.map(|of| of.uid.clone()),
         state: of.and_then(|of| of.state.clone()),
     };
-    let shown = show::show_entries(savepoint, &wanted).await;
+    let shown = show::show_entries(savepoint, &wanted, budget).await;
     let (shown, found) = shown.map_err(|error| Failure::of_savepoint(path, &error))?;
     match of {
         Some(of) if !found => {

@@ -7,10 +7,12 @@
 //! - [`cancel`]: a request to stop work that is under way.
 //! - [`real`]: this machine.
 //! - [`files`]: the file system, as far as connectors need one.
+//! - [`memory`]: the memory that this process may use.
 //! - [`process`]: the identity of a process.
 
 pub mod cancel;
 pub mod files;
+pub mod memory;
 pub mod process;
 pub mod real;
 #[cfg(test)]

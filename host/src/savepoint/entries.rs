@@ -12,6 +12,7 @@ use regraft_model::value::{self, Value, ValueError};
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use crate::savepoint::budget::Budget;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{MetadataError, StateEntry};
 use crate::savepoint::rows::{Entries, RowsError, StateRows};
@@ -70,6 +71,9 @@ impl ShownEntry {
     }
 }
 
+/// Bytes of memory that a byte of a key or value takes when it is shown, as far as is known before.
+const SHOWN_FACTOR: u64 = 16;
+
 /// A row without the part that orders it.
 struct Row {
     /// Index of its file among the state's files.
@@ -87,11 +91,13 @@ type Order = (u64, u64, Vec<u8>, Vec<u8>);
 /// Reads all entries of a state.
 ///
 /// # Errors
-/// Returns [`MetadataError`], with the file's path, if a file cannot be read or a value is not of its type.
+/// Returns [`MetadataError`], with the file's path, if a file cannot be read, a value is not of its type, or the entries do
+/// not fit in the budget.
 pub async fn read(
     savepoint: &Savepoint,
     uid: &OperatorUid,
     state: &StateEntry,
+    budget: &Budget,
 ) -> Result<Vec<ShownEntry>, MetadataError> {
     let mut all: BTreeMap<Order, Row> = BTreeMap::new();
     for (at, file) in state.files.iter().enumerate() {
@@ -99,7 +105,7 @@ pub async fn read(
             first: 0,
             last: u16::MAX,
         };
-        for rows in savepoint.read_rows(state, file, whole).await? {
+        for rows in savepoint.read_rows(state, file, whole, budget).await? {
             collect(state, at, &rows, &mut all);
         }
     }
@@ -116,6 +122,12 @@ pub async fn read(
     let mut position = Position::default();
     for ((.., key, entry), row) in &all {
         let index = position.next(state, key);
+        let file = state.files.get(row.file);
+        // A value is shown as a tree, of which each byte may have become a node.
+        let bytes = (key.len() + entry.len() + row.value.len()) as u64;
+        if let (Err(over), Some(file)) = (budget.take(bytes.saturating_mul(SHOWN_FACTOR)), file) {
+            return Err(savepoint.over_budget(state, file, over));
+        }
         let entry = show(state, (key, entry), row, index).map_err(|error| damaged(row, error))?;
         shown.push(entry);
     }

@@ -21,7 +21,7 @@ mod check;
 mod envelope;
 
 pub use crate::savepoint::rows::checksum;
-pub use envelope::{FORMAT_VERSION, seal};
+pub use envelope::{FORMAT_VERSION, METADATA_BYTES_MAX, seal};
 pub use error::MetadataError;
 
 #[cfg(test)]

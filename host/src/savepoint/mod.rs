@@ -5,10 +5,13 @@
 //! path.
 //! A pure function decides how to restore, given data already read.
 
+pub mod budget;
+mod json_size;
 pub mod rows;
 pub mod metadata;
 pub mod permit;
 pub mod publish;
+mod row_check;
 pub mod load;
 pub mod positions;
 pub mod verify;

@@ -11,6 +11,8 @@ use regraft_model::key_group::KeyGroup;
 use regraft_model::schema::{Field, Type};
 use regraft_model::value::{self, Value};
 
+use super::budget::Budget;
+use super::json_size::JsonSize;
 use super::load::Savepoint;
 use super::metadata::{MetadataError, OperatorEntry, SavedStateKind, SplitEntry, StateEntry, StateFile};
 use crate::connector::source::SplitState;
@@ -72,29 +74,34 @@ pub fn to_rows(splits: &[SplitState], removed: &[Arc<str>]) -> StateRows {
     rows
 }
 
+/// Bytes of all positions of a source in its files, at most, and of one position.
+pub const POSITIONS_BYTES_MAX: u64 = 256 << 20;
+const POSITION_BYTES_MAX: usize = 64 << 10;
+
 /// The positions of a source, collected out of its files in their order.
 #[derive(Debug, Default)]
 pub struct PositionsOf(BTreeMap<(SubtaskIndex, String), serde_json::Value>);
 
 impl PositionsOf {
-    /// Adds the rows of a file: they replace those of earlier files of its subtask.
-    pub fn add(&mut self, file: &StateFile, rows: &[StateRows]) {
+    /// Adds the rows of a file: they replace those of earlier files of its subtask. Takes the memory of the parsed positions
+    /// from the budget.
+    ///
+    /// # Errors
+    /// Returns the mismatch, as a clause, if a row is no position of a split, or there is not enough memory.
+    pub fn add(&mut self, file: &StateFile, rows: &[StateRows], budget: &Budget) -> Result<(), String> {
         for rows in rows {
             for at in 0..rows.len() {
-                let split = String::from_utf8_lossy(rows.keys.get(at)).into_owned();
-                let of = (file.subtask, split);
+                let split = std::str::from_utf8(rows.keys.get(at));
+                let split = split.map_err(|_| "the name of a split is not UTF-8".to_owned())?;
+                let of = (file.subtask, split.to_owned());
                 if rows.schemas[at] == REMOVED {
                     self.0.remove(&of);
                     continue;
                 }
-                // A position that is none is refused by its connector, which names the split.
-                let position = match value::decode(&Type::String, rows.values.get(at)) {
-                    Ok(Value::Text(text)) => serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)),
-                    _ => serde_json::Value::Null,
-                };
-                self.0.insert(of, position);
+                self.0.insert(of, parse(split, rows.values.get(at), budget)?);
             }
         }
+        Ok(())
     }
 
     /// Returns them by subtask and name.
@@ -104,17 +111,42 @@ impl PositionsOf {
     }
 }
 
+/// Parses the position of a split.
+fn parse(split: &str, encoded: &[u8], budget: &Budget) -> Result<serde_json::Value, String> {
+    let wrong = |what: String| format!("the position of split {split:?} {what}");
+    if encoded.len() > POSITION_BYTES_MAX {
+        let found = encoded.len();
+        return Err(wrong(format!(
+            "has {found} bytes, expected at most {POSITION_BYTES_MAX}"
+        )));
+    }
+    let taken = budget.take(JsonSize::of(encoded).bytes);
+    taken.map_err(|over| format!("its positions take too much memory: {over}"))?;
+    let text = match value::decode(&Type::String, encoded) {
+        Ok(Value::Text(text)) => text,
+        Ok(_) => return Err(wrong("is no text".to_owned())),
+        Err(error) => return Err(wrong(format!("is no text: {error}"))),
+    };
+    serde_json::from_str(&text).map_err(|error| wrong(format!("is no JSON: {error}")))
+}
+
 /// Reads the positions of a source that are in files of their own.
 ///
 /// # Errors
 /// Returns [`MetadataError`] if a file cannot be read.
-pub async fn read(savepoint: &Savepoint, entry: &OperatorEntry) -> Result<Vec<SplitEntry>, MetadataError> {
+pub async fn read(
+    savepoint: &Savepoint,
+    entry: &OperatorEntry,
+    budget: &Budget,
+) -> Result<Vec<SplitEntry>, MetadataError> {
     let mut positions = PositionsOf::default();
+    let of_rows = budget.at_most(POSITIONS_BYTES_MAX);
     let is_it = |state: &&StateEntry| state.kind == SavedStateKind::Positions;
     for state in entry.states.iter().filter(is_it) {
         for file in &state.files {
-            let rows = savepoint.read_rows(state, file, file.key_groups).await?;
-            positions.add(file, &rows);
+            let rows = savepoint.read_rows(state, file, file.key_groups, &of_rows).await?;
+            let added = positions.add(file, &rows, budget);
+            added.map_err(|reason| savepoint.wrong_rows(state, file, reason))?;
         }
     }
     let split = |SplitState { split, position }| SplitEntry {

@@ -9,7 +9,7 @@ use regraft_model::key_group::KeyGroupRange;
 
 use crate::environment::Environment;
 use crate::environment::cancel::Cancellation;
-use crate::savepoint::metadata::{Metadata, MetadataError, ModuleFile, StateFile, checksum};
+use crate::savepoint::metadata::{METADATA_BYTES_MAX, Metadata, MetadataError, ModuleFile, StateFile, checksum};
 use crate::savepoint::permit::CommitPermit;
 use crate::savepoint::rows::EncodedStateFile;
 use crate::storage::retry::{retried, retried_until};
@@ -98,7 +98,11 @@ pub async fn publish(
     let create = || async {
         match storage.create_if_absent(paths::METADATA, text.clone()).await {
             // An earlier put succeeded, but its answer was lost.
-            Err(StoreError::AlreadyExists { .. }) if storage.read(paths::METADATA).await? == text => Ok(()),
+            Err(StoreError::AlreadyExists { .. })
+                if storage.read_at_most(paths::METADATA, METADATA_BYTES_MAX).await? == text =>
+            {
+                Ok(())
+            }
             created => created,
         }
     };
@@ -119,20 +123,6 @@ pub async fn remove_partial(storage: &Storage) -> Result<bool, StoreError> {
     }
     storage.delete_prefix("").await?;
     Ok(true)
-}
-
-/// Deletes a savepoint: first `_metadata`, so that an incomplete savepoint never looks complete, then state files and
-/// components.
-///
-/// Other files in the directory stay, and so does the directory then.
-///
-/// # Errors
-/// Returns the store's error; the remaining files stay.
-pub async fn dispose(storage: &Storage) -> Result<(), StoreError> {
-    storage.delete(paths::METADATA).await?;
-    storage.delete_prefix(paths::OPERATORS).await?;
-    storage.delete_prefix(paths::MODULES).await?;
-    storage.remove_if_empty().await
 }
 
 #[cfg(test)]

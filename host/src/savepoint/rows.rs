@@ -17,6 +17,7 @@ pub use crate::state::rows::{RowsOf, StateRows};
 
 mod columns;
 mod cells;
+mod pages;
 mod chunks;
 mod parts;
 mod body;
@@ -24,12 +25,16 @@ mod write;
 mod rebuild;
 mod read;
 
+pub use columns::column_count;
 pub use parts::FileParts;
-pub use read::read_state_file;
+pub use read::{ROW_GROUP_PACKED_MAX, read_row_group, read_state_file};
 pub use write::{EncodedStateFile, StateFileWriter};
 
 #[cfg(test)]
 mod tests;
+
+/// Size of keys, entry keys and values above which a row group ends within a key group, in bytes.
+pub const ROW_GROUP_BYTES_MAX: usize = 256 << 20;
 
 /// The layout of a state file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,6 +231,14 @@ pub enum RowsError {
         expected: String,
         /// The mismatch.
         source: ValueError,
+    },
+    /// A row group, or all that is read, takes more memory than it may.
+    #[error("state {state:?}: {reason}")]
+    TooLarge {
+        /// The state.
+        state: String,
+        /// The reason, as a clause.
+        reason: String,
     },
     /// Rows have the wrong shape or order.
     #[error("state {state:?}: {reason}")]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use regraft_model::id::{CheckpointId, JobId, OperatorUid};
 use serde::Serialize;
 
+use crate::savepoint::budget::Budget;
 use crate::savepoint::entries::{self, ShownEntry};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{
@@ -180,10 +181,14 @@ fn modules(metadata: &Metadata) -> BTreeMap<OperatorUid, String> {
 ///
 /// # Errors
 /// Returns [`MetadataError`] if a file cannot be read.
-pub async fn read_positions(savepoint: &Savepoint, shown: &mut ShownSavepoint) -> Result<(), MetadataError> {
+pub async fn read_positions(
+    savepoint: &Savepoint,
+    shown: &mut ShownSavepoint,
+    budget: &Budget,
+) -> Result<(), MetadataError> {
     for operator in &mut shown.operators {
         if let Some(entry) = savepoint.metadata.operator(operator.uid.as_str()) {
-            operator.splits.extend(positions::read(savepoint, entry).await?);
+            operator.splits.extend(positions::read(savepoint, entry, budget).await?);
             operator.splits.sort_by(|a, b| a.split.cmp(&b.split));
         }
     }
@@ -194,7 +199,11 @@ pub async fn read_positions(savepoint: &Savepoint, shown: &mut ShownSavepoint) -
 ///
 /// # Errors
 /// Returns [`MetadataError`] if a state file cannot be read.
-pub async fn show_entries(savepoint: &Savepoint, of: &EntriesOf) -> Result<(ShownSavepoint, bool), MetadataError> {
+pub async fn show_entries(
+    savepoint: &Savepoint,
+    of: &EntriesOf,
+    budget: &Budget,
+) -> Result<(ShownSavepoint, bool), MetadataError> {
     let mut shown = show(savepoint);
     let mut found = false;
     for operator in &mut shown.operators {
@@ -204,7 +213,7 @@ pub async fn show_entries(savepoint: &Savepoint, of: &EntriesOf) -> Result<(Show
             let is_uid = of.uid.as_ref().is_none_or(|uid| *uid == operator.uid);
             if is_uid && of.state.as_ref().is_none_or(|name| *name == state.name) {
                 found = true;
-                state.entries = Some(entries::read(savepoint, &operator.uid, saved).await?);
+                state.entries = Some(entries::read(savepoint, &operator.uid, saved, budget).await?);
             }
         }
     }

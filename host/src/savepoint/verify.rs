@@ -1,15 +1,19 @@
-//! Verifies that a savepoint can be restored: reads, checks and decodes every file, and reports all problems.
+//! Verifies that a savepoint can be restored: reads, checks and decodes every file, and reports all problems. Holds one row
+//! group at a time.
 
 use std::fmt::Write;
 
 use regraft_model::id::OperatorUid;
-use regraft_model::key_group::{hash32, key_group};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::Xxh3;
 
+use crate::savepoint::budget::Budget;
 use crate::savepoint::load::Savepoint;
-use crate::savepoint::metadata::{MetadataError, StateEntry, StateFile, checksum};
-use crate::savepoint::rows::{Entries, StateRows};
+use crate::savepoint::metadata::{MetadataError, ModuleFile, SavedStateKind, StateEntry, StateFile};
+use crate::savepoint::positions::{POSITIONS_BYTES_MAX, PositionsOf};
+use crate::savepoint::row_check::RowCheck;
+use crate::savepoint::rows::StateRows;
 
 /// The result of verifying a savepoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -37,27 +41,31 @@ pub struct VerifyProblem {
     pub message: String,
 }
 
-/// Verifies every file of a savepoint. Calls `progress` after each file with the number of files done.
-pub async fn verify(savepoint: &Savepoint, mut progress: impl FnMut(usize)) -> VerifyReport {
+/// Offset of the first row group, behind the word that begins every Parquet file.
+const FIRST_OFFSET: u64 = 4;
+
+/// Verifies every file of a savepoint, in as much memory as the budget has for a row group. Calls `progress` after each file
+/// with the number of files done.
+pub async fn verify(savepoint: &Savepoint, budget: &Budget, mut progress: impl FnMut(usize)) -> VerifyReport {
     let mut report = VerifyReport::default();
     for entry in &savepoint.metadata.operators {
         for state in &entry.states {
             for file in &state.files {
                 report.files += 1;
                 report.bytes += file.bytes;
-                let problem = |message| VerifyProblem {
-                    uid: Some(entry.uid.clone()),
-                    state: Some(state.name.clone()),
-                    path: savepoint.url_of(&file.path),
-                    message,
-                };
-                match check_state_file(savepoint, state, file).await {
-                    Ok(messages) => {
-                        report.entries += file.entries;
-                        report.problems.extend(messages.into_iter().map(problem));
-                    }
-                    Err(error) => report.problems.push(problem(error.to_string())),
+                let mut of_file = OfFile::new(savepoint, state, file, budget);
+                match of_file.check().await {
+                    Ok(()) => report.entries += file.entries,
+                    Err(error) => of_file.problems.push(error.to_string()),
                 }
+                report
+                    .problems
+                    .extend(of_file.problems.into_iter().map(|message| VerifyProblem {
+                        uid: Some(entry.uid.clone()),
+                        state: Some(state.name.clone()),
+                        path: savepoint.url_of(&file.path),
+                        message,
+                    }));
                 progress(report.files);
             }
         }
@@ -65,19 +73,11 @@ pub async fn verify(savepoint: &Savepoint, mut progress: impl FnMut(usize)) -> V
     for module in &savepoint.metadata.modules {
         report.files += 1;
         report.bytes += module.bytes;
-        let path = savepoint.url_of(&module.path);
-        let message = match savepoint.read_module(module).await {
-            Ok(bytes) => {
-                let found = sha256(&bytes);
-                (found != module.sha256)
-                    .then(|| format!("{path} is damaged: expected the SHA-256 in its name, found {found}"))
-            }
-            Err(error) => Some(error.to_string()),
-        };
-        report.problems.extend(message.map(|message| VerifyProblem {
+        let problem = check_module(savepoint, module).await;
+        report.problems.extend(problem.err().map(|message| VerifyProblem {
             uid: None,
             state: None,
-            path,
+            path: savepoint.url_of(&module.path),
             message,
         }));
         progress(report.files);
@@ -85,92 +85,124 @@ pub async fn verify(savepoint: &Savepoint, mut progress: impl FnMut(usize)) -> V
     report
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-async fn check_state_file(
-    savepoint: &Savepoint,
-    state: &StateEntry,
-    file: &StateFile,
-) -> Result<Vec<String>, MetadataError> {
-    let path = savepoint.url_of(&file.path);
-    let mut problems = Vec::new();
-    let bytes = savepoint.read_file(file).await?;
-    for place in file
-        .groups
-        .iter()
-        .filter_map(|extent| extent.place.as_ref())
-        .chain(&file.footer)
-    {
-        let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(bytes.len());
-        let found = checksum(&bytes[at(place.offset)..at(place.range().end)]);
-        if found != place.checksum {
-            problems.push(format!(
-                "{path} is damaged: expected checksum {} of its part at byte {}, found {found}",
-                place.checksum, place.offset
-            ));
-        }
-    }
-    for rows in savepoint.decode_rows(state, file, file.key_groups, bytes)? {
-        problems.extend(check_group(state, &rows, savepoint.metadata.max_parallelism).map(|p| format!("{path}: {p}")));
-    }
-    Ok(problems)
-}
-
-/// Returns the first problem with the rows of a key group.
-fn check_group(state: &StateEntry, rows: &StateRows, max_parallelism: u32) -> Option<String> {
-    let group = rows.group;
-    // Items of operator state are in order of their positions, all other rows in order of bytes.
-    let position = |key: &[u8]| match state.entries_of_key() {
-        Entries::Items => key.first_chunk().copied().map(u64::from_le_bytes),
-        _ => None,
+/// Checks a component against both of its checksums.
+async fn check_module(savepoint: &Savepoint, module: &ModuleFile) -> Result<(), String> {
+    let (mut checksum, mut sha256) = (Xxh3::new(), Sha256::new());
+    let each = |block: &[u8]| {
+        checksum.update(block);
+        sha256.update(block);
     };
-    let at = |row: usize| (position(rows.keys.get(row)), rows.keys.get(row), rows.entry_key(row));
-    for row in 0..rows.len() {
-        let key = rows.keys.get(row);
-        let expected = key_group(hash32(key), max_parallelism);
-        if state.kind.is_keyed() && expected != group {
-            return Some(format!(
-                "a key in key group {} belongs to key group {}",
-                group.0, expected.0
-            ));
-        }
-        if row > 0 && at(row - 1) >= at(row) {
-            let name = |row: usize| {
-                format!(
-                    "{}{}",
-                    hex(rows.keys.get(row)),
-                    rows.entry_key(row)
-                        .map(hex)
-                        .map_or_else(String::new, |entry| format!("/{entry}"))
-                )
-            };
-            return Some(format!(
-                "keys of key group {} are out of order or repeated ({} before {})",
-                group.0,
-                name(row - 1),
-                name(row)
-            ));
-        }
+    let read = savepoint.read_blocks(&module.path, module.bytes, each).await;
+    read.map_err(|error| error.to_string())?;
+    let path = savepoint.url_of(&module.path);
+    check_checksum(path.clone(), &module.checksum, &checksum).map_err(|error| error.to_string())?;
+    let found = hex(&sha256.finalize());
+    if found != module.sha256 {
+        return Err(format!(
+            "{path} is damaged: expected the SHA-256 in its name, found {found}"
+        ));
     }
-    let greatest = state.schemas.len();
-    let mut numbers = rows.schemas.iter();
-    numbers.find(|number| usize::from(**number) > greatest).map(|number| {
-        format!(
-            "a value of key group {} has schema {number}, expected at most {greatest}",
-            group.0
-        )
-    })
+    Ok(())
+}
+
+fn check_checksum(path: String, expected: &str, found: &Xxh3) -> Result<(), MetadataError> {
+    let (expected, found) = (expected.to_owned(), format!("{:016x}", found.digest()));
+    if found != expected {
+        return Err(MetadataError::Damaged { path, expected, found });
+    }
+    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// A state file that is being verified.
+struct OfFile<'a> {
+    savepoint: &'a Savepoint,
+    state: &'a StateEntry,
+    file: &'a StateFile,
+    budget: &'a Budget,
+    rows: RowCheck<'a>,
+    positions: PositionsOf,
+    problems: Vec<String>,
+}
+
+impl<'a> OfFile<'a> {
+    fn new(savepoint: &'a Savepoint, state: &'a StateEntry, file: &'a StateFile, budget: &'a Budget) -> Self {
+        Self {
+            savepoint,
+            state,
+            file,
+            budget,
+            rows: RowCheck::new(state, file, savepoint.metadata.max_parallelism),
+            positions: PositionsOf::default(),
+            problems: vec![],
+        }
+    }
+
+    /// Checks the file. Problems that do not hide others are collected.
+    ///
+    /// # Errors
+    /// Returns the problem that hides the rest of the file.
+    async fn check(&mut self) -> Result<(), MetadataError> {
+        let (savepoint, file) = (self.savepoint, self.file);
+        let path = savepoint.url_of(&file.path);
+        savepoint.check_claims(self.state, file)?;
+        let mut checksum = Xxh3::new();
+        let each = |block: &[u8]| checksum.update(block);
+        savepoint.read_blocks(&file.path, file.bytes, each).await?;
+        check_checksum(path.clone(), &file.checksum, &checksum)?;
+        let mut end = FIRST_OFFSET;
+        for place in file
+            .groups
+            .iter()
+            .filter_map(|extent| extent.place.as_ref())
+            .chain(&file.footer)
+        {
+            if place.offset != end {
+                self.problems.push(format!(
+                    "{path}: bytes {end} to {} are in none of its parts",
+                    place.offset
+                ));
+            }
+            end = place.range().end;
+        }
+        // Positions of a source are restored together.
+        let all = self.budget.at_most(match self.state.kind {
+            SavedStateKind::Positions => POSITIONS_BYTES_MAX,
+            _ => u64::MAX,
+        });
+        if file.footer.is_none() {
+            let whole = savepoint.read_rows(self.state, file, file.key_groups, &all).await?;
+            self.check_rows(&whole);
+            return Ok(());
+        }
+        for extent in &file.groups {
+            let one = match self.state.kind {
+                SavedStateKind::Positions => all.clone(),
+                _ => all.at_most(u64::MAX),
+            };
+            let rows = savepoint.read_row_group(self.state, file, extent, &one).await?;
+            self.check_rows(&rows);
+        }
+        Ok(())
+    }
+
+    /// Notes the problems of the next rows, one for each key group.
+    fn check_rows(&mut self, read: &[StateRows]) {
+        let mut found: Vec<String> = read.iter().filter_map(|rows| self.rows.next(rows)).collect();
+        if self.state.kind == SavedStateKind::Positions {
+            found.extend(self.positions.add(self.file, read, self.budget).err());
+        }
+        let path = self.savepoint.url_of(&self.file.path);
+        self.problems
+            .extend(found.into_iter().map(|problem| format!("{path}: {problem}")));
+    }
 }
 
 #[cfg(test)]

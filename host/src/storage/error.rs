@@ -4,6 +4,38 @@ use std::io;
 
 use regraft_model::error_kind::ErrorKind;
 
+/// Reason why an object is not read or removed, as a clause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It is not a regular file.
+    #[error("is {0}, expected a regular file")]
+    NotRegular(&'static str),
+    /// It is a link out of its directory, or behind one.
+    #[error(
+        "is reached over a symbolic link that leads out of its directory. Put the file itself in the link's place."
+    )]
+    LeadsOut,
+    /// It is a link, or behind one.
+    #[error("is a symbolic link, or behind one, which is not followed to remove anything. Remove the link yourself.")]
+    Link,
+    /// It is larger than any object of its kind.
+    #[error("has {bytes} bytes, expected at most {most}")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        most: u64,
+    },
+    /// It has another size than is said of it.
+    #[error("has {found} bytes, expected {expected}")]
+    Size {
+        /// The size that is said of it.
+        expected: u64,
+        /// Its size.
+        found: u64,
+    },
+}
+
 /// An operation on stored objects failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -59,6 +91,14 @@ pub enum StoreError {
         /// The reason, as a clause.
         reason: String,
     },
+    /// The object is not what it has to be.
+    #[error("{path} {refusal}")]
+    Refused {
+        /// URL of the object.
+        path: String,
+        /// The reason.
+        refusal: Refusal,
+    },
     /// Any other error of the store.
     #[error("cannot {operation} {path}: {message}")]
     Failed {
@@ -99,6 +139,7 @@ impl StoreError {
             | Self::NoSpace { path, .. }
             | Self::Permission { path, .. }
             | Self::Cancelled { path }
+            | Self::Refused { path, .. }
             | Self::Failed { path, .. } => path,
             Self::UnsupportedScheme { location, .. } | Self::InvalidLocation { location, .. } => location,
         }

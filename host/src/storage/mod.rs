@@ -8,9 +8,11 @@ pub mod paths;
 mod error;
 mod location;
 pub mod retry;
+mod below;
 pub mod object;
+mod content;
 
-pub use error::StoreError;
+pub use error::{Refusal, StoreError};
 pub use object::{LocalStores, Storage, Stores};
 
 #[cfg(test)]

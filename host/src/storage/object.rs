@@ -24,7 +24,7 @@ const BLOCK: usize = 8 << 20;
 /// A location in a store. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Storage {
-    store: Arc<dyn ObjectStore>,
+    pub(super) store: Arc<dyn ObjectStore>,
     base: Path,
     kind: StoreKind,
     /// True if only this user can read what is written, whatever the umask.
@@ -450,7 +450,7 @@ impl Storage {
         to.put(to_name, self.read(name).await?).await
     }
 
-    fn path(&self, name: &str) -> Result<Path, StoreError> {
+    pub(super) fn path(&self, name: &str) -> Result<Path, StoreError> {
         if name.is_empty() {
             return Ok(self.base.clone());
         }

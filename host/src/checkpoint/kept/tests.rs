@@ -17,6 +17,7 @@ use self::job::Job;
 use super::*;
 use crate::checkpoint::chain;
 use crate::environment::immediate::Immediate;
+use crate::savepoint::budget::Budget;
 use crate::savepoint::load::Savepoint;
 
 mod gate;
@@ -526,7 +527,7 @@ async fn a_checkpoint_that_was_moved_alone_names_what_it_misses() {
     let state = &moved.metadata.operator("count").expect("entry").states[0];
     let file = &state.files[0];
     let error = moved
-        .read_rows(state, file, file.key_groups)
+        .read_rows(state, file, file.key_groups, &Budget::unlimited())
         .await
         .expect_err("its files are not here");
     let name = paths::in_shared(&file.path).expect("shared");

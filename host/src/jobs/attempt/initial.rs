@@ -13,6 +13,7 @@ use crate::jobs::durable::error::AttemptError;
 use crate::jobs::durable::job::Job;
 use crate::jobs::durable::point::Durable;
 use crate::jobs::durable::records::Origin;
+use crate::savepoint::budget::Budget;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::MetadataError;
 use crate::savepoint::permit::CommitPermit;
@@ -80,7 +81,9 @@ pub async fn from_checkpoint(
         .flat_map(|region| &region.uids)
         .collect();
     plan.operators.retain(|operator| wanted.contains(&operator.uid));
-    match load::load(&*job.host.environment, checkpoint, &plan, &job.ending).await {
+    // The job has had all of it in memory.
+    let budget = Budget::unlimited();
+    match load::load(&*job.host.environment, checkpoint, &plan, &budget, &job.ending).await {
         Ok(mut loaded) => {
             let same = |uid: &OperatorUid, subtasks: usize| {
                 let saved = checkpoint.metadata.operator(uid.as_str());
@@ -119,7 +122,8 @@ pub async fn from_origin(
     origin: &Origin,
 ) -> Result<Begin, AttemptError> {
     let (plan, _) = plan_origin(job, descriptions, savepoint, origin)?;
-    let loaded = load::load(&*job.host.environment, savepoint, &plan, &job.ending).await?;
+    let budget = Budget::of_machine();
+    let loaded = load::load(&*job.host.environment, savepoint, &plan, &budget, &job.ending).await?;
     Ok(Begin {
         restored: None,
         taken_by: None,

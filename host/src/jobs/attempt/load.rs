@@ -15,9 +15,10 @@ use crate::graph::identity;
 use crate::graph::job_graph::{JobGraph, NodeKind};
 use crate::jobs::admission::Descriptions;
 use crate::jobs::deploy::{RestoredRows, RestoredState};
+use crate::savepoint::budget::Budget;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{EntryKind, MetadataError, SavedStateKind, StateEntry};
-use crate::savepoint::positions::PositionsOf;
+use crate::savepoint::positions::{POSITIONS_BYTES_MAX, PositionsOf};
 use crate::savepoint::restore::{NewJob, NewNode, Part, RestorePlan, RestoredOperator, RestoredSubtask, StateRead};
 use crate::state::rows::{RowsOf, StateRows, split_timer_entry};
 use crate::storage::StoreError;
@@ -86,17 +87,21 @@ pub struct Loaded {
 /// Reads everything that a plan names. Each subtask reads only the row groups with its own key groups.
 ///
 /// # Errors
-/// Returns [`MetadataError`], with the file's path, if a file cannot be read, or the work is cancelled before that.
+/// Returns [`MetadataError`], with the file's path, if a file cannot be read, the state does not fit in the budget, or the
+/// work is cancelled before that.
 pub async fn load(
     environment: &dyn Environment,
     savepoint: &Savepoint,
     plan: &RestorePlan,
+    budget: &Budget,
     cancellation: &Cancellation,
 ) -> Result<Loaded, MetadataError> {
     let mut loaded = Loaded::default();
     let reader = Reader {
         environment,
         savepoint,
+        budget,
+        of_positions: budget.at_most(POSITIONS_BYTES_MAX),
         cancellation,
     };
     for operator in &plan.operators {
@@ -120,7 +125,8 @@ pub async fn load(
                 let Part::KeyGroups(range) = read.part else { continue };
                 let mut rows = reader.rows(uid, read, range).await?;
                 if read.kind == SavedStateKind::Positions {
-                    positions.add(&read.file, &rows);
+                    let added = positions.add(&read.file, &rows, budget);
+                    added.map_err(|reason| reader.wrong(uid, read, reason))?;
                     continue;
                 }
                 drop_timers(&mut rows, &operator.dropped_timers);
@@ -154,11 +160,33 @@ type Items = BTreeMap<String, Vec<Vec<u8>>>;
 struct Reader<'a> {
     environment: &'a dyn Environment,
     savepoint: &'a Savepoint,
+    /// Memory for all state.
+    budget: &'a Budget,
+    /// Memory for the rows of a source's positions.
+    of_positions: Budget,
     /// Asked before each file.
     cancellation: &'a Cancellation,
 }
 
 impl Reader<'_> {
+    /// Returns the state that a part of a plan is of.
+    fn state(&self, uid: &OperatorUid, read: &StateRead) -> Option<&StateEntry> {
+        let entry = self.savepoint.metadata.operator(uid.as_str())?;
+        let is_it = |state: &&StateEntry| state.name == read.state && state.kind == read.kind;
+        entry.states.iter().find(is_it)
+    }
+
+    /// Returns the error of rows that are not as they have to be.
+    fn wrong(&self, uid: &OperatorUid, read: &StateRead, reason: String) -> MetadataError {
+        match self.state(uid, read) {
+            Some(state) => self.savepoint.wrong_rows(state, &read.file, reason),
+            None => MetadataError::Malformed {
+                path: self.savepoint.url_of(&read.file.path),
+                reason,
+            },
+        }
+    }
+
     /// Reads the rows of a range of key groups. Decodes them off the I/O threads, since that computes.
     async fn rows(
         &self,
@@ -166,21 +194,23 @@ impl Reader<'_> {
         read: &StateRead,
         range: KeyGroupRange,
     ) -> Result<Vec<StateRows>, MetadataError> {
-        let entries = self.savepoint.metadata.operators.iter();
-        let states = entries
-            .filter(|entry| entry.uid == *uid)
-            .flat_map(|entry| &entry.states);
-        let is_it = |state: &&StateEntry| state.name == read.state && state.kind == read.kind;
-        let Some(state) = states.into_iter().find(is_it) else {
+        let Some(state) = self.state(uid, read) else {
             return Ok(vec![]);
+        };
+        let budget = match read.kind {
+            SavedStateKind::Positions => &self.of_positions,
+            _ => self.budget,
         };
         if self.cancellation.is_cancelled() {
             let path = self.savepoint.storage.url_of(&read.file.path);
             return Err(StoreError::Cancelled { path }.into());
         }
-        let parts = self.savepoint.read_parts(&read.file, range).await?;
+        let (parts, _loan) = self.savepoint.read_parts(state, &read.file, range, budget).await?;
         let (of, state, file) = (self.savepoint.clone(), state.clone(), read.file.clone());
-        let decode = run_blocking(self.environment, move || of.decode_rows(&state, &file, range, parts));
+        let budget = budget.clone();
+        let decode = run_blocking(self.environment, move || {
+            of.decode_rows(&state, &file, range, parts, &budget)
+        });
         decode.await.unwrap_or_else(|error| {
             Err(MetadataError::Malformed {
                 path: read.file.path.clone(),
@@ -209,10 +239,12 @@ impl Reader<'_> {
             let wanted = (range.end - range.start) as usize;
             let items = known.get(&read.file.path).into_iter().flatten();
             let column = states.entry(&read.state).or_default();
-            items
-                .skip(range.start as usize)
-                .take(wanted)
-                .for_each(|item| column.push(item));
+            for item in items.skip(range.start as usize).take(wanted) {
+                // Each subtask has a copy of its own.
+                let taken = self.budget.take(item.len() as u64);
+                taken.map_err(|over| self.wrong(&operator.uid, read, over.to_string()))?;
+                column.push(item);
+            }
         }
         let state = |(name, items): (&str, BytesColumn)| OperatorState {
             name: name.to_owned(),

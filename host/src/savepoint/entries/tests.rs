@@ -89,7 +89,9 @@ async fn native() -> Savepoint {
 }
 
 async fn lines(savepoint: &Savepoint, state: &StateEntry) -> Vec<String> {
-    let entries = read(savepoint, &uid("count"), state).await.expect("sound");
+    let entries = read(savepoint, &uid("count"), state, &Budget::unlimited())
+        .await
+        .expect("sound");
     entries.iter().map(|entry| entry.line(|ms| ms.to_string())).collect()
 }
 
@@ -161,7 +163,9 @@ async fn a_value_that_is_none_names_the_state() {
     let mut value = state(SavedStateKind::Value);
     put(&savepoint, &mut value, 0, false, &[("a", vec![], Some(1), NEVER)]).await;
     (value.schema, value.schemas) = (Type::String, vec![Type::String]);
-    let error = read(&savepoint, &uid("count"), &value).await.expect_err("no string");
+    let error = read(&savepoint, &uid("count"), &value, &Budget::unlimited())
+        .await
+        .expect_err("no string");
     assert_eq!(
         error.to_string(),
         "store:///savepoint-a1b2c3-000000000001/operators/0-0 cannot be read: state \"count/s\": a value of key group 88 is not a string: the value ends after 1 bytes, inside a string"

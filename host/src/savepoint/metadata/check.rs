@@ -1,6 +1,6 @@
 //! The invariants of `_metadata`, checked when it is written and when it is read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regraft_model::key_group::{KeyGroupRange, MAX_PARALLELISM_MAX};
 use regraft_model::schema::Type;
@@ -8,6 +8,9 @@ use regraft_model::schema::Type;
 use super::{Metadata, ModuleFile, OperatorEntry, Owner, SavedStateKind, StateEntry, StateFile};
 use crate::savepoint::rows::Layout;
 use crate::storage::paths;
+
+/// Number of fields of a key, a map's key or a value, at most.
+const FIELDS_MAX: usize = 10_000;
 
 impl Metadata {
     /// Returns all violated invariants; empty if it is valid.
@@ -62,12 +65,14 @@ impl Metadata {
                 found.add(format!("graph: uid {} is listed twice", node.uid));
             }
         }
+        let nodes: BTreeMap<_, _> = self.graph.iter().map(|node| (&node.uid, node)).collect();
+        let modules: BTreeSet<_> = self.modules.iter().map(|module| module.sha256.as_str()).collect();
         let mut uids = BTreeSet::new();
         for entry in &self.operators {
             if !uids.insert(&entry.uid) {
                 found.add(format!("uid {} is listed twice", entry.uid));
             }
-            match self.graph.iter().find(|node| node.uid == entry.uid) {
+            match nodes.get(&entry.uid) {
                 Some(node) if node.kind == entry.kind && node.parallelism == entry.parallelism => {}
                 Some(_) => found.add(format!(
                     "uid {} has a different kind or parallelism in the graph",
@@ -76,7 +81,7 @@ impl Metadata {
                 None if self.graph.is_empty() => {}
                 None => found.add(format!("uid {} is not in the graph", entry.uid)),
             }
-            found.operator(entry, self);
+            found.operator(entry, self.max_parallelism, &modules);
         }
         found.list
     }
@@ -141,19 +146,15 @@ impl Problems {
         }
     }
 
-    fn operator(&mut self, entry: &OperatorEntry, metadata: &Metadata) {
+    fn operator(&mut self, entry: &OperatorEntry, max_parallelism: u32, modules: &BTreeSet<&str>) {
         let uid = &entry.uid;
-        if entry.parallelism == 0 || entry.parallelism > metadata.max_parallelism {
+        if entry.parallelism == 0 || entry.parallelism > max_parallelism {
             self.add(format!(
-                "{uid}: parallelism {} is not 1 to {}",
-                entry.parallelism, metadata.max_parallelism
+                "{uid}: parallelism {} is not 1 to {max_parallelism}",
+                entry.parallelism
             ));
         }
-        if let Some(sha256) = entry
-            .module
-            .as_ref()
-            .filter(|s| !metadata.modules.iter().any(|m| m.sha256 == **s))
-        {
+        if let Some(sha256) = entry.module.as_ref().filter(|s| !modules.contains(s.as_str())) {
             self.add(format!("{uid}: module {sha256} is not among the modules"));
         }
         if !entry.watermarks.is_empty() && entry.watermarks.len() != entry.parallelism as usize {
@@ -182,7 +183,7 @@ impl Problems {
             if !names.insert((&state.name, state.kind.is_keyed(), state.kind == SavedStateKind::Timers)) {
                 self.add(format!("{uid}/{}: the state is listed twice", state.name));
             }
-            self.state(entry, state, metadata.max_parallelism);
+            self.state(entry, state, max_parallelism);
         }
     }
 
@@ -190,6 +191,16 @@ impl Problems {
         let at = format!("{}/{}", entry.uid, state.name);
         if !is_digest_of(&state.digest, &state.schema) {
             self.add(format!("{at}: digest {} is not that of its schema", state.digest));
+        }
+        let types = state
+            .schemas
+            .iter()
+            .chain(state.key.as_ref().map(|key| &key.ty))
+            .chain(&state.map_key);
+        for fields in types.filter_map(field_count).filter(|fields| *fields > FIELDS_MAX) {
+            self.add(format!(
+                "{at}: a type has {fields} fields, expected at most {FIELDS_MAX}"
+            ));
         }
         if state.schemas.last() != Some(&state.schema) {
             self.add(format!("{at}: its schema is not the last in its list of schemas"));
@@ -360,6 +371,14 @@ impl Problems {
                 self.add(format!("{at}: {} is listed after changes to it", file.path));
             }
         }
+    }
+}
+
+/// Returns the number of fields of a struct, each of which has a column.
+const fn field_count(ty: &Type) -> Option<usize> {
+    match ty {
+        Type::Struct(of) => Some(of.fields.len()),
+        _ => None,
     }
 }
 

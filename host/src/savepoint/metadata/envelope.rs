@@ -6,9 +6,17 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{Metadata, MetadataError};
+use crate::savepoint::json_size::JsonSize;
 
 /// Format version that this host writes. It reads this and all earlier versions.
 pub const FORMAT_VERSION: u32 = 3;
+
+/// Size of `_metadata` in bytes, at most.
+pub const METADATA_BYTES_MAX: u64 = 64 << 20;
+/// Number of values in it, and of objects and arrays among them, at most: a value may take some hundred bytes of memory,
+/// however short its text is.
+const VALUES_MAX: u64 = 2 << 20;
+const CONTAINERS_MAX: u64 = 256 << 10;
 
 const VERSION: &[u8] = b"{\"format_version\":";
 const CHECKSUM: &[u8] = b",\"checksum\":\"";
@@ -19,14 +27,17 @@ impl Metadata {
     /// Encodes `_metadata`; `path` is its name in errors.
     ///
     /// # Errors
-    /// Returns [`MetadataError::Invalid`] with all problems if it is not valid.
+    /// Returns [`MetadataError::Invalid`] with all problems if it is not valid, and [`MetadataError::TooLarge`] if it could
+    /// not be read again.
     pub fn to_text(&self, path: &str) -> Result<String, MetadataError> {
         self.check(path)?;
         let payload = serde_json::to_string(self).map_err(|e| MetadataError::Malformed {
             path: path.to_owned(),
             reason: e.to_string(),
         })?;
-        Ok(seal(&payload))
+        let text = seal(&payload);
+        check_size(text.as_bytes(), path)?;
+        Ok(text)
     }
 
     /// Decodes and checks the text of `_metadata`; `path` is its name in errors.
@@ -36,6 +47,7 @@ impl Metadata {
     /// - [`MetadataError::Malformed`] if it is not a `_metadata` file.
     /// - [`MetadataError::NewerVersion`] if its format version is greater than [`FORMAT_VERSION`].
     /// - [`MetadataError::Damaged`] if its checksum is wrong.
+    /// - [`MetadataError::TooLarge`] if it has more values than are read.
     /// - [`MetadataError::Invalid`] if its content is not valid.
     pub fn from_text(text: &[u8], path: &str) -> Result<Self, MetadataError> {
         let malformed = |reason: &str| MetadataError::Malformed {
@@ -81,6 +93,7 @@ impl Metadata {
             let (path, expected) = (path.to_owned(), String::from_utf8_lossy(expected).into_owned());
             return Err(MetadataError::Damaged { path, expected, found });
         }
+        check_size(payload, path)?;
         let metadata: Self = serde_json::from_slice(payload).map_err(|e| malformed(&e.to_string()))?;
         metadata.check(path)?;
         Ok(metadata)
@@ -97,6 +110,27 @@ impl Metadata {
             })
         }
     }
+}
+
+/// Checks that a text can be parsed in little memory.
+fn check_size(text: &[u8], path: &str) -> Result<(), MetadataError> {
+    let JsonSize { containers, values, .. } = JsonSize::of(text);
+    for (found, most, what) in [
+        (text.len() as u64, METADATA_BYTES_MAX, "bytes"),
+        (values, VALUES_MAX, "values"),
+        (containers, CONTAINERS_MAX, "objects and arrays"),
+    ] {
+        if found > most {
+            let path = path.to_owned();
+            return Err(MetadataError::TooLarge {
+                path,
+                found,
+                most,
+                what,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Returns the text of a `_metadata` with this payload, of the current format version and with a correct checksum.

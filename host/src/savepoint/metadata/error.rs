@@ -3,7 +3,10 @@
 use regraft_model::error_kind::ErrorKind;
 
 use crate::savepoint::rows::RowsError;
-use crate::storage::StoreError;
+use crate::storage::{Refusal, StoreError};
+
+/// Number of violations that a message names.
+const PROBLEMS_SHOWN: usize = 20;
 
 /// A savepoint or one of its files cannot be used. Every variant names the path.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +55,28 @@ pub enum MetadataError {
         /// The reason, as a clause.
         reason: String,
     },
+    /// It is larger than what is read.
+    #[error("{path} has {found} {what}, expected at most {most}")]
+    TooLarge {
+        /// The file.
+        path: String,
+        /// Number of bytes, or of what else is limited.
+        found: u64,
+        /// The limit.
+        most: u64,
+        /// The unit.
+        what: &'static str,
+    },
+    /// The file is not what it has to be.
+    #[error("{path} {refusal}")]
+    Refused {
+        /// The file.
+        path: String,
+        /// The reason.
+        refusal: Refusal,
+    },
     /// The content violates invariants.
-    #[error("{path} is not valid: {}", problems.join("; "))]
+    #[error("{path} is not valid: {}", joined(problems))]
     Invalid {
         /// The file.
         path: String,
@@ -94,7 +117,29 @@ pub enum MetadataError {
     },
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
+}
+
+/// What is wrong with the object itself is damage of the snapshot; everything else is the store's.
+impl From<StoreError> for MetadataError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused { path, refusal } => match refusal {
+                Refusal::Size { expected, found } => Self::FileSize { path, expected, found },
+                refusal => Self::Refused { path, refusal },
+            },
+            error => Self::Store(error),
+        }
+    }
+}
+
+/// Joins the first problems.
+fn joined(problems: &[String]) -> String {
+    let shown = problems.get(..PROBLEMS_SHOWN).unwrap_or(problems).join("; ");
+    match problems.len().saturating_sub(PROBLEMS_SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
 }
 
 impl MetadataError {

@@ -1,6 +1,8 @@
 //! Order of writes, publishing twice, and removal.
 
-use super::{dispose, remove_partial};
+use super::remove_partial;
+use crate::savepoint::budget::Budget;
+use crate::savepoint::dispose::dispose;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::test_data::{self, publish};
 use crate::storage::{LocalStores, Storage, paths};
@@ -72,17 +74,21 @@ async fn a_moved_savepoint_is_opened_by_directory_file_and_url() {
         assert_eq!(opened.url(), to.url());
         let state = &opened.metadata.operators[2].states[0];
         let file = &state.files[1];
-        let rows = opened.read_rows(state, file, file.key_groups).await.expect("rows");
+        let rows = opened
+            .read_rows(state, file, file.key_groups, &Budget::unlimited())
+            .await
+            .expect("rows");
         assert_eq!(
             rows.iter().map(|rows| rows.keys.len() as u64).sum::<u64>(),
             file.entries
         );
     }
     std::fs::write(moved.join("mine.txt"), "kept").expect("write");
-    dispose(&to).await.expect("dispose");
+    let moved_to = Savepoint::load(to.clone()).await.expect("moved");
+    assert_eq!(dispose(&moved_to).await.expect("dispose"), ["mine.txt"]);
     assert_eq!(std::fs::read_dir(&moved).expect("still there").count(), 1);
     std::fs::remove_file(moved.join("mine.txt")).expect("remove");
-    dispose(&to).await.expect("again");
+    assert!(dispose(&moved_to).await.expect("again").is_empty());
     assert!(!moved.exists());
     let error = Savepoint::open(&LocalStores::default(), &to.url())
         .await

@@ -3,7 +3,7 @@
 use regraft_model::batch::BytesColumn;
 use regraft_model::value::{Decoder, Integers, Scalar, ValueError};
 
-use super::cells::{CellError, ColumnCells, push_bytes};
+use super::cells::{CellError, Cells, ColumnCells, push_bytes};
 use super::chunks::{RowGroup, write_bytes, write_cells, write_ints, write_times};
 use super::columns::{ColumnPlan, Columns, Form};
 use super::{Entries, Layout, RowsError, StateFileSpec};
@@ -151,6 +151,17 @@ impl Body {
                 body.expires.push(row.expires)
             }
         }
+    }
+
+    /// Returns the bytes of texts and byte strings in typed columns, which may be more than those of the encoded values.
+    pub(super) fn bytes(&self) -> usize {
+        let Self::Canonical(body) = self else { return 0 };
+        let bytes = |cells: &ColumnCells| match &cells.cells {
+            Cells::Bytes(cells) => cells.data.len(),
+            _ => 0,
+        };
+        let columns = body.key.iter().chain(&body.entry).chain(&body.value);
+        columns.map(bytes).sum::<usize>() + body.exact.data.len()
     }
 
     /// Writes all columns and clears them.

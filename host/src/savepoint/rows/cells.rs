@@ -7,6 +7,7 @@ use regraft_model::schema::Type;
 use regraft_model::value::{self, Decoder, Integers, Scalar, Value, ValueError};
 
 use super::columns::{ColumnPlan, Form};
+use crate::savepoint::json_size::JsonSize;
 
 /// Cells by Parquet's physical types, with byte strings as `B`. Nulls have no cell.
 #[derive(Debug)]
@@ -213,12 +214,24 @@ impl ReadCells {
         }
     }
 
-    /// Encodes the next row's cell and appends it to `out`.
+    /// Returns the bytes of all cells of a column of bytes, and those of the largest; 0 for other columns.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        let ReadValues::Bytes(cells) = &self.cells else {
+            return (0, 0);
+        };
+        let lens = cells.iter().map(|cell| cell.data().len());
+        lens.fold((0, 0), |(sum, largest), len| {
+            (len.saturating_add(sum), len.max(largest))
+        })
+    }
+
+    /// Encodes the next row's cell and appends it to `out`. `json_most`: memory that parsed JSON may take, in bytes.
     pub(super) fn write_part(
         &mut self,
         plan: &ColumnPlan,
         integers: Integers,
         raw: bool,
+        json_most: u64,
         out: &mut Vec<u8>,
     ) -> Result<(), ValueError> {
         let row = self.row;
@@ -250,7 +263,7 @@ impl ReadCells {
             ReadValues::Bytes(cells) => {
                 let bytes = cells.get(cell).ok_or_else(lost)?.data();
                 if plan.form == Form::Json {
-                    return put(&plan.ty, from_json_text(&plan.ty, bytes)?, out);
+                    return put(&plan.ty, from_json_text(&plan.ty, bytes, json_most)?, out);
                 }
                 check_text(&plan.ty, bytes)?;
                 if !raw && plan.ty != Type::Char {
@@ -279,7 +292,14 @@ fn integer64(ty: &Type, n: i64) -> Value {
     }
 }
 
-fn from_json_text(ty: &Type, bytes: &[u8]) -> Result<Value, ValueError> {
+fn from_json_text(ty: &Type, bytes: &[u8], most: u64) -> Result<Value, ValueError> {
+    let taken = JsonSize::of(bytes).bytes;
+    if taken > most {
+        return Err(ValueError::Invalid {
+            expected: format!("JSON that takes at most {most} bytes of memory"),
+            found: format!("JSON that takes about {taken}"),
+        });
+    }
     let json = serde_json::from_slice(bytes).map_err(|e| ValueError::Invalid {
         expected: "JSON".into(),
         found: e.to_string(),

@@ -1,6 +1,7 @@
 //! The columns of a state file: names and Parquet types, derived from the schemas. Names are normative
 //! (`docs/formats/savepoint.md`).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use parquet::basic::{LogicalType, Repetition, TimeUnit, Type as Physical};
@@ -70,7 +71,7 @@ pub(super) struct Columns {
 impl Columns {
     /// Plans the columns of a canonical file.
     pub(super) fn canonical(spec: &StateFileSpec<'_>) -> Self {
-        let mut taken = vec![KEY_GROUP.to_owned(), EXACT.to_owned()];
+        let mut taken = HashSet::from([KEY_GROUP.to_owned(), EXACT.to_owned()]);
         let key = parts(&spec.key.ty, &spec.key.name, "key", &mut taken);
         let (entry, entry_is_raw) = match spec.entries {
             Entries::None | Entries::Items => (vec![], false),
@@ -152,6 +153,19 @@ pub(super) fn schema_of(spec: &StateFileSpec<'_>) -> Result<TypePtr, ParquetErro
     }
 }
 
+/// Returns the number of columns of a file, at most.
+#[must_use]
+pub fn column_count(spec: &StateFileSpec<'_>) -> usize {
+    match spec.layout {
+        Layout::Canonical => {
+            let columns = Columns::canonical(spec);
+            // The key group, the time of expiry and the exact value stand beside them.
+            columns.key.len() + columns.entry.len() + columns.value.len() + 3
+        }
+        Layout::Native => 6,
+    }
+}
+
 impl ColumnPlan {
     fn parquet_type(&self) -> Result<TypePtr, ParquetError> {
         let repetition = if self.form == Form::Optional {
@@ -168,7 +182,7 @@ impl ColumnPlan {
 }
 
 /// Plans the columns of a type: one per field for a struct, otherwise one with the given name.
-fn parts(ty: &Type, name: &str, role: &str, taken: &mut Vec<String>) -> Vec<ColumnPlan> {
+fn parts(ty: &Type, name: &str, role: &str, taken: &mut HashSet<String>) -> Vec<ColumnPlan> {
     match ty {
         Type::Struct(s) => s
             .fields
@@ -180,7 +194,7 @@ fn parts(ty: &Type, name: &str, role: &str, taken: &mut Vec<String>) -> Vec<Colu
 }
 
 impl ColumnPlan {
-    fn new(ty: &Type, name: &str, role: &str, taken: &mut Vec<String>) -> Self {
+    fn new(ty: &Type, name: &str, role: &str, taken: &mut HashSet<String>) -> Self {
         let (ty, form) = match ty {
             Type::Option(inner) if has_column(inner) => ((**inner).clone(), Form::Optional),
             ty if has_column(ty) => (ty.clone(), Form::Scalar),
@@ -203,8 +217,8 @@ fn has_column(ty: &Type) -> bool {
 ///
 /// A name that is empty, begins with `_` or is taken (ignoring case, as SQL does) is prefixed with the role, and then
 /// suffixed with a number until it is unique.
-fn free_name(name: &str, role: &str, taken: &mut Vec<String>) -> String {
-    let is_taken = |name: &str, taken: &[String]| taken.iter().any(|t| t.to_lowercase() == name.to_lowercase());
+fn free_name(name: &str, role: &str, taken: &mut HashSet<String>) -> String {
+    let is_taken = |name: &str, taken: &HashSet<String>| taken.contains(&name.to_lowercase());
     let mut free = name.to_owned();
     if name.is_empty() || name.starts_with('_') || is_taken(name, taken) {
         free = format!("{role}_{name}");
@@ -215,7 +229,7 @@ fn free_name(name: &str, role: &str, taken: &mut Vec<String>) -> String {
             number += 1;
         }
     }
-    taken.push(free.clone());
+    taken.insert(free.to_lowercase());
     free
 }
 

@@ -3,15 +3,28 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use parquet::errors::ParquetError;
-use parquet::file::reader::{FileReader, Length as _, RowGroupReader};
+use parquet::file::reader::{ChunkReader as _, FileReader, Length as _, RowGroupReader};
 use parquet::file::serialized_reader::SerializedFileReader;
 use regraft_model::key_group::KeyGroupRange;
 
 use super::cells::ReadValues;
-use super::chunks::read_column;
+use super::chunks::{column_index, read_column};
 use super::columns::{EXACT, EXPIRES, KEY_GROUP, schema_of};
+use super::pages::unpacked_bytes;
 use super::rebuild::Output;
 use super::{FileParts, GroupExtent, Layout, RowsError, StateFileSpec, StateRows};
+use crate::savepoint::budget::Budget;
+
+/// Number of rows of a row group, at most. A writer ends it after a quarter of that.
+const ROW_GROUP_ROWS_MOST: u64 = 1 << 20;
+/// Bytes of a row group in the file, at most, if it has more than one row.
+pub const ROW_GROUP_PACKED_MAX: u64 = 1 << 30;
+/// Bytes to which the pages of a row group unpack, at most, if it has more than one row.
+const ROW_GROUP_UNPACKED_MOST: u64 = 512 << 20;
+/// Bytes that the cells of a row group take in memory beside the pages, at most.
+const ROW_GROUP_CELLS_MOST: u64 = 1 << 30;
+/// Bytes of one cell in memory: a slice of its page, and its level.
+const CELL_BYTES: u64 = 34;
 
 /// Reads the rows of the key groups in `range`: one [`StateRows`] per key group with rows, in ascending order.
 ///
@@ -21,6 +34,7 @@ use super::{FileParts, GroupExtent, Layout, RowsError, StateFileSpec, StateRows}
 /// # Errors
 /// - [`RowsError::Parquet`] if the file is not readable Parquet.
 /// - [`RowsError::Column`] if a column is not as in `spec`.
+/// - [`RowsError::TooLarge`] if a row group is larger than any that is written, or the budget is used up.
 /// - [`RowsError::Order`] if the row groups are not as in `groups`, a row is incomplete, or a key group exceeds 4 GiB.
 /// - [`RowsError::Key`], [`RowsError::Entry`], [`RowsError::Value`] if a cell is not of its type.
 pub fn read_state_file(
@@ -28,11 +42,43 @@ pub fn read_state_file(
     spec: &StateFileSpec<'_>,
     range: KeyGroupRange,
     groups: &[GroupExtent],
+    budget: &Budget,
 ) -> Result<Vec<StateRows>, RowsError> {
-    let file = file.into();
+    let is_wanted = |extent: &GroupExtent| extent.range().intersect(range).is_some();
+    read_wanted(file.into(), spec, range, groups, budget, is_wanted)
+}
+
+/// Reads the rows of one row group, as [`read_state_file`] does. `file` needs to have the footer and that row group.
+///
+/// # Errors
+/// Those of [`read_state_file`].
+pub fn read_row_group(
+    file: impl Into<FileParts>,
+    spec: &StateFileSpec<'_>,
+    groups: &[GroupExtent],
+    row_group: u32,
+    budget: &Budget,
+) -> Result<Vec<StateRows>, RowsError> {
+    let all = KeyGroupRange {
+        first: 0,
+        last: u16::MAX,
+    };
+    let is_wanted = |extent: &GroupExtent| extent.row_group == row_group;
+    read_wanted(file.into(), spec, all, groups, budget, is_wanted)
+}
+
+fn read_wanted(
+    file: FileParts,
+    spec: &StateFileSpec<'_>,
+    range: KeyGroupRange,
+    groups: &[GroupExtent],
+    budget: &Budget,
+    is_wanted: impl Fn(&GroupExtent) -> bool,
+) -> Result<Vec<StateRows>, RowsError> {
     // `parquet` panics on some damaged pages. Checksums are verified before, but the maker of a damaged file may have
     // made them too.
-    match catch_unwind(AssertUnwindSafe(|| read_rows(file, spec, range, groups))) {
+    let read = || read_rows(file, spec, range, groups, budget, is_wanted);
+    match catch_unwind(AssertUnwindSafe(read)) {
         Ok(read) => read,
         Err(_) => Err(ParquetError::General("its pages are damaged".to_owned()).into()),
     }
@@ -43,9 +89,11 @@ fn read_rows(
     spec: &StateFileSpec<'_>,
     range: KeyGroupRange,
     groups: &[GroupExtent],
+    budget: &Budget,
+    is_wanted: impl Fn(&GroupExtent) -> bool,
 ) -> Result<Vec<StateRows>, RowsError> {
     let size = usize::try_from(parts.len()).unwrap_or(usize::MAX);
-    let file = SerializedFileReader::new(parts)?;
+    let file = SerializedFileReader::new(parts.clone())?;
     check_columns(&file, spec)?;
     check_places(&file, size)?;
     if file.num_row_groups() != groups.len() {
@@ -55,12 +103,8 @@ fn read_rows(
             reason,
         });
     }
-    let mut rows = Output {
-        spec,
-        range,
-        groups: Vec::new(),
-    };
-    for extent in groups.iter().filter(|extent| extent.range().intersect(range).is_some()) {
+    let mut rows = Output::new(spec, range, budget);
+    for extent in groups.iter().filter(|extent| is_wanted(extent)) {
         let row_group = file.get_row_group(extent.row_group as usize)?;
         let found = row_group.metadata().num_rows();
         if found != i64::try_from(extent.rows).unwrap_or(-1) {
@@ -73,14 +117,70 @@ fn read_rows(
                 reason,
             });
         }
+        let too_large = |reason| RowsError::TooLarge {
+            state: spec.state.to_owned(),
+            reason,
+        };
+        let taken = memory_of(&parts, row_group.as_ref(), extent, spec)?;
+        let _loan = budget.lend(taken).map_err(|over| too_large(over.to_string()))?;
         let count = usize::try_from(found).unwrap_or(0);
         let key_groups = read_key_groups(row_group.as_ref(), count, extent, spec)?;
+        rows.begin_row_group(extent.row_group);
         match spec.layout {
             Layout::Canonical => rows.canonical(row_group.as_ref(), &key_groups)?,
             Layout::Native => rows.native(row_group.as_ref(), &key_groups)?,
         }
     }
     Ok(rows.groups)
+}
+
+/// Returns the memory that reading a row group takes, in bytes, after checking all claims that it is allocated by.
+fn memory_of(
+    parts: &FileParts,
+    row_group: &dyn RowGroupReader,
+    extent: &GroupExtent,
+    spec: &StateFileSpec<'_>,
+) -> Result<u64, RowsError> {
+    let number = extent.row_group;
+    let too_large = |what: String, most: u64| RowsError::TooLarge {
+        state: spec.state.to_owned(),
+        reason: format!("row group {number} has {what}, expected at most {most}"),
+    };
+    if extent.rows > ROW_GROUP_ROWS_MOST {
+        return Err(too_large(format!("{} rows", extent.rows), ROW_GROUP_ROWS_MOST));
+    }
+    let columns = schema_of(&StateFileSpec { expires: true, ..*spec })?;
+    let mut unpacked = 0u64;
+    for column in columns.get_fields() {
+        let Some(index) = column_index(row_group, column.name()) else {
+            continue;
+        };
+        let column = row_group.metadata().column(index);
+        let start = column
+            .dictionary_page_offset()
+            .unwrap_or_else(|| column.data_page_offset());
+        let [start, len] = [start, column.compressed_size()].map(|number| u64::try_from(number).unwrap_or(u64::MAX));
+        let chunk = parts.get_bytes(start, usize::try_from(len).unwrap_or(usize::MAX))?;
+        let bytes = unpacked_bytes(&chunk).map_err(|reason| RowsError::Order {
+            state: spec.state.to_owned(),
+            reason: format!("row group {number}: {reason}"),
+        })?;
+        unpacked = unpacked.saturating_add(bytes);
+    }
+    if extent.rows > 1 && unpacked > ROW_GROUP_UNPACKED_MOST {
+        return Err(too_large(
+            format!("{unpacked} bytes when it is unpacked"),
+            ROW_GROUP_UNPACKED_MOST,
+        ));
+    }
+    let cells = extent
+        .rows
+        .saturating_mul(columns.get_fields().len() as u64)
+        .saturating_mul(CELL_BYTES);
+    if cells > ROW_GROUP_CELLS_MOST {
+        return Err(too_large(format!("cells of {cells} bytes"), ROW_GROUP_CELLS_MOST));
+    }
+    Ok(unpacked.saturating_add(cells))
 }
 
 /// Checks that the file has every column with its type. Other columns are ignored.

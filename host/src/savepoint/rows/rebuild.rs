@@ -7,8 +7,12 @@ use regraft_model::value::{Integers, ValueError};
 use super::cells::{CellError, ReadCells, push_bytes};
 use super::chunks::{column_index, read_column};
 use super::columns::{ColumnPlan, Columns, ENTRY_KEY, EXACT, EXPIRES, KEY, SCHEMA, VALUE};
-use super::{Entries, RowsError, RowsOf, StateFileSpec, StateRows};
+use super::{Entries, ROW_GROUP_BYTES_MAX, RowsError, RowsOf, StateFileSpec, StateRows};
+use crate::savepoint::budget::Budget;
 use crate::state::rows::{NEVER, split_timer_entry, timer_entry};
+
+/// Memory that the JSON of one cell may take when it is parsed, in bytes.
+const JSON_MOST: u64 = 1 << 30;
 
 /// Rows in progress, by key group.
 pub(super) struct Output<'a> {
@@ -16,6 +20,10 @@ pub(super) struct Output<'a> {
     /// Wanted key groups; rows of others are skipped.
     pub(super) range: KeyGroupRange,
     pub(super) groups: Vec<StateRows>,
+    /// Memory for the rows.
+    budget: &'a Budget,
+    /// The row group that is being read, and the bytes of its rows so far.
+    row_group: (u32, usize),
 }
 
 /// A row that was read.
@@ -28,12 +36,45 @@ struct Row<'a> {
     expires: i64,
 }
 
-impl Output<'_> {
+impl<'a> Output<'a> {
+    pub(super) const fn new(spec: &'a StateFileSpec<'a>, range: KeyGroupRange, budget: &'a Budget) -> Self {
+        Self {
+            spec,
+            range,
+            groups: Vec::new(),
+            budget,
+            row_group: (0, 0),
+        }
+    }
+
+    /// Begins a row group.
+    pub(super) const fn begin_row_group(&mut self, number: u32) {
+        self.row_group = (number, 0);
+    }
+
+    /// Checks that columns of a row group hold no more than rows of one may, before anything is copied out of them. Cells of
+    /// a dictionary share their bytes.
+    fn check_bytes<'c>(&self, columns: impl Iterator<Item = &'c ReadCells>, most: usize) -> Result<(), RowsError> {
+        let (sum, largest) = columns
+            .map(ReadCells::bytes)
+            .fold((0usize, 0usize), |(sum, largest), column| {
+                (sum.saturating_add(column.0), largest.saturating_add(column.1))
+            });
+        if sum.saturating_sub(largest) > most {
+            return Err(self.too_large(format!(
+                "row group {} has rows of {sum} bytes, expected at most {most}",
+                self.row_group.0
+            )));
+        }
+        Ok(())
+    }
+
     pub(super) fn native(&mut self, row_group: &dyn RowGroupReader, key_groups: &[u16]) -> Result<(), RowsError> {
         let read = |name: &str| read_column(row_group, name, key_groups.len());
         let (mut keys, mut values, mut schemas) = (read(KEY)?, read(VALUE)?, read(SCHEMA)?);
         let mut entries = self.spec.entries.have_keys().then(|| read(ENTRY_KEY)).transpose()?;
         let mut expires = optional(row_group, EXPIRES, key_groups.len())?;
+        self.check_bytes([&keys, &values].into_iter().chain(&entries), ROW_GROUP_BYTES_MAX)?;
         for &group in key_groups {
             let expires = expires.as_mut().and_then(ReadCells::next_int64).unwrap_or(NEVER);
             let schema = schemas.next_int32().and_then(|schema| u16::try_from(schema).ok());
@@ -81,6 +122,10 @@ impl Output<'_> {
             true => optional(row_group, EXACT, key_groups.len())?,
             false => None,
         };
+        let cells = key_cells.iter().chain(&entry_cells).chain(&value_cells).chain(&exact);
+        // JSON may take more than the values that it stands for.
+        self.check_bytes(cells, 2 * ROW_GROUP_BYTES_MAX)?;
+        let json_most = JSON_MOST.min(self.budget.left());
         let (mut key, mut entry, mut value) = (Vec::new(), Vec::new(), Vec::new());
         for &group in key_groups {
             if !self.range.contains(KeyGroup(group)) {
@@ -93,7 +138,7 @@ impl Output<'_> {
             value.clear();
             for (cells, plan) in key_cells.iter_mut().zip(&columns.key) {
                 cells
-                    .write_part(plan, Integers::Fixed, columns.key_is_raw, &mut key)
+                    .write_part(plan, Integers::Fixed, columns.key_is_raw, json_most, &mut key)
                     .map_err(|e| self.key_error(group, e))?;
             }
             self.entry(&columns, &mut entry_cells, &mut entry)
@@ -104,7 +149,7 @@ impl Output<'_> {
             } else {
                 for (cells, plan) in value_cells.iter_mut().zip(&columns.value) {
                     cells
-                        .write_part(plan, Integers::Variable, false, &mut value)
+                        .write_part(plan, Integers::Variable, false, json_most, &mut value)
                         .map_err(|e| self.value_error(group, e))?;
                 }
             }
@@ -130,7 +175,7 @@ impl Output<'_> {
             (Entries::None | Entries::Items, _) => {}
             (Entries::Map(_), cells) => {
                 for (cells, plan) in cells.iter_mut().zip(&columns.entry) {
-                    cells.write_part(plan, Integers::Fixed, columns.entry_is_raw, out)?;
+                    cells.write_part(plan, Integers::Fixed, columns.entry_is_raw, JSON_MOST, out)?;
                 }
             }
             (Entries::List, [index]) => {
@@ -151,6 +196,16 @@ impl Output<'_> {
     }
 
     fn push(&mut self, row: &Row<'_>) -> Result<(), RowsError> {
+        let (number, before) = self.row_group;
+        let bytes = row.key.len() + row.entry.len() + row.value.len();
+        if before > ROW_GROUP_BYTES_MAX {
+            return Err(self.too_large(format!(
+                "row group {number} has rows of more than {before} bytes, expected at most {ROW_GROUP_BYTES_MAX}"
+            )));
+        }
+        self.row_group.1 = before + bytes;
+        let taken = self.budget.take_row(bytes);
+        taken.map_err(|over| self.too_large(over.to_string()))?;
         let of = match self.spec.entries {
             Entries::Timers => RowsOf::Timers,
             _ => RowsOf::State(0),
@@ -178,6 +233,13 @@ impl Output<'_> {
             rows.schemas.push(row.schema);
         }
         Ok(())
+    }
+
+    fn too_large(&self, reason: String) -> RowsError {
+        RowsError::TooLarge {
+            state: self.spec.state.to_owned(),
+            reason,
+        }
     }
 
     fn wrong(&self, reason: String) -> RowsError {

@@ -11,6 +11,22 @@ use regraft_model::value::{Value, encode, encode_key};
 
 use super::*;
 
+/// Reads a file without a limit of memory.
+fn read_state_file(
+    file: impl Into<FileParts>,
+    spec: &StateFileSpec<'_>,
+    range: KeyGroupRange,
+    groups: &[GroupExtent],
+) -> Result<Vec<StateRows>, RowsError> {
+    super::read_state_file(
+        file,
+        spec,
+        range,
+        groups,
+        &crate::savepoint::budget::Budget::unlimited(),
+    )
+}
+
 mod kinds;
 
 fn field(name: &str, ty: Type) -> Field {

@@ -15,7 +15,7 @@ use super::body::{Body, PartError, Row};
 use super::cells::CellError;
 use super::chunks::write_ints;
 use super::columns::{KEY_GROUP, SCHEMA, schema_of};
-use super::{Entries, GroupExtent, Layout, Place, RowsError, StateFileSpec, StateRows, checksum};
+use super::{Entries, GroupExtent, Layout, Place, ROW_GROUP_BYTES_MAX, RowsError, StateFileSpec, StateRows, checksum};
 use crate::environment::cancel::Cancellation;
 
 /// Number of rows at which a row group ends with the current key group.
@@ -32,8 +32,6 @@ const KEY_GROUP_BLOCK: u16 = 16;
 const ROW_GROUP_ROWS_MIN: usize = 1_024;
 /// Number of rows at which a row group ends within a key group, so that memory stays bounded.
 const ROW_GROUP_ROWS_MAX: usize = 262_144;
-/// Size of keys, entry keys and values above which a row group ends within a key group.
-const ROW_GROUP_BYTES_MAX: usize = 256 << 20;
 
 /// A finished state file.
 #[derive(Debug, Clone)]
@@ -202,11 +200,14 @@ impl StateFileWriter {
     }
 
     fn write_row(&mut self, group: u16, row: &Row<'_>) -> Result<(), RowsError> {
-        if self.pending_bytes > ROW_GROUP_BYTES_MAX || self.key_groups.len() >= ROW_GROUP_ROWS_MAX {
+        let bytes = row.key.len() + row.entry.len() + row.value.len();
+        // A row that is too large for a row group with others is alone in one.
+        let is_full = self.pending_bytes.max(self.body.bytes()) + bytes > ROW_GROUP_BYTES_MAX;
+        if is_full || self.key_groups.len() >= ROW_GROUP_ROWS_MAX {
             self.flush()?;
         }
         self.key_groups.push(i32::from(group));
-        self.pending_bytes += row.key.len() + row.entry.len() + row.value.len();
+        self.pending_bytes += bytes;
         let extent = self.pending.get_or_insert(GroupExtent {
             first_group: group,
             last_group: group,

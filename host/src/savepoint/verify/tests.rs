@@ -8,7 +8,7 @@ use crate::savepoint::test_data;
 async fn a_sound_savepoint_has_no_problems() {
     let savepoint = test_data::savepoint().await;
     let mut seen = Vec::new();
-    let report = verify(&savepoint, |done| seen.push(done)).await;
+    let report = verify(&savepoint, &Budget::of_machine(), |done| seen.push(done)).await;
     assert_eq!(report.problems, []);
     assert_eq!(
         (report.files, report.entries, report.bytes),
@@ -32,7 +32,7 @@ async fn all_damage_is_reported_at_once() {
         .put(&savepoint.metadata.modules[0].path, "TEST")
         .await
         .expect("put");
-    let report = verify(&savepoint, |_| {}).await;
+    let report = verify(&savepoint, &Budget::of_machine(), |_| {}).await;
     let messages: Vec<_> = report.problems.iter().map(|problem| problem.message.clone()).collect();
     let url = |path: &str| savepoint.storage.url_of(path);
     assert_eq!(messages.len(), 3);
@@ -60,14 +60,19 @@ async fn no_damage_of_a_state_file_passes() {
         let mut damaged = whole.clone();
         damaged[at] ^= 1 << (at % 8);
         savepoint.storage.put(&file.path, damaged).await.expect("put");
-        assert!(savepoint.read_file(file).await.is_err(), "bit of byte {at}");
+        assert!(is_refused(&savepoint, state, file).await, "bit of byte {at}");
         savepoint
             .storage
             .put(&file.path, whole[..at].to_vec())
             .await
             .expect("put");
-        assert!(savepoint.read_file(file).await.is_err(), "cut at {at}");
+        assert!(is_refused(&savepoint, state, file).await, "cut at {at}");
     }
+}
+
+async fn is_refused(savepoint: &Savepoint, state: &StateEntry, file: &StateFile) -> bool {
+    let budget = Budget::unlimited();
+    OfFile::new(savepoint, state, file, &budget).check().await.is_err()
 }
 
 #[tokio::test]
@@ -80,7 +85,7 @@ async fn rows_in_a_wrong_key_group_are_found() {
     test_data::publish(&storage, &metadata)
         .await
         .expect("sound as far as can be told");
-    let report = verify(&Savepoint { storage, metadata }, |_| {}).await;
+    let report = verify(&Savepoint { storage, metadata }, &Budget::of_machine(), |_| {}).await;
     assert!(report.problems.len() > 2);
     assert!(
         report

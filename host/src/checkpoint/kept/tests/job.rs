@@ -22,6 +22,7 @@ use crate::dataflow::control::{KeyedSnapshot, Positions, SubtaskId, SubtaskSnaps
 use crate::dataflow::operator::{Modules, Operator, OperatorModule};
 use crate::graph::plan::Plan;
 use crate::graph::{Overrides, parse_job};
+use crate::savepoint::budget::Budget;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{EntryKind, Owner, SplitEntry, Trigger};
 use crate::savepoint::positions;
@@ -227,7 +228,9 @@ impl Job {
     /// Reads the positions of a checkpoint, as the entries of the first state that they mirror.
     pub(super) async fn positions_of(checkpoint: &Savepoint) -> State {
         let entry = checkpoint.metadata.operator("in").expect("entry");
-        let splits = positions::read(checkpoint, entry).await.expect("positions");
+        let splits = positions::read(checkpoint, entry, &Budget::unlimited())
+            .await
+            .expect("positions");
         let entry = |split: SplitEntry| {
             let key = split.split.parse().expect("a number");
             ((0, key), split.position["offset"].as_u64().expect("a number"))
@@ -289,7 +292,11 @@ impl Job {
                 let Part::KeyGroups(range) = read.part else {
                     panic!("keyed state")
                 };
-                for rows in checkpoint.read_rows(state, &read.file, range).await.expect("rows") {
+                for rows in checkpoint
+                    .read_rows(state, &read.file, range, &Budget::unlimited())
+                    .await
+                    .expect("rows")
+                {
                     for i in 0..rows.len() {
                         let key = u64::from_le_bytes(rows.keys.get(i).try_into().expect("a number"));
                         assert!(subtask.key_groups.contains(key_group(hash32(&key.to_le_bytes()), 128)));
