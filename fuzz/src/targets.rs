@@ -8,6 +8,7 @@ mod outcome;
 mod request;
 mod typed;
 mod state_file;
+mod splits;
 
 /// A piece of code under test.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub const TARGETS: [&Target; 6] = [
     &request::TARGET,
     &typed::TARGET,
     &state_file::TARGET,
+    &splits::TARGET,
 ];
 
 /// Returns the target of this name.

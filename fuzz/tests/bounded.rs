@@ -62,3 +62,8 @@ fn value() {
 fn state_file() {
     bounded("state-file", 10_000);
 }
+
+#[test]
+fn splits() {
+    bounded("splits", 20_000);
+}

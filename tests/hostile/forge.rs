@@ -1,7 +1,15 @@
 //! Makes savepoints as an attacker can: every checksum is correct, and the content is anything.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bytes::Bytes;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::column::writer::ColumnWriter;
+use parquet::data_type::ByteArray;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use regraft::savepoint::metadata::{checksum, seal};
 use regraft::savepoint::rows::{
     EncodedStateFile, Entries, GroupExtent, Layout, Place, StateFileSpec, StateFileWriter, StateRows,
@@ -15,6 +23,9 @@ use serde_json::{Value, json};
 pub const STATE: &str = "operators/count-0-00000000-0000-4000-8000-000000000001.count.parquet";
 /// Path of the file with the positions.
 pub const POSITIONS: &str = "operators/lines-0-00000000-0000-4000-8000-000000000002.positions.parquet";
+/// Places of these files in `_metadata`.
+pub const STATE_AT: &str = "/operators/1/states/0/files/0";
+pub const POSITIONS_AT: &str = "/operators/0/states/0/files/0";
 /// Number of key groups.
 pub const MAX_PARALLELISM: u32 = 128;
 
@@ -27,6 +38,18 @@ pub struct Forged {
 
 /// A row to be written: key group, key, value.
 pub type Row = (u16, Vec<u8>, Vec<u8>);
+
+/// A row as it is in the file: key group, key, value, number of its schema.
+pub type RawRow = (i32, Bytes, Bytes, i32);
+
+/// The way in which values are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// Each one after the other, and compressed.
+    Plain,
+    /// Equal ones once.
+    Dictionary,
+}
 
 impl Forged {
     /// Makes a sound savepoint: 100 words with their counts, and the positions of three files.
@@ -58,14 +81,14 @@ impl Forged {
     pub fn put_state(&mut self, rows: &[Row]) {
         let key = field("word", Type::String);
         let file = encode(&key, Entries::None, &Type::Bytes, rows);
-        self.put_file("/operators/1/states/0/files/0", STATE, &file, 127);
+        self.put_file(STATE_AT, STATE, &file, 127);
     }
 
     /// Writes rows as the positions of the source.
     pub fn put_positions(&mut self, rows: &[Row]) {
         let key = field("split", Type::String);
         let file = encode(&key, Entries::None, &Type::String, rows);
-        self.put_file("/operators/0/states/0/files/0", POSITIONS, &file, 0);
+        self.put_file(POSITIONS_AT, POSITIONS, &file, 0);
     }
 
     /// Writes a state file and its entry in `_metadata`, which is not sealed yet.
@@ -78,17 +101,32 @@ impl Forged {
         });
     }
 
-    /// Writes any bytes as a state file with one row group.
-    pub fn put_bytes(&mut self, at: &str, path: &str, bytes: &[u8], footer: u64, rows: u64) {
-        let place = |from: u64, to: u64| Place {
-            offset: from,
-            bytes: to - from,
-            checksum: checksum(&bytes[from as usize..to as usize]),
+    /// Writes rows as they are, without the checks of the host's own writer, as a file with one row group.
+    pub fn put_raw(&mut self, at: &str, path: &str, rows: &[RawRow], how: Packing) {
+        let bytes = raw_file(rows, how);
+        let group = |row: Option<&RawRow>| row.map_or(0, |row| row.0 as u16);
+        self.put_bytes(
+            at,
+            path,
+            &bytes,
+            [group(rows.first()), group(rows.last())],
+            rows.len() as u64,
+        );
+    }
+
+    /// Writes any bytes that end as a Parquet file does as a state file with one row group of these key groups.
+    pub fn put_bytes(&mut self, at: &str, path: &str, bytes: &[u8], groups: [u16; 2], rows: u64) {
+        let len = bytes.len();
+        let footer_len = bytes[len - 8..].first_chunk().copied().map_or(0, u32::from_le_bytes);
+        let footer = len - 8 - footer_len as usize;
+        let place = |from: usize, to: usize| Place {
+            offset: from as u64,
+            bytes: (to - from) as u64,
+            checksum: checksum(&bytes[from..to]),
         };
-        let len = bytes.len() as u64;
         let extent = GroupExtent {
-            first_group: 0,
-            last_group: 0,
+            first_group: groups[0],
+            last_group: groups[1],
             row_group: 0,
             rows,
             place: Some(place(4, footer)),
@@ -99,8 +137,17 @@ impl Forged {
             footer: place(footer, len),
             entries: rows,
         };
-        let last_group = if at.starts_with("/operators/0") { 0 } else { 127 };
+        let last_group = if at == POSITIONS_AT { 0 } else { 127 };
         self.put_file(at, path, &file, last_group);
+    }
+
+    /// Makes it a savepoint of a job that reads lines and prints them, whose files match a glob.
+    pub fn only_source(&mut self, glob: &str) {
+        self.at("/operators").as_array_mut().expect("operators").truncate(1);
+        let graph = self.at("/graph").as_array_mut().expect("nodes");
+        graph.remove(1);
+        graph[1]["inputs"][0]["from"] = json!("lines");
+        *self.at("/operators/0/source/identity") = json!({ "path": glob, "key": "none" });
     }
 
     /// Returns a part of `_metadata`.
@@ -113,6 +160,11 @@ impl Forged {
 pub fn counted(word: &str, count: u8) -> Row {
     let key = word.as_bytes().to_vec();
     (key_group(hash32(&key), MAX_PARALLELISM).0, key, vec![1, count])
+}
+
+/// Returns a row as it is in the file.
+pub fn raw((group, key, value): Row) -> RawRow {
+    (i32::from(group), key.into(), value.into(), 1)
 }
 
 /// Returns a row with the position of a split.
@@ -169,6 +221,45 @@ fn encode(key: &Field, entries: Entries<'_>, value: &Type, rows: &[Row]) -> Enco
         writer.write_group(&columns).expect("rows");
     }
     writer.finish().expect("in memory")
+}
+
+/// Encodes rows in the native layout, in any order.
+fn raw_file(rows: &[RawRow], how: Packing) -> Vec<u8> {
+    let schema = "message state { required int32 _key_group; required binary _key; required binary _value; required int32 _schema; }";
+    let schema = Arc::new(parse_message_type(schema).expect("a schema"));
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).expect("a level")))
+        .set_dictionary_enabled(how == Packing::Dictionary)
+        .set_dictionary_page_size_limit(64 << 20)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_write_batch_size(16)
+        .build();
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).expect("a writer");
+    let mut group = writer.next_row_group().expect("a row group");
+    let ints = |of: fn(&RawRow) -> i32| rows.iter().map(of).collect::<Vec<i32>>();
+    let bytes = |of: fn(&RawRow) -> &Bytes| {
+        rows.iter()
+            .map(|row| ByteArray::from(of(row).clone()))
+            .collect::<Vec<_>>()
+    };
+    let columns = [
+        Ok(ints(|row| row.0)),
+        Err(bytes(|row| &row.1)),
+        Err(bytes(|row| &row.2)),
+        Ok(ints(|row| row.3)),
+    ];
+    for cells in columns {
+        let mut column = group.next_column().expect("a column").expect("one more");
+        match (column.untyped(), cells) {
+            (ColumnWriter::Int32ColumnWriter(writer), Ok(cells)) => writer.write_batch(&cells, None, None),
+            (ColumnWriter::ByteArrayColumnWriter(writer), Err(cells)) => writer.write_batch(&cells, None, None),
+            _ => unreachable!("the schema has these columns"),
+        }
+        .expect("written");
+        column.close().expect("closed");
+    }
+    group.close().expect("closed");
+    writer.into_inner().expect("in memory")
 }
 
 fn payload() -> Value {

@@ -22,21 +22,26 @@ impl Watched {
     /// Checks that the command refused its input with these words, and stayed small.
     #[track_caller]
     pub fn refuses(&self, words: &str) {
-        self.says(1, words);
+        self.check(words, Some(1)).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 
-    /// Checks the exit status and a part of stderr, and that the command stayed small.
-    #[track_caller]
-    pub fn says(&self, status: i32, words: &str) {
-        let stderr = &self.ran.stderr;
-        assert_eq!(self.ran.status, status, "expected {words:?}:\n{stderr:.4000}");
-        assert!(stderr.contains(words), "expected {words:?}:\n{stderr:.4000}");
-        assert!(!stderr.contains("panicked"), "{stderr:.4000}");
-        assert!(
-            self.peak_mib < MIB_MAX,
-            "{} MiB were held: {stderr:.4000}",
-            self.peak_mib
-        );
+    /// Checks the exit status, if one is expected, and a part of stderr, and that the command neither panicked nor was
+    /// killed, and stayed small.
+    ///
+    /// # Errors
+    /// Returns the mismatch.
+    pub fn check(&self, words: &str, status: Option<i32>) -> Result<(), String> {
+        let Ran {
+            status: found, stderr, ..
+        } = &self.ran;
+        let is_small = self.peak_mib < MIB_MAX && !stderr.contains("panicked");
+        if *found >= 0 && status.unwrap_or(*found) == *found && stderr.contains(words) && is_small {
+            return Ok(());
+        }
+        let peak = self.peak_mib;
+        Err(format!(
+            "expected status {status:?} with {words:?} in less than {MIB_MAX} MiB, found {found} in {peak} MiB:\n{stderr:.600}"
+        ))
     }
 }
 
