@@ -91,7 +91,8 @@ impl Pipeline {
         let (totals, busiest) = (Arc::new(Mutex::new(Totals::default())), Busiest::default());
         let subtasks = self.wire(&clock, &sink, &totals, &busiest)?;
         let mailboxes: Vec<Arc<Mailbox>> = subtasks.iter().map(Subtask::mailbox).collect();
-        let threads = Threads.start(subtasks, &clock, &sink, &Arc::new(AtomicBool::new(false)))?;
+        let started = Threads.start(subtasks, &clock, &sink, &Arc::new(AtomicBool::new(false)));
+        let threads = started.map_err(|error| error.message)?;
         let ended = wait(&events, mailboxes.len());
         for mailbox in mailboxes {
             mailbox.send(Control::Terminate);

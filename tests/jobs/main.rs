@@ -32,5 +32,6 @@ mod recovery;
 mod rescale;
 mod serve;
 mod upgrades;
+mod threads;
 mod verbs;
 mod wit;

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use regraft::dataflow::control::EventSink;
-use regraft::dataflow::executor::{Driven, Executor, Running, Turn};
+use regraft::dataflow::executor::{Driven, Executor, NotStarted, Running, Turn};
 use regraft::dataflow::subtask::Subtask;
 use regraft::environment::files::FileSystem;
 use regraft::environment::{Environment, Task};
@@ -414,7 +414,7 @@ impl Executor for Process {
         _: &Arc<dyn Clock>,
         events: &EventSink,
         cancelled: &Arc<AtomicBool>,
-    ) -> std::io::Result<Box<dyn Running>> {
+    ) -> Result<Box<dyn Running>, NotStarted> {
         let mut ids = vec![];
         for subtask in subtasks {
             let slowness = self.machine.random(|random| *random.pick(&[1, 1, 1, 1, 3, 20]));

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use regraft_model::time::Clock;
@@ -20,14 +20,33 @@ pub trait Executor: Send + Sync {
     /// [`Event::Finished`] or [`Event::Failed`].
     ///
     /// # Errors
-    /// The operating system's error, where a thread cannot be created.
+    /// [`NotStarted`] where there is no thread for one of them. Then `cancelled` is set, and those that had been started end
+    /// as soon as they are woken.
     fn start(
         &self,
         subtasks: Vec<Subtask>,
         clock: &Arc<dyn Clock>,
         events: &EventSink,
         cancelled: &Arc<AtomicBool>,
-    ) -> std::io::Result<Box<dyn Running>>;
+    ) -> Result<Box<dyn Running>, NotStarted>;
+}
+
+/// Failure to start subtasks.
+#[derive(thiserror::Error)]
+#[error("{message}")]
+pub struct NotStarted {
+    /// The subtask without a thread, the reason, and a remedy.
+    pub message: String,
+    /// The subtasks that had been started.
+    pub running: Box<dyn Running>,
+}
+
+impl std::fmt::Debug for NotStarted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NotStarted")
+            .field("message", &self.message)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Handle to subtasks that were started.
@@ -123,9 +142,34 @@ impl Driven {
     }
 }
 
+/// Limit of subtasks that run in this process at the same time, over all of its jobs. Each of them is a thread with a few
+/// memory mappings, and a process that runs out of these aborts.
+pub const THREADS_MAX: usize = 8192;
+
+/// Subtasks that run in this process.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
 /// An executor with one thread per subtask.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Threads;
+
+/// A place among the threads of this process, which is free again when it is dropped.
+struct Place;
+
+impl Place {
+    /// Takes a place, if there is one.
+    fn take() -> Option<Self> {
+        let one_more = |count| (count < THREADS_MAX).then_some(count + 1);
+        let taken = THREADS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.is_ok().then_some(Self)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        THREADS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 #[derive(Debug)]
 struct RunningThreads(Vec<std::thread::JoinHandle<()>>);
@@ -137,18 +181,47 @@ impl Executor for Threads {
         clock: &Arc<dyn Clock>,
         events: &EventSink,
         cancelled: &Arc<AtomicBool>,
-    ) -> std::io::Result<Box<dyn Running>> {
-        let mut handles = Vec::with_capacity(subtasks.len());
+    ) -> Result<Box<dyn Running>, NotStarted> {
+        let count = subtasks.len();
+        let mut handles = Vec::with_capacity(count);
         for mut subtask in subtasks {
             let name = format!("{}#{}", subtask.uid(), subtask.id().index);
-            let (driven, clock) = (Driven::new(subtask, events, cancelled), clock.clone());
-            let thread = std::thread::Builder::new().name(name);
-            // Log lines of a subtask belong to the job that it was started for.
-            let span = tracing::Span::current();
-            handles.push(thread.spawn(move || span.in_scope(|| run(driven, &*clock)))?);
+            match spawn(&name, subtask, clock, events, cancelled) {
+                Ok(handle) => handles.push(handle),
+                Err(why) => {
+                    cancelled.store(true, Ordering::Relaxed);
+                    let message = format!("no thread for subtask {name}, one of {count}: {why}");
+                    let running = Box::new(RunningThreads(handles));
+                    return Err(NotStarted { message, running });
+                }
+            }
         }
         Ok(Box::new(RunningThreads(handles)))
     }
+}
+
+/// Starts the thread of a subtask, or says why there is none.
+fn spawn(
+    name: &str,
+    subtask: Subtask,
+    clock: &Arc<dyn Clock>,
+    events: &EventSink,
+    cancelled: &Arc<AtomicBool>,
+) -> Result<std::thread::JoinHandle<()>, String> {
+    let place = Place::take().ok_or_else(|| {
+        format!("{THREADS_MAX} run in this process already, which is the limit; lower the parallelism of its jobs, or run some of them in another host")
+    })?;
+    let (driven, clock) = (Driven::new(subtask, events, cancelled), clock.clone());
+    // Log lines of a subtask belong to the job that it was started for.
+    let span = tracing::Span::current();
+    let body = move || {
+        span.in_scope(|| run(driven, &*clock));
+        drop(place);
+    };
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(body).map_err(|error| {
+        format!("{error}; lower the job's parallelism, or raise the limit on threads (`ulimit -u`, pids.max of the cgroup) or memory of this process")
+    })
 }
 
 impl Running for RunningThreads {

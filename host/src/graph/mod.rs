@@ -11,8 +11,9 @@
 //! - `tree`, `choose`, [`settings`]: files and arguments as layers of one tree; one job of a file that holds several.
 //! - `reader`, `job_tables`, [`connectors`], `watermark`, `nodes`: the tree, table by table. Each connector reads its own
 //!   settings.
-//! - `check`, [`parse`]: how they fit together; the way in.
+//! - `check`: how they fit together.
 //! - `chaining`, `regions`, [`plan`]: fused operators; what restarts together; the parallel expansion of a graph.
+//! - [`size`]: limits of its subtasks and channels. [`parse`]: the way in.
 //! - [`render`]: the graph for people.
 
 pub mod job_graph;
@@ -29,10 +30,11 @@ pub mod connectors;
 mod watermark;
 mod nodes;
 mod check;
-pub mod parse;
 mod chaining;
 mod regions;
 pub mod plan;
+pub mod size;
+pub mod parse;
 pub mod render;
 
 pub use parse::{load_job, parse_job};

@@ -12,6 +12,7 @@ use super::nodes;
 use super::problem::{Findings, JobFileError, Place, Warning};
 use super::reader::{Bases, Job, Reader};
 use super::settings::{NODES, Overrides, layered};
+use super::size;
 use super::tree::Table;
 
 /// Default number of key groups, as in Flink.
@@ -124,6 +125,10 @@ pub fn parse_job(
         text: text.to_owned(),
         base_dir: base_dir.to_owned(),
     };
+    size::check(&graph, &top, &mut job.findings);
+    if !job.findings.problems.is_empty() {
+        return Err(job.findings.into_error());
+    }
     Ok((graph, job.findings.warnings))
 }
 

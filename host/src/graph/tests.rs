@@ -17,6 +17,7 @@ use crate::connectors::generator::settings::{GeneratorSource, GeneratorValues};
 
 mod policies;
 mod several;
+mod size;
 mod watermarks;
 
 const GOOD: &str = r#"name = "word-count"

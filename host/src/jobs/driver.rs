@@ -32,7 +32,7 @@ use super::status::JobStatus;
 use crate::checkpoint::store::JobFacts;
 use crate::dataflow::control::{Control, Event, Mailbox, locked};
 use crate::dataflow::element::CheckpointBarrier;
-use crate::dataflow::executor::Running;
+use crate::dataflow::executor::{NotStarted, Running};
 use crate::environment::cancel::Cancellation;
 use crate::environment::run_blocking;
 use crate::graph::plan::{RegionIndex, SubtaskId};
@@ -458,7 +458,12 @@ impl Driver {
                     }
                 }
             }
-            Err(error) => self.inputs.push_back(Input::NotStarted(number, error.to_string())),
+            Err(not_started) => {
+                let NotStarted { message, running } = not_started;
+                region.running = Some(running);
+                region.stop();
+                self.inputs.push_back(Input::NotStarted(number, message));
+            }
         }
     }
 

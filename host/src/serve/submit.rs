@@ -22,8 +22,11 @@ use super::host::{Host, Serving};
 use super::logs::job_span;
 use super::submission::Submission;
 use crate::dataflow::control::locked;
+use crate::dataflow::executor::THREADS_MAX;
 use crate::dataflow::operator::Modules;
 use crate::graph::job_graph::{JobGraph, NodeKind};
+use crate::graph::plan::Plan;
+use crate::graph::size;
 use crate::jobs::bring_back;
 use crate::jobs::handle::{JobError, JobHandle};
 use crate::jobs::observe::{GoOn, ObservedJob};
@@ -147,6 +150,12 @@ impl Host {
             refuse_collision(graph, &Claims::from(&other), submission.allow)?;
         }
         entries.push(self.entry_of(record, Some(graph), Stage::Starting(Arc::new(created))));
+        let active = entries.iter().filter(|entry| !entry.observe().status.is_over());
+        let graphs = active.filter_map(|entry| entry.graph.as_deref());
+        let (found, running) = (subtasks_of(graph), graphs.map(subtasks_of).sum());
+        if found + running > THREADS_MAX as u64 {
+            return Err(HostError::TooManySubtasks { found, running });
+        }
         Ok(())
     }
 
@@ -290,6 +299,10 @@ impl Host {
 /// Describes a job of the catalog to start.
 pub(super) fn new_job(record: &CatalogRecord, graph: JobGraph, modules: Modules) -> NewJob {
     NewJob {
+fn subtasks_of(graph: &JobGraph) -> u64 {
+    size::subtasks(&Plan::new(graph))
+}
+
         graph,
         modules,
         restore: record.submission.restore.clone(),

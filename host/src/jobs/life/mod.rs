@@ -395,10 +395,12 @@ impl Life {
     }
 
     fn not_started(&mut self, region: RegionIndex, error: &str) {
-        // Those of its threads that were started end by themselves; their events are ignored.
+        // Those of its subtasks that were started end, and the next attempt waits for that. Their events are ignored: no
+        // attempt has this number.
         self.effects.push(Effect::Stop(region));
-        self.set_region(region, RegionState::Idle);
-        let error = JobError::failed(format!("cannot start a thread: {error}"));
+        self.set_region(region, RegionState::Joining(AttemptId(0)));
+        self.beside(Effect::Join(region));
+        let error = JobError::failed(format!("the job's subtasks cannot be started: {error}"));
         self.fail(failure::JobFailure::passing(error, [region]));
     }
 
