@@ -25,17 +25,32 @@ use crate::trace::Trace;
 /// Start of the simulated time, milliseconds since the Unix epoch.
 const BEGIN_MS: i64 = 1_700_000_000_000;
 
-/// The simulated clock.
+/// Time after which the wall clock of a machine may be set to another time, nanoseconds.
+const CLOCK_STEP_NS: u64 = 700_000_000;
+
+/// The simulated clock. Its wall clock is now and then some seconds ahead or behind, as one that is set by hand or by NTP.
 #[derive(Debug, Default)]
-pub struct SimClock(AtomicU64);
+pub struct SimClock {
+    monotonic_ns: AtomicU64,
+    seed: u64,
+}
+
+impl SimClock {
+    /// Returns the error of the wall clock at a time, in milliseconds.
+    fn error_ms(&self, now_ns: u64) -> i64 {
+        let mut random = Random::of(self.seed.wrapping_add(now_ns / CLOCK_STEP_NS), "clock");
+        *random.pick(&[0, 0, 0, 0, 0, -5_000, 5_000])
+    }
+}
 
 impl Clock for SimClock {
     fn now_ms(&self) -> i64 {
-        BEGIN_MS + (self.monotonic_ns() / 1_000_000) as i64
+        let now_ns = self.monotonic_ns();
+        BEGIN_MS + (now_ns / 1_000_000) as i64 + self.error_ms(now_ns)
     }
 
     fn monotonic_ns(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.monotonic_ns.load(Ordering::Relaxed)
     }
 }
 
@@ -132,7 +147,10 @@ impl Machine {
         Arc::new(Self {
             state: Mutex::default(),
             choices: Mutex::new(Random::of(seed, "choices")),
-            clock: Arc::default(),
+            clock: Arc::new(SimClock {
+                monotonic_ns: AtomicU64::default(),
+                seed,
+            }),
             trace: Trace::new(keep_trace),
         })
     }
@@ -193,7 +211,7 @@ impl Machine {
 
     /// Advances the clock without running anything.
     pub fn advance(&self, ns: u64) {
-        self.clock.0.fetch_add(ns, Ordering::Relaxed);
+        self.clock.monotonic_ns.fetch_add(ns, Ordering::Relaxed);
     }
 
     /// Starts a task under a process.
@@ -245,7 +263,7 @@ impl Machine {
                 let next = state.runners.values().filter_map(|r| r.ready_at(now)).chain(next).min();
                 return match next {
                     Some(at) => {
-                        self.clock.0.store(at.max(now), Ordering::Relaxed);
+                        self.clock.monotonic_ns.store(at.max(now), Ordering::Relaxed);
                         Stepped::On
                     }
                     None => Stepped::Dead,

@@ -39,7 +39,8 @@ pub(super) fn metadata(
         lineage: facts.lineage.clone(),
         checkpoint_id: id,
         triggered_at_ms,
-        completed_at_ms: how.completed_ms,
+        // The clock may have been set back meanwhile.
+        completed_at_ms: how.completed_ms.max(triggered_at_ms),
         host_version: env!("CARGO_PKG_VERSION").to_owned(),
         wit_version: WIT_VERSION.to_owned(),
         job_file: graph.text.clone(),

@@ -40,7 +40,7 @@ impl Life {
         let summary = RoundSummary {
             checkpoint_id: id,
             kind,
-            completed_at: self.at.now_ms,
+            completed_at: self.at.now_ms.max(round.triggered_ms),
             bytes,
             full_bytes,
             duration_ms: ms,
