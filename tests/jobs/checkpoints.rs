@@ -303,3 +303,46 @@ inputs = ["count"]
     world.run(&["cancel", &job.job_id]).exits(0);
     job.end().exits(1);
 }
+
+#[test]
+fn a_checkpoint_whose_files_are_removed_is_followed_by_a_full_one() {
+    let world = World::new();
+    let job_file = with(
+        &made_up_job("words", 40_000, 500, 4_000, "update", FILE_SINK),
+        "interval = \"100ms\"\non-cancel = \"retain\"\ntolerable-failures = 3",
+    );
+    world.write("job.toml", &job_file);
+    let undisturbed = ["--set", "out.path=undisturbed", "--set", "events.rate=1000000"];
+    world.run(&[&["run", "job.toml"][..], &undisturbed].concat()).exits(0);
+    let mut job = world.start(&["job.toml"]);
+    let id = job.job_id.clone();
+    let dir = world.path().join("data/checkpoints").join(&id);
+    wait_for_checkpoints(&world, &job, 3);
+    // All that the increments are built on, the component included.
+    for file in std::fs::read_dir(dir.join("shared")).expect("files") {
+        // The host may be faster.
+        let _ = std::fs::remove_file(file.expect("a file").path());
+    }
+    let warning = job.wait_for_log(" are gone or have another size, ");
+    assert!(
+        warning.contains("/shared/") && warning.contains("the next checkpoint, which is full"),
+        "{warning}"
+    );
+    let completed = |view: &Value| view["checkpoints"].as_u64().unwrap_or(0);
+    wait_for_checkpoints(&world, &job, completed(&info(&world, &id)) + 2);
+    // And a checkpoint of which only `_metadata` is gone.
+    let newest = kept(&world, &id).pop().expect("a checkpoint");
+    let _ = std::fs::remove_file(newest.join("_metadata"));
+    wait_for_checkpoints(&world, &job, completed(&info(&world, &id)) + 3);
+    world.run(&["cancel", &id]).exits(0);
+    let log = job.end().exits(1).stderr;
+    assert!(!log.contains("restarts in"), "no round has failed: {log}");
+    let last = kept(&world, &id).pop().expect("a checkpoint");
+    for file in files_of_count(&last) {
+        assert!(last.join(&file).is_file(), "{file} of {}", last.display());
+    }
+    world
+        .run(&["run", "-s", str_of(&last), "job.toml", "--set", "events.rate=1000000"])
+        .exits(0);
+    assert_eq!(world.committed("out"), world.committed("undisturbed"));
+}

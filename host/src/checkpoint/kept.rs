@@ -13,11 +13,12 @@
 //! Nothing else in the directory is touched (`docs/design/0011-incremental-checkpoints.md`).
 //!
 //! This file has the life of a round.
-//! Its submodules keep the books (`book`), write components to `shared/` (`components`), delete (`removing`), merge
-//! long chains (`merging`) and take over a directory (`recovering`).
+//! Its submodules keep the books (`book`), write components to `shared/` (`components`), look at the base of the next
+//! round (`looking`), delete (`removing`), merge long chains (`merging`) and take over a directory (`recovering`).
 
 mod book;
 mod components;
+mod looking;
 mod removing;
 mod merging;
 mod recovering;
@@ -116,7 +117,7 @@ impl CheckpointStore {
     /// The base is a complete checkpoint, whose shared files stay until the round is [stored](Self::store) and
     /// [confirmed](Self::confirm), or [given up](Self::give_up).
     pub fn begin(&self, id: CheckpointId, kind: SnapshotKind, facts: &JobFacts) -> Option<CheckpointId> {
-        if matches!(kind, SnapshotKind::Savepoint | SnapshotKind::Stop) {
+        if !takes_a_base(kind) {
             return None;
         }
         let operators: Vec<_> = facts
@@ -254,6 +255,11 @@ impl CheckpointStore {
         }
         self.delete_unneeded(false).await;
     }
+}
+
+/// Returns true for the kinds of round that may be increments.
+const fn takes_a_base(kind: SnapshotKind) -> bool {
+    !matches!(kind, SnapshotKind::Savepoint | SnapshotKind::Stop)
 }
 
 /// Returns the names of the shared files that a checkpoint refers to.

@@ -67,6 +67,10 @@ pub(super) struct Driver {
     /// Subtasks of the attempt that is about to start.
     ready: BTreeMap<RegionIndex, Deployed>,
     barriers: BTreeMap<CheckpointId, Barrier>,
+    /// Rounds whose barriers are not sent yet, in order: the files that the first is built on are being looked at.
+    beginning: VecDeque<Begin>,
+    /// True while they are.
+    looking: bool,
     /// Directories of savepoints under way, and of those that have failed and are still there.
     savepoints: BTreeMap<CheckpointId, Storage>,
     /// Rounds that are being stored.
@@ -83,6 +87,8 @@ enum Done {
     Prepared(Box<Result<Prepared, AttemptError>>),
     /// Files of a failed savepoint are still there.
     StillThere(CheckpointId, Storage),
+    /// The files that the next round is built on have been looked at.
+    Looked,
 }
 
 /// The running subtasks of one region.
@@ -152,6 +158,8 @@ impl Driver {
             inputs: VecDeque::new(),
             ready: deployed,
             barriers: BTreeMap::new(),
+            beginning: VecDeque::new(),
+            looking: false,
             savepoints: BTreeMap::new(),
             storing: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -236,6 +244,11 @@ impl Driver {
                 self.savepoints.insert(id, storage);
                 Input::StillThere(id)
             }
+            Done::Looked => {
+                self.looking = false;
+                self.begin_next();
+                Input::Tick
+            }
             Done::Prepared(result) => Input::Prepared(match *result {
                 Ok(Prepared::Ready(ready)) => {
                     let (ready, deployed) = ready.split();
@@ -275,9 +288,19 @@ impl Driver {
                 }
             }
             Effect::Join(region) => self.join(region),
-            Effect::Begin(begin) => self.begin(*begin),
+            Effect::Begin(begin) => {
+                let has_base = self.job.checkpoints.has_base(begin.kind);
+                self.beginning.push_back(*begin);
+                if has_base {
+                    self.look();
+                } else {
+                    self.begin_next();
+                }
+            }
             Effect::Trigger(id, subtask) => {
-                if let Some(barrier) = self.barriers.get(&id) {
+                if let Some(begin) = self.beginning.iter_mut().find(|begin| begin.id == id) {
+                    begin.targets.push(subtask);
+                } else if let Some(barrier) = self.barriers.get(&id) {
                     // A subtask that has ended has nothing to swap that would still run.
                     self.send(subtask, Control::Trigger(Arc::new(barrier.with(None))));
                 }
@@ -292,6 +315,7 @@ impl Driver {
             }
             Effect::Close(id) => {
                 self.barriers.remove(&id);
+                self.beginning.retain(|begin| begin.id != id);
                 self.storing.remove(&id);
                 if !self.life.may_remove(id) {
                     self.savepoints.remove(&id);
@@ -364,6 +388,33 @@ impl Driver {
             },
             Effect::EndMerging => checkpoints.end(),
             other => debug_assert!(false, "an effect that nothing performs: {other:?}"),
+        }
+    }
+
+    /// Looks beside the loop at the files that the next round is built on.
+    fn look(&mut self) {
+        if std::mem::replace(&mut self.looking, true) {
+            return;
+        }
+        let checkpoints = self.job.checkpoints.clone();
+        self.beside_as(async move {
+            checkpoints.look_at_base().await;
+            Done::Looked
+        });
+    }
+
+    /// Begins the rounds that wait for it, in order, up to one whose files have not been looked at.
+    fn begin_next(&mut self) {
+        if self.looking {
+            return;
+        }
+        if let Some(begin) = self.beginning.pop_front() {
+            self.begin(begin);
+        }
+        match self.beginning.front() {
+            None => {}
+            Some(begin) if self.job.checkpoints.has_base(begin.kind) => self.look(),
+            Some(_) => self.begin_next(),
         }
     }
 

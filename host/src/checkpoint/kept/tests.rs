@@ -538,3 +538,56 @@ async fn a_checkpoint_that_was_moved_alone_names_what_it_misses() {
         )
     );
 }
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_during_a_round_fails_nothing() {
+    let (disk, mut job) = (Disk::new(), Job::new(2, &["sum", "last"]));
+    let kept = disk.open(Gate::new(disk.0.clone(), None), 2);
+    let id = job.next_id();
+    let base = kept.begin(id, SnapshotKind::Checkpoint, &job.facts);
+    let round = job.round(id, SnapshotKind::Checkpoint, base);
+    let triggered_ms = round.triggered_ms;
+    let how = StoreAs {
+        completed_ms: triggered_ms - 5,
+        ..job.how()
+    };
+    let stored = kept.store(round, &job.facts, how, &Cancellation::default()).await;
+    stored.expect("stored");
+    assert_eq!(disk.checkpoint(id).await.metadata.completed_at_ms, triggered_ms);
+}
+
+#[tokio::test]
+async fn nothing_is_built_on_a_checkpoint_whose_files_are_gone() {
+    let (disk, mut job) = (Disk::new(), Job::new(2, &["sum", "last"]));
+    let kept = disk.open(Gate::new(disk.0.clone(), None), 2);
+    change(&mut job, 300, 0, 1);
+    checkpoint(&mut job, &kept).await.expect("stored");
+    change(&mut job, 300, 1, 50);
+    kept.look_at_base().await;
+    assert!(kept.has_base(SnapshotKind::Checkpoint), "all is there");
+    let last = checkpoint(&mut job, &kept).await.expect("stored").bytes;
+    let shared = disk.storage().child(paths::SHARED_DIR).expect("a name");
+    let files = shared.list("").await.expect("listed");
+    for gone in files.iter().filter(|file| !file.name.ends_with(".wasm")).take(1) {
+        shared.delete(&gone.name).await.expect("deleted");
+    }
+    kept.look_at_base().await;
+    assert!(!kept.has_base(SnapshotKind::Checkpoint), "one file is missing");
+    let full = checkpoint(&mut job, &kept).await.expect("stored").bytes;
+    assert!(
+        full > 2 * last,
+        "{full} is not the size of a full one; the increment had {last}"
+    );
+    kept.look_at_base().await;
+    assert!(kept.has_base(SnapshotKind::Checkpoint), "the full one is whole");
+    disk.storage()
+        .delete(&format!(
+            "{}/{}",
+            paths::checkpoint_name(CheckpointId(3)),
+            paths::METADATA
+        ))
+        .await
+        .expect("deleted");
+    kept.look_at_base().await;
+    assert!(!kept.has_base(SnapshotKind::Checkpoint), "its `_metadata` is missing");
+}
