@@ -544,3 +544,32 @@ fn an_upgrade_hands_over_state_of_every_kind() {
         "`open` is told where it stands"
     );
 }
+
+#[test]
+fn a_timer_that_sets_itself_again_as_due_holds_up_neither_records_nor_checkpoints() {
+    for config in ["{ alarm_ms = 0, again = true }", "{ gap_ms = 0, again = true }"] {
+        let world = World::new();
+        world.write("job.toml", &kinds_job(config).replace("\"off\"", "\"50ms\""));
+        world.write("in/a.txt", &lines(2, 2_000, 1));
+        let job = world.start(&["job.toml"]);
+        reads(&world, &job, 4_000);
+        // The watermark is behind by a second: by now it has reached timers that have fired again and again.
+        let fired = || shown_firings(&info(&world, &job.job_id));
+        wait_until("timers that fire again", || fired() > 6_000);
+        let checkpoints = || info(&world, &job.job_id)["checkpoints"].as_u64().unwrap_or(0);
+        let before = checkpoints();
+        wait_until("checkpoints", || checkpoints() >= before + 3);
+        world.write("in/b.txt", &lines(2, 10, 9_000));
+        reads(&world, &job, 4_020);
+        let before = checkpoints();
+        wait_until("checkpoints behind the records", || checkpoints() >= before + 2);
+        stop(&world, job);
+    }
+}
+
+/// Returns the number of records that the sink of fired timers has got.
+fn shown_firings(view: &Value) -> u64 {
+    let nodes = view["operators"].as_array().expect("operators");
+    let fired = nodes.iter().find(|node| node["uid"] == "fired").expect("the sink");
+    fired["records_in"].as_u64().unwrap_or(0)
+}

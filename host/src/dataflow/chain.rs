@@ -20,6 +20,11 @@ use super::node::{OperatorNode, Outputs};
 use super::watermark::Signal;
 use crate::connector::sink::SinkWriter;
 
+/// Limit of calls, one after the other, that fire timers which other timers have set for a time that has come. Those that come
+/// later than the one that sets them are fired before the next record up to here, as a timer that repeats itself has to
+/// catch up with a watermark; others take turns with the input at once.
+pub const AGAIN_MAX: u32 = 100_000;
+
 /// The nodes of a chain after its source or gate, in order, and the edges that leave it.
 pub struct Chain {
     nodes: Vec<ChainedNode>,
@@ -38,6 +43,22 @@ struct Step {
     what: What,
     /// True once the node has begun to handle it.
     begun: bool,
+    /// Number of timers that the node has to fire for it: those that were due when it began.
+    due: usize,
+    /// Number of calls that have fired timers which these have set, for a time that had come as well.
+    again: u32,
+}
+
+impl Step {
+    const fn new(at: usize, what: What) -> Self {
+        Self {
+            at,
+            what,
+            begun: false,
+            due: 0,
+            again: 0,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -188,8 +209,23 @@ impl Chain {
     }
 
     fn begin(&mut self, at: usize, what: What) {
-        let begun = false;
-        self.steps.push_back(Step { at, what, begun });
+        // A watermark says all that an earlier one says which waits at the same node.
+        if let (Some(last), What::Signal(Signal::Watermark(_))) = (self.steps.back_mut(), what)
+            && let (What::Signal(Signal::Watermark(_)), false) = (last.what, last.begun)
+            && last.at == at
+        {
+            last.what = what;
+            return;
+        }
+        self.steps.push_back(Step::new(at, what));
+    }
+
+    /// Returns true if the step under way goes on only because its timers set themselves again and again for a time that has
+    /// come. They may do so without end, so barriers and records get a turn between them. To come later than a record is
+    /// right for any watermark; for the end of input it is not.
+    #[must_use]
+    pub fn yields(&self) -> bool {
+        self.steps.front().is_some_and(|step| step.again >= AGAIN_MAX)
     }
 
     /// Returns true if a step is under way, which comes before any further record.
@@ -203,12 +239,14 @@ impl Chain {
     /// # Errors
     /// [`SubtaskFailure`] of the node that failed.
     pub fn work(&mut self) -> Result<(), SubtaskFailure> {
+        let Some(Step { at, what, begun, .. }) = self.steps.front().copied() else {
+            return Ok(());
+        };
+        let keys_needed = self.keys_needed_after(at);
         let Some(step) = self.steps.front_mut() else {
             return Ok(());
         };
-        let Step { at, what, begun } = *step;
         step.begun = true;
-        let keys_needed = self.keys_needed_after(at);
         let mut out = vec![];
         let hand_on = match self.nodes.get_mut(at).map(|node| &mut node.kind) {
             None => {
@@ -221,7 +259,10 @@ impl Chain {
             }
             Some(ChainedKind::Sink(_)) => false,
             Some(ChainedKind::Operator(node)) => {
-                if take(node, what, begun, keys_needed, &mut out)? {
+                let goes_on = take(node, step, begun, keys_needed, &mut out)?;
+                // The end of input, where it waits behind, fires what is left, and finds timers that go on without end.
+                let gives_way = step.again >= AGAIN_MAX && self.steps.iter().any(|step| matches!(step.what, What::End));
+                if goes_on && !gives_way {
                     return self.route(at, out);
                 }
                 // An operator with a watermark strategy emits its own watermarks and idleness.
@@ -229,7 +270,7 @@ impl Chain {
             }
         };
         match self.steps.front_mut() {
-            Some(step) if hand_on => (step.at, step.begun) = (at + 1, false),
+            Some(step) if hand_on => *step = Step::new(at + 1, what),
             _ => _ = self.steps.pop_front(),
         }
         self.route(at, out)
@@ -249,11 +290,19 @@ impl Chain {
         }
     }
 
-    /// Fires some of the processing timers that are due at `up_to`, in milliseconds. Returns false if there are none.
+    /// Returns the number of processing timers that are due at `up_to`, in milliseconds.
+    #[must_use]
+    pub fn due_count(&mut self, up_to: i64) -> usize {
+        let due = |node: &mut OperatorNode| node.due_count(TimeDomain::Processing, up_to);
+        self.operators().map(due).sum()
+    }
+
+    /// Fires some of the processing timers that are due at `up_to`, in milliseconds. Returns their number, or `None` if there
+    /// are none. With `again`, also returns true if the next one was set for a time that these had reached.
     ///
     /// # Errors
     /// [`SubtaskFailure`] of the node that failed.
-    pub fn fire(&mut self, up_to: i64) -> Result<bool, SubtaskFailure> {
+    pub fn fire(&mut self, up_to: i64, again: bool) -> Result<Option<(usize, bool)>, SubtaskFailure> {
         for at in 0..self.nodes.len() {
             let keys_needed = self.keys_needed_after(at);
             let ChainedKind::Operator(node) = &mut self.nodes[at].kind else {
@@ -261,13 +310,15 @@ impl Chain {
             };
             if node.next_timer().is_some_and(|next| next <= up_to) {
                 let mut out = vec![];
-                if node.fire(TimeDomain::Processing, up_to, keys_needed, &mut out)? {
+                let fired = node.fire(TimeDomain::Processing, up_to, keys_needed, &mut out)?;
+                if let Some(fired) = fired {
+                    let is_behind = again && node.is_behind(TimeDomain::Processing, &fired, up_to);
                     self.route(at, out)?;
-                    return Ok(true);
+                    return Ok(Some((fired.times.len(), is_behind)));
                 }
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Returns the time of the first processing timer, in milliseconds since the Unix epoch.
@@ -410,12 +461,12 @@ impl Chain {
 /// Does an operator's next part of a step. Returns true if there is more to do.
 fn take(
     node: &mut OperatorNode,
-    what: What,
+    step: &mut Step,
     begun: bool,
     keys_needed: bool,
     out: &mut Outputs,
 ) -> Result<bool, SubtaskFailure> {
-    match what {
+    match step.what {
         What::End => node.end(keys_needed, out),
         What::Signal(Signal::Idle(idle)) => {
             if let Some(watermarks) = node.watermarks() {
@@ -429,8 +480,18 @@ fn take(
                     return Ok(false);
                 }
                 node.set_watermark(watermark);
+                step.due = node.due_count(TimeDomain::Event, watermark);
             }
-            if node.fire(TimeDomain::Event, watermark, keys_needed, out)? {
+            if let Some(fired) = node.fire(TimeDomain::Event, watermark, keys_needed, out)? {
+                if step.due == 0 {
+                    let is_behind = node.is_behind(TimeDomain::Event, &fired, watermark);
+                    step.again = if is_behind {
+                        AGAIN_MAX
+                    } else {
+                        step.again.saturating_add(1)
+                    };
+                }
+                step.due = step.due.saturating_sub(fired.times.len());
                 return Ok(true);
             }
             node.on_watermark(keys_needed, out)?;

@@ -10,7 +10,7 @@ use regraft_model::batch::Batch;
 use regraft_model::id::{CheckpointId, OperatorUid};
 use regraft_model::time::Clock;
 
-use super::chain::Chain;
+use super::chain::{AGAIN_MAX, Chain};
 use super::control::{Control, Event, EventSink, KeyedSnapshot, Mailbox, NodeCounters, SubtaskId, SubtaskSnapshot};
 use super::element::{CheckpointBarrier, Element};
 use super::exchange::gate::{Delivered, Gate};
@@ -75,6 +75,18 @@ enum Stage {
     Ended,
 }
 
+/// Processing timers that are being fired. All that were due come before the next record. Those that they set, for a time
+/// that has come as well, take turns with the input after [`AGAIN_MAX`] calls: they could keep it waiting for ever.
+#[derive(Debug, Clone, Copy)]
+struct Firing {
+    /// Limit up to which they are due, milliseconds.
+    up_to: i64,
+    /// Number that is left of those that were due at the beginning.
+    left: usize,
+    /// Number of calls that have fired others.
+    again: u32,
+}
+
 /// One subtask of a job.
 pub struct Subtask {
     id: SubtaskId,
@@ -88,9 +100,8 @@ pub struct Subtask {
     watermark: i64,
     /// For a source without a watermark strategy: true while its stream is declared idle for want of a split.
     without_splits: Option<bool>,
-    /// Limit up to which processing timers are being fired. Fixed until all of them have fired, so that new timers
-    /// cannot keep records from being read.
-    firing: Option<i64>,
+    /// The processing timers that are being fired.
+    firing: Option<Firing>,
     /// Time since which output is blocked for want of room, monotonic nanoseconds.
     blocked_since: Option<u64>,
     /// The last round that it took part in.
@@ -183,7 +194,7 @@ impl Subtask {
         // A barrier is not taken in the middle of a step: what follows from a record belongs to the same side of it.
         while let Some(message) = self
             .mailbox
-            .receive(!self.chain.is_busy() && self.stage != Stage::Ending)
+            .receive((!self.chain.is_busy() || self.chain.yields()) && self.stage != Stage::Ending)
         {
             if self.control(message)? {
                 return Ok(Step::Finished);
@@ -194,10 +205,12 @@ impl Subtask {
         if !self.send() {
             return Ok(waiting);
         }
-        if self.chain.is_busy() {
+        if self.chain.is_busy() && !matches!(self.stage, Stage::Stopped(_)) {
             self.chain.work()?;
-            self.chain.send();
-            return Ok(Step::Progress);
+            let sent = self.chain.send();
+            if !(sent && self.stage == Stage::Running && self.chain.yields()) {
+                return Ok(Step::Progress);
+            }
         }
         match self.stage {
             Stage::Running => {}
@@ -277,30 +290,42 @@ impl Subtask {
         Step::Idle(deadlines.into_iter().flatten().min())
     }
 
-    /// Fires some of the due processing timers, and returns true if there were any. All of them come before the next
-    /// record.
+    /// Fires some of the due processing timers, and returns true if the input is to wait for more of them.
     fn fire(&mut self) -> Result<bool, SubtaskFailure> {
         let Some(next) = self.chain.next_timer() else {
             self.firing = None;
             return Ok(false);
         };
-        let up_to = match self.firing {
-            Some(up_to) => up_to,
+        let firing = match self.firing {
+            Some(firing) => firing,
             None => {
-                let now = self.clock.now_ms();
-                if next > now {
+                let up_to = self.clock.now_ms();
+                if next > up_to {
                     return Ok(false);
                 }
-                *self.firing.insert(now)
+                let left = self.chain.due_count(up_to);
+                Firing { up_to, left, again: 0 }
             }
         };
-        let fired = self.chain.fire(up_to)?;
-        if fired {
-            self.chain.send();
-        } else {
-            self.firing = None;
+        self.firing = None;
+        if firing.again >= AGAIN_MAX {
+            return Ok(false);
         }
-        Ok(fired)
+        let Some((fired, is_behind)) = self.chain.fire(firing.up_to, firing.left == 0)? else {
+            return Ok(false);
+        };
+        self.chain.send();
+        let again = match (firing.left, is_behind) {
+            (0, true) => AGAIN_MAX,
+            (0, false) => firing.again.saturating_add(1),
+            _ => firing.again,
+        };
+        self.firing = Some(Firing {
+            left: firing.left.saturating_sub(fired),
+            again,
+            ..firing
+        });
+        Ok(true)
     }
 
     /// Emits the watermarks and changes of idleness that are due.
@@ -416,7 +441,7 @@ impl Subtask {
         } else if self.without_splits == Some(true) {
             self.without_splits = Some(false);
             self.chain.signal(Signal::Idle(false));
-            while self.chain.is_busy() {
+            while self.chain.is_busy() && !self.chain.yields() {
                 self.chain.work()?;
             }
         }

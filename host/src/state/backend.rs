@@ -170,6 +170,9 @@ pub trait StateBackend: Send {
     /// They stay pending until [`fired`](Self::fired).
     fn due_timers(&mut self, domain: TimeDomain, up_to: i64, max: usize) -> Option<DueTimers>;
 
+    /// Returns the number of timers that are due at `up_to`.
+    fn due_count(&self, domain: TimeDomain, up_to: i64) -> usize;
+
     /// Removes timers that have fired.
     ///
     /// Must be called before the writes of the call that they fired in are applied: a timer that registers itself again

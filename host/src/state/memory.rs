@@ -359,6 +359,10 @@ impl StateBackend for MemoryBackend {
         self.timers.due(domain, up_to, max)
     }
 
+    fn due_count(&self, domain: TimeDomain, up_to: i64) -> usize {
+        self.timers.due_count(domain, up_to)
+    }
+
     fn fired(&mut self, due: &DueTimers) {
         let mut timers = std::mem::take(&mut self.timers);
         for (i, &key) in due.key_index.iter().enumerate() {

@@ -226,6 +226,15 @@ impl Timers {
         (!due.times.is_empty()).then_some(due)
     }
 
+    /// Returns the number of due timers.
+    #[must_use]
+    pub fn due_count(&self, domain: TimeDomain, up_to: i64) -> usize {
+        let firsts = self.firsts[domain_index(domain)].range(..=(up_to, u32::MAX, u16::MAX));
+        let queues = firsts.map(|(_, group, name)| &self.groups[*group as usize][usize::from(*name)].pending);
+        let of = |pending: &BTreeMap<Timer, Stamp>| pending.keys().take_while(|timer| timer.time <= up_to).count();
+        queues.map(of).sum()
+    }
+
     /// Returns the timers of a key group as of the mark, and forgets the saved ones. Includes removals if `removals` is
     /// true.
     pub fn sweep(&mut self, position: usize, group: KeyGroup, mark: Mark, removals: bool) -> StateRows {

@@ -94,25 +94,36 @@ impl OperatorNode {
         self.run(&Rows::Records(input, batch), keys_needed, out)
     }
 
-    /// Fires some of the timers that are due. Returns false if there are none.
-    ///
-    /// # Errors
-    /// [`SubtaskFailure`] with the timer at fault.
-    pub fn fire(
-        &mut self,
-        domain: TimeDomain,
-        up_to: i64,
-        keys_needed: bool,
-        out: &mut Outputs,
-    ) -> Result<bool, SubtaskFailure> {
-        Ok(self.fire_some(domain, up_to, keys_needed, out)?.is_some())
+    /// Returns true if the next timer was set for a time that those which fired just now had reached.
+    pub fn is_behind(&mut self, domain: TimeDomain, fired: &DueTimers, until: i64) -> bool {
+        let backend = self.backend.as_mut();
+        let next = backend.and_then(|backend| backend.due_timers(domain, until, 1));
+        let (Some(next), Some(&reached)) = (next, fired.times.last()) else {
+            return false;
+        };
+        let of = |due: &DueTimers, i: usize| (due.times[i], due.timer_ids[i], due.key_index[i]);
+        let (time, id, key) = of(&next, 0);
+        let same = |i: usize| {
+            let (fired_time, fired_id, fired_key) = of(fired, i);
+            let keys = (&fired.keys.column, &next.keys.column);
+            (fired_time, fired_id) == (time, id) && keys.0.get(fired_key as usize) == keys.1.get(key as usize)
+        };
+        time < reached || (time == reached && (0..fired.times.len()).any(same))
+    }
+
+    /// Returns the number of timers that are due.
+    #[must_use]
+    pub fn due_count(&self, domain: TimeDomain, up_to: i64) -> usize {
+        self.backend
+            .as_ref()
+            .map_or(0, |backend| backend.due_count(domain, up_to))
     }
 
     /// Fires some of the timers that are due, and returns them; `None` if there are none.
     ///
     /// # Errors
     /// [`SubtaskFailure`] with the timer at fault.
-    pub(super) fn fire_some(
+    pub fn fire(
         &mut self,
         domain: TimeDomain,
         up_to: i64,

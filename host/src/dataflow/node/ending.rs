@@ -8,7 +8,6 @@ use regraft_model::time::{MAX_WATERMARK, TimeDomain};
 
 use super::{OperatorNode, Outputs, keyed_view};
 use crate::dataflow::failure::{Cause, SubtaskFailure};
-use crate::state::backend::DueTimers;
 
 /// Limit of keys in one `finish` call.
 const FINISH_KEYS: usize = 1024;
@@ -75,9 +74,9 @@ impl OperatorNode {
     /// [`SubtaskFailure`] with the timer at fault, or with the names of timers that set themselves again without end.
     fn fire_last(&mut self, keys_needed: bool, out: &mut Outputs) -> Result<bool, SubtaskFailure> {
         if let Some(until) = self.last_timers.until
-            && let Some(fired) = self.fire_some(TimeDomain::Event, until, keys_needed, out)?
+            && let Some(fired) = self.fire(TimeDomain::Event, until, keys_needed, out)?
         {
-            if self.is_behind(&fired, until) {
+            if self.is_behind(TimeDomain::Event, &fired, until) {
                 self.again()?;
             }
             return Ok(true);
@@ -90,24 +89,7 @@ impl OperatorNode {
         if self.last_timers.until.replace(last).is_some() {
             self.again()?;
         }
-        self.fire(TimeDomain::Event, last, keys_needed, out)
-    }
-
-    /// Returns true if the next of the last timers was set for a time that those which fired just now had reached.
-    fn is_behind(&mut self, fired: &DueTimers, until: i64) -> bool {
-        let backend = self.backend.as_mut();
-        let next = backend.and_then(|backend| backend.due_timers(TimeDomain::Event, until, 1));
-        let (Some(next), Some(&reached)) = (next, fired.times.last()) else {
-            return false;
-        };
-        let of = |due: &DueTimers, i: usize| (due.times[i], due.timer_ids[i], due.key_index[i]);
-        let (time, id, key) = of(&next, 0);
-        let same = |i: usize| {
-            let (fired_time, fired_id, fired_key) = of(fired, i);
-            let keys = (&fired.keys.column, &next.keys.column);
-            (fired_time, fired_id) == (time, id) && keys.0.get(fired_key as usize) == keys.1.get(key as usize)
-        };
-        time < reached || (time == reached && (0..fired.times.len()).any(same))
+        Ok(self.fire(TimeDomain::Event, last, keys_needed, out)?.is_some())
     }
 
     /// Counts that timers have set themselves again.

@@ -5,7 +5,7 @@
 //! `highest` is n, `mean` that of 1 to n, and `words` (a list that belongs to the instance) gets the word. `instances` is
 //! a union of one item for each instance that was restored. Config `{"gap_ms":N}` sets the event-time timer `gap` at the record's event time
 //! plus N, and `{"alarm_ms":N}` the processing-time timer `alarm` at the present time plus N; each that fires adds to
-//! `fired`, and goes out by `fired`. `recent` counts n % 7 as `digits` does, and forgets after a few seconds. With
+//! `fired`, and goes out by `fired`; with `{"again":true}` it sets itself again for the same time. `recent` counts n % 7 as `digits` does, and forgets after a few seconds. With
 //! `{"table":N}` the first record of an instance whose broadcast state `table` is empty puts 0 to N - 1 into it. At the end
 //! of input all of a word goes out by `summaries`.
 
@@ -89,6 +89,8 @@ pub struct Instance {
 struct Config {
     gap_ms: Option<i64>,
     alarm_ms: Option<i64>,
+    #[serde(default)]
+    again: bool,
     table: Option<u32>,
 }
 
@@ -185,6 +187,9 @@ impl Operator for Kinds {
 
     fn on_timer(&mut self, word: &str, timer: Timer, at: i64, cx: &mut Ctx) -> Result<()> {
         self.fired.update(|fired| *fired += 1);
+        if self.config.again {
+            cx.at(timer, at);
+        }
         let timer = if timer == self.gap { "gap" } else { "alarm" };
         let count = self.count.get_or_default();
         cx.emit(self.firings, &Fired { word, timer, at, count });
