@@ -11,6 +11,7 @@
 pub mod data_dir;
 pub mod stdout;
 pub mod escape;
+pub mod log_queue;
 pub mod backoff;
 pub mod environment;
 pub mod connector;

@@ -4,8 +4,10 @@
 //! hold for the process, and so does what is kept here.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// True once stdout is claimed.
 static CLAIMED: AtomicBool = AtomicBool::new(false);
@@ -47,11 +49,54 @@ pub fn write_within(around: Within) {
     let _ = WITHIN.set(around);
 }
 
-/// Writes output of a job, whole lines, and flushes it: to stdout, or to stderr while stdout is claimed.
+/// A write by the thread of [`write_unless`], and the receiver of its result.
+type Ordered = (Vec<u8>, SyncSender<Result<(), Unwritten>>);
+
+/// Orders writes from a thread of their own, which may wait as long as the stream takes nothing.
+static WRITER: OnceLock<Mutex<Sender<Ordered>>> = OnceLock::new();
+
+/// Time between two looks whether a write is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Writes output of a job, whole lines, and flushes it: to stdout, or to stderr while stdout is claimed. Waits as long as the
+/// stream takes nothing, unless `is_given_up` says that the job is to end: then the lines may be lost.
 ///
 /// # Errors
 /// [`Unwritten`] where the stream cannot be written.
-pub fn write(lines: &[u8]) -> Result<(), Unwritten> {
+pub fn write_unless(lines: Vec<u8>, is_given_up: &dyn Fn() -> bool) -> Result<(), Unwritten> {
+    let writer = WRITER.get_or_init(|| {
+        let (order, orders) = channel::<Ordered>();
+        let writing = move || {
+            for (lines, done) in orders {
+                // The job may have ended meanwhile.
+                let _ = done.send(write(&lines));
+            }
+        };
+        // Without a thread the orders are dropped, which is an error of each write.
+        let _ = std::thread::Builder::new().name("stdout".to_owned()).spawn(writing);
+        Mutex::new(order)
+    });
+    let (done, is_done) = sync_channel(1);
+    let ordered = writer
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .send((lines, done));
+    let no_thread = || Unwritten {
+        stream: "stdout",
+        error: io::Error::other("no thread writes it"),
+    };
+    ordered.map_err(|_| no_thread())?;
+    loop {
+        match is_done.recv_timeout(LOOK) {
+            Ok(written) => return written,
+            Err(RecvTimeoutError::Disconnected) => return Err(no_thread()),
+            Err(RecvTimeoutError::Timeout) if is_given_up() => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+fn write(lines: &[u8]) -> Result<(), Unwritten> {
     let claimed = CLAIMED.load(Ordering::Relaxed);
     let mut written = Ok(());
     let mut write = || {

@@ -1,8 +1,11 @@
 //! Log lines on stderr, above the progress line where there is one.
+//!
+//! Where jobs run, a thread writes them, so that a stderr that takes nothing more holds up neither a job nor a signal.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use indicatif::ProgressBar;
 use tracing_subscriber::filter::DynFilterFn;
@@ -14,10 +17,17 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 use crate::escape::{event, lines};
 use crate::graph::Warning;
 use crate::jobs::observe::PERIODIC;
+use crate::log_queue::{LogQueue, Logged};
 use crate::serve::logs::{JobLogLayer, JobLogs};
 
 /// The progress line at the bottom of the terminal, if any.
 static BAR: OnceLock<Mutex<Option<ProgressBar>>> = OnceLock::new();
+
+/// Lines that wait to be written, where jobs run.
+static QUEUE: OnceLock<LogQueue<()>> = OnceLock::new();
+
+/// Time that the end of the process waits for lines to be written.
+const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sets the progress line above which log lines are written.
 pub fn stand_above(bar: Option<ProgressBar>) {
@@ -38,12 +48,39 @@ pub fn warnings(warnings: &[Warning]) {
 /// Writes a line to stderr, above the progress line. On a terminal, its first word is coloured if it tells of a problem.
 pub fn line(text: &str) {
     let text = lines(text);
-    let text = painted(&text, is_coloured());
+    emit(format!("{}\n", painted(&text, is_coloured())));
+}
+
+/// Writes whole lines, or has them written.
+fn emit(text: String) {
+    match QUEUE.get() {
+        Some(queue) => queue.push((), text),
+        None => to_stderr(&text),
+    }
+}
+
+fn to_stderr(text: &str) {
     above(|| {
-        let mut stderr = io::stderr().lock();
         // If stderr cannot be written, there is no other place to report it.
-        let _ = writeln!(stderr, "{text}");
+        let _ = io::stderr().lock().write_all(text.as_bytes());
     });
+}
+
+fn write_queued((): (), logged: Logged) {
+    match logged {
+        Logged::Text(text) => to_stderr(&text),
+        Logged::Dropped(lines) => to_stderr(&format!(
+            "warning: {lines} log lines were dropped: stderr took no more\n"
+        )),
+        Logged::End => {}
+    }
+}
+
+/// Waits a moment until all lines are written: the process ends.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(END_PATIENCE);
+    }
 }
 
 /// Returns true if stderr may be coloured: it is a terminal, and the user has not asked for none (<https://no-color.org>).
@@ -92,11 +129,12 @@ impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // One event.
         let text = String::from_utf8_lossy(bytes);
-        above(|| io::stderr().lock().write_all(event(&text).as_bytes())).map(|()| bytes.len())
+        emit(event(&text).into_owned());
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 
@@ -113,6 +151,11 @@ fn told_by_progress(target: &str) -> bool {
     target == PERIODIC && has_bar() && std::env::var_os("REGRAFT_LOG").is_none()
 }
 
+/// Lets a thread write all lines from now on: jobs run in this process.
+pub fn queue() {
+    let _ = QUEUE.get_or_init(|| LogQueue::start("log", write_queued));
+}
+
 /// Starts logging. `REGRAFT_LOG` is the filter (`debug`, `regraft=trace`), and `default` applies without it. Log lines
 /// of a job also go to its log in `jobs`.
 pub fn start(default: &str, jobs: Option<Arc<JobLogs>>) {
@@ -125,7 +168,7 @@ pub fn start(default: &str, jobs: Option<Arc<JobLogs>>) {
     let subscriber = tracing_subscriber::registry()
         .with(filter)
         .with(stderr)
-        .with(jobs.map(JobLogLayer));
+        .with(jobs.map(JobLogLayer::new));
     // A second start in the same process, as in tests, changes nothing.
     let _ = subscriber.try_init();
 }

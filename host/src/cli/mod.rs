@@ -57,7 +57,7 @@ pub fn main(args: Vec<OsString>) -> ExitStatus {
         }
         Parsed::Run(cli) => verb(&cli),
     });
-    match ended.and_then(|status| output::check().map(|()| status)) {
+    let status = match ended.and_then(|status| output::check().map(|()| status)) {
         Ok(status) => status,
         Err(failure) => {
             if json {
@@ -66,7 +66,9 @@ pub fn main(args: Vec<OsString>) -> ExitStatus {
             log::line(&format!("error: {failure}"));
             failure.status()
         }
-    }
+    };
+    log::flush();
+    status
 }
 
 fn verb(cli: &Cli) -> Result<ExitStatus, Failure> {
@@ -74,6 +76,9 @@ fn verb(cli: &Cli) -> Result<ExitStatus, Failure> {
     let data_dir = data_dir(&cli.verb)?;
     let logs = matches!(cli.verb, Verb::Serve(_)).then(|| Arc::new(JobLogs::new(&data_dir)));
     let runs_jobs = logs.is_some() || matches!(&cli.verb, Verb::Run(args) if !args.detached);
+    if runs_jobs {
+        log::queue();
+    }
     log::start(if runs_jobs { "info" } else { "warn" }, logs.clone());
     match &cli.verb {
         Verb::New(args) => new::new(args, output)?,

@@ -265,6 +265,7 @@ fn end_at_once(job: &JobHandle, output: Output) -> ! {
         print(&Failure::new(ErrorKind::Interrupted, message).to_json());
     }
     log::line(said);
+    log::flush();
     std::process::exit(ExitStatus::Interrupted.code().into());
 }
 

@@ -111,7 +111,10 @@ pub async fn serve(
     drop(announced);
     tokio::select! {
         () = host.end() => {}
-        () = signals.any() => std::process::exit(ExitStatus::Interrupted.code().into()),
+        () = signals.any() => {
+            log::flush();
+            std::process::exit(ExitStatus::Interrupted.code().into())
+        }
     }
     bringing.abort();
     server.end().await;

@@ -8,6 +8,7 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use regraft_model::batch::Batch;
 use regraft_model::describe::PortValue;
@@ -214,6 +215,9 @@ pub trait SinkWriter: Send {
 
     /// Drops what was written and not prepared; what was prepared stays for its snapshot.
     fn abort(&mut self);
+
+    /// Takes the flag that is set when the job is to end, for sinks that may wait in a write.
+    fn set_cancelled(&mut self, _cancelled: Arc<AtomicBool>) {}
 
     /// Takes records of another shape from now on.
     ///

@@ -173,6 +173,9 @@ impl Subtask {
         for node in self.chain.operators() {
             node.set_cancelled(cancelled.clone());
         }
+        if let Some(sink) = self.chain.sink() {
+            sink.writer.set_cancelled(cancelled.clone());
+        }
     }
 
     /// Returns the uid that stands for the whole subtask: that of its first node.

@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use regraft_model::id::JobId;
 use tracing::field::{Field, Visit};
@@ -23,6 +24,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::data_dir::private_file;
 use crate::dataflow::control::locked;
 use crate::escape;
+use crate::log_queue::{LogQueue, Logged};
 
 /// Size at which a file gets no more lines.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -32,6 +34,9 @@ const FILES_MAX: usize = 8;
 const LINE_BYTES_MAX: usize = 64 << 10;
 /// Largest part of a log that is read at once.
 const CHUNK_BYTES_MAX: u64 = 1 << 20;
+
+/// Time that a reader waits for lines that are still to be written.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Returns the span of all work for a job. It is enabled at every log level, and has no parent.
 #[must_use]
@@ -44,6 +49,8 @@ pub fn job_span(job: JobId) -> Span {
 pub struct JobLogs {
     root: PathBuf,
     open: Mutex<HashMap<JobId, LogFile>>,
+    /// Lines that wait to be written, once a layer logs here.
+    queue: OnceLock<LogQueue<JobId>>,
 }
 
 /// Whole lines of a log.
@@ -78,6 +85,41 @@ impl JobLogs {
         Self {
             root: data_dir.join("jobs"),
             open: Mutex::default(),
+            queue: OnceLock::new(),
+        }
+    }
+
+    /// Has a line written by a thread, so that a disk that hangs does not hold up the job.
+    fn log(self: &Arc<Self>, job: JobId, line: String) {
+        let own = Arc::downgrade(self);
+        let queue = self.queue.get_or_init(|| {
+            LogQueue::start("job-log", move |job, logged| {
+                if let Some(logs) = own.upgrade() {
+                    logs.write_queued(job, &logged);
+                }
+            })
+        });
+        queue.push(job, line);
+    }
+
+    fn write_queued(&self, job: JobId, logged: &Logged) {
+        // Logging must not fail its caller, and the host's own log has the lines too.
+        let _ = match logged {
+            Logged::Text(line) => self.append(job, line),
+            Logged::Dropped(lines) => {
+                self.append(job, &format!("{lines} log lines were dropped: the disk took no more"))
+            }
+            Logged::End => {
+                locked(&self.open).remove(&job);
+                Ok(())
+            }
+        };
+    }
+
+    /// Waits a moment until the lines that were logged so far are written.
+    pub fn flush(&self) {
+        if let Some(queue) = self.queue.get() {
+            queue.flush(PATIENCE);
         }
     }
 
@@ -111,7 +153,13 @@ impl JobLogs {
 
     /// Closes the file of a job that logs no more lines.
     pub fn close(&self, job: JobId) {
-        locked(&self.open).remove(&job);
+        match self.queue.get() {
+            Some(queue) => {
+                queue.end(job);
+                queue.flush(PATIENCE);
+            }
+            None => _ = locked(&self.open).remove(&job),
+        }
     }
 
     /// Returns the last lines of a log, none for a job without a log.
@@ -119,6 +167,7 @@ impl JobLogs {
     /// # Errors
     /// Those of the file system.
     pub fn last(&self, job: JobId, lines: usize) -> io::Result<LogChunk> {
+        self.flush();
         let dir = self.dir(job);
         let mut found = String::new();
         let mut next = None;
@@ -149,6 +198,7 @@ impl JobLogs {
     /// # Errors
     /// Those of the file system.
     pub fn from(&self, job: JobId, position: u64) -> io::Result<LogChunk> {
+        self.flush();
         let dir = self.dir(job);
         let starts = starts(&dir)?;
         let at = starts.partition_point(|start| *start <= position).saturating_sub(1);
@@ -188,6 +238,10 @@ impl LogFile {
     }
 
     fn open(dir: &Path, start: u64) -> io::Result<Self> {
+        // To open a FIFO would wait for ever.
+        if fs::symlink_metadata(path(dir, start)).is_ok_and(|found| !found.is_file()) {
+            return Err(io::Error::other("not a regular file"));
+        }
         let file = private_file(OpenOptions::new().create(true).append(true), &path(dir, start))?;
         let bytes = file.metadata()?.len();
         Ok(Self { file, start, bytes })
@@ -224,7 +278,15 @@ fn cut(line: &str) -> &str {
 
 /// Tracing layer that writes the events in a job's span to the job's log.
 #[derive(Debug, Clone)]
-pub struct JobLogLayer(pub Arc<JobLogs>);
+pub struct JobLogLayer(Arc<JobLogs>);
+
+impl JobLogLayer {
+    /// Returns a layer that writes to these logs.
+    #[must_use]
+    pub const fn new(logs: Arc<JobLogs>) -> Self {
+        Self(logs)
+    }
+}
 
 /// Job of a span.
 struct OfJob(JobId);
@@ -251,8 +313,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JobLogLayer {
         let mut line = String::new();
         let _ = SystemTime.format_time(&mut Writer::new(&mut line));
         let _ = write!(line, " {:>5} {}{}", event.metadata().level(), words.message, words.rest);
-        // Logging must not fail its caller, and the host's own log has the line too.
-        let _ = self.0.append(job, &escape::event(&escape::lines(&line)));
+        self.0.log(job, escape::event(&escape::lines(&line)).into_owned());
     }
 }
 
@@ -323,7 +384,7 @@ mod tests {
         use tracing_subscriber::layer::SubscriberExt as _;
         let dir = tempfile::tempdir().expect("temp dir");
         let logs = Arc::new(JobLogs::new(dir.path()));
-        let subscriber = tracing_subscriber::registry().with(JobLogLayer(logs.clone()));
+        let subscriber = tracing_subscriber::registry().with(JobLogLayer::new(logs.clone()));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!("of no job");
             job_span(JOB).in_scope(|| {

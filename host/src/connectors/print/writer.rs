@@ -1,6 +1,9 @@
 //! Writes lines to [`stdout`]: `value`, or with parallelism above 1 `N> value` with N from 1. What is printed cannot be taken
 //! back, so a replay prints it again: at least once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use regraft_model::batch::Batch;
 use regraft_model::describe::PortValue;
 use regraft_model::id::CheckpointId;
@@ -14,6 +17,8 @@ use crate::stdout::{self, Unwritten};
 pub struct PrintWriter {
     prefix: String,
     formatter: Formatter,
+    /// True once the job is to end, whether or not its output is taken.
+    cancelled: Arc<AtomicBool>,
 }
 
 impl PrintWriter {
@@ -30,6 +35,7 @@ impl PrintWriter {
         Ok(Self {
             prefix,
             formatter: Formatter::new(format_of(input), input)?,
+            cancelled: Arc::default(),
         })
     }
 }
@@ -61,7 +67,8 @@ impl SinkWriter for PrintWriter {
             text.extend_from_slice(self.prefix.as_bytes());
             self.formatter.append(value, &mut text)?;
         }
-        stdout::write(&text).map_err(cannot_write)
+        let is_given_up = || self.cancelled.load(Ordering::Relaxed);
+        stdout::write_unless(text, &is_given_up).map_err(cannot_write)
     }
 
     fn prepare(&mut self, _: CheckpointId) -> Result<SinkSnapshot, SinkError> {
@@ -71,6 +78,10 @@ impl SinkWriter for PrintWriter {
     fn committed(&mut self, _: CheckpointId) {}
 
     fn abort(&mut self) {}
+
+    fn set_cancelled(&mut self, cancelled: Arc<AtomicBool>) {
+        self.cancelled = cancelled;
+    }
 
     fn set_input(&mut self, input: &PortValue) -> Result<(), SinkError> {
         self.formatter = Formatter::new(format_of(input), input)?;
