@@ -195,8 +195,9 @@ fn cancel_ends_at_once_and_commits_nothing() {
         !world.path().join("data/checkpoints").join(&id).exists(),
         "its checkpoints go"
     );
-    let gone = world.run(&["cancel", &id]).exits(2);
-    assert!(gone.stderr.contains("no job is running"), "{}", gone.stderr);
+    let gone = world.run(&["cancel", &id]).exits(1).stderr;
+    let said = format!("job words ({id}) is CANCELED, and no process runs it any more");
+    assert!(gone.contains(&said), "{gone}");
 }
 
 /// A checkpoint that is being stored when the job is cancelled must not be written after the cleanup.

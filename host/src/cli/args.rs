@@ -358,6 +358,14 @@ pub struct JobArgs {
     pub host: HostArgs,
 }
 
+impl JobArgs {
+    /// Returns the job and its host.
+    #[must_use]
+    pub fn pair(&self) -> (&str, &HostArgs) {
+        (&self.job, &self.host)
+    }
+}
+
 /// The form of a savepoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SavepointType {

@@ -92,12 +92,15 @@ fn verb(cli: &Cli) -> Result<ExitStatus, Failure> {
         Verb::Logs(args) => show::logs(args, &data_dir, output)?,
         Verb::Savepoint(args) => match &args.dispose {
             Some(path) => runtime()?.block_on(dispose::dispose(path, &args.host, args.force, &data_dir, output))?,
-            None => job::savepoint(args, &data_dir, output)?,
+            None => {
+                let job = (args.job.as_deref().unwrap_or_default(), &args.host);
+                offline::acting(job, &data_dir, || job::savepoint(args, &data_dir, output))?;
+            }
         },
         Verb::Gc(args) => gc::gc(args, &data_dir, output)?,
-        Verb::Stop(args) => job::stop(args, &data_dir, output)?,
-        Verb::Cancel(args) => job::cancel(args, &data_dir, output)?,
-        Verb::Upgrade(args) => job::upgrade(args, &data_dir, output)?,
+        Verb::Stop(args) => offline::acting(args.job.pair(), &data_dir, || job::stop(args, &data_dir, output))?,
+        Verb::Cancel(args) => offline::acting(args.job.pair(), &data_dir, || job::cancel(args, &data_dir, output))?,
+        Verb::Upgrade(args) => offline::acting(args.job.pair(), &data_dir, || job::upgrade(args, &data_dir, output))?,
         Verb::State(args) => runtime()?.block_on(state::state(args, &data_dir, output))?,
         Verb::Run(args) if args.detached => {
             let origin = runtime()?.block_on(run::Origin::read(args))?;

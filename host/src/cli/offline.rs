@@ -10,8 +10,12 @@ use super::failure::Failure;
 use super::job::{Asked, client};
 use crate::api::client::{Client, ClientError, FoundJob};
 use crate::jobs::observe::ObservedJob;
+use crate::jobs::status::JobStatus;
 use crate::serve::error::HostError;
 use crate::serve::offline::{OfflineJob, jobs};
+
+/// Beginning of the message that a host does not know a job.
+const NO_SUCH_JOB: &str = "there is no job ";
 
 /// A job that was asked for.
 pub(super) enum Found {
@@ -59,6 +63,43 @@ pub(super) fn observed(jobs: &[OfflineJob], data_dir: &Path) -> Result<Vec<Obser
         }
         Ok::<_, HostError>(observed)
     })
+}
+
+/// Runs a verb that acts on a running job. If no host has the job, the failure says what is known of it on disk.
+///
+/// # Errors
+/// [`Failure`] of the verb.
+pub(super) fn acting<T>(
+    (job, host): (&str, &HostArgs),
+    data_dir: &Path,
+    verb: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    verb().map_err(|failure| {
+        if !failure.message.starts_with(NO_SUCH_JOB) {
+            return failure;
+        }
+        match find_anywhere(job, host, data_dir) {
+            Ok(Found::OnDisk(found)) => not_running(&found, data_dir).unwrap_or(failure),
+            Ok(Found::AtHost(_)) | Err(_) => failure,
+        }
+    })
+}
+
+/// Says why nothing can be done with a job that no process runs, and what to do instead.
+fn not_running(found: &OfflineJob, data_dir: &Path) -> Option<Failure> {
+    let job = observed(std::slice::from_ref(found), data_dir).ok()?.pop()?;
+    let (id, name, status) = (job.job_id, job.name, job.status);
+    let message = if status == JobStatus::Suspended {
+        format!(
+            "job {name} ({id}) is {status}: no host runs it. `regraft serve` with the data directory {} brings it back; then repeat the command",
+            data_dir.display()
+        )
+    } else {
+        format!(
+            "job {name} ({id}) is {status}, and no process runs it any more. `regraft info {id}` shows how it ended, and `regraft list --snapshots {id}` the checkpoints and savepoints that a job can be started from"
+        )
+    };
+    Some(Failure::new(ErrorKind::Failed, message))
 }
 
 /// Finds a job at the hosts, or else on disk, unless the user names a host.

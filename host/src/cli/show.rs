@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::{JobArgs, ListArgs, LogsArgs};
 use super::failure::Failure;
-use super::job::{Asked, client, find};
+use super::job::{Asked, client};
 use super::log;
 use super::offline::{Found, block_on, find_anywhere, observed, on_disk};
 use super::output::{self, Output};
@@ -19,6 +19,9 @@ use crate::api::types::{
 use crate::escape;
 use crate::graph::job_graph::SettingOrigin;
 use crate::jobs::status::JobStatus;
+use crate::serve::error::HostError;
+use crate::serve::logs::JobLogs;
+use crate::serve::offline::OfflineJob;
 
 /// Number of rounds in the text of `info`.
 const ROUNDS_SHOWN: usize = 10;
@@ -344,7 +347,10 @@ pub fn logs(args: &LogsArgs, data_dir: &Path, output: Output) -> Result<(), Fail
             "--follow prints until the job ends, and --json prints exactly one object; leave one of them out",
         ));
     }
-    let Asked { client, job } = find(&args.job, data_dir)?;
+    let Asked { client, job } = match find_anywhere(&args.job.job, &args.job.host, data_dir)? {
+        Found::AtHost(asked) => *asked,
+        Found::OnDisk(job) => return logs_on_disk(&job, args, data_dir, output),
+    };
     let lines = Some(args.lines);
     let mut chunk = client.logs(&job, &LogQuery { lines, from: None })?;
     if output.json {
@@ -373,6 +379,23 @@ pub fn logs(args: &LogsArgs, data_dir: &Path, output: Output) -> Result<(), Fail
         let from = Some(chunk.next);
         chunk = client.logs(&job, &LogQuery { lines: None, from })?;
     }
+}
+
+/// Prints the last lines of a job that no process runs.
+fn logs_on_disk(job: &OfflineJob, args: &LogsArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
+    let id = job.job_id();
+    if job.attached {
+        return Err(HostError::NoLog(id).into());
+    }
+    let read = JobLogs::new(data_dir).last(id, args.lines);
+    let chunk = read.map_err(|source| HostError::Log { job: id, source })?;
+    let lines: Vec<&str> = chunk.text.lines().collect();
+    if output.json {
+        output.result(&json!({ "job_id": id, "lines": lines }), String::new);
+    } else {
+        output::write(&escape::lines(&chunk.text));
+    }
+    Ok(())
 }
 
 /// Renders milliseconds since the Unix epoch as `2026-11-21 05:20:00` (UTC), by Howard Hinnant's `civil_from_days`.
