@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::recovery::last_failed;
 use crate::setup::{
-    FILE_SINK, component, counted_by_hand, counts, graph, info, made_up_job, show, shown, stop, words_job,
+    BLACKHOLE, FILE_SINK, component, counted_by_hand, counts, graph, info, made_up_job, show, shown, stop, words_job,
 };
 use crate::support::{World, wait_until};
 
@@ -224,6 +224,44 @@ fn small_disk(world: &World, name: &str, size: &str) -> Option<(PathBuf, Mounted
         println!("not run: file systems cannot be mounted here");
     }
     Some((dir, mounted?))
+}
+
+#[test]
+fn a_host_whose_data_directory_is_full_starts_and_answers() {
+    let world = World::new();
+    let Some((dir, _mounted)) = small_disk(&world, "data", "64m") else {
+        return;
+    };
+    let job_file = made_up_job("words", 0, 50, 500, "update", BLACKHOLE);
+    world.write(
+        "job.toml",
+        &job_file.replace("interval = \"off\"", "interval = \"100ms\""),
+    );
+    let mut host = world.serve(&[]);
+    world.run(&["run", "-d", "job.toml"]).exits(0);
+    wait_until("a checkpoint", || {
+        info(&world, "words")["checkpoints"].as_u64() > Some(0)
+    });
+    host.kill();
+    fill(&dir.join("filler"));
+    let mut host = world.serve(&[]);
+    let line = host.wait_for_log("Serving on http://");
+    let url = line
+        .split("Serving on ")
+        .nth(1)
+        .and_then(|rest| rest.split(',').next())
+        .expect("a URL")
+        .to_owned();
+    let status = || {
+        let ran = world.run(&["info", "words", "--json", "--host", &url]).exits(0).json();
+        ran["status"].as_str().unwrap_or_default().to_owned()
+    };
+    host.wait_for_log("It is tried again in 1s");
+    assert_eq!(status(), "RESTARTING");
+    std::fs::remove_file(dir.join("filler")).expect("removed");
+    wait_until("it runs again", || status() == "RUNNING");
+    host.terminate();
+    host.end().exits(0);
 }
 
 /// A job with a checkpoint ten times a second, which tolerates a full disk.

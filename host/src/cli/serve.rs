@@ -85,7 +85,7 @@ pub async fn serve(
         Err(error) => return Err(taken(listen, &error, data_dir).await),
     };
     let url = server.url();
-    lock.say(Some(&url))?;
+    lock.say(Some(&url));
     let announced = announcement(None, &url, &tokens.admin).publish(data_dir);
     if let Err(error) = &announced {
         let dir = data_dir.display();

@@ -1,4 +1,7 @@
 //! Jobs of an earlier process: those that had not ended are brought back, or wait until that is possible.
+//!
+//! After a process that has died they start in the order of [`start_order`](super::start_order), so that a job which takes
+//! its process with it keeps no other one down.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -8,6 +11,8 @@ use bytes::Bytes;
 use futures::future::join_all;
 use regraft_guest_runtime::engine::GuestEngine;
 use regraft_model::id::OperatorUid;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use super::catalog::{CatalogRecord, Catalogued, Progress};
@@ -15,6 +20,7 @@ use super::entries::{Entry, Stage, outline};
 use super::error::HostError;
 use super::host::{Host, Serving};
 use super::logs::job_span;
+use super::start_order::{LastEnd, Planned, StartNote, Turn, plan};
 use super::submit::new_job;
 use crate::backoff::Backoff;
 use crate::dataflow::control::locked;
@@ -31,20 +37,27 @@ use crate::jobs::status::JobStatus;
 /// Time that jobs may take to suspend when the host ends.
 const SUSPEND_MAX: Duration = Duration::from_secs(10);
 
+/// Time that a job whose turn comes next waits for the one before it.
+const TURN_MAX: Duration = Duration::from_secs(30);
+
 /// Waits before a job that could not be brought back is tried again.
 const AGAIN: Backoff = Backoff::new(Duration::from_secs(1), 2, Duration::from_secs(60));
 
 impl Host {
-    /// Enters every job of the catalog. Returns those that are to be brought back.
+    /// Enters every job of the catalog. Returns those that are to be brought back, in the order in which they are.
     ///
     /// # Errors
-    /// [`HostError`] where the catalog cannot be read.
-    pub async fn open_catalog(&self) -> Result<Vec<Catalogued>, HostError> {
+    /// [`HostError`] where this host has no catalog. What cannot be read of it is logged and left out.
+    pub async fn open_catalog(&self) -> Result<Vec<Planned<Catalogued>>, HostError> {
         let serving = self.serves()?;
-        let contents = serving.catalog.load().await.map_err(HostError::NotOpened)?;
+        let contents = serving.catalog.load().await;
         for damaged in &contents.damaged {
-            tracing::error!("{damaged}");
+            tracing::error!("A job is left out: {damaged}");
         }
+        let last = serving.catalog.host_starts().await.unwrap_or_else(|error| {
+            tracing::warn!("that this host runs could not be noted: {error}");
+            LastEnd::Died
+        });
         let stores = &*self.context.stores;
         let mut unfinished = vec![];
         for job in contents.jobs {
@@ -70,24 +83,93 @@ impl Host {
                 _ => unfinished.push(job),
             }
         }
-        Ok(unfinished)
+        let noted = unfinished.into_iter().map(|job| {
+            let start = job.start;
+            (job, start)
+        });
+        let planned = plan(noted.collect(), last);
+        for planned in &planned {
+            self.hold_until_its_turn(serving, planned).await;
+        }
+        Ok(planned)
     }
 
-    /// Brings jobs back, all at once and independently.
-    pub async fn bring_back(self: &Arc<Self>, jobs: Vec<Catalogued>) {
-        join_all(jobs.into_iter().map(|job| {
-            let (host, span) = (self.clone(), job_span(job.record.job_id));
-            async move { host.bring_back_one(job).await }.instrument(span)
-        }))
-        .await;
+    /// Lets a job wait that is not started at once, so that it can be given up meanwhile.
+    async fn hold_until_its_turn(&self, serving: &Serving, planned: &Planned<Catalogued>) {
+        let Planned { job, turn, deaths } = planned;
+        let (id, name) = (job.record.job_id, &job.record.name);
+        let (status, why) = match turn {
+            Turn::AtOnce => return,
+            Turn::InTurn => (
+                JobStatus::Restarting,
+                "it waits for the jobs that start before it".to_owned(),
+            ),
+            Turn::Alone(wait) if planned.is_set_aside() => {
+                let why = format!(
+                    "the host died {deaths} times in a row while nothing but this job was starting. It is set aside, and this host tries it again, alone, {} after its own start; end this host and start `regraft serve` again to try it at once",
+                    if wait.is_zero() {
+                        "as soon as all other jobs run".to_owned()
+                    } else {
+                        format!("{wait:?}")
+                    }
+                );
+                tracing::error!("Job {name} ({id}) is SUSPENDED: {why}. `regraft cancel {id}` gives it up.");
+                (JobStatus::Suspended, why)
+            }
+            Turn::Alone(_) => {
+                let why = "the host died while it was starting, so it is started when all other jobs run, and alone";
+                tracing::warn!("Job {name} ({id}) waits: {why}.");
+                (JobStatus::Restarting, why.to_owned())
+            }
+        };
+        if let Turn::Alone(_) = turn {
+            let note = StartNote {
+                starting: false,
+                deaths: *deaths,
+            };
+            if let Err(error) = serving.catalog.note_start(id, note).await {
+                tracing::warn!("that job {id} waits could not be noted: {error}");
+            }
+        }
+        let graph = job.record.submission.graph().ok();
+        let held = outline(&*self.context.stores, &job.record, graph.as_ref(), status, Some(&why));
+        self.update(id, |entry| entry.stage = Stage::Held(Arc::new(held)));
+    }
+
+    /// Brings jobs back, each in its turn. A try that fails delays no other job.
+    pub async fn bring_back(self: &Arc<Self>, jobs: Vec<Planned<Catalogued>>) {
+        let began = tokio::time::Instant::now();
+        let mut tries = JoinSet::new();
+        for Planned { job, turn, deaths } in jobs {
+            let id = job.record.job_id;
+            if let Turn::Alone(wait) = turn {
+                tokio::time::sleep_until(began + wait).await;
+                self.none_starting().await;
+            }
+            // It may have been given up meanwhile.
+            if turn != Turn::AtOnce && !self.take(id) {
+                continue;
+            }
+            let (tried, is_tried) = oneshot::channel();
+            let host = self.clone();
+            let trying = async move { host.bring_back_one(job, deaths, tried).await };
+            tries.spawn(trying.instrument(job_span(id)));
+            if turn != Turn::AtOnce {
+                let _ = tokio::time::timeout(TURN_MAX, is_tried).await;
+            }
+        }
+        while tries.join_next().await.is_some() {}
     }
 
     /// Brings a job back. A try that fails loses nothing: it is repeated for as long as that may help, and until the job is
-    /// given up.
-    async fn bring_back_one(self: &Arc<Self>, job: Catalogued) {
+    /// given up. `tried` is told of the end of the first try.
+    async fn bring_back_one(self: &Arc<Self>, job: Catalogued, deaths: u32, tried: oneshot::Sender<()>) {
         let id = job.record.job_id;
+        let mut tried = Some(tried);
         for wait in AGAIN {
-            if !self.bring_back_once(&job, wait).await {
+            let again = self.bring_back_noted(&job, deaths, wait).await;
+            let _ = tried.take().map(|tried| tried.send(()));
+            if !again {
                 return;
             }
             loop {
@@ -100,6 +182,19 @@ impl Host {
                 }
             }
         }
+    }
+
+    /// Tries once, with a note of it while it lasts. Returns true if it failed, and another try after this wait may succeed.
+    async fn bring_back_noted(self: &Arc<Self>, job: &Catalogued, deaths: u32, wait: Duration) -> bool {
+        let Some(serving) = &self.serving else { return false };
+        let id = job.record.job_id;
+        self.begin_start(&serving.catalog, id, deaths).await;
+        let again = self.bring_back_once(job, wait).await;
+        match self.job(&id.to_string()) {
+            Ok(runs) => self.watch_start(runs),
+            Err(_) => self.end_start(&serving.catalog, id).await,
+        }
+        again
     }
 
     /// Tries once. Returns true if it failed, and another try after this wait may succeed.
@@ -225,6 +320,12 @@ impl Host {
         if tokio::time::timeout(SUSPEND_MAX, settling).await.is_err() {
             // As after a kill of the process, the next one brings them back all the same.
             tracing::warn!("some jobs have not suspended in time");
+        }
+        if let Some(serving) = &self.serving {
+            self.forget_starts(&serving.catalog).await;
+            if let Err(error) = serving.catalog.host_ends().await {
+                tracing::warn!("that this host has ended could not be noted: {error}");
+            }
         }
     }
 

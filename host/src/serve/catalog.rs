@@ -4,18 +4,24 @@
 //! <JobID>/modules/<sha256>.wasm   its components, written first
 //! <JobID>/job.json                its submission, created last: from then on the job exists
 //! <JobID>/accepted.json           it has started once, and its submitter may know
+//! <JobID>/starting.json           it is being started, or is set aside since that takes the process with it
 //! <JobID>/savepoints/<n>.json     location of its savepoint n
 //! <JobID>/ended.json              how it ended: it is not started again
+//! running.json                    a host runs these jobs; removed when it ends
 //! ```
 //!
 //! A host that is killed leaves either no job or a whole one: a directory without `job.json` is the rest of a submission
 //! or of a removal, and is swept. A removal begins with `job.json`, so that no record is left without its components, or
 //! without the note that the job ended.
 //!
+//! The directory may hold anything: a file that is no record, cannot be read or is not ours concerns its own job at most.
+//! Each file is read only if it is a regular one of bounded size.
+//!
 //! The shapes of these files are private to this module.
 
 mod ended_file;
 mod job_file;
+mod record;
 
 use std::collections::BTreeMap;
 
@@ -26,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use self::ended_file::EndedFile;
 use self::job_file::JobFile;
+use super::start_order::{LastEnd, StartNote};
 use super::submission::Submission;
 use crate::jobs::observe::ObservedJob;
 use crate::storage::{Storage, StoreError};
@@ -34,6 +41,8 @@ const JOB: &str = "job.json";
 const ACCEPTED: &str = "accepted.json";
 const ENDED: &str = "ended.json";
 const SAVEPOINTS: &str = "savepoints";
+const STARTING: &str = "starting.json";
+const RUNNING: &str = "running.json";
 
 /// A job that was taken in.
 #[derive(Debug, Clone)]
@@ -86,6 +95,8 @@ pub struct Catalogued {
     pub progress: Progress,
     /// Its savepoints, as far as they were taken through a host.
     pub savepoints: Vec<KnownSavepoint>,
+    /// Note of a start that was not over when the process ended.
+    pub start: Option<StartNote>,
 }
 
 /// Failure to read or write the catalog.
@@ -191,6 +202,45 @@ impl Catalog {
         Ok(self.storage.put(&of(job, ENDED), json(&EndedFile::from(ended))).await?)
     }
 
+    /// Notes that a job is being started, or is set aside.
+    ///
+    /// # Errors
+    /// [`CatalogError::Store`].
+    pub async fn note_start(&self, job: JobId, note: StartNote) -> Result<(), CatalogError> {
+        let StartNote { starting, deaths } = note;
+        let file = StartFile { starting, deaths };
+        Ok(self.storage.put(&of(job, STARTING), json(&file)).await?)
+    }
+
+    /// Removes the note of a start.
+    ///
+    /// # Errors
+    /// [`CatalogError::Store`].
+    pub async fn forget_start(&self, job: JobId) -> Result<(), CatalogError> {
+        Ok(self.storage.delete(&of(job, STARTING)).await?)
+    }
+
+    /// Notes that a host runs these jobs. Returns how the last one has ended.
+    ///
+    /// # Errors
+    /// [`CatalogError::Store`].
+    pub async fn host_starts(&self) -> Result<LastEnd, CatalogError> {
+        let last = match self.storage.exists(RUNNING).await? {
+            true => LastEnd::Died,
+            false => LastEnd::Clean,
+        };
+        self.storage.put(RUNNING, "{}").await?;
+        Ok(last)
+    }
+
+    /// Notes that the host has suspended its jobs.
+    ///
+    /// # Errors
+    /// [`CatalogError::Store`].
+    pub async fn host_ends(&self) -> Result<(), CatalogError> {
+        Ok(self.storage.delete(RUNNING).await?)
+    }
+
     /// Records a savepoint of a job.
     ///
     /// # Errors
@@ -216,37 +266,45 @@ impl Catalog {
     /// Reads all jobs, and sweeps the rest of submissions and removals that an earlier host had under way. No other host may
     /// use the catalog meanwhile.
     ///
-    /// # Errors
-    /// [`CatalogError::Store`]. A damaged record is no error: it is listed in [`Contents::damaged`], and other jobs are read.
-    pub async fn load(&self) -> Result<Contents, CatalogError> {
-        let (contents, unfinished) = self.read_all().await?;
-        for job in unfinished {
-            self.storage.delete_prefix(&job.to_string()).await?;
+    /// What cannot be read is listed in [`Contents::damaged`], and all other jobs are read.
+    pub async fn load(&self) -> Contents {
+        let mut contents = Contents::default();
+        let ids = match self.ids().await {
+            Ok(ids) => ids,
+            Err(error) => {
+                contents.damaged.push(error);
+                return contents;
+            }
+        };
+        for job in ids {
+            match self.read(job).await {
+                Ok(Some(found)) => contents.jobs.push(found),
+                Ok(None) => {
+                    let swept = self.storage.delete_prefix(&job.to_string()).await;
+                    contents.damaged.extend(swept.err().map(CatalogError::Store));
+                }
+                Err(error) => contents.damaged.push(error),
+            }
         }
-        Ok(contents)
+        contents.sort();
+        contents
     }
 
     /// Reads all jobs and changes nothing: another host may use the catalog meanwhile.
     ///
     /// # Errors
-    /// As [`Catalog::load`].
+    /// [`CatalogError::Store`]. A damaged record is no error: it is listed in [`Contents::damaged`], and other jobs are read.
     pub async fn look(&self) -> Result<Contents, CatalogError> {
-        Ok(self.read_all().await?.0)
-    }
-
-    /// Reads all jobs. Returns also the rest of submissions and removals.
-    async fn read_all(&self) -> Result<(Contents, Vec<JobId>), CatalogError> {
-        let (mut contents, mut unfinished) = (Contents::default(), vec![]);
+        let mut contents = Contents::default();
         for job in self.ids().await? {
             match self.read(job).await {
-                Ok(Some(found)) => contents.jobs.push(found),
-                Ok(None) => unfinished.push(job),
+                Ok(found) => contents.jobs.extend(found),
                 Err(error @ CatalogError::Damaged { .. }) => contents.damaged.push(error),
                 Err(error) => return Err(error),
             }
         }
         contents.sort();
-        Ok((contents, unfinished))
+        Ok(contents)
     }
 
     /// Returns the ids of all jobs, some of which may be half a submission or half a removal.
@@ -263,9 +321,19 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`].
     pub async fn read(&self, job: JobId) -> Result<Option<Catalogued>, CatalogError> {
-        let Some(record) = self.parsed::<JobFile>(&of(job, JOB)).await? else {
+        let Some(file) = self.parsed::<JobFile>(&of(job, JOB)).await? else {
             return Ok(None);
         };
+        let record = CatalogRecord::from(file);
+        if record.job_id != job {
+            return Err(CatalogError::Damaged {
+                path: self.storage.url_of(&of(job, JOB)),
+                reason: format!(
+                    "it is that of job {}, and stands in the directory of job {job}",
+                    record.job_id
+                ),
+            });
+        }
         // It has ended even where the record does not say how any more.
         let progress = match self.parsed::<EndedFile>(&of(job, ENDED)).await {
             Ok(Some(ended)) => Progress::Ended(Some(Box::new(ended.into()))),
@@ -284,26 +352,44 @@ impl Catalog {
             }));
         }
         savepoints.sort_by_key(|savepoint| savepoint.checkpoint_id);
+        let start = match self.parsed::<StartFile>(&of(job, STARTING)).await {
+            Ok(file) => file.map(|StartFile { starting, deaths }| StartNote { starting, deaths }),
+            // It was being written.
+            Err(CatalogError::Damaged { .. }) => Some(StartNote {
+                starting: true,
+                deaths: 0,
+            }),
+            Err(error) => return Err(error),
+        };
         Ok(Some(Catalogued {
-            record: record.into(),
+            record,
             progress,
             savepoints,
+            start,
         }))
     }
 
     async fn parsed<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, CatalogError> {
-        let bytes = match self.storage.read(name).await {
-            Ok(bytes) => bytes,
+        let damaged = |reason: String| CatalogError::Damaged {
+            path: self.storage.url_of(name),
+            reason,
+        };
+        let bytes = match record::read(&self.storage, name).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(reason)) => return Err(damaged(reason)),
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| CatalogError::Damaged {
-                path: self.storage.url_of(name),
-                reason: error.to_string(),
-            })
+        let parsed = serde_json::from_slice(&bytes);
+        parsed.map(Some).map_err(|error| damaged(error.to_string()))
     }
+}
+
+/// `starting.json`.
+#[derive(Serialize, Deserialize)]
+struct StartFile {
+    starting: bool,
+    deaths: u32,
 }
 
 /// `savepoints/<n>.json`.

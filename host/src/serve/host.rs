@@ -1,6 +1,6 @@
 //! The jobs of this process, and operations on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -38,8 +38,10 @@ pub struct Host {
     pub(super) engine: GuestEngine,
     pub(super) context: HostContext,
     pub(super) entries: Mutex<Vec<Entry>>,
-    /// Notified when an entry changes its stage.
+    /// Notified when an entry changes its stage, or a start is over.
     pub(super) changed: Notify,
+    /// Jobs that are being started, or have started a moment ago.
+    pub(super) starting: Mutex<BTreeSet<JobId>>,
     uploads: Mutex<Vec<Upload>>,
     operations: Operations,
     pub(super) serving: Option<Serving>,
@@ -95,6 +97,7 @@ impl Host {
             context,
             entries: Mutex::default(),
             changed: Notify::new(),
+            starting: Mutex::default(),
             uploads: Mutex::default(),
             operations: Operations::default(),
             serving,

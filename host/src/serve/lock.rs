@@ -121,15 +121,12 @@ impl HostLock {
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
         let mut lock = Self { file, path };
-        lock.say(None)?;
+        lock.say(None);
         Ok(lock)
     }
 
-    /// Writes where this process listens, for the message of a second host.
-    ///
-    /// # Errors
-    /// [`LockError::Io`].
-    pub fn say(&mut self, url: Option<&str>) -> Result<(), LockError> {
+    /// Writes where this process listens, for the message of a second host. On a full disk that message says less.
+    pub fn say(&mut self, url: Option<&str>) {
         let holder = Holder {
             pid: std::process::id(),
             url: url.map(str::to_owned),
@@ -140,10 +137,12 @@ impl HostLock {
             .set_len(0)
             .and_then(|()| self.file.rewind())
             .and_then(|()| self.file.write_all(text.as_bytes()));
-        written.map_err(|error| LockError::Io {
-            path: self.path.clone(),
-            error,
-        })
+        if let Err(error) = written {
+            tracing::warn!(
+                "{}: the pid and the address of this host could not be written: {error}",
+                self.path.display()
+            );
+        }
     }
 }
 
@@ -164,7 +163,7 @@ mod tests {
             second(),
             format!("the data directory {dir} is in use by another `regraft serve` (pid {pid}): {rest}")
         );
-        first.say(Some("http://127.0.0.1:7878")).expect("said");
+        first.say(Some("http://127.0.0.1:7878"));
         assert_eq!(
             second(),
             format!(

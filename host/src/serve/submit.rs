@@ -99,6 +99,7 @@ impl Host {
         let started = self.start_new(serving, &record, graph, modules);
         match started.instrument(job_span(job)).await {
             Ok(handle) => {
+                self.watch_start(handle.clone());
                 self.run(handle);
                 Ok(Accepted {
                     job_id: job,
@@ -149,13 +150,13 @@ impl Host {
         for other in entries.iter().map(Entry::observe).filter(|job| !job.status.is_over()) {
             refuse_collision(graph, &Claims::from(&other), submission.allow)?;
         }
-        entries.push(self.entry_of(record, Some(graph), Stage::Starting(Arc::new(created))));
         let active = entries.iter().filter(|entry| !entry.observe().status.is_over());
         let graphs = active.filter_map(|entry| entry.graph.as_deref());
         let (found, running) = (subtasks_of(graph), graphs.map(subtasks_of).sum());
         if found + running > THREADS_MAX as u64 {
             return Err(HostError::TooManySubtasks { found, running });
         }
+        entries.push(self.entry_of(record, Some(graph), Stage::Starting(Arc::new(created))));
         Ok(())
     }
 
@@ -184,6 +185,7 @@ impl Host {
             .collect();
         let created = serving.catalog.create(record, &components).await;
         created.map_err(HostError::NotTakenIn)?;
+        self.begin_start(&serving.catalog, record.job_id, 0).await;
         let job = start(&self.context, new_job(record, graph, modules)).await?;
         if let Err(error) = serving.catalog.accepted(record.job_id).await {
             job.cancel();
@@ -270,6 +272,7 @@ impl Host {
         if let Err(error) = serving.catalog.remove(job).await {
             tracing::warn!("what is noted of job {job} could not be removed: {error}");
         }
+        locked(&self.starting).remove(&job);
         locked(&self.entries).retain(|entry| entry.job_id != job);
         self.changed.notify_waiters();
     }
@@ -296,13 +299,13 @@ impl Host {
     }
 }
 
-/// Describes a job of the catalog to start.
-pub(super) fn new_job(record: &CatalogRecord, graph: JobGraph, modules: Modules) -> NewJob {
-    NewJob {
 fn subtasks_of(graph: &JobGraph) -> u64 {
     size::subtasks(&Plan::new(graph))
 }
 
+/// Describes a job of the catalog to start.
+pub(super) fn new_job(record: &CatalogRecord, graph: JobGraph, modules: Modules) -> NewJob {
+    NewJob {
         graph,
         modules,
         restore: record.submission.restore.clone(),
