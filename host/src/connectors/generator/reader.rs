@@ -14,6 +14,9 @@ use crate::connector::source::{Assigned, Polled, SourceError, SourceReader, Spli
 /// The greatest offset in a saved position, so that more records can be counted.
 const OFFSET_MAX: u64 = u64::MAX >> 2;
 
+/// A batch with this many bytes is handed on, however few its records are.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
 /// Returns the names of all splits, sorted.
 #[must_use]
 pub fn list(settings: &GeneratorSource) -> Vec<String> {
@@ -118,6 +121,9 @@ impl GeneratorReader {
         let mut batch = Batch::default();
         let first = split.offset;
         for offset in first..first + count as u64 {
+            if batch.keys.column.data.len() + batch.values.data.len() >= BATCH_BYTES_MAX {
+                break;
+            }
             let base = mix(self.settings.seed ^ mix(u64::from(split.number) ^ mix(offset)));
             let sequence = |start: u64| {
                 start
@@ -142,7 +148,7 @@ impl GeneratorReader {
             }
             batch.values.ends.push(batch.values.data.len() as u32);
         }
-        split.offset += count as u64;
+        split.offset += batch.values.len() as u64;
         batch.origin = Some(Origin::sequence(split.name.clone(), first));
         batch
     }

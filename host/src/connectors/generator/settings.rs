@@ -15,6 +15,12 @@ const SPLITS_DEFAULT: u32 = 8;
 const SPLITS_MAX: u32 = 32_768;
 /// The longest random text.
 const LEN_MAX: u32 = 1 << 20;
+/// The most fields of a record.
+const FIELDS_MAX: usize = 1_000;
+/// The longest record, as of a file.
+const RECORD_LEN_MAX: u64 = 64 << 20;
+/// The longest text of a number.
+const NUMBER_LEN: u64 = 20;
 /// Keys that say what a field holds; it has exactly one of them.
 const VALUES: [&str; 4] = ["range", "zipf", "sequence", "len"];
 const FIELDS_EXAMPLE: &str = "fields = [{ name = \"id\", type = \"u64\", range = [0, 999] }]";
@@ -128,7 +134,12 @@ fn fields(reader: &mut Reader<'_>) -> Option<Vec<GeneratorField>> {
         return None;
     };
     let items = match &at.value {
-        Value::List(items) if !items.is_empty() => items,
+        Value::List(items) if (1..=FIELDS_MAX).contains(&items.len()) => items,
+        Value::List(items) if !items.is_empty() => {
+            let message = format!("fields: expected at most {FIELDS_MAX}, found {}; leave some out", items.len());
+            reader.problem_at(&at.place, &message);
+            return None;
+        }
         _ => {
             reader.expected(at, "fields", "an array with at least one field", FIELDS_EXAMPLE);
             return None;
@@ -137,6 +148,18 @@ fn fields(reader: &mut Reader<'_>) -> Option<Vec<GeneratorField>> {
     reader.record("fields", at.value.to_toml(), Some(&at.place));
     let fields: Vec<Option<GeneratorField>> = items.iter().map(|item| field(reader, item)).collect();
     let fields: Vec<GeneratorField> = fields.into_iter().collect::<Option<_>>()?;
+    let len = |field: &GeneratorField| match field.values {
+        GeneratorValues::Random { len } => u64::from(len),
+        _ => NUMBER_LEN,
+    };
+    let record: u64 = fields.iter().map(len).sum();
+    if record > RECORD_LEN_MAX {
+        let message = format!(
+            "fields: expected records of at most {RECORD_LEN_MAX} bytes, found fields of {record} bytes together; make some shorter"
+        );
+        reader.problem_at(&at.place, &message);
+        return None;
+    }
     for (idx, field) in fields.iter().enumerate() {
         if fields.iter().take(idx).any(|earlier| earlier.name == field.name) {
             let place = items.get(idx).map_or(&at.place, |item| &item.place);
