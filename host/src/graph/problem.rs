@@ -131,28 +131,54 @@ pub(crate) struct Findings {
     pub(crate) warnings: Vec<Warning>,
     /// True if a file is not valid TOML, so that the meaning of the rest would be a guess.
     pub(crate) broken: bool,
+    /// Number of problems beyond [`KEPT_MAX`], which are only counted.
+    more: usize,
+}
+
+/// The most problems, and warnings, that are kept while a job is read.
+const KEPT_MAX: usize = 1_000;
+/// The most problems that are shown.
+const SHOWN_MAX: usize = 100;
+/// Length of a message, in bytes. A longer one is cut.
+const MESSAGE_MAX: usize = 4_000;
+
+/// Returns a message on one line, cut where it is very long.
+fn message_of(message: &str) -> String {
+    let message = one_line(message);
+    match message.floor_char_boundary(MESSAGE_MAX) {
+        end if end < message.len() => format!("{}…", &message[..end]),
+        _ => message.into_owned(),
+    }
 }
 
 impl Findings {
     /// Adds a problem.
     pub(crate) fn problem(&mut self, place: &Place, uid: Option<&str>, message: impl Into<String>) {
+        if self.problems.len() >= KEPT_MAX {
+            self.more += 1;
+            return;
+        }
         self.problems.push(Problem {
             place: place.clone(),
             uid: uid.map(str::to_owned),
-            message: one_line(&message.into()).into_owned(),
+            message: message_of(&message.into()),
         });
     }
 
     /// Adds a warning.
     pub(crate) fn warning(&mut self, place: &Place, uid: Option<&str>, message: impl Into<String>) {
+        if self.warnings.len() >= KEPT_MAX {
+            return;
+        }
         self.warnings.push(Problem {
             place: place.clone(),
             uid: uid.map(str::to_owned),
-            message: one_line(&message.into()).into_owned(),
+            message: message_of(&message.into()),
         });
     }
 
-    /// Returns the problems as an error, without duplicates and in order of place: files by line first.
+    /// Returns the first problems as an error, without duplicates and in order of place, files by line first; where there are
+    /// more, the last one says how many.
     pub(crate) fn into_error(mut self) -> JobFileError {
         self.problems.sort_by_key(|problem| match &problem.place {
             Place::Config { line, .. } => (0, *line),
@@ -161,6 +187,52 @@ impl Findings {
             Place::CommandLine(_) => (3, 0),
         });
         self.problems.dedup();
+        let more = self.problems.len().saturating_sub(SHOWN_MAX) + self.more;
+        self.problems.truncate(SHOWN_MAX);
+        if let (Some(last), true) = (self.problems.last(), more > 0) {
+            let place = last.place.clone();
+            let (uid, message) = (
+                None,
+                format!("and {more} more problems; solve the first ones, and try again"),
+            );
+            self.problems.push(Problem { place, uid, message });
+        }
         JobFileError::Invalid(self.problems)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(line: usize) -> Place {
+        Place::JobFile {
+            file: "job.toml".into(),
+            line,
+        }
+    }
+
+    #[test]
+    fn very_many_problems_are_counted() {
+        let mut findings = Findings::default();
+        for line in (1..=100_000).rev() {
+            findings.problem(&place(line), None, "wrong");
+            findings.warning(&place(line), None, "odd");
+        }
+        assert_eq!(findings.warnings.len(), KEPT_MAX);
+        let error = findings.into_error();
+        let shown: Vec<String> = error.problems().iter().map(Problem::to_string).collect();
+        assert_eq!((shown.len(), shown[0].as_str()), (101, "job.toml:99001: wrong"));
+        assert_eq!(
+            shown[100],
+            "job.toml:99100: and 99900 more problems; solve the first ones, and try again"
+        );
+    }
+
+    #[test]
+    fn a_long_message_is_cut() {
+        let mut findings = Findings::default();
+        findings.problem(&place(1), None, "é".repeat(5_000));
+        assert_eq!(findings.problems[0].message, format!("{}…", "é".repeat(2_000)));
     }
 }
