@@ -9,6 +9,7 @@ use std::error::Error;
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use regraft_model::batch::Batch;
 use regraft_model::describe::PortValue;
@@ -164,6 +165,11 @@ pub trait SourceReader: Send {
     /// True if there are splits that records may still come from.
     fn has_splits(&self) -> bool {
         !self.open_splits().is_empty()
+    }
+
+    /// Sets a flag that ends a long poll before its time: it fails then, with any error.
+    fn interrupt_by(&mut self, flag: Arc<AtomicBool>) {
+        let _ = flag;
     }
 
     /// Tells that the job is cut before the end of its input (`--savepoint-at-end`): what only that end would make a record

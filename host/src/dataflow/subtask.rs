@@ -170,6 +170,9 @@ impl Subtask {
 
     /// Sets the flag that ends the subtask between two guest calls; one step can make many.
     pub fn set_cancelled(&mut self, cancelled: &Arc<AtomicBool>) {
+        if let Head::Source(source) = &mut self.head {
+            source.reader.interrupt_by(cancelled.clone());
+        }
         for node in self.chain.operators() {
             node.set_cancelled(cancelled.clone());
         }

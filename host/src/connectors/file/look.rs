@@ -1,6 +1,7 @@
 //! One look of a watching source at the files that its glob matches.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::AtomicBool;
 
 use super::settings::FileSource;
 use super::splits::{Found, look_at, paths};
@@ -22,13 +23,17 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// Lists the paths.
+    /// Lists the paths, unless the flag is set before it has.
     ///
     /// # Errors
     /// As [`paths`].
-    pub(super) fn new(settings: &FileSource, files: &dyn FileSystem) -> Result<Self, SourceError> {
+    pub(super) fn new(
+        settings: &FileSource,
+        files: &dyn FileSystem,
+        interrupt: &AtomicBool,
+    ) -> Result<Self, SourceError> {
         Ok(Self {
-            paths: paths(settings, files)?.into(),
+            paths: paths(settings, files, interrupt)?.into(),
             found: HashSet::new(),
             round: VecDeque::new(),
         })

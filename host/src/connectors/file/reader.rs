@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use regraft_model::batch::Batch;
 use regraft_model::origin::Origin;
@@ -89,6 +90,8 @@ pub struct FileReader {
     next_look_ns: u64,
     /// True if the job is cut before the end of its input, so that a last line without end is left to the next run.
     is_cut: bool,
+    /// Set when the job is cancelled, which ends a look.
+    interrupt: Arc<AtomicBool>,
 }
 
 impl FileReader {
@@ -113,6 +116,7 @@ impl FileReader {
             looks: 0,
             next_look_ns: 0,
             is_cut: false,
+            interrupt: Arc::default(),
             context,
         };
         for (split, saved) in &*reader.context.known {
@@ -305,7 +309,7 @@ impl FileReader {
             Some(look) => look,
             None => {
                 self.looks += 1;
-                Look::new(&self.settings, &*files)?
+                Look::new(&self.settings, &*files, &self.interrupt)?
             }
         };
         for found in look.next(&*files)? {
@@ -539,6 +543,10 @@ impl SourceReader for FileReader {
 
     fn cut_before_end(&mut self) {
         self.is_cut = true;
+    }
+
+    fn interrupt_by(&mut self, flag: Arc<AtomicBool>) {
+        self.interrupt = flag;
     }
 }
 

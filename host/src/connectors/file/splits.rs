@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use glob::{MatchOptions, Pattern};
 
@@ -34,7 +35,7 @@ pub(super) struct Found {
 pub(super) fn find(settings: &FileSource, files: &dyn FileSystem) -> Result<Vec<Found>, SourceError> {
     let mut known = HashSet::new();
     let mut found = vec![];
-    let (paths, mut unnamed) = walk(settings, files)?;
+    let (paths, mut unnamed) = walk(settings, files, &AtomicBool::new(false))?;
     for path in paths {
         match look_at(&path, files)? {
             Some(info) if known.insert(info.id) => {
@@ -101,21 +102,30 @@ pub(super) fn hint(path: &str) -> String {
 /// Returns the paths that match, sorted; there may be none. A `*` does not match a hidden name. Some may not be files.
 ///
 /// # Errors
-/// Returns [`InputError::Glob`], [`InputError::Directory`], or [`SourceError::Io`] for what cannot be looked at.
-pub(super) fn paths(settings: &FileSource, files: &dyn FileSystem) -> Result<Vec<String>, SourceError> {
-    Ok(walk(settings, files)?.0)
+/// Returns [`InputError::Glob`], [`InputError::Directory`], or [`SourceError::Io`] for what cannot be looked at, or where the flag
+/// has been set meanwhile.
+pub(super) fn paths(
+    settings: &FileSource,
+    files: &dyn FileSystem,
+    interrupt: &AtomicBool,
+) -> Result<Vec<String>, SourceError> {
+    Ok(walk(settings, files, interrupt)?.0)
 }
 
 /// Returns the paths as [`paths`] does, and the directories that cannot be entered, since their names are not UTF-8.
 pub(super) fn walk(
     settings: &FileSource,
     files: &dyn FileSystem,
+    interrupt: &AtomicBool,
 ) -> Result<(Vec<String>, BTreeSet<String>), SourceError> {
     let path = &settings.path;
     let steps = steps(path)?;
     let parts = path.split('/').filter(|part| part.starts_with('.'));
     let dotted: Vec<Pattern> = parts.filter_map(|part| Pattern::new(part).ok()).collect();
-    let walk = Walk::new(files);
+    let walk = Walk {
+        interrupt: Some(interrupt),
+        ..Walk::new(files)
+    };
     let mut found = BTreeSet::new();
     let root = if path.starts_with('/') { "/" } else { "" };
     // A pattern that ends with a slash matches directories only.
@@ -200,6 +210,8 @@ fn steps(path: &str) -> Result<Vec<Step>, InputError> {
 /// Goes through the directories that a glob names.
 struct Walk<'a> {
     files: &'a dyn FileSystem,
+    /// Ends the walk when it is set.
+    interrupt: Option<&'a AtomicBool>,
     /// Number of times that each directory below a `**` has been entered.
     entered: RefCell<HashMap<FileId, u32>>,
     /// Directories whose names are not UTF-8.
@@ -210,6 +222,7 @@ impl<'a> Walk<'a> {
     fn new(files: &'a dyn FileSystem) -> Self {
         Self {
             files,
+            interrupt: None,
             entered: RefCell::default(),
             unnamed: RefCell::default(),
         }
@@ -275,6 +288,9 @@ impl<'a> Walk<'a> {
     /// Returns the names in a directory; none where it is not there or is none.
     fn names(&self, dir: &Path) -> Result<Vec<String>, SourceError> {
         let dir = named(dir);
+        if self.interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            return Err(io(dir, ErrorKind::Interrupted.into()));
+        }
         match self.files.list(dir) {
             Err(error) if is_absent(&error) => {
                 self.note_unnamed(dir)?;
