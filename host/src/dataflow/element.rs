@@ -30,6 +30,17 @@ pub enum Element {
     EndOfInput,
 }
 
+impl Element {
+    /// Returns the approximate size of its records in memory, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Batch(batch) | Self::Grouped(batch) => batch.bytes(),
+            _ => 0,
+        }
+    }
+}
+
 /// The in-band marker of one checkpoint, as in Flink's `CheckpointBarrier`.
 #[derive(Debug)]
 pub struct CheckpointBarrier {
