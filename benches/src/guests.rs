@@ -100,10 +100,12 @@ impl Guests {
                 let module = self.modules.get(&op).ok_or("no such module")?;
                 let settings = InstanceSettings {
                     memory_max: MEMORY_MAX,
+                    host_memory_max: 4 * MEMORY_MAX,
                     time_per_batch_max: TIME_PER_BATCH_MAX,
                     config: config.into(),
                     arguments: [].into(),
                     sink: Arc::new(NoEvents),
+                    log_budget: Arc::default(),
                 };
                 let instance: Box<dyn HostOperator> = Box::new(module.instantiate(&settings)?);
                 (instance, module.description().clone())

@@ -140,7 +140,7 @@ fn an_endless_loop() {
 fn memory_without_bound() {
     let own = "at regraft_test_hostile::grow (ROOT/tests/guests/hostile/src/lib.rs:N)";
     let lines = [FIRST, own, &format!("by {PROCESS}"), EXPORT[0], EXPORT[1]];
-    let cause = "the module ran out of memory: it asked for 17.1 MiB, and the limit is 16 MiB; raise `limits.memory` if it needs that much";
+    let cause = "the module ran out of memory: it asked for 16.1 MiB, and the limit is 16 MiB; raise `limits.memory` if it needs that much";
     check(
         &world("grow", "limits = { memory = \"16MiB\" }"),
         &failed(cause, &lines),

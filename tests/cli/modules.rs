@@ -92,6 +92,22 @@ fn a_component_of_another_version() {
     );
 }
 
+#[test]
+fn a_description_of_a_million_timers() {
+    let world = hostile_world(r#"{"wit":"0.2.0","sdk":"bomb"}"#, BY_KEY);
+    refused(
+        &world,
+        &["run", "job.toml"],
+        &Expected {
+            status: 2,
+            kind: "usage",
+            message: "operator \"bad\": DIR/bad.wasm: its `describe` failed: it returned, or logged, more than 1048576 bytes at once",
+            uid: Some("bad"),
+            path: Some("DIR/bad.wasm"),
+        },
+    );
+}
+
 fn replaced(mut bytes: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     for at in 0..bytes.len() - from.len() {

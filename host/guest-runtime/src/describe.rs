@@ -13,7 +13,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use wasm_encoder::{ComponentSection, CustomSection};
 
-use crate::module_error::ModuleError;
+use crate::declared_limits::{self, check_text};
+use crate::module_error::{ModuleError, shown};
 use crate::world;
 
 /// The name of the custom section.
@@ -77,6 +78,9 @@ const KEYS: [&str; 55] = [
     "reads_clock",
     "reads_random",
 ];
+
+/// Length of a message that quotes the module, in bytes. A longer one is cut.
+pub(crate) const MESSAGE_MAX: usize = 1_000;
 
 /// The length of `\0asm`, version and layer, before the first section.
 const PREAMBLE: usize = 8;
@@ -169,7 +173,9 @@ pub fn read(component: &[u8]) -> Result<Option<Section>, ModuleError> {
         return Ok(None);
     };
     let malformed = |message: String| ModuleError::SectionMalformed { message };
-    let json: Json = serde_json::from_slice(content).map_err(|error| malformed(error.to_string()))?;
+    check_text(content).map_err(malformed)?;
+    let json: Json =
+        serde_json::from_slice(content).map_err(|error| malformed(shown(&error.to_string(), MESSAGE_MAX)))?;
     Ok(Some(Section {
         digest: json.digest.parse().map_err(malformed)?,
         description: json.describe,
@@ -237,14 +243,19 @@ pub fn parse(live: &str) -> Result<Description, ModuleError> {
         #[serde(default)]
         width: Option<u32>,
     }
-    let malformed = |error: serde_json::Error| ModuleError::DescribeMalformed {
-        message: error.to_string(),
+    let refused = |message: String| ModuleError::DescribeMalformed {
+        message: shown(&message, MESSAGE_MAX),
         found: window(live, 0),
     };
+    let malformed = |error: serde_json::Error| refused(error.to_string());
+    check_text(live.as_bytes()).map_err(refused)?;
     let description = serde_json::from_str(live).map_err(malformed)?;
     let cells: Cells = serde_json::from_str(live).map_err(malformed)?;
     match cells.states.into_iter().find(|state| state.width.is_some()) {
-        Some(Cell { name: state, .. }) => Err(ModuleError::Width { state }),
+        Some(Cell { name, .. }) => {
+            let state = shown(&name, MESSAGE_MAX);
+            Err(ModuleError::Width { state })
+        }
         None => Ok(description),
     }
 }
@@ -256,9 +267,10 @@ pub fn parse(live: &str) -> Result<Description, ModuleError> {
 /// that is declared and not exported.
 pub fn complete(mut description: Description, exports: &[&str]) -> Result<Description, ModuleError> {
     world::check_wit_version(&description.wit)?;
+    declared_limits::check(&description)?;
     if description.encoding.0 != ENCODING {
         return Err(ModuleError::Encoding {
-            found: description.encoding.0,
+            found: shown(&description.encoding.0, MESSAGE_MAX),
             expected: ENCODING.to_owned(),
         });
     }

@@ -11,13 +11,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use regraft_model::describe::{Description, WIT_VERSION};
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, EngineWeak, WasmBacktraceDetails};
 
 use crate::bindings::Everything;
 use crate::cache::CompileCache;
 use crate::call::Declared;
-use crate::describe::{self, ModuleDigest};
+use crate::declared_limits::TEXT_MAX;
+use crate::describe::{self, MESSAGE_MAX, ModuleDigest};
 use crate::events::NoEvents;
 use crate::exports::ExportIndices;
 use crate::imports::GuestData;
@@ -25,15 +26,22 @@ use crate::imports::state::DeclaredState;
 use crate::instance::{GuestInstance, InstanceSettings, Parts};
 use crate::limits::TICK;
 use crate::module::{GuestModule, Loaded};
-use crate::module_error::ModuleError;
+use crate::module_error::{ModuleError, chain, shown};
+use crate::size;
+use crate::slots::{self, Slots};
 use crate::symbols::DebugInfo;
-use crate::trap::GuestError;
+use crate::trap::{GuestError, TrapCause};
 use crate::world;
 
 /// The most memory that `describe` may need: interpreters of other languages come with some.
-const DESCRIBE_MEMORY_MAX: u64 = 1 << 30;
+const DESCRIBE_MEMORY_MAX: u64 = 256 << 20;
 /// The longest that `describe` may take.
 const DESCRIBE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The most components that are compiled at once.
+const COMPILING_MAX: usize = 4;
+/// The most calls of `describe` at once, each with memory of its own.
+const DESCRIBING_MAX: usize = 2;
 
 /// Settings of an engine.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +60,8 @@ struct Shared {
     cache: Option<CompileCache>,
     loaded: Mutex<HashMap<ModuleDigest, Weak<Loaded>>>,
     ticker: Arc<Ticker>,
+    compiling: Arc<Slots>,
+    describing: Arc<Slots>,
 }
 
 /// A module, and what loading it took.
@@ -88,6 +98,8 @@ impl GuestEngine {
             cache: cache.transpose()?,
             loaded: Mutex::default(),
             ticker,
+            compiling: Slots::new(COMPILING_MAX),
+            describing: Slots::new(DESCRIBING_MAX),
         })))
     }
 
@@ -157,8 +169,8 @@ impl GuestEngine {
         let (component, compiled) = match cache.as_ref().and_then(|cache| cache.get(engine, digest)) {
             Some(component) => (component, false),
             None => {
-                let component =
-                    Component::new(engine, bytes).map_err(|error| ModuleError::Invalid { message: chain(&error) })?;
+                size::check(bytes)?;
+                let component = slots::compile(&self.0.compiling, engine, bytes)?;
                 if let Some(cache) = cache {
                     cache.put(digest, &component);
                 }
@@ -183,8 +195,11 @@ impl GuestEngine {
     }
 
     fn describe(&self, parts: &Parts) -> Result<Description, ModuleError> {
+        let _slot = self.0.describing.take()?;
         let settings = InstanceSettings {
             memory_max: DESCRIBE_MEMORY_MAX,
+            host_memory_max: TEXT_MAX as u64,
+            log_budget: Arc::default(),
             time_per_batch_max: DESCRIBE_TIME_MAX,
             config: "null".into(),
             arguments: [].into(),
@@ -194,8 +209,23 @@ impl GuestEngine {
             .and_then(|mut instance| instance.describe())
             .map_err(|error| match error {
                 GuestError::Engine { doing, message } => ModuleError::Engine { doing, message },
+                GuestError::Trapped {
+                    cause: TrapCause::HostMemory { .. },
+                    ..
+                } => ModuleError::DescribeFailed {
+                    message: format!("it returned, or logged, more than {TEXT_MAX} bytes at once"),
+                },
+                GuestError::Trapped {
+                    cause: TrapCause::OutOfMemory { .. },
+                    ..
+                } => ModuleError::DescribeFailed {
+                    message: format!(
+                        "it needs more memory than the {} MiB that it may have",
+                        DESCRIBE_MEMORY_MAX >> 20
+                    ),
+                },
                 error => ModuleError::DescribeFailed {
-                    message: error.to_string(),
+                    message: shown(&error.to_string(), MESSAGE_MAX),
                 },
             })?;
         describe::complete(describe::parse(&live)?, &parts.exports.names)
@@ -232,11 +262,6 @@ fn failed(doing: &'static str) -> impl Fn(wasmtime::Error) -> ModuleError {
         doing,
         message: chain(&error),
     }
-}
-
-/// An error with what caused it.
-fn chain(error: &wasmtime::Error) -> String {
-    format!("{error:#}")
 }
 
 /// Advances the engine's epoch every [`TICK`], on a thread of its own, until it is dropped.

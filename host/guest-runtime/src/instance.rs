@@ -17,9 +17,10 @@ use crate::call::{
     BatchView, CellColumn, CellWrites, Declared, EntryWrites, Failure, Header, KeyedView, OpenContext, OperatorState,
     Outcome, Output, Shape, TimerView,
 };
-use crate::events::GuestEvents;
+use crate::events::{GuestEvents, LogBudget};
 use crate::exports::{ExportIndices, Exports};
 use crate::imports::GuestData;
+use crate::imports::host::{LINE_MAX, cut};
 use crate::imports::state::DeclaredState;
 use crate::state_access::StateAccess;
 use crate::symbols::DebugInfo;
@@ -30,6 +31,8 @@ use crate::trap::{GuestError, classify, not_made};
 pub struct InstanceSettings {
     /// The most memory it may have, in bytes.
     pub memory_max: u64,
+    /// The most that the host may hold on behalf of one call of it, in bytes: what it hands over, and each answer to it.
+    pub host_memory_max: u64,
     /// The longest that one call may compute. Rounded up to 10 ms.
     pub time_per_batch_max: Duration,
     /// The operator's `config` as JSON; `null` when there is none.
@@ -38,6 +41,8 @@ pub struct InstanceSettings {
     pub arguments: Arc<[String]>,
     /// Takes log lines and measurements.
     pub sink: Arc<dyn GuestEvents>,
+    /// Bounds its log lines, together with those of all instances that share it.
+    pub log_budget: Arc<LogBudget>,
 }
 
 /// Parts of an instance that all instances of a module share.
@@ -334,20 +339,7 @@ impl GuestInstance {
         self.store.data_mut().state.remove();
         match answer {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(failure)) => Err(match failure.row {
-                Some(row) if row >= rows => GuestError::InvalidOutcome {
-                    what: format!(
-                        "failure.row is {row}: expected less than {rows} (rows of the call); its message: {}",
-                        failure.message
-                    ),
-                },
-                row => GuestError::Failed {
-                    failure: Failure {
-                        row,
-                        message: failure.message,
-                    },
-                },
-            }),
+            Ok(Err(failure)) => Err(failed(&failure, rows)),
             Err(error) => {
                 self.poisoned = true;
                 Err(classify(&error, self.store.data(), &self.parts.debug, rows))
@@ -381,11 +373,11 @@ fn instantiate(
     interrupt: Option<Arc<AtomicBool>>,
 ) -> Result<(Store<GuestData>, Exports), GuestError> {
     let mut data = GuestData::new(
-        settings.memory_max,
+        (settings.memory_max, settings.host_memory_max),
         settings.time_per_batch_max,
         Arc::clone(&settings.config),
         Arc::clone(&settings.arguments),
-        Arc::clone(&settings.sink),
+        (Arc::clone(&settings.sink), Arc::clone(&settings.log_budget)),
         Arc::clone(&parts.states),
     );
     data.deadline.interrupt_by(interrupt);
@@ -399,13 +391,27 @@ fn instantiate(
             .map_or(UpdateDeadline::Interrupt, UpdateDeadline::Continue))
     });
     // What a call returns can be told to be larger than the memory that it is in.
-    store.set_hostcall_fuel(usize::try_from(settings.memory_max).unwrap_or(usize::MAX));
+    let lifted_max = settings.memory_max.min(settings.host_memory_max);
+    store.set_hostcall_fuel(usize::try_from(lifted_max).unwrap_or(usize::MAX));
     let ticks = store.data_mut().begin();
     store.set_epoch_deadline(ticks);
     let made = parts.pre.instantiate(&mut store);
     match made.and_then(|instance| parts.exports.load(&mut store, &instance)) {
         Ok(exports) => Ok((store, exports)),
         Err(error) => Err(not_made(&error, store.data(), &parts.debug)),
+    }
+}
+
+/// The error of a call in which the guest failed by its own words, which are cut as those of a panic.
+fn failed(failure: &types::Failure, rows: u32) -> GuestError {
+    let message = cut(&failure.message, LINE_MAX).to_owned();
+    match failure.row {
+        Some(row) if row >= rows => GuestError::InvalidOutcome {
+            what: format!("failure.row is {row}: expected less than {rows} (rows of the call); its message: {message}"),
+        },
+        row => GuestError::Failed {
+            failure: Failure { row, message },
+        },
     }
 }
 

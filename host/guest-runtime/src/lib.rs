@@ -10,9 +10,11 @@
 //! - [`state_access`]: how a call reads keyed state that does not travel with the batch.
 //! - [`module_error`]: why a file is refused.
 //! - [`world`]: whether a file is a component of the world, by its names.
+//! - [`declared_limits`]: bounds of what a component declares.
 //! - [`describe`]: what a component declares, live and in a custom section.
 //! - `bindings`: generated from `wit/`; `exports`: which interfaces of it a component has.
 //! - [`limits`]: what bounds memory and time.
+//! - `size`: bounds of a component's size. `slots`: how much is compiled at once, and for how long.
 //! - `imports`: what a guest may ask of its host; one file per WIT interface.
 //! - `symbols`: files and lines of a component's code.
 //! - [`trap`]: what can go wrong in a call.
@@ -43,6 +45,7 @@ pub mod events;
 pub mod state_access;
 pub mod module_error;
 pub mod world;
+pub mod declared_limits;
 pub mod describe;
 #[allow(
     missing_docs,
@@ -56,6 +59,8 @@ pub mod describe;
 mod bindings;
 mod exports;
 pub mod limits;
+mod size;
+mod slots;
 mod imports;
 mod symbols;
 pub mod trap;

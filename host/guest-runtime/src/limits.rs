@@ -12,19 +12,19 @@ use wasmtime::ResourceLimiter;
 /// The length of a tick of the engine's epoch: how exactly time is bounded.
 pub const TICK: Duration = Duration::from_millis(10);
 
-/// The most elements that all tables of an instance may have.
-const TABLE_ELEMENTS_MAX: usize = 1 << 20;
+/// Bytes that one element of a table takes in the host: a pointer.
+const TABLE_ELEMENT_BYTES: u64 = 8;
 /// The most core instances, and the most tables, of one component.
-const INSTANCES_MAX: usize = 1_000;
+pub(crate) const INSTANCES_MAX: usize = 100;
 /// The most memories of one component.
-const MEMORIES_MAX: usize = 16;
+pub(crate) const MEMORIES_MAX: usize = 16;
 /// Number of ticks after which a call is checked in any case for a request to end.
 const LOOK_TICKS: u64 = 5;
 
-/// Bounds the memory of one instance.
+/// Bounds the memory of one instance: its linear memories and its tables, those that it begins with and what they grow by.
 #[derive(Debug)]
 pub(crate) struct MemoryLimit {
-    /// In bytes, over all memories.
+    /// In bytes, over all memories and tables.
     limit: u64,
     used: u64,
     /// The size that was refused in the present call.
@@ -47,21 +47,27 @@ impl MemoryLimit {
     pub(crate) fn used(&self) -> u64 {
         self.used
     }
+
+    /// Counts a memory or table that grows. Returns false where it may not.
+    fn grow(&mut self, current: u64, desired: u64) -> bool {
+        let total = (self.used - current.min(self.used)).saturating_add(desired);
+        if total > self.limit {
+            self.refused = Some(total);
+            return false;
+        }
+        self.used = total;
+        true
+    }
 }
 
 impl ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let total = self.used - (current as u64).min(self.used) + desired as u64;
-        if total > self.limit {
-            self.refused = Some(total);
-            return Ok(false);
-        }
-        self.used = total;
-        Ok(true)
+        Ok(self.grow(current as u64, desired as u64))
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = |elements: usize| (elements as u64).saturating_mul(TABLE_ELEMENT_BYTES);
+        Ok(self.grow(bytes(current), bytes(desired)))
     }
 
     fn instances(&self) -> usize {
@@ -74,6 +80,32 @@ impl ResourceLimiter for MemoryLimit {
 
     fn memories(&self) -> usize {
         MEMORIES_MAX
+    }
+}
+
+/// Bounds the bytes that the host holds on behalf of one call: what the guest hands over in it, and the answers that it asks
+/// for.
+#[derive(Debug)]
+pub(crate) struct HostMemory {
+    /// In bytes.
+    limit: u64,
+    /// True if an answer of the present call was refused.
+    pub(crate) exceeded: bool,
+}
+
+impl HostMemory {
+    pub(crate) fn new(limit: u64) -> Self {
+        let exceeded = false;
+        Self { limit, exceeded }
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The most bytes of one column of an answer: offsets in it have 32 bits.
+    pub(crate) fn column_max(&self) -> usize {
+        usize::try_from(self.limit.min(u32::MAX.into())).unwrap_or(usize::MAX)
     }
 }
 
@@ -190,7 +222,46 @@ mod tests {
         assert!(!limit.memory_growing(0, 50, None).expect("no error"));
         assert_eq!((limit.refused, limit.used()), (Some(110), 60));
         assert!(limit.memory_growing(60, 100, None).expect("no error"));
-        assert!(!limit.table_growing(0, TABLE_ELEMENTS_MAX + 1, None).expect("no error"));
+    }
+
+    #[test]
+    fn tables_count_as_memory() {
+        let mut limit = MemoryLimit::new(1_000);
+        assert!(limit.memory_growing(0, 500, None).expect("no error"));
+        assert!(limit.table_growing(0, 40, None).expect("no error"));
+        assert_eq!(limit.used(), 820);
+        assert!(!limit.table_growing(0, 40, None).expect("no error"));
+        assert!(!limit.table_growing(40, usize::MAX, None).expect("no error"));
+        assert_eq!((limit.refused, limit.used()), (Some(u64::MAX), 820));
+        assert!(limit.table_growing(40, 62, None).expect("no error"));
+        assert_eq!(limit.used(), 996);
+    }
+
+    #[test]
+    fn the_tables_that_a_module_begins_with_count() {
+        use wasm_encoder::{Module, RefType, TableSection, TableType};
+        let instantiate = |count: usize, limit: u64| {
+            let mut tables = TableSection::new();
+            for _ in 0..count {
+                tables.table(TableType {
+                    element_type: RefType::FUNCREF,
+                    table64: false,
+                    minimum: 1 << 20,
+                    maximum: None,
+                    shared: false,
+                });
+            }
+            let mut module = Module::new();
+            module.section(&tables);
+            let engine = wasmtime::Engine::default();
+            let module = wasmtime::Module::new(&engine, module.finish()).expect("a module");
+            let mut store = wasmtime::Store::new(&engine, MemoryLimit::new(limit));
+            store.limiter(|limit| limit);
+            let made = wasmtime::Instance::new(&mut store, &module, &[]).is_ok();
+            (made, store.data().refused, store.data().used())
+        };
+        assert_eq!(instantiate(2, 16 << 20), (true, None, 16 << 20));
+        assert_eq!(instantiate(95, 16 << 20), (false, Some(24 << 20), 16 << 20));
     }
 
     /// Computes until the deadline has passed; returns false if it has not within a minute.

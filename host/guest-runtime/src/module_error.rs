@@ -1,5 +1,7 @@
 //! Reasons why a file is not a module that can be deployed.
 
+use std::time::Duration;
+
 use regraft_model::error_kind::ErrorKind;
 
 /// Reason why a module was refused. The texts leave the path to the caller, who knows it.
@@ -88,6 +90,44 @@ pub enum ModuleError {
         /// The paths of keys.
         paths: Vec<String>,
     },
+    /// Declares more than a host takes.
+    #[error("it declares {found} {what}; expected at most {most}")]
+    TooMuch {
+        /// The things that are counted.
+        what: String,
+        /// Their number.
+        found: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// Larger than a host compiles.
+    #[error("it has {found} {what}, and a host compiles at most {most}; split the operator, or build it smaller")]
+    TooLarge {
+        /// The things that are counted.
+        what: &'static str,
+        /// Their number.
+        found: u64,
+        /// The limit.
+        most: u64,
+    },
+    /// The compilers were busy with other components for too long.
+    #[error(
+        "this host has been compiling other components for more than {} s; try again later",
+        limit.as_secs()
+    )]
+    Busy {
+        /// The longest wait.
+        limit: Duration,
+    },
+    /// Compiling takes too long.
+    #[error(
+        "compiling it takes more than {} s; split the operator into smaller ones, or build it smaller",
+        limit.as_secs()
+    )]
+    Slow {
+        /// The limit.
+        limit: Duration,
+    },
     /// A state whose values have a fixed width.
     #[error(
         "its state \"{state}\" declares `width`, and this host does not take values of fixed width yet; leave it out"
@@ -153,16 +193,54 @@ impl ModuleError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Engine { .. } => ErrorKind::Failed,
+            Self::Engine { .. } | Self::Busy { .. } => ErrorKind::Failed,
             _ => ErrorKind::Usage,
         }
     }
 }
 
-fn list(names: &[String]) -> String {
-    names
+/// The most names that a message lists.
+const LISTED_MAX: usize = 20;
+/// Length of a text of the module's in a message, in bytes. A longer one is cut.
+const SHOWN_MAX: usize = 200;
+/// Length of a message of the runtime, in bytes. A longer one is cut.
+const CHAIN_MAX: usize = 4_000;
+
+/// Lists the first names, each cut.
+pub(crate) fn list(names: &[String]) -> String {
+    let shown = names
         .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+        .take(LISTED_MAX)
+        .map(|name| format!("`{}`", shown(name, SHOWN_MAX)));
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(LISTED_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Returns an error of the runtime with what caused it, cut: it may quote the module.
+pub(crate) fn chain(error: &wasmtime::Error) -> String {
+    shown(&format!("{error:#}"), CHAIN_MAX)
+}
+
+/// Cuts a text that a module wrote.
+pub(crate) fn shown(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(most)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_names_are_cut() {
+        let names: Vec<String> = (0..25).map(|n| format!("n{n}")).collect();
+        assert!(list(&names[..20]).ends_with(", `n19`"));
+        assert!(list(&names).ends_with(", `n19` and 5 more"));
+        assert_eq!(list(&["é".repeat(150)]), format!("`{}…`", "é".repeat(100)));
+    }
 }

@@ -12,6 +12,19 @@ use addr2line::Context;
 use gimli::{Dwarf, EndianArcSlice, LittleEndian};
 use wasmparser::{Parser, Payload};
 
+use crate::module_error::shown;
+
+/// The longest section of lines that is read, in bytes.
+const LINES_BYTES_MAX: usize = 8 << 20;
+/// The longest other section that is read, in bytes.
+const SECTION_BYTES_MAX: usize = 64 << 20;
+/// The most places in a module's code whose names are kept.
+const FOUND_MAX: usize = 10_000;
+/// The most functions around one place.
+const INLINED_MAX: usize = 64;
+/// The longest name of a function or file, in bytes. A longer one is cut.
+const NAME_MAX: usize = 1_000;
+
 /// A piece of debug information.
 type Section = EndianArcSlice<LittleEndian>;
 
@@ -66,6 +79,9 @@ impl DebugInfo {
         };
         let mut read = module.read.lock().unwrap_or_else(PoisonError::into_inner);
         let Read { context, found } = &mut *read;
+        if found.len() >= FOUND_MAX {
+            found.clear();
+        }
         Arc::clone(
             found
                 .entry(offset)
@@ -78,11 +94,12 @@ impl DebugInfo {
 fn symbols(context: &Context<Section>, address: u64) -> Symbols {
     let mut symbols = Vec::new();
     if let Ok(mut frames) = context.find_frames(address).skip_all_loads() {
-        while let Ok(Some(frame)) = frames.next() {
+        while let (true, Ok(Some(frame))) = (symbols.len() < INLINED_MAX, frames.next()) {
             let name = frame.function.as_ref().and_then(|function| function.raw_name().ok());
+            let file = frame.location.as_ref().and_then(|at| at.file);
             symbols.push(Symbol {
-                function: name.map(|name| name.into_owned()),
-                file: frame.location.as_ref().and_then(|at| at.file).map(str::to_owned),
+                function: name.map(|name| shown(&name, NAME_MAX)),
+                file: file.map(|file| shown(file, NAME_MAX)),
                 line: frame.location.as_ref().and_then(|at| at.line),
             });
         }
@@ -109,7 +126,7 @@ fn core_modules(component: &[u8]) -> Vec<CoreModule> {
                     last.code = Some(range);
                 }
             }
-            Ok(Payload::CustomSection(section)) if section.name().starts_with(".debug_") => {
+            Ok(Payload::CustomSection(section)) if is_read(section.name(), section.data().len()) => {
                 if let Some(last) = open.last_mut() {
                     last.sections.insert(section.name(), section.data());
                 }
@@ -133,6 +150,16 @@ fn core_modules(component: &[u8]) -> Vec<CoreModule> {
         }
     }
     modules
+}
+
+/// True if a custom section is debug information that is read: what is made of it in memory is larger than itself, most of
+/// all of lines.
+fn is_read(name: &str, len: usize) -> bool {
+    let most = match name {
+        ".debug_line" => LINES_BYTES_MAX,
+        _ => SECTION_BYTES_MAX,
+    };
+    name.starts_with(".debug_") && len <= most
 }
 
 fn context(sections: &HashMap<&str, &[u8]>) -> Option<Context<Section>> {

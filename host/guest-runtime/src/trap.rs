@@ -10,7 +10,13 @@ use wasmtime::{Trap, WasmBacktrace};
 
 use crate::call::Failure;
 use crate::imports::GuestData;
+use crate::module_error::shown;
 use crate::symbols::DebugInfo;
+
+/// Length of the runtime's words in a message, in bytes. Longer ones are cut.
+const MESSAGE_MAX: usize = 4_000;
+/// Length of the name of a function in a backtrace, in bytes. A longer one is cut.
+const FUNCTION_MAX: usize = 300;
 
 /// Reason why a call to an operator gave no outcome. Nothing of that call is kept.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -125,6 +131,24 @@ pub enum TrapCause {
         /// In bytes.
         limit: u64,
     },
+    /// The host would have held more for the call than it may.
+    #[error("the module made the host hold more than {} for one call; raise `limits.host-memory` if it needs that much", bytes(*.limit))]
+    HostMemory {
+        /// In bytes.
+        limit: u64,
+    },
+    /// The writes of the call would have made keyed state larger than it may be.
+    #[error("{} would grow from {} to {}, and the limit is {}; {}", .whose.state(), bytes(*.held), bytes(.held.saturating_add(*.more)), bytes(*.limit), .whose.remedy())]
+    StateFull {
+        /// Owner of the limit.
+        whose: StateOwner,
+        /// Bytes that count towards it.
+        held: u64,
+        /// Bytes that the call would have added.
+        more: u64,
+        /// In bytes.
+        limit: u64,
+    },
     /// The call computed for longer than it may.
     #[error(
         "the module computed for more than {limit:?} in one call; raise `limits.time-per-batch` if it needs that long"
@@ -139,6 +163,33 @@ pub enum TrapCause {
     /// Any other trap, in the runtime's words.
     #[error("the module trapped: {0}")]
     Trap(String),
+}
+
+/// Owner of a limit of keyed state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateOwner {
+    /// One operator: `limits.state`.
+    Operator,
+    /// All jobs of the host.
+    Host,
+}
+
+impl StateOwner {
+    const fn state(self) -> &'static str {
+        match self {
+            Self::Operator => "the operator's keyed state",
+            Self::Host => "the keyed state of all jobs of this host, with room for its snapshots,",
+        }
+    }
+
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Operator => "remove what is not needed, let it expire (`ttl`), or raise `limits.state`",
+            Self::Host => {
+                "remove what is not needed, let it expire (`ttl`), bound other operators by `limits.state`, or give the host more memory"
+            }
+        }
+    }
 }
 
 /// One function on the guest's stack.
@@ -193,6 +244,15 @@ pub(crate) fn classify(error: &wasmtime::Error, data: &GuestData, debug: &DebugI
     if data.deadline.interrupted {
         return GuestError::Interrupted;
     }
+    if data.host_memory.exceeded || (data.host_memory.limit() < data.memory.limit() && is_out_of_fuel(error)) {
+        let backtrace = error.downcast_ref::<WasmBacktrace>();
+        return GuestError::Trapped {
+            cause: TrapCause::HostMemory {
+                limit: data.host_memory.limit(),
+            },
+            backtrace: backtrace.map_or_else(Vec::new, |backtrace| frames(backtrace, debug)),
+        };
+    }
     let trap = error.downcast_ref::<Trap>();
     let backtrace = error.downcast_ref::<WasmBacktrace>();
     if trap.is_none() && backtrace.is_none() && data.memory.refused.is_none() {
@@ -229,7 +289,7 @@ pub(crate) fn classify(error: &wasmtime::Error, data: &GuestData, debug: &DebugI
             (Some(Trap::StackOverflow), _) => TrapCause::StackOverflow,
             (Some(Trap::MemoryOutOfBounds), _) if below_the_stack(error, &frames) => TrapCause::StackOverflow,
             (Some(trap), _) => TrapCause::Trap(trap.to_string().trim_start_matches("wasm trap: ").to_owned()),
-            (None, _) => TrapCause::Trap(error.root_cause().to_string()),
+            (None, _) => TrapCause::Trap(shown(&error.root_cause().to_string(), MESSAGE_MAX)),
         }
     };
     if let TrapCause::OutOfMemory { .. } = cause
@@ -252,14 +312,18 @@ pub(crate) fn classify(error: &wasmtime::Error, data: &GuestData, debug: &DebugI
 }
 
 fn unreadable(error: &wasmtime::Error, memory_limit: u64) -> String {
-    let text = error.root_cause().to_string();
-    if text.contains("fuel allocated for hostcalls") {
+    if is_out_of_fuel(error) {
         return format!(
             "it is larger than the instance's whole memory may be ({})",
             bytes(memory_limit)
         );
     }
-    text
+    shown(&error.root_cause().to_string(), MESSAGE_MAX)
+}
+
+/// True if the guest handed over more than it may, in the runtime's words.
+fn is_out_of_fuel(error: &wasmtime::Error) -> bool {
+    error.root_cause().to_string().contains("fuel allocated for hostcalls")
 }
 
 /// A guest that keeps its stack at the start of its memory overflows it downwards, to addresses just below 4 GiB.
@@ -308,7 +372,9 @@ fn frames(backtrace: &WasmBacktrace, debug: &DebugInfo) -> Vec<Frame> {
 }
 
 fn demangled(name: &str) -> String {
-    format!("{:#}", rustc_demangle::demangle(name))
+    // Names may be of any length, and demangling may make them longer.
+    let name = &name[..name.floor_char_boundary(MESSAGE_MAX)];
+    shown(&format!("{:#}", rustc_demangle::demangle(name)), FUNCTION_MAX)
 }
 
 /// A file of Rust's own library without the directory that it was compiled in: `core/src/hint.rs`.
@@ -342,7 +408,8 @@ fn bytes(count: u64) -> String {
     match count {
         n if n >= 1 << 30 && n % (1 << 30) == 0 => format!("{} GiB", n >> 30),
         n if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
-        n if n >= 1 << 20 => format!("{:.1} MiB", n as f64 / f64::from(1 << 20)),
+        // Rounded up, so that what is too large by a little does not look like the limit.
+        n if n >= 1 << 20 => format!("{:.1} MiB", (n as f64 / f64::from(1 << 20) * 10.0).ceil() / 10.0),
         n if n >= 1 << 10 => format!("{} KiB", n.div_ceil(1 << 10)),
         n => format!("{n} bytes"),
     }

@@ -5,7 +5,10 @@
 use regraft_model::describe::WIT_VERSION;
 use wasmparser::{Parser, Payload};
 
-use crate::module_error::ModuleError;
+use crate::module_error::{ModuleError, list, shown};
+
+/// Length of a version in a message, in bytes. A longer one is cut.
+const VERSION_SHOWN_MAX: usize = 100;
 
 /// The package that a component imports from and exports to.
 pub(crate) const PACKAGE: &str = "regraft:operator/";
@@ -44,11 +47,7 @@ pub fn check(bytes: &[u8]) -> Result<(), ModuleError> {
     if !exports.iter().any(|name| interface(name) == GUEST) {
         let found = match exports.len() {
             0 => "no export".to_owned(),
-            _ => exports
-                .iter()
-                .map(|name| format!("`{name}`"))
-                .collect::<Vec<_>>()
-                .join(", "),
+            _ => list(&exports),
         };
         return Err(ModuleError::MissingExport {
             expected: format!("{GUEST}@{WIT_VERSION}"),
@@ -78,7 +77,7 @@ pub fn check_wit_version(found: &str) -> Result<(), ModuleError> {
         return Ok(());
     }
     Err(ModuleError::WitVersion {
-        found: found.to_owned(),
+        found: shown(found, VERSION_SHOWN_MAX),
         expected: WIT_VERSION.to_owned(),
     })
 }

@@ -125,7 +125,10 @@ impl Chain {
     /// Creates a chain. `nodes`: operators, with at most one sink, at the end. `edges`: those of the last node, or of
     /// the source where there are no nodes.
     #[must_use]
-    pub const fn new(nodes: Vec<ChainedNode>, edges: Vec<OutputEdge>) -> Self {
+    pub fn new(mut nodes: Vec<ChainedNode>, edges: Vec<OutputEdge>) -> Self {
+        if let Some(ChainedKind::Operator(last)) = nodes.last_mut().map(|node| &mut node.kind) {
+            last.set_copies(edges.iter().map(OutputEdge::copies).sum());
+        }
         Self {
             nodes,
             edges,

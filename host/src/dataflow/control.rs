@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use regraft_guest_runtime::call::OperatorState;
+use regraft_guest_runtime::events::LogBudget;
 use regraft_model::id::{CheckpointId, OperatorUid};
 use regraft_model::time::NO_TIMESTAMP;
 
@@ -15,6 +16,7 @@ use super::failure::SubtaskFailure;
 use crate::connector::sink::SinkSnapshot;
 use crate::connector::source::SplitState;
 pub use crate::graph::plan::SubtaskId;
+use crate::state::budget::OperatorStateBytes;
 use crate::state::rows::StateRows;
 
 /// A message into a subtask.
@@ -275,6 +277,10 @@ pub struct NodeCounters {
     pub late: AtomicU64,
     /// Counters and gauges of an operator's guest.
     pub guest: Mutex<GuestFigures>,
+    /// Bytes of the operator's keyed state, over all its subtasks, and their limits.
+    pub state: Arc<OperatorStateBytes>,
+    /// Log lines of the operator's guest, over all its subtasks.
+    pub log_budget: Arc<LogBudget>,
 }
 
 /// Counters and gauges that a guest keeps, by their names.
@@ -323,11 +329,23 @@ impl Default for NodeCounters {
             watermark: AtomicI64::new(NO_TIMESTAMP),
             late: AtomicU64::default(),
             guest: Mutex::default(),
+            state: Arc::default(),
+            log_budget: Arc::default(),
         }
     }
 }
 
 impl NodeCounters {
+    /// Returns the counters of a subtask, which shares what is counted over all subtasks of its operator.
+    #[must_use]
+    pub fn sharing(state: &Arc<OperatorStateBytes>, log_budget: &Arc<LogBudget>) -> Self {
+        Self {
+            state: state.clone(),
+            log_budget: log_budget.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Adds to a counter that only the calling thread writes, so that no locked instruction is needed.
     #[inline]
     pub fn add(counter: &AtomicU64, delta: u64) {

@@ -2,11 +2,13 @@
 //! outputs.
 //!
 //! - [`outputs`]: batches from what an operator emitted.
+//! - [`bounds`]: how much a call may make the host hold.
 //! - [`gap`]: the times without output.
 //! - [`calls`]: calls for records and timers, and reruns after one has failed.
 //! - [`ending`]: the end of all inputs.
 
 mod outputs;
+mod bounds;
 mod gap;
 mod calls;
 mod ending;
@@ -28,8 +30,10 @@ use crate::dataflow::failure::{Cause, SubtaskFailure, policy};
 use crate::dataflow::operator::dead_letters::DeadLetters;
 use crate::dataflow::watermark::{Signal, Watermarks};
 use crate::graph::job_graph::{Policy, WatermarkStrategy};
-use crate::state::backend::{Cells, StateBackend, TimerOps, Writes, bindings};
+use crate::state::backend::{Cells, StateBackend, bindings};
+use crate::state::budget::Account;
 use crate::state::group::Grouper;
+use bounds::writes_of;
 use ending::{Finishing, LastTimers};
 use gap::Silence;
 use outputs::output_batch;
@@ -48,6 +52,10 @@ pub struct OperatorNode {
     own_state: Vec<OperatorState>,
     policy: NodePolicy,
     backend: Option<Box<dyn StateBackend>>,
+    /// Bytes of its state.
+    account: Account,
+    /// Number of copies that are made of its output.
+    copies: u64,
     clock: Arc<dyn Clock>,
     counters: Arc<NodeCounters>,
     cancelled: Arc<AtomicBool>,
@@ -82,6 +90,8 @@ pub struct NodePolicy {
     /// True if an operator with state of its own is asked for it before every call, so that a failed call can be
     /// undone. Where a policy needs that, it is done in any case.
     pub careful: bool,
+    /// Limit of the bytes that the host holds for one call.
+    pub host_memory_max: u64,
 }
 
 impl Default for NodePolicy {
@@ -91,6 +101,7 @@ impl Default for NodePolicy {
             on_failure: Policy::Fail,
             dead_letters: None,
             careful: false,
+            host_memory_max: u64::MAX,
         }
     }
 }
@@ -154,6 +165,7 @@ impl OperatorNode {
         parts.counters.watermark.store(parts.watermark, Ordering::Relaxed);
         let keys = parts.backend.as_ref().map_or(0, |backend| backend.len());
         parts.counters.keys.store(keys as u64, Ordering::Relaxed);
+        let bytes = parts.backend.as_ref().map_or(0, |backend| backend.bytes());
         let watermarks = parts.strategy.as_ref();
         let mut node = Self {
             uid: parts.uid,
@@ -163,6 +175,8 @@ impl OperatorNode {
             own_state: vec![],
             policy: parts.policy,
             backend: parts.backend,
+            account: Account::new(parts.counters.state.clone(), bytes),
+            copies: 1,
             clock: parts.clock,
             counters: parts.counters,
             cancelled: Arc::default(),
@@ -190,6 +204,11 @@ impl OperatorNode {
     #[must_use]
     pub const fn uid(&self) -> &OperatorUid {
         &self.uid
+    }
+
+    /// Sets the number of copies that are made of its output.
+    pub fn set_copies(&mut self, copies: usize) {
+        self.copies = copies.max(1) as u64;
     }
 
     /// Returns its keyed state.
@@ -313,6 +332,8 @@ impl OperatorNode {
         self.parked.take_if(|(parked, _)| *parked == id);
         if let Some(backend) = &mut self.backend {
             backend.completed(id);
+            // What was only removed since the last count is known now, also to others.
+            self.account.count(backend.bytes());
         }
         if let (Some(letters), true) = (&mut self.policy.dead_letters, committed) {
             letters.committed(id);
@@ -381,18 +402,7 @@ impl OperatorNode {
 
     fn apply(&mut self, keys: &Keys, now: i64, outcome: &Outcome) {
         let Some(backend) = &mut self.backend else { return };
-        let writes = Writes {
-            cells: &outcome.cells,
-            entries: outcome.entries.as_ref(),
-            timers: TimerOps {
-                ops: &outcome.timer_ops,
-                keys: &outcome.timer_keys,
-                ids: &outcome.timer_ids,
-                times: &outcome.timer_times,
-            },
-            schemas: &self.schemas,
-        };
-        backend.apply(keys, &self.cells, now, writes);
+        backend.apply(keys, &self.cells, now, writes_of(outcome, &self.schemas));
         self.counters.keys.store(backend.len() as u64, Ordering::Relaxed);
         if !outcome.timer_ops.is_empty() {
             self.look_at_timers();

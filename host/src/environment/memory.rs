@@ -1,43 +1,107 @@
-//! The memory that this process may use: that of the machine, or of its control group if that has less.
+//! The memory of this machine, and the part of it that the keyed state of all jobs may take.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Returns the memory that this process may use, in bytes; `None` where the system does not tell it.
-#[must_use]
-pub fn usable_bytes() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| total_of(&text));
-    let group = fs::read_to_string("/proc/self/cgroup").ok();
-    let group = group.and_then(|text| limit_of(Path::new("/sys/fs/cgroup"), &text));
-    machine.into_iter().chain(group).min()
+/// Part of the memory that state and its snapshots may take, in percent.
+const STATE_PERCENT: u64 = 60;
+/// Number of times that a byte of state counts: a snapshot holds it once more until it is written.
+const COPIES: u64 = 2;
+
+/// Bytes of keyed state of all jobs, and their limit.
+#[derive(Debug)]
+pub struct StateBudget {
+    /// For the state and its copies.
+    limit: u64,
+    /// Bytes of state, each counted once.
+    used: AtomicU64,
 }
 
-/// Returns the total of `/proc/meminfo` in bytes.
+impl Default for StateBudget {
+    /// Returns a budget without a limit.
+    fn default() -> Self {
+        Self::new(u64::MAX)
+    }
+}
+
+impl StateBudget {
+    /// Returns a budget of so many bytes for state and the copies that snapshots make of it.
+    #[must_use]
+    pub const fn new(limit: u64) -> Self {
+        let used = AtomicU64::new(0);
+        Self { limit, used }
+    }
+
+    /// Returns the budget of this machine: 60 % of its memory, or of what the control groups of this process allow it.
+    #[must_use]
+    pub fn of_this_machine() -> Self {
+        usable_bytes().map_or_else(Self::default, |bytes| Self::new(bytes / 100 * STATE_PERCENT))
+    }
+
+    /// Returns the most bytes of state.
+    #[must_use]
+    pub const fn state_max(&self) -> u64 {
+        self.limit / COPIES
+    }
+
+    /// Returns the bytes of state of all jobs.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Adds bytes of state.
+    pub fn add(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes away bytes that were added.
+    pub fn sub(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Returns the memory that this process may use, in bytes; `None` where the machine does not tell.
+#[must_use]
+pub fn usable_bytes() -> Option<u64> {
+    let total = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| total_of(&text));
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = limit_files(&groups).into_iter().filter_map(|path| {
+        // Version 2 says `max` where there is no limit, version 1 a number near 2^63.
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    });
+    limits.chain(total).min()
+}
+
+/// Returns the files that may hold the limit of a process whose `/proc/self/cgroup` this is: those of its own groups and of all
+/// above them.
+fn limit_files(groups: &str) -> Vec<PathBuf> {
+    let mut files = vec![];
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            other if other.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let path = Path::new(path.trim_start_matches('/'));
+        // In a container the path may be that of the machine, and the group itself be mounted at the root.
+        files.extend(path.ancestors().map(|above| Path::new(root).join(above).join(file)));
+    }
+    files
+}
+
+/// Returns the total of a `/proc/meminfo`, in bytes.
 fn total_of(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
-}
-
-/// Returns the least limit of a control group and those that it is in, in bytes; `None` without a limit. `cgroup` is the
-/// text of `/proc/self/cgroup`, and `root` the directory of the groups.
-fn limit_of(root: &Path, cgroup: &str) -> Option<u64> {
-    let limits = cgroup.lines().flat_map(|line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let (dir, file) = match controllers {
-            "" => (root.to_owned(), "memory.max"),
-            "memory" => (root.join("memory"), "memory.limit_in_bytes"),
-            _ => return vec![],
-        };
-        let own = dir.join(path.trim_start_matches('/'));
-        let groups = own.ancestors().take_while(|group| group.starts_with(&dir));
-        let limit = |group: &Path| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
-        groups.filter_map(limit).collect()
-    });
-    limits.min()
 }
 
 #[cfg(test)]
@@ -45,18 +109,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_limit_counts() {
-        assert_eq!(total_of("MemFree: 1 kB\nMemTotal:       24 kB\n"), Some(24 << 10));
-        assert_eq!(total_of("MemTotal: many\n"), None);
-        let root = tempfile::tempdir().expect("temp dir");
-        let group = root.path().join("a/b");
-        fs::create_dir_all(&group).expect("directory");
-        fs::write(group.join("memory.max"), "max\n").expect("written");
-        assert_eq!(limit_of(root.path(), "0::/a/b\n"), None);
-        fs::write(root.path().join("a/memory.max"), "5000\n").expect("written");
-        fs::write(root.path().join("memory.max"), "7000\n").expect("written");
-        assert_eq!(limit_of(root.path(), "1:cpu:/a\n0::/a/b\n"), Some(5000));
-        assert_eq!(limit_of(root.path(), "0::/\n"), Some(7000));
-        assert!(usable_bytes().is_none_or(|bytes| bytes > 1 << 20));
+    fn the_limit_is_that_of_any_group_above() {
+        let shown = |groups: &str| {
+            let files = limit_files(groups);
+            let files = files.iter().map(|path| path.to_string_lossy().into_owned());
+            files.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            shown("0::/a/b\n"),
+            [
+                "/sys/fs/cgroup/a/b/memory.max",
+                "/sys/fs/cgroup/a/memory.max",
+                "/sys/fs/cgroup/memory.max"
+            ]
+        );
+        assert_eq!(
+            shown("5:cpu,cpuacct:/x\n4:memory:/\nnonsense"),
+            ["/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        );
+    }
+
+    #[test]
+    fn the_total_is_read() {
+        assert_eq!(total_of("MemTotal:       24000 kB\nMemFree: 1 kB\n"), Some(24_576_000));
+        assert_eq!(total_of("MemFree: 1 kB\n"), None);
+    }
+
+    #[test]
+    fn a_byte_of_state_counts_twice() {
+        let budget = StateBudget::new(1000);
+        budget.add(300);
+        budget.sub(100);
+        assert_eq!((budget.state_max(), budget.used()), (500, 200));
     }
 }

@@ -9,6 +9,7 @@
 //! - [`files`]: the file system, as far as connectors need one.
 //! - [`memory`]: the memory that this process may use.
 //! - [`process`]: the identity of a process.
+//! - [`memory`]: the part of the machine's memory that state may take.
 
 pub mod cancel;
 pub mod files;
@@ -25,6 +26,7 @@ use futures::future::BoxFuture;
 use regraft_model::time::Clock;
 
 use files::FileSystem;
+use memory::StateBudget;
 use process::ProcessIdentity;
 
 /// A future to be run to completion.
@@ -61,6 +63,11 @@ pub trait Environment: Send + Sync {
     /// Returns the number of splits of a subtask up to which their positions are listed in `_metadata`.
     fn listed_splits_most(&self) -> usize {
         64
+    }
+
+    /// Returns the budget that the keyed state of all jobs shares. By default it has no limit.
+    fn state_budget(&self) -> Arc<StateBudget> {
+        Arc::default()
     }
 
     /// Returns the identity of this process; `None` where it has none by which others could tell that it is gone.

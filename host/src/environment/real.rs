@@ -9,18 +9,21 @@ use regraft_model::time::{Clock, SystemClock};
 use tracing::{Instrument as _, Span};
 
 use super::files::{FileSystem, LocalFiles};
+use super::memory::StateBudget;
 use super::process::ProcessIdentity;
 use super::{Environment, Task};
 
 /// The environment that this machine provides.
 pub struct RealEnvironment {
     clock: Arc<SystemClock>,
+    state: Arc<StateBudget>,
 }
 
 impl Default for RealEnvironment {
     fn default() -> Self {
         let clock = Arc::new(SystemClock::default());
-        Self { clock }
+        let state = Arc::new(StateBudget::of_this_machine());
+        Self { clock, state }
     }
 }
 
@@ -71,6 +74,10 @@ impl Environment for RealEnvironment {
 
     fn files(&self) -> Arc<dyn FileSystem> {
         Arc::new(LocalFiles)
+    }
+
+    fn state_budget(&self) -> Arc<StateBudget> {
+        self.state.clone()
     }
 
     fn process(&self) -> Option<ProcessIdentity> {

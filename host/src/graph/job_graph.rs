@@ -254,8 +254,12 @@ pub struct Operator {
     pub artifact: Artifact,
     /// Configuration handed to the guest as JSON; null for none.
     pub config: serde_json::Value,
-    /// Upper bound of the linear memory, in bytes.
+    /// Upper bound of the memory of an instance, its tables included, in bytes.
     pub memory_max: u64,
+    /// Upper bound of the bytes that the host holds for one call of a subtask.
+    pub host_memory_max: u64,
+    /// Upper bound of keyed state and timers over all subtasks, in bytes; `None` for the limit of the host alone.
+    pub state_max: Option<u64>,
     /// Upper bound of the time that one call computes.
     pub time_per_batch_max: Duration,
     /// Policy for a record whose call traps or exceeds a limit.

@@ -15,8 +15,14 @@ use super::watermark::{self, EventTimes};
 
 /// Limit of a guest's linear memory where the job file is silent, in bytes.
 const MEMORY_DEFAULT: u64 = 256 << 20;
-/// Greatest linear memory of a 32-bit guest, in bytes.
-const MEMORY_MAX: u64 = 4 << 30;
+/// Least and greatest linear memory of a 32-bit guest, in bytes.
+const MEMORY_SIZES: (u64, u64, &str) = (1 << 16, 4 << 30, "a size from 64KiB to 4GiB");
+/// `limits.host-memory` where the job file is silent, in multiples of `limits.memory`.
+const HOST_MEMORY_TIMES: u64 = 4;
+/// Least and greatest `limits.host-memory`, in bytes.
+const HOST_MEMORY_SIZES: (u64, u64, &str) = (1 << 16, 64 << 30, "a size from 64KiB to 64GiB");
+/// Least and greatest `limits.state`, in bytes.
+const STATE_SIZES: (u64, u64, &str) = (1 << 16, 1 << 50, "a size of at least 64KiB");
 /// Limit of the time that one call computes, where the job file is silent.
 const TIME_DEFAULT: Duration = Duration::from_secs(5);
 
@@ -239,7 +245,7 @@ fn input(reader: &mut Reader<'_>, at: &Located) -> Option<InputDraft> {
 fn operator(reader: &mut Reader<'_>) -> Option<Operator> {
     let artifact = artifact(reader);
     let config = config(reader);
-    let (memory_max, time_per_batch_max) = limits(reader);
+    let limits = limits(reader);
     let (on_trap, on_failure) = policies(reader);
     let dead_letter = connectors::dead_letter(reader);
     check_policies(reader, [("on-trap", on_trap), ("on-failure", on_failure)]);
@@ -248,8 +254,10 @@ fn operator(reader: &mut Reader<'_>) -> Option<Operator> {
     Some(Operator {
         artifact: artifact?,
         config: config?,
-        memory_max,
-        time_per_batch_max,
+        memory_max: limits.memory_max,
+        host_memory_max: limits.host_memory_max,
+        state_max: limits.state_max,
+        time_per_batch_max: limits.time_per_batch_max,
         on_trap,
         on_failure,
         dead_letter,
@@ -353,7 +361,17 @@ fn record_leaves(reader: &mut Reader<'_>, name: &str, at: &Located) {
     }
 }
 
-fn limits(reader: &mut Reader<'_>) -> (u64, Duration) {
+/// `limits` of an operator.
+struct Limits {
+    memory_max: u64,
+    host_memory_max: u64,
+    state_max: Option<u64>,
+    time_per_batch_max: Duration,
+}
+
+const LIMITS_EXAMPLE: &str = "limits = { memory = \"256MiB\", time-per-batch = \"5s\" }";
+
+fn limits(reader: &mut Reader<'_>) -> Limits {
     let empty = Table::new();
     let here = reader.place;
     let (table, place) = match reader.raw("limits") {
@@ -363,40 +381,49 @@ fn limits(reader: &mut Reader<'_>) -> (u64, Duration) {
             place,
         }) => (table, place),
         Some(at) => {
-            reader.expected(
-                at,
-                "limits",
-                "a table",
-                "limits = { memory = \"256MiB\", time-per-batch = \"5s\" }",
-            );
-            return (MEMORY_DEFAULT, TIME_DEFAULT);
+            reader.expected(at, "limits", "a table", LIMITS_EXAMPLE);
+            (&empty, here)
         }
     };
     let mut reader = reader.nested(table, place, "limits");
-    let time = reader.duration("time-per-batch", TIME_DEFAULT, true);
-    let memory = memory(&mut reader);
+    let time_per_batch_max = reader.duration("time-per-batch", TIME_DEFAULT, true);
+    let memory_max = size(&mut reader, "memory", MEMORY_SIZES, "256MiB").unwrap_or_else(|| {
+        reader.record_default("memory", MEMORY_DEFAULT);
+        MEMORY_DEFAULT
+    });
+    let host_memory_max = size(&mut reader, "host-memory", HOST_MEMORY_SIZES, "1GiB").unwrap_or_else(|| {
+        let default = HOST_MEMORY_TIMES * memory_max;
+        reader.record_default("host-memory", default);
+        default
+    });
+    let state_max = size(&mut reader, "state", STATE_SIZES, "2GiB");
     reader.finish();
-    (memory, time)
+    Limits {
+        memory_max,
+        host_memory_max,
+        state_max,
+        time_per_batch_max,
+    }
 }
 
-fn memory(reader: &mut Reader<'_>) -> u64 {
-    let Some(at) = reader.raw("memory") else {
-        reader.record("memory", "\"256MiB\"".to_owned(), None);
-        return MEMORY_DEFAULT;
-    };
+/// Reads a size between two others; `None` where it is not there, or after a problem.
+fn size(
+    reader: &mut Reader<'_>,
+    key: &'static str,
+    (least, most, words): (u64, u64, &str),
+    example: &str,
+) -> Option<u64> {
+    let at = reader.raw(key)?;
     let size = if let Value::Text(text) = &at.value {
         units::bytes(text)
     } else {
         None
     };
-    match size.filter(|size| (1 << 16..=MEMORY_MAX).contains(size)) {
-        Some(size) => {
-            reader.record("memory", at.value.to_toml(), Some(&at.place));
-            size
-        }
-        None => {
-            reader.expected(at, "memory", "a size from 64KiB to 4GiB", "memory = \"256MiB\"");
-            MEMORY_DEFAULT
-        }
+    let size = size.filter(|size| (least..=most).contains(size));
+    if size.is_some() {
+        reader.record(key, at.value.to_toml(), Some(&at.place));
+    } else {
+        reader.expected(at, key, words, &format!("{key} = \"{example}\""));
     }
+    size
 }

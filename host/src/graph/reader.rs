@@ -185,6 +185,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Records the default of a size.
+    pub(crate) fn record_default(&mut self, key: &str, bytes: u64) {
+        self.record(key, text_to_toml(&units::show_bytes(bytes)), None);
+    }
+
     fn record_raw(&mut self, key: &str, at: &Located) {
         self.record(key, at.value.to_toml(), Some(&at.place));
     }

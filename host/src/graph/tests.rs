@@ -129,6 +129,7 @@ fn a_good_job_has_all_its_defaults() {
         (split.memory_max, split.time_per_batch_max),
         (256 << 20, Duration::from_secs(5))
     );
+    assert_eq!((split.host_memory_max, split.state_max), (1 << 30, None));
     let NodeKind::Operator(count) = &graph.nodes[2].kind else {
         panic!()
     };

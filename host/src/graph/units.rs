@@ -54,6 +54,19 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(scale)
 }
 
+/// Formats a size as [`bytes`] parses it, in the greatest binary unit that divides it.
+#[must_use]
+pub fn show_bytes(bytes: u64) -> String {
+    let unit = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let unit = unit
+        .iter()
+        .find(|(_, bits)| bytes != 0 && bytes.trailing_zeros() >= *bits);
+    match unit {
+        Some((name, bits)) => format!("{}{name}", bytes >> bits),
+        None => format!("{bytes}B"),
+    }
+}
+
 /// Formats a duration as [`duration`] parses it, in the greatest unit that divides it.
 #[must_use]
 pub fn show_duration(duration: Duration) -> String {
@@ -107,6 +120,9 @@ mod tests {
     fn sizes() {
         assert_eq!(bytes("256MiB"), Some(256 << 20));
         assert_eq!(bytes("1 kB"), Some(1000));
+        for text in ["1GiB", "1280MiB", "3KiB", "1025B", "0B"] {
+            assert_eq!(bytes(text).map(show_bytes).as_deref(), Some(text));
+        }
         assert_eq!(bytes("12"), None);
         assert_eq!(bytes("99999999TiB"), None);
     }

@@ -33,9 +33,11 @@ use crate::dataflow::rate::Rate;
 use crate::dataflow::subtask::{Head, SourceHead, Subtask};
 use crate::dataflow::watermark::Watermarks;
 use crate::environment::files::FileSystem;
+use crate::environment::memory::StateBudget;
 use crate::graph::job_graph::{JobGraph, Node, NodeKind};
 use crate::graph::plan::{Plan, RegionIndex, consumers};
 use crate::state::backend::BackendError;
+use crate::state::budget::OperatorStateBytes;
 use crate::state::rows::StateRows;
 
 /// Rows of one state, or of timers, for one subtask.
@@ -291,10 +293,19 @@ pub fn deploy(
     Ok(deployed)
 }
 
-/// Counters of every node of a job.
+/// Counters of every node of a job. The state of its operators counts towards `budget`.
 #[must_use]
-pub fn counters(graph: &JobGraph) -> Counters {
-    let of = |node: &Node| (0..node.parallelism).map(|_| Arc::default()).collect();
+pub fn counters(graph: &JobGraph, budget: &Arc<StateBudget>) -> Counters {
+    let of = |node: &Node| {
+        let state_max = match &node.kind {
+            NodeKind::Operator(operator) => operator.state_max,
+            _ => None,
+        };
+        let state = Arc::new(OperatorStateBytes::new(state_max, budget.clone()));
+        let lines = Arc::default();
+        let each = (0..node.parallelism).map(|_| Arc::new(NodeCounters::sharing(&state, &lines)));
+        each.collect()
+    };
     graph.nodes.iter().map(|node| (node.uid.clone(), of(node))).collect()
 }
 

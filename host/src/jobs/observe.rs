@@ -185,6 +185,8 @@ pub struct ObservedNode {
     pub records_out: u64,
     /// Keys held.
     pub keys: u64,
+    /// Approximate bytes of keyed state and timers, as they count towards `limits.state`.
+    pub state_bytes: u64,
     /// Records and timers that went to its dead letters.
     pub dead_letters: u64,
     /// Least watermark of its subtasks, milliseconds; `None` before there is one, and for sources and sinks.
@@ -328,6 +330,12 @@ impl JobShared {
                 records_in: self.sum(uid, |c| c.records_in.load(Ordering::Relaxed)),
                 records_out: self.sum(uid, |c| c.records_out.load(Ordering::Relaxed)),
                 keys: self.sum(uid, |c| c.keys.load(Ordering::Relaxed)),
+                // All subtasks share it.
+                state_bytes: self
+                    .counters
+                    .get(uid)
+                    .and_then(|all| all.first())
+                    .map_or(0, |counters| counters.state.used()),
                 dead_letters: self.sum(uid, |c| c.dead_letters.load(Ordering::Relaxed)),
                 watermark: self.watermark(node),
                 late: self.sum(uid, |c| c.late.load(Ordering::Relaxed)),
@@ -380,6 +388,7 @@ impl From<&Node> for ObservedNode {
             records_in: 0,
             records_out: 0,
             keys: 0,
+            state_bytes: 0,
             dead_letters: 0,
             watermark: None,
             late: 0,

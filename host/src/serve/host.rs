@@ -32,6 +32,10 @@ use regraft_model::snapshot::SnapshotKind;
 
 /// Number of uploaded components that are kept; the oldest is dropped first.
 const UPLOADS_MAX: usize = 256;
+/// Bytes of uploaded components that are kept, beside the last one.
+const UPLOADS_BYTES_MAX: usize = 256 << 20;
+/// Time after which an uploaded component is dropped.
+const UPLOAD_IDLE_MAX: Duration = Duration::from_secs(600);
 
 /// A host: its jobs, and the engine that loads their components.
 pub struct Host {
@@ -86,6 +90,8 @@ struct Upload {
     digest: String,
     module: GuestModule,
     took: Duration,
+    /// Time of the upload.
+    at: Instant,
 }
 
 impl Host {
@@ -360,14 +366,16 @@ impl Host {
         let loaded = self.engine.load(bytes)?;
         let digest = loaded.module.digest().to_string();
         let mut uploads = locked(&self.uploads);
-        uploads.retain(|upload| upload.digest != digest);
-        if uploads.len() >= UPLOADS_MAX {
+        uploads.retain(|upload| upload.digest != digest && upload.at.elapsed() < UPLOAD_IDLE_MAX);
+        let bytes = |uploads: &[Upload]| uploads.iter().map(|upload| upload.module.bytes().len()).sum::<usize>();
+        while uploads.len() >= UPLOADS_MAX || bytes(&uploads) > UPLOADS_BYTES_MAX {
             uploads.remove(0);
         }
         uploads.push(Upload {
             digest: digest.clone(),
             module: loaded.module,
             took: start.elapsed(),
+            at: Instant::now(),
         });
         Ok(digest)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use regraft_guest_runtime::state_access::{Entries, StateAccess, Values};
+use regraft_guest_runtime::state_access::{Entries, ReadError, StateAccess, Values};
 use regraft_model::batch::BytesColumn;
 
 use super::entries::{Counts, Group};
@@ -32,6 +32,12 @@ impl Store {
             live: sum.live + counts.live,
             removed: sum.removed + counts.removed,
         })
+    }
+
+    /// Returns the approximate memory of the entries in all key groups, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.groups.iter().map(Group::bytes).sum()
     }
 
     fn entries(&self, key: u32, state: u16) -> Result<Option<&Ordered>, String> {
@@ -85,33 +91,56 @@ impl MemoryAccess {
     }
 }
 
-fn push_value(values: &mut Values, entry: Option<&Entry>) {
-    push(&mut values.values, entry.map_or(&[], |entry| &*entry.value));
+/// Returns true if a column can take in so many more bytes.
+const fn has_room(column: &BytesColumn, more: usize, bytes_max: usize) -> bool {
+    column.data.len().saturating_add(more) <= bytes_max
+}
+
+fn push_value(values: &mut Values, entry: Option<&Entry>, bytes_max: usize) -> Result<(), ReadError> {
+    let value = entry.map_or(&[][..], |entry| &*entry.value);
+    if !has_room(&values.values, value.len(), bytes_max) {
+        return Err(ReadError::TooLarge);
+    }
+    push(&mut values.values, value);
     values.present.push(entry.is_some().into());
+    Ok(())
 }
 
 impl StateAccess for MemoryAccess {
-    fn value_get_many(&self, state: u32, keys: &[u32]) -> Result<Values, String> {
+    fn value_get_many(&self, state: u32, keys: &[u32], bytes_max: usize) -> Result<Values, ReadError> {
         let (number, store) = (self.number(state)?, self.shared.read());
         let mut values = Values::default();
         for &key in keys {
             let entry = store.entries(key, number)?.and_then(|entries| entries.get(&[]));
-            push_value(&mut values, entry.filter(|entry| entry.is_live(store.now)));
+            push_value(&mut values, entry.filter(|entry| entry.is_live(store.now)), bytes_max)?;
         }
         Ok(values)
     }
 
-    fn map_get_many(&self, state: u32, keys: &[u32], entry_keys: &BytesColumn) -> Result<Values, String> {
+    fn map_get_many(
+        &self,
+        state: u32,
+        keys: &[u32],
+        entry_keys: &BytesColumn,
+        bytes_max: usize,
+    ) -> Result<Values, ReadError> {
         let (number, store) = (self.number(state)?, self.shared.read());
         let mut values = Values::default();
         for (&key, entry_key) in keys.iter().zip(entry_keys.iter()) {
             let entry = store.entries(key, number)?.and_then(|entries| entries.get(entry_key));
-            push_value(&mut values, entry.filter(|entry| entry.is_live(store.now)));
+            push_value(&mut values, entry.filter(|entry| entry.is_live(store.now)), bytes_max)?;
         }
         Ok(values)
     }
 
-    fn map_scan(&self, state: u32, key: u32, after: Option<&[u8]>, limit_bytes: u32) -> Result<Entries, String> {
+    fn map_scan(
+        &self,
+        state: u32,
+        key: u32,
+        after: Option<&[u8]>,
+        limit_bytes: u32,
+        bytes_max: usize,
+    ) -> Result<Entries, ReadError> {
         let (number, store) = (self.number(state)?, self.shared.read());
         let mut found = Entries::default();
         let Some(entries) = store.entries(key, number)? else {
@@ -126,13 +155,24 @@ impl StateAccess for MemoryAccess {
                 found.more = true;
                 break;
             }
+            let room = bytes_max.saturating_sub(found.keys.data.len());
+            if !has_room(&found.values, entry.value.len().saturating_add(entry.key.len()), room) {
+                return Err(ReadError::TooLarge);
+            }
             push(&mut found.keys, &entry.key);
             push(&mut found.values, &entry.value);
         }
         Ok(found)
     }
 
-    fn list_scan(&self, state: u32, key: u32, first: u32, limit_bytes: u32) -> Result<BytesColumn, String> {
+    fn list_scan(
+        &self,
+        state: u32,
+        key: u32,
+        first: u32,
+        limit_bytes: u32,
+        bytes_max: usize,
+    ) -> Result<BytesColumn, ReadError> {
         let (number, store) = (self.number(state)?, self.shared.read());
         let mut found = BytesColumn::default();
         let Some(entries) = store.entries(key, number)? else {
@@ -149,6 +189,9 @@ impl StateAccess for MemoryAccess {
         for entry in from.filter(|entry| entry.is_live(store.now)) {
             if !found.is_empty() && found.data.len() >= limit_bytes as usize {
                 break;
+            }
+            if !has_room(&found, entry.value.len(), bytes_max) {
+                return Err(ReadError::TooLarge);
             }
             push(&mut found, &entry.value);
         }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use regraft_guest_runtime::call::{CellColumn, CellWrites, EntryWrites};
+use regraft_guest_runtime::call::{CellColumn, CellWrites, ENTRY_REMOVE, EntryWrites, TIMER_REGISTER};
 use regraft_guest_runtime::state_access::StateAccess;
 use regraft_model::batch::Keys;
 use regraft_model::describe::{Description, StateKind};
@@ -79,6 +79,42 @@ pub struct Writes<'a> {
     pub timers: TimerOps<'a>,
     /// For each bound state the number of the schema that its values are written with.
     pub schemas: &'a [u16],
+}
+
+/// Approximate memory of a key, an entry or a timer without its bytes.
+const ITEM_BYTES: u64 = 128;
+
+impl Writes<'_> {
+    /// Returns an upper bound of the bytes that they add; 0 if they only remove.
+    #[must_use]
+    pub fn bytes_max(&self, keys: &Keys) -> u64 {
+        let (mut bytes, mut writes_keys) = (0, false);
+        for cells in self.cells {
+            bytes += cells.values.data.len() as u64 + ITEM_BYTES * cells.keys.len() as u64;
+            writes_keys |= !cells.keys.is_empty();
+        }
+        if let Some(entries) = self
+            .entries
+            .filter(|entries| entries.ops.iter().any(|op| *op < ENTRY_REMOVE))
+        {
+            bytes += (entries.values.data.len() + entries.entry_keys.data.len()) as u64;
+            bytes += ITEM_BYTES * entries.ops.len() as u64;
+            writes_keys = true;
+        }
+        bytes += if writes_keys { keys.column.data.len() as u64 } else { 0 };
+        bytes + self.timers.bytes_max(keys)
+    }
+}
+
+impl TimerOps<'_> {
+    /// Returns an upper bound of the bytes that they add.
+    #[must_use]
+    pub fn bytes_max(&self, keys: &Keys) -> u64 {
+        let registered = self.ops.iter().zip(self.keys).filter(|(op, _)| **op == TIMER_REGISTER);
+        registered
+            .map(|(_, key)| ITEM_BYTES + keys.column.range(*key as usize).len() as u64)
+            .sum()
+    }
 }
 
 /// Timer operations in order. All columns have the same length.
@@ -184,6 +220,14 @@ pub trait StateBackend: Send {
 
     /// Returns the time of the last pending timer of a domain, among the timers that the operator declares.
     fn last_timer(&self, domain: TimeDomain) -> Option<i64>;
+
+    /// Returns the approximate memory of state and timers, in bytes. Takes time that grows with the number of key groups.
+    fn bytes(&self) -> u64;
+
+    /// Returns an upper bound of the bytes that the writes of a call would add, with what they take away where that is known.
+    ///
+    /// `keys` and `cells` must be those of the preceding `resolve`.
+    fn growth(&self, keys: &Keys, cells: &Cells, writes: Writes<'_>) -> u64;
 
     /// Returns the number of keys that have any state. Timers are not counted.
     fn len(&self) -> usize;

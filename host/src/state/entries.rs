@@ -102,6 +102,17 @@ pub struct Group {
     saved: Vec<Saved>,
     /// Totals of all keys.
     counts: Counts,
+    /// Approximate memory of all entries, in bytes.
+    bytes: usize,
+}
+
+/// Approximate memory of a key's entries, without the entries themselves, in bytes.
+const KEY_BYTES: usize = 160;
+/// Approximate memory of an entry without its key and value, in bytes.
+const ENTRY_BYTES: usize = size_of::<Entry>() + 32;
+
+fn weight(entry: &Entry) -> usize {
+    entry.key.len() + entry.value.len() + ENTRY_BYTES
 }
 
 impl Group {
@@ -115,6 +126,12 @@ impl Group {
     #[must_use]
     pub fn counts_of(&self, entries: u32) -> Counts {
         self.keys[entries as usize].counts
+    }
+
+    /// Returns the approximate memory of the group, in bytes, without what is saved for a sweep.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes + self.keys.len() * KEY_BYTES
     }
 
     /// Allocates an index for the entries of another key.
@@ -161,17 +178,20 @@ impl Group {
                     self.saved.push(saved(at, entry.clone()));
                 }
                 entry.stamp = mark.rewritten(entry.stamp);
+                self.bytes = self.bytes - entry.value.len() + new.value.len();
                 (entry.value, entry.schema, entry.expires) = (new.value.into(), new.schema, new.expires);
                 (isize::from(was_removed), -isize::from(was_removed))
             }
             None => {
-                state.entries.insert(Entry {
+                let entry = Entry {
                     key: entry_key.into(),
                     value: new.value.into(),
                     expires: new.expires,
                     stamp: mark.now,
                     schema: new.schema,
-                });
+                };
+                self.bytes += weight(&entry);
+                state.entries.insert(entry);
                 (1, 0)
             }
         };
@@ -201,9 +221,11 @@ impl Group {
         }
         let remembered = mark.remembers(entry.stamp);
         if remembered {
+            self.bytes -= entry.value.len();
             forget_value(entry);
             entry.stamp = mark.rewritten(entry.stamp);
         } else {
+            self.bytes -= weight(entry);
             state.entries.remove(entry_key);
         }
         key.states.retain(|state| !state.entries.is_empty());
@@ -215,6 +237,7 @@ impl Group {
         let key = &mut self.keys[at.entries as usize];
         let state = key.states.iter_mut().find(|state| state.state == at.state)?;
         let entry = state.entries.remove(entry_key)?;
+        self.bytes -= weight(&entry);
         if mark.saves(entry.stamp) {
             self.saved.push(saved(at, entry.clone()));
         }
@@ -233,7 +256,7 @@ impl Group {
         key.stamp = mark.now + 1;
         state.next = 0;
         let (mut live, mut removed) = (0, 0);
-        let save = &mut self.saved;
+        let (save, bytes) = (&mut self.saved, &mut self.bytes);
         state.entries.retain(|entry| {
             if entry.schema == REMOVED {
                 return true;
@@ -243,6 +266,7 @@ impl Group {
                 save.push(saved(at, entry.clone()));
             }
             let remembered = mark.remembers(entry.stamp);
+            *bytes -= if remembered { entry.value.len() } else { weight(entry) };
             if remembered {
                 removed += 1;
                 forget_value(entry);
@@ -319,7 +343,7 @@ impl Group {
             return 1;
         }
         let (mut live, mut removed, mut looked) = (0, 0, 0);
-        let save = &mut self.saved;
+        let (save, bytes) = (&mut self.saved, &mut self.bytes);
         for state in &mut key.states {
             let (number, ttl) = (state.state, ttl(state.state));
             let place = At {
@@ -333,11 +357,13 @@ impl Group {
                 if entry.schema == REMOVED {
                     let kept = entry.stamp >= how.settled;
                     removed -= isize::from(!kept);
+                    *bytes -= if kept { 0 } else { weight(entry) };
                     return kept;
                 }
                 if entry.expires <= how.now {
                     // The sweep would leave the value out, but hands out the removal, by the old stamp.
                     let remembered = how.remembers(entry.stamp);
+                    *bytes -= if remembered { entry.value.len() } else { weight(entry) };
                     forget_value(entry);
                     live -= 1;
                     removed += isize::from(remembered);

@@ -8,6 +8,7 @@
 mod slots;
 mod apply;
 mod load;
+mod growth;
 mod sweep;
 mod clean;
 
@@ -381,6 +382,15 @@ impl StateBackend for MemoryBackend {
 
     fn last_timer(&self, domain: TimeDomain) -> Option<i64> {
         self.timers.last(domain)
+    }
+
+    fn bytes(&self) -> u64 {
+        let tables: usize = self.tables.iter().map(Table::bytes).sum();
+        (tables + self.shared.read().bytes() + self.timers.bytes()) as u64
+    }
+
+    fn growth(&self, keys: &Keys, cells: &Cells, writes: Writes<'_>) -> u64 {
+        self.growth_of(keys, cells, &writes)
     }
 
     fn len(&self) -> usize {

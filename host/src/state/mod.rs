@@ -13,6 +13,7 @@
 //! - [`entries`]: the maps and lists of one key group, and values that do not travel.
 //! - [`access`]: read access of instances to these entries.
 //! - [`timers`]: pending timers, by key group and in order of time.
+//! - [`budget`]: how large the state of an operator, and of all jobs, may become.
 //! - [`memory`]: the backend that keeps all state in memory.
 
 pub mod rows;
@@ -27,6 +28,7 @@ pub mod ordered;
 pub mod entries;
 pub mod access;
 pub mod timers;
+pub mod budget;
 #[cfg(test)]
 pub mod conformance;
 pub mod memory;

@@ -35,6 +35,9 @@ struct Slot {
 /// log2 of a slot's size.
 const SLOT_BITS: u32 = size_of::<Slot>().trailing_zeros();
 
+/// Approximate memory of a spilled entry without its bytes.
+const SPILLED_BYTES: usize = 32;
+
 /// An empty slot. All of its bytes are 0, as those of a new block.
 const EMPTY: Slot = Slot {
     hash: 0,
@@ -125,6 +128,8 @@ pub struct Table {
     changes: u64,
     spilled: Vec<Box<[u8]>>,
     spilled_free: Vec<u32>,
+    /// Bytes of the spilled entries.
+    spilled_bytes: usize,
     /// Entries as they were at the mark of the snapshot in progress.
     saved: Saved,
 }
@@ -142,6 +147,7 @@ impl Table {
             changes: 0,
             spilled: vec![],
             spilled_free: vec![],
+            spilled_bytes: 0,
             saved: Saved::default(),
         }
     }
@@ -162,6 +168,15 @@ impl Table {
     #[must_use]
     pub const fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Returns the approximate memory of the table, in bytes, with what is saved for a sweep.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        (self.slots.len() << SLOT_BITS)
+            + self.spilled_bytes
+            + self.spilled.len() * SPILLED_BYTES
+            + self.saved.bytes.len()
     }
 
     #[inline]
@@ -283,7 +298,8 @@ impl Table {
         if slot.key_len as usize + slot.blob_len as usize > INLINE {
             let [a, b, c, d, ..] = slot.data;
             let number = u32::from_le_bytes([a, b, c, d]);
-            self.spilled[number as usize] = Box::new([]);
+            let entry = std::mem::take(&mut self.spilled[number as usize]);
+            self.spilled_bytes -= entry.len();
             self.spilled_free.push(number);
         }
     }
@@ -326,6 +342,7 @@ impl Table {
             data[key.len()..len].copy_from_slice(blob);
         } else {
             let bytes: Box<[u8]> = [key, blob].concat().into();
+            self.spilled_bytes += len;
             let number = if let Some(number) = self.spilled_free.pop() {
                 self.spilled[number as usize] = bytes;
                 number

@@ -51,7 +51,12 @@ pub struct Timers {
     /// First times of the queues that may fire, by domain.
     firsts: [BTreeSet<First>; 2],
     counts: Counts,
+    /// Approximate memory of all timers, in bytes.
+    bytes: usize,
 }
+
+/// Approximate memory of a timer without its key, in bytes.
+const TIMER_BYTES: usize = 64;
 
 const fn domain_index(domain: TimeDomain) -> usize {
     match domain {
@@ -74,6 +79,12 @@ impl Timers {
     #[must_use]
     pub const fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Returns the approximate memory of the timers, in bytes, without what is saved for a sweep.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn number(&mut self, name: &str) -> u16 {
@@ -138,9 +149,11 @@ impl Timers {
             }
             stamp = mark.rewritten(old);
             self.counts.removed -= 1;
+            self.bytes -= TIMER_BYTES + key.len();
         }
         self.queue(group, name).pending.insert(timer, stamp);
         self.counts.live += 1;
+        self.bytes += TIMER_BYTES + key.len();
         self.settle(group, name);
     }
 
@@ -157,6 +170,8 @@ impl Timers {
         if mark.remembers(stamp) {
             self.queue(group, name).removed.insert(timer, mark.rewritten(stamp));
             self.counts.removed += 1;
+        } else {
+            self.bytes -= TIMER_BYTES + key.len();
         }
         self.settle(group, name);
     }
@@ -267,8 +282,12 @@ impl Timers {
     /// Forgets the removals of a key group that are contained in every possible base.
     pub fn clean(&mut self, position: usize, settled: Stamp) {
         for queue in &mut self.groups[position] {
-            let before = queue.removed.len();
-            queue.removed.retain(|_, stamp| *stamp >= settled);
+            let (before, bytes) = (queue.removed.len(), &mut self.bytes);
+            queue.removed.retain(|timer, stamp| {
+                let kept = *stamp >= settled;
+                *bytes -= if kept { 0 } else { TIMER_BYTES + timer.key.len() };
+                kept
+            });
             self.counts.removed -= before - queue.removed.len();
         }
     }

@@ -147,7 +147,7 @@ impl<'a> Call<'a> {
     fn list(&self, key: u32) -> Vec<Waiting> {
         let mut list = vec![];
         loop {
-            let part = self.access().list_scan(0, key, list.len() as u32, 64);
+            let part = self.access().list_scan(0, key, list.len() as u32, 64, usize::MAX);
             let part = part.unwrap_or_else(|error| panic!("{error}"));
             list.extend(
                 part.iter()
@@ -164,7 +164,7 @@ impl<'a> Call<'a> {
         let keys: Vec<u32> = windows.iter().map(|(key, _)| *key).collect();
         let mut ends = BytesColumn::default();
         windows.iter().for_each(|(_, end)| ends.push(&end_key(*end)));
-        let found = self.access().map_get_many(0, &keys, &ends);
+        let found = self.access().map_get_many(0, &keys, &ends, usize::MAX);
         let found = found.unwrap_or_else(|error| panic!("{error}"));
         let count = |(bytes, present): (&[u8], &u8)| match (present, decode(&Type::U64, bytes)) {
             (0, _) => None,
@@ -283,7 +283,7 @@ impl<'a> Call<'a> {
                 self.give(key, key, &all);
                 continue;
             }
-            let left = self.access().map_scan(0, key, None, 64);
+            let left = self.access().map_scan(0, key, None, 64, usize::MAX);
             if !left.unwrap_or_else(|error| panic!("{error}")).keys.is_empty() {
                 self.emit(key, &[self.key(key), b" has a window at the end"].concat());
             }

@@ -4,16 +4,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::bindings::regraft::operator::host;
-use crate::events::{GuestEvents, LogLevel};
+use crate::events::{GuestEvents, LINES_PER_SECOND_MAX, LogBudget, LogLevel};
 use crate::imports::GuestData;
 
 /// Maximum length of a log line, in bytes. A longer one is cut.
-const LINE_MAX: usize = 16 << 10;
-/// The most log lines in a second.
-const LINES_PER_SECOND_MAX: u32 = 1_000;
+pub(crate) const LINE_MAX: usize = 16 << 10;
 /// Maximum length of the name of a counter or gauge, in bytes. A longer one is cut.
 const NAME_MAX: usize = 128;
 /// The most names of counters and gauges.
@@ -34,19 +32,23 @@ pub(crate) struct HostImports {
     config: Arc<str>,
     arguments: Arc<[String]>,
     sink: Arc<dyn GuestEvents>,
-    lines: LineBudget,
+    lines: Arc<LogBudget>,
     names: HashSet<Box<str>>,
     /// The panic of the present call.
     pub(crate) panic: Option<Panic>,
 }
 
 impl HostImports {
-    pub(crate) fn new(config: Arc<str>, arguments: Arc<[String]>, sink: Arc<dyn GuestEvents>) -> Self {
+    pub(crate) fn new(
+        config: Arc<str>,
+        arguments: Arc<[String]>,
+        (sink, lines): (Arc<dyn GuestEvents>, Arc<LogBudget>),
+    ) -> Self {
         Self {
             config,
             arguments,
             sink,
-            lines: LineBudget::default(),
+            lines,
             names: HashSet::new(),
             panic: None,
         }
@@ -117,52 +119,14 @@ impl host::Host for GuestData {
     }
 }
 
-fn cut(text: &str, len_max: usize) -> &str {
+/// Cuts a text between characters.
+pub(crate) fn cut(text: &str, len_max: usize) -> &str {
     &text[..text.floor_char_boundary(len_max)]
-}
-
-/// Counts the log lines of the present second.
-#[derive(Default)]
-struct LineBudget {
-    second: Option<Instant>,
-    kept: u32,
-    dropped: u64,
-}
-
-impl LineBudget {
-    /// Returns true if a line is kept, and the number of lines dropped in the second before.
-    fn take(&mut self, now: Instant) -> (bool, u64) {
-        let mut dropped = 0;
-        if self
-            .second
-            .is_none_or(|second| now.duration_since(second) >= Duration::from_secs(1))
-        {
-            dropped = std::mem::take(&mut self.dropped);
-            self.second = Some(now);
-            self.kept = 0;
-        }
-        if self.kept == LINES_PER_SECOND_MAX {
-            self.dropped += 1;
-            return (false, dropped);
-        }
-        self.kept += 1;
-        (true, dropped)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_thousand_lines_a_second() {
-        let start = Instant::now();
-        let mut budget = LineBudget::default();
-        assert!((0..1_000).all(|_| budget.take(start) == (true, 0)));
-        assert_eq!(budget.take(start + Duration::from_millis(999)), (false, 0));
-        assert_eq!(budget.take(start + Duration::from_secs(1)), (true, 1));
-        assert_eq!(budget.take(start + Duration::from_secs(1)), (true, 0));
-    }
 
     #[test]
     fn texts_are_cut_between_characters() {

@@ -11,7 +11,7 @@ use regraft_model::describe::{Description, StateKind};
 use crate::bindings::regraft::operator::state::{self, StateError};
 use crate::imports::GuestData;
 use crate::limits::computed;
-use crate::state_access::{Entries, StateAccess, Values};
+use crate::state_access::{Entries, ReadError, StateAccess, Values};
 
 /// Properties of a declared state that the interface needs.
 #[derive(Debug, Clone, Copy)]
@@ -82,25 +82,33 @@ impl GuestData {
         state: u32,
         kinds: &[StateKind],
         keys: &[u32],
-        read: impl FnOnce(&dyn StateAccess) -> Result<R, String>,
+        read: impl FnOnce(&dyn StateAccess, usize) -> Result<R, ReadError>,
     ) -> wasmtime::Result<Result<R, StateError>> {
         let access = match self.state.check(state, kinds, keys) {
             Ok(access) => access,
             Err(error) => return Ok(Err(error)),
         };
         let started = computed();
-        let answer = read(&*access);
+        let answer = read(&*access, self.host_memory.column_max());
         self.deadline.answered(computed().saturating_sub(started));
-        answer.map(Ok).map_err(|message| {
-            self.state.failure = Some(message.clone());
-            wasmtime::Error::msg(message)
+        answer.map(Ok).map_err(|error| match error {
+            ReadError::TooLarge => {
+                self.host_memory.exceeded = true;
+                wasmtime::Error::msg("the answer is too large")
+            }
+            ReadError::Failed(message) => {
+                self.state.failure = Some(message.clone());
+                wasmtime::Error::msg(message)
+            }
         })
     }
 }
 
 impl state::Host for GuestData {
     fn value_get_many(&mut self, state: u32, keys: Vec<u32>) -> wasmtime::Result<Result<state::Found, StateError>> {
-        let answer = self.read(state, SINGLE, &keys, |access| access.value_get_many(state, &keys))?;
+        let answer = self.read(state, SINGLE, &keys, |access, most| {
+            access.value_get_many(state, &keys, most)
+        })?;
         Ok(answer.map(found))
     }
 
@@ -117,8 +125,8 @@ impl state::Host for GuestData {
             let (found, expected) = (entry_keys.len(), keys.len());
             wasmtime::bail!("map-get-many: entry-key-ends has {found} entries: expected {expected}, as many as keys");
         }
-        let answer = self.read(state, &[StateKind::Map], &keys, |access| {
-            access.map_get_many(state, &keys, &entry_keys)
+        let answer = self.read(state, &[StateKind::Map], &keys, |access, most| {
+            access.map_get_many(state, &keys, &entry_keys, most)
         })?;
         Ok(answer.map(found))
     }
@@ -131,8 +139,8 @@ impl state::Host for GuestData {
         limit_bytes: u32,
     ) -> wasmtime::Result<Result<state::Entries, StateError>> {
         let after = after.as_deref();
-        let answer = self.read(state, &[StateKind::Map], &[key], |access| {
-            access.map_scan(state, key, after, limit_bytes)
+        let answer = self.read(state, &[StateKind::Map], &[key], |access, most| {
+            access.map_scan(state, key, after, limit_bytes, most)
         })?;
         Ok(answer.map(entries))
     }
@@ -144,8 +152,8 @@ impl state::Host for GuestData {
         first: u32,
         limit_bytes: u32,
     ) -> wasmtime::Result<Result<state::Values, StateError>> {
-        let answer = self.read(state, &[StateKind::List], &[key], |access| {
-            access.list_scan(state, key, first, limit_bytes)
+        let answer = self.read(state, &[StateKind::List], &[key], |access, most| {
+            access.list_scan(state, key, first, limit_bytes, most)
         })?;
         Ok(answer.map(values))
     }

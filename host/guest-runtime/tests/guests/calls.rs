@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use regraft_guest_runtime::call::{OperatorState, Outcome, Output, TimerView};
-use regraft_guest_runtime::state_access::{Entries, StateAccess, Values};
+use regraft_guest_runtime::state_access::{Entries, ReadError, StateAccess, Values};
 use regraft_model::batch::BytesColumn;
 
 use crate::support::{BATCH, HEADER, KEYED, Recorded, context, hostile, opened, settings};
@@ -120,7 +120,7 @@ fn migration_keeps_the_number_of_values() {
 struct Indices;
 
 impl StateAccess for Indices {
-    fn value_get_many(&self, state: u32, keys: &[u32]) -> Result<Values, String> {
+    fn value_get_many(&self, state: u32, keys: &[u32], _: usize) -> Result<Values, ReadError> {
         assert_eq!(state, 1);
         let mut values = Values::default();
         for key in keys {
@@ -130,16 +130,16 @@ impl StateAccess for Indices {
         Ok(values)
     }
 
-    fn map_get_many(&self, _: u32, _: &[u32], _: &BytesColumn) -> Result<Values, String> {
-        Err("not a map".to_owned())
+    fn map_get_many(&self, _: u32, _: &[u32], _: &BytesColumn, _: usize) -> Result<Values, ReadError> {
+        Err("not a map".to_owned().into())
     }
 
-    fn map_scan(&self, _: u32, _: u32, _: Option<&[u8]>, _: u32) -> Result<Entries, String> {
-        Err("not a map".to_owned())
+    fn map_scan(&self, _: u32, _: u32, _: Option<&[u8]>, _: u32, _: usize) -> Result<Entries, ReadError> {
+        Err("not a map".to_owned().into())
     }
 
-    fn list_scan(&self, _: u32, _: u32, _: u32, _: u32) -> Result<BytesColumn, String> {
-        Err("not a list".to_owned())
+    fn list_scan(&self, _: u32, _: u32, _: u32, _: u32, _: usize) -> Result<BytesColumn, ReadError> {
+        Err("not a list".to_owned().into())
     }
 }
 
@@ -147,20 +147,20 @@ impl StateAccess for Indices {
 struct Broken;
 
 impl StateAccess for Broken {
-    fn value_get_many(&self, _: u32, _: &[u32]) -> Result<Values, String> {
-        Err("disk full".to_owned())
+    fn value_get_many(&self, _: u32, _: &[u32], _: usize) -> Result<Values, ReadError> {
+        Err("disk full".to_owned().into())
     }
 
-    fn map_get_many(&self, _: u32, _: &[u32], _: &BytesColumn) -> Result<Values, String> {
-        Err("disk full".to_owned())
+    fn map_get_many(&self, _: u32, _: &[u32], _: &BytesColumn, _: usize) -> Result<Values, ReadError> {
+        Err("disk full".to_owned().into())
     }
 
-    fn map_scan(&self, _: u32, _: u32, _: Option<&[u8]>, _: u32) -> Result<Entries, String> {
-        Err("disk full".to_owned())
+    fn map_scan(&self, _: u32, _: u32, _: Option<&[u8]>, _: u32, _: usize) -> Result<Entries, ReadError> {
+        Err("disk full".to_owned().into())
     }
 
-    fn list_scan(&self, _: u32, _: u32, _: u32, _: u32) -> Result<BytesColumn, String> {
-        Err("disk full".to_owned())
+    fn list_scan(&self, _: u32, _: u32, _: u32, _: u32, _: usize) -> Result<BytesColumn, ReadError> {
+        Err("disk full".to_owned().into())
     }
 }
 

@@ -11,7 +11,7 @@ use regraft_guest_runtime::call::{
 use regraft_guest_runtime::componentize::componentize;
 use regraft_guest_runtime::instance::{GuestInstance, InstanceSettings};
 use regraft_guest_runtime::module::GuestModule;
-use regraft_guest_runtime::state_access::{Entries, StateAccess, Values};
+use regraft_guest_runtime::state_access::{Entries, ReadError, StateAccess, Values};
 use regraft_model::batch::BytesColumn;
 
 use crate::support::{HEADER, build, engine, settings};
@@ -98,14 +98,14 @@ impl Kept {
 }
 
 impl StateAccess for Access {
-    fn value_get_many(&self, state: u32, keys: &[u32]) -> Result<Values, String> {
+    fn value_get_many(&self, state: u32, keys: &[u32], _: usize) -> Result<Values, ReadError> {
         let (mut kept, mut values) = (self.0.lock().expect("not poisoned"), Values::default());
         kept.asked.push(format!("value {state} {keys:?}"));
         keys.iter().for_each(|key| kept.push(&mut values, state, *key, &[]));
         Ok(values)
     }
 
-    fn map_get_many(&self, state: u32, keys: &[u32], entry_keys: &BytesColumn) -> Result<Values, String> {
+    fn map_get_many(&self, state: u32, keys: &[u32], entry_keys: &BytesColumn, _: usize) -> Result<Values, ReadError> {
         let (mut kept, mut values) = (self.0.lock().expect("not poisoned"), Values::default());
         kept.asked.push(format!("map {state} {}", keys.len()));
         for (at, key) in keys.iter().enumerate() {
@@ -115,7 +115,7 @@ impl StateAccess for Access {
     }
 
     // One entry, or one item, a page.
-    fn map_scan(&self, state: u32, key: u32, after: Option<&[u8]>, _: u32) -> Result<Entries, String> {
+    fn map_scan(&self, state: u32, key: u32, after: Option<&[u8]>, _: u32, _: usize) -> Result<Entries, ReadError> {
         let kept = self.0.lock().expect("not poisoned");
         let mut page = Entries::default();
         let none = BTreeMap::new();
@@ -131,7 +131,14 @@ impl StateAccess for Access {
         Ok(page)
     }
 
-    fn list_scan(&self, state: u32, key: u32, first: u32, limit_bytes: u32) -> Result<BytesColumn, String> {
+    fn list_scan(
+        &self,
+        state: u32,
+        key: u32,
+        first: u32,
+        limit_bytes: u32,
+        _: usize,
+    ) -> Result<BytesColumn, ReadError> {
         let (kept, mut values) = (self.0.lock().expect("not poisoned"), BytesColumn::default());
         let none = BTreeMap::new();
         let items = kept.entries.get(&(state, key)).unwrap_or(&none).values();
@@ -259,20 +266,20 @@ fn every_kind_of_state_in_a_component() {
 fn a_failing_read_is_no_rows_fault() {
     struct Gone;
     impl StateAccess for Gone {
-        fn value_get_many(&self, _: u32, _: &[u32]) -> Result<Values, String> {
+        fn value_get_many(&self, _: u32, _: &[u32], _: usize) -> Result<Values, ReadError> {
             Ok(Values::default())
         }
-        fn map_get_many(&self, _: u32, keys: &[u32], _: &BytesColumn) -> Result<Values, String> {
+        fn map_get_many(&self, _: u32, keys: &[u32], _: &BytesColumn, _: usize) -> Result<Values, ReadError> {
             // Too long for a number.
             let mut values = Values::default();
             keys.iter().for_each(|_| values.values.push(&[1; 20]));
             values.present = vec![1; keys.len()];
             Ok(values)
         }
-        fn map_scan(&self, _: u32, _: u32, _: Option<&[u8]>, _: u32) -> Result<Entries, String> {
+        fn map_scan(&self, _: u32, _: u32, _: Option<&[u8]>, _: u32, _: usize) -> Result<Entries, ReadError> {
             Ok(Entries::default())
         }
-        fn list_scan(&self, _: u32, _: u32, _: u32, _: u32) -> Result<BytesColumn, String> {
+        fn list_scan(&self, _: u32, _: u32, _: u32, _: u32, _: usize) -> Result<BytesColumn, ReadError> {
             Ok(BytesColumn::default())
         }
     }

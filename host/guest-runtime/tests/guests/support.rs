@@ -95,10 +95,12 @@ impl GuestEvents for Recorded {
 pub fn settings(behaviour: &str) -> InstanceSettings {
     InstanceSettings {
         memory_max: 64 << 20,
+        host_memory_max: 64 << 20,
         time_per_batch_max: Duration::from_millis(200),
         config: format!("\"{behaviour}\"").into(),
         arguments: ["--limit".to_owned(), "5".to_owned()].into(),
         sink: Arc::new(Recorded::default()),
+        log_budget: Arc::default(),
     }
 }
 

@@ -189,6 +189,9 @@ pub struct NodeView {
     pub records_out: u64,
     /// Keys held.
     pub keys: u64,
+    /// Approximate bytes of keyed state and timers, as they count towards `limits.state`.
+    #[serde(default)]
+    pub state_bytes: u64,
     /// Records and timers that went to its dead letters.
     #[serde(default)]
     pub dead_letters: u64,
@@ -327,6 +330,7 @@ impl From<ObservedNode> for NodeView {
             records_in: node.records_in,
             records_out: node.records_out,
             keys: node.keys,
+            state_bytes: node.state_bytes,
             dead_letters: node.dead_letters,
             watermark: node.watermark,
             late: node.late,

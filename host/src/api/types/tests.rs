@@ -74,6 +74,7 @@ fn observed() -> ObservedJob {
             records_in: 12,
             records_out: 13,
             keys: 14,
+            state_bytes: 19,
             watermark: Some(16),
             late: 17,
             counters: [("seen".to_owned(), 18)].into(),
@@ -103,7 +104,7 @@ fn info_keeps_its_shape() {
                 "bytes": 7, "full_bytes": 8, "path": null, "failure": "the disk is full", "subtasks": [part] }],
         "attempt": 2, "restarts": 1, "last_failure": "a trap", "failure": null,
         "operators": [{ "uid": "count", "kind": "operator", "parallelism": 2, "module": "00ff00", "states": ["count"],
-            "target": "/dead", "records_in": 12, "records_out": 13, "keys": 14, "dead_letters": 15, "watermark": 16, "late": 17,
+            "target": "/dead", "records_in": 12, "records_out": 13, "keys": 14, "state_bytes": 19, "dead_letters": 15, "watermark": 16, "late": 17,
             "counters": { "seen": 18 }, "gauges": { "size": [1.5, null] } }],
         "settings": { "parallelism": { "value": "2", "origin": "command line" } },
     });

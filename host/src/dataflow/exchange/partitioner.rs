@@ -70,6 +70,15 @@ impl OutputEdge {
         }
     }
 
+    /// Returns the number of copies that it makes of a batch.
+    #[must_use]
+    pub fn copies(&self) -> usize {
+        match self.by {
+            Partitioning::Broadcast => self.targets.len(),
+            _ => 1,
+        }
+    }
+
     /// Takes in a batch. It may stay in a buffer until `flush`.
     pub fn push(&mut self, mut batch: Batch) {
         if batch.is_empty() {

@@ -6,11 +6,12 @@ use std::ops::Range;
 use regraft_guest_runtime::call::{BatchView, Header, OperatorState, Outcome, TimerView};
 use regraft_guest_runtime::isolate::{Fault, Isolation};
 use regraft_guest_runtime::trap::GuestError;
-use regraft_model::batch::{Batch, Keys};
+use regraft_model::batch::{Batch, BytesColumn, Keys};
 use regraft_model::describe::interface;
 use regraft_model::id::CheckpointId;
 use regraft_model::time::{NO_TIMESTAMP, TimeDomain};
 
+use super::bounds::Parents;
 use super::{OperatorNode, Outputs, has_own_state, keyed_view};
 use crate::dataflow::control::NodeCounters;
 use crate::dataflow::failure::{Cause, Record, SubtaskFailure, policy};
@@ -48,6 +49,21 @@ impl Rows {
         match self {
             Self::Records(_, batch) => &batch.keys,
             Self::Timers(_, due) => &due.keys,
+        }
+    }
+
+    fn key_index(&self) -> &[u32] {
+        match self {
+            Self::Records(_, batch) => &batch.keys.index,
+            Self::Timers(_, due) => &due.key_index,
+        }
+    }
+
+    /// Returns the values that an output may take over.
+    const fn values(&self) -> Option<&BytesColumn> {
+        match self {
+            Self::Records(_, batch) => Some(&batch.values),
+            Self::Timers(..) => None,
         }
     }
 
@@ -176,7 +192,7 @@ impl OperatorNode {
     fn run(&mut self, rows: &Rows, keys_needed: bool, out: &mut Outputs) -> Result<(), SubtaskFailure> {
         let header = self.header();
         self.keep_own_state()?;
-        match self.call(header, rows) {
+        match self.call(header, rows, keys_needed) {
             Ok(outcome) => {
                 self.accept(outcome, rows, header.now, keys_needed, out);
                 Ok(())
@@ -187,7 +203,7 @@ impl OperatorNode {
     }
 
     /// Makes one call. The keys must be distinct.
-    fn call(&mut self, header: Header, rows: &Rows) -> Result<Outcome, Cause> {
+    fn call(&mut self, header: Header, rows: &Rows, keys_needed: bool) -> Result<Outcome, Cause> {
         if let Some(backend) = &mut self.backend {
             backend.resolve(rows.keys(), header.now, &mut self.cells)?;
         }
@@ -219,8 +235,17 @@ impl OperatorNode {
                 };
                 operator.on_timers(header, view, keyed)
             }
+        }?;
+        let keys = rows.keys();
+        let none = BytesColumn::default();
+        let parents = Parents {
+            keys: &keys.column,
+            key_index: rows.key_index(),
+            values: rows.values().unwrap_or(&none),
+            keys_needed,
         };
-        Ok(outcome?)
+        self.admit(&outcome, keys, &parents)?;
+        Ok(outcome)
     }
 
     /// Counts the records that came when no record of their event time was expected any more.
@@ -292,7 +317,7 @@ impl OperatorNode {
                 ..header
             };
             self.instance.operator.search(plan.is_search(&range));
-            let called = self.call(header, &part);
+            let called = self.call(header, &part, keys_needed);
             self.instance.operator.search(false);
             match called {
                 Ok(outcome) => {

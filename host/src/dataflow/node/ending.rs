@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use regraft_model::batch::{Batch, Keys};
+use regraft_model::batch::{Batch, BytesColumn, Keys};
 use regraft_model::describe::interface;
 use regraft_model::time::{MAX_WATERMARK, TimeDomain};
 
+use super::bounds::Parents;
 use super::{OperatorNode, Outputs, keyed_view};
 use crate::dataflow::failure::{Cause, SubtaskFailure};
 
@@ -165,6 +166,14 @@ impl OperatorNode {
         let keyed = keyed_view(&keys, &self.cells, self.backend.is_some());
         let finished = self.instance.operator.finish_keys(header, keyed);
         let outcome = finished.map_err(|error| self.failed_without_rows("finish", error))?;
+        let parents = Parents {
+            keys: &keys.column,
+            key_index: &[],
+            values: &BytesColumn::default(),
+            keys_needed,
+        };
+        let admitted = self.admit(&outcome, &keys, &parents);
+        admitted.map_err(|cause| self.failed("finish", cause))?;
         self.apply(&keys, header.now, &outcome);
         // A row is a key: keys of parents are these keys, and there are no values to take over.
         let rows = Batch {

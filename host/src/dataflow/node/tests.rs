@@ -317,7 +317,7 @@ fn world(
                 Arc::new(Budget::new(budget, 0)),
                 0,
             )),
-            careful: false,
+            ..NodePolicy::default()
         },
         seed: 7,
     });

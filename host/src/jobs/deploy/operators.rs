@@ -45,10 +45,12 @@ pub fn open_operator(
     let description = Arc::new(module.description().clone());
     let settings = InstanceSettings {
         memory_max: operator.memory_max,
+        host_memory_max: operator.host_memory_max,
         time_per_batch_max: operator.time_per_batch_max,
         config: operator.config.to_string().into(),
         arguments: graph.arguments.clone().into(),
         sink: Arc::new(GuestLog::new(&node.uid, subtask, counters.clone())) as Arc<dyn GuestEvents>,
+        log_budget: counters.log_budget.clone(),
     };
     let mut instance = module.instantiate(&settings).map_err(failed)?;
     let context = open_context(&node.uid, subtask, node.parallelism, graph.max_parallelism);
@@ -125,6 +127,7 @@ pub(super) fn policy(
         on_failure: operator.on_failure,
         dead_letters: None,
         careful: restored.careful.contains(&node.uid),
+        host_memory_max: operator.host_memory_max,
     };
     if let (Some(letters), Some(budget)) = (&operator.dead_letter, budgets.get(&node.uid)) {
         let failed = |error| DeployError::Sink {

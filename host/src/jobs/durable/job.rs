@@ -128,7 +128,7 @@ impl Job {
             directory,
             plan: Arc::new(Plan::new(&graph)),
             committers: committers(host, &graph, job_id, true),
-            counters: counters(&graph),
+            counters: counters(&graph, &host.environment.state_budget()),
             loader: None,
             hold_at_end: false,
             careful: Mutex::default(),

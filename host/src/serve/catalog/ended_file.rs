@@ -362,6 +362,8 @@ impl From<NodeRecord> for ObservedNode {
             records_in: node.records_in,
             records_out: node.records_out,
             keys: node.keys,
+            // A job that has ended holds none.
+            state_bytes: 0,
             dead_letters: node.dead_letters,
             watermark: node.watermark,
             late: node.late,

@@ -171,7 +171,7 @@ pub fn check_read(access: &dyn StateAccess, state: u32, key: u32, kind: StateKin
         StateKind::Map => check_map(access, state, key, expected),
         StateKind::List => check_list(access, state, key, expected),
         _ => {
-            let found = access.value_get_many(state, &[key, key]).expect("declared");
+            let found = access.value_get_many(state, &[key, key], usize::MAX).expect("declared");
             let value = expected.first().map(|(_, value)| value.as_slice());
             assert_eq!(found.present, [u8::from(value.is_some()); 2]);
             assert_eq!(found.values.get(1), value.unwrap_or_default());
@@ -182,7 +182,9 @@ pub fn check_read(access: &dyn StateAccess, state: u32, key: u32, kind: StateKin
 fn check_map(access: &dyn StateAccess, state: u32, key: u32, expected: &[Pair]) {
     let mut wanted = BytesColumn::default();
     (0..6).for_each(|entry| wanted.push(&entry_key(entry)));
-    let found = access.map_get_many(state, &[key; 6], &wanted).expect("declared");
+    let found = access
+        .map_get_many(state, &[key; 6], &wanted, usize::MAX)
+        .expect("declared");
     for (i, entry) in wanted.iter().enumerate() {
         let value = expected
             .iter()
@@ -196,7 +198,9 @@ fn check_map(access: &dyn StateAccess, state: u32, key: u32, expected: &[Pair]) 
     for limit in [0, 60, 100_000] {
         let (mut all, mut after) = (vec![], None);
         loop {
-            let page = access.map_scan(state, key, after.as_deref(), limit).expect("declared");
+            let page = access
+                .map_scan(state, key, after.as_deref(), limit, usize::MAX)
+                .expect("declared");
             all.extend(
                 page.keys
                     .iter()
@@ -217,7 +221,9 @@ fn check_list(access: &dyn StateAccess, state: u32, key: u32, expected: &[Pair])
     for limit in [0, 60, 100_000] {
         let mut all: Vec<Vec<u8>> = vec![];
         loop {
-            let page = access.list_scan(state, key, all.len() as u32, limit).expect("declared");
+            let page = access
+                .list_scan(state, key, all.len() as u32, limit, usize::MAX)
+                .expect("declared");
             if page.is_empty() {
                 break;
             }

@@ -4,6 +4,7 @@
 //!
 //! It declares one state that travels (`count`, u64), one that does not (`log`, bytes), one output, one timer.
 
+mod greed;
 mod lies;
 
 wit_bindgen::generate!({
@@ -50,7 +51,12 @@ struct Hostile;
 
 impl guest::Guest for Hostile {
     fn describe() -> String {
-        DESCRIBE.to_owned()
+        // A test may have put another description into the component.
+        let describe = std::hint::black_box(DESCRIBE);
+        if describe.contains("\"sdk\":\"bomb\"") {
+            return greed::describe();
+        }
+        describe.to_owned()
     }
 
     fn open(_: Header, _: OpenContext) -> Result<(), Failure> {
@@ -100,6 +106,7 @@ impl guest::Guest for Hostile {
             "count" => return Ok(count(&records, &keyed)),
             "log" => log(),
             "read" => return Ok(read(&keyed)),
+            greed if greed.starts_with("greed-") => return greed::outcome(greed, &records, &keyed),
             lie if lie.starts_with("lie-") => return Ok(lies::outcome(lie, &records)),
             _ => {}
         }
