@@ -3,6 +3,7 @@
 //!
 //! - [`forge`]: savepoints with correct checksums and any content.
 //! - [`watched`]: commands under a time limit, with their peak memory.
+//! - [`guests`]: greedy guests and input.
 //! - [`savepoints`]: forged and planted savepoints.
 
 #![allow(
@@ -17,4 +18,5 @@ mod support;
 mod forge;
 mod watched;
 
+mod guests;
 mod savepoints;
