@@ -28,7 +28,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [&Target; 6] = [
+pub const TARGETS: [&Target; 7] = [
     &job_file::TARGET,
     &metadata::TARGET,
     &outcome::TARGET,
