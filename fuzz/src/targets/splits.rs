@@ -250,7 +250,8 @@ fn unused<T>() -> io::Result<T> {
 
 impl FileSystem for Files {
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        let is_in_glob = FILES[..2].iter().any(|(name, _)| Path::new(name) == path);
+        let name = path.to_str().and_then(|path| path.strip_prefix("/in/"));
+        let is_in_glob = name.is_some_and(|name| name.ends_with(".txt") && !name.contains('/'));
         assert!(is_in_glob, "{} was opened", path.display());
         Ok(Box::new(File(find(path)?)))
     }
