@@ -131,7 +131,9 @@ fn what_dead_runs_left_pending_is_removed_and_that_of_live_ones_is_not() {
     world.write("watch.toml", &format!("{watching}[checkpoint]\ninterval = \"off\"\n"));
     let pending = |job_id: &str| {
         let dir = world.path().join("out/.pending").join(job_id);
-        std::fs::read_dir(dir).map_or(0, Iterator::count)
+        let attempts = std::fs::read_dir(dir).into_iter().flatten();
+        let parts = |attempt: std::fs::DirEntry| std::fs::read_dir(attempt.path()).map_or(0, Iterator::count);
+        attempts.filter_map(Result::ok).map(parts).sum::<usize>()
     };
     let mut killed = world.start(&["watch.toml", "--name", "killed"]);
     wait_until("a pending part", || pending(&killed.job_id) == 1);

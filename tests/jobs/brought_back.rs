@@ -26,6 +26,7 @@ use crate::setup::{BLACKHOLE, FILE_SINK, component, graph, made_up_job};
 use crate::support::{committed, wait_until};
 
 const ROWS: u64 = 30_000;
+const HELD: &str = " is held by another process";
 
 /// Loads components from their files.
 struct Loader(GuestEngine);
@@ -93,7 +94,20 @@ impl Lab {
         start(&self.host(), job).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Brings a job back. A process that was killed may take a moment to let go of its lock.
     async fn recover(&self, job_id: JobId) -> Result<Recovered, String> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match self.recover_at_once(job_id).await {
+                Err(error) if error.contains(HELD) && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                recovered => return recovered,
+            }
+        }
+    }
+
+    async fn recover_at_once(&self, job_id: JobId) -> Result<Recovered, String> {
         let job = RecoverJob {
             job_id,
             graph: self.graph(),
@@ -248,6 +262,13 @@ fn whoever_began_the_last_attempt_has_the_job() {
     process.block_on(async {
         let first = lab.start().await;
         wait_until("output", || lab.output("out").len() > 500);
+        let refused = lab.recover(first.job_id()).await.err().expect("its lock is held");
+        let held = format!(
+            " is held by another process (pid {}): it runs this job",
+            std::process::id()
+        );
+        assert!(refused.contains(&held), "{refused}");
+        std::fs::remove_file(lab.records(first.job_id()).with_extension("lock")).expect("the lock is bypassed");
         let second = lab.recovered(first.job_id()).await;
         // The first one lives: it may complete a checkpoint while the second one starts, which then begins anew.
         assert!(second.shared.observe().attempt.0 >= 2);

@@ -17,6 +17,7 @@ mod brought_back;
 mod checkpoints;
 mod endings;
 mod examples;
+mod fenced;
 mod forks;
 mod full_disk;
 mod golden;

@@ -1,10 +1,11 @@
 //! The start of a process of the host: it brings the job of its list back, or starts it if it had never begun.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use regraft::dataflow::control::locked;
 use regraft::dataflow::operator::{Modules, OperatorModule};
+use regraft::environment::Environment as _;
 use regraft::graph::job_graph::{JobGraph, NodeKind};
 use regraft::jobs::admission::Descriptions;
 use regraft::jobs::bring_back::{RecoverJob, Recovered, forget, recover};
@@ -60,6 +61,13 @@ pub enum Boot {
     Failed(String),
 }
 
+/// A process that has followed one that sleeps, and the result of its start once it is there.
+pub struct Follower {
+    pub process: Process,
+    pub host: HostContext,
+    pub booted: Arc<Mutex<Option<Boot>>>,
+}
+
 impl Play {
     /// Returns the modules of a graph's operators, in a version.
     pub fn modules(&self, graph: &JobGraph, version: u32) -> Modules {
@@ -83,15 +91,20 @@ impl Play {
     pub fn host(&mut self) -> (Process, HostContext) {
         self.process += 1;
         self.machine.begin(self.process);
+        self.host_of(self.process)
+    }
+
+    /// Returns the host of a process.
+    fn host_of(&self, number: u64) -> (Process, HostContext) {
         let files = Files {
             disk: self.disk.clone(),
             fate: self.fate.clone(),
             machine: MachineRef(self.machine.clone()),
-            process: self.process,
+            process: number,
         };
         let process = Process {
             machine: self.machine.clone(),
-            number: self.process,
+            number,
             files: Arc::new(files),
             names: self.names.clone(),
             listed_splits_most: self.world.listed_splits_most,
@@ -108,6 +121,28 @@ impl Play {
             recovers: true,
         };
         (process, host)
+    }
+
+    /// Lets a process that sleeps from now on be followed by another one, as where its lock has been bypassed. Returns where that
+    /// one is put.
+    pub fn arm_successor(&self) -> Arc<Mutex<Option<Follower>>> {
+        let number = self.process + 1;
+        let (process, host) = self.host_of(number);
+        let (machine, entry, submission) = (self.machine.clone(), self.entry.clone(), self.submission());
+        let slot: Arc<Mutex<Option<Follower>>> = Arc::default();
+        let follower = slot.clone();
+        self.machine.set_successor(Some(Box::new(move || {
+            machine.begin(number);
+            let booted = Arc::default();
+            let done: Arc<Mutex<Option<Boot>>> = Arc::clone(&booted);
+            let booting = boot(host.clone(), entry, submission);
+            process.spawn(Box::pin(async move {
+                let boot = booting.await;
+                *locked(&done) = Some(boot);
+            }));
+            *locked(&follower) = Some(Follower { process, host, booted });
+        })));
+        slot
     }
 
     /// Returns the entry of the list in the two forms that bring a job back and start it.

@@ -135,6 +135,17 @@ impl Scene<'_> {
         at_once(Savepoint::load(storage)).map_err(|error| error.to_string())
     }
 
+    /// Returns true if a snapshot has been removed again, or an attempt has completed it that had lost the job: it is not
+    /// restored from.
+    pub fn is_of_no_use(&self, path: &str) -> bool {
+        let name = format!("{}/_metadata", path.trim_start_matches("store:///"));
+        if !self.objects.names().contains(&name) {
+            return true;
+        }
+        self.open(path)
+            .is_ok_and(|savepoint| self.objects.is_disowned(&savepoint.metadata))
+    }
+
     /// Returns the position of a job in a snapshot.
     pub fn position(&self, path: &str, graph: &JobGraph, descriptions: &Descriptions) -> Result<Position, String> {
         let savepoint = self.open(path)?;
@@ -220,10 +231,7 @@ impl Scene<'_> {
             let savepoint = self.open(&format!("store:///{name}"))?;
             for entry in &savepoint.metadata.operators {
                 let handles = entry.sink.iter().flat_map(|sink| &sink.handles);
-                named.extend(handles.map(|handle| {
-                    let pending = handle["pending"].as_str().unwrap_or_default();
-                    Path::new(OUT).join(entry.uid.as_str()).join(pending)
-                }));
+                named.extend(handles.flat_map(|handle| places(entry.uid.as_str(), handle)));
             }
         }
         let of_job = job.to_string();
@@ -285,8 +293,7 @@ impl Scene<'_> {
             let handles = entry.and_then(|entry| entry.sink.as_ref()).map(|sink| &sink.handles);
             for handle in handles.into_iter().flatten() {
                 let text = |key: &str| handle[key].as_str().unwrap_or_default().to_owned();
-                let pending = Path::new(OUT).join(sink).join(text("pending"));
-                match files.get(&pending) {
+                match places(sink, handle).iter().find_map(|place| files.get(place)) {
                     Some(content) => {
                         parts.insert(text("final"), content.clone());
                     }
@@ -307,6 +314,18 @@ impl Scene<'_> {
             holds: position.held.values().flat_map(Held::shown).collect(),
         })
     }
+}
+
+/// Returns the paths at which the pending part of a handle may be: in the directory of its attempt, or where the next attempt
+/// has moved it to.
+fn places(sink: &str, handle: &serde_json::Value) -> [PathBuf; 2] {
+    let pending = handle["pending"].as_str().unwrap_or_default();
+    let out = Path::new(OUT).join(sink);
+    let kept = match pending.rsplitn(3, '/').collect::<Vec<_>>()[..] {
+        [file, attempt, job] => format!("{job}/kept-{attempt}/{file}"),
+        _ => pending.to_owned(),
+    };
+    [out.join(pending), out.join(kept)]
 }
 
 fn restored(savepoint: &Savepoint, graph: &JobGraph, descriptions: &Descriptions) -> Result<Loaded, String> {

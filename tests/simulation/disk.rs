@@ -228,8 +228,17 @@ impl Files {
             return Err(dead());
         }
         let writes = matches!(place, Place::MakeFile | Place::MakeDir | Place::Write);
-        match self.fate.visit(place, writes, &path.to_string_lossy()) {
-            Verdict::Go => work(&mut self.disk.inner()),
+        let mut verdict = self.fate.visit(place, writes, &path.to_string_lossy());
+        if let Verdict::Nap(steps) = verdict {
+            self.machine.0.nap(self.process, steps);
+            verdict = if self.machine.0.is_alive(self.process) {
+                Verdict::Go
+            } else {
+                Verdict::Crash
+            };
+        }
+        match verdict {
+            Verdict::Go | Verdict::Nap(_) => work(&mut self.disk.inner()),
             Verdict::Fail => Err(broken()),
             Verdict::FailAfter => {
                 work(&mut self.disk.inner())?;

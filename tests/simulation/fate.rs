@@ -97,6 +97,8 @@ pub enum What {
     Stall { ns: u64 },
     /// A guest traps once, without a cause.
     Trap,
+    /// The process sleeps, and wakes up beside its successor when that has taken this number of steps.
+    Nap { steps: u64 },
     /// The user does something.
     User(Action),
 }
@@ -126,6 +128,7 @@ impl Incident {
             What::Outage { .. } => "outage".to_owned(),
             What::Stall { .. } => "stall".to_owned(),
             What::Trap => "trap".to_owned(),
+            What::Nap { .. } => format!("sleep before {:?}", self.place),
         }
     }
 }
@@ -144,6 +147,8 @@ pub enum Verdict {
     Crash,
     /// The request is carried out, and then the process dies.
     CrashAfter,
+    /// The process sleeps for this number of steps of its successor; then the request is carried out.
+    Nap(u64),
 }
 
 struct Inner {
@@ -182,7 +187,34 @@ pub fn draw(random: &mut Random, reads_files: bool) -> Vec<Incident> {
     } else {
         &REQUESTS[..WRITING]
     };
-    (0..most).map(|_| incident(random, places)).collect()
+    let mut incidents: Vec<Incident> = (0..most).map(|_| incident(random, places)).collect();
+    for _ in 0..*random.pick(&[0, 0, 1, 1, 2]) {
+        let at = random.below(incidents.len() as u64 + 1) as usize;
+        incidents.insert(at, nap(random, places));
+    }
+    incidents
+}
+
+/// Draws a sleep, most often where output is prepared and committed, or records are written.
+fn nap(random: &mut Random, places: &[Place]) -> Incident {
+    let place = match random.below(4) {
+        0 => Step,
+        1 => *random.pick(places),
+        2 => *random.pick(&[Rename, Rename, MakeFile, SyncDir, ListDir]),
+        _ => *random.pick(&[PutMetadata, Create, Put, Get, Delete]),
+    };
+    let most = match place {
+        Step => 3_000,
+        Get | Put | Write | MakeFile => 40,
+        OpenFile | Read | Look => 60,
+        _ => 10,
+    };
+    let steps = *random.pick(&[50, 300, 1_000, 4_000, 15_000]);
+    Incident {
+        place,
+        nth: random.below(most),
+        what: What::Nap { steps },
+    }
 }
 
 fn incident(random: &mut Random, places: &[Place]) -> Incident {
@@ -365,6 +397,10 @@ impl Fate {
             What::Trap => {
                 inner.faults += 1;
                 return Some(Verdict::Fail);
+            }
+            What::Nap { steps } => {
+                inner.faults += 1;
+                return Some(Verdict::Nap(steps));
             }
         }
         inner.faults += 1;

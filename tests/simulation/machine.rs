@@ -4,7 +4,7 @@
 //! were started under its number: killing it drops them between any two polls and turns. Time stands still while
 //! anything is ready, and then jumps to the next time at which something is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -114,14 +114,21 @@ struct State {
     runners: BTreeMap<u64, Runner>,
     timers: BTreeMap<(u64, u64), Waker>,
     next_id: u64,
-    /// The running process; spawning under any other has no effect.
-    alive: Option<u64>,
+    /// The running processes; spawning under any other has no effect. There are two after one has slept.
+    alive: BTreeSet<u64>,
+    /// The process that sleeps: nothing of it runs.
+    asleep: Option<u64>,
 }
+
+/// Starts the process that runs the job while another one sleeps.
+pub type Successor = Box<dyn FnOnce() + Send>;
 
 /// The machine. It is shared, but only one thread uses it.
 pub struct Machine {
     state: Mutex<State>,
     choices: Mutex<Random>,
+    /// Starts the next process, if the present one may sleep.
+    successor: Mutex<Option<Successor>>,
     /// Its clock.
     pub clock: Arc<SimClock>,
     /// The trace of the simulation.
@@ -147,6 +154,7 @@ impl Machine {
         Arc::new(Self {
             state: Mutex::default(),
             choices: Mutex::new(Random::of(seed, "choices")),
+            successor: Mutex::default(),
             clock: Arc::new(SimClock {
                 monotonic_ns: AtomicU64::default(),
                 seed,
@@ -170,17 +178,48 @@ impl Machine {
 
     /// Starts a process.
     pub fn begin(&self, process: u64) {
-        self.state().alive = Some(process);
+        self.state().alive.insert(process);
     }
 
     /// Returns true if the process runs.
     pub fn is_alive(&self, process: u64) -> bool {
-        self.state().alive == Some(process)
+        self.state().alive.contains(&process)
     }
 
-    /// Makes all further actions of the process ineffective. Must be followed by [`Machine::bury`].
+    /// Makes all further actions of all processes ineffective. Must be followed by [`Machine::bury`].
     pub fn kill(&self) {
-        self.state().alive = None;
+        self.state().alive.clear();
+    }
+
+    /// Sets what starts the next process when the present one sleeps; with `None` it does not sleep.
+    pub fn set_successor(&self, successor: Option<Successor>) {
+        *self.successor.lock().unwrap_or_else(PoisonError::into_inner) = successor;
+    }
+
+    /// Lets a process sleep in the middle of what it does, as if stopped by a signal, while its successor starts and takes
+    /// some steps; from then on both run. Called by the process itself, which holds no lock of the simulation.
+    pub fn nap(&self, process: u64, steps: u64) {
+        let successor = self.successor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(successor) = successor else { return };
+        self.trace.line(self.now_ns(), format_args!("process {process} sleeps"));
+        self.state().asleep = Some(process);
+        successor();
+        for _ in 0..steps {
+            if !self.is_alive(process) || self.step() == Stepped::Dead {
+                break;
+            }
+        }
+        self.state().asleep = None;
+        self.trace
+            .line(self.now_ns(), format_args!("process {process} wakes up"));
+    }
+
+    /// Returns true if anything of a process is left.
+    pub fn is_busy(&self, process: u64) -> bool {
+        let state = self.state();
+        let mut tasks = state.tasks.values().map(|slot| slot.process);
+        let mut runners = state.runners.values().map(|runner| runner.process);
+        tasks.any(|of| of == process) || runners.any(|of| of == process)
     }
 
     /// Drops all tasks and subtasks of dead processes.
@@ -188,8 +227,8 @@ impl Machine {
         let (mut tasks, mut runners) = (vec![], vec![]);
         {
             let mut state = self.state();
-            let alive = state.alive;
-            let dead = |process: u64| Some(process) != alive;
+            let alive = state.alive.clone();
+            let dead = |process: u64| !alive.contains(&process);
             let ids: Vec<u64> = state
                 .tasks
                 .iter()
@@ -250,17 +289,24 @@ impl Machine {
             while let Some(timer) = state.timers.first_entry().filter(|timer| timer.key().0 <= now) {
                 timer.remove().wake();
             }
+            let asleep = state.asleep;
+            // A task that is being polled is that of a process which sleeps in it.
+            let is_ready = |slot: &Slot| {
+                slot.flag.0.load(Ordering::Relaxed) && Some(slot.process) != asleep && slot.task.is_some()
+            };
             let mut ready: Vec<Choice> = state
                 .tasks
                 .iter()
-                .filter(|(_, slot)| slot.flag.0.load(Ordering::Relaxed))
+                .filter(|(_, slot)| is_ready(slot))
                 .map(|(id, _)| Choice::Task(*id))
                 .collect();
-            let runners = state.runners.iter_mut();
+            let awake = |runner: &Runner| Some(runner.process) != asleep;
+            let runners = state.runners.iter_mut().filter(|(_, runner)| awake(runner));
             ready.extend(runners.filter_map(|(id, runner)| runner.is_ready(now).then_some(Choice::Runner(*id))));
             if ready.is_empty() {
                 let next = state.timers.keys().next().map(|(at, _)| *at);
-                let next = state.runners.values().filter_map(|r| r.ready_at(now)).chain(next).min();
+                let runners = state.runners.values().filter(|runner| awake(runner));
+                let next = runners.filter_map(|r| r.ready_at(now)).chain(next).min();
                 return match next {
                     Some(at) => {
                         self.clock.monotonic_ns.store(at.max(now), Ordering::Relaxed);
@@ -444,7 +490,7 @@ impl Executor for Process {
                 slowness,
             };
             let mut state = self.machine.state();
-            if state.alive == Some(self.number) {
+            if state.alive.contains(&self.number) {
                 let id = state.next_id;
                 state.next_id += 1;
                 ids.push(id);

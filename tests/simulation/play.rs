@@ -30,6 +30,8 @@ const CALM_AFTER_STEPS: u64 = 60_000;
 const STEPS_MAX: u64 = 400_000;
 /// Limit of steps at the same simulated time: more mean a busy loop.
 const STEPS_AT_ONCE_MAX: u64 = 20_000;
+/// Number of steps in which a process that has slept is to end.
+const SLEEPER_STEPS_MAX: u64 = 5_000;
 /// Limit of failed starts of a job in a row.
 const BOOTS_MAX: u32 = 60;
 pub const CHECKPOINTS: &str = "/checkpoints";
@@ -82,6 +84,8 @@ pub struct Play {
     pub random: Random,
     pub names: Arc<Mutex<Random>>,
     pub process: u64,
+    /// The process that has slept, and still runs beside its successor.
+    pub sleeper: Option<u64>,
     steps: u64,
     /// The last simulated time, and the first step in it.
     moment: (u64, u64),
@@ -155,6 +159,7 @@ pub fn play(seed: u64, keep_trace: bool) -> Played {
         random,
         names: Arc::new(Mutex::new(names)),
         process: 0,
+        sleeper: None,
         steps: 0,
         moment: (0, 0),
         tally: Tally::new(),
@@ -218,8 +223,7 @@ impl Play {
         loop {
             let life = self.live()?;
             self.note(format_args!("the process is over: {life:?}"));
-            self.machine.kill();
-            self.machine.bury();
+            self.end_processes();
             if self.fate.take_power_loss() {
                 self.disk.lose_power();
                 self.objects.lose_power();
@@ -253,6 +257,33 @@ impl Play {
         }
     }
 
+    fn end_processes(&mut self) {
+        self.machine.set_successor(None);
+        self.machine.kill();
+        self.machine.bury();
+        self.sleeper = None;
+    }
+
+    /// Lets a process that has slept find out that it is not the job's any more, and end.
+    fn let_sleeper_end(&mut self) -> Result<(), String> {
+        let Some(sleeper) = self.sleeper.take() else {
+            return Ok(());
+        };
+        for _ in 0..SLEEPER_STEPS_MAX {
+            if self.is_dead() || !self.machine.is_busy(sleeper) {
+                break;
+            }
+            self.step()?;
+        }
+        let ended = if self.machine.is_busy(sleeper) {
+            "still runs"
+        } else {
+            "has ended"
+        };
+        self.count(format!("process that had slept {ended}"));
+        Ok(())
+    }
+
     /// Checks that a snapshot can be restored, with the contents that it should have.
     fn restores(&self, path: &str) -> Result<Found, String> {
         let graph = graph(&self.entry.text);
@@ -264,6 +295,10 @@ impl Play {
     fn published(&mut self) -> Result<(), String> {
         for name in self.objects.take_published() {
             let path = format!("store:///{}", name.trim_end_matches("/_metadata"));
+            if self.scene().is_of_no_use(&path) {
+                self.note(format_args!("{path} does not count"));
+                continue;
+            }
             self.note(format_args!("check {path}"));
             let found = self
                 .restores(&path)
@@ -295,8 +330,10 @@ impl Play {
         self.world
             .input
             .step(&self.disk, self.steps, self.steps >= CALM_AFTER_STEPS);
-        if self.fate.visit(Place::Step, false, "") == fate::Verdict::CrashAfter {
-            self.machine.kill();
+        match self.fate.visit(Place::Step, false, "") {
+            fate::Verdict::CrashAfter => self.machine.kill(),
+            fate::Verdict::Nap(steps) => self.machine.nap(self.process, steps),
+            _ => {}
         }
         if !self.is_dead() && self.machine.step() == Stepped::Dead {
             return Err("nothing will ever happen again: a task was not woken".to_owned());
@@ -364,8 +401,7 @@ impl Play {
             if self.wait(&process, sleep)?.is_none() {
                 return Ok(Life::Over);
             }
-            self.machine.kill();
-            self.machine.bury();
+            self.end_processes();
         }
         Err(format!("the job has not started {BOOTS_MAX} times"))
     }
@@ -401,6 +437,11 @@ impl Play {
         end: &EndRecord,
         faults: Option<u64>,
     ) -> Result<Life, String> {
+        self.machine.set_successor(None);
+        self.let_sleeper_end()?;
+        if self.is_dead() {
+            return Ok(Life::Over);
+        }
         self.note(format_args!("job {} is {}", self.entry.id, end.status));
         self.count(format!("job {}", end.status));
         self.entry.ended = Some(end.clone());

@@ -151,8 +151,31 @@ impl Objects {
         let inner = self.inner();
         let attempts = under(&inner.objects, &format!("{job}/attempts"));
         let read = |bytes: &Bytes| serde_json::from_slice::<AttemptRecord>(bytes).ok();
-        let restored = attempts.into_iter().filter_map(|(_, bytes)| read(bytes)?.restored);
+        let restored = attempts
+            .into_iter()
+            .filter_map(|(_, bytes)| read(bytes)?.takeover().restored);
         restored.map(|id| id.0).max()
+    }
+
+    /// Returns true if a snapshot does not count, according to the records of its job: an earlier attempt has completed it after
+    /// the newest one had begun, or the job had ended.
+    pub fn is_disowned(&self, of: &Metadata) -> bool {
+        let inner = self.inner();
+        if !inner
+            .objects
+            .contains_key(&format!("checkpoints/{}/job.json", of.job_id))
+        {
+            return true;
+        }
+        let attempts = under(&inner.objects, &format!("checkpoints/{}/attempts", of.job_id));
+        let read = |bytes: &Bytes| serde_json::from_slice::<AttemptRecord>(bytes).ok();
+        let newest = attempts
+            .into_iter()
+            .filter_map(|(_, bytes)| read(bytes))
+            .max_by_key(|record| record.attempt);
+        newest
+            .map(|newest| newest.takeover())
+            .is_some_and(|since| of.attempt < since.attempt && Some(of.checkpoint_id) > since.restored)
     }
 
     /// Returns the description of a deletion of something that was still needed, if there was one.
@@ -228,6 +251,12 @@ impl SimStore {
             let (before, after) = delays(&mut objects.inner().random);
             own.sleep(before).await;
             let verdict = fate.visit(place, writes, path.as_ref());
+            if let Verdict::Nap(steps) = verdict {
+                own.machine.nap(own.number, steps);
+                if !own.machine.is_alive(own.number) {
+                    return;
+                }
+            }
             let work = |objects: &Objects| {
                 let mut inner = objects.inner();
                 if let Some((_, work)) = inner.under_way.remove(&number) {
@@ -235,7 +264,7 @@ impl SimStore {
                 }
             };
             let error = match verdict {
-                Verdict::Go => {
+                Verdict::Go | Verdict::Nap(_) => {
                     work(&objects);
                     None
                 }

@@ -14,7 +14,7 @@ use regraft::savepoint::rows::Layout;
 use regraft::upgrade::error::UpgradeError;
 use regraft::upgrade::upgrade;
 
-use crate::boot::From;
+use crate::boot::{Boot, Follower, From};
 use crate::check::{is_of, part_of, visible};
 use crate::fate::Action;
 use crate::machine::Process;
@@ -39,10 +39,14 @@ impl Play {
         faults: Option<u64>,
     ) -> Result<Life, String> {
         let mut asked: Vec<Asked> = vec![];
+        let follower = self.arm_successor();
         loop {
             self.step()?;
             if self.is_dead() {
                 return Ok(Life::Over);
+            }
+            if let Some(follower) = take(&follower) {
+                return self.follow(follower, faults);
             }
             if let Some(action) = self.fate.take_action() {
                 asked.extend(self.ask(process, handle, action));
@@ -73,6 +77,43 @@ impl Play {
                 }
             };
             return self.ended(process, host, &end, faults);
+        }
+    }
+
+    /// Turns to the process that runs the job while another one has slept, and now runs beside it. Requests to that one are not
+    /// waited for any more.
+    fn follow(&mut self, follower: Follower, faults: Option<u64>) -> Result<Life, String> {
+        let Follower { process, host, booted } = follower;
+        self.note(format_args!(
+            "process {} follows process {}",
+            process.number, self.process
+        ));
+        self.sleeper = Some(self.process);
+        self.process = process.number;
+        let boot = loop {
+            if let Some(boot) = take(&booted) {
+                break boot;
+            }
+            self.step()?;
+            if self.is_dead() {
+                return Ok(Life::Over);
+            }
+        };
+        match boot {
+            Boot::Runs(handle) => {
+                self.count("brought back beside one that slept");
+                self.runs_one_version(&handle)?;
+                self.attend(&process, &host, &handle, faults)
+            }
+            Boot::Ended(end) => {
+                self.count("ended by one that slept");
+                self.ended(&process, &host, &end, faults)
+            }
+            Boot::Failed(error) => {
+                self.count("not brought back beside one that slept");
+                self.note(format_args!("the job does not start: {error}"));
+                Ok(Life::Over)
+            }
         }
     }
 

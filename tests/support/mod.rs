@@ -181,6 +181,15 @@ impl World {
         host
     }
 
+    /// Starts a serving host of another data directory, and waits until it listens.
+    pub fn serve_in(&self, data: &Path) -> Attached {
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        command.env("REGRAFT_DATA", data);
+        let mut host = self.spawn(command);
+        host.wait_for_log("Serving on http://");
+        host
+    }
+
     /// Starts an attached job, and waits until its host listens.
     pub fn start(&self, args: &[&str]) -> Attached {
         let mut all = vec!["run"];

@@ -3,6 +3,10 @@
 //! The two halves of two-phase commit: a [`SinkWriter`] in the subtask begins, writes and prepares; a [`SinkCommitter`] at
 //! the coordinator commits what was prepared once the snapshot that names it is durable. A handle names one prepared piece
 //! of output. It is in every snapshot until it is committed, and committing it twice is harmless.
+//!
+//! A process may sleep between any two of its steps and wake up when another one runs the job. No check before a commit
+//! helps against that, so the sink is the fence (`docs/design/0019-fencing.md`): an attempt [takes it
+//! over](SinkCommitter::take_over), and from then on no earlier attempt can prepare or commit anything there.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -171,6 +175,8 @@ pub struct SinkContext {
     pub job_id: JobId,
     /// The attempt.
     pub attempt: AttemptId,
+    /// Random number of the attempt, which tells it from one of the same number that a host without its records began.
+    pub nonce: u32,
     /// The job's version at the start of the attempt.
     pub version: JobVersion,
     /// The sink, or the operator whose dead letters it writes.
@@ -256,13 +262,48 @@ pub trait SinkCommitter: Send + Sync {
         Ok(())
     }
 
-    /// Makes prepared output visible, durably. Output that is already committed is accepted.
+    /// Makes output visible, durably, that the running attempt has prepared. Output that is already committed is accepted.
+    ///
+    /// All handles are checked before anything becomes visible.
     ///
     /// # Errors
-    /// [`SinkError::Lost`] names every handle whose output is neither prepared nor committed.
+    /// - [`SinkError::Handle`]: a handle is not one of this job at this sink. Nothing has become visible.
+    /// - [`SinkError::Lost`] names every handle whose output is neither prepared nor committed.
+    /// - [`SinkError::Taken`]: it is not there since another attempt has taken the sink over.
     fn commit(&self, handles: &[serde_json::Value]) -> Result<(), SinkError>;
 
-    /// Drops the pending output of the job's earlier attempts, but for these handles. Called while no subtask writes.
+    /// Makes output visible that the snapshot has pending from which an attempt goes on. Unlike [`SinkCommitter::commit`], it
+    /// finds also what [`SinkCommitter::take_over`] has kept of earlier attempts.
+    ///
+    /// # Errors
+    /// As [`SinkCommitter::commit`], but for [`SinkError::Taken`].
+    fn commit_restored(&self, handles: &[serde_json::Value]) -> Result<(), SinkError> {
+        self.commit(handles)
+    }
+
+    /// Begins the output of a new attempt, and fences off every other one: when this returns, what they prepare or commit from
+    /// now on fails. Their pending output goes, but for these handles. Called when the attempt is recorded and its snapshot
+    /// committed, before its writers write, and while no earlier writer of this process does.
+    ///
+    /// `nonce` is that of the writers' [`SinkContext`]; `None` for an attempt that writes nothing, and only ends the job.
+    ///
+    /// On a file system, the directory of each other attempt is removed, which its owner never makes again. On an object
+    /// store, the uploads of all others would be aborted.
+    ///
+    /// # Errors
+    /// - [`SinkError::Taken`]: a later attempt than this one, or one that it does not know of, has the sink.
+    /// - [`SinkError::Io`]; it can be tried again by another attempt.
+    fn take_over(&self, attempt: AttemptId, nonce: Option<u32>, keep: &[serde_json::Value]) -> Result<(), SinkError> {
+        let _ = (attempt, nonce, keep);
+        Ok(())
+    }
+
+    /// Returns true if an attempt that another process began has taken the sink over from this one.
+    fn is_taken(&self) -> bool {
+        false
+    }
+
+    /// Drops the pending output of a run that is over, but for these handles. Called while no subtask writes.
     ///
     /// # Errors
     /// [`SinkError`]; what is left is never committed by anything, and only takes room.
@@ -327,13 +368,37 @@ pub enum SinkError {
         /// The parts.
         parts: Vec<String>,
     },
-    /// A handle of another connector.
-    #[error("{handle} is not a handle of a {connector} sink")]
+    /// A handle that the connector has not written for this job and sink.
+    #[error(
+        "a saved handle is not one of a {connector} sink of job {job}: {problem}; use another copy of the savepoint, or drop the sink's state with --drop-state UID"
+    )]
     Handle {
-        /// The saved handle, as JSON.
-        handle: String,
         /// The connector.
         connector: &'static str,
+        /// The job that is said to have written the output.
+        job: JobId,
+        /// Found and expected.
+        problem: String,
+    },
+    /// A file or directory of pending output is a link, or something else than it should be.
+    #[error(
+        "{path} is {found}, expected {expected}: a sink follows no links among its pending output. Remove it, or put the output back"
+    )]
+    Foreign {
+        /// Its path.
+        path: String,
+        /// Its kind.
+        found: &'static str,
+        /// The kind that a sink makes.
+        expected: &'static str,
+    },
+    /// Another attempt has taken the sink over.
+    #[error(
+        "another host has taken this job over: {found}; it runs this job now, and two must not. This one writes nothing more: stop one of the two hosts, or, where this one is the only one, start it again"
+    )]
+    Taken {
+        /// The fact that shows it.
+        found: String,
     },
     /// Records of a shape that the format cannot write.
     #[error("format \"{format}\" cannot write {found}; expected {expected}")]

@@ -97,10 +97,16 @@ pub trait FileSystem: Send + Sync + Debug {
     /// Looks at what is at a path, behind all links.
     fn info(&self, path: &Path) -> io::Result<FileInfo>;
 
-    /// Makes an empty file, or empties the one that is there.
+    /// Returns true if there is a symbolic link at a path; false if there is nothing.
+    fn is_link(&self, path: &Path) -> io::Result<bool> {
+        let _ = path;
+        Ok(false)
+    }
+
+    /// Makes an empty file, or empties the one that is there. Does not follow a link at the path itself.
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
 
-    /// Opens a file to be written at its end, and makes it where it is missing.
+    /// Opens a file to be written at its end, and makes it where it is missing. Does not follow a link at the path itself.
     fn append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
 
     /// Creates a directory and its missing parents. The names of those it created are durable on return.
@@ -190,12 +196,24 @@ impl FileSystem for LocalFiles {
         fs::metadata(path).map(|metadata| facts(&metadata))
     }
 
+    fn is_link(&self, path: &Path) -> io::Result<bool> {
+        match fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(metadata.is_symlink()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(Box::new(File::create(path)?))
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(true);
+        Ok(Box::new(file.custom_flags(not_a_link()).open(path)?))
     }
 
     fn append(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
-        Ok(Box::new(File::options().append(true).create(true).open(path)?))
+        let mut options = File::options();
+        let file = options.append(true).create(true);
+        Ok(Box::new(file.custom_flags(not_a_link()).open(path)?))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -245,6 +263,12 @@ impl FileSystem for LocalFiles {
         let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
         fs::read_dir(path)?.map(name).collect()
     }
+}
+
+/// Flags with which a link is not followed, and a pipe not waited for.
+fn not_a_link() -> i32 {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    flags.bits().cast_signed()
 }
 
 /// Renames a file to a new name by a hard link, where the file system has no such rename (NFS, for instance).

@@ -55,6 +55,7 @@ pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovere
     job.hold_at_end = savepoint_at_end.is_some();
     job.loader = Some(loader);
     let job = Arc::new(job);
+    job.take_lock().await?;
     if let Some(ended) = job.directory.end().await? {
         // It may have been killed before all was removed.
         if !job.directory.is_clear().await? {
@@ -62,10 +63,16 @@ pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovere
         }
         return Ok(Recovered::Ended(ended));
     }
-    if job.directory.newest_attempt().await?.is_none() {
+    let Some(newest) = job.directory.newest_attempt().await? else {
         // It is started anew, and must not find what another start has created.
         job.directory.remove().await?;
         return Ok(Recovered::NeverBegun);
+    };
+    if let Some(ended) = newest.ended {
+        // It was killed before it had written the rest.
+        job.directory.write_end(&ended).await?;
+        clean_up(&job, &ended).await;
+        return Ok(Recovered::Ended(ended));
     }
     let durable = Durable::read(&job).await?;
     let modules = modules_of(&job, &durable.version, &[]).await?;
@@ -103,6 +110,7 @@ pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovere
 /// [`AttemptError`]; it can be tried again.
 pub async fn give_up(host: &HostContext, job_id: JobId, graph: JobGraph) -> Result<(), AttemptError> {
     let (job, _) = assemble(host, job_id, graph)?;
+    job.take_lock().await?;
     let record = EndRecord {
         status: JobStatus::Canceled,
         ended_at: host.environment.clock().now_ms(),

@@ -81,6 +81,8 @@ pub struct Identity {
     pub attempt: AttemptId,
     /// The version.
     pub version: JobVersion,
+    /// Random number of the attempt.
+    pub nonce: u32,
 }
 
 /// Subtasks ready to run.

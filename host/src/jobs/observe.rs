@@ -76,6 +76,8 @@ pub struct JobState {
     pub last_failure: Option<String>,
     /// Last rounds, completed or failed, oldest first.
     pub recent: VecDeque<PastRound>,
+    /// True if another host runs the job: this one writes no end of it anywhere.
+    pub lost: bool,
 }
 
 /// Number of rounds that are remembered.

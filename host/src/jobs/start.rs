@@ -77,6 +77,7 @@ pub async fn start(host: &HostContext, new: NewJob) -> Result<JobHandle, Attempt
     let (mut job, events) = assemble(host, job_id, graph)?;
     job.hold_at_end = savepoint_at_end.is_some();
     let job = Arc::new(job);
+    job.take_lock().await?;
     let (begin, origin) = match restore {
         Some(from) => {
             let (begin, origin) = read_savepoint(&job, &descriptions, &from).await?;
@@ -163,6 +164,7 @@ fn shared(job: &Job, record: &JobRecord, ready: &Ready) -> JobShared {
             attempt: ready.attempt,
             restarts: 0,
             last_failure: None,
+            lost: false,
             recent: std::collections::VecDeque::new(),
         }),
     }

@@ -317,6 +317,8 @@ pub fn remove(directory: &Directory) -> Result<(), HostError> {
         if !directory.has_pending {
             fs::remove_file(path.join(ENDED))?;
             fs::remove_dir(path)?;
+            // That of a process which was killed.
+            let _ = fs::remove_file(path.with_extension("lock"));
         }
         Ok(())
     };

@@ -206,8 +206,12 @@ impl Host {
                 tracing::info!("blackhole {uid}: records={records} checksum={checksum:016x}");
             }
             let (graph, ended) = (JobGraph::clone(&job.shared.graph), job.shared.observe());
+            let lost = locked(&job.shared.state).lost;
             drop(job);
-            if ended.status.is_over() {
+            if lost {
+                // What is noted of it is noted by the host that runs it.
+                host.update(ended.job_id, |entry| entry.stage = Stage::Held(Arc::new(ended.clone())));
+            } else if ended.status.is_over() {
                 host.over(Some(graph), ended).await;
             }
         };

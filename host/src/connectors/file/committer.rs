@@ -1,20 +1,27 @@
 //! Commits parts: renames them once the snapshot that names them is durable, and replaces nothing that is there.
+//!
+//! The directory that a part is renamed from shows whether its attempt may still commit ([`super::pending`]).
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use regraft_model::id::JobId;
+use regraft_model::id::{AttemptId, JobId};
 
+use super::handle::Part;
 use super::listing::{self, Line, Listing, Parts};
-use super::part::{self, Part, PartName, io, pending_dir, sync_dir, uid_of_pending};
+use super::name::{AttemptDir, PartName};
+use super::part::{self, io, sync_dir};
+use super::pending::{Keep, Pending, gone, keep};
 use super::settings::FileSink;
 use crate::connector::sink::{EarlierOutput, Existing, OutputRun, SinkCommitter, SinkError};
 use crate::environment::files::{FileKind, FileSystem};
 
 /// Names tried for a part whose first names are taken.
 const NAMES_MAX: u32 = 10_000;
+/// Number of times that the directories of other attempts are looked for.
+const LOOKS: u32 = 10;
 
 /// Renames prepared parts.
 #[derive(Debug)]
@@ -23,7 +30,12 @@ pub struct FileSinkCommitter {
     settings: FileSink,
     run: OutputRun,
     replacing: Mutex<Replacing>,
+    /// Directory of the attempt of this process; `None` before it has one, and after it has let go of it.
+    own: Mutex<Option<AttemptDir>>,
 }
+
+/// A part that is pending, and its path.
+type Ready = (Part, PathBuf);
 
 /// Parts that this run removes after its first commit.
 #[derive(Debug)]
@@ -51,11 +63,39 @@ impl FileSinkCommitter {
             settings,
             run,
             replacing: Mutex::new(replacing),
+            own: Mutex::default(),
         }
     }
 
     fn path(&self) -> &Path {
         &self.settings.path
+    }
+
+    fn pending(&self) -> Pending<'_> {
+        Pending {
+            files: &*self.files,
+            path: self.path(),
+            job_id: self.run.job_id,
+            uid: &self.run.uid,
+        }
+    }
+
+    fn own(&self) -> MutexGuard<'_, Option<AttemptDir>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the error of an attempt whose directory another one has taken away; `None` while it has it.
+    fn taken(&self) -> Option<SinkError> {
+        let own = (*self.own()).filter(|own| self.pending().is_gone(*own));
+        own.map(|own| gone(&self.pending().attempt(own)))
+    }
+
+    fn parse(&self, handle: &serde_json::Value) -> Result<Part, SinkError> {
+        Part::parse(handle, self.run.job_id, &self.run.uid).map_err(|problem| SinkError::Handle {
+            connector: super::CONNECTOR.name,
+            job: self.run.job_id,
+            problem: problem.to_string(),
+        })
     }
 
     fn listing(&self) -> Listing<'_> {
@@ -77,15 +117,14 @@ impl FileSinkCommitter {
     }
 
     /// Returns the first `n` from this one on whose name is free; `None` if the part has a name already.
-    fn free(&self, part: &Part, from: u32) -> Result<Option<u32>, SinkError> {
-        let pending = self.path().join(&part.pending);
+    fn free(&self, (part, pending): &Ready, from: u32) -> Result<Option<u32>, SinkError> {
         for n in from..NAMES_MAX {
             let committed = self.path().join(part.name(n));
             if !self.files.exists(&committed) {
                 return Ok(Some(n));
             }
             // The part itself has this name where a crash interrupted a rename by link, which is completed here.
-            match self.files.rename_new(&pending, &committed) {
+            match self.files.rename_new(pending, &committed) {
                 Ok(()) => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(io("commit", &committed, error)),
@@ -96,23 +135,24 @@ impl FileSinkCommitter {
     }
 
     /// Gives pending parts names that are free, after they are listed under them. What has a name keeps it.
-    fn commit_parts(&self, parts: &[Part]) -> Result<(), SinkError> {
+    fn commit_parts(&self, parts: &[Ready]) -> Result<(), SinkError> {
         let mut named = vec![];
-        for part in parts {
-            named.extend(self.free(part, 0)?.map(|n| (part, n)));
+        for ready in parts {
+            named.extend(self.free(ready, 0)?.map(|n| (ready, n)));
         }
         while !named.is_empty() {
             let listed = named
                 .iter()
-                .map(|(part, n)| (part.name(*n), part.content.as_ref().map(|is| is.bytes)));
+                .map(|((part, _), n)| (part.name(*n), part.content.as_ref().map(|is| is.bytes)));
             self.listing().append(&self.line(listed.collect()))?;
             // Those whose names have been taken meanwhile.
             let mut again = vec![];
-            for (part, n) in named {
-                let (pending, committed) = (self.path().join(&part.pending), self.path().join(part.name(n)));
-                match self.files.rename_new(&pending, &committed) {
-                    Err(error) if error.kind() == ErrorKind::AlreadyExists && self.files.exists(&pending) => {
-                        again.extend(self.free(part, n + 1)?.map(|n| (part, n)));
+            for (ready, n) in named {
+                let (part, pending) = ready;
+                let committed = self.path().join(part.name(n));
+                match self.files.rename_new(pending, &committed) {
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists && self.files.exists(pending) => {
+                        again.extend(self.free(ready, n + 1)?.map(|n| (ready, n)));
                     }
                     // Of two commits at a time, the other was first.
                     Err(_) if self.is_committed(part)? => {}
@@ -122,6 +162,78 @@ impl FileSinkCommitter {
             named = again;
         }
         Ok(())
+    }
+
+    /// Commits the parts of these handles. `restored`: also those that have been kept of earlier attempts.
+    fn commit_found(&self, handles: &[serde_json::Value], restored: bool) -> Result<(), SinkError> {
+        let parts: Result<Vec<Part>, SinkError> = handles.iter().map(|handle| self.parse(handle)).collect();
+        let (mut ready, mut lost) = (vec![], vec![]);
+        for part in parts? {
+            let kept = if restored { part.kept() } else { None };
+            let mut found = None;
+            for place in [Some(&part.pending), kept.as_ref()].into_iter().flatten() {
+                if self.pending().has(place)? {
+                    found = Some(self.path().join(place));
+                    break;
+                }
+            }
+            match found {
+                Some(path) => ready.push((part, path)),
+                None if self.is_committed(&part)? => {}
+                None => lost.push(self.lost(&part)),
+            }
+        }
+        self.commit_parts(&ready)?;
+        if !lost.is_empty() {
+            return Err(SinkError::Lost { parts: lost });
+        }
+        if handles.is_empty() {
+            return Ok(());
+        }
+        sync_dir(&*self.files, self.path())?;
+        self.replace_earlier()
+    }
+
+    /// Removes the directories of all attempts but a new one. `own` is that of this process's last attempt, and is forgotten
+    /// when it goes.
+    fn take_from_others(
+        &self,
+        attempt: AttemptId,
+        new: Option<AttemptDir>,
+        own: &mut Option<AttemptDir>,
+        keep: &Keep,
+    ) -> Result<(), SinkError> {
+        let pending = self.pending();
+        for look in 0..LOOKS {
+            let mut found = pending.list()?;
+            found.attempts.retain(|found| Some(*found) != new);
+            // A start that was given up has left a first attempt, whose number is used again.
+            let is_later = |other: &&AttemptDir| other.attempt > attempt || other.attempt == attempt && attempt.0 > 1;
+            if let Some(later) = found.attempts.iter().find(is_later) {
+                return Err(SinkError::Taken {
+                    found: format!(
+                        "{} has the output of its attempt {}, and this is attempt {attempt}",
+                        pending.attempt(*later).display(),
+                        later.attempt
+                    ),
+                });
+            }
+            for other in &found.attempts {
+                let is_own = own.take_if(|own| own == other).is_some();
+                if !pending.take_away(*other, keep)? && is_own {
+                    return Err(gone(&pending.attempt(*other)));
+                }
+            }
+            if look == 0 || !found.attempts.is_empty() {
+                pending.sweep(&found, keep)?;
+            }
+            if found.attempts.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(SinkError::Taken {
+            found: format!("new attempts keep appearing in {}", pending.dir().display()),
+        })
     }
 
     /// Removes what this run replaces, if it has not done so; only parts that are as the list has them.
@@ -207,33 +319,51 @@ impl FileSinkCommitter {
 
 impl SinkCommitter for FileSinkCommitter {
     fn check(&self) -> Result<(), SinkError> {
-        let pending = self.path().join(pending_dir(self.run.job_id));
-        self.files
-            .create_dir_all(&pending)
-            .map_err(|error| io("create directory", &pending, error))?;
+        self.pending().create()?;
         self.clean();
         Ok(())
     }
 
     fn commit(&self, handles: &[serde_json::Value]) -> Result<(), SinkError> {
-        let (mut pending, mut lost) = (vec![], vec![]);
-        for handle in handles {
-            let part = Part::parse(handle)?;
-            if self.files.exists(&self.path().join(&part.pending)) {
-                pending.push(part);
-            } else if !self.is_committed(&part)? {
-                lost.push(self.lost(&part));
+        match self.commit_found(handles, false) {
+            Err(SinkError::Lost { parts }) => Err(self.taken().unwrap_or(SinkError::Lost { parts })),
+            committed => committed,
+        }
+    }
+
+    fn commit_restored(&self, handles: &[serde_json::Value]) -> Result<(), SinkError> {
+        self.commit_found(handles, true)
+    }
+
+    fn take_over(
+        &self,
+        attempt: AttemptId,
+        nonce: Option<u32>,
+        keep: &[serde_json::Value],
+    ) -> Result<(), SinkError> {
+        let (pending, mut own) = (self.pending(), self.own());
+        if let Some(own) = own.filter(|own| pending.is_gone(*own)) {
+            return Err(gone(&pending.attempt(own)));
+        }
+        let new = nonce.map(|nonce| AttemptDir::new(attempt, nonce, &self.run.uid));
+        // Before the others are looked for: of two attempts that begin at a time, one at least finds the other.
+        if let Some(new) = new {
+            pending.begin(new)?;
+        }
+        let taken = self.take_from_others(attempt, new, &mut own, &self::keep(keep));
+        match (&taken, new) {
+            (Ok(()), _) => *own = new,
+            (Err(SinkError::Taken { .. }), Some(new)) => {
+                // It is empty. Should it stay, the attempt that has the sink is not hindered by it.
+                let _ = pending.take_away(new, &Keep::new());
             }
+            (Err(_), _) => {}
         }
-        self.commit_parts(&pending)?;
-        if !lost.is_empty() {
-            return Err(SinkError::Lost { parts: lost });
-        }
-        if handles.is_empty() {
-            return Ok(());
-        }
-        sync_dir(&*self.files, self.path())?;
-        self.replace_earlier()
+        taken
+    }
+
+    fn is_taken(&self) -> bool {
+        self.taken().is_some()
     }
 
     fn earlier_output(&self) -> Result<EarlierOutput, SinkError> {
@@ -263,41 +393,17 @@ impl SinkCommitter for FileSinkCommitter {
     }
 
     fn clean_leftovers(&self, keep: &[serde_json::Value]) -> Result<(), SinkError> {
-        let kept: Result<Vec<Part>, SinkError> = keep.iter().map(Part::parse).collect();
-        let kept = kept?;
-        let dir = pending_dir(self.run.job_id);
-        let pending = self.path().join(&dir);
-        let names = match self.files.list(&pending) {
-            Ok(names) => names,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(io("list", &pending, error)),
-        };
-        let mut removed = false;
-        for name in names
-            .iter()
-            .filter(|name| uid_of_pending(name) == Some(self.run.uid.as_str()))
-        {
-            if kept.iter().any(|part| part.pending == format!("{dir}/{name}")) {
-                continue;
-            }
-            removed = true;
-            let path = pending.join(name);
-            match self.files.remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(io("remove", &path, error)),
-                _ => {}
-            }
+        let (pending, keep) = (self.pending(), self::keep(keep));
+        *self.own() = None;
+        let found = pending.list()?;
+        for attempt in &found.attempts {
+            pending.take_away(*attempt, &keep)?;
         }
-        // Where power is lost now it must not come back: there is no second look.
-        if removed && let Err(error) = self.files.sync_dir(&pending) {
-            return Err(io("sync", &pending, error));
-        }
-        Ok(())
+        pending.sweep(&found, &keep)
     }
 
     fn clean(&self) {
         // Only empty directories go: a savepoint may still name what is pending.
-        let pending = self.path().join(part::PENDING);
-        let _ = self.files.remove_dir(&pending.join(self.run.job_id.to_string()));
-        let _ = self.files.remove_dir(&pending);
+        self.pending().remove_empty();
     }
 }

@@ -5,8 +5,8 @@
 //!   fingerprint of what was read of it, and not by its path.
 //! - [`open_file`], [`parked`], [`look`], [`reader`]: reading lines of files that grow, move and change.
 //! - [`input_error`]: everything that is wrong with input.
-//! - [`part`]: names and handles of output. [`listing`]: which parts are of which run.
-//! - [`writer`], [`committer`]: parts are pending until they are renamed.
+//! - [`name`], [`handle`], [`part`]: names, handles and content of output. [`listing`]: which parts are of which run.
+//! - [`writer`], [`committer`]: parts are pending until they are renamed. [`pending`]: where, and how attempts are fenced off.
 
 pub mod settings;
 pub mod input_error;
@@ -17,8 +17,11 @@ mod resolve;
 mod parked;
 mod look;
 pub mod reader;
+mod name;
+pub mod handle;
 pub mod part;
 mod listing;
+mod pending;
 pub mod writer;
 pub mod committer;
 
@@ -174,7 +177,7 @@ impl SinkConnector for FileSink {
     }
 
     fn pending_jobs(&self, files: &dyn FileSystem) -> Vec<JobId> {
-        let names = files.list(&self.path.join(part::PENDING)).unwrap_or_default();
+        let names = files.list(&self.path.join(name::PENDING)).unwrap_or_default();
         names.iter().filter_map(|name| name.parse().ok()).collect()
     }
 

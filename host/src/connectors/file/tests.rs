@@ -9,7 +9,7 @@ use std::time::Duration;
 use regraft_model::batch::Batch;
 use regraft_model::id::{AttemptId, JobVersion};
 
-use super::part::pending_dir;
+use super::name::{AttemptDir, pending_dir};
 use super::settings::OnTruncate;
 use super::*;
 use crate::connector::sink::EarlierOutput;
@@ -285,6 +285,14 @@ fn run() -> OutputRun {
     }
 }
 
+const NONCE: u32 = 0xabc;
+
+/// Directory of the writers' pending parts, relative to the sink's.
+fn attempt_dir(job_id: JobId) -> String {
+    let dir = AttemptDir::new(AttemptId(1), NONCE, &uid());
+    format!("{}/{}", pending_dir(job_id), dir.name())
+}
+
 fn sink(path: &Path) -> FileSink {
     FileSink {
         path: path.into(),
@@ -307,11 +315,14 @@ fn writer_in(settings: &FileSink, job_id: JobId) -> Box<dyn SinkWriter> {
         files: files(),
         job_id,
         attempt: AttemptId(1),
+        nonce: NONCE,
         version: JobVersion(1),
         uid: uid(),
         subtask: 1,
         parallelism: 2,
     };
+    let dir = settings.path.join(attempt_dir(job_id));
+    std::fs::create_dir_all(dir).expect("begun");
     let input = SinkInput::Records(&PortValue::Text);
     settings.writer(context, input, &serde_json::Value::Null).expect("text")
 }
@@ -351,6 +362,7 @@ fn nothing_is_visible_before_commit_and_commit_twice_is_once() {
     );
     writer.committed(CheckpointId(4));
     assert!(writer.prepare(CheckpointId(5)).expect("prepare").handles.is_empty());
+    committer.clean_leftovers(&[]).expect("cleaned");
     committer.clean();
     assert!(!dir.path().join(".pending").exists());
     let later = |of| sink(dir.path()).later_output(&LocalFiles, &uid(), of, CheckpointId(3));
@@ -382,7 +394,7 @@ fn a_commit_replaces_nothing_and_knows_its_own_part_again() {
     assert_eq!(
         handles,
         [json!({
-            "pending": format!("{}/out-1-v1-a1-0.txt", pending_dir(job_id())),
+            "pending": format!("{}/out-1-v1-a1-0.txt", attempt_dir(job_id())),
             "final": name(0),
             "bytes": 2,
             "checksum": format!("{:016x}", xxhash_rust::xxh3::xxh3_64(b"a\n")),
@@ -434,7 +446,9 @@ fn a_handle_leads_nowhere_else() {
     ] {
         let handle = json!({ "pending": pending, "final": committed });
         let refused = committer.commit(&[handle]).expect_err("refused").to_string();
-        assert!(refused.ends_with(" is not a handle of a file sink"), "{refused}");
+        let said = format!("a saved handle is not one of a file sink of job {}: its ", job_id());
+        assert!(refused.starts_with(&said), "{refused}");
+        assert!(refused.ends_with("; use another copy of the savepoint, or drop the sink's state with --drop-state UID"));
     }
 }
 
@@ -586,9 +600,9 @@ fn each_part_has_its_header() {
 #[test]
 fn leftovers_of_the_sink_go_and_what_a_snapshot_names_stays() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let mut writer = writer(dir.path());
     let committer = sink(dir.path()).committer(&files(), run());
     committer.clean_leftovers(&[]).expect("there is nothing yet");
+    let mut writer = writer(dir.path());
     writer.write(&line("a")).expect("write");
     let savepoint = writer.prepare(CheckpointId(3)).expect("prepare");
     writer.write(&line("b")).expect("write");
@@ -598,19 +612,18 @@ fn leftovers_of_the_sink_go_and_what_a_snapshot_names_stays() {
     for name in others {
         std::fs::write(pending.join(name), "").expect("written");
     }
-    committer.clean_leftovers(&savepoint.handles).expect("cleaned");
-    let mut left: Vec<String> = LocalFiles.list(&pending).expect("listed");
-    left.sort();
-    assert_eq!(
-        left,
-        [
-            "out-1-0-v1-a1-0.txt",
-            "out-1-v1-a1-.txt",
-            "out-1-v1-a1-0.txt",
-            "out.txt"
-        ]
-    );
-    committer.commit(&savepoint.handles).expect("it can still be committed");
+    std::fs::write(pending.join("out-1-v1-a1-7.txt"), "of an earlier version").expect("written");
+    for _ in 0..2 {
+        committer.clean_leftovers(&savepoint.handles).expect("cleaned");
+        let mut left: Vec<String> = LocalFiles.list(&pending).expect("listed");
+        left.sort();
+        let kept = AttemptDir::new(AttemptId(1), NONCE, &uid()).kept_name();
+        assert_eq!(left, [kept.as_str(), "out-1-0-v1-a1-0.txt", "out-1-v1-a1-.txt", "out.txt"]);
+    }
+    let lost = committer.commit(&savepoint.handles).expect_err("its attempt is over");
+    assert!(matches!(lost, SinkError::Lost { .. }), "{lost}");
+    committer.commit_restored(&savepoint.handles).expect("a restore commits it");
+    assert_eq!(visible(dir.path()).len(), 1);
 }
 
 #[test]
@@ -619,6 +632,139 @@ fn abort_leaves_no_file() {
     let mut writer = writer(dir.path());
     writer.write(&line(&"a".repeat(300_000))).expect("write");
     writer.abort();
-    let pending = dir.path().join(pending_dir(job_id()));
+    let pending = dir.path().join(attempt_dir(job_id()));
     assert_eq!(std::fs::read_dir(pending).expect("dir").count(), 0);
+}
+
+/// The two halves of an attempt's sink.
+fn begun(path: &Path, attempt: u32, nonce: u32) -> (Box<dyn SinkWriter>, Arc<dyn SinkCommitter>) {
+    let committer = sink(path).committer(&files(), run());
+    let begun = committer.take_over(AttemptId(attempt), Some(nonce), &[]);
+    begun.unwrap_or_else(|error| panic!("{error}"));
+    (writer_at(path, attempt, nonce), committer)
+}
+
+fn writer_at(path: &Path, attempt: u32, nonce: u32) -> Box<dyn SinkWriter> {
+    let context = SinkContext {
+        files: files(),
+        job_id: job_id(),
+        attempt: AttemptId(attempt),
+        nonce,
+        version: JobVersion(1),
+        uid: uid(),
+        subtask: 1,
+        parallelism: 2,
+    };
+    let input = SinkInput::Records(&PortValue::Text);
+    sink(path).writer(context, input, &serde_json::Value::Null).expect("text")
+}
+
+fn taken<T>(result: Result<T, SinkError>) -> String {
+    match result {
+        Err(error @ SinkError::Taken { .. }) => error.to_string(),
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("the other attempt can still do that"),
+    }
+}
+
+#[test]
+fn an_attempt_whose_sink_is_taken_over_commits_and_writes_nothing_more() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (mut stale, committer) = begun(dir.path(), 1, 1);
+    stale.write(&line("a")).expect("write");
+    let savepoint = stale.prepare(CheckpointId(3)).expect("prepare").handles;
+    stale.write(&line("b")).expect("write");
+    let handles = stale.prepare(CheckpointId(4)).expect("prepare").handles;
+    stale.write(&line(&"c".repeat(300_000))).expect("a part that stays open");
+    assert!(!committer.is_taken());
+    let next = sink(dir.path()).committer(&files(), run());
+    next.take_over(AttemptId(2), Some(2), &savepoint).expect("taken over");
+    assert!(committer.is_taken() && !next.is_taken());
+    let said = taken(committer.commit(&handles));
+    let own = AttemptDir::new(AttemptId(1), 1, &uid()).name();
+    let gone = dir.path().join(pending_dir(job_id())).join(own);
+    assert_eq!(
+        said,
+        format!(
+            "another host has taken this job over: {}, where its output was pending, has been removed; it runs this job now, and two must not. This one writes nothing more: stop one of the two hosts, or, where this one is the only one, start it again",
+            gone.display()
+        )
+    );
+    taken(committer.commit(&savepoint));
+    taken(stale.prepare(CheckpointId(5)));
+    taken(stale.write(&line(&"d".repeat(300_000))));
+    taken(committer.take_over(AttemptId(3), Some(3), &[]));
+    assert!(visible(dir.path()).is_empty() && !gone.exists());
+    let mut writer = writer_at(dir.path(), 2, 2);
+    writer.write(&line("b")).expect("write");
+    next.commit(&writer.prepare(CheckpointId(5)).expect("prepare").handles)
+        .expect("commit");
+    let heir = OutputRun { is_own: false, ..run() };
+    let heir = sink(dir.path()).committer(&files(), heir);
+    heir.commit_restored(&savepoint).expect("the savepoint still has its output");
+    assert_eq!(visible(dir.path()).len(), 2);
+}
+
+#[test]
+fn a_late_attempt_takes_nothing_from_a_later_one() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (mut writer, committer) = begun(dir.path(), 3, 1);
+    writer.write(&line("a")).expect("write");
+    let handles = writer.prepare(CheckpointId(3)).expect("prepare").handles;
+    for (attempt, nonce) in [(2, Some(1)), (3, Some(2)), (1, None)] {
+        let late = sink(dir.path()).committer(&files(), run());
+        let said = taken(late.take_over(AttemptId(attempt), nonce, &[]));
+        assert!(said.contains(" has the output of its attempt 3, and this is attempt "), "{said}");
+    }
+    let dirs = std::fs::read_dir(dir.path().join(pending_dir(job_id()))).expect("there");
+    assert_eq!(dirs.count(), 1, "late ones leave nothing");
+    committer.commit(&handles).expect("nothing has been taken away");
+    // The other sink of a job that writes to the same directory is not its business.
+    let other = OutputRun {
+        uid: OperatorUid::new("other").expect("a uid"),
+        ..run()
+    };
+    let other = sink(dir.path()).committer(&files(), other);
+    other.take_over(AttemptId(4), Some(4), &[]).expect("taken over");
+    assert!(!committer.is_taken());
+}
+
+#[test]
+fn links_and_pipes_among_pending_parts_are_refused() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let secret = dir.path().join("secret");
+    std::fs::create_dir(&secret).expect("made");
+    std::fs::write(secret.join("out-1-v1-a1-0.txt"), "s\n").expect("written");
+    let handles = [json!({
+        "pending": format!("{}/out-1-v1-a1-0.txt", attempt_dir(job_id())),
+        "final": "part-out-1-abcdef000000-3-0.txt",
+    })];
+    let out = dir.path().join("out");
+    let at = |below: &str| out.join(below);
+    let part = format!("{}/out-1-v1-a1-0.txt", attempt_dir(job_id()));
+    for below in [".pending", &pending_dir(job_id()), &attempt_dir(job_id()), &part] {
+        std::fs::create_dir_all(at(below).parent().expect("a directory")).expect("made");
+        let target = if below == part { secret.join("out-1-v1-a1-0.txt") } else { secret.clone() };
+        std::os::unix::fs::symlink(target, at(below)).expect("linked");
+        let committer = sink(&out).committer(&files(), run());
+        let refused = committer.commit_restored(&handles).expect_err("refused").to_string();
+        assert!(refused.starts_with(&format!("{} is a symbolic link, expected ", at(below).display())), "{refused}");
+        if below != part {
+            committer.take_over(AttemptId(2), Some(2), &[]).expect_err("refused");
+        }
+        assert!(secret.join("out-1-v1-a1-0.txt").exists(), "nothing behind a link is touched");
+        std::fs::remove_dir_all(&out).expect("removed");
+    }
+    std::fs::create_dir_all(at(&attempt_dir(job_id()))).expect("made");
+    rustix::fs::mknodat(rustix::fs::CWD, at(&part), rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("made");
+    let committer = sink(&out).committer(&files(), run());
+    let refused = committer.commit_restored(&handles).expect_err("refused").to_string();
+    assert!(refused.contains(" is a pipe or device, expected a regular file"), "{refused}");
+    // Nor is a link followed where a part is to be written.
+    let first = part.replace("-0.txt", "-1.txt");
+    let mut writer = writer_at(&out, 1, NONCE);
+    std::fs::remove_file(at(&part)).expect("removed");
+    std::os::unix::fs::symlink(secret.join("new"), at(&part)).expect("linked");
+    writer.write(&line(&"a".repeat(300_000))).expect_err("refused");
+    assert!(!secret.join("new").exists() && !at(&first).exists());
 }

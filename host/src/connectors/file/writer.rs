@@ -1,10 +1,16 @@
 //! Writes parts, which stay pending until they are committed. Committed parts of others are left as they are.
 
+use std::io::ErrorKind;
+use std::path::Path;
+
 use regraft_model::batch::Batch;
 use regraft_model::describe::PortValue;
 use regraft_model::id::CheckpointId;
 
-use super::part::{self, ContentHasher, Part, io, sync_dir};
+use super::handle::Part;
+use super::name;
+use super::part::{ContentHasher, io};
+use super::pending::{gone, is_gone};
 use super::settings::FileSink;
 use crate::connector::sink::{SinkContext, SinkError, SinkSnapshot, SinkWriter};
 use crate::connectors::format::Formatter;
@@ -47,21 +53,27 @@ impl FileSinkWriter {
 
     fn open(&mut self) -> Result<&mut dyn WriteFile, SinkError> {
         if self.open.is_none() {
-            let files = &self.context.files;
-            let dir = self.settings.path.join(part::pending_dir(self.context.job_id));
-            files
-                .create_dir_all(&dir)
-                .map_err(|error| io("create directory", &dir, error))?;
-            let name = part::pending(&self.context, self.next, self.settings.format.extension());
+            let name = name::pending(&self.context, self.next, self.settings.format.extension());
             self.next += 1;
             let path = self.settings.path.join(&name);
-            let file = files.create(&path).map_err(|error| io("create", &path, error))?;
+            let file = self.context.files.create(&path);
+            let file = file.map_err(|error| self.failed("create", &path, error))?;
             self.open = Some((file, name));
         }
         match &mut self.open {
             Some((file, _)) => Ok(&mut **file),
             None => unreachable!("opened above"),
         }
+    }
+
+    /// Returns the error of a request in the attempt's directory. It is not made again where it is gone: another attempt has
+    /// taken it away.
+    fn failed(&self, doing: &'static str, path: &Path, error: std::io::Error) -> SinkError {
+        let dir = self.settings.path.join(name::attempt_dir(&self.context));
+        if error.kind() == ErrorKind::NotFound && is_gone(&*self.context.files, &self.settings.path, &dir) {
+            return gone(&dir);
+        }
+        io(doing, path, error)
     }
 
     fn flush(&mut self) -> Result<(), SinkError> {
@@ -103,9 +115,10 @@ impl SinkWriter for FileSinkWriter {
         if let Some((mut file, pending)) = self.open.take() {
             let path = self.settings.path.join(&pending);
             file.sync_all().map_err(|error| io("sync", &path, error))?;
-            let dir = self.settings.path.join(part::pending_dir(self.context.job_id));
-            sync_dir(&*self.context.files, &dir)?;
-            let committed = part::committed(&self.context, id, self.settings.format.extension());
+            let dir = self.settings.path.join(name::attempt_dir(&self.context));
+            let synced = self.context.files.sync_dir(&dir);
+            synced.map_err(|error| self.failed("sync directory", &dir, error))?;
+            let committed = name::committed(&self.context, id, self.settings.format.extension());
             let content = Some(self.content.take());
             let part = Part {
                 pending,

@@ -19,7 +19,7 @@ use crate::jobs::deploy::{DeployContext, DeployError, Deployed, Identity, deploy
 use crate::jobs::durable::commit::{commit_from, note_committed};
 use crate::jobs::durable::error::AttemptError;
 use crate::jobs::durable::job::Job;
-use crate::jobs::durable::records::{AttemptRecord, RecordError};
+use crate::jobs::durable::records::{AttemptRecord, RecordError, Takeover};
 use crate::jobs::life::effect;
 use crate::savepoint::metadata::Ancestor;
 
@@ -77,7 +77,7 @@ pub(super) struct Built {
 
 /// A built attempt without its subtasks, which cannot be shared between threads.
 pub(super) struct Facts {
-    identity: Identity,
+    pub(super) identity: Identity,
     modules: Modules,
     /// The state it begins with, without the part that its subtasks have taken.
     pub(super) begin: Begin,
@@ -139,12 +139,12 @@ impl Built {
 }
 
 impl Facts {
-    /// Records the attempt: from here on no other host may go on with the job.
+    /// Records the attempt: from here on no other host may go on with the job. `before`: the last attempt that has taken it over.
     ///
     /// # Errors
     /// [`RecordError`].
-    pub(super) async fn record(&self, job: &Job) -> Result<(), RecordError> {
-        record(job, self.identity.attempt, self.begin.restored, self.last_id).await
+    pub(super) async fn record(&self, job: &Job, before: Option<Takeover>) -> Result<AttemptRecord, RecordError> {
+        record(job, self.identity.attempt, self.begin.restored, self.last_id, before).await
     }
 
     /// Commits the output that is pending in the snapshot it begins with, and records that.
@@ -165,26 +165,42 @@ impl Facts {
     }
 }
 
-/// Creates the record of an attempt.
+/// Creates the record of an attempt. `before`: the last attempt that has taken the job over.
 ///
 /// # Errors
-/// [`RecordError`]; another host may have created one of that number.
+/// [`RecordError`]; another host may have created one of that number, or ended the job.
 pub(super) async fn record(
     job: &Job,
     attempt: AttemptId,
     restored: Option<CheckpointId>,
     last_id: CheckpointId,
-) -> Result<(), RecordError> {
+    before: Option<Takeover>,
+) -> Result<AttemptRecord, RecordError> {
     let environment = &job.host.environment;
     let record = AttemptRecord {
         attempt,
         restored,
+        since: before,
         last_id,
         started_at: environment.clock().now_ms(),
         nonce: format!("{:032x}", environment.random()),
+        ended: None,
     };
     locked(&job.nonces).insert(record.nonce.clone());
-    job.directory.create_attempt(&record).await
+    job.directory.begin_attempt(&record).await?;
+    Ok(record)
+}
+
+/// Records that an attempt takes the job over: what other attempts complete from now on does not count.
+///
+/// # Errors
+/// [`RecordError`]; another host may have begun one.
+pub(super) async fn settle(job: &Job, record: AttemptRecord) -> Result<(), RecordError> {
+    let since = Some(Takeover {
+        attempt: record.attempt,
+        restored: record.restored,
+    });
+    job.directory.settle_attempt(&AttemptRecord { since, ..record }).await
 }
 
 /// Builds the subtasks of some regions.

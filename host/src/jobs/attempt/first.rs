@@ -32,6 +32,7 @@ pub async fn first(
         job_id: job.job_id,
         attempt: AttemptId(1),
         version: JobVersion(1),
+        nonce: job.host.environment.random() as u32,
     };
     let version = VersionRecord {
         version: identity.version,
@@ -62,9 +63,16 @@ pub async fn first(
         if record.origin.is_some() {
             facts.commit(job).await?;
         }
-        Ok(())
+        take_over(job, identity).await
     };
     if let Err(error) = written.await {
+        for committer in job.committers.values().cloned() {
+            let cleaning = move || {
+                let _ = committer.clean_leftovers(&[]);
+                committer.clean();
+            };
+            let _ = run_blocking(&*job.host.environment, cleaning).await;
+        }
         // Its requester is told that there is no such job.
         let _ = job.directory.remove().await;
         return Err(error);
@@ -82,6 +90,20 @@ async fn check_outputs(job: &Job) -> Result<(), AttemptError> {
         checked.map_err(|error| DeployError::Sink {
             uid: uid.clone(),
             error,
+        })?;
+    }
+    Ok(())
+}
+
+/// Begins the output of the job at every sink.
+async fn take_over(job: &Job, identity: Identity) -> Result<(), AttemptError> {
+    for (uid, committer) in &job.committers {
+        let committer = committer.clone();
+        let taking = move || committer.take_over(identity.attempt, Some(identity.nonce), &[]);
+        let taken = run_blocking(&*job.host.environment, taking).await?;
+        taken.map_err(|source| AttemptError::Sink {
+            uid: uid.clone(),
+            source,
         })?;
     }
     Ok(())
@@ -105,7 +127,7 @@ async fn write_down(
             .keep_modules(modules.values().map(|module| &**module))
             .await?;
         job.directory.create_version(version).await?;
-        facts.record(job).await
+        facts.record(job, None).await.map(|_| ())
     };
     written.await.map_err(AttemptError::NotRecorded)
 }

@@ -1,26 +1,29 @@
 //! The next attempt of a job: what is durable decides where it goes on from.
 //!
 //! In this order: state is read and subtasks are built, which changes nothing; the attempt is recorded, so that no other host
-//! runs the job; the output that the snapshot has pending is committed, and what dead attempts left is removed. A crash
-//! anywhere in between is answered by the next attempt, which does the same again.
+//! runs the job; snapshots that have been completed meanwhile are looked for; the output that the snapshot has pending is
+//! committed; every sink is taken over, so that no earlier attempt commits anything any more. A crash anywhere in between is
+//! answered by the next attempt, which does the same again. `docs/design/0019-fencing.md` says why in this order.
 
 use std::sync::Arc;
 
-use regraft_model::id::CheckpointId;
+use regraft_model::id::{AttemptId, CheckpointId, OperatorUid};
 
 pub use super::build::Ready;
-use super::build::{Built, record};
+use super::build::{Built, Facts, record, settle};
 use super::initial::{beginning, from_checkpoint, from_origin};
+use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::environment::run_blocking;
 use crate::jobs::admission::descriptions;
 use crate::jobs::deploy::Identity;
 use crate::jobs::durable::commit::commit_from;
-use crate::jobs::durable::error::AttemptError;
+use crate::jobs::durable::error::{AttemptError, Parts};
 use crate::jobs::durable::job::Job;
 use crate::jobs::durable::point::{Durable, Over, Point};
-use crate::jobs::durable::records::{SavepointRecord, VersionRecord};
+use crate::jobs::durable::records::{RecordError, SavepointRecord, VersionRecord};
 pub use crate::jobs::life::effect::Wish;
+use crate::jobs::sinks::later_parts;
 use crate::savepoint::permit::CommitPermit;
 use crate::storage::paths;
 
@@ -43,9 +46,9 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
     for _ in 0..TRIES {
         match prepare_once(job, wish).await? {
             Outcome::Prepared(prepared) => return Ok(prepared),
-            Outcome::Newer(id) => {
+            Outcome::Newer(what) => {
                 tracing::info!(
-                    "Checkpoint {id} of job {} was completed meanwhile: its state is read.",
+                    "{what} of job {} was completed meanwhile: its state is read.",
                     job.job_id
                 );
             }
@@ -57,12 +60,15 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
 /// Result of one try.
 enum Outcome {
     Prepared(Prepared),
-    /// A checkpoint turned up that has not been read.
-    Newer(CheckpointId),
+    /// Something turned up that has not been read.
+    Newer(String),
 }
 
 async fn prepare_once(job: &Arc<Job>, wish: &Wish) -> Result<Outcome, AttemptError> {
     let mut durable = Durable::read(job).await?;
+    if let Some(path) = durable.taken_by_another(job, &locked(&job.nonces)) {
+        return Err(RecordError::Taken { path }.into());
+    }
     let attempt = durable.next_attempt(wish.after);
     debug_assert!(durable.attempt.as_ref().is_none_or(|newest| newest.attempt < attempt));
     let last_id = durable.last_id().max(wish.last_id);
@@ -70,16 +76,7 @@ async fn prepare_once(job: &Arc<Job>, wish: &Wish) -> Result<Outcome, AttemptErr
     let descriptions = descriptions(&modules);
     let begin = loop {
         match durable.point(job).await? {
-            Point::Over(over) => {
-                record(job, attempt, Some(over.checkpoint_id), last_id).await?;
-                let known =
-                    wish.committed == Some(over.checkpoint_id) || durable.is_committed(Some(over.checkpoint_id));
-                if !known {
-                    commit_from(job, &over.permit, "its last snapshot", job.job_id).await?;
-                }
-                clean(job, &durable, wish, &CommitPermit::none(), Some(over.checkpoint_id)).await;
-                return Ok(Outcome::Prepared(Prepared::Over(Box::new(over))));
-            }
+            Point::Over(over) => return only_commit(job, &durable, wish, attempt, over).await,
             Point::Beginning => break beginning(job),
             Point::Origin(savepoint, origin) => break from_origin(job, &descriptions, &savepoint, &origin).await?,
             Point::Checkpoint(checkpoint) => {
@@ -96,17 +93,30 @@ async fn prepare_once(job: &Arc<Job>, wish: &Wish) -> Result<Outcome, AttemptErr
         job_id: job.job_id,
         attempt,
         version: durable.version.version,
+        nonce: job.host.environment.random() as u32,
     };
     let built = Built::new(job, &wish.regions, begin, identity, modules, last_id).await?;
-    built.facts.record(job).await?;
-    if let Some(newer) = newer_checkpoint(job, &durable, restored).await? {
+    let record = built.facts.record(job, durable.since).await?;
+    if let Some(newer) = newer_snapshot(job, &durable, restored).await? {
         return Ok(Outcome::Newer(newer));
     }
+    settle(job, record).await?;
     let known = durable.is_committed(restored) || (restored.is_some() && wish.committed == restored);
     if !known {
         built.facts.commit(job).await?;
     }
-    clean(job, &durable, wish, &built.facts.begin.pending, restored).await;
+    let Facts { begin, .. } = &built.facts;
+    take_over(
+        job,
+        &durable,
+        wish,
+        identity.attempt,
+        Some(identity.nonce),
+        &begin.pending,
+    )
+    .await?;
+    refuse_to_be_behind(job, wish, restored, &begin.from).await?;
+    tidy(job, &durable, restored).await;
     let origin = durable.job.origin.as_ref();
     let useless = |id: &CheckpointId| !durable.useless.contains(id);
     // What is pending in a savepoint is committed by a later checkpoint of its own attempt, and by no other: if the job did
@@ -121,22 +131,47 @@ async fn prepare_once(job: &Arc<Job>, wish: &Wish) -> Result<Outcome, AttemptErr
     )))))
 }
 
-/// A host that was cut off, and is alive, may have completed a checkpoint while this attempt read an older one, and may have
-/// deleted that one. What it completes from now on does not count.
-async fn newer_checkpoint(
+/// Commits the output of a job of which nothing is left to run.
+async fn only_commit(
+    job: &Arc<Job>,
+    durable: &Durable,
+    wish: &Wish,
+    attempt: AttemptId,
+    over: Over,
+) -> Result<Outcome, AttemptError> {
+    let last = Some(over.checkpoint_id);
+    let last_id = durable.last_id().max(wish.last_id);
+    let record = record(job, attempt, last, last_id, durable.since).await?;
+    settle(job, record).await?;
+    if wish.committed != last && !durable.is_committed(last) {
+        commit_from(job, &over.permit, "its last snapshot", job.job_id).await?;
+    }
+    take_over(job, durable, wish, attempt, None, &CommitPermit::none()).await?;
+    tidy(job, durable, last).await;
+    Ok(Outcome::Prepared(Prepared::Over(Box::new(over))))
+}
+
+/// A host that was cut off, and is alive, may have completed a snapshot while this attempt read an older one, and may have
+/// deleted that one. What it completes from now on does not count, and it does not commit it, nor say that it is complete: it
+/// asks first whether the job is still its own.
+async fn newer_snapshot(
     job: &Job,
     durable: &Durable,
     restored: Option<CheckpointId>,
-) -> Result<Option<CheckpointId>, AttemptError> {
+) -> Result<Option<String>, AttemptError> {
     for id in job.directory.checkpoints().await? {
         if Some(id) <= restored {
             break;
         }
         if !durable.has_seen(id) && job.directory.checkpoint(id)?.exists(paths::METADATA).await? {
-            return Ok(Some(id));
+            return Ok(Some(format!("Checkpoint {id}")));
         }
     }
-    Ok(None)
+    if let Some(id) = durable.newer_savepoint(job).await? {
+        return Ok(Some(format!("Savepoint {id}")));
+    }
+    let overtaken = durable.is_overtaken(job).await?;
+    Ok(overtaken.then(|| "Another attempt".to_owned()))
 }
 
 /// The modules of a version: those that are loaded, and the others from the job's directory.
@@ -179,30 +214,65 @@ pub async fn modules_of(
     Ok(modules)
 }
 
-/// Removes what dead attempts have left: output that nothing names, and checkpoints that were never completed.
-async fn clean(job: &Job, durable: &Durable, wish: &Wish, pending: &CommitPermit, restored: Option<CheckpointId>) {
+/// Takes the sinks over for the attempt. What savepoints name stays pending.
+async fn take_over(
+    job: &Job,
+    durable: &Durable,
+    wish: &Wish,
+    attempt: AttemptId,
+    nonce: Option<u32>,
+    pending: &CommitPermit,
+) -> Result<(), AttemptError> {
     // First of all: a savepoint that was completed meanwhile names output, which must stay.
     let completed = durable.remove_partial_savepoints(job).await;
-    let environment = &*job.host.environment;
-    let nodes = wish.regions.iter().filter_map(|region| job.plan.region(*region));
-    for uid in nodes.flat_map(|region| &region.uids) {
+    for uid in uids(job, wish) {
         let Some(committer) = job.committers.get(uid).cloned() else {
             continue;
         };
         let mut keep = durable.kept(uid);
-        keep.extend(
-            completed
-                .iter()
-                .filter_map(|record| record.handles.get(uid))
-                .flatten()
-                .cloned(),
-        );
-        keep.extend(pending.handles().get(uid).into_iter().flatten().cloned());
-        let cleaned = run_blocking(environment, move || committer.clean_leftovers(&keep)).await;
-        if let Ok(Err(error)) = cleaned {
-            tracing::warn!("what earlier attempts left of sink \"{uid}\" could not be removed: {error}");
+        let of_uid = completed.iter().filter_map(|record| record.handles.get(uid));
+        keep.extend(of_uid.chain(pending.handles().get(uid)).flatten().cloned());
+        let taking = move || committer.take_over(attempt, nonce, &keep);
+        let taken = run_blocking(&*job.host.environment, taking).await?;
+        taken.map_err(|source| AttemptError::Sink {
+            uid: uid.clone(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+fn uids<'a>(job: &'a Job, wish: &Wish) -> impl Iterator<Item = &'a OperatorUid> {
+    let regions = wish.regions.iter().filter_map(|region| job.plan.region(*region));
+    regions.flat_map(|region| &region.uids)
+}
+
+/// Refuses to write again what a host has committed whose checkpoints this one does not have: its directory is a copy, or
+/// has been put back. To be called when the sinks have been taken over: nothing is added then.
+async fn refuse_to_be_behind(
+    job: &Arc<Job>,
+    wish: &Wish,
+    restored: Option<CheckpointId>,
+    from: &str,
+) -> Result<(), AttemptError> {
+    for uid in uids(job, wish).cloned() {
+        let (files, of) = (job.host.environment.files(), job.clone());
+        let later = run_blocking(&*job.host.environment, move || {
+            let node = of.graph.node(uid.as_str())?;
+            let names = later_parts(&*files, node, of.job_id, restored.unwrap_or(CheckpointId(0)));
+            let dir = node.output_dir()?.to_owned();
+            (!names.is_empty()).then_some(Parts { uid, dir, names })
+        });
+        if let Some(parts) = later.await? {
+            let from = from.to_owned();
+            return Err(AttemptError::Ahead { from, parts });
         }
     }
+    Ok(())
+}
+
+/// Removes checkpoints that were never completed, or are of no use any more.
+async fn tidy(job: &Job, durable: &Durable, restored: Option<CheckpointId>) {
     let modules = durable.version.modules.values().cloned();
     if let Err(error) = job.checkpoints.recover(restored, modules, &durable.damaged()).await {
         tracing::warn!("what earlier attempts left of checkpoints could not be removed: {error}");

@@ -20,6 +20,7 @@ pub(super) fn open_sink(
         files: context.files.clone(),
         job_id: context.identity.job_id,
         attempt: context.identity.attempt,
+        nonce: context.identity.nonce,
         version: context.identity.version,
         uid: node.uid.clone(),
         subtask,

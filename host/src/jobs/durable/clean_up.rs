@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use regraft_model::id::AttemptId;
+
 use super::error::AttemptError;
 use super::job::Job;
-use super::records::{EndRecord, JobDirectory};
+use super::records::{AttemptRecord, EndRecord, JobDirectory, RecordError};
 use crate::dataflow::control::locked;
 use crate::environment::run_blocking;
 use crate::graph::job_graph::OnCancel;
@@ -31,14 +33,22 @@ pub(in crate::jobs) async fn leave(job: &Arc<Job>, shared: &JobShared, status: J
         }
     };
     let record = &record;
-    if matches!(job.is_still_ours().await, Ok(false)) {
+    let lost = || {
+        locked(&shared.state).lost = true;
         tracing::error!(
             "another host runs job {} now, or its records have been removed: this one does not touch what it has written",
             job.job_id
         );
-        return;
+    };
+    if matches!(job.is_still_ours().await, Ok(false)) {
+        return lost();
     }
-    if let Err(error) = job.directory.write_end(record).await {
+    let written = match close(job, record).await {
+        Err(RecordError::Taken { .. }) => return lost(),
+        Ok(()) => job.directory.write_end(record).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = written {
         tracing::warn!("that job {} has ended could not be written down: {error}", job.job_id);
         if job.host.recovers {
             // It would be brought back, so all of it must stay.
@@ -46,6 +56,30 @@ pub(in crate::jobs) async fn leave(job: &Arc<Job>, shared: &JobShared, status: J
         }
     }
     clean_up(job, record).await;
+}
+
+/// Ends the sequence of a job's attempts, so that no other host begins one: between the check that the job is still this
+/// host's and the record of its end, another host may have.
+///
+/// # Errors
+/// [`RecordError::Taken`] where one has.
+async fn close(job: &Job, record: &EndRecord) -> Result<(), RecordError> {
+    let own = locked(&job.nonces).clone();
+    // It may be forgotten between the list and its reading, when another host has begun one.
+    let newest = job.directory.newest_attempt().await?;
+    let Some(newest) = newest.filter(|newest| own.contains(&newest.nonce)) else {
+        let path = job.directory.storage().url();
+        return Err(RecordError::Taken { path });
+    };
+    let last = AttemptRecord {
+        attempt: AttemptId(newest.attempt.0 + 1),
+        started_at: record.ended_at,
+        nonce: format!("{:032x}", job.host.environment.random()),
+        ended: Some(record.clone()),
+        ..newest
+    };
+    locked(&job.nonces).insert(last.nonce.clone());
+    job.directory.begin_attempt(&last).await
 }
 
 /// Cleans up after a job whose end is recorded. Doing it again, where a killed process had it under way,

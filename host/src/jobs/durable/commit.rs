@@ -8,12 +8,15 @@ use super::error::{AttemptError, CommitError};
 use super::job::{Committers, Job, committers};
 use super::records::CommittedRecord;
 use crate::backoff::Backoff;
-use crate::connector::sink::SinkError;
+use crate::connector::sink::{SinkCommitter, SinkError};
 use crate::environment::{Environment, run_blocking};
 use crate::savepoint::permit::CommitPermit;
 
 /// Five tries with 50, 100, 200 and 400 ms between them.
 const WAITS: Backoff = Backoff::new(Duration::from_millis(50), 2, Duration::from_secs(1)).tries(5);
+
+/// The two kinds of commits of a sink: of a running attempt, and of one that begins.
+pub type CommitOf = fn(&dyn SinkCommitter, &[serde_json::Value]) -> Result<(), SinkError>;
 
 /// Commits the prepared output of every sink, each up to five times. A sink that fails does not hold back the others.
 ///
@@ -23,6 +26,7 @@ pub async fn commit_all(
     environment: &dyn Environment,
     committers: &Committers,
     permit: &CommitPermit,
+    commit: CommitOf,
 ) -> Result<(), CommitError> {
     let mut result = Ok(());
     for (uid, handles) in permit.handles().iter().filter(|(_, handles)| !handles.is_empty()) {
@@ -30,7 +34,7 @@ pub async fn commit_all(
         let mut waits = WAITS;
         loop {
             let (committer, handles) = (committer.clone(), handles.clone());
-            let committed = run_blocking(environment, move || committer.commit(&handles)).await;
+            let committed = run_blocking(environment, move || commit(&*committer, &handles)).await;
             let error = match committed {
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => CommitError {
@@ -69,7 +73,8 @@ pub async fn commit(job: &Job, permit: &CommitPermit) -> Result<bool, CommitErro
             may_pass: false,
         });
     }
-    commit_all(&*job.host.environment, &job.committers, permit).await?;
+    let running: CommitOf = |committer, handles| committer.commit(handles);
+    commit_all(&*job.host.environment, &job.committers, permit, running).await?;
     Ok(true)
 }
 
@@ -83,7 +88,8 @@ pub async fn commit_from(job: &Job, pending: &CommitPermit, of: &str, writer: Jo
     } else {
         committers(&job.host, &job.graph, writer, false)
     };
-    let committed = commit_all(&*job.host.environment, &committers, pending).await;
+    let restored: CommitOf = |committer, handles| committer.commit_restored(handles);
+    let committed = commit_all(&*job.host.environment, &committers, pending, restored).await;
     committed.map_err(|source| AttemptError::Commit {
         of: of.to_owned(),
         source,
@@ -100,8 +106,12 @@ pub async fn commit_from(job: &Job, pending: &CommitPermit, of: &str, writer: Jo
     Ok(())
 }
 
-/// Records that the output of a checkpoint, or of the savepoint that the job started from, is committed.
+/// Records that the output of a checkpoint, or of the savepoint that the job started from, is committed. Does nothing where
+/// another host runs the job.
 pub async fn note_committed(job: &Job, checkpoint_id: Option<CheckpointId>) {
+    if matches!(job.is_still_ours().await, Ok(false)) {
+        return;
+    }
     if let Err(error) = job.directory.write_committed(CommittedRecord { checkpoint_id }).await {
         // It is committed again then, which does no harm where it is still there.
         tracing::warn!("what is committed could not be written down: {error}");

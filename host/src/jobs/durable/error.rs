@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{CheckpointId, JobId, OperatorUid};
 
+use super::job_lock::JobLockError;
 use super::records::RecordError;
+use crate::connector::sink::SinkError;
 use crate::environment::Panicked;
 use crate::jobs::admission::Refused;
 use crate::jobs::deploy::DeployError;
@@ -27,6 +29,9 @@ pub enum AttemptError {
     /// A record of the job cannot be read or written.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// Another process of this machine runs the job, or it cannot be found out.
+    #[error(transparent)]
+    Locked(#[from] JobLockError),
     /// The records that a new job begins with cannot be written.
     #[error("the checkpoint directory cannot be used: {0}")]
     NotRecorded(#[source] RecordError),
@@ -148,6 +153,25 @@ pub enum AttemptError {
         /// Error of the sink.
         source: CommitError,
     },
+    /// A sink cannot be taken over for the attempt.
+    #[error("sink \"{uid}\": {source}")]
+    Sink {
+        /// The sink.
+        uid: OperatorUid,
+        /// Its error.
+        source: SinkError,
+    },
+    /// A host whose records this one does not have has gone on with the job.
+    #[error(
+        "{parts} of later checkpoints of this job than {from}, {} the first of them: a host with other records has run it, and going on would write their records again. Use the checkpoint directory of that host; or remove these parts, to do without them",
+        parts.first()
+    )]
+    Ahead {
+        /// The point that this host would go on from, for people.
+        from: String,
+        /// The output.
+        parts: Parts,
+    },
     /// Another host goes on with the job meanwhile.
     #[error("another host completes one checkpoint after the other meanwhile: it still runs the job")]
     Overtaken,
@@ -206,11 +230,13 @@ impl AttemptError {
             Self::Unfit(refused) => refused.uid.as_ref().map(ToString::to_string),
             Self::Restore { refusal, .. } => refusal.uid(),
             Self::Deploy(error) => error.uid().map(ToString::to_string),
-            Self::EarlierOutput(parts) | Self::LaterOutput { parts, .. } | Self::HeirOutput { parts, .. } => {
-                Some(parts.uid.to_string())
-            }
+            Self::EarlierOutput(parts)
+            | Self::LaterOutput { parts, .. }
+            | Self::HeirOutput { parts, .. }
+            | Self::Ahead { parts, .. } => Some(parts.uid.to_string()),
             Self::Module { uid, .. } => Some(uid.to_string()),
             Self::Commit { source, .. } => Some(source.uid.to_string()),
+            Self::Sink { uid, .. } => Some(uid.to_string()),
             _ => None,
         }
     }
@@ -221,9 +247,12 @@ impl AttemptError {
         match self {
             Self::Record(error) | Self::NotRecorded(error) => Some(error.path().to_owned()),
             Self::Deploy(error) => error.path().map(str::to_owned),
-            Self::EarlierOutput(parts) | Self::LaterOutput { parts, .. } | Self::HeirOutput { parts, .. } => {
-                Some(parts.dir.display().to_string())
-            }
+            Self::Sink { source, .. } => source.path().map(str::to_owned),
+            Self::Locked(error) => Some(error.path().display().to_string()),
+            Self::EarlierOutput(parts)
+            | Self::LaterOutput { parts, .. }
+            | Self::HeirOutput { parts, .. }
+            | Self::Ahead { parts, .. } => Some(parts.dir.display().to_string()),
             Self::SavepointDirectory { dir: path, .. }
             | Self::Savepoint { location: path, .. }
             | Self::Origin { location: path, .. }
@@ -253,7 +282,9 @@ impl AttemptError {
             Self::Snapshot(source) | Self::Origin { source, .. } => matches!(source, MetadataError::Store(_)),
             Self::Deploy(error) => error.may_pass(),
             Self::Commit { source, .. } => source.may_pass,
-            Self::Overtaken => true,
+            Self::Sink { source, .. } => matches!(source, SinkError::Io { .. }),
+            // Its holder may end, and a disk may have room again.
+            Self::Overtaken | Self::Locked(_) => true,
             _ => false,
         }
     }
@@ -341,6 +372,16 @@ mod tests {
             parts: parts(),
             id: CheckpointId(9),
         };
+        let ahead = AttemptError::Ahead {
+            from: "checkpoint 3".to_owned(),
+            parts: parts(),
+        };
+        let sink = AttemptError::Sink {
+            uid: uid(),
+            source: SinkError::Taken {
+                found: "why".to_owned(),
+            },
+        };
         let missing = AttemptError::Missing {
             job: JOB,
             dir: "file:///job".to_owned(),
@@ -382,6 +423,8 @@ mod tests {
             (commit, "the output that checkpoint 9 has pending cannot be committed: sink \"out\": why".to_owned()),
             (origin, format!("job {ID} has no checkpoint yet, so it goes back to the savepoint that it started from, which must stay until then: file:///sp/a is missing, but _metadata lists it. A savepoint is moved or copied as a whole directory.")),
             (taken, "the checkpoint directory cannot be used: file:///job/1 has been written by another host: it runs this job now, and two must not".to_owned()),
+            (ahead, "sink \"out\": /out holds 2 part(s) of later checkpoints of this job than checkpoint 3, part-1 the first of them: a host with other records has run it, and going on would write their records again. Use the checkpoint directory of that host; or remove these parts, to do without them".to_owned()),
+            (sink, "sink \"out\": another host has taken this job over: why; it runs this job now, and two must not. This one writes nothing more: stop one of the two hosts, or, where this one is the only one, start it again".to_owned()),
             (AttemptError::Overtaken, "another host completes one checkpoint after the other meanwhile: it still runs the job".to_owned()),
         ] {
             assert_eq!(error.to_string(), text);

@@ -8,14 +8,16 @@ use bytes::Bytes;
 use regraft_model::id::{AttemptId, JobId, OperatorUid};
 use tokio::sync::mpsc;
 
+use super::error::AttemptError;
+use super::job_lock::JobLock;
 use super::records::{JobDirectory, RecordError};
 use crate::checkpoint::kept::{CheckpointStore, StillOurs};
 use crate::connector::sink::{OutputRun, SinkCommitter};
 use crate::dataflow::control::{Event, EventSink, locked};
 use crate::dataflow::executor::Executor;
 use crate::dataflow::operator::OperatorModule;
-use crate::environment::Environment;
 use crate::environment::cancel::Cancellation;
+use crate::environment::{Environment, run_blocking};
 use crate::graph::job_graph::{JobGraph, Node};
 use crate::graph::plan::Plan;
 use crate::jobs::deploy::{Counters, committer, counters};
@@ -98,6 +100,8 @@ pub struct Job {
     /// The job ends: what its next attempt would need is not read any more.
     pub ending: Cancellation,
     still_ours: StillOurs,
+    /// Held while this process runs the job; `None` where its directory has no locks.
+    lock: Mutex<Option<JobLock>>,
     /// Takes the events of subtasks, each with the attempt that the subtask belongs to.
     pub events: mpsc::UnboundedSender<(AttemptId, Event)>,
 }
@@ -133,18 +137,36 @@ impl Job {
             hold_at_end: false,
             careful: Mutex::default(),
             ending: Cancellation::default(),
+            lock: Mutex::default(),
             events,
             graph,
         }
     }
 
+    /// Locks the job for this process, until the job is dropped.
+    ///
+    /// # Errors
+    /// [`AttemptError::Locked`], if another process of this machine has it.
+    pub async fn take_lock(&self) -> Result<(), AttemptError> {
+        let (directory, job_id) = (self.directory.clone(), self.job_id);
+        let taken = run_blocking(&*self.host.environment, move || JobLock::take(&directory, job_id)).await?;
+        *locked(&self.lock) = taken?;
+        Ok(())
+    }
+
     /// Returns true if no other host has begun an attempt since this one did. An attempt whose record cannot be read counts as
-    /// another host's.
+    /// another host's. So does one that has no record here and has taken over a sink: its host has other records.
     ///
     /// # Errors
     /// As the store says.
     pub async fn is_still_ours(&self) -> Result<bool, StoreError> {
-        (self.still_ours)().await
+        if !(self.still_ours)().await? {
+            return Ok(false);
+        }
+        let committers: Vec<_> = self.committers.values().cloned().collect();
+        let taken = move || committers.iter().any(|committer| committer.is_taken());
+        // What cannot be looked at does not show that it is taken.
+        Ok(!run_blocking(&*self.host.environment, taken).await.unwrap_or(false))
     }
 
     /// Returns the sink for the events of an attempt's subtasks.

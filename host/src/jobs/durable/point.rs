@@ -4,12 +4,14 @@
 //! (`docs/design/0010-recovery.md`). A savepoint that ends the job, and the checkpoint at the end of input, mean that there
 //! is nothing left to run: what they have pending is committed, and that is all.
 
+use std::collections::BTreeSet;
+
 use regraft_model::id::{AttemptId, CheckpointId, OperatorUid};
 use regraft_model::snapshot::SnapshotKind;
 
 use super::error::AttemptError;
 use super::job::Job;
-use super::records::{AttemptRecord, CommittedRecord, JobRecord, Origin, SavepointRecord, VersionRecord};
+use super::records::{AttemptRecord, CommittedRecord, JobRecord, Origin, SavepointRecord, Takeover, VersionRecord};
 use crate::jobs::life::effect;
 use crate::jobs::sinks::later_parts;
 use crate::savepoint::load::Savepoint;
@@ -72,6 +74,8 @@ pub struct Durable {
     pub version: VersionRecord,
     /// The newest attempt.
     pub attempt: Option<AttemptRecord>,
+    /// The last attempt that has taken the job over.
+    pub since: Option<Takeover>,
     /// The newest round that is known to be committed.
     pub committed: Option<CommittedRecord>,
     /// Savepoints that name output which may not be committed yet.
@@ -102,7 +106,7 @@ impl Durable {
         };
         let record = directory.job().await?.ok_or_else(|| missing("job.json"))?;
         let version = directory.newest_version().await?.ok_or_else(|| missing("versions"))?;
-        let attempt = directory.newest_attempt().await?;
+        let (since, attempt) = (directory.takeover().await?, directory.newest_attempt().await?);
         let (mut savepoints, mut partial) = (vec![], vec![]);
         for record in directory.savepoints().await? {
             match looked_at(job, record).await? {
@@ -114,6 +118,7 @@ impl Durable {
             job: record,
             version,
             attempt,
+            since,
             committed: directory.committed().await?,
             savepoints,
             partial,
@@ -181,6 +186,29 @@ impl Durable {
             }
         }
         stay
+    }
+
+    /// Returns a savepoint that has been completed since this was read; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`AttemptError`].
+    pub async fn newer_savepoint(&self, job: &Job) -> Result<Option<CheckpointId>, AttemptError> {
+        for record in job.directory.savepoints().await? {
+            let id = record.checkpoint_id;
+            let is_known = self.savepoints.iter().any(|known| known.checkpoint_id == id);
+            if !is_known && matches!(looked_at(job, record).await?, Recorded::Complete(_)) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the URL of the newest attempt's record if it is none of these, or ends the job: another host has begun it.
+    #[must_use]
+    pub fn taken_by_another(&self, job: &Job, nonces: &BTreeSet<String>) -> Option<String> {
+        let newest = self.attempt.as_ref()?;
+        let is_other = !nonces.is_empty() && !nonces.contains(&newest.nonce);
+        (is_other || newest.ended.is_some()).then(|| job.directory.attempt_url(newest.attempt))
     }
 
     /// Returns the output that a sink must keep pending in every case, since savepoints name it.
@@ -272,12 +300,20 @@ impl Durable {
         Ok(None)
     }
 
-    /// Returns true if a snapshot counts. One that an earlier attempt completed after a later one had begun does not: the later
-    /// one knows nothing of it, and has dropped the output that it names.
+    /// Returns true if a snapshot counts. One that an earlier attempt completed after a later one had taken the job over does not:
+    /// the later one knows nothing of it, and has dropped the output that it names.
     fn is_ours(&self, attempt: AttemptId, id: CheckpointId) -> bool {
-        self.attempt
-            .as_ref()
-            .is_none_or(|newest| attempt >= newest.attempt || newest.restored.is_some_and(|restored| id <= restored))
+        self.since
+            .is_none_or(|since| attempt >= since.attempt || since.restored.is_some_and(|restored| id <= restored))
+    }
+
+    /// Returns true if another attempt has taken the job over since this was read: it may have dropped output that a snapshot
+    /// names.
+    ///
+    /// # Errors
+    /// [`AttemptError`].
+    pub async fn is_overtaken(&self, job: &Job) -> Result<bool, AttemptError> {
+        Ok(job.directory.takeover().await? != self.since)
     }
 
     /// Refuses to go back behind a damaged checkpoint if that would write again what it or a later one has committed.

@@ -4,7 +4,7 @@
 //! ```text
 //! job.json                the settings that it started with; never changed
 //! versions/<n>.json       the modules that it runs: created, never overwritten; the greatest number counts
-//! attempts/<n>.json       the attempt that runs it: created, never overwritten; the greatest number counts
+//! attempts/<n>.json       the attempt that runs or ends it: created, never overwritten; the greatest number counts
 //! committed.json          the newest round that is known to be committed
 //! savepoints/<n>.json     a savepoint that names output which is not committed yet
 //! ended.json              it has ended, and is never to run again
@@ -81,12 +81,40 @@ pub struct AttemptRecord {
     pub attempt: AttemptId,
     /// The checkpoint that it goes on from; `None` for the savepoint that the job started from, or the beginning.
     pub restored: Option<CheckpointId>,
+    /// The last attempt that has taken the job over, of which this may be one: earlier attempts' snapshots behind the one that
+    /// it goes on from do not count. `None` in records of versions that took it over when they created the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Takeover>,
     /// Rounds of this attempt have greater numbers than this one.
     pub last_id: CheckpointId,
     /// Milliseconds since the Unix epoch.
     pub started_at: i64,
     /// Nonce, which tells one try from another.
     pub nonce: String,
+    /// The end of the job, where this is no attempt to run it but the last record of a host that ends it: from there on no
+    /// other host begins one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<EndRecord>,
+}
+
+/// An attempt that has taken a job over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Takeover {
+    /// Its number.
+    pub attempt: AttemptId,
+    /// The checkpoint that it goes on from.
+    pub restored: Option<CheckpointId>,
+}
+
+impl AttemptRecord {
+    /// Returns the last attempt that has taken the job over.
+    #[must_use]
+    pub fn takeover(&self) -> Takeover {
+        self.since.unwrap_or(Takeover {
+            attempt: self.attempt,
+            restored: self.restored,
+        })
+    }
 }
 
 /// `committed.json`: output that need not be committed again, and that may have been taken away since.
@@ -294,25 +322,70 @@ impl JobDirectory {
         path.is_file().then_some(path)
     }
 
-    /// Makes an attempt the one that runs the job, and removes the records of earlier ones.
+    /// Makes an attempt the one that may run the job. The records of earlier ones stay until it has
+    /// [settled](JobDirectory::settle_attempt).
     ///
     /// # Errors
     /// [`RecordError::Taken`] if another host has begun one since.
     pub async fn create_attempt(&self, record: &AttemptRecord) -> Result<(), RecordError> {
         let name = format!("{ATTEMPTS}/{}.json", record.attempt);
         self.create(&name, record).await?;
-        // The one that was asked for may have been forgotten already, after later ones.
-        for number in self.numbers(ATTEMPTS).await? {
-            let own = u64::from(record.attempt.0);
-            if number > own {
-                let path = self.storage.url_of(&format!("{ATTEMPTS}/{number}.json"));
-                return Err(RecordError::Taken { path });
+        self.is_newest(record.attempt).await
+    }
+
+    /// Fails if a later attempt than this one has been created. The one that was asked for may have been forgotten already.
+    async fn is_newest(&self, attempt: AttemptId) -> Result<(), RecordError> {
+        match self.numbers(ATTEMPTS).await?.last() {
+            Some(last) if *last > u64::from(attempt.0) => {
+                let path = self.storage.url_of(&format!("{ATTEMPTS}/{last}.json"));
+                Err(RecordError::Taken { path })
             }
-            if number < own {
+            _ => Ok(()),
+        }
+    }
+
+    /// Records that an attempt takes the job over, and removes the records of earlier ones.
+    ///
+    /// # Errors
+    /// [`RecordError::Taken`] if another host has begun one since.
+    pub async fn settle_attempt(&self, record: &AttemptRecord) -> Result<(), RecordError> {
+        let name = format!("{ATTEMPTS}/{}.json", record.attempt);
+        self.storage.put(&name, text(record)).await?;
+        self.is_newest(record.attempt).await?;
+        self.has_not_ended(record.attempt).await?;
+        for number in self.numbers(ATTEMPTS).await? {
+            if number < u64::from(record.attempt.0) {
                 self.storage.delete(&format!("{ATTEMPTS}/{number}.json")).await?;
             }
         }
         Ok(())
+    }
+
+    /// Begins an attempt, or ends the job, as [`JobDirectory::create_attempt`] does; but not in the directory of a job that has
+    /// ended meanwhile, whose attempts are removed.
+    ///
+    /// # Errors
+    /// [`RecordError::Taken`] if another host has begun an attempt, or ended the job.
+    pub async fn begin_attempt(&self, record: &AttemptRecord) -> Result<(), RecordError> {
+        self.create_attempt(record).await?;
+        self.has_not_ended(record.attempt).await
+    }
+
+    /// Removes the record of an attempt again, and fails, if the job has ended.
+    async fn has_not_ended(&self, attempt: AttemptId) -> Result<(), RecordError> {
+        if self.end().await?.is_none() && self.job().await?.is_some() {
+            return Ok(());
+        }
+        let name = format!("{ATTEMPTS}/{attempt}.json");
+        self.storage.delete(&name).await?;
+        let path = self.storage.url_of(&name);
+        Err(RecordError::Taken { path })
+    }
+
+    /// Returns the URL of the record of an attempt.
+    #[must_use]
+    pub fn attempt_url(&self, attempt: AttemptId) -> String {
+        self.storage.url_of(&format!("{ATTEMPTS}/{attempt}.json"))
     }
 
     /// Returns true if the newest attempt has one of these nonces.
@@ -324,15 +397,34 @@ impl JobDirectory {
         Ok(newest.is_some_and(|newest| nonces.contains(&newest.nonce)))
     }
 
-    /// Reads the newest attempt.
+    /// Reads the newest attempt; `None` if the job has none.
     ///
     /// # Errors
     /// [`RecordError`].
     pub async fn newest_attempt(&self) -> Result<Option<AttemptRecord>, RecordError> {
-        match self.numbers(ATTEMPTS).await?.last() {
-            Some(last) => self.read(&format!("{ATTEMPTS}/{last}.json")).await,
-            None => Ok(None),
+        loop {
+            let Some(last) = self.numbers(ATTEMPTS).await?.pop() else {
+                return Ok(None);
+            };
+            // One that is gone has been forgotten since the list was read, after a later one.
+            if let Some(newest) = self.read(&format!("{ATTEMPTS}/{last}.json")).await? {
+                return Ok(Some(newest));
+            }
         }
+    }
+
+    /// Returns the last attempt that has taken the job over, as all records tell; `None` if there are none.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub async fn takeover(&self) -> Result<Option<Takeover>, RecordError> {
+        let mut last: Option<Takeover> = None;
+        for number in self.numbers(ATTEMPTS).await? {
+            let record: Option<AttemptRecord> = self.read(&format!("{ATTEMPTS}/{number}.json")).await?;
+            let takeover = record.map(|record| record.takeover());
+            last = last.into_iter().chain(takeover).max_by_key(|takeover| takeover.attempt);
+        }
+        Ok(last)
     }
 
     /// Records the newest round whose output is committed.
@@ -522,9 +614,11 @@ mod tests {
         AttemptRecord {
             attempt: AttemptId(number),
             restored: None,
+            since: None,
             last_id: CheckpointId(0),
             started_at: 5,
             nonce: nonce.to_owned(),
+            ended: None,
         }
     }
 
@@ -542,6 +636,37 @@ mod tests {
             refused.to_string(),
             "store:///ckpt/00000000000000000000000000000007/attempts/1.json has been written by another host: it runs this job now, and two must not"
         );
+        directory.create_attempt(&attempt(10, "b")).await.expect("created");
+        let refused = directory.settle_attempt(&attempt(1, "a")).await.expect_err("too late");
+        assert!(matches!(refused, RecordError::Taken { .. }));
+        let of = |attempt: u32| Takeover {
+            attempt: AttemptId(attempt),
+            restored: None,
+        };
+        assert_eq!(directory.takeover().await.expect("read"), Some(of(10)));
+        let job = JobRecord {
+            job_id: JobId::from_bits(7),
+            name: "words".to_owned(),
+            started_at: 0,
+            origin: None,
+            process: None,
+        };
+        directory.write_job(&job).await.expect("written");
+        let claim = AttemptRecord {
+            since: Some(of(10)),
+            ..attempt(11, "c")
+        };
+        directory.begin_attempt(&claim).await.expect("created");
+        assert_eq!(directory.takeover().await.expect("read"), Some(of(10)), "not yet");
+        let since = Some(of(11));
+        let settled = AttemptRecord { since, ..claim };
+        directory.settle_attempt(&settled).await.expect("settled");
+        assert_eq!(directory.takeover().await.expect("read"), since);
+        assert_eq!(directory.numbers(ATTEMPTS).await.expect("listed"), [11]);
+        directory.storage().delete("job.json").await.expect("deleted");
+        let ended = directory.settle_attempt(&settled).await.expect_err("the job has ended");
+        assert!(matches!(ended, RecordError::Taken { .. }));
+        assert!(directory.numbers(ATTEMPTS).await.expect("listed").is_empty());
         directory.create_attempt(&attempt(10, "b")).await.expect("created");
         // A late one must not get the number of one that has been forgotten.
         let late = directory.create_attempt(&attempt(2, "a")).await.expect_err("too late");

@@ -15,6 +15,9 @@ use crate::savepoint::permit::Handles;
 use crate::savepoint::rows::Layout;
 use crate::storage::{Storage, StoreError, paths};
 
+/// Why a savepoint of an attempt that has lost the job is none.
+const TAKEN: &str = "another host runs this job now, and two must not";
+
 /// Writes a checkpoint. Files of one that fails are removed again.
 pub(in crate::jobs) async fn store_checkpoint(
     job: &Job,
@@ -75,6 +78,8 @@ pub(in crate::jobs) async fn store_savepoint(
         }
         Ok(()) => match store(&*job.host.environment, round, facts, target, how, cancellation).await {
             Err(error) => (error.to_string(), error.at_fault().cloned()),
+            // Another attempt has not seen it, and has dropped the output that it names.
+            Ok(_) if matches!(job.is_still_ours().await, Ok(false)) => (TAKEN.to_owned(), None),
             Ok(stored) => {
                 record.complete = true;
                 if let Err(error) = job.directory.write_savepoint(&record).await {
@@ -130,6 +135,11 @@ pub(in crate::jobs) async fn record_version(
         nonce: format!("{:032x}", job.host.environment.random()),
     };
     job.checkpoints.keep_modules(new.values().map(|new| &**new)).await?;
+    // Another host would run these modules without having been asked to.
+    if matches!(job.is_still_ours().await, Ok(false)) {
+        let path = job.directory.storage().url();
+        return Err(RecordError::Taken { path });
+    }
     job.directory.create_version(&record).await
 }
 

@@ -72,9 +72,11 @@ impl Killed {
         let attempt = AttemptRecord {
             attempt: AttemptId(1),
             restored: None,
+            since: None,
             last_id: CheckpointId(0),
             started_at: 0,
             nonce: "a".to_owned(),
+            ended: None,
         };
         directory.create_attempt(&attempt).await.expect("created");
         let handle = serde_json::json!({ "pending": PENDING, "final": "part-out-0-000000-5-0.json" });
@@ -135,7 +137,9 @@ async fn output_of_a_savepoint_that_is_completed_while_an_attempt_begins_stays_p
     let killed = Killed::new().await;
     let durable = Durable::read(&killed.job).await.expect("read");
     killed.put(Path::new("saved/_metadata"), "{}");
-    clean(&killed.job, &durable, &killed.wish(), &CommitPermit::none(), None).await;
+    let (wish, pending) = (killed.wish(), CommitPermit::none());
+    let taken = take_over(&killed.job, &durable, &wish, AttemptId(2), Some(0), &pending);
+    taken.await.expect("taken over");
     assert!(killed.has(Path::new("out").join(PENDING)), "the savepoint names it");
     assert!(killed.has("saved/operators/numbers/1"));
     let left = killed.job.directory.savepoints().await.expect("read");
