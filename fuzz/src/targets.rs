@@ -2,6 +2,7 @@
 
 use crate::random::Random;
 
+mod handle;
 mod job_file;
 mod metadata;
 mod outcome;
@@ -28,7 +29,8 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [&Target; 7] = [
+pub const TARGETS: [&Target; 8] = [
+    &handle::TARGET,
     &job_file::TARGET,
     &metadata::TARGET,
     &outcome::TARGET,

@@ -34,6 +34,11 @@ fn bounded(name: &str, iterations: u64) {
 }
 
 #[test]
+fn handle() {
+    bounded("handle", 20_000);
+}
+
+#[test]
 fn job_file() {
     bounded("job-file", 15_000);
 }
