@@ -205,7 +205,11 @@ fn globs_find_what_the_crate_finds() {
         found.retain(|path| matches!(splits::look_at(path, &LocalFiles), Ok(Some(_))));
         assert_eq!(found, expected, "{pattern}");
     }
-    let error = message(splits::paths(&settings("a/**b", true), &LocalFiles, &AtomicBool::new(false)));
+    let error = message(splits::paths(
+        &settings("a/**b", true),
+        &LocalFiles,
+        &AtomicBool::new(false),
+    ));
     assert!(error.starts_with("a/**b is not a glob: "), "{error}");
 }
 
@@ -220,9 +224,17 @@ fn a_maze_of_links_and_a_very_long_glob_are_refused() {
         }
     }
     let glob = format!("{}/**/*.log", dir.path().display());
-    let refused = message(splits::paths(&settings(&glob, true), &LocalFiles, &AtomicBool::new(false)));
+    let refused = message(splits::paths(
+        &settings(&glob, true),
+        &LocalFiles,
+        &AtomicBool::new(false),
+    ));
     assert!(refused.starts_with("more than 100 ways lead to "), "{refused}");
-    let refused = message(splits::paths(&settings(&"a/".repeat(20_000), true), &LocalFiles, &AtomicBool::new(false)));
+    let refused = message(splits::paths(
+        &settings(&"a/".repeat(20_000), true),
+        &LocalFiles,
+        &AtomicBool::new(false),
+    ));
     assert!(
         refused.ends_with("is not a glob: it has 20000 parts, expected at most 256"),
         "{refused}"
@@ -233,8 +245,15 @@ fn a_maze_of_links_and_a_very_long_glob_are_refused() {
 fn a_walk_ends_when_the_job_is_cancelled() {
     let dir = tempfile::tempdir().expect("a directory");
     let glob = format!("{}/**/*.log", dir.path().display());
-    let cancelled = message(splits::paths(&settings(&glob, true), &LocalFiles, &AtomicBool::new(true)));
-    assert!(cancelled.starts_with("cannot read ") && cancelled.ends_with("interrupted"), "{cancelled}");
+    let cancelled = message(splits::paths(
+        &settings(&glob, true),
+        &LocalFiles,
+        &AtomicBool::new(true),
+    ));
+    assert!(
+        cancelled.starts_with("cannot read ") && cancelled.ends_with("interrupted"),
+        "{cancelled}"
+    );
 }
 
 #[test]
@@ -261,7 +280,8 @@ fn directories_that_cannot_be_named_are_told() {
         ("**/a.txt", vec!["caf\u{fffd}", "t\u{fffd}.txt"]),
         ("tea/*.txt", vec![]),
     ] {
-        let (found, told) = splits::walk(&settings(&at(glob), true), &LocalFiles, &AtomicBool::new(false)).expect("listed");
+        let (found, told) =
+            splits::walk(&settings(&at(glob), true), &LocalFiles, &AtomicBool::new(false)).expect("listed");
         assert_eq!(found, [at("tea/a.txt")], "{glob}");
         let expected: Vec<String> = unnamed.into_iter().map(at).collect();
         assert_eq!(Vec::from_iter(told), expected, "{glob}");

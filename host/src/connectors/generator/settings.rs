@@ -136,7 +136,10 @@ fn fields(reader: &mut Reader<'_>) -> Option<Vec<GeneratorField>> {
     let items = match &at.value {
         Value::List(items) if (1..=FIELDS_MAX).contains(&items.len()) => items,
         Value::List(items) if !items.is_empty() => {
-            let message = format!("fields: expected at most {FIELDS_MAX}, found {}; leave some out", items.len());
+            let message = format!(
+                "fields: expected at most {FIELDS_MAX}, found {}; leave some out",
+                items.len()
+            );
             reader.problem_at(&at.place, &message);
             return None;
         }
