@@ -3,6 +3,7 @@
 //!
 //! - [`forge`]: savepoints with correct checksums and any content.
 //! - [`watched`]: commands under a time limit, with their peak memory.
+//! - [`clients`]: those who connect to a host.
 //! - [`guests`]: greedy guests and input.
 //! - [`savepoints`]: forged and planted savepoints.
 
@@ -18,5 +19,6 @@ mod support;
 mod forge;
 mod watched;
 
+mod clients;
 mod guests;
 mod savepoints;

@@ -8,7 +8,7 @@ use crate::support::{Ran, World};
 /// Limit of a command that must not block.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Limit of the memory of a command that refuses its input, in MiB.
-const MIB_MAX: u64 = 300;
+pub const MIB_MAX: u64 = 300;
 
 /// The end of a watched command.
 #[derive(Debug)]
@@ -22,7 +22,14 @@ impl Watched {
     /// Checks that the command refused its input with these words, and stayed small.
     #[track_caller]
     pub fn refuses(&self, words: &str) {
-        self.check(words, Some(1)).unwrap_or_else(|wrong| panic!("{wrong}"));
+        self.says(1, words);
+    }
+
+    /// Checks the exit status and a part of stderr, and that the command stayed small.
+    #[track_caller]
+    pub fn says(&self, status: i32, words: &str) {
+        self.check(words, Some(status))
+            .unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 
     /// Checks the exit status, if one is expected, and a part of stderr, and that the command neither panicked nor was
@@ -81,7 +88,7 @@ pub fn watched(world: &World, args: &[&str]) -> Watched {
 }
 
 /// Returns the peak memory of a process in MiB; 0 where the system does not tell it.
-fn peak(status_file: &str) -> u64 {
+pub fn peak(status_file: &str) -> u64 {
     let status = std::fs::read_to_string(status_file).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());

@@ -3,7 +3,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -147,36 +146,6 @@ fn the_paths_of_version_0_1_lead_to_those_of_today() {
     assert_eq!(http(&api, "GET", "/api/v1/nowhere", "", "").0, 404);
     assert_eq!(http(&api, "GET", "/jobsx", "", "").0, 404);
     drop(host);
-}
-
-/// What only connects, or says half of something, is dropped, and keeps no one from being answered.
-#[test]
-fn connections_that_say_nothing_do_not_keep_others_out() {
-    let world = World::new();
-    let host = world.serve(&[]);
-    let api = announced(&world);
-    let address = text(&api["url"]).replace("http://", "");
-    let mut silent: Vec<TcpStream> = (0..600)
-        .map(|number| {
-            let mut stream = TcpStream::connect(&address).expect("connected");
-            if number % 2 == 0 {
-                stream
-                    .write_all(b"POST /api/v1/jobs HTTP/1.1\r\nContent-Le")
-                    .expect("sent");
-            }
-            stream
-        })
-        .collect();
-    assert_eq!(http(&api, "GET", "/api/v1/jobs", "", "").0, 200);
-    assert_eq!(world.run(&["list"]).exits(0).stdout, "No running jobs.\n");
-    // The oldest have been closed.
-    let first = silent.first_mut().expect("one");
-    first.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
-    assert!(matches!(first.read(&mut [0; 16]), Ok(0) | Err(_)));
-    // A body that nobody reads is taken from the wire, so that the answer arrives.
-    let wrong = "Authorization: Bearer wrong\r\n";
-    assert_eq!(http(&api, "PUT", "/api/v1/modules", wrong, &"x".repeat(900_000)).0, 401);
-    drop((silent, host));
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn a_job_whose_subtasks_get_no_thread_restarts() {
     let executor = Arc::new(OneShort::default());
     let host = HostContext {
         environment: Arc::new(RealEnvironment::default()),
-        stores: Arc::new(LocalStores),
+        stores: Arc::new(LocalStores::default()),
         executor: executor.clone(),
         checkpoint_dir: dir.path().join("checkpoints"),
         recovers: true,

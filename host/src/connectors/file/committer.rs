@@ -335,12 +335,7 @@ impl SinkCommitter for FileSinkCommitter {
         self.commit_found(handles, true)
     }
 
-    fn take_over(
-        &self,
-        attempt: AttemptId,
-        nonce: Option<u32>,
-        keep: &[serde_json::Value],
-    ) -> Result<(), SinkError> {
+    fn take_over(&self, attempt: AttemptId, nonce: Option<u32>, keep: &[serde_json::Value]) -> Result<(), SinkError> {
         let (pending, mut own) = (self.pending(), self.own());
         if let Some(own) = own.filter(|own| pending.is_gone(*own)) {
             return Err(gone(&pending.attempt(own)));

@@ -86,7 +86,8 @@ impl Part {
             let expected = format!("the name of a part of this sink, part-{uid}-<subtask>-<job>-<checkpoint>-0.<ext>");
             return Err(bad("final", expected));
         }
-        let mut part: Self = Deserialize::deserialize(handle).map_err(|_| bad("bytes", "a number of bytes".to_owned()))?;
+        let mut part: Self =
+            Deserialize::deserialize(handle).map_err(|_| bad("bytes", "a number of bytes".to_owned()))?;
         // A flattened option is none where a key of it does not parse.
         if part.content.is_none() && ["bytes", "checksum"].iter().any(|key| handle.get(key).is_some()) {
             let key = if handle.get("bytes").is_some_and(serde_json::Value::is_u64) {
@@ -94,7 +95,10 @@ impl Part {
             } else {
                 "bytes"
             };
-            return Err(bad(key, "the length of the part and its XXH3-64, or neither".to_owned()));
+            return Err(bad(
+                key,
+                "the length of the part and its XXH3-64, or neither".to_owned(),
+            ));
         }
         if let Some(content) = part.content.take_if(|content| !is_checksum(&content.checksum)) {
             let found = format!("{:.SHOWN_BYTES_MAX$?}", content.checksum);
@@ -207,10 +211,16 @@ mod tests {
         let (six, twelve) = ("part-out-0-abcdef-3-0.tsv", "part-out-0-abcdef012345-3-0.tsv");
         assert_eq!(parsed(&old, six).expect("version 0.1").kept(), None);
         let part = parsed(&in_attempt(), twelve).expect("this version");
-        assert_eq!(part.kept().expect("it may be moved"), in_attempt().replace("/a3-", "/kept-a3-"));
+        assert_eq!(
+            part.kept().expect("it may be moved"),
+            in_attempt().replace("/a3-", "/kept-a3-")
+        );
         let handle = json!({ "pending": old, "final": twelve, "bytes": 2, "checksum": "0123456789abcdef" });
         let part = Part::parse(&handle, job(), &uid()).expect("with its content");
-        assert_eq!((part.content.as_ref().map(|is| is.bytes), part.handle()), (Some(2), handle));
+        assert_eq!(
+            (part.content.as_ref().map(|is| is.bytes), part.handle()),
+            (Some(2), handle)
+        );
     }
 
     #[test]
@@ -249,7 +259,11 @@ mod tests {
             ".pending".to_owned(),
             String::new(),
         ] {
-            assert_eq!(parsed(&pending, right).map_err(|bad| bad.key), Err("pending"), "{pending}");
+            assert_eq!(
+                parsed(&pending, right).map_err(|bad| bad.key),
+                Err("pending"),
+                "{pending}"
+            );
         }
         for committed in [
             "..",
@@ -262,7 +276,11 @@ mod tests {
             "part-out-0-abcdef012345-3-0./x",
             "job.toml",
         ] {
-            assert_eq!(parsed(&in_attempt(), committed).map_err(|bad| bad.key), Err("final"), "{committed}");
+            assert_eq!(
+                parsed(&in_attempt(), committed).map_err(|bad| bad.key),
+                Err("final"),
+                "{committed}"
+            );
         }
         for (content, key) in [
             (json!({ "bytes": -1, "checksum": "0123456789abcdef" }), "bytes"),
@@ -272,9 +290,18 @@ mod tests {
             let mut handle = json!({ "pending": in_attempt(), "final": right });
             let fields = content.as_object().expect("fields").clone();
             handle.as_object_mut().expect("a handle").extend(fields);
-            assert_eq!(Part::parse(&handle, job(), &uid()).map_err(|bad| bad.key), Err(key), "{content}");
+            assert_eq!(
+                Part::parse(&handle, job(), &uid()).map_err(|bad| bad.key),
+                Err(key),
+                "{content}"
+            );
         }
-        for handle in [Value::Null, json!([]), json!({ "pending": 1 }), json!("x".repeat(1 << 20))] {
+        for handle in [
+            Value::Null,
+            json!([]),
+            json!({ "pending": 1 }),
+            json!("x".repeat(1 << 20)),
+        ] {
             let error = Part::parse(&handle, job(), &uid()).expect_err("refused").to_string();
             assert!(error.len() < 500, "{error}");
         }

@@ -128,7 +128,11 @@ impl Pending<'_> {
             Ok(info) if info.kind == FileKind::File => Ok(true),
             Ok(info) => Err(SinkError::Foreign {
                 path: path.display().to_string(),
-                found: if info.kind == FileKind::Dir { "a directory" } else { "a pipe or device" },
+                found: if info.kind == FileKind::Dir {
+                    "a directory"
+                } else {
+                    "a pipe or device"
+                },
                 expected: "a regular file",
             }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -222,7 +226,11 @@ impl Pending<'_> {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(io("remove", path, error)),
             _ => Ok(()),
         };
-        for name in found.files.iter().filter(|name| !keep.contains(&format!("{below}/{name}"))) {
+        for name in found
+            .files
+            .iter()
+            .filter(|name| !keep.contains(&format!("{below}/{name}")))
+        {
             removed = true;
             let path = dir.join(name);
             unless_absent(&path, self.files.remove_file(&path))?;

@@ -468,7 +468,9 @@ fn a_handle_leads_nowhere_else() {
         let refused = committer.commit(&[handle]).expect_err("refused").to_string();
         let said = format!("a saved handle is not one of a file sink of job {}: its ", job_id());
         assert!(refused.starts_with(&said), "{refused}");
-        assert!(refused.ends_with("; use another copy of the savepoint, or drop the sink's state with --drop-state UID"));
+        assert!(
+            refused.ends_with("; use another copy of the savepoint, or drop the sink's state with --drop-state UID")
+        );
     }
 }
 
@@ -638,11 +640,16 @@ fn leftovers_of_the_sink_go_and_what_a_snapshot_names_stays() {
         let mut left: Vec<String> = LocalFiles.list(&pending).expect("listed");
         left.sort();
         let kept = AttemptDir::new(AttemptId(1), NONCE, &uid()).kept_name();
-        assert_eq!(left, [kept.as_str(), "out-1-0-v1-a1-0.txt", "out-1-v1-a1-.txt", "out.txt"]);
+        assert_eq!(
+            left,
+            [kept.as_str(), "out-1-0-v1-a1-0.txt", "out-1-v1-a1-.txt", "out.txt"]
+        );
     }
     let lost = committer.commit(&savepoint.handles).expect_err("its attempt is over");
     assert!(matches!(lost, SinkError::Lost { .. }), "{lost}");
-    committer.commit_restored(&savepoint.handles).expect("a restore commits it");
+    committer
+        .commit_restored(&savepoint.handles)
+        .expect("a restore commits it");
     assert_eq!(visible(dir.path()).len(), 1);
 }
 
@@ -676,7 +683,9 @@ fn writer_at(path: &Path, attempt: u32, nonce: u32) -> Box<dyn SinkWriter> {
         parallelism: 2,
     };
     let input = SinkInput::Records(&PortValue::Text);
-    sink(path).writer(context, input, &serde_json::Value::Null).expect("text")
+    sink(path)
+        .writer(context, input, &serde_json::Value::Null)
+        .expect("text")
 }
 
 fn taken<T>(result: Result<T, SinkError>) -> String {
@@ -695,7 +704,9 @@ fn an_attempt_whose_sink_is_taken_over_commits_and_writes_nothing_more() {
     let savepoint = stale.prepare(CheckpointId(3)).expect("prepare").handles;
     stale.write(&line("b")).expect("write");
     let handles = stale.prepare(CheckpointId(4)).expect("prepare").handles;
-    stale.write(&line(&"c".repeat(300_000))).expect("a part that stays open");
+    stale
+        .write(&line(&"c".repeat(300_000)))
+        .expect("a part that stays open");
     assert!(!committer.is_taken());
     let next = sink(dir.path()).committer(&files(), run());
     next.take_over(AttemptId(2), Some(2), &savepoint).expect("taken over");
@@ -721,7 +732,8 @@ fn an_attempt_whose_sink_is_taken_over_commits_and_writes_nothing_more() {
         .expect("commit");
     let heir = OutputRun { is_own: false, ..run() };
     let heir = sink(dir.path()).committer(&files(), heir);
-    heir.commit_restored(&savepoint).expect("the savepoint still has its output");
+    heir.commit_restored(&savepoint)
+        .expect("the savepoint still has its output");
     assert_eq!(visible(dir.path()).len(), 2);
 }
 
@@ -734,7 +746,10 @@ fn a_late_attempt_takes_nothing_from_a_later_one() {
     for (attempt, nonce) in [(2, Some(1)), (3, Some(2)), (1, None)] {
         let late = sink(dir.path()).committer(&files(), run());
         let said = taken(late.take_over(AttemptId(attempt), nonce, &[]));
-        assert!(said.contains(" has the output of its attempt 3, and this is attempt "), "{said}");
+        assert!(
+            said.contains(" has the output of its attempt 3, and this is attempt "),
+            "{said}"
+        );
     }
     let dirs = std::fs::read_dir(dir.path().join(pending_dir(job_id()))).expect("there");
     assert_eq!(dirs.count(), 1, "late ones leave nothing");
@@ -764,22 +779,35 @@ fn links_and_pipes_among_pending_parts_are_refused() {
     let part = format!("{}/out-1-v1-a1-0.txt", attempt_dir(job_id()));
     for below in [".pending", &pending_dir(job_id()), &attempt_dir(job_id()), &part] {
         std::fs::create_dir_all(at(below).parent().expect("a directory")).expect("made");
-        let target = if below == part { secret.join("out-1-v1-a1-0.txt") } else { secret.clone() };
+        let target = if below == part {
+            secret.join("out-1-v1-a1-0.txt")
+        } else {
+            secret.clone()
+        };
         std::os::unix::fs::symlink(target, at(below)).expect("linked");
         let committer = sink(&out).committer(&files(), run());
         let refused = committer.commit_restored(&handles).expect_err("refused").to_string();
-        assert!(refused.starts_with(&format!("{} is a symbolic link, expected ", at(below).display())), "{refused}");
+        assert!(
+            refused.starts_with(&format!("{} is a symbolic link, expected ", at(below).display())),
+            "{refused}"
+        );
         if below != part {
             committer.take_over(AttemptId(2), Some(2), &[]).expect_err("refused");
         }
-        assert!(secret.join("out-1-v1-a1-0.txt").exists(), "nothing behind a link is touched");
+        assert!(
+            secret.join("out-1-v1-a1-0.txt").exists(),
+            "nothing behind a link is touched"
+        );
         std::fs::remove_dir_all(&out).expect("removed");
     }
     std::fs::create_dir_all(at(&attempt_dir(job_id()))).expect("made");
     rustix::fs::mknodat(rustix::fs::CWD, at(&part), rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("made");
     let committer = sink(&out).committer(&files(), run());
     let refused = committer.commit_restored(&handles).expect_err("refused").to_string();
-    assert!(refused.contains(" is a pipe or device, expected a regular file"), "{refused}");
+    assert!(
+        refused.contains(" is a pipe or device, expected a regular file"),
+        "{refused}"
+    );
     // Nor is a link followed where a part is to be written.
     let first = part.replace("-0.txt", "-1.txt");
     let mut writer = writer_at(&out, 1, NONCE);

@@ -509,12 +509,19 @@ fn a_position_leads_to_no_file_outside_of_the_glob() {
         world.write("in/log", "7\n");
         let own = world.at("in").to_string_lossy().into_owned();
         let outside = thief.at("secret").to_string_lossy().into_owned();
-        for path in [outside.clone(), format!("{own}/log/../../{outside}"), format!("{own}//log")] {
+        for path in [
+            outside.clone(),
+            format!("{own}/log/../../{outside}"),
+            format!("{own}//log"),
+        ] {
             let mut saved = saved.clone();
             saved[0].split = path.clone();
             world.settings.on_truncate = OnTruncate::Fail;
             let said = message(world.start(1, &saved));
-            assert!(said.starts_with(&format!("{path} is not a file of the source, whose path is ")), "{said}");
+            assert!(
+                said.starts_with(&format!("{path} is not a file of the source, whose path is ")),
+                "{said}"
+            );
             world.settings.on_truncate = OnTruncate::Restart;
             let mut run = world.start(1, &saved).expect("a run without it");
             assert_eq!(world.lines(&mut run), ["7"], "{path}");
