@@ -2,6 +2,7 @@
 
 use crate::random::Random;
 
+mod describe;
 mod handle;
 mod job_file;
 mod metadata;
@@ -29,7 +30,8 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [&Target; 8] = [
+pub const TARGETS: [&Target; 9] = [
+    &describe::TARGET,
     &handle::TARGET,
     &job_file::TARGET,
     &metadata::TARGET,

@@ -54,6 +54,11 @@ fn outcome() {
 }
 
 #[test]
+fn describe() {
+    bounded("describe", 10_000);
+}
+
+#[test]
 fn request() {
     bounded("request", 5_000);
 }

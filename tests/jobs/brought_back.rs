@@ -262,7 +262,11 @@ fn whoever_began_the_last_attempt_has_the_job() {
     process.block_on(async {
         let first = lab.start().await;
         wait_until("output", || lab.output("out").len() > 500);
-        let refused = lab.recover(first.job_id()).await.err().expect("its lock is held");
+        let refused = lab
+            .recover_at_once(first.job_id())
+            .await
+            .err()
+            .expect("its lock is held");
         let held = format!(
             " is held by another process (pid {}): it runs this job",
             std::process::id()

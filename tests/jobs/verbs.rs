@@ -84,7 +84,10 @@ fn list_and_info_tell_what_runs() {
     // The announcement exists while the job runs, and is removed afterwards.
     let announced = world.path().join("data/run").join(format!("{id}.json"));
     let announcement: Value = serde_json::from_slice(&std::fs::read(&announced).expect("announced")).expect("JSON");
-    assert_eq!(keys(&announcement), ["job_id", "name", "pid", "url"].into());
+    assert_eq!(
+        keys(&announcement),
+        ["job_id", "name", "pid", "process", "token", "url"].into()
+    );
     let url = text(&announcement["url"]);
     assert!(url.starts_with("http://127.0.0.1:"), "{url}");
     assert_eq!(world.run(&["list", "--host", &url, "--json"]).exits(0).json(), list);

@@ -36,8 +36,16 @@ pub struct SimClock {
 }
 
 impl SimClock {
+    /// Returns true if the wall clock is never set, as in every second seed.
+    pub fn is_steady(&self) -> bool {
+        self.seed % 2 == 0
+    }
+
     /// Returns the error of the wall clock at a time, in milliseconds.
     fn error_ms(&self, now_ns: u64) -> i64 {
+        if self.is_steady() {
+            return 0;
+        }
         let mut random = Random::of(self.seed.wrapping_add(now_ns / CLOCK_STEP_NS), "clock");
         *random.pick(&[0, 0, 0, 0, 0, -5_000, 5_000])
     }

@@ -13,7 +13,7 @@ use super::problem::{Findings, JobFileError, Place, Warning};
 use super::reader::{Bases, Job, Reader};
 use super::settings::{NODES, Overrides, layered};
 use super::size;
-use super::tree::Table;
+use super::tree::{Located, Table, Value};
 
 /// Default number of key groups, as in Flink.
 const MAX_PARALLELISM_DEFAULT: u32 = 128;
@@ -21,6 +21,8 @@ const MAX_PARALLELISM_DEFAULT: u32 = 128;
 const MAX_PARALLELISM_MAX: u32 = 32_768;
 /// Upper bound of a name's length, in bytes.
 const NAME_LEN_MAX: usize = 200;
+/// Upper bound of the number of sources, operators and sinks. Checks take time in proportion to its square.
+const NODES_MAX: usize = 1000;
 
 /// Reads a job file, which may name these connectors. Relative paths in it are relative to its directory, those in
 /// `overrides` to their current directory.
@@ -72,6 +74,19 @@ pub fn parse_job(
             .unwrap_or_default(),
         current: overrides.current_dir.clone(),
     };
+    let nodes = NODES.iter().filter_map(|kind| root.get(*kind));
+    let items = |kind: &Located| match &kind.value {
+        Value::List(items) => items.len(),
+        _ => 0,
+    };
+    let nodes: usize = nodes.map(items).sum();
+    if nodes > NODES_MAX {
+        let message = format!(
+            "the job has {nodes} sources, operators and sinks, and at most {NODES_MAX} are run; split it into several jobs"
+        );
+        findings.problem(&top, None, message);
+        return Err(findings.into_error());
+    }
     let mut job = Job {
         findings,
         settings: std::collections::BTreeMap::new(),

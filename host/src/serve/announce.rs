@@ -59,13 +59,19 @@ impl std::fmt::Debug for Announcement {
 #[derive(Debug)]
 pub struct Announced {
     files: Vec<PathBuf>,
+    /// True for a host that serves. The place of its files on the disk is kept for the next one, which must be found even if
+    /// the disk is full.
+    serves: bool,
 }
 
 impl Drop for Announced {
     fn drop(&mut self) {
         for path in &self.files {
             // A file that cannot be removed is stale, and the next reader removes it.
-            let _ = fs::remove_file(path);
+            let _ = match draft(path) {
+                Some(draft) if self.serves => fs::rename(path, draft),
+                _ => fs::remove_file(path),
+            };
         }
     }
 }
@@ -77,7 +83,10 @@ impl Announcement {
     /// Those of the file system.
     pub fn publish(&self, data_dir: &Path) -> std::io::Result<Announced> {
         let name = self.job_id.map_or_else(|| HOST.to_owned(), |job| job.to_string());
-        let mut announced = Announced { files: vec![] };
+        let mut announced = Announced {
+            files: vec![],
+            serves: self.job_id.is_none(),
+        };
         if let Some(token) = &self.token {
             let path = data_dir.join(TOKENS).join(&name);
             write(&path, token.as_bytes())?;
@@ -90,16 +99,29 @@ impl Announcement {
     }
 }
 
-/// Writes a file, which appears whole, and which only this user can read.
+/// Writes a file, which only this user can read. It appears whole, unless the disk is full: then it is written over that of an
+/// earlier host.
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+    let (Some(dir), Some(draft)) = (path.parent(), draft(path)) else {
         return Err(std::io::ErrorKind::InvalidInput.into());
     };
     fs::create_dir_all(dir)?;
-    let draft = dir.join(format!(".{}.tmp", name.display()));
-    let mut file = private_file(File::options().write(true).create(true).truncate(true), &draft)?;
-    file.write_all(bytes)?;
-    fs::rename(&draft, path)
+    let open = || private_file(File::options().write(true).create(true).truncate(true), &draft);
+    let written = open().and_then(|mut file| file.write_all(bytes));
+    match written {
+        Ok(()) => fs::rename(&draft, path),
+        Err(error) => {
+            let _ = fs::remove_file(&draft);
+            let old = private_file(File::options().write(true), path);
+            let over = old.and_then(|mut file| file.write_all(bytes).and_then(|()| file.set_len(bytes.len() as u64)));
+            over.map_err(|_| error)
+        }
+    }
+}
+
+/// Returns the path at which a file is written before it has its name.
+fn draft(path: &Path) -> Option<PathBuf> {
+    Some(path.with_file_name(format!(".{}.tmp", path.file_name()?.display())))
 }
 
 /// Returns the live hosts announced on this machine: the one that serves, then attached runs in order of JobID.

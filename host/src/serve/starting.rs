@@ -15,9 +15,9 @@ use crate::dataflow::control::locked;
 use crate::jobs::handle::JobHandle;
 
 /// Time after which a job that runs has started, if no checkpoint of it was complete before.
-const SETTLED: Duration = Duration::from_secs(10);
+const SETTLED: Duration = Duration::from_secs(5);
 /// Time between two looks at a job that has just started.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(50);
 /// Time that a start waits for the end of others.
 const OTHERS_MAX: Duration = Duration::from_secs(60);
 
