@@ -38,7 +38,7 @@ pub struct SimClock {
 impl SimClock {
     /// Returns true if the wall clock is never set, as in every second seed.
     pub fn is_steady(&self) -> bool {
-        self.seed % 2 == 0
+        self.seed.is_multiple_of(2)
     }
 
     /// Returns the error of the wall clock at a time, in milliseconds.

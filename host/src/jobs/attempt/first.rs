@@ -66,7 +66,8 @@ pub async fn first(
         take_over(job, identity).await
     };
     if let Err(error) = written.await {
-        for committer in job.committers.values().cloned() {
+        for committer in job.committers.values() {
+            let committer = committer.clone();
             let cleaning = move || {
                 let _ = committer.clean_leftovers(&[]);
                 committer.clean();
