@@ -10,8 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::{Extension, Router};
+use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, getrlimit};
@@ -155,8 +158,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut ended: watc
                         places: places.clone(),
                         number,
                     };
-                    let router = router.clone().layer(Extension(caller));
-                    let task = connections.spawn(connection(stream, router, ended.clone(), taken));
+                    let service = TowerToHyperService::new(router.clone());
+                    let task = connections.spawn(connection(stream, service, caller, ended.clone(), taken));
                     if let Some(place) = locked(&places).open.get_mut(&number) {
                         place.task = Some(task);
                     }
@@ -174,14 +177,25 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut ended: watc
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(stream: TcpStream, router: Router, mut ended: watch::Receiver<bool>, taken: Taken) {
+async fn connection(
+    stream: TcpStream,
+    service: TowerToHyperService<Router>,
+    caller: Caller,
+    mut ended: watch::Receiver<bool>,
+    taken: Taken,
+) {
     let _ = stream.set_nodelay(true);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
-    let serving = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // A layer would copy every route for each connection.
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(caller.clone());
+        service.call(request)
+    });
+    let serving = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let end = async {
         // An error says that the other end is gone, and so is the host.
