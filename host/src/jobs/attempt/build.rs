@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use regraft_model::id::{AttemptId, CheckpointId, JobVersion};
+use regraft_model::id::{AttemptId, CheckpointId, JobVersion, OperatorUid};
 
 use super::initial::Begin;
 use super::load::Loaded;
@@ -189,6 +189,28 @@ pub(super) async fn record(
     locked(&job.nonces).insert(record.nonce.clone());
     job.directory.begin_attempt(&record).await?;
     Ok(record)
+}
+
+/// Takes over the sink of a node, so that no earlier attempt commits there. Output with the handles `keep` stays pending.
+///
+/// # Errors
+/// [`AttemptError::Sink`]; another attempt may have the sink.
+pub(super) async fn take_sink_over(
+    job: &Job,
+    uid: &OperatorUid,
+    attempt: AttemptId,
+    nonce: Option<u32>,
+    keep: Vec<serde_json::Value>,
+) -> Result<(), AttemptError> {
+    let Some(committer) = job.committers.get(uid).cloned() else {
+        return Ok(());
+    };
+    let taking = move || committer.take_over(attempt, nonce, &keep);
+    let taken = run_blocking(&*job.host.environment, taking).await?;
+    taken.map_err(|source| AttemptError::Sink {
+        uid: uid.clone(),
+        source,
+    })
 }
 
 /// Records that an attempt takes the job over: what other attempts complete from now on does not count.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use regraft_model::id::{AttemptId, CheckpointId, JobVersion};
 
-use super::build::{Built, Facts, Ready};
+use super::build::{Built, Facts, Ready, take_sink_over};
 use super::initial::Begin;
 use crate::dataflow::operator::Modules;
 use crate::environment::run_blocking;
@@ -98,14 +98,8 @@ async fn check_outputs(job: &Job) -> Result<(), AttemptError> {
 
 /// Begins the output of the job at every sink.
 async fn take_over(job: &Job, identity: Identity) -> Result<(), AttemptError> {
-    for (uid, committer) in &job.committers {
-        let committer = committer.clone();
-        let taking = move || committer.take_over(identity.attempt, Some(identity.nonce), &[]);
-        let taken = run_blocking(&*job.host.environment, taking).await?;
-        taken.map_err(|source| AttemptError::Sink {
-            uid: uid.clone(),
-            source,
-        })?;
+    for uid in job.committers.keys() {
+        take_sink_over(job, uid, identity.attempt, Some(identity.nonce), vec![]).await?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use regraft_model::id::{AttemptId, CheckpointId, OperatorUid};
 
 pub use super::build::Ready;
-use super::build::{Built, Facts, record, settle};
+use super::build::{Built, Facts, record, settle, take_sink_over};
 use super::initial::{beginning, from_checkpoint, from_origin};
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
@@ -226,18 +226,10 @@ async fn take_over(
     // First of all: a savepoint that was completed meanwhile names output, which must stay.
     let completed = durable.remove_partial_savepoints(job).await;
     for uid in uids(job, wish) {
-        let Some(committer) = job.committers.get(uid).cloned() else {
-            continue;
-        };
         let mut keep = durable.kept(uid);
         let of_uid = completed.iter().filter_map(|record| record.handles.get(uid));
         keep.extend(of_uid.chain(pending.handles().get(uid)).flatten().cloned());
-        let taking = move || committer.take_over(attempt, nonce, &keep);
-        let taken = run_blocking(&*job.host.environment, taking).await?;
-        taken.map_err(|source| AttemptError::Sink {
-            uid: uid.clone(),
-            source,
-        })?;
+        take_sink_over(job, uid, attempt, nonce, keep).await?;
     }
     Ok(())
 }
