@@ -1,4 +1,4 @@
-//! A job as `GET /jobs/{job}` and `regraft info --json` show it.
+//! A job as `GET /api/v1/jobs/{job}` and `regraft info --json` show it.
 
 use std::collections::BTreeMap;
 

@@ -12,7 +12,7 @@ use crate::jobs::start::RestoreFrom;
 use crate::savepoint::restore::RestoreOptions;
 use crate::serve::submission::{Allow, Submission};
 
-/// Body of `POST /jobs`. Its components have been uploaded, and all paths in it are absolute.
+/// Body of `POST /api/v1/jobs`. Its components have been uploaded, and all paths in it are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubmitRequest {
