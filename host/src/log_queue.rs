@@ -1,7 +1,7 @@
 //! A bounded queue of log lines, which a thread of its own writes.
 //!
-//! Logging never waits: a terminal that is stopped, a pipe that nobody reads or a disk that hangs must hold up neither a job
-//! nor a request nor a signal. Lines for which there is no room are dropped, counted, and told of once there is room again.
+//! Logging does not block: a stopped terminal, an unread pipe or a hanging disk delays no job, request or signal. Lines that
+//! find the queue full are dropped and counted, and the count is logged once there is room again.
 //! Lines of different streams (`K`) are counted apart.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,4 +1,4 @@
-//! The host always starts, and goes on: after deaths, beside damage, and with outputs that nobody reads.
+//! Starts of a host after crashes and beside damaged files, and hosts whose stdout and stderr are not read.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -55,7 +55,7 @@ fn a_job_that_is_starting_whenever_the_host_dies_is_set_aside_and_tried_again() 
     wait_until("the start of quick is over", || notes(&world, &quick).is_none());
     world.run(&["run", "-d", "slow.toml"]).exits(0);
     let slow = id_of(&world, "slow");
-    // To be killed looks from outside as to have run out of memory. Whose fault it is, nobody can tell.
+    // `kill -9` stands for the kernel ending a process that is out of memory: the next host cannot tell them apart.
     for death in 1..=3 {
         host.kill();
         host = world.serve(&[]);
@@ -218,7 +218,7 @@ fn damage_in_the_list_of_jobs_is_told_and_keeps_no_other_job_down() {
     host.end().exits(0);
 }
 
-/// A process whose outputs nobody reads. Killed when dropped.
+/// Process with stdout and stderr connected to unread pipes; killed on drop.
 struct Unread(Child);
 
 impl Unread {

@@ -1,7 +1,7 @@
-//! What a component declares: the text that `describe` returns.
+//! Fuzz target for the declarations of a component, the JSON text that its `describe` returns.
 //!
-//! A description that is taken is written into savepoints and components, so it must be the same after it has been written and
-//! read, and a component that declares it agrees with itself.
+//! Checks that an accepted description survives a round trip through JSON, in which savepoints and components store it, and
+//! that it does not contradict itself.
 
 use regraft_guest_runtime::describe::{compare, complete, parse, to_json};
 use regraft_model::describe::interface;

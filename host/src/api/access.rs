@@ -46,7 +46,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What a token allows.
+/// Set of requests that a token permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// Requests that change nothing.
@@ -55,7 +55,7 @@ pub enum Scope {
     Admin,
 }
 
-/// Tokens of a host, and what they allow.
+/// Tokens of a host, each with its scope.
 #[derive(Debug, Clone)]
 pub struct Access {
     /// SHA-256 of the token with every right.

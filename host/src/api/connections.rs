@@ -63,7 +63,7 @@ struct Place {
     task: Option<AbortHandle>,
 }
 
-/// What becomes of a new connection.
+/// Decision about a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Admission {
     /// There is a place.

@@ -90,7 +90,8 @@ impl HostArgs {
 /// `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// Where to listen. Port 0 is any free one. An address that other machines reach needs a given token.
+    /// Address to listen on. Port 0 picks a free one. An address that other machines can reach requires --token-file or
+    /// REGRAFT_TOKEN.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7878")]
     pub listen: String,
     /// Defaults of the jobs' settings, instead of config.toml in the data directory.

@@ -1,6 +1,6 @@
 //! Log lines on stderr, above the progress line where there is one.
 //!
-//! Where jobs run, a thread writes them, so that a stderr that takes nothing more holds up neither a job nor a signal.
+//! In a process that runs jobs, a separate thread writes the lines, so that a blocked stderr delays neither jobs nor signals.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write};

@@ -266,7 +266,7 @@ impl Catalog {
     /// Reads all jobs, and sweeps the rest of submissions and removals that an earlier host had under way. No other host may
     /// use the catalog meanwhile.
     ///
-    /// What cannot be read is listed in [`Contents::damaged`], and all other jobs are read.
+    /// Unreadable records are listed in [`Contents::damaged`]; all other jobs are returned.
     pub async fn load(&self) -> Contents {
         let mut contents = Contents::default();
         let ids = match self.ids().await {

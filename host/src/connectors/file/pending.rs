@@ -38,7 +38,7 @@ pub(super) struct Pending<'a> {
     pub(super) uid: &'a OperatorUid,
 }
 
-/// What is pending, by kind.
+/// Entries of a job's directory of pending parts, by kind.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Directories of attempts.

@@ -120,7 +120,7 @@ pub enum MetadataError {
     Store(StoreError),
 }
 
-/// What is wrong with the object itself is damage of the snapshot; everything else is the store's.
+/// Maps errors about the object itself to damage of the snapshot, and all others to errors of the store.
 impl From<StoreError> for MetadataError {
     fn from(error: StoreError) -> Self {
         match error {
