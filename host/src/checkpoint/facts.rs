@@ -125,6 +125,15 @@ pub enum StoreFailure {
 }
 
 impl StoreFailure {
+    /// Returns true if another process has written `_metadata` of the same number.
+    #[must_use]
+    pub const fn is_occupied(&self) -> bool {
+        matches!(
+            self,
+            Self::Metadata(MetadataError::Store(StoreError::AlreadyExists { .. }))
+        )
+    }
+
     /// Returns the operator at fault if its state cannot be saved, so that trying again will fail too.
     #[must_use]
     pub const fn at_fault(&self) -> Option<&OperatorUid> {

@@ -92,7 +92,7 @@ async fn job(
         }
     }
     for savepoint in records.savepoints().await? {
-        if savepoint.kind == SnapshotKind::Stop {
+        if savepoint.kind == SnapshotKind::Stop && !savepoint.dropped {
             needs.push(need(savepoint.path, true));
         }
     }

@@ -75,13 +75,23 @@ impl CheckpointStore {
         if checkpoints.is_empty() && files.is_empty() {
             return false;
         }
+        // Listed before asking, too: a host that takes the job over may write a checkpoint of the same number, if it finds
+        // nothing of this one, and this host may sleep between asking and deleting.
+        let mut listed = vec![];
+        for id in checkpoints {
+            listed.push((id, self.files_of(id).await));
+        }
         if !self.may_delete().await {
-            checkpoints.iter().for_each(|id| self.book().ledger.not_gone(*id));
+            listed.iter().for_each(|(id, _)| self.book().ledger.not_gone(*id));
             return false;
         }
         let (mut whole, mut released) = (true, false);
-        for id in checkpoints {
-            match self.remove_checkpoint(id).await {
+        for (id, files) in listed {
+            let removed = match files {
+                Ok(files) => self.remove_checkpoint(id, &files).await,
+                Err(error) => Err(error),
+            };
+            match removed {
                 Ok(()) => released |= self.book().gone(id),
                 Err(error) => {
                     tracing::warn!("checkpoint {id} could not be removed: {error}");
@@ -112,15 +122,32 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// Deletes a checkpoint's directory as far as it is ours, `_metadata` first.
-    async fn remove_checkpoint(&self, id: CheckpointId) -> Result<(), StoreError> {
+    /// Returns the files of a checkpoint, other than those that something else has put into its directory.
+    async fn files_of(&self, id: CheckpointId) -> Result<Vec<String>, StoreError> {
+        let storage = self.location(id)?;
+        let found = retried(&*self.0.environment, || storage.list("")).await?;
+        // Checkpoints of format version 1 have components of their own.
+        let is_ours = |name: &String| {
+            let dir = name.split_once('/').map(|(dir, _)| dir);
+            *name == paths::METADATA || matches!(dir, Some(paths::OPERATORS | paths::MODULES))
+        };
+        Ok(found.into_iter().map(|file| file.name).filter(is_ours).collect())
+    }
+
+    /// Deletes these files of a checkpoint, `_metadata` first, and its directory if nothing else is in there.
+    async fn remove_checkpoint(&self, id: CheckpointId, files: &[String]) -> Result<(), StoreError> {
         let storage = self.location(id)?;
         let environment = &*self.0.environment;
-        retried(environment, || storage.delete_durably(paths::METADATA)).await?;
-        retried(environment, || storage.delete_prefix(paths::OPERATORS)).await?;
-        // Checkpoints of format version 1 have components of their own.
-        retried(environment, || storage.delete_prefix(paths::MODULES)).await?;
+        if files.iter().any(|name| name == paths::METADATA) {
+            retried(environment, || storage.delete_durably(paths::METADATA)).await?;
+        }
+        for name in files.iter().filter(|name| *name != paths::METADATA) {
+            retried(environment, || storage.delete(name)).await?;
+        }
         storage.delete_half_written().await?;
+        for dir in [paths::OPERATORS, paths::MODULES] {
+            storage.child(dir)?.remove_if_empty().await?;
+        }
         storage.remove_if_empty().await
     }
 }

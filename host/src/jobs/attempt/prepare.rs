@@ -48,7 +48,7 @@ pub async fn prepare(job: &Arc<Job>, wish: &Wish) -> Result<Prepared, AttemptErr
             Outcome::Prepared(prepared) => return Ok(prepared),
             Outcome::Newer(what) => {
                 tracing::info!(
-                    "{what} of job {} was completed meanwhile: its state is read.",
+                    "{what} of job {} was completed or dropped meanwhile: what is durable is read again.",
                     job.job_id
                 );
             }
@@ -142,6 +142,12 @@ async fn only_commit(
     let last = Some(over.checkpoint_id);
     let last_id = durable.last_id().max(wish.last_id);
     let record = record(job, attempt, last, last_id, durable.since).await?;
+    // A host that drops its savepoint says so before it looks whether the job is still its own.
+    if let Some(savepoint) = &over.savepoint
+        && !durable.still_has(job, savepoint).await?
+    {
+        return Ok(Outcome::Newer("A savepoint".to_owned()));
+    }
     settle(job, record).await?;
     if wish.committed != last && !durable.is_committed(last) {
         commit_from(job, &over.permit, "its last snapshot", job.job_id).await?;
@@ -167,7 +173,7 @@ async fn newer_snapshot(
             return Ok(Some(format!("Checkpoint {id}")));
         }
     }
-    if let Some(id) = durable.newer_savepoint(job).await? {
+    if let Some(id) = durable.changed_savepoint(job).await? {
         return Ok(Some(format!("Savepoint {id}")));
     }
     let overtaken = durable.is_overtaken(job).await?;

@@ -10,6 +10,7 @@ use regraft_model::id::AttemptId;
 use super::error::AttemptError;
 use super::job::Job;
 use super::records::{AttemptRecord, EndRecord, JobDirectory, RecordError};
+use super::round::remove_incomplete;
 use crate::dataflow::control::locked;
 use crate::environment::run_blocking;
 use crate::graph::job_graph::OnCancel;
@@ -18,7 +19,6 @@ use crate::jobs::status::JobStatus;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::MetadataError;
 use crate::savepoint::permit::Handles;
-use crate::savepoint::publish::remove_partial;
 
 /// Records the end of a job of which nothing runs any more, and cleans up.
 pub(in crate::jobs) async fn leave(job: &Arc<Job>, shared: &JobShared, status: JobStatus) {
@@ -93,8 +93,9 @@ pub(in crate::jobs) async fn clean_up(job: &Job, record: &EndRecord) {
     }
     for savepoint in job.directory.savepoints().await.unwrap_or_default() {
         if !savepoint.complete
+            && record.savepoint.as_ref() != Some(&savepoint.path)
             && let Ok(storage) = job.host.stores.open(&savepoint.path)
-            && let Err(error) = remove_partial(&storage).await
+            && let Err(error) = remove_incomplete(&savepoint, &storage).await
         {
             tracing::warn!("files of a savepoint that failed could not be removed: {error}");
         }
@@ -139,7 +140,12 @@ pub(in crate::jobs) async fn named(directory: &JobDirectory, checkpoints_stay: b
             named.entry(uid).or_default().extend(handles);
         }
     };
-    for savepoint in directory.savepoints().await? {
+    for savepoint in directory
+        .savepoints()
+        .await?
+        .into_iter()
+        .filter(|savepoint| !savepoint.dropped)
+    {
         add(savepoint.handles);
     }
     if checkpoints_stay {

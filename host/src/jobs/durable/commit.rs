@@ -38,12 +38,12 @@ pub async fn commit_all(
             let error = match committed {
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => CommitError {
-                    uid: uid.clone(),
+                    uid: Some(uid.clone()),
                     may_pass: matches!(error, SinkError::Io { .. }),
                     message: error.to_string(),
                 },
                 Err(panicked) => CommitError {
-                    uid: uid.clone(),
+                    uid: Some(uid.clone()),
                     may_pass: false,
                     message: panicked.to_string(),
                 },
@@ -61,17 +61,15 @@ pub async fn commit_all(
 /// Commits the output of a round of a running job. Returns true if there was something to commit.
 ///
 /// # Errors
-/// As [`commit_all`]; and if another attempt than this process's is the newest: it commits nothing then.
+/// As [`commit_all`]; and if another attempt than this process's is the newest: it commits nothing then. A round without output
+/// asks that, too, so that a process that has lost the job does not go on with it.
 pub async fn commit(job: &Job, permit: &CommitPermit) -> Result<bool, CommitError> {
-    let first = permit.handles().iter().find(|(_, handles)| !handles.is_empty());
-    let Some((uid, _)) = first else { return Ok(false) };
     // A store that does not say whose the job is must not stop it; then the sinks tell whether their output is still there.
     if matches!(job.is_still_ours().await, Ok(false)) {
-        return Err(CommitError {
-            uid: uid.clone(),
-            message: "another host has taken the job over and dropped or committed this output: it runs this job now, and two must not".to_owned(),
-            may_pass: false,
-        });
+        return Err(CommitError::taken());
+    }
+    if permit.handles().values().all(Vec::is_empty) {
+        return Ok(false);
     }
     let running: CommitOf = |committer, handles| committer.commit(handles);
     commit_all(&*job.host.environment, &job.committers, permit, running).await?;

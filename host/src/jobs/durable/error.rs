@@ -198,16 +198,29 @@ impl Parts {
     }
 }
 
-/// A sink whose output could not be committed.
+/// Output that could not be committed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("sink \"{uid}\": {message}")]
+#[error("{}{message}", uid.as_ref().map(|uid| format!("sink \"{uid}\": ")).unwrap_or_default())]
 pub struct CommitError {
-    /// The sink.
-    pub uid: OperatorUid,
+    /// The sink; `None` if another host runs the job.
+    pub uid: Option<OperatorUid>,
     /// The sink's own message, or that the host panicked.
     pub message: String,
     /// True if a later try may succeed.
     pub may_pass: bool,
+}
+
+impl CommitError {
+    /// Returns the error of a process that has lost the job.
+    #[must_use]
+    pub fn taken() -> Self {
+        Self {
+            uid: None,
+            message: "another host has taken the job over, and has dropped or committed this output: it runs this job now, and two must not"
+                .to_owned(),
+            may_pass: false,
+        }
+    }
 }
 
 impl AttemptError {
@@ -235,7 +248,7 @@ impl AttemptError {
             | Self::HeirOutput { parts, .. }
             | Self::Ahead { parts, .. } => Some(parts.uid.to_string()),
             Self::Module { uid, .. } => Some(uid.to_string()),
-            Self::Commit { source, .. } => Some(source.uid.to_string()),
+            Self::Commit { source, .. } => source.uid.as_ref().map(ToString::to_string),
             Self::Sink { uid, .. } => Some(uid.to_string()),
             _ => None,
         }
@@ -395,7 +408,7 @@ mod tests {
         let commit = AttemptError::Commit {
             of: "checkpoint 9".to_owned(),
             source: CommitError {
-                uid: uid(),
+                uid: Some(uid()),
                 message: "why".to_owned(),
                 may_pass: false,
             },

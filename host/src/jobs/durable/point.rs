@@ -12,12 +12,12 @@ use regraft_model::snapshot::SnapshotKind;
 use super::error::AttemptError;
 use super::job::Job;
 use super::records::{AttemptRecord, CommittedRecord, JobRecord, Origin, SavepointRecord, Takeover, VersionRecord};
+use super::round::remove_incomplete;
 use crate::jobs::life::effect;
 use crate::jobs::sinks::later_parts;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{Metadata, MetadataError};
 use crate::savepoint::permit::CommitPermit;
-use crate::savepoint::publish::remove_partial;
 use crate::storage::paths;
 
 /// A point to go on from.
@@ -166,7 +166,8 @@ impl Durable {
         for record in &self.partial {
             let (id, job_id) = (record.checkpoint_id, job.job_id);
             let removed = async {
-                let removed = remove_partial(&job.host.stores.open(&record.path)?).await?;
+                let storage = job.host.stores.open(&record.path)?;
+                let removed = remove_incomplete(record, &storage).await?;
                 if removed {
                     job.directory.forget_savepoint(id).await?;
                 }
@@ -188,19 +189,29 @@ impl Durable {
         stay
     }
 
-    /// Returns a savepoint that has been completed since this was read; `None` if there is none.
+    /// Returns a savepoint that has been completed, or dropped, since this was read; `None` if there is none.
     ///
     /// # Errors
     /// [`AttemptError`].
-    pub async fn newer_savepoint(&self, job: &Job) -> Result<Option<CheckpointId>, AttemptError> {
+    pub async fn changed_savepoint(&self, job: &Job) -> Result<Option<CheckpointId>, AttemptError> {
         for record in job.directory.savepoints().await? {
             let id = record.checkpoint_id;
-            let is_known = self.savepoints.iter().any(|known| known.checkpoint_id == id);
-            if !is_known && matches!(looked_at(job, record).await?, Recorded::Complete(_)) {
+            let is_known = self.savepoints.iter().any(|known| known.path == record.path);
+            let counts = matches!(looked_at(job, record).await?, Recorded::Complete(_));
+            if counts != is_known {
                 return Ok(Some(id));
             }
         }
         Ok(None)
+    }
+
+    /// Returns true if the savepoint at this URL is still recorded, and not dropped.
+    ///
+    /// # Errors
+    /// [`AttemptError`].
+    pub async fn still_has(&self, job: &Job, path: &str) -> Result<bool, AttemptError> {
+        let records = job.directory.savepoints().await?;
+        Ok(records.iter().any(|record| record.path == path && !record.dropped))
     }
 
     /// Returns the URL of the newest attempt's record if it is none of these, or ends the job: another host has begun it.
@@ -362,12 +373,15 @@ impl Durable {
 enum Recorded {
     /// It is complete, or counts as complete since it cannot be looked at.
     Complete(SavepointRecord),
-    /// It has no `_metadata`: its host was killed, or is still writing it.
+    /// It is dropped, or has no `_metadata`: its host was killed, or is still writing it.
     Partial(SavepointRecord),
 }
 
 /// Looks at a recorded savepoint, and changes nothing.
 async fn looked_at(job: &Job, mut record: SavepointRecord) -> Result<Recorded, AttemptError> {
+    if record.dropped {
+        return Ok(Recorded::Partial(record));
+    }
     if record.complete {
         return Ok(Recorded::Complete(record));
     }

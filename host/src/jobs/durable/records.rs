@@ -6,7 +6,7 @@
 //! versions/<n>.json       the modules that it runs: created, never overwritten; the greatest number counts
 //! attempts/<n>.json       the attempt that runs or ends it: created, never overwritten; the greatest number counts
 //! committed.json          the newest round that is known to be committed
-//! savepoints/<n>.json     a savepoint that names output which is not committed yet
+//! savepoints/<n>-<a>.json  a savepoint of attempt a that names output which is not committed yet
 //! ended.json              it has ended, and is never to run again
 //! shared/<sha256>.wasm    its modules
 //! ```
@@ -124,7 +124,8 @@ pub struct CommittedRecord {
     pub checkpoint_id: Option<CheckpointId>,
 }
 
-/// `savepoints/<n>.json`: written before the savepoint, and removed when the output that it names is committed.
+/// `savepoints/<n>-<attempt>.json`: written before the savepoint, and removed when the output that it names is committed. Earlier
+/// versions called it `<n>.json`. The attempt is in the name since one that has lost the job may give the same number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavepointRecord {
     /// Its round.
@@ -139,6 +140,20 @@ pub struct SavepointRecord {
     pub handles: BTreeMap<OperatorUid, Vec<serde_json::Value>>,
     /// True if it is known to be complete.
     pub complete: bool,
+    /// True if its attempt removes it, complete or not: it does not count any more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dropped: bool,
+}
+
+impl SavepointRecord {
+    fn name(&self) -> String {
+        format!("{SAVEPOINTS}/{}-{}.json", self.checkpoint_id, self.attempt.0)
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// `ended.json`: the end of a job.
@@ -448,8 +463,7 @@ impl JobDirectory {
     /// # Errors
     /// Those of the store.
     pub async fn write_savepoint(&self, record: &SavepointRecord) -> Result<(), RecordError> {
-        let name = format!("{SAVEPOINTS}/{}.json", record.checkpoint_id);
-        Ok(self.storage.put(&name, text(record)).await?)
+        Ok(self.storage.put(&record.name(), text(record)).await?)
     }
 
     /// Reads the records of all savepoints, in order.
@@ -458,34 +472,43 @@ impl JobDirectory {
     /// [`RecordError`].
     pub async fn savepoints(&self) -> Result<Vec<SavepointRecord>, RecordError> {
         let mut records = vec![];
-        for number in self.numbers(SAVEPOINTS).await? {
-            records.extend(self.read(&format!("{SAVEPOINTS}/{number}.json")).await?);
+        for (_, name) in self.savepoint_names().await? {
+            records.extend(self.read(&name).await?);
         }
         Ok(records)
     }
 
-    /// Marks a recorded savepoint as not known to be complete, since it is to be removed: the next attempt looks whether it is
-    /// there.
-    ///
-    /// # Errors
-    /// [`RecordError`].
-    pub async fn doubt_savepoint(&self, id: CheckpointId) -> Result<(), RecordError> {
-        let record: Option<SavepointRecord> = self.read(&format!("{SAVEPOINTS}/{id}.json")).await?;
-        match record {
-            Some(record) if record.complete => {
-                let complete = false;
-                self.write_savepoint(&SavepointRecord { complete, ..record }).await
-            }
-            _ => Ok(()),
-        }
+    /// Returns the names of the records of all savepoints, in order of their numbers.
+    async fn savepoint_names(&self) -> Result<Vec<(CheckpointId, String)>, StoreError> {
+        let (_, names) = self.storage.child(SAVEPOINTS)?.list_names().await?;
+        let parse = |name: String| {
+            let stem = name.strip_suffix(".json")?;
+            let (id, attempt) = stem.split_once('-').unwrap_or((stem, "0"));
+            let (id, _): (u64, u64) = (id.parse().ok()?, attempt.parse().ok()?);
+            Some((CheckpointId(id), format!("{SAVEPOINTS}/{name}")))
+        };
+        let mut names: Vec<_> = names.into_iter().filter_map(parse).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
-    /// Removes the record of a savepoint.
+    /// Removes the records of a savepoint that is not needed any more, of whichever attempt.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn forget_savepoint(&self, id: CheckpointId) -> Result<(), StoreError> {
-        self.storage.delete(&format!("{SAVEPOINTS}/{id}.json")).await
+        for (_, name) in self.savepoint_names().await?.into_iter().filter(|(of, _)| *of == id) {
+            self.storage.delete(&name).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes this record of a savepoint, and no other attempt's.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn forget_own_savepoint(&self, record: &SavepointRecord) -> Result<(), StoreError> {
+        self.storage.delete(&record.name()).await
     }
 
     /// Writes the record of the job's end.

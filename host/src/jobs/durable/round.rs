@@ -12,6 +12,7 @@ use crate::environment::cancel::Cancellation;
 use crate::jobs::life::effect::StoreOutcome;
 use crate::savepoint::metadata::{Owner, Trigger};
 use crate::savepoint::permit::Handles;
+use crate::savepoint::publish::remove_partial;
 use crate::savepoint::rows::Layout;
 use crate::storage::{Storage, StoreError, paths};
 
@@ -34,6 +35,9 @@ pub(in crate::jobs) async fn store_checkpoint(
     };
     match job.checkpoints.store(round, facts, how, cancellation).await {
         Ok(stored) => StoreOutcome::Durable(Box::new(stored)),
+        Err(error) if error.is_occupied() && matches!(job.is_still_ours().await, Ok(true)) => StoreOutcome::Occupied(
+            format!("{error}: a process that has lost the job has written it; the next checkpoint gets another number"),
+        ),
         Err(error) => StoreOutcome::Failed {
             why: error.to_string(),
             at_fault: error.at_fault().cloned(),
@@ -70,6 +74,7 @@ pub(in crate::jobs) async fn store_savepoint(
         path: target.url(),
         handles,
         complete: false,
+        dropped: false,
     };
     let (why, at_fault) = match job.directory.write_savepoint(&record).await {
         Err(error) => {
@@ -78,8 +83,13 @@ pub(in crate::jobs) async fn store_savepoint(
         }
         Ok(()) => match store(&*job.host.environment, round, facts, target, how, cancellation).await {
             Err(error) => (error.to_string(), error.at_fault().cloned()),
-            // Another attempt has not seen it, and has dropped the output that it names.
-            Ok(_) if matches!(job.is_still_ours().await, Ok(false)) => (TAKEN.to_owned(), None),
+            // Another attempt may have found it and ended the job with it, or may have dropped the output that it names.
+            Ok(_) if matches!(job.is_still_ours().await, Ok(false)) => {
+                let path = &record.path;
+                return StoreOutcome::Unclear(format!(
+                    "{path} is complete, but {TAKEN}; use it only if that host says that it is a savepoint of the job"
+                ));
+            }
             Ok(stored) => {
                 record.complete = true;
                 if let Err(error) = job.directory.write_savepoint(&record).await {
@@ -90,11 +100,7 @@ pub(in crate::jobs) async fn store_savepoint(
         },
     };
     // Complete or not: the requester is told that there is none.
-    let removed = async {
-        remove(target).await?;
-        job.directory.forget_savepoint(record.checkpoint_id).await
-    };
-    match removed.await {
+    match drop_savepoint(job, record, target).await {
         Ok(()) => StoreOutcome::Failed { why, at_fault },
         Err(error) => {
             tracing::warn!("files of a failed savepoint could not be removed: {error}");
@@ -103,7 +109,7 @@ pub(in crate::jobs) async fn store_savepoint(
     }
 }
 
-/// Removes the files and the record of a savepoint that is said to have failed.
+/// Removes the files and the record of a savepoint of this process that is said to have failed.
 ///
 /// # Errors
 /// [`RecordError`]; it can be tried again.
@@ -112,9 +118,38 @@ pub(in crate::jobs) async fn remove_savepoint(
     id: CheckpointId,
     target: &Storage,
 ) -> Result<(), RecordError> {
-    job.directory.doubt_savepoint(id).await?;
+    let url = target.url();
+    let is_it = |record: &SavepointRecord| record.checkpoint_id == id && record.path == url;
+    match job.directory.savepoints().await?.into_iter().find(is_it) {
+        Some(record) => drop_savepoint(job, record, target).await,
+        // Its record goes last.
+        None => Ok(()),
+    }
+}
+
+/// Removes a savepoint. The record says so first, and then this host looks whether the job is still its own: so either it finds
+/// the attempt of another host, which may have ended the job with this savepoint, or that one finds what the record says, and does
+/// not count it.
+async fn drop_savepoint(job: &Job, record: SavepointRecord, target: &Storage) -> Result<(), RecordError> {
+    let dropped = SavepointRecord {
+        complete: false,
+        dropped: true,
+        ..record
+    };
+    must_be_ours(job).await?;
+    job.directory.write_savepoint(&dropped).await?;
+    must_be_ours(job).await?;
     remove(target).await?;
-    Ok(job.directory.forget_savepoint(id).await?)
+    Ok(job.directory.forget_own_savepoint(&dropped).await?)
+}
+
+/// Fails with [`RecordError::Taken`] if another host runs the job.
+async fn must_be_ours(job: &Job) -> Result<(), RecordError> {
+    if job.is_still_ours().await? {
+        return Ok(());
+    }
+    let path = job.directory.storage().url();
+    Err(RecordError::Taken { path })
 }
 
 /// Makes the modules of a durable upgrade the job's: a record that is created, never overwritten.
@@ -141,6 +176,19 @@ pub(in crate::jobs) async fn record_version(
         return Err(RecordError::Taken { path });
     }
     job.directory.create_version(&record).await
+}
+
+/// Removes the files of a savepoint that does not count: it was never completed, or is dropped. Returns false, and removes nothing,
+/// if it has been completed meanwhile.
+///
+/// # Errors
+/// The store's; the remaining files stay.
+pub(super) async fn remove_incomplete(record: &SavepointRecord, target: &Storage) -> Result<bool, StoreError> {
+    if record.dropped {
+        remove(target).await?;
+        return Ok(true);
+    }
+    remove_partial(target).await
 }
 
 /// Removes the files of a snapshot that is said to have failed; should it be complete after all, it is not any more from the

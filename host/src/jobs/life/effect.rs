@@ -83,6 +83,8 @@ pub enum StoreOutcome {
         /// The operator whose state can never be saved as it is.
         at_fault: Option<OperatorUid>,
     },
+    /// It is not, since a process that has lost the job has written a round of the same number. It does not count as failed.
+    Occupied(String),
     /// Nothing was written, since the target cannot be used.
     NotBegun(String),
     /// It may be durable: the store did not say, and does not let it be removed.
@@ -101,8 +103,8 @@ pub struct RecordFailure {
 /// Output of a durable round that could not be made visible.
 #[derive(Debug, Clone)]
 pub struct CommitFailure {
-    /// The sink.
-    pub uid: OperatorUid,
+    /// The sink; `None` if another host runs the job.
+    pub uid: Option<OperatorUid>,
     /// The reason.
     pub message: String,
     /// True if another try may succeed.

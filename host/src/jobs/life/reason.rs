@@ -163,8 +163,8 @@ pub(super) struct NotCommitted {
     pub(super) id: CheckpointId,
     /// URL of its directory.
     pub(super) path: String,
-    /// The sink.
-    pub(super) uid: OperatorUid,
+    /// The sink; `None` if another host runs the job.
+    pub(super) uid: Option<OperatorUid>,
     /// The sink's own message.
     pub(super) message: String,
 }
@@ -178,9 +178,10 @@ impl fmt::Display for NotCommitted {
             uid,
             message,
         } = self;
-        write!(
-            f,
-            "{word} {id} is complete at {path}, but its output could not be committed: sink \"{uid}\": {message}"
-        )
+        write!(f, "{word} {id} is complete at {path}, but ")?;
+        if let Some(uid) = uid {
+            write!(f, "its output could not be committed: sink \"{uid}\": ")?;
+        }
+        f.write_str(message)
     }
 }

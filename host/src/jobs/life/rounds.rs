@@ -273,6 +273,7 @@ impl Life {
             reason,
             at_fault,
             missing,
+            counts,
         } = failed;
         let job_id = self.job_id();
         self.schedule.ended(self.at.now_ns);
@@ -314,7 +315,8 @@ impl Life {
                 waited_for,
             }));
         }
-        self.after_failed_round(kind, message, at_fault.as_ref(), round.asked.id.is_none());
+        let by_the_job = round.asked.id.is_none();
+        self.after_failed_round(kind, message, at_fault.as_ref(), by_the_job, counts);
     }
 
     /// Decides what follows a round that was given up.
@@ -324,6 +326,7 @@ impl Life {
         message: String,
         at_fault: Option<&OperatorUid>,
         by_the_job: bool,
+        counts: bool,
     ) {
         let all_ended = self.all_ended();
         let none_kept = self.known.kept.is_empty();
@@ -354,7 +357,7 @@ impl Life {
             // At its end the same input gives the same state, which can never be saved.
             return self.fail(JobFailure::fatal(JobError::failed(message).on(uid)));
         }
-        if self.schedule.failed() {
+        if counts && self.schedule.failed() {
             let tolerated = self.graph().checkpoint.tolerable_failures;
             let error = JobError::failed(format!("{message}; tolerable-failures = {tolerated}"));
             let all = self.plan().region_indices();
@@ -444,6 +447,8 @@ pub(super) struct Failed {
     pub(super) at_fault: Option<OperatorUid>,
     /// Subtasks that had not acknowledged a round that expired.
     pub(super) missing: Vec<SubtaskId>,
+    /// True if it is one of the failures that `checkpoint.tolerable-failures` limits.
+    pub(super) counts: bool,
 }
 
 impl From<Reason> for Failed {
@@ -452,6 +457,7 @@ impl From<Reason> for Failed {
             reason,
             at_fault: None,
             missing: vec![],
+            counts: true,
         }
     }
 }

@@ -44,6 +44,13 @@ impl Life {
                     },
                 );
             }
+            StoreOutcome::Occupied(why) => self.round_failed(
+                id,
+                Failed {
+                    counts: false,
+                    ..Reason::Store(why).into()
+                },
+            ),
             StoreOutcome::NotBegun(why) => {
                 self.known.savepoints.remove(&id);
                 self.beside(Effect::GiveUp(id));
@@ -349,19 +356,22 @@ impl Life {
             uid: uid.clone(),
             message,
         };
-        let error = JobError::failed(failed.to_string()).on(&uid);
+        let error = JobError::failed(failed.to_string());
+        let error = match &uid {
+            Some(uid) => error.on(uid),
+            None => error,
+        };
         self.tell_completed(id, &round);
         if round.asked.request.savepoint().is_none() {
             self.keep(id);
         }
         if self.is_running() {
             let stop = round.asked.request.kind() == SnapshotKind::Stop;
-            if may_pass && !stop {
-                let region = self.plan().region_of_uid(&uid);
-                self.fail(JobFailure::passing(error.clone(), region));
-            } else {
-                self.fail(JobFailure::fatal(error.clone()));
-            }
+            let failure = match &uid {
+                Some(uid) if may_pass && !stop => JobFailure::passing(error.clone(), self.plan().region_of_uid(uid)),
+                _ => JobFailure::fatal(error.clone()),
+            };
+            self.fail(failure);
         }
         if round.asked.request.swaps().is_some() && matches!(self.stage, Stage::Restarting(_)) {
             // The modules are the job's by now: the next attempt commits the output, and runs them.

@@ -708,7 +708,7 @@ impl<'a> World<'a> {
             }
             Beside::Commit(id) => {
                 let failure = CommitFailure {
-                    uid: uid("x"),
+                    uid: Some(uid("x")),
                     message: "a full disk".to_owned(),
                     may_pass: self.random.one_in(2),
                 };
@@ -1119,7 +1119,7 @@ fn an_upgrade_whose_output_waits_for_the_next_attempt_has_come_about_when_the_jo
     let (mut world, id) = upgrading(&shared);
     recorded(&mut world, id);
     let failure = CommitFailure {
-        uid: uid("x"),
+        uid: Some(uid("x")),
         message: "a full disk".to_owned(),
         may_pass: true,
     };

@@ -87,6 +87,7 @@ impl Killed {
             path: self.path("saved").display().to_string(),
             handles: BTreeMap::from([(OperatorUid::new("out").expect("a uid"), vec![handle])]),
             complete: false,
+            dropped: false,
         };
         directory.write_savepoint(&savepoint).await.expect("written");
     }
