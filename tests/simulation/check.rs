@@ -143,7 +143,7 @@ impl Scene<'_> {
             return true;
         }
         self.open(path)
-            .is_ok_and(|savepoint| self.objects.is_disowned(&savepoint.metadata))
+            .is_ok_and(|savepoint| self.objects.is_late(&savepoint.metadata))
     }
 
     /// Returns the position of a job in a snapshot.

@@ -178,8 +178,8 @@ impl std::fmt::Debug for Fate {
     }
 }
 
-/// Draws the incidents of a seed. With `REGRAFT_SIM_SLEEP` processes also sleep, and wake up beside their successor; some seeds
-/// find the windows that `docs/design/0019-fencing.md` lists.
+/// Draws the incidents of a seed. In some, processes also sleep, and wake up beside their successor
+/// (`docs/design/0019-fencing.md`).
 pub fn draw(random: &mut Random, reads_files: bool) -> Vec<Incident> {
     let most = *random.pick(&[0, 1, 2, 2, 3, 4, 6, 10]);
     // One that never comes about would hold up those behind it.
@@ -189,11 +189,9 @@ pub fn draw(random: &mut Random, reads_files: bool) -> Vec<Incident> {
         &REQUESTS[..WRITING]
     };
     let mut incidents: Vec<Incident> = (0..most).map(|_| incident(random, places)).collect();
-    if std::env::var_os("REGRAFT_SIM_SLEEP").is_some() {
-        for _ in 0..*random.pick(&[0, 0, 1, 1, 2]) {
-            let at = random.below(incidents.len() as u64 + 1) as usize;
-            incidents.insert(at, nap(random, places));
-        }
+    for _ in 0..*random.pick(&[0, 0, 1, 1, 2]) {
+        let at = random.below(incidents.len() as u64 + 1) as usize;
+        incidents.insert(at, nap(random, places));
     }
     incidents
 }

@@ -297,6 +297,7 @@ impl Play {
             let path = format!("store:///{}", name.trim_end_matches("/_metadata"));
             if self.scene().is_of_no_use(&path) {
                 self.note(format_args!("{path} does not count"));
+                self.objects.disown(&name);
                 continue;
             }
             self.note(format_args!("check {path}"));

@@ -157,14 +157,16 @@ impl Objects {
         restored.map(|id| id.0).max()
     }
 
-    /// Returns true if a snapshot does not count, according to the records of its job: an earlier attempt has completed it after
-    /// the newest one had begun, or the job had ended.
-    pub fn is_disowned(&self, of: &Metadata) -> bool {
+    /// Returns true if a snapshot that has just become visible does not count, according to the records of its job: an earlier
+    /// attempt has completed it after a later one had taken the job over, or the job had ended.
+    pub fn is_late(&self, of: &Metadata) -> bool {
         let inner = self.inner();
-        if !inner
-            .objects
-            .contains_key(&format!("checkpoints/{}/job.json", of.job_id))
-        {
+        let has = |record: &str| {
+            inner
+                .objects
+                .contains_key(&format!("checkpoints/{}/{record}", of.job_id))
+        };
+        if !has("job.json") || has("ended.json") {
             return true;
         }
         let attempts = under(&inner.objects, &format!("checkpoints/{}/attempts", of.job_id));
@@ -175,7 +177,12 @@ impl Objects {
             .max_by_key(|record| record.attempt);
         newest
             .map(|newest| newest.takeover())
-            .is_some_and(|since| of.attempt < since.attempt && Some(of.checkpoint_id) > since.restored)
+            .is_some_and(|since| of.attempt < since.attempt)
+    }
+
+    /// Lets go of the files of a snapshot that does not count: whoever runs the job may delete them.
+    pub fn disown(&self, metadata: &str) {
+        self.inner().named.remove(metadata);
     }
 
     /// Returns the description of a deletion of something that was still needed, if there was one.
