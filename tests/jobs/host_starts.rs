@@ -101,10 +101,11 @@ fn a_job_that_is_starting_whenever_the_host_dies_is_set_aside_and_tried_again() 
 fn a_job_that_is_set_aside_can_be_cancelled_and_a_host_that_is_started_anew_tries_it_at_once() {
     let world = World::new();
     let file = made_up_job("slow", 0, 50, 100, "update", NOWHERE);
-    world.write("slow.toml", &file.replace("interval = \"off\"", "interval = \"1h\""));
+    world.write("slow.toml", &file.replace("interval = \"off\"", "interval = \"1s\""));
     let mut host = world.serve(&[]);
     world.run(&["run", "-d", "slow.toml"]).exits(0);
     let slow = id_of(&world, "slow");
+    host.wait_for_log("Completed checkpoint 1 ");
     host.kill();
     // As after many deaths.
     let note = world.path().join("data/jobs").join(&slow).join("starting.json");
@@ -119,8 +120,25 @@ fn a_job_that_is_set_aside_can_be_cancelled_and_a_host_that_is_started_anew_trie
     host.kill();
     let host = world.serve(&[]);
     wait_for_status(&world, "slow", "SUSPENDED");
-    world.run(&["cancel", "slow"]).exits(0);
+    let dir = world.path().join("data/checkpoints").join(&slow);
+    let checkpoint = std::fs::read_dir(&dir).expect("its checkpoints").flatten();
+    let checkpoint = checkpoint.map(|entry| entry.file_name().into_string().expect("a name"));
+    let checkpoint = checkpoint
+        .filter(|name| name.starts_with("chk-"))
+        .max()
+        .expect("a checkpoint");
+    let said = world.run(&["cancel", "slow"]).exits(0).stdout;
+    assert!(said.contains("Its checkpoints stay: it goes on from file://"), "{said}");
+    assert!(
+        dir.join(&checkpoint).join("_metadata").exists(),
+        "the state is still there"
+    );
     assert_eq!(status_of(&world, &slow), "CANCELED");
+    let (_, way_on) = said.split_once("&& regraft ").expect("a command");
+    let way_on: Vec<&str> = way_on.trim_end().trim_end_matches("`.").split(' ').collect();
+    world.run(&way_on).exits(0);
+    wait_for_status(&world, "slow", "RUNNING");
+    world.run(&["cancel", "slow"]).exits(0);
     host.terminate();
     host.end().exits(0);
     let _host = world.serve(&[]);

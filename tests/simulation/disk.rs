@@ -364,6 +364,10 @@ impl FileSystem for Files {
         }))
     }
 
+    fn is_link(&self, _: &Path) -> Result<bool> {
+        Ok(false)
+    }
+
     fn info(&self, path: &Path) -> Result<FileInfo> {
         self.ask(Place::Look, path, |inner| match inner.names.get(path) {
             Some(Node::File(at)) => Ok(inner.facts(*at)),

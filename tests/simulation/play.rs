@@ -377,8 +377,20 @@ impl Play {
             if let Some(end) = self.entry.ended.clone() {
                 return self.ended(&process, &host, &end, faults);
             }
-            let Some(boot) = self.wait(&process, boot(host.clone(), self.entry.clone(), self.submission()))? else {
-                return Ok(Life::Over);
+            // It may sleep while it starts, too.
+            let follower = self.arm_successor();
+            let starting = self.begin(&process, boot(host.clone(), self.entry.clone(), self.submission()));
+            let boot = loop {
+                self.step()?;
+                if self.is_dead() {
+                    return Ok(Life::Over);
+                }
+                if let Some(follower) = take(&follower) {
+                    return self.follow(follower, faults);
+                }
+                if let Some(boot) = take(&starting) {
+                    break boot;
+                }
             };
             match boot {
                 Boot::Runs(handle) => {
@@ -407,18 +419,24 @@ impl Play {
         Err(format!("the job has not started {BOOTS_MAX} times"))
     }
 
-    /// Runs a task in a process, and returns its result, or `None` if the process died.
-    pub fn wait<T: Send + 'static>(
-        &mut self,
-        process: &Process,
-        task: impl Future<Output = T> + Send + 'static,
-    ) -> Result<Option<T>, String> {
+    /// Begins a task in a process, and returns the place of its result.
+    fn begin<T: Send + 'static>(&self, process: &Process, task: impl Future<Output = T> + Send + 'static) -> Slot<T> {
         let slot: Slot<T> = Slot::default();
         let done = slot.clone();
         process.spawn(Box::pin(async move {
             let result = task.await;
             *locked(&done) = Some(result);
         }));
+        slot
+    }
+
+    /// Runs a task in a process, and returns its result, or `None` if the process died.
+    pub fn wait<T: Send + 'static>(
+        &mut self,
+        process: &Process,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Option<T>, String> {
+        let slot = self.begin(process, task);
         loop {
             self.step()?;
             if self.is_dead() {

@@ -153,7 +153,7 @@ impl Objects {
         let read = |bytes: &Bytes| serde_json::from_slice::<AttemptRecord>(bytes).ok();
         let restored = attempts
             .into_iter()
-            .filter_map(|(_, bytes)| read(bytes)?.takeover().restored);
+            .filter_map(|(_, bytes)| read(bytes)?.takeover()?.restored);
         restored.map(|id| id.0).max()
     }
 
@@ -176,7 +176,7 @@ impl Objects {
             .filter_map(|(_, bytes)| read(bytes))
             .max_by_key(|record| record.attempt);
         newest
-            .map(|newest| newest.takeover())
+            .and_then(|newest| newest.takeover())
             .is_some_and(|since| of.attempt < since.attempt)
     }
 

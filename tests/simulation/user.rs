@@ -66,6 +66,11 @@ impl Play {
             if status == JobStatus::Suspended {
                 return Ok(Life::Over);
             }
+            if self.sleeper.is_some() && locked(&handle.shared.state).lost {
+                // One that slept before it had begun an attempt is as good as a host that is started anew.
+                self.count("lost to one that slept");
+                return Ok(Life::Over);
+            }
             let end = {
                 let state = locked(&handle.shared.state);
                 EndRecord {
@@ -74,6 +79,7 @@ impl Play {
                     savepoint: state.final_savepoint.clone(),
                     failure: state.failure.clone(),
                     failure_kind: state.failure_kind,
+                    keeps: false,
                 }
             };
             return self.ended(process, host, &end, faults);
@@ -82,7 +88,7 @@ impl Play {
 
     /// Turns to the process that runs the job while another one has slept, and now runs beside it. Requests to that one are not
     /// waited for any more.
-    fn follow(&mut self, follower: Follower, faults: Option<u64>) -> Result<Life, String> {
+    pub fn follow(&mut self, follower: Follower, faults: Option<u64>) -> Result<Life, String> {
         let Follower { process, host, booted } = follower;
         self.note(format_args!(
             "process {} follows process {}",
@@ -102,6 +108,7 @@ impl Play {
         match boot {
             Boot::Runs(handle) => {
                 self.count("brought back beside one that slept");
+                self.entry.accepted = true;
                 self.runs_one_version(&handle)?;
                 self.attend(&process, &host, &handle, faults)
             }

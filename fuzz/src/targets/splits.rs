@@ -256,6 +256,10 @@ impl FileSystem for Files {
         Ok(Box::new(File(find(path)?)))
     }
 
+    fn is_link(&self, _: &Path) -> io::Result<bool> {
+        Ok(false)
+    }
+
     fn info(&self, path: &Path) -> io::Result<FileInfo> {
         if path == Path::new("/") || path == Path::new("/in") {
             let kind = FileKind::Dir;

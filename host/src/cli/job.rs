@@ -163,7 +163,14 @@ pub fn cancel(args: &CancelArgs, data_dir: &Path, output: Output) -> Result<(), 
         &json!({ "job_id": id, "status": view.status, "savepoint": savepoint }),
         || match &savepoint {
             Some(path) => format!("Cancelled job {id}. Savepoint stored in {path}."),
-            None => format!("Cancelled job {id}."),
+            None => match &view.go_on {
+                // It could not be brought back: its checkpoints have stayed.
+                Some(go_on) => format!(
+                    "Cancelled job {id}. Its checkpoints stay: it goes on from {} with `{}`.",
+                    go_on.path, go_on.command
+                ),
+                None => format!("Cancelled job {id}."),
+            },
         },
     );
     Ok(())

@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicBool;
 use regraft_model::batch::Batch;
 use regraft_model::describe::PortValue;
 use regraft_model::id::{AttemptId, CheckpointId, JobId, JobVersion, OperatorUid};
+use serde::{Deserialize, Serialize};
 
 use crate::environment::files::FileSystem;
 
@@ -100,16 +101,20 @@ pub trait SinkConnector: Any + Debug + Send + Sync {
         None
     }
 
-    /// Returns the names of committed output of later snapshots than `checkpoint`, sorted.
+    /// Returns the names of committed output of later snapshots than `checkpoint`, sorted. A sink whose output has no names has
+    /// none.
+    ///
+    /// # Errors
+    /// [`SinkError::Io`]; it is then not known what there is.
     fn later_output(
         &self,
         files: &dyn FileSystem,
         uid: &OperatorUid,
         of: OutputOf,
         checkpoint: CheckpointId,
-    ) -> Vec<String> {
+    ) -> Result<Vec<String>, SinkError> {
         let _ = (files, uid, of, checkpoint);
-        vec![]
+        Ok(vec![])
     }
 }
 
@@ -276,13 +281,11 @@ pub trait SinkCommitter: Send + Sync {
     /// finds also what [`SinkCommitter::take_over`] has kept of earlier attempts.
     ///
     /// # Errors
-    /// As [`SinkCommitter::commit`], but for [`SinkError::Taken`].
-    fn commit_restored(&self, handles: &[serde_json::Value]) -> Result<(), SinkError> {
-        self.commit(handles)
-    }
+    /// As [`SinkCommitter::commit`], except [`SinkError::Taken`].
+    fn commit_restored(&self, handles: &[serde_json::Value]) -> Result<(), SinkError>;
 
     /// Begins the output of a new attempt, and fences off every other one: when this returns, what they prepare or commit from
-    /// now on fails. Their pending output goes, but for these handles. Called when the attempt is recorded and its snapshot
+    /// now on fails. Their pending output is removed, except what these handles name. Called when the attempt is recorded and its snapshot
     /// committed, before its writers write, and while no earlier writer of this process does.
     ///
     /// `nonce` is that of the writers' [`SinkContext`]; `None` for an attempt that writes nothing, and only ends the job.
@@ -293,15 +296,17 @@ pub trait SinkCommitter: Send + Sync {
     /// # Errors
     /// - [`SinkError::Taken`]: a later attempt than this one, or one that it does not know of, has the sink.
     /// - [`SinkError::Io`]; it can be tried again by another attempt.
-    fn take_over(&self, attempt: AttemptId, nonce: Option<u32>, keep: &[serde_json::Value]) -> Result<(), SinkError> {
-        let _ = (attempt, nonce, keep);
-        Ok(())
-    }
+    fn take_over(&self, attempt: AttemptId, nonce: Option<u32>, keep: &[serde_json::Value]) -> Result<(), SinkError>;
 
     /// Returns true if an attempt that another process began has taken the sink over from this one.
-    fn is_taken(&self) -> bool {
-        false
-    }
+    fn is_taken(&self) -> bool;
+
+    /// Returns the names of the job's committed output that attempts have written of which its records do not know, sorted: those
+    /// of a host with other records.
+    ///
+    /// # Errors
+    /// [`SinkError::Io`]; it is then not known what there is.
+    fn foreign_output(&self, known: &KnownAttempts) -> Result<Vec<String>, SinkError>;
 
     /// Drops the pending output of a run that is over, but for these handles. Called while no subtask writes.
     ///
@@ -311,6 +316,40 @@ pub trait SinkCommitter: Send + Sync {
 
     /// Removes what an ended job does not need: everything but committed output, and pending output that a snapshot names.
     fn clean(&self);
+}
+
+/// The attempts that a job's records know of, oldest first, each with the nonce of its writers ([`SinkContext`]). None where the
+/// records are of a version that did not keep them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KnownAttempts(Vec<(AttemptId, u32)>);
+
+impl KnownAttempts {
+    /// Number of attempts that are kept. Older ones are not told from those of other hosts.
+    const MOST: usize = 256;
+
+    /// Adds the newest attempt, and forgets the oldest one if there are too many.
+    #[must_use]
+    pub fn with(mut self, attempt: AttemptId, nonce: u32) -> Self {
+        if self.0.len() >= Self::MOST {
+            self.0.drain(..=self.0.len() - Self::MOST);
+        }
+        self.0.push((attempt, nonce));
+        self
+    }
+
+    /// Returns true if there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns true if an attempt is of another host: of its number, or of one close to it, there are others only. `is` compares
+    /// it with one that is known.
+    pub fn lack(&self, attempt: AttemptId, is: impl Fn(AttemptId, u32) -> bool) -> bool {
+        let oldest = self.0.first();
+        oldest.is_some_and(|(oldest, _)| attempt >= *oldest) && !self.0.iter().any(|(known, nonce)| is(*known, *nonce))
+    }
 }
 
 /// The committer of sinks without transactions.
@@ -324,6 +363,22 @@ impl SinkCommitter for NoCommitter {
 
     fn commit(&self, _: &[serde_json::Value]) -> Result<(), SinkError> {
         Ok(())
+    }
+
+    fn commit_restored(&self, _: &[serde_json::Value]) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn take_over(&self, _: AttemptId, _: Option<u32>, _: &[serde_json::Value]) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn is_taken(&self) -> bool {
+        false
+    }
+
+    fn foreign_output(&self, _: &KnownAttempts) -> Result<Vec<String>, SinkError> {
+        Ok(vec![])
     }
 
     fn clean_leftovers(&self, _: &[serde_json::Value]) -> Result<(), SinkError> {

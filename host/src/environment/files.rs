@@ -98,10 +98,7 @@ pub trait FileSystem: Send + Sync + Debug {
     fn info(&self, path: &Path) -> io::Result<FileInfo>;
 
     /// Returns true if there is a symbolic link at a path; false if there is nothing.
-    fn is_link(&self, path: &Path) -> io::Result<bool> {
-        let _ = path;
-        Ok(false)
-    }
+    fn is_link(&self, path: &Path) -> io::Result<bool>;
 
     /// Makes an empty file, or empties the one that is there. Does not follow a link at the path itself.
     fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;

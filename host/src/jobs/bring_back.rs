@@ -6,7 +6,7 @@ use regraft_model::id::{AttemptId, CheckpointId, JobId};
 
 use super::admission::{self, descriptions};
 use super::attempt::prepare::{Prepared, Wish, modules_of, prepare};
-use super::durable::clean_up::{clean_up, finish_sinks};
+use super::durable::clean_up::{clean_up, end_after, finish_sinks};
 use super::durable::error::AttemptError;
 use super::durable::job::{HostContext, Job, LoadModule};
 use super::durable::point::{Durable, Over};
@@ -63,16 +63,15 @@ pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovere
         }
         return Ok(Recovered::Ended(ended));
     }
-    let Some(newest) = job.directory.newest_attempt().await? else {
-        // It is started anew, and must not find what another start has created.
-        job.directory.remove().await?;
-        return Ok(Recovered::NeverBegun);
-    };
-    if let Some(ended) = newest.ended {
+    let newest = job.directory.newest_attempt().await?;
+    if let Some(ended) = newest.and_then(|newest| newest.ended) {
         // It was killed before it had written the rest.
         job.directory.write_end(&ended).await?;
         clean_up(&job, &ended).await;
         return Ok(Recovered::Ended(ended));
+    }
+    if job.directory.takeover().await?.is_none() {
+        return Ok(Recovered::NeverBegun);
     }
     let durable = Durable::read(&job).await?;
     let modules = modules_of(&job, &durable.version, &[]).await?;
@@ -104,7 +103,8 @@ pub async fn recover(host: &HostContext, recover: RecoverJob) -> Result<Recovere
     }
 }
 
-/// Ends a job that does not run and is not to be brought back: it is CANCELED.
+/// Ends a job that does not run and is not to be brought back: it is CANCELED. Its checkpoints stay, since nothing else has its
+/// state.
 ///
 /// # Errors
 /// [`AttemptError`]; it can be tried again.
@@ -117,7 +117,14 @@ pub async fn give_up(host: &HostContext, job_id: JobId, graph: JobGraph) -> Resu
         savepoint: None,
         failure: None,
         failure_kind: None,
+        keeps: true,
     };
+    // Every end is an attempt: another host that is about to bring the job back finds it, or gets the number.
+    if let Some(newest) = job.directory.newest_attempt().await?
+        && newest.ended.is_none()
+    {
+        end_after(&job, newest, &record).await?;
+    }
     job.directory.write_end(&record).await?;
     clean_up(&job, &record).await;
     Ok(())
@@ -139,7 +146,9 @@ pub async fn forget(host: &HostContext, job_id: JobId, graph: JobGraph) -> Resul
 }
 
 fn retains(graph: &JobGraph, ended: &EndRecord) -> bool {
-    ended.status == JobStatus::Canceled && graph.checkpoint.on_cancel == crate::graph::job_graph::OnCancel::Retain
+    ended.keeps
+        || ended.status == JobStatus::Canceled
+            && graph.checkpoint.on_cancel == crate::graph::job_graph::OnCancel::Retain
 }
 
 /// Records the end of a job that had come to it, and cleans up.
@@ -150,6 +159,7 @@ async fn end(job: &Job, over: &Over) -> Result<EndRecord, RecordError> {
         savepoint: over.savepoint.clone(),
         failure: None,
         failure_kind: None,
+        keeps: false,
     };
     job.directory.write_end(&record).await?;
     finish_sinks(job).await;

@@ -136,7 +136,8 @@ fn refuse_output_of_writer(
     let metadata = &savepoint.metadata;
     for node in &graph.nodes {
         let Some(dir) = node.output_dir() else { continue };
-        let parts = later_parts(files, node, metadata.job_id, metadata.checkpoint_id);
+        let parts = later_parts(files, node, metadata.job_id, metadata.checkpoint_id)
+            .map_err(AttemptError::of_sink(&node.uid))?;
         if !parts.is_empty() {
             return Err(AttemptError::LaterOutput {
                 parts: Parts {
@@ -192,7 +193,8 @@ async fn refuse_output_of_heirs(files: &dyn FileSystem, job: &Job, savepoint: &S
         let Some(dir) = node.output_dir() else { continue };
         let (uid, shown) = (&node.uid, dir.display());
         for heir in &heirs {
-            let parts = later_parts(files, node, heir.job_id, metadata.checkpoint_id);
+            let parts =
+                later_parts(files, node, heir.job_id, metadata.checkpoint_id).map_err(AttemptError::of_sink(uid))?;
             if parts.is_empty() {
                 continue;
             }
@@ -207,7 +209,8 @@ async fn refuse_output_of_heirs(files: &dyn FileSystem, job: &Job, savepoint: &S
                 checkpoint: heir.checkpoint.clone(),
             });
         }
-        let parts = later_output(files, node, OutputOf::AllBut(metadata.job_id), metadata.checkpoint_id);
+        let parts = later_output(files, node, OutputOf::AllBut(metadata.job_id), metadata.checkpoint_id)
+            .map_err(AttemptError::of_sink(uid))?;
         if let Some(first) = parts.first() {
             tracing::warn!(
                 "sink \"{uid}\": {shown} holds {} part(s) of other jobs, {first} the first of them, of later checkpoints than the savepoint's. If those jobs went on from it, their records will be there twice: then stop this one, and write elsewhere (--set {uid}.path=…).",

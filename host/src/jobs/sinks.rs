@@ -5,21 +5,33 @@ use std::collections::BTreeMap;
 use regraft_model::id::{CheckpointId, JobId, OperatorUid};
 use serde_json::Value;
 
-use crate::connector::sink::OutputOf;
+use crate::connector::sink::{OutputOf, SinkError};
 use crate::environment::files::FileSystem;
 use crate::graph::job_graph::{JobGraph, Node, NodeKind};
 
 /// Returns the names of the committed output of a job that a node wrote for later snapshots than this one.
-#[must_use]
-pub fn later_parts(files: &dyn FileSystem, node: &Node, job_id: JobId, checkpoint: CheckpointId) -> Vec<String> {
+///
+/// # Errors
+/// [`SinkError::Io`].
+pub fn later_parts(
+    files: &dyn FileSystem,
+    node: &Node,
+    job_id: JobId,
+    checkpoint: CheckpointId,
+) -> Result<Vec<String>, SinkError> {
     later_output(files, node, OutputOf::Job(job_id), checkpoint)
 }
 
-pub(super) fn later_output(files: &dyn FileSystem, node: &Node, of: OutputOf, checkpoint: CheckpointId) -> Vec<String> {
-    let connector = node.output();
-    connector.map_or_else(Vec::new, |connector| {
-        connector.later_output(files, &node.uid, of, checkpoint)
-    })
+pub(super) fn later_output(
+    files: &dyn FileSystem,
+    node: &Node,
+    of: OutputOf,
+    checkpoint: CheckpointId,
+) -> Result<Vec<String>, SinkError> {
+    match node.output() {
+        Some(connector) => connector.later_output(files, &node.uid, of, checkpoint),
+        None => Ok(vec![]),
+    }
 }
 
 /// Returns the totals of each sink that counts what it is given, out of the states of its writers.

@@ -113,7 +113,9 @@ impl Host {
                         format!("{wait:?}")
                     }
                 );
-                tracing::error!("Job {name} ({id}) is SUSPENDED: {why}. `regraft cancel {id}` gives it up.");
+                tracing::error!(
+                    "Job {name} ({id}) is SUSPENDED: {why}. `regraft cancel {id}` gives it up, and keeps its checkpoints."
+                );
                 (JobStatus::Suspended, why)
             }
             Turn::Alone(_) => {
@@ -178,7 +180,7 @@ impl Host {
                     Ok(Stage::Held(_)) if self.take(id) => break,
                     // A request to give it up is under way.
                     Ok(Stage::Held(_) | Stage::Starting(_)) => {}
-                    Ok(Stage::Live(_) | Stage::Over(_)) | Err(_) => return,
+                    Ok(Stage::Live(_) | Stage::Lost(_) | Stage::Over(_)) | Err(_) => return,
                 }
             }
         }
@@ -233,12 +235,12 @@ impl Host {
         }
         let status = if error.may_pass() {
             tracing::error!(
-                "Job {name} ({id}) could not be brought back: {error}. It is tried again in {wait:?}; `regraft cancel {id}` gives it up."
+                "Job {name} ({id}) could not be brought back: {error}. It is tried again in {wait:?}; `regraft cancel {id}` gives it up, and keeps its checkpoints."
             );
             JobStatus::Restarting
         } else {
             tracing::error!(
-                "Job {name} ({id}) could not be brought back: {error}. It is SUSPENDED: the next start of this host tries again, and `regraft cancel {id}` gives it up."
+                "Job {name} ({id}) could not be brought back: {error}. It is SUSPENDED: the next start of this host tries again, and `regraft cancel {id}` gives it up, and keeps its checkpoints."
             );
             JobStatus::Suspended
         };
@@ -292,7 +294,7 @@ impl Host {
 
     /// Ends a job that could not be brought back, and has been [taken](Self::take) for that.
     pub(super) async fn give_up(&self, entry: &Entry) -> Result<ObservedJob, HostError> {
-        let last = ObservedJob {
+        let mut last = ObservedJob {
             status: JobStatus::Canceled,
             ..entry.observe()
         };
@@ -302,6 +304,9 @@ impl Host {
                 self.update(entry.job_id, |held| held.stage = entry.stage.clone());
                 return Err(error.into());
             }
+        }
+        if let Some(serving) = &self.serving {
+            last.go_on = self.way_on_of(serving, &last).await;
         }
         self.over(entry.graph.as_deref().cloned(), last.clone()).await;
         Ok(last)

@@ -38,6 +38,8 @@ pub enum Stage {
     Live(JobHandle),
     /// It could not be brought back. It waits for this host to try again, where that may help, or else for the next host.
     Held(Arc<ObservedJob>),
+    /// Another host has taken it over. Nothing of it is touched here.
+    Lost(Arc<ObservedJob>),
     /// It has ended.
     Over(Arc<ObservedJob>),
 }
@@ -48,7 +50,7 @@ impl Entry {
     pub fn observe(&self) -> ObservedJob {
         match &self.stage {
             Stage::Live(job) => job.shared.observe(),
-            Stage::Starting(job) | Stage::Held(job) | Stage::Over(job) => ObservedJob::clone(job),
+            Stage::Starting(job) | Stage::Held(job) | Stage::Lost(job) | Stage::Over(job) => ObservedJob::clone(job),
         }
     }
 
@@ -62,6 +64,10 @@ impl Entry {
             Stage::Starting(job) | Stage::Over(job) => Err(HostError::NotRunning {
                 job: self.job_id,
                 status: job.status,
+            }),
+            Stage::Lost(job) => Err(HostError::Lost {
+                job: self.job_id,
+                failure: job.failure.clone(),
             }),
             Stage::Held(job) => Err(HostError::Held {
                 job: self.job_id,

@@ -80,7 +80,7 @@ pub enum HostError {
     },
     /// The job could not be brought back.
     #[error(
-        "job {job} is {status}, not RUNNING, and is not brought back yet: {}. {} tries again; `regraft cancel {job}` gives it up",
+        "job {job} is {status}, not RUNNING, and is not brought back yet: {}. {} tries again; `regraft cancel {job}` gives it up, and keeps its checkpoints",
         failure.as_deref().unwrap_or("no reason is known"),
         next_host(*status)
     )]
@@ -89,6 +89,17 @@ pub enum HostError {
         job: JobId,
         /// Its stage.
         status: JobStatus,
+        /// Reason, where one is known.
+        failure: Option<String>,
+    },
+    /// Another host has taken the job over.
+    #[error(
+        "job {job} is not this host's any more: {}. Ask the host that runs it; this one touches nothing of the job, and forgets it at its end",
+        failure.as_deref().unwrap_or("another host has taken it over")
+    )]
+    Lost {
+        /// Id of the job.
+        job: JobId,
         /// Reason, where one is known.
         failure: Option<String>,
     },
@@ -114,7 +125,7 @@ pub enum HostError {
     #[error(
         "a job named \"{name}\" {} ({job}); {} it, give this one another name with --name, or allow it with --allow-same-name",
         if *suspended { "is suspended, and goes on when `regraft serve` is started" } else { "is running already" },
-        if *suspended { "start the host and cancel" } else { "stop" }
+        if *suspended { "wait until it is brought back, or cancel" } else { "stop" }
     )]
     SameName {
         /// Name of both jobs.
@@ -408,8 +419,8 @@ mod tests {
             (HostError::NoSuchOperator(uid()), "the job has no operator \"out\"".to_owned()),
             (HostError::WithoutModule(uid()), "operator \"out\" has no module in the submission".to_owned()),
             (not_running, format!("job {ID} is FINISHED, not RUNNING")),
-            (held(JobStatus::Restarting, Some("no space")), format!("job {ID} is RESTARTING, not RUNNING, and is not brought back yet: no space. This host tries again; `regraft cancel {ID}` gives it up")),
-            (held(JobStatus::Suspended, None), format!("job {ID} is SUSPENDED, not RUNNING, and is not brought back yet: no reason is known. The next `regraft serve`, at once, tries again; `regraft cancel {ID}` gives it up")),
+            (held(JobStatus::Restarting, Some("no space")), format!("job {ID} is RESTARTING, not RUNNING, and is not brought back yet: no space. This host tries again; `regraft cancel {ID}` gives it up, and keeps its checkpoints")),
+            (held(JobStatus::Suspended, None), format!("job {ID} is SUSPENDED, not RUNNING, and is not brought back yet: no reason is known. The next `regraft serve`, at once, tries again; `regraft cancel {ID}` gives it up, and keeps its checkpoints")),
             (HostError::Attached, "this host is a `regraft run` with a job of its own and takes no others: start `regraft serve`, and submit to that".to_owned()),
             (HostError::TooManySubtasks { found: 4000, running: 8000 }, "the job has 4000 subtasks and those of this host have 8000, and a host runs at most 8192, a thread each; lower its parallelism (-p), stop a job of this host, or submit it to another host".to_owned()),
             (HostError::Ending, "this host is ending and takes no more jobs".to_owned()),

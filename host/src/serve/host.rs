@@ -329,7 +329,7 @@ impl Host {
                 Stage::Held(_) if self.take(entry.job_id) => return self.give_up(&entry).await,
                 // Another request has just taken it.
                 Stage::Held(_) => {}
-                Stage::Over(_) => {
+                Stage::Lost(_) | Stage::Over(_) => {
                     entry.handle()?;
                 }
                 Stage::Live(job) => {

@@ -107,6 +107,19 @@ impl Host {
                     status: JobStatus::Running,
                 })
             }
+            Err(HostError::Attempt(error)) if error.is_lost() => {
+                // Another host has brought it back: its records are that one's.
+                let failure = error.to_string();
+                self.update(job, |entry| {
+                    let lost = ObservedJob {
+                        status: JobStatus::Failed,
+                        failure: Some(failure),
+                        ..entry.observe()
+                    };
+                    entry.stage = Stage::Lost(Arc::new(lost));
+                });
+                Err(error.into())
+            }
             Err(error) => {
                 self.drop_job(serving, job).await;
                 Err(error)
@@ -209,8 +222,8 @@ impl Host {
             let lost = locked(&job.shared.state).lost;
             drop(job);
             if lost {
-                // What is noted of it is noted by the host that runs it.
-                host.update(ended.job_id, |entry| entry.stage = Stage::Held(Arc::new(ended.clone())));
+                // The host that runs it keeps its records.
+                host.update(ended.job_id, |entry| entry.stage = Stage::Lost(Arc::new(ended.clone())));
             } else if ended.status.is_over() {
                 host.over(Some(graph), ended).await;
             }
@@ -250,8 +263,8 @@ impl Host {
         self.retire().await;
     }
 
-    /// Returns how to go on after a job has failed.
-    async fn way_on_of(&self, serving: &Serving, last: &ObservedJob) -> Option<GoOn> {
+    /// Returns how to go on after a job has failed, or was given up.
+    pub(super) async fn way_on_of(&self, serving: &Serving, last: &ObservedJob) -> Option<GoOn> {
         let record = serving.catalog.read(last.job_id).await.ok()??.record;
         self.way_on(&record.submission, last, Again::Detached).await
     }
@@ -293,7 +306,7 @@ impl Host {
         let entries = self.entries();
         let live = entries.into_iter().filter_map(|entry| match entry.stage {
             Stage::Live(job) => Some(job),
-            Stage::Starting(_) | Stage::Held(_) | Stage::Over(_) => None,
+            Stage::Starting(_) | Stage::Held(_) | Stage::Lost(_) | Stage::Over(_) => None,
         });
         live.map(|job| {
             job.suspend();

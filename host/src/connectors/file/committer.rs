@@ -15,7 +15,7 @@ use super::name::{AttemptDir, PartName};
 use super::part::{self, io, sync_dir};
 use super::pending::{Keep, Pending, gone, keep};
 use super::settings::FileSink;
-use crate::connector::sink::{EarlierOutput, Existing, OutputRun, SinkCommitter, SinkError};
+use crate::connector::sink::{EarlierOutput, Existing, KnownAttempts, OutputRun, SinkCommitter, SinkError};
 use crate::environment::files::{FileKind, FileSystem};
 
 /// Names tried for a part whose first names are taken.
@@ -112,6 +112,7 @@ impl FileSinkCommitter {
             job: self.run.job.clone(),
             job_id: self.run.job_id,
             parts,
+            of: BTreeSet::new(),
             replaces: None,
         }
     }
@@ -144,7 +145,11 @@ impl FileSinkCommitter {
             let listed = named
                 .iter()
                 .map(|((part, _), n)| (part.name(*n), part.content.as_ref().map(|is| is.bytes)));
-            self.listing().append(&self.line(listed.collect()))?;
+            let of = named.iter().filter_map(|((part, _), _)| Some(part.attempt()?.name()));
+            self.listing().append(&Line {
+                of: of.collect(),
+                ..self.line(listed.collect())
+            })?;
             // Those whose names have been taken meanwhile.
             let mut again = vec![];
             for (ready, n) in named {
@@ -207,8 +212,7 @@ impl FileSinkCommitter {
         for look in 0..LOOKS {
             let mut found = pending.list()?;
             found.attempts.retain(|found| Some(*found) != new);
-            // A start that was given up has left a first attempt, whose number is used again.
-            let is_later = |other: &&AttemptDir| other.attempt > attempt || other.attempt == attempt && attempt.0 > 1;
+            let is_later = |other: &&AttemptDir| other.attempt >= attempt;
             if let Some(later) = found.attempts.iter().find(is_later) {
                 return Err(SinkError::Taken {
                     found: format!(
@@ -359,6 +363,21 @@ impl SinkCommitter for FileSinkCommitter {
 
     fn is_taken(&self) -> bool {
         self.taken().is_some()
+    }
+
+    fn foreign_output(&self, known: &KnownAttempts) -> Result<Vec<String>, SinkError> {
+        let uid = &self.run.uid;
+        let is_foreign = |name: &String| {
+            let dir = AttemptDir::parse(name);
+            dir.is_some_and(|dir| known.lack(dir.attempt, |known, nonce| AttemptDir::new(known, nonce, uid) == dir))
+        };
+        let lines = self.listing().read()?.into_iter();
+        let lines = lines.filter(|line| line.job_id == self.run.job_id && line.of.iter().any(is_foreign));
+        let names: BTreeSet<String> = lines.flat_map(|line| line.parts.into_keys()).collect();
+        if names.is_empty() {
+            return Ok(vec![]);
+        }
+        part::present(&*self.files, self.path(), uid, &names)
     }
 
     fn earlier_output(&self) -> Result<EarlierOutput, SinkError> {

@@ -116,8 +116,15 @@ impl Part {
     /// for a part that has no such directory.
     pub(super) fn kept(&self) -> Option<String> {
         let (rest, file) = self.pending.rsplit_once('/')?;
-        let (job, attempt) = rest.rsplit_once('/')?;
-        AttemptDir::parse(attempt).map(|attempt| format!("{job}/{}/{file}", attempt.kept_name()))
+        let (job, _) = rest.rsplit_once('/')?;
+        self.attempt()
+            .map(|attempt| format!("{job}/{}/{file}", attempt.kept_name()))
+    }
+
+    /// Returns the directory of the attempt that wrote it; `None` for a part of a version without such directories.
+    pub(super) fn attempt(&self) -> Option<AttemptDir> {
+        let (rest, _) = self.pending.rsplit_once('/')?;
+        AttemptDir::parse(rest.rsplit_once('/')?.1)
     }
 
     /// Returns its name with another `n`, in place of the 0.

@@ -3,7 +3,7 @@
 //! It is a sequence of JSON objects, one per line, so that a commit only appends to it.
 //! A part is listed before it gets its name: what is not listed is not the job's, and is never removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,9 @@ pub(super) struct Line {
     /// Parts that the run has committed, or was about to commit.
     #[serde(default, skip_serializing_if = "Parts::is_empty")]
     pub(super) parts: Parts,
+    /// Directories in which they were pending, each that of the attempt that wrote them. Earlier versions did not list them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) of: BTreeSet<String>,
     /// Parts of earlier runs that this run removes after its first commit, as they were at its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) replaces: Option<Parts>,

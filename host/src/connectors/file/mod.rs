@@ -187,7 +187,7 @@ impl SinkConnector for FileSink {
         uid: &OperatorUid,
         of: OutputOf,
         checkpoint: CheckpointId,
-    ) -> Vec<String> {
+    ) -> Result<Vec<String>, SinkError> {
         part::behind(files, &self.path, uid, of, checkpoint)
     }
 }

@@ -1,5 +1,6 @@
 //! Parts as files: their content, and those that are committed in a directory.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -68,27 +69,36 @@ impl Content {
     }
 }
 
-/// Returns the names of committed parts of a sink, sorted, by a property of them.
+/// Returns the names of committed parts of a sink, sorted, by a property of them. A directory that is missing has none.
+///
+/// # Errors
+/// [`SinkError::Io`].
 fn parts_of(
     files: &dyn FileSystem,
     path: &Path,
     uid: &OperatorUid,
     is_wanted: impl Fn(PartName<'_>) -> bool,
-) -> std::io::Result<Vec<String>> {
-    let mut names = files.list(path)?;
+) -> Result<Vec<String>, SinkError> {
+    let mut names = match files.list(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
+        names => names.map_err(|error| io("list", path, error))?,
+    };
     names.retain(|name| PartName::parse(name).is_some_and(|part| part.uid == uid.as_str() && is_wanted(part)));
     names.sort();
     Ok(names)
 }
 
 /// Returns the names of committed parts in a directory that are of later checkpoints, sorted.
+///
+/// # Errors
+/// [`SinkError::Io`].
 pub(super) fn behind(
     files: &dyn FileSystem,
     path: &Path,
     uid: &OperatorUid,
     of: OutputOf,
     checkpoint: CheckpointId,
-) -> Vec<String> {
+) -> Result<Vec<String>, SinkError> {
     let is_later = |part: PartName<'_>| {
         let is_asked_for = match of {
             OutputOf::Job(job_id) => is_short_for(part.job, job_id),
@@ -96,7 +106,22 @@ pub(super) fn behind(
         };
         is_asked_for && part.checkpoint > checkpoint.0
     };
-    parts_of(files, path, uid, is_later).unwrap_or_default()
+    parts_of(files, path, uid, is_later)
+}
+
+/// Returns those of these names that are committed parts in a directory, sorted.
+///
+/// # Errors
+/// [`SinkError::Io`].
+pub(super) fn present(
+    files: &dyn FileSystem,
+    path: &Path,
+    uid: &OperatorUid,
+    names: &BTreeSet<String>,
+) -> Result<Vec<String>, SinkError> {
+    let mut found = parts_of(files, path, uid, |_| true)?;
+    found.retain(|name| names.contains(name));
+    Ok(found)
 }
 
 /// Returns the names of a sink's committed parts that are not of one run, sorted.
@@ -109,10 +134,7 @@ pub(super) fn of_other_runs(
     uid: &OperatorUid,
     job_id: JobId,
 ) -> Result<Vec<String>, SinkError> {
-    match parts_of(files, path, uid, |part| !is_short_for(part.job, job_id)) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(vec![]),
-        names => names.map_err(|error| io("list", path, error)),
-    }
+    parts_of(files, path, uid, |part| !is_short_for(part.job, job_id))
 }
 
 /// Reads a small file to its end.

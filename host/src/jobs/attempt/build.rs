@@ -19,6 +19,7 @@ use crate::jobs::deploy::{DeployContext, DeployError, Deployed, Identity, deploy
 use crate::jobs::durable::commit::{commit_from, note_committed};
 use crate::jobs::durable::error::AttemptError;
 use crate::jobs::durable::job::Job;
+use crate::jobs::durable::point::Durable;
 use crate::jobs::durable::records::{AttemptRecord, RecordError, Takeover};
 use crate::jobs::life::effect;
 use crate::savepoint::metadata::Ancestor;
@@ -139,12 +140,13 @@ impl Built {
 }
 
 impl Facts {
-    /// Records the attempt: from here on no other host may go on with the job. `before`: the last attempt that has taken it over.
+    /// Records the attempt: from here on no other host may go on with the job.
     ///
     /// # Errors
     /// [`RecordError`].
-    pub(super) async fn record(&self, job: &Job, before: Option<Takeover>) -> Result<AttemptRecord, RecordError> {
-        record(job, self.identity.attempt, self.begin.restored, self.last_id, before).await
+    pub(super) async fn record(&self, job: &Job, before: Before<'_>) -> Result<AttemptRecord, RecordError> {
+        let Identity { attempt, nonce, .. } = self.identity;
+        record(job, (attempt, Some(nonce)), self.begin.restored, self.last_id, before).await
     }
 
     /// Commits the output that is pending in the snapshot it begins with, and records that.
@@ -165,22 +167,41 @@ impl Facts {
     }
 }
 
-/// Creates the record of an attempt. `before`: the last attempt that has taken the job over.
+/// The records of a job that an attempt begins with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Before<'a> {
+    /// Those of a job that has begun.
+    Begun(&'a Durable),
+    /// Those of starts of a new job that were not finished: the last of them, where there is one.
+    Starts(Option<&'a AttemptRecord>),
+}
+
+/// Creates the record of an attempt. `nonce` is that of its writers; `None` if it writes nothing.
 ///
 /// # Errors
 /// [`RecordError`]; another host may have created one of that number, or ended the job.
 pub(super) async fn record(
     job: &Job,
-    attempt: AttemptId,
+    (attempt, nonce): (AttemptId, Option<u32>),
     restored: Option<CheckpointId>,
     last_id: CheckpointId,
-    before: Option<Takeover>,
+    before: Before<'_>,
 ) -> Result<AttemptRecord, RecordError> {
     let environment = &job.host.environment;
+    let (newest, since) = match before {
+        Before::Begun(durable) => (durable.attempt.as_ref(), durable.since),
+        Before::Starts(last) => (last, None),
+    };
+    let known = newest.map(|newest| newest.known.clone()).unwrap_or_default();
     let record = AttemptRecord {
         attempt,
         restored,
-        since: before,
+        since,
+        starting: matches!(before, Before::Starts(_)),
+        known: match nonce {
+            Some(nonce) => known.with(attempt, nonce),
+            None => known,
+        },
         last_id,
         started_at: environment.clock().now_ms(),
         nonce: format!("{:032x}", environment.random()),
@@ -222,7 +243,12 @@ pub(super) async fn settle(job: &Job, record: AttemptRecord) -> Result<(), Recor
         attempt: record.attempt,
         restored: record.restored,
     });
-    job.directory.settle_attempt(&AttemptRecord { since, ..record }).await
+    let settled = AttemptRecord {
+        since,
+        starting: false,
+        ..record
+    };
+    job.directory.settle_attempt(&settled).await
 }
 
 /// Builds the subtasks of some regions.

@@ -5,13 +5,15 @@
 //! committed; every sink is taken over, so that no earlier attempt commits anything any more. A crash anywhere in between is
 //! answered by the next attempt, which does the same again. `docs/design/0019-fencing.md` says why in this order.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use regraft_model::id::{AttemptId, CheckpointId, OperatorUid};
 
 pub use super::build::Ready;
-use super::build::{Built, Facts, record, settle, take_sink_over};
+use super::build::{Before, Built, Facts, record, settle, take_sink_over};
 use super::initial::{beginning, from_checkpoint, from_origin};
+use crate::connector::sink::KnownAttempts;
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::environment::run_blocking;
@@ -96,7 +98,8 @@ async fn prepare_once(job: &Arc<Job>, wish: &Wish) -> Result<Outcome, AttemptErr
         nonce: job.host.environment.random() as u32,
     };
     let built = Built::new(job, &wish.regions, begin, identity, modules, last_id).await?;
-    let record = built.facts.record(job, durable.since).await?;
+    let record = built.facts.record(job, Before::Begun(&durable)).await?;
+    let known_attempts = record.known.clone();
     if let Some(newer) = newer_snapshot(job, &durable, restored).await? {
         return Ok(Outcome::Newer(newer));
     }
@@ -115,7 +118,7 @@ async fn prepare_once(job: &Arc<Job>, wish: &Wish) -> Result<Outcome, AttemptErr
         &begin.pending,
     )
     .await?;
-    refuse_to_be_behind(job, wish, restored, &begin.from).await?;
+    refuse_to_be_behind(job, wish, restored, &begin.from, &known_attempts).await?;
     tidy(job, &durable, restored).await;
     let origin = durable.job.origin.as_ref();
     let useless = |id: &CheckpointId| !durable.useless.contains(id);
@@ -141,7 +144,7 @@ async fn only_commit(
 ) -> Result<Outcome, AttemptError> {
     let last = Some(over.checkpoint_id);
     let last_id = durable.last_id().max(wish.last_id);
-    let record = record(job, attempt, last, last_id, durable.since).await?;
+    let record = record(job, (attempt, None), last, last_id, Before::Begun(durable)).await?;
     // A host that drops its savepoint says so before it looks whether the job is still its own.
     if let Some(savepoint) = &over.savepoint
         && !durable.still_has(job, savepoint).await?
@@ -252,18 +255,37 @@ async fn refuse_to_be_behind(
     wish: &Wish,
     restored: Option<CheckpointId>,
     from: &str,
+    known: &KnownAttempts,
 ) -> Result<(), AttemptError> {
     for uid in uids(job, wish).cloned() {
-        let (files, of) = (job.host.environment.files(), job.clone());
-        let later = run_blocking(&*job.host.environment, move || {
-            let node = of.graph.node(uid.as_str())?;
-            let names = later_parts(&*files, node, of.job_id, restored.unwrap_or(CheckpointId(0)));
-            let dir = node.output_dir()?.to_owned();
-            (!names.is_empty()).then_some(Parts { uid, dir, names })
-        });
-        if let Some(parts) = later.await? {
-            let from = from.to_owned();
-            return Err(AttemptError::Ahead { from, parts });
+        let (files, of, known) = (job.host.environment.files(), job.clone(), known.clone());
+        let looking = move || -> Result<_, AttemptError> {
+            let Some(node) = of.graph.node(uid.as_str()) else {
+                return Ok(None);
+            };
+            let Some(dir) = node.output_dir().map(Path::to_owned) else {
+                return Ok(None);
+            };
+            let parts = |names| Parts { uid, dir, names };
+            let later = later_parts(&*files, node, of.job_id, restored.unwrap_or(CheckpointId(0)))
+                .map_err(AttemptError::of_sink(&node.uid))?;
+            if !later.is_empty() {
+                return Ok(Some((true, parts(later))));
+            }
+            let foreign = match of.committers.get(&node.uid) {
+                Some(committer) => committer.foreign_output(&known),
+                None => Ok(vec![]),
+            };
+            let foreign = foreign.map_err(AttemptError::of_sink(&node.uid))?;
+            Ok((!foreign.is_empty()).then(|| (false, parts(foreign))))
+        };
+        match run_blocking(&*job.host.environment, looking).await?? {
+            None => {}
+            Some((true, parts)) => {
+                let from = from.to_owned();
+                return Err(AttemptError::Ahead { from, parts });
+            }
+            Some((false, parts)) => return Err(AttemptError::Foreign { parts }),
         }
     }
     Ok(())

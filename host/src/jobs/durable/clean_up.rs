@@ -30,6 +30,7 @@ pub(in crate::jobs) async fn leave(job: &Arc<Job>, shared: &JobShared, status: J
             savepoint: state.final_savepoint.clone(),
             failure: state.failure.clone(),
             failure_kind: state.failure_kind,
+            keeps: false,
         }
     };
     let record = &record;
@@ -71,11 +72,24 @@ async fn close(job: &Job, record: &EndRecord) -> Result<(), RecordError> {
         let path = job.directory.storage().url();
         return Err(RecordError::Taken { path });
     };
+    end_after(job, newest, record).await
+}
+
+/// Creates the last record of a job's attempts, after this one.
+///
+/// # Errors
+/// [`RecordError::Taken`] where another host has created one meanwhile.
+pub(in crate::jobs) async fn end_after(
+    job: &Job,
+    newest: AttemptRecord,
+    record: &EndRecord,
+) -> Result<(), RecordError> {
     let last = AttemptRecord {
         attempt: AttemptId(newest.attempt.0 + 1),
         started_at: record.ended_at,
         nonce: format!("{:032x}", job.host.environment.random()),
         ended: Some(record.clone()),
+        starting: false,
         ..newest
     };
     locked(&job.nonces).insert(last.nonce.clone());
@@ -87,7 +101,7 @@ async fn close(job: &Job, record: &EndRecord) -> Result<(), RecordError> {
 pub(in crate::jobs) async fn clean_up(job: &Job, record: &EndRecord) {
     // As in Flink: a failed job's checkpoints stay, those of a cancelled one as its settings say.
     let retained = record.status == JobStatus::Canceled && job.graph.checkpoint.on_cancel == OnCancel::Retain;
-    let keep = record.status == JobStatus::Failed || retained;
+    let keep = record.status == JobStatus::Failed || retained || record.keeps;
     if record.status == JobStatus::Finished {
         finish_sinks(job).await;
     }

@@ -172,6 +172,15 @@ pub enum AttemptError {
         /// The output.
         parts: Parts,
     },
+    /// A host whose records this one does not have has written output of the job.
+    #[error(
+        "{parts} of this job, {} the first of them, that a host with other records has written: going on would write their records again. Use the checkpoint directory of that host; or remove these parts, to do without them",
+        parts.first()
+    )]
+    Foreign {
+        /// The output.
+        parts: Parts,
+    },
     /// Another host goes on with the job meanwhile.
     #[error("another host completes one checkpoint after the other meanwhile: it still runs the job")]
     Overtaken,
@@ -224,6 +233,29 @@ impl CommitError {
 }
 
 impl AttemptError {
+    /// Returns true if another host runs the job: this one must leave all that there is of it.
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        matches!(
+            self,
+            Self::NotRecorded(RecordError::Taken { .. })
+                | Self::Sink {
+                    source: SinkError::Taken { .. },
+                    ..
+                }
+                | Self::Locked(_)
+                | Self::Overtaken
+        )
+    }
+
+    /// Returns a function that makes an error of that of a sink.
+    pub(in crate::jobs) fn of_sink(uid: &OperatorUid) -> impl FnOnce(SinkError) -> Self {
+        |source| Self::Sink {
+            uid: uid.clone(),
+            source,
+        }
+    }
+
     /// Returns its kind, which says what its reader does next.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
@@ -246,7 +278,8 @@ impl AttemptError {
             Self::EarlierOutput(parts)
             | Self::LaterOutput { parts, .. }
             | Self::HeirOutput { parts, .. }
-            | Self::Ahead { parts, .. } => Some(parts.uid.to_string()),
+            | Self::Ahead { parts, .. }
+            | Self::Foreign { parts } => Some(parts.uid.to_string()),
             Self::Module { uid, .. } => Some(uid.to_string()),
             Self::Commit { source, .. } => source.uid.as_ref().map(ToString::to_string),
             Self::Sink { uid, .. } => Some(uid.to_string()),
@@ -265,7 +298,8 @@ impl AttemptError {
             Self::EarlierOutput(parts)
             | Self::LaterOutput { parts, .. }
             | Self::HeirOutput { parts, .. }
-            | Self::Ahead { parts, .. } => Some(parts.dir.display().to_string()),
+            | Self::Ahead { parts, .. }
+            | Self::Foreign { parts } => Some(parts.dir.display().to_string()),
             Self::SavepointDirectory { dir: path, .. }
             | Self::Savepoint { location: path, .. }
             | Self::Origin { location: path, .. }

@@ -7,8 +7,8 @@
 //! - [`error`]: errors of starting a job and of going on with one.
 //! - [`job`]: the parts that stay over all attempts of a job in this process.
 //! - [`commit`]: output becomes visible.
-//! - [`point`]: the point to go on from, decided over records that have been read.
 //! - [`round`]: the writes behind a round.
+//! - [`point`]: the point to go on from, decided over records that have been read.
 //! - [`clean_up`]: the end of a job of which nothing runs any more.
 
 pub mod records;
@@ -16,6 +16,6 @@ pub mod job_lock;
 pub mod error;
 pub mod job;
 pub mod commit;
-pub mod point;
 pub mod round;
+pub mod point;
 pub mod clean_up;

@@ -336,7 +336,8 @@ impl Durable {
         let after = newest.unwrap_or(CheckpointId(0));
         let mut parts = vec![];
         for node in &job.graph.nodes {
-            parts.extend(later_parts(&*files, node, job.job_id, after));
+            let later = later_parts(&*files, node, job.job_id, after);
+            parts.extend(later.map_err(AttemptError::of_sink(&node.uid))?);
         }
         let url = job.directory.checkpoint(*damaged)?.url();
         if newest.is_some() && parts.is_empty() {

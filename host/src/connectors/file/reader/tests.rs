@@ -627,6 +627,9 @@ fn an_idle_file_is_not_opened_again() {
         fn info(&self, path: &Path) -> std::io::Result<crate::environment::files::FileInfo> {
             LocalFiles.info(path)
         }
+        fn is_link(&self, path: &Path) -> std::io::Result<bool> {
+            LocalFiles.is_link(path)
+        }
         fn list(&self, path: &Path) -> std::io::Result<Vec<String>> {
             LocalFiles.list(path)
         }

@@ -73,9 +73,11 @@ impl Killed {
             attempt: AttemptId(1),
             restored: None,
             since: None,
+            starting: false,
             last_id: CheckpointId(0),
             started_at: 0,
             nonce: "a".to_owned(),
+            known: KnownAttempts::default(),
             ended: None,
         };
         directory.create_attempt(&attempt).await.expect("created");
