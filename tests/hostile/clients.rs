@@ -21,7 +21,10 @@ struct Target {
 
 impl Target {
     fn new(world: &World) -> Self {
-        let host = world.serve(&[]);
+        Self::of(world, world.serve(&[]))
+    }
+
+    fn of(world: &World, host: Attached) -> Self {
         let text = std::fs::read_to_string(world.path().join("data/run/host.json")).expect("announced");
         let api: Value = serde_json::from_str(&text).expect("JSON");
         let member = |name: &str| api[name].as_str().expect("a text").to_owned();
@@ -84,6 +87,33 @@ fn connections_that_say_nothing_give_way() {
     oldest.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
     assert!(matches!(oldest.read(&mut [0; 16]), Ok(0) | Err(_)));
     // A host with nothing but such connections ends at once.
+    target.host.terminate();
+    target.host.end().exits(0);
+}
+
+/// Clients with the token for reading send one request after the other, and read no answer.
+#[test]
+fn readers_that_read_nothing_do_not_keep_the_admin_out() {
+    let world = World::new();
+    let token = "0123456789abcdef-for-reading";
+    let file = world.path().join("read-token");
+    std::fs::write(&file, token).expect("written");
+    let target = Target::of(
+        &world,
+        world.serve(&["--read-token-file", file.to_str().expect("text")]),
+    );
+    let request = format!("GET /api/v1/host HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let many = request.repeat(64);
+    let _deaf: Vec<TcpStream> = (0..300)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&target.address).expect("connected");
+            stream.set_nonblocking(true).expect("set");
+            while stream.write(many.as_bytes()).is_ok_and(|written| written == many.len()) {}
+            stream
+        })
+        .collect();
+    target.lives();
+    assert_eq!(world.run(&["list"]).exits(0).stdout, "No running jobs.\n");
     target.host.terminate();
     target.host.end().exits(0);
 }

@@ -87,10 +87,14 @@ pub fn watched(world: &World, args: &[&str]) -> Watched {
     }
 }
 
-/// Returns the peak memory of a process in MiB; 0 where the system does not tell it.
+/// Returns the peak memory of a process in MiB. Where the system does not tell it, this is 0, and a note says that the check
+/// is left out.
 pub fn peak(status_file: &str) -> u64 {
     let status = std::fs::read_to_string(status_file).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
+    if kib.is_none() {
+        eprintln!("left out: {status_file} does not tell the peak memory");
+    }
     kib.unwrap_or(0) / 1024
 }

@@ -9,7 +9,7 @@ use axum::response::Response;
 use regraft_model::error_kind::ErrorKind;
 use sha2::{Digest as _, Sha256};
 
-use super::connections::Caller;
+use super::connections::{Caller, Standing};
 use super::problem::problem;
 use crate::environment::real::random;
 
@@ -108,7 +108,10 @@ pub(super) async fn only_allowed(
         );
     };
     if let Some(Extension(caller)) = caller {
-        caller.is_known();
+        caller.note_token(match scope {
+            Scope::Read => Standing::Reader,
+            Scope::Admin => Standing::Admin,
+        });
     }
     if request.headers().contains_key(header::ORIGIN) {
         return refused(StatusCode::BAD_REQUEST, "requests from web pages are not answered");

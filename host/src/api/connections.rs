@@ -1,12 +1,11 @@
 //! Connections of the API: how many there may be, and how long each may keep the host waiting.
 //!
 //! Anyone on the machine can connect, so what a connection costs is bounded before it has shown a token. Where all places are
-//! taken, the connection that has been without a token for longest gives way: a client of this host shows its token at once,
-//! and is not kept out by others that hold connections open.
+//! taken, the connection that has been without a token for longest gives way, else the oldest one that only reads. Those that
+//! only read have three quarters of the places, so a client with the host's own token always finds one that gives way.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::write_timeout::WriteTimeout;
 use crate::dataflow::control::locked;
 
 /// Number of connections at a time; a quarter of the files that the process may open, where that is less.
@@ -30,6 +30,8 @@ const CONNECTIONS_MAX: usize = 256;
 const OF_A_PEER_MAX: usize = 64;
 /// Time that a connection may take for the head of a request, from the connection or from the last answer on.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that a connection may take to read a part of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Number of headers of a request.
 const HEADERS_MAX: usize = 64;
 /// Size of the head of a request, bytes.
@@ -37,29 +39,43 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Pause after a connection could not be accepted, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Rights that a connection has shown so far; the highest one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// No token yet.
+    Unknown,
+    /// The token for reading.
+    Reader,
+    /// The host's own token.
+    Admin,
+}
+
 /// A connection, as seen by the requests on it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Caller(Arc<AtomicBool>);
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    connections: Arc<Mutex<Connections>>,
+    number: u64,
+}
 
 impl Caller {
-    /// Notes that a request of this connection had a token.
-    pub(super) fn is_known(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// Notes the token that a request of this connection had. Where too many only read, the oldest of them is closed.
+    pub(super) fn note_token(&self, standing: Standing) {
+        locked(&self.connections).note(self.number, standing);
     }
 }
 
 /// Connections that are open.
 #[derive(Debug)]
-struct Places {
+struct Connections {
     max: usize,
     next: u64,
-    open: BTreeMap<u64, Place>,
+    open: BTreeMap<u64, ConnectionSlot>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct ConnectionSlot {
     peer: IpAddr,
-    caller: Caller,
+    standing: Standing,
     task: Option<AbortHandle>,
 }
 
@@ -74,7 +90,7 @@ enum Admission {
     Full,
 }
 
-impl Places {
+impl Connections {
     /// Returns `max` free places.
     const fn new(max: usize) -> Self {
         Self {
@@ -85,53 +101,70 @@ impl Places {
     }
 
     fn admission(&self, peer: IpAddr) -> Admission {
-        let of_peer = |place: &Place| place.peer == peer;
-        let crowded = !peer.is_loopback() && self.open.values().filter(|place| of_peer(place)).count() >= OF_A_PEER_MAX;
+        let of_peer = |slot: &ConnectionSlot| slot.peer == peer;
+        let crowded = !peer.is_loopback() && self.open.values().filter(|slot| of_peer(slot)).count() >= OF_A_PEER_MAX;
         if !crowded && self.open.len() < self.max {
             return Admission::Free;
         }
-        // Numbers grow, so the first is the oldest.
-        let oldest = self.open.iter().find(|(_, place)| {
-            let is_known = place.caller.0.load(Ordering::Relaxed);
-            !is_known && (!crowded || of_peer(place))
-        });
-        oldest.map_or(Admission::Full, |(number, _)| Admission::InPlaceOf(*number))
+        let oldest = |standing| self.oldest(|slot| slot.standing == standing && (!crowded || of_peer(slot)));
+        let gives_way = oldest(Standing::Unknown).or_else(|| oldest(Standing::Reader));
+        gives_way.map_or(Admission::Full, Admission::InPlaceOf)
     }
 
-    /// Takes a place for a connection, if it gets one.
-    fn take(&mut self, peer: IpAddr) -> Option<(u64, Caller)> {
+    /// Returns the oldest connection of a kind.
+    fn oldest(&self, is: impl Fn(&ConnectionSlot) -> bool) -> Option<u64> {
+        // Numbers grow, so the first is the oldest.
+        let found = self.open.iter().find(|(_, slot)| is(slot));
+        found.map(|(number, _)| *number)
+    }
+
+    /// Takes a place for a connection, if it gets one, and returns its number.
+    fn take(&mut self, peer: IpAddr) -> Option<u64> {
         match self.admission(peer) {
             Admission::Free => {}
-            Admission::InPlaceOf(other) => {
-                if let Some(task) = self.open.remove(&other).and_then(|place| place.task) {
-                    task.abort();
-                }
-            }
+            Admission::InPlaceOf(other) => self.close(other),
             Admission::Full => return None,
         }
-        let (number, caller) = (self.next, Caller::default());
+        let number = self.next;
         self.next += 1;
-        self.open.insert(
-            number,
-            Place {
-                peer,
-                caller: caller.clone(),
-                task: None,
-            },
-        );
-        Some((number, caller))
+        let slot = ConnectionSlot {
+            peer,
+            standing: Standing::Unknown,
+            task: None,
+        };
+        self.open.insert(number, slot);
+        Some(number)
+    }
+
+    /// Notes what a connection has shown, and closes the oldest one that only reads where too many do.
+    fn note(&mut self, number: u64, standing: Standing) {
+        let Some(slot) = self.open.get_mut(&number) else { return };
+        if standing <= slot.standing {
+            return;
+        }
+        slot.standing = standing;
+        let is_reader = |slot: &ConnectionSlot| slot.standing == Standing::Reader;
+        let readers = self.open.values().filter(|slot| is_reader(slot)).count();
+        if readers > self.max - self.max / 4
+            && let Some(oldest) = self.oldest(is_reader)
+        {
+            self.close(oldest);
+        }
+    }
+
+    fn close(&mut self, number: u64) {
+        if let Some(task) = self.open.remove(&number).and_then(|slot| slot.task) {
+            task.abort();
+        }
     }
 }
 
 /// Frees the place of a connection that ends, in whichever way.
-struct Taken {
-    places: Arc<Mutex<Places>>,
-    number: u64,
-}
+struct Taken(Caller);
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        locked(&self.places).open.remove(&self.number);
+        locked(&self.0.connections).open.remove(&self.0.number);
     }
 }
 
@@ -139,29 +172,29 @@ impl Drop for Taken {
 pub(super) async fn serve(listener: TcpListener, router: Router, mut ended: watch::Receiver<bool>) {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let max = CONNECTIONS_MAX.min(usize::try_from(files / 4).unwrap_or(CONNECTIONS_MAX));
-    let places = Arc::new(Mutex::new(Places::new(max)));
-    let mut connections = JoinSet::new();
+    let connections = Arc::new(Mutex::new(Connections::new(max)));
+    let mut tasks = JoinSet::new();
     let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             // `Err`: the other end is gone, and so is the host.
             _ = ended.wait_for(|ended| *ended) => break,
-            Some(_) = connections.join_next() => continue,
+            Some(_) = tasks.join_next() => continue,
         };
         match accepted {
             Ok((stream, peer)) => {
                 is_failing = false;
-                let taken = locked(&places).take(peer.ip());
-                if let Some((number, caller)) = taken {
-                    let taken = Taken {
-                        places: places.clone(),
+                let number = locked(&connections).take(peer.ip());
+                if let Some(number) = number {
+                    let caller = Caller {
+                        connections: connections.clone(),
                         number,
                     };
                     let service = TowerToHyperService::new(router.clone());
-                    let task = connections.spawn(connection(stream, service, caller, ended.clone(), taken));
-                    if let Some(place) = locked(&places).open.get_mut(&number) {
-                        place.task = Some(task);
+                    let task = tasks.spawn(connection(stream, service, Taken(caller), ended.clone()));
+                    if let Some(slot) = locked(&connections).open.get_mut(&number) {
+                        slot.task = Some(task);
                     }
                 }
             }
@@ -174,15 +207,14 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut ended: watc
         }
     }
     drop(listener);
-    while connections.join_next().await.is_some() {}
+    while tasks.join_next().await.is_some() {}
 }
 
 async fn connection(
     stream: TcpStream,
     service: TowerToHyperService<Router>,
-    caller: Caller,
-    mut ended: watch::Receiver<bool>,
     taken: Taken,
+    mut ended: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
     let mut http = http1::Builder::new();
@@ -190,12 +222,13 @@ async fn connection(
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
+    let caller = taken.0.clone();
     // A layer would copy every route for each connection.
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(caller.clone());
         service.call(request)
     });
-    let serving = http.serve_connection(TokioIo::new(stream), service);
+    let serving = http.serve_connection(TokioIo::new(WriteTimeout::new(stream, WRITE_TIMEOUT)), service);
     tokio::pin!(serving);
     let end = async {
         // An error says that the other end is gone, and so is the host.
@@ -236,34 +269,50 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_without_a_token_gives_way() {
-        let mut places = Places::new(CONNECTIONS_MAX);
-        let mut callers = vec![];
-        for _ in 0..CONNECTIONS_MAX {
-            callers.push(places.take(ip("127.0.0.1")).expect("a place"));
+    fn the_oldest_without_a_token_gives_way_and_then_the_oldest_that_reads() {
+        let mut connections = Connections::new(8);
+        for _ in 0..8 {
+            connections.take(ip("127.0.0.1")).expect("a place");
         }
-        callers[0].1.is_known();
-        assert_eq!(places.admission(ip("127.0.0.1")), Admission::InPlaceOf(1));
-        let (number, _) = places.take(ip("10.0.0.1")).expect("a place");
-        assert!(!places.open.contains_key(&1) && places.open.contains_key(&number));
-        assert_eq!(places.open.len(), CONNECTIONS_MAX);
-        for place in places.open.values() {
-            place.caller.is_known();
+        connections.note(0, Standing::Admin);
+        connections.note(1, Standing::Reader);
+        assert_eq!(connections.admission(ip("127.0.0.1")), Admission::InPlaceOf(2));
+        assert_eq!(connections.take(ip("10.0.0.1")), Some(8));
+        assert!(!connections.open.contains_key(&2) && connections.open.len() == 8);
+        for number in 3..9 {
+            connections.note(number, Standing::Admin);
         }
-        assert_eq!(places.take(ip("127.0.0.1")).map(|(number, _)| number), None);
+        assert_eq!(connections.take(ip("127.0.0.1")), Some(9));
+        assert!(!connections.open.contains_key(&1));
+        connections.note(9, Standing::Admin);
+        assert_eq!(connections.take(ip("127.0.0.1")), None);
+        // It does not lose its place by a request that only reads.
+        connections.note(9, Standing::Reader);
+        assert_eq!(connections.admission(ip("127.0.0.1")), Admission::Full);
+    }
+
+    #[test]
+    fn those_that_only_read_leave_places_for_others() {
+        let mut connections = Connections::new(8);
+        for number in 0..8 {
+            connections.take(ip("127.0.0.1")).expect("a place");
+            connections.note(number, Standing::Reader);
+        }
+        assert_eq!(connections.open.keys().copied().collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7]);
+        assert_eq!(connections.admission(ip("127.0.0.1")), Admission::Free);
     }
 
     #[test]
     fn one_machine_does_not_take_all_places() {
-        let mut places = Places::new(CONNECTIONS_MAX);
-        let first = places.take(ip("127.0.0.1")).expect("a place").0;
+        let mut connections = Connections::new(CONNECTIONS_MAX);
+        let first = connections.take(ip("127.0.0.1")).expect("a place");
         for _ in 0..OF_A_PEER_MAX {
-            places.take(ip("10.0.0.1")).expect("a place");
+            connections.take(ip("10.0.0.1")).expect("a place");
         }
         // It gives way to itself, not to others.
-        assert_eq!(places.admission(ip("10.0.0.1")), Admission::InPlaceOf(first + 1));
-        assert_eq!(places.admission(ip("10.0.0.2")), Admission::Free);
-        assert_eq!(places.admission(ip("127.0.0.1")), Admission::Free);
+        assert_eq!(connections.admission(ip("10.0.0.1")), Admission::InPlaceOf(first + 1));
+        assert_eq!(connections.admission(ip("10.0.0.2")), Admission::Free);
+        assert_eq!(connections.admission(ip("127.0.0.1")), Admission::Free);
     }
 
     #[test]
