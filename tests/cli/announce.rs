@@ -92,16 +92,29 @@ fn a_stale_one_is_ignored_and_cleaned() {
 }
 
 #[test]
-fn one_that_does_not_answer_is_no_job() {
+fn one_that_does_not_answer_is_told_of() {
     let world = World::new();
     let name = announce(&world, std::process::id());
-    let listed = world.run(&["list"]).exits(0);
-    assert_eq!((listed.stdout.as_str(), listed.stderr.as_str()), (NONE, ""));
-    let message =
-        "error: there is no job \"old\"; expected an id, a unique prefix of one, or a name; no job is running\n";
-    assert_eq!(world.run(&["info", "old"]).exits(2).stderr, message);
+    for args in [&["list"][..], &["info", "old"], &["cancel", "old"]] {
+        let ran = world.run(args).exits(1);
+        let data = world.path().join("data");
+        let begins = format!(
+            "error: none of the hosts that are announced in the data directory {} answers, so their jobs are not known:\n  the host at http://127.0.0.1:1 does not answer: http://127.0.0.1:1/api/v1/jobs: ",
+            data.display()
+        );
+        assert!(ran.stderr.starts_with(&begins), "{}", ran.stderr);
+        assert!(ran.stderr.ends_with("; is the host still running?\n"), "{}", ran.stderr);
+        assert_eq!(ran.stdout, "");
+    }
     // Its process exists, so it may answer later.
     assert_eq!(files(&world.path().join("data/run")), [name]);
+    // Beside one that answers.
+    let host = world.serve(&[]);
+    let listed = world.run(&["list"]).exits(0);
+    assert_eq!(listed.stdout, NONE);
+    let said = "the jobs of a host are left out: the host at http://127.0.0.1:1 does not answer: ";
+    assert!(listed.stderr.contains(said), "{}", listed.stderr);
+    drop(host);
 }
 
 #[test]
@@ -158,7 +171,7 @@ fn is_stopped(pid: u32) -> bool {
 
 /// Ctrl-Z in one terminal must not hold up the others.
 #[test]
-fn a_host_that_is_stopped_is_left_out() {
+fn a_host_that_is_stopped_is_told_of() {
     let world = watching();
     let job = world.start(&["job.toml"]);
     let signal = |signal: &str| {
@@ -169,14 +182,13 @@ fn a_host_that_is_stopped_is_left_out() {
     };
     signal("STOP");
     wait_until("all threads have stopped", || is_stopped(job.pid()));
-    let listed = world.run(&["list"]).exits(0);
-    assert_eq!(listed.stdout, NONE);
-    let message = " does not answer, and its jobs are left out; is its process stopped? (`fg` brings back what Ctrl-Z has stopped)\n";
-    assert!(listed.stderr.ends_with(message), "{}", listed.stderr);
+    let message = " does not answer; is its process stopped? (`fg` brings back what Ctrl-Z has stopped)\n";
     // It has not ended: it is not told how to go on from it.
-    assert_eq!(world.run(&["list", "-a"]).exits(0).stdout, "No jobs.\n");
-    let unknown = world.run(&["info", "copy"]).exits(2).stderr;
-    assert!(unknown.contains("there is no job \"copy\""), "{unknown}");
+    for args in [&["list", "-a"][..], &["info", "copy"]] {
+        let silent = world.run(args).exits(1);
+        assert_eq!(silent.stdout, "");
+        assert!(silent.stderr.ends_with(message), "{}", silent.stderr);
+    }
     signal("CONT");
     assert!(world.run(&["list"]).exits(0).stdout.contains(" : copy (RUNNING)"));
 }

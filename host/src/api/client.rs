@@ -51,7 +51,7 @@ pub struct Client {
 pub enum ClientError {
     /// No host serves the data directory.
     #[error(
-        "no host serves the data directory {}: start one with `regraft serve`{}, or name one with --host URL.{}",
+        "no host serves the data directory {}: start one with `regraft serve{}`, or name one with --host URL.{}",
         data_dir.display(),
         if other.is_some() { " --listen 127.0.0.1:0" } else { "" },
         other.as_ref().map(elsewhere).unwrap_or_default()
@@ -70,8 +70,22 @@ pub enum ClientError {
         /// Error of the connection.
         source: ureq::Error,
     },
+    /// Hosts are announced in the data directory, and none of them answers.
+    #[error(
+        "none of the hosts that are announced in the data directory {} answers, so their jobs are not known:\n{}",
+        data_dir.display(),
+        silent.iter().map(|host| format!("  {host}")).collect::<Vec<_>>().join("\n")
+    )]
+    NoneAnswers {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// Each host, with why it does not answer.
+        silent: Vec<String>,
+    },
     /// The answer does not have the expected shape.
-    #[error("{url}: the answer is not understood ({source}); are both the same version?; is the host still running?")]
+    #[error(
+        "{url}: the answer is not understood ({source}); are both the same version, and is the host still running?"
+    )]
     NotUnderstood {
         /// URL of the request.
         url: String,
@@ -91,6 +105,9 @@ pub enum ClientError {
     /// The host answered that the request failed.
     #[error(transparent)]
     Refused(#[from] ErrorBody),
+    /// The host answered that it has no such job: it has dropped it since it was found.
+    #[error(transparent)]
+    Gone(ErrorBody),
     /// No job matches.
     #[error("there is no job {job:?}; expected an id, a unique prefix of one, or a name; {}", known(near.as_deref(), running))]
     NoSuchJob {
@@ -117,10 +134,12 @@ impl ClientError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::NoSuchJob { .. } | Self::SeveralJobs { .. } => ErrorKind::Usage,
-            Self::Refused(error) => error.kind,
-            Self::NotServing { .. } | Self::NoAnswer { .. } | Self::NotUnderstood { .. } | Self::Http { .. } => {
-                ErrorKind::Failed
-            }
+            Self::Refused(error) | Self::Gone(error) => error.kind,
+            Self::NotServing { .. }
+            | Self::NoAnswer { .. }
+            | Self::NoneAnswers { .. }
+            | Self::NotUnderstood { .. }
+            | Self::Http { .. } => ErrorKind::Failed,
         }
     }
 }
@@ -224,30 +243,42 @@ impl Client {
         self.post(host, "/jobs", submission)
     }
 
-    /// Lists all jobs of all hosts.
+    /// Lists all jobs of all hosts. An announced host that does not answer is left out with a warning, unless it has ended
+    /// meanwhile.
     ///
     /// # Errors
-    /// [`ClientError`] where the named host does not answer. Announced hosts that do not answer are left out: they may have ended.
+    /// [`ClientError`] where a named host does not answer, or where there are announced ones and none of them answers.
     pub fn jobs(&self) -> Result<Vec<FoundJob>, ClientError> {
-        let mut found = vec![];
+        let (mut found, mut silent, mut answered) = (vec![], vec![], false);
         for host in &self.hosts {
-            let sent = self.sent(host, "/jobs");
-            if !self.named && matches!(sent, Err(ureq::Error::Timeout(_))) {
-                tracing::warn!(
-                    "the host at {host} does not answer, and its jobs are left out; is its process stopped? (`fg` brings back what Ctrl-Z has stopped)"
-                );
-                continue;
-            }
-            match answer::<JobList>(&url(host, "/jobs"), sent) {
-                Ok(list) => found.extend(list.jobs.into_iter().map(|summary| FoundJob {
-                    host: host.clone(),
-                    summary,
-                })),
-                Err(error) if self.named || error.kind() == ErrorKind::Usage => return Err(error),
-                Err(error) => tracing::debug!("{error}"),
+            match self.get::<JobList>(host, "/jobs") {
+                Ok(list) => {
+                    answered = true;
+                    found.extend(list.jobs.into_iter().map(|summary| FoundJob {
+                        host: host.clone(),
+                        summary,
+                    }));
+                }
+                Err(error) if self.named || matches!(error, ClientError::Refused(_)) => return Err(error),
+                Err(error) if self.is_announced(host) => silent.push(silence(host, &error)),
+                Err(error) => tracing::debug!("a host has just ended: {error}"),
             }
         }
+        if !answered && !silent.is_empty() {
+            return Err(ClientError::NoneAnswers {
+                data_dir: self.data_dir.clone(),
+                silent,
+            });
+        }
+        for host in silent {
+            tracing::warn!("the jobs of a host are left out: {host}");
+        }
         Ok(found)
+    }
+
+    /// Returns true if a live process announces this host now.
+    fn is_announced(&self, host: &str) -> bool {
+        announce::live(&self.data_dir).iter().any(|live| live.url == host)
     }
 
     /// Finds a job by its id, a unique prefix of it, or its name. An ended job is found only where no other matches.
@@ -411,8 +442,23 @@ fn answer<T: DeserializeOwned>(url: &str, sent: Sent) -> Result<T, ClientError> 
         return serde_json::from_str(&text).map_err(|source| ClientError::NotUnderstood { url, source });
     }
     match serde_json::from_str::<Problem>(&text) {
+        // The only other answer with this status is about an operation, and this client asks for none.
+        Ok(problem) if status == StatusCode::NOT_FOUND => Err(ClientError::Gone(problem.error)),
         Ok(problem) => Err(problem.error.into()),
         Err(_) => Err(ClientError::Http { url, status, text }),
+    }
+}
+
+/// Says why an announced host has not answered, and what to do.
+fn silence(host: &str, error: &ClientError) -> String {
+    match error {
+        ClientError::NoAnswer {
+            source: ureq::Error::Timeout(_),
+            ..
+        } => format!(
+            "the host at {host} does not answer; is its process stopped? (`fg` brings back what Ctrl-Z has stopped)"
+        ),
+        error => format!("the host at {host} does not answer: {error}"),
     }
 }
 
@@ -576,12 +622,14 @@ mod tests {
         let line = "  00000000000000000000000000000007  words  RUNNING";
         for (error, text) in [
             (serving(None), "no host serves the data directory /data: start one with `regraft serve`, or name one with --host URL.".to_owned()),
-            (serving(Some(OtherHost::Known(other))), "no host serves the data directory /data: start one with `regraft serve` --listen 127.0.0.1:0, or name one with --host URL. One that serves /other listens on http://127.0.0.1:7878 (pid 9): if that one is meant, name it with --host http://127.0.0.1:7878, or set REGRAFT_DATA to its directory.".to_owned()),
-            (serving(Some(OtherHost::Locked)), "no host serves the data directory /data: start one with `regraft serve` --listen 127.0.0.1:0, or name one with --host URL. One whose token is not in this data directory listens on http://127.0.0.1:7878: if that one is meant, set REGRAFT_DATA to its directory, or name it with --host http://127.0.0.1:7878 and its token with REGRAFT_TOKEN.".to_owned()),
+            (serving(Some(OtherHost::Known(other))), "no host serves the data directory /data: start one with `regraft serve --listen 127.0.0.1:0`, or name one with --host URL. One that serves /other listens on http://127.0.0.1:7878 (pid 9): if that one is meant, name it with --host http://127.0.0.1:7878, or set REGRAFT_DATA to its directory.".to_owned()),
+            (serving(Some(OtherHost::Locked)), "no host serves the data directory /data: start one with `regraft serve --listen 127.0.0.1:0`, or name one with --host URL. One whose token is not in this data directory listens on http://127.0.0.1:7878: if that one is meant, set REGRAFT_DATA to its directory, or name it with --host http://127.0.0.1:7878 and its token with REGRAFT_TOKEN.".to_owned()),
             (source, format!("http://h/jobs: {}; is the host still running?", ureq::Error::HostNotFound)),
+            (ClientError::NoneAnswers { data_dir: "/data".into(), silent: vec!["a".to_owned(), "b".to_owned()] }, "none of the hosts that are announced in the data directory /data answers, so their jobs are not known:\n  a\n  b".to_owned()),
             (http, "http://h/jobs: HTTP 502 Bad Gateway: no; is the host still running?".to_owned()),
-            (garbled, format!("http://h/jobs: the answer is not understood ({}); are both the same version?; is the host still running?", garbage())),
+            (garbled, format!("http://h/jobs: the answer is not understood ({}); are both the same version, and is the host still running?", garbage())),
             (ErrorBody::new(ErrorKind::Bug, "no").into(), "no".to_owned()),
+            (ClientError::Gone(ErrorBody::new(ErrorKind::Usage, "gone")), "gone".to_owned()),
             (missing(None, &[]), "there is no job \"wodrs\"; expected an id, a unique prefix of one, or a name; no job is running".to_owned()),
             (missing(Some("words"), std::slice::from_ref(&job)), format!("there is no job \"wodrs\"; expected an id, a unique prefix of one, or a name; did you mean \"words\"? running:\n{line}")),
             (several, format!("\"wo\" names several jobs; give more of the id:\n{line}")),

@@ -33,6 +33,9 @@ pub struct Failure {
     /// Each problem on its own, where there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ProblemBody>,
+    /// True if no host has the job that the command is about.
+    #[serde(skip)]
+    pub is_no_such_job: bool,
 }
 
 impl Failure {
@@ -45,6 +48,7 @@ impl Failure {
             uid: None,
             path: None,
             problems: vec![],
+            is_no_such_job: false,
         }
     }
 
@@ -105,6 +109,7 @@ impl From<ErrorBody> for Failure {
             uid: body.uid,
             path: body.path,
             problems: body.problems,
+            is_no_such_job: false,
         }
     }
 }
@@ -123,9 +128,14 @@ impl From<AttemptError> for Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        match error {
-            ClientError::Refused(body) => body.into(),
+        let is_no_such_job = matches!(error, ClientError::NoSuchJob { .. } | ClientError::Gone(_));
+        let failure = match error {
+            ClientError::Refused(body) | ClientError::Gone(body) => body.into(),
             other => Self::new(other.kind(), other.to_string()),
+        };
+        Self {
+            is_no_such_job,
+            ..failure
         }
     }
 }
@@ -247,5 +257,18 @@ mod tests {
             r#"{"error":{"kind":"usage","message":"no","path":null,"uid":"count"}}"#
         );
         assert_eq!(failure.status(), ExitStatus::Usage);
+    }
+
+    #[test]
+    fn a_job_that_no_host_has_is_known_by_its_type() {
+        let body = || ErrorBody::new(ErrorKind::Usage, "there is no job 7 on this host");
+        assert!(Failure::from(ClientError::Gone(body())).is_no_such_job);
+        assert!(!Failure::from(ClientError::Refused(body())).is_no_such_job);
+        let missing = ClientError::NoSuchJob {
+            job: "7".to_owned(),
+            near: None,
+            running: vec![],
+        };
+        assert!(Failure::from(missing).is_no_such_job);
     }
 }

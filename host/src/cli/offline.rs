@@ -14,9 +14,6 @@ use crate::jobs::status::JobStatus;
 use crate::serve::error::HostError;
 use crate::serve::offline::{OfflineJob, jobs};
 
-/// Beginning of the message that a host does not know a job.
-const NO_SUCH_JOB: &str = "there is no job ";
-
 /// A job that was asked for.
 pub(super) enum Found {
     /// At a host.
@@ -75,7 +72,7 @@ pub(super) fn acting<T>(
     verb: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     verb().map_err(|failure| {
-        if !failure.message.starts_with(NO_SUCH_JOB) {
+        if !failure.is_no_such_job {
             return failure;
         }
         match find_anywhere(job, host, data_dir) {
@@ -107,11 +104,15 @@ pub(super) fn find_anywhere(job: &str, host: &HostArgs, data_dir: &Path) -> Resu
     let client = client(host, data_dir);
     let missing = match client.find(job) {
         Ok(job) => return Ok(Found::AtHost(Box::new(Asked { client, job }))),
-        Err(error @ ClientError::NoSuchJob { .. }) if host.named().is_none() => Failure::from(error),
+        Err(error @ (ClientError::NoSuchJob { .. } | ClientError::NoneAnswers { .. })) if host.named().is_none() => {
+            Failure::from(error)
+        }
         Err(error) => return Err(error.into()),
     };
     let job = job.strip_prefix(':').unwrap_or(job);
-    let mut dead = on_disk(&client, &client.jobs()?, data_dir)?;
+    // Hosts that do not answer are in the failure, which stands where the job is not on disk.
+    let live = client.jobs().unwrap_or_default();
+    let mut dead = on_disk(&client, &live, data_dir)?;
     let is_prefix = !job.is_empty() && job.bytes().all(|b| b.is_ascii_hexdigit());
     dead.retain(|dead| {
         let id = dead.job_id().to_string();

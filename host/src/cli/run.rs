@@ -215,8 +215,9 @@ async fn attend(
     }
     progress.end();
     let ended = noted.ended(job, host).await;
-    server.end().await;
+    // From here on, clients no longer find this host.
     drop(announced);
+    server.end().await;
     Ok((outcome, ended))
 }
 
