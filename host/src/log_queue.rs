@@ -33,16 +33,25 @@ impl<K> std::fmt::Debug for LogQueue<K> {
 
 struct Shared<K> {
     state: Mutex<State<K>>,
-    /// Notified when there is something to write, and when all is written.
+    /// Notified when there is something to write, and when an item that was waited for is written.
     changed: Condvar,
 }
 
 struct State<K> {
     waiting: VecDeque<(K, Logged)>,
     bytes: usize,
+    /// Items that were ever put into `waiting`.
+    queued: u64,
+    /// Items of these that are written.
+    written: u64,
+    /// Lines that were dropped, and not yet counted in an item.
     dropped: BTreeMap<K, u64>,
-    /// True while the writer writes what it has taken.
-    writing: bool,
+    /// Lines that were ever dropped.
+    dropped_ever: u64,
+    /// Lines of these whose count is written.
+    told: u64,
+    /// Number of threads in `flush`.
+    flushing: usize,
 }
 
 impl<K: Ord + Clone + Send + 'static> LogQueue<K> {
@@ -52,16 +61,21 @@ impl<K: Ord + Clone + Send + 'static> LogQueue<K> {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
                 bytes: 0,
+                queued: 0,
+                written: 0,
                 dropped: BTreeMap::new(),
-                writing: false,
+                dropped_ever: 0,
+                told: 0,
+                flushing: 0,
             }),
             changed: Condvar::new(),
         });
         let own = shared.clone();
         let writing = move || {
             loop {
-                let (key, logged) = own.next();
+                let (key, logged, done) = own.next();
                 write(key, logged);
+                own.written(done);
             }
         };
         // The machine has no thread left: the lines are dropped, and the process goes on.
@@ -74,37 +88,58 @@ impl<K: Ord + Clone + Send + 'static> LogQueue<K> {
         let mut state = self.0.state();
         if state.bytes + text.len() > WAITING_BYTES_MAX {
             *state.dropped.entry(key).or_default() += 1;
+            state.dropped_ever += 1;
             return;
         }
         if let Some(dropped) = state.dropped.remove(&key) {
-            state.waiting.push_back((key.clone(), Logged::Dropped(dropped)));
+            state.queue(key.clone(), Logged::Dropped(dropped));
         }
         state.bytes += text.len();
-        state.waiting.push_back((key, Logged::Text(text)));
+        state.queue(key, Logged::Text(text));
         drop(state);
         self.0.changed.notify_all();
     }
 
     /// Says that no more lines come for a while.
     pub fn end(&self, key: K) {
-        self.0.state().waiting.push_back((key, Logged::End));
+        self.0.state().queue(key, Logged::End);
         self.0.changed.notify_all();
     }
 
-    /// Waits until all is written, but no longer than this. Returns true if it is.
+    /// Waits until everything logged before this call is written, but no longer than this. Returns true if it is. Lines that
+    /// are logged meanwhile are not waited for. Blocks the thread.
     pub fn flush(&self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         let mut state = self.0.state();
-        while !state.waiting.is_empty() || state.writing || !state.dropped.is_empty() {
+        let (queued, dropped) = (state.queued, state.dropped_ever);
+        state.flushing += 1;
+        while state.written < queued || state.told < dropped {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
+                state.flushing -= 1;
                 return false;
             }
             let waited = self.0.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        state.flushing -= 1;
         true
     }
+}
+
+impl<K> State<K> {
+    fn queue(&mut self, key: K, logged: Logged) {
+        self.queued += 1;
+        self.waiting.push_back((key, logged));
+    }
+}
+
+/// What is done once an item is written.
+struct Done {
+    /// True for an item that was waiting, false for a count of lines that were dropped after all of these.
+    queued: bool,
+    /// Number of dropped lines that it counts.
+    told: u64,
 }
 
 impl<K: Ord + Clone> Shared<K> {
@@ -113,25 +148,40 @@ impl<K: Ord + Clone> Shared<K> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the next item. The last one is written by now.
-    fn next(&self) -> (K, Logged) {
+    /// Waits for the next item.
+    fn next(&self) -> (K, Logged, Done) {
         let mut state = self.state();
-        state.writing = false;
         loop {
             if let Some((key, logged)) = state.waiting.pop_front() {
-                if let Logged::Text(text) = &logged {
-                    state.bytes -= text.len();
-                }
-                state.writing = true;
-                return (key, logged);
+                let told = match &logged {
+                    Logged::Text(text) => {
+                        state.bytes -= text.len();
+                        0
+                    }
+                    Logged::Dropped(lines) => *lines,
+                    Logged::End => 0,
+                };
+                return (key, logged, Done { queued: true, told });
             }
             // All that had room is written, so there is room again.
             if let Some((key, dropped)) = state.dropped.pop_first() {
-                state.writing = true;
-                return (key, Logged::Dropped(dropped));
+                let done = Done {
+                    queued: false,
+                    told: dropped,
+                };
+                return (key, Logged::Dropped(dropped), done);
             }
-            self.changed.notify_all();
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Notes that an item is written.
+    fn written(&self, Done { queued, told }: Done) {
+        let mut state = self.state();
+        state.written += u64::from(queued);
+        state.told += told;
+        if state.flushing > 0 {
+            self.changed.notify_all();
         }
     }
 }
@@ -197,5 +247,28 @@ mod tests {
         let told: Vec<Logged> = told.try_iter().map(|(_, logged)| logged).collect();
         let text = |text: &str| Logged::Text(text.to_owned());
         assert_eq!(told, [text("a"), Logged::Dropped(1), text("b"), Logged::End]);
+    }
+
+    #[test]
+    fn only_lines_that_came_before_are_waited_for() {
+        let (queue, permit, told) = permitted();
+        queue.push(1, "before".to_owned());
+        permit.send(()).expect("it writes");
+        assert!(queue.flush(Duration::from_secs(20)));
+        // Another stream logs on and on, and its lines are dropped meanwhile.
+        queue.push(1, "before".to_owned());
+        std::thread::scope(|scope| {
+            let flushing = scope.spawn(|| queue.flush(Duration::from_secs(20)));
+            while queue.0.state().flushing == 0 {
+                std::thread::yield_now();
+            }
+            for _ in 0..9 {
+                queue.push(2, "x".repeat(WAITING_BYTES_MAX / 4));
+            }
+            permit.send(()).expect("it writes");
+            assert!(flushing.join().expect("no panic"));
+        });
+        assert_eq!(told.try_iter().count(), 2);
+        drop(permit);
     }
 }

@@ -47,7 +47,7 @@ impl Host {
     /// Enters every job of the catalog. Returns those that are to be brought back, in the order in which they are.
     ///
     /// # Errors
-    /// [`HostError`] where this host has no catalog. What cannot be read of it is logged and left out.
+    /// [`HostError`] where this host has no catalog. Unreadable records are logged and skipped.
     pub async fn open_catalog(&self) -> Result<Vec<Planned<Catalogued>>, HostError> {
         let serving = self.serves()?;
         let contents = serving.catalog.load().await;
@@ -164,7 +164,7 @@ impl Host {
     }
 
     /// Brings a job back. A try that fails loses nothing: it is repeated for as long as that may help, and until the job is
-    /// given up. `tried` is told of the end of the first try.
+    /// given up. `tried` is notified when the first try ends.
     async fn bring_back_one(self: &Arc<Self>, job: Catalogued, deaths: u32, tried: oneshot::Sender<()>) {
         let id = job.record.job_id;
         let mut tried = Some(tried);
@@ -331,6 +331,8 @@ impl Host {
             if let Err(error) = serving.catalog.host_ends().await {
                 tracing::warn!("that this host has ended could not be noted: {error}");
             }
+            let logs = serving.logs.clone();
+            let _ = tokio::task::spawn_blocking(move || logs.flush()).await;
         }
     }
 

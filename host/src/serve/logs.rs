@@ -116,7 +116,7 @@ impl JobLogs {
         };
     }
 
-    /// Waits a moment until the lines that were logged so far are written.
+    /// Waits a moment until the lines that were logged so far are written. Blocks the thread.
     pub fn flush(&self) {
         if let Some(queue) = self.queue.get() {
             queue.flush(PATIENCE);
@@ -151,13 +151,10 @@ impl JobLogs {
         Ok(())
     }
 
-    /// Closes the file of a job that logs no more lines.
+    /// Closes the file of a job that logs no more lines, once those that it has logged are written. Does not wait for that.
     pub fn close(&self, job: JobId) {
         match self.queue.get() {
-            Some(queue) => {
-                queue.end(job);
-                queue.flush(PATIENCE);
-            }
+            Some(queue) => queue.end(job),
             None => _ = locked(&self.open).remove(&job),
         }
     }

@@ -286,6 +286,9 @@ impl Host {
     /// Drops a job with its records and its log.
     pub(super) async fn drop_job(&self, serving: &Serving, job: JobId) {
         serving.logs.close(job);
+        // A line that is written after the removal would bring the directory back.
+        let logs = serving.logs.clone();
+        let _ = spawn_blocking(move || logs.flush()).await;
         if let Err(error) = serving.catalog.remove(job).await {
             tracing::warn!("what is noted of job {job} could not be removed: {error}");
         }
