@@ -282,6 +282,8 @@ fn one_data_directory_has_one_host() {
             other.path().join("data").display()
         )
     );
+    // It does not count as a host that has died.
+    assert!(!other.path().join("data/jobs/running.json").exists());
     drop(third);
 }
 

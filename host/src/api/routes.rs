@@ -40,16 +40,14 @@ const WAIT_MAX: u64 = 60;
 /// Time that requests under way have to finish when the server ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
-/// An HTTP server, which runs until [`Server::end`].
+/// An address that is listened on. Requests wait until [`Listening::serve`].
 #[derive(Debug)]
-pub struct Server {
-    /// Address that it listens on.
-    pub address: SocketAddr,
-    end: watch::Sender<bool>,
-    task: JoinHandle<()>,
+pub struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
 }
 
-impl Server {
+impl Listening {
     /// Listens on an address; port 0 takes any free port.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ use super::show::dead_letters;
 use super::signals::EndingSignals;
 use crate::api::access::{Access, Token};
 use crate::api::client::Client;
-use crate::api::routes::Server;
+use crate::api::routes::Listening;
 use crate::api::types::JobView;
 use crate::dataflow::control::locked;
 use crate::graph::job_graph::JobGraph;
@@ -177,8 +177,8 @@ async fn attend(
     let mut signals = EndingSignals::new().map_err(io)?;
     let token = Token::random();
     let access = Access::new(&token, None);
-    let server = Server::start(host.clone(), (Ipv4Addr::LOCALHOST, 0).into(), access).await;
-    let server = server.map_err(io)?;
+    let listening = Listening::on((Ipv4Addr::LOCALHOST, 0).into()).await.map_err(io)?;
+    let server = listening.serve(host.clone(), access);
     let name = job.shared.graph.name.as_str();
     let announced = announcement(Some((job.job_id(), name)), &server.url(), &token).publish(data_dir);
     if let Err(error) = &announced {

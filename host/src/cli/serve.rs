@@ -19,7 +19,7 @@ use super::output::{Output, print};
 use super::signals::EndingSignals;
 use crate::api::access::{Access, Token};
 use crate::api::client::{Client, OtherHost};
-use crate::api::routes::Server;
+use crate::api::routes::Listening;
 use crate::dataflow::executor::Threads;
 use crate::environment::process::ProcessIdentity;
 use crate::environment::real::RealEnvironment;
@@ -79,11 +79,13 @@ pub async fn serve(
         host_context(data_dir, true),
         Some(serving),
     ));
-    let unfinished = host.open_catalog().await?;
-    let server = match listening(&host, listen, &tokens, waited).await {
-        Ok(server) => server,
+    // Before the catalog is opened: a host that cannot listen has not run, and must not count as one that died.
+    let listening = match listening(listen, waited).await {
+        Ok(listening) => listening,
         Err(error) => return Err(taken(listen, &error, data_dir).await),
     };
+    let unfinished = host.open_catalog().await?;
+    let server = listening.serve(host.clone(), Access::new(&tokens.admin, tokens.read.as_ref()));
     let url = server.url();
     lock.say(Some(&url));
     let announced = announcement(None, &url, &tokens.admin).publish(data_dir);
@@ -122,16 +124,11 @@ pub async fn serve(
     Ok(ExitStatus::Done)
 }
 
-/// Starts the server. After a host that was just ending, its port may be free a moment later, too.
-async fn listening(
-    host: &Arc<Host>,
-    listen: SocketAddr,
-    tokens: &Tokens,
-    may_be_ending: bool,
-) -> std::io::Result<Server> {
+/// Listens on an address. After a host that was just ending, its port may be free a moment later, too.
+async fn listening(listen: SocketAddr, may_be_ending: bool) -> std::io::Result<Listening> {
     let began = Instant::now();
     loop {
-        match Server::start(host.clone(), listen, Access::new(&tokens.admin, tokens.read.as_ref())).await {
+        match Listening::on(listen).await {
             Err(error)
                 if may_be_ending
                     && error.kind() == std::io::ErrorKind::AddrInUse
@@ -139,7 +136,7 @@ async fn listening(
             {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            started => return started,
+            tried => return tried,
         }
     }
 }
