@@ -1,4 +1,4 @@
-//! Bodies of requests: how large they may be, how long they may take, and how many are read at a time.
+//! Bodies of requests: how large they may be, how long they may take, and how many are in memory at a time.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use axum::response::Response;
 use futures::StreamExt as _;
 use regraft_model::error_kind::ErrorKind;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -35,8 +35,12 @@ const JSON_TIMEOUT: Duration = Duration::from_secs(30);
 const COMPONENT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Time that a request waits until fewer bodies are being read.
 const TURN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Number of components that are received at a time.
-static COMPONENTS: Semaphore = Semaphore::const_new(2);
+/// Number of components that are received or loaded at a time: each may have 128 MiB, and takes a thread while it is loaded.
+const COMPONENTS_MAX: usize = 4;
+/// Turns for components.
+static COMPONENTS: Semaphore = Semaphore::const_new(COMPONENTS_MAX);
+/// Time that a request waits for its turn, in which others may be compiled.
+const COMPONENT_TURN_TIMEOUT: Duration = Duration::from_secs(180);
 /// Number of JSON bodies that are received and parsed at a time.
 static JSONS: Semaphore = Semaphore::const_new(16);
 /// Part of an unread body that is received before the answer is sent, bytes.
@@ -51,7 +55,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for Bo
     type Rejection = Response;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
-        let _turn = turn(&JSONS).await?;
+        let _turn = turn(&JSONS, TURN_TIMEOUT).await?;
         let bytes = received(request, JSON_BYTES_MAX, JSON_TIMEOUT).await?;
         let is_small = bytes.len() < PARSED_APART;
         let parse = move || {
@@ -74,17 +78,21 @@ impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for Bo
     }
 }
 
-/// Component in the body of a request.
-pub(super) struct Component(pub(super) Vec<u8>);
+/// Component in the body of a request, with its turn, which lasts until the component is loaded.
+pub(super) struct Component {
+    /// The component.
+    pub(super) bytes: Vec<u8>,
+    /// Its turn, which ends when this is dropped.
+    pub(super) turn: SemaphorePermit<'static>,
+}
 
 impl<S: Send + Sync> FromRequest<S> for Component {
     type Rejection = Response;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
-        let _turn = turn(&COMPONENTS).await?;
-        received(request, COMPONENT_BYTES_MAX, COMPONENT_TIMEOUT)
-            .await
-            .map(Self)
+        let turn = turn(&COMPONENTS, COMPONENT_TURN_TIMEOUT).await?;
+        let bytes = received(request, COMPONENT_BYTES_MAX, COMPONENT_TIMEOUT).await?;
+        Ok(Self { bytes, turn })
     }
 }
 
@@ -107,8 +115,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
 }
 
 /// Waits until fewer bodies of a kind are being read.
-async fn turn(of: &'static Semaphore) -> Result<tokio::sync::SemaphorePermit<'static>, Response> {
-    match timeout(TURN_TIMEOUT, of.acquire()).await {
+async fn turn(of: &'static Semaphore, patience: Duration) -> Result<SemaphorePermit<'static>, Response> {
+    match timeout(patience, of.acquire()).await {
         Ok(Ok(turn)) => Ok(turn),
         _ => {
             let message = "too many requests are being received; send it again in a moment";
@@ -202,5 +210,20 @@ impl HttpBody for Lent {
 
     fn size_hint(&self) -> http_body::SizeHint {
         locked(&self.0).size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_component_keeps_its_turn_until_it_is_loaded() {
+        let component = Component::from_request(Request::new(AnyBody::from("wasm")), &()).await;
+        let Ok(component) = component else { panic!("refused") };
+        assert_eq!(component.bytes, b"wasm");
+        assert_eq!(COMPONENTS.available_permits(), COMPONENTS_MAX - 1);
+        drop(component.turn);
+        assert_eq!(COMPONENTS.available_permits(), COMPONENTS_MAX);
     }
 }

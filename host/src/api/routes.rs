@@ -52,14 +52,32 @@ impl Listening {
     ///
     /// # Errors
     /// Those of the system, such as a port that is taken.
-    pub async fn start(host: Arc<Host>, listen: SocketAddr, access: Access) -> std::io::Result<Self> {
+    pub async fn on(listen: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        let (end, ended) = watch::channel(false);
-        let task = tokio::spawn(connections::serve(listener, router(host, access), ended));
-        Ok(Self { address, end, task })
+        Ok(Self { listener, address })
     }
 
+    /// Answers requests from now on.
+    #[must_use]
+    pub fn serve(self, host: Arc<Host>, access: Access) -> Server {
+        let Self { listener, address } = self;
+        let (end, ended) = watch::channel(false);
+        let task = tokio::spawn(connections::serve(listener, router(host, access), ended));
+        Server { address, end, task }
+    }
+}
+
+/// An HTTP server, which runs until [`Server::end`].
+#[derive(Debug)]
+pub struct Server {
+    /// Address that it listens on.
+    pub address: SocketAddr,
+    end: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
     /// Returns the URL by which this machine reaches it.
     #[must_use]
     pub fn url(&self) -> String {
@@ -240,7 +258,14 @@ async fn triggered(State(host): State<Arc<Host>>, Path((job, id)): Path<(String,
     Ok(Json(status))
 }
 
-async fn upload(State(host): State<Arc<Host>>, Component(bytes): Component) -> Answer<ModuleUploaded> {
-    let digest = spawn_blocking(move || host.upload(bytes)).await??;
+async fn upload(State(host): State<Arc<Host>>, Component { bytes, turn }: Component) -> Answer<ModuleUploaded> {
+    // The turn ends with the loading, which goes on after the connection breaks.
+    let loading = move || {
+        let loaded = host.upload(bytes);
+        tokio::spawn(async move { host.drop_old_uploads().await });
+        drop(turn);
+        loaded
+    };
+    let digest = spawn_blocking(loading).await??;
     Ok(Json(ModuleUploaded { digest }))
 }

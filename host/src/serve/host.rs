@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use regraft_guest_runtime::engine::GuestEngine;
-use regraft_guest_runtime::module::GuestModule;
 use regraft_model::id::{JobId, OperatorUid};
 use tokio::sync::Notify;
 
@@ -19,6 +19,7 @@ use super::logs::{JobLogs, LogChunk, LogPart};
 use super::operations::{Operation, OperationKind, Operations, Outcome};
 use super::snapshots::{ListedSnapshot, snapshots_in, upgraded_in};
 use super::submission::Submission;
+use super::uploads::{Upload, Uploads};
 use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::jobs::handle::{JobHandle, SavepointTarget, SnapshotReport, SnapshotRequest};
@@ -30,13 +31,6 @@ use crate::upgrade::report::UpgradeReport;
 use crate::upgrade::upgrade;
 use regraft_model::snapshot::SnapshotKind;
 
-/// Number of uploaded components that are kept; the oldest is dropped first.
-const UPLOADS_MAX: usize = 256;
-/// Bytes of uploaded components that are kept, beside the last one.
-const UPLOADS_BYTES_MAX: usize = 256 << 20;
-/// Time after which an uploaded component is dropped.
-const UPLOAD_IDLE_MAX: Duration = Duration::from_secs(600);
-
 /// A host: its jobs, and the engine that loads their components.
 pub struct Host {
     pub(super) engine: GuestEngine,
@@ -46,7 +40,9 @@ pub struct Host {
     pub(super) changed: Notify,
     /// Jobs that are being started, or have started a moment ago.
     pub(super) starting: Mutex<BTreeSet<JobId>>,
-    uploads: Mutex<Vec<Upload>>,
+    uploads: Mutex<Uploads>,
+    /// True while a task waits to drop uploaded components.
+    dropping_uploads: AtomicBool,
     operations: Operations,
     pub(super) serving: Option<Serving>,
     /// List of attached runs, for a host of one.
@@ -86,14 +82,6 @@ impl Default for SavepointOptions {
     }
 }
 
-struct Upload {
-    digest: String,
-    module: GuestModule,
-    took: Duration,
-    /// Time of the upload.
-    at: Instant,
-}
-
 impl Host {
     /// Returns a host without jobs. With no `serving` it runs only the jobs that [`Host::add`] gives it.
     #[must_use]
@@ -105,6 +93,7 @@ impl Host {
             changed: Notify::new(),
             starting: Mutex::default(),
             uploads: Mutex::default(),
+            dropping_uploads: AtomicBool::new(false),
             operations: Operations::default(),
             serving,
             attached: None,
@@ -357,7 +346,7 @@ impl Host {
         read.map_err(|source| HostError::Log { job, source })
     }
 
-    /// Loads a component for a job or an upgrade, and returns its SHA-256.
+    /// Loads a component for a job or an upgrade, and returns its SHA-256. It is kept for [`UPLOAD_IDLE_MAX`].
     ///
     /// # Errors
     /// [`HostError::Module`] where this host cannot run it.
@@ -365,14 +354,9 @@ impl Host {
         let start = Instant::now();
         let loaded = self.engine.load(bytes)?;
         let digest = loaded.module.digest().to_string();
-        let mut uploads = locked(&self.uploads);
-        uploads.retain(|upload| upload.digest != digest && upload.at.elapsed() < UPLOAD_IDLE_MAX);
-        let bytes = |uploads: &[Upload]| uploads.iter().map(|upload| upload.module.bytes().len()).sum::<usize>();
-        while uploads.len() >= UPLOADS_MAX || bytes(&uploads) > UPLOADS_BYTES_MAX {
-            uploads.remove(0);
-        }
-        uploads.push(Upload {
+        locked(&self.uploads).add(Upload {
             digest: digest.clone(),
+            bytes: loaded.module.bytes().len(),
             module: loaded.module,
             took: start.elapsed(),
             at: Instant::now(),
@@ -380,10 +364,31 @@ impl Host {
         Ok(digest)
     }
 
+    /// Drops uploaded components when their time is over. Returns once there is none left, or at once where another call is
+    /// under way.
+    pub async fn drop_old_uploads(&self) {
+        if self.dropping_uploads.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        loop {
+            let next = {
+                let mut uploads = locked(&self.uploads);
+                let next = uploads.drop_old(Instant::now());
+                if next.is_none() {
+                    // Under the lock: the next upload finds this call under way or over.
+                    self.dropping_uploads.store(false, Ordering::Release);
+                }
+                next
+            };
+            let Some(next) = next else { return };
+            tokio::time::sleep(next).await;
+        }
+    }
+
     /// Returns an uploaded component, and the time that it took to load.
     pub(super) fn uploaded(&self, digest: &str) -> Option<(Arc<dyn OperatorModule>, Duration)> {
         let uploads = locked(&self.uploads);
-        let upload = uploads.iter().find(|upload| upload.digest == digest)?;
+        let upload = uploads.get(digest, Instant::now())?;
         Some((Arc::new(upload.module.clone()), upload.took))
     }
 

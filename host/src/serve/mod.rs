@@ -10,7 +10,7 @@
 //! - [`entries`]: the jobs that a host knows, with collisions between them.
 //! - [`snapshots`]: their checkpoints and savepoints. [`go_on`]: the way on after an end.
 //! - [`attached`]: the list of attached runs. [`offline`]: jobs that no process runs. [`gc`]: checkpoints that no job needs.
-//! - [`operations`]: operations that take time. [`host`]: those that there are.
+//! - [`operations`]: operations that take time. `uploads`: components for submissions and upgrades. [`host`]: all operations.
 //! - [`submit`]: starting a job, and its end. [`starting`]: notes of starts under way.
 //! - [`bring_back`]: jobs of an earlier process.
 
@@ -29,6 +29,7 @@ pub mod offline;
 pub mod attached;
 pub mod gc;
 pub mod operations;
+mod uploads;
 pub mod host;
 pub mod starting;
 pub mod submit;
