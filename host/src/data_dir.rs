@@ -1,13 +1,14 @@
 //! The data directory of the host: checkpoints, compiled modules, compiled dependencies of guests, records of running jobs.
 //!
 //! A user who can write there decides which code runs here, and one who can read it has the token of each host. So it is the
-//! directory of one user: [`secure`] sees to that before anything in it is believed.
+//! directory of one user: [`secure`] sees to that before anything in it is trusted.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 /// The environment does not determine a data directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,8 +63,8 @@ pub enum UnsafeDir {
     },
     /// Others can write to it, and that cannot be changed.
     #[error(
-        "other users can write to the data directory {} (mode {mode:03o}), and could have any code run here; that cannot be changed ({source}): run `chmod 700 {}` as its owner, or set REGRAFT_DATA to another directory",
-        dir.display(), dir.display()
+        "other users can write to the data directory {} (mode {mode:03o}), and could have any code run here; that cannot be changed ({source}): mount its file system so that modes can be set, or set REGRAFT_DATA to a directory on another one",
+        dir.display()
     )]
     Writable {
         /// The data directory.
@@ -100,8 +101,8 @@ pub enum UnsafeDir {
     },
 }
 
-/// Makes sure that a data directory belongs to this user alone, and creates it where `create` says so. Returns a note for the
-/// user if others had access to it, which they have no more.
+/// Makes sure that a data directory belongs to this user alone, and creates it if `create` is true. Returns a note for the
+/// user if others had access to it, which they no longer have.
 ///
 /// A directory that only others can *read*, on a file system where that cannot be changed, is used, with a note.
 ///
@@ -193,14 +194,41 @@ fn foreign(dir: &Path, user: u32, depth: usize) -> Option<(PathBuf, Metadata)> {
 
 /// Creates or opens a file that only this user can read, whatever the umask.
 ///
+/// On a file system that sets no modes, the file is used, with a warning, as [`secure`] uses the directory: if others can read
+/// it, but not write to it.
+///
 /// # Errors
-/// Those of the file system.
+/// Those of the file system, and [`io::ErrorKind::PermissionDenied`] where others can write to the file and that cannot be
+/// changed.
 pub fn private_file(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = options.mode(0o600).open(path)?;
-    if file.metadata()?.mode() & 0o777 != 0o600 {
-        file.set_permissions(Permissions::from_mode(0o600))?;
+    let mode = file.metadata()?.mode() & 0o777;
+    if mode == 0o600 {
+        return Ok(file);
     }
-    Ok(file)
+    match file.set_permissions(Permissions::from_mode(0o600)) {
+        Ok(()) => Ok(file),
+        Err(error) if !is_unsupported(&error) => Err(error),
+        Err(error) if mode & WRITABLE != 0 => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("other users can write to it (mode {mode:03o}), and that cannot be changed: {error}"),
+        )),
+        Err(error) => {
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                tracing::warn!(
+                    "{}: its mode {mode:03o} cannot be changed ({error}); nor, it seems, can that of other files there",
+                    path.display()
+                );
+            });
+            Ok(file)
+        }
+    }
+}
+
+/// Returns true for the error of a file system that sets no modes.
+fn is_unsupported(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied || error.kind() == io::ErrorKind::Unsupported
 }
 
 #[cfg(test)]
@@ -262,6 +290,19 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_others_can_write_to_has_a_way_out() {
+        let refused = UnsafeDir::Writable {
+            dir: "/data".into(),
+            mode: 0o777,
+            source: io::ErrorKind::PermissionDenied.into(),
+        };
+        assert_eq!(
+            refused.to_string(),
+            "other users can write to the data directory /data (mode 777), and could have any code run here; that cannot be changed (permission denied): mount its file system so that modes can be set, or set REGRAFT_DATA to a directory on another one"
+        );
+    }
+
+    #[test]
     fn access_of_others_is_taken_away() {
         let dir = tempfile::tempdir().expect("temp dir");
         let dir = dir.path();
@@ -280,10 +321,27 @@ mod tests {
         }
     }
 
+    /// Files of `/proc` have modes that cannot be changed, as all files of some file systems.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_whose_mode_cannot_be_set_is_used_unless_others_can_write_to_it() {
+        let open = |path: &str| private_file(OpenOptions::new().read(true), Path::new(path));
+        assert_ne!(mode(Path::new("/proc/self/comm")) & 0o044, 0);
+        open("/proc/self/comm").expect("only readable by others");
+        let refused = open("/proc/self/attr/current")
+            .expect_err("writable by others")
+            .to_string();
+        assert!(
+            refused.starts_with("other users can write to it (mode 666), and that cannot be changed: "),
+            "{refused}"
+        );
+    }
+
     /// Only root can give files away.
     #[test]
     fn what_another_user_has_made_is_refused() {
         if !rustix::process::geteuid().is_root() {
+            eprintln!("left out: only root can give files to another user");
             return;
         }
         let dir = tempfile::tempdir().expect("temp dir");
