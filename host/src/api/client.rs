@@ -51,9 +51,9 @@ pub struct Client {
 pub enum ClientError {
     /// No host serves the data directory.
     #[error(
-        "no host serves the data directory {}: start one with `regraft serve{}`, or name one with --host URL.{}",
+        "no host serves the data directory {}: start one with {}, or name one with --host URL.{}",
         data_dir.display(),
-        if other.is_some() { " --listen 127.0.0.1:0" } else { "" },
+        if other.is_some() { "`regraft serve --listen 127.0.0.1:0`" } else { "`regraft serve`" },
         other.as_ref().map(elsewhere).unwrap_or_default()
     )]
     NotServing {
