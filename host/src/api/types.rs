@@ -236,14 +236,14 @@ impl From<operations::Outcome> for Outcome {
     }
 }
 
-impl From<operations::Progress> for ProgressView {
-    fn from(progress: operations::Progress) -> Self {
+impl From<operations::OperationProgress> for ProgressView {
+    fn from(progress: operations::OperationProgress) -> Self {
         match progress {
-            operations::Progress::InProgress => Self::InProgress,
-            operations::Progress::Completed(outcome) => Self::Completed {
+            operations::OperationProgress::InProgress => Self::InProgress,
+            operations::OperationProgress::Completed(outcome) => Self::Completed {
                 result: Box::new(outcome.into()),
             },
-            operations::Progress::Failed(error) => Self::Failed {
+            operations::OperationProgress::Failed(error) => Self::Failed {
                 cause: (&*error).into(),
             },
         }
@@ -283,14 +283,14 @@ pub enum TriggerStatus {
 impl TriggerStatus {
     /// Returns the progress of a savepoint; `None` for that of another operation.
     #[must_use]
-    pub fn of(progress: operations::Progress) -> Option<Self> {
+    pub fn of(progress: operations::OperationProgress) -> Option<Self> {
         Some(match progress {
-            operations::Progress::InProgress => Self::InProgress,
-            operations::Progress::Completed(operations::Outcome::Saved(report)) => {
+            operations::OperationProgress::InProgress => Self::InProgress,
+            operations::OperationProgress::Completed(operations::Outcome::Saved(report)) => {
                 Self::Completed { report: report.into() }
             }
-            operations::Progress::Completed(_) => return None,
-            operations::Progress::Failed(error) => Self::Failed {
+            operations::OperationProgress::Completed(_) => return None,
+            operations::OperationProgress::Failed(error) => Self::Failed {
                 cause: (&*error).into(),
             },
         })

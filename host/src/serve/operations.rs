@@ -44,7 +44,7 @@ pub enum Outcome {
 
 /// Progress of an operation.
 #[derive(Debug, Clone)]
-pub enum Progress {
+pub enum OperationProgress {
     /// It is under way.
     InProgress,
     /// It is complete.
@@ -62,13 +62,13 @@ pub struct Operation {
     pub job: JobId,
     /// Its kind.
     pub kind: OperationKind,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<OperationProgress>,
 }
 
 impl Operation {
     /// Returns its progress.
     #[must_use]
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> OperationProgress {
         self.progress.borrow().clone()
     }
 
@@ -79,13 +79,13 @@ impl Operation {
     pub async fn ended(&mut self) -> Result<Outcome, Arc<HostError>> {
         let ended = self
             .progress
-            .wait_for(|progress| !matches!(progress, Progress::InProgress))
+            .wait_for(|progress| !matches!(progress, OperationProgress::InProgress))
             .await;
         match ended.as_deref() {
-            Ok(Progress::Completed(outcome)) => Ok(outcome.clone()),
-            Ok(Progress::Failed(error)) => Err(error.clone()),
+            Ok(OperationProgress::Completed(outcome)) => Ok(outcome.clone()),
+            Ok(OperationProgress::Failed(error)) => Err(error.clone()),
             // Its task has panicked.
-            Ok(Progress::InProgress) | Err(_) => Err(Arc::new(HostError::Broken(self.job))),
+            Ok(OperationProgress::InProgress) | Err(_) => Err(Arc::new(HostError::Broken(self.job))),
         }
     }
 }
@@ -102,7 +102,7 @@ impl Operations {
         kind: OperationKind,
         work: impl Future<Output = Result<Outcome, HostError>> + Send + 'static,
     ) -> Operation {
-        let (tell, progress) = watch::channel(Progress::InProgress);
+        let (tell, progress) = watch::channel(OperationProgress::InProgress);
         let operation = Operation {
             id: format!("{:032x}", random()),
             job,
@@ -117,8 +117,8 @@ impl Operations {
         drop(remembered);
         let told = async move {
             let ended = match work.await {
-                Ok(outcome) => Progress::Completed(outcome),
-                Err(error) => Progress::Failed(Arc::new(error)),
+                Ok(outcome) => OperationProgress::Completed(outcome),
+                Err(error) => OperationProgress::Failed(Arc::new(error)),
             };
             tell.send_replace(ended);
         };
@@ -148,13 +148,13 @@ mod tests {
         let operations = Operations::default();
         let failing = async { Err(HostError::NoSuchJob("7".to_owned())) };
         let mut begun = operations.begin(JOB, OperationKind::Cancel, failing);
-        assert!(matches!(begun.progress(), Progress::InProgress));
+        assert!(matches!(begun.progress(), OperationProgress::InProgress));
         assert_eq!(
             begun.ended().await.expect_err("it fails").to_string(),
             "there is no job 7 on this host"
         );
         let found = operations.get(&JOB.to_string(), &begun.id).expect("remembered");
-        assert!(matches!(found.progress(), Progress::Failed(_)));
+        assert!(matches!(found.progress(), OperationProgress::Failed(_)));
         assert!(operations.get("8", &begun.id).is_none() && operations.get(&JOB.to_string(), "x").is_none());
         for _ in 0..REMEMBERED_MAX {
             operations.begin(JOB, OperationKind::Cancel, std::future::pending());

@@ -14,7 +14,7 @@ use crate::jobs::handle::JobError;
 use crate::jobs::observe::{NodeRole, ObservedNode, PastRound, RoundSummary, SubtaskRound};
 use crate::jobs::start::RestoreFrom;
 use crate::savepoint::restore::RestoreOptions;
-use crate::serve::operations::Progress;
+use crate::serve::operations::OperationProgress;
 use crate::serve::submission::{Allow, Submission};
 
 fn uid(text: &str) -> OperatorUid {
@@ -120,15 +120,15 @@ fn info_keeps_its_shape() {
 
 #[test]
 fn a_triggered_savepoint_has_its_status_beside_its_facts() {
-    let check = |progress: Progress, expected: serde_json::Value| {
+    let check = |progress: OperationProgress, expected: serde_json::Value| {
         let status = TriggerStatus::of(progress).expect("a savepoint's");
         assert_eq!(serde_json::to_value(&status).expect("JSON"), expected);
         assert_eq!(serde_json::from_value::<TriggerStatus>(expected).expect("read"), status);
     };
-    check(Progress::InProgress, json!({ "status": "IN_PROGRESS" }));
+    check(OperationProgress::InProgress, json!({ "status": "IN_PROGRESS" }));
     let error = Arc::new(JobError::failed("no").on(&uid("count")).into());
     check(
-        Progress::Failed(error),
+        OperationProgress::Failed(error),
         json!({ "status": "FAILED", "cause": { "kind": "failed", "message": "no", "uid": "count", "path": null } }),
     );
     let report = crate::jobs::handle::SnapshotReport {
@@ -150,7 +150,7 @@ fn a_triggered_savepoint_has_its_status_beside_its_facts() {
         version: JobVersion(2),
     };
     check(
-        Progress::Completed(operations::Outcome::Saved(report)),
+        OperationProgress::Completed(operations::Outcome::Saved(report)),
         json!({ "status": "COMPLETED", "job_id": "00000000000000000000000000000001", "path": "file:///sp",
             "checkpoint_id": 3, "format": "native", "bytes": 4, "duration_ms": 5, "align_ms": 0.5, "sync_ms": 1.5,
             "swap_ms": 2.5, "gaps": [{ "uid": "count", "subtask": 1, "gap_ms": 6.5, "usual_ms": 7.5 }], "version": 2 }),
@@ -176,11 +176,11 @@ fn an_operation_has_its_result_apart() {
         all
     };
     assert_eq!(
-        view(Progress::InProgress.into()),
+        view(OperationProgress::InProgress.into()),
         expected(json!({ "status": "IN_PROGRESS" }))
     );
     let job = JobView::from(observed());
-    let completed = Progress::Completed(operations::Outcome::Ended(Box::new(observed())));
+    let completed = OperationProgress::Completed(operations::Outcome::Ended(Box::new(observed())));
     assert_eq!(
         view(completed.into()),
         expected(json!({ "status": "COMPLETED", "result": job }))
