@@ -1,5 +1,5 @@
 //! Control characters in texts that others wrote, such as names, keys and messages of guests: a terminal would obey them. They
-//! are shown escaped, as Rust writes them; in JSON they stay as they are.
+//! are shown escaped, as Rust writes them; in JSON they stay as they are. Words of commands that a user is to type are quoted.
 
 use std::borrow::Cow;
 
@@ -57,6 +57,17 @@ fn escaped(text: &str, is_unsafe: impl Fn(char) -> bool) -> Cow<'_, str> {
         }
     }
     Cow::Owned(shown)
+}
+
+/// Quotes a word for a POSIX shell, where it needs that.
+#[must_use]
+pub fn shell_word(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+    }
 }
 
 #[cfg(test)]

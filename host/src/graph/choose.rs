@@ -5,6 +5,7 @@
 use super::problem::{Findings, Place};
 use super::suggest::{nearest, one_of};
 use super::tree::{self, Located, Table, Value};
+use crate::escape::shell_word;
 
 /// Key of the jobs of a file.
 pub(crate) const JOBS: &str = "job";
@@ -120,7 +121,7 @@ fn chosen(jobs: Vec<(Table, Place)>, choice: Choice<'_>, findings: &mut Findings
             let message = format!(
                 "the file holds the jobs {}; choose one with -c {}",
                 and_all(&names),
-                names.first()?
+                shell_word(names.first()?)
             );
             (first, message)
         }
@@ -146,7 +147,10 @@ fn check_name(job: &Table, choice: Choice<'_>, findings: &mut Findings) {
         && entry != name
     {
         let place = Place::CommandLine(format!("-c {entry}").into());
-        let message = format!("the file holds one job, \"{name}\"; write -c {name}, or leave -c out");
+        let message = format!(
+            "the file holds one job, \"{name}\"; write -c {}, or leave -c out",
+            shell_word(name)
+        );
         findings.problem(&place, None, message);
     }
 }

@@ -222,7 +222,9 @@ pub(crate) fn layered(text: &str, file: &Arc<str>, overrides: &Overrides, findin
     }
     tree::merge(&mut root, job);
     for (name, key) in ENVIRONMENT {
-        if let Some((_, value)) = overrides.environment.iter().find(|(variable, _)| variable == name) {
+        // Scripts unset a variable by setting it to the empty string.
+        let is_set = |(variable, value): &&(String, String)| variable == name && !value.trim().is_empty();
+        if let Some((_, value)) = overrides.environment.iter().find(is_set) {
             let place = Place::Environment(name.into());
             let parts = key.split('.').map(str::to_owned).collect::<Vec<_>>();
             set_path(&mut root, &parts, tree::parse_value(value, &place), findings);

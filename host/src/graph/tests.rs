@@ -154,7 +154,12 @@ fn settings_say_what_set_them() {
             "out.path=b".into(),
         ],
         parallelism: Some(3),
-        environment: vec![("REGRAFT_CHECKPOINT_TIMEOUT".into(), "1m".into())],
+        environment: vec![
+            ("REGRAFT_CHECKPOINT_TIMEOUT".into(), "1m".into()),
+            // As scripts unset a variable.
+            ("REGRAFT_CHECKPOINT_INTERVAL".into(), String::new()),
+            ("REGRAFT_MAX_PARALLELISM".into(), " ".into()),
+        ],
         config: Some((
             "/data/config.toml".into(),
             "max-parallelism = 64\n[checkpoint]\ndir = \"ckpt\"\n".into(),

@@ -8,6 +8,7 @@ use regraft_model::id::OperatorUid;
 
 use super::snapshots::ListedSnapshot;
 use super::submission::Submission;
+use crate::escape::shell_word;
 use crate::graph::Overrides;
 use crate::jobs::observe::GoOn;
 use crate::jobs::start::RestoreFrom;
@@ -52,7 +53,7 @@ pub fn as_typed_in(dir: &Path, go_on: &GoOn) -> GoOn {
 }
 
 fn change_to(dir: &Path) -> String {
-    format!("cd {} && ", quoted(&dir.to_string_lossy()))
+    format!("cd {} && ", shell_word(&dir.to_string_lossy()))
 }
 
 /// Returns the command line that starts the same job from a snapshot, for a POSIX shell.
@@ -123,7 +124,7 @@ fn command(
         words.push("--".to_owned());
         words.extend(arguments.iter().cloned());
     }
-    let line = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+    let line = words.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ");
     // Relative paths are those of the directory in which the job was started.
     let is_relative =
         Path::new(&submission.file).is_relative() || modules.iter().any(|module| has_relative_path(module));
@@ -137,16 +138,6 @@ fn has_relative_path(module: &str) -> bool {
     module
         .split_once('=')
         .is_some_and(|(_, path)| Path::new(path).is_relative())
-}
-
-/// Quotes a word for a POSIX shell, where it needs that.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 #[cfg(test)]

@@ -119,3 +119,22 @@ fn the_nearest_word_is_proposed_and_no_opposite() {
         ],
     );
 }
+
+#[test]
+fn a_name_is_quoted_where_a_command_needs_it() {
+    let spaced = |text: &str| text.replace("\"hourly\"", "\"case sp\"");
+    refused_with(
+        &spaced(&two()),
+        &overrides(),
+        &["job.toml:4: the file holds the jobs \"case sp\" and \"daily\"; choose one with -c 'case sp'"],
+    );
+    let other = Overrides {
+        entry: Some("other".into()),
+        ..overrides()
+    };
+    refused_with(
+        &GOOD.replace("\"word-count\"", "\"case sp\""),
+        &other,
+        &["-c other: the file holds one job, \"case sp\"; write -c 'case sp', or leave -c out"],
+    );
+}
