@@ -73,7 +73,7 @@ pub struct HostArgs {
     /// The host's address; without it, every host that runs on this machine is asked.
     #[arg(long, value_name = "URL", env = "REGRAFT_HOST", display_order = COMMON_ORDER + 1)]
     pub host: Option<String>,
-    /// The token of a host that --host names; those of this data directory are found. Better put into the environment, where
+    /// The token of a host that --host names; hosts of this data directory need none. Better put into the environment, where
     /// other users do not see it.
     #[arg(long, value_name = "TOKEN", env = "REGRAFT_TOKEN", hide_env_values = true, display_order = COMMON_ORDER + 2)]
     pub token: Option<String>,
@@ -114,8 +114,11 @@ pub struct ListArgs {
     /// Also those that have ended.
     #[arg(short, long)]
     pub all: bool,
+    /// Only those that run, without those that wait for their host or their start.
+    #[arg(short, long, conflicts_with = "all")]
+    pub running: bool,
     /// Instead, the checkpoints and savepoints of this job.
-    #[arg(long, value_name = "JOB", conflicts_with = "all")]
+    #[arg(long, value_name = "JOB", conflicts_with_all = ["all", "running"])]
     pub snapshots: Option<String>,
 }
 
@@ -464,8 +467,8 @@ pub struct UpgradeArgs {
     /// A new module: a component file, or a guest crate's directory, which is then built. Repeatable.
     #[arg(long, value_name = "UID=PATH")]
     pub module: Vec<String>,
-    /// Drop the state of one uid, or one of its states. Repeatable.
-    #[arg(long, value_name = "UID[/STATE]")]
+    /// States to drop. Refused by name, with what to do instead: an upgrade cannot drop state yet.
+    #[arg(long, value_name = "UID[/STATE]", hide = true)]
     pub drop_state: Vec<DropState>,
 }
 

@@ -38,7 +38,10 @@ const LATER_VERBS: [(&str, &str); 8] = [
         "plan",
         "`regraft upgrade` refuses what does not fit before the job notices",
     ),
-    ("rollback", "upgrade back: `regraft upgrade JOB --module UID=OLD.wasm`"),
+    (
+        "rollback",
+        "upgrade back: `regraft upgrade JOB --module UID=OLD.wasm`; where the new module has a state that the old one lacks, write `regraft stop JOB`, then `regraft run -s SAVEPOINT OLD-JOB.toml --drop-state UID/STATE`",
+    ),
     (
         "rescale",
         "write `regraft stop JOB`, then `regraft run -s SAVEPOINT JOB.toml -p N`",
@@ -80,8 +83,43 @@ const VERBS_OF_OTHERS: [(&[&str], &str); 14] = [
     (&["log", "tail"], "`regraft logs JOB`"),
 ];
 
-/// Verbs of `state` that are not implemented yet.
-const LATER_STATE_VERBS: [&str; 8] = ["list", "read", "export", "edit", "bootstrap", "diff", "skew", "migrate"];
+/// Verbs of `state` that are not implemented yet, each with what to do meanwhile.
+const LATER_STATE_VERBS: [(&str, &str); 10] = [
+    ("list", "`regraft state show SAVEPOINT` lists all states"),
+    ("read", SHOW_ENTRIES),
+    ("get", SHOW_ENTRIES),
+    (
+        "export",
+        "a savepoint's state is Parquet, which any tool reads: PATH/operators/*.parquet",
+    ),
+    (
+        "edit",
+        "state is written by its operator only: put a module into the job that corrects it, `regraft upgrade JOB --module UID=NEW.wasm`",
+    ),
+    (
+        "bootstrap",
+        "run a job that reads the data from a source, and start from its savepoint: `regraft run --savepoint-at-end DIR JOB.toml`",
+    ),
+    (
+        "diff",
+        "compare what `regraft state show --entries SAVEPOINT` prints of both savepoints",
+    ),
+    (
+        "history",
+        "`regraft list --snapshots JOB` lists the checkpoints and savepoints of a job, and `regraft state show --entries` the entries of each",
+    ),
+    (
+        "skew",
+        "`regraft state show SAVEPOINT` has the keys and bytes of each state",
+    ),
+    (
+        "migrate",
+        "start a job whose operator reads the schema of the savepoint: `regraft run -s SAVEPOINT JOB.toml`",
+    ),
+];
+
+/// The verb for entries of states.
+const SHOW_ENTRIES: &str = "`regraft state show --entries=UID/STATE SAVEPOINT` shows the entries of a state";
 
 /// Flags whose value is the next argument. Needed to tell an optional value from a JOB.
 const VALUED: [&str; 3] = ["--host", "--token", "--type"];
@@ -158,15 +196,23 @@ fn refuse_verb(verb: &str, after: &[String]) -> Result<(), Failure> {
     }
     if verb == "state"
         && let Some(verb) = after.iter().find(|arg| !arg.starts_with('-'))
-        && LATER_STATE_VERBS.contains(&verb.as_str())
+        && let Some((_, instead)) = LATER_STATE_VERBS.iter().find(|(later, _)| later == verb)
     {
-        let instead = "a savepoint's state is Parquet, which any tool opens: PATH/operators/*.parquet";
         return Err(Failure::usage(format!(
             "regraft state {verb} is not implemented yet; {instead}"
         )));
     }
+    // A job of this name is saved without a second word, or by its id.
+    let mut words = after.iter().filter(|arg| !arg.starts_with('-'));
+    if verb == "savepoint" && words.next().is_some_and(|word| word == "prune") && words.next().is_some() {
+        return Err(Failure::usage(NO_PRUNE));
+    }
     Ok(())
 }
+
+/// Refusal of `savepoint prune`.
+const NO_PRUNE: &str =
+    "savepoint prune is not implemented yet; remove savepoints one by one with `regraft savepoint -d PATH`";
 
 fn refuse_flags(verb: &str, after: &[String]) -> Result<(), Failure> {
     for arg in after {
@@ -178,10 +224,10 @@ fn refuse_flags(verb: &str, after: &[String]) -> Result<(), Failure> {
                 format!("{flag} is not known; write --set {}", setting.unwrap_or("KEY=VALUE"))
             }
             (_, "-m" | "--jobmanager") => format!("{flag} is not known; use --host URL"),
-            ("savepoint", "--keep" | "--older-than" | "--dry-run") => {
-                "savepoint prune is not implemented yet; remove savepoints one by one with `regraft savepoint -d PATH`"
-                    .to_owned()
-            }
+            ("list", "-s" | "--scheduled") => format!(
+                "{flag} is not known: a job is not scheduled here, it starts at once or is refused; `regraft list` shows also those that wait for their host"
+            ),
+            ("savepoint", "--keep" | "--older-than" | "--dry-run") => NO_PRUNE.to_owned(),
             ("savepoint" | "stop", "--label") => format!(
                 "{flag} is not implemented yet; a savepoint has its job's name and its time, and can have a directory of its own: `regraft {verb} JOB {}DIR`",
                 if verb == "stop" { "--savepoint-path " } else { "" }
@@ -330,13 +376,23 @@ mod tests {
         }
         assert_eq!(
             refused("regraft state export sp"),
-            "regraft state export is not implemented yet; a savepoint's state is Parquet, which any tool opens: PATH/operators/*.parquet"
+            "regraft state export is not implemented yet; a savepoint's state is Parquet, which any tool reads: PATH/operators/*.parquet"
         );
-        assert!(refused("regraft state migrate sp").starts_with("regraft state migrate is not implemented yet; "));
         assert_eq!(
-            refused("regraft savepoint prune dir --keep 5"),
-            "savepoint prune is not implemented yet; remove savepoints one by one with `regraft savepoint -d PATH`"
+            refused("regraft state get sp k"),
+            "regraft state get is not implemented yet; `regraft state show --entries=UID/STATE SAVEPOINT` shows the entries of a state"
         );
+        for (verb, instead) in LATER_STATE_VERBS {
+            let said = refused(&format!("regraft state {verb} sp"));
+            assert_eq!(said, format!("regraft state {verb} is not implemented yet; {instead}"));
+        }
+        for line in ["prune dir", "prune dir --keep 5", "prune --dry-run dir"] {
+            assert_eq!(
+                refused(&format!("regraft savepoint {line}")),
+                "savepoint prune is not implemented yet; remove savepoints one by one with `regraft savepoint -d PATH`"
+            );
+        }
+        assert_eq!(rewritten("regraft savepoint prune"), "regraft savepoint prune");
         for line in [
             "savepoint j --if-healthy",
             "stop j --label=x",
@@ -362,6 +418,10 @@ mod tests {
         assert_eq!(
             refused("regraft run -D parallelism=2 j"),
             "-D is not known; write --set KEY=VALUE"
+        );
+        assert_eq!(
+            refused("regraft list -s"),
+            "-s is not known: a job is not scheduled here, it starts at once or is refused; `regraft list` shows also those that wait for their host"
         );
         assert_eq!(refused("regraft list -m host:8081"), "-m is not known; use --host URL");
         assert_eq!(

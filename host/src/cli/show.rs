@@ -86,7 +86,9 @@ pub fn list(args: &ListArgs, data_dir: &Path, output: Output) -> Result<(), Fail
     let jobs = live.into_iter().map(|job| job.summary);
     let jobs = jobs.chain(dead.into_iter().map(JobSummary::from));
     let mut list = JobList {
-        jobs: jobs.filter(|job| args.all || !job.status.is_over()).collect(),
+        jobs: jobs
+            .filter(|job| args.all || !job.status.is_over() && !(args.running && waits(job.status)))
+            .collect(),
     };
     // They come grouped by host.
     list.jobs.sort_by_key(|job| (job.started_at, job.job_id));
@@ -98,6 +100,11 @@ pub fn list(args: &ListArgs, data_dir: &Path, output: Output) -> Result<(), Fail
         list.jobs.iter().map(line).collect::<Vec<_>>().join("\n")
     });
     Ok(())
+}
+
+/// Returns true for a job that waits to be started or brought back.
+const fn waits(status: JobStatus) -> bool {
+    matches!(status, JobStatus::Created | JobStatus::Suspended)
 }
 
 /// `regraft list --snapshots JOB`.
