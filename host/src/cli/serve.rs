@@ -35,6 +35,9 @@ use crate::storage::{LocalStores, Storage};
 /// Time that a host which is ending may keep its port.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Shortest token of an address that other machines can reach, characters.
+const TOKEN_LEN_MIN: usize = 16;
+
 /// Builds the context that a host on this machine gives to its jobs. `recovers`: the next host brings them back.
 #[must_use]
 pub fn host_context(data_dir: &Path, recovers: bool) -> HostContext {
@@ -184,12 +187,30 @@ fn tokens(args: &ServeArgs, listen: SocketAddr) -> Result<Tokens, Failure> {
         admin: given.unwrap_or_else(Token::random),
         read: read.map(|path| token_in("--read-token-file", path)).transpose()?,
     };
+    if !listen.ip().is_loopback() {
+        for (place, token) in [
+            ("--token-file or REGRAFT_TOKEN", Some(&tokens.admin)),
+            ("--read-token-file", tokens.read.as_ref()),
+        ] {
+            refuse_short(place, token, &args.listen)?;
+        }
+    }
     if tokens.read.as_ref() == Some(&tokens.admin) {
         return Err(Failure::usage(
             "--read-token-file: it has the token that allows every request; use another one for reading",
         ));
     }
     Ok(tokens)
+}
+
+/// Refuses a token that can be guessed, where other machines can try.
+fn refuse_short(place: &str, token: Option<&Token>, listen: &str) -> Result<(), Failure> {
+    match token.map(|token| token.text().len()) {
+        Some(length) if length < TOKEN_LEN_MIN => Err(Failure::usage(format!(
+            "{place}: the token has {length} characters, and other machines, which can reach --listen {listen}, could guess it; expected at least {TOKEN_LEN_MIN}, such as `openssl rand -hex 32` prints"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn token_in(flag: &str, path: &Path) -> Result<Token, Failure> {
@@ -295,15 +316,28 @@ mod tests {
             std::fs::write(&path, text).expect("written");
             path
         };
-        let (full, reading) = (file("token", "secret\n"), file("read", "see"));
+        let (full, reading) = (file("token", "secret-0123456789\n"), file("read", "see-0123456789abc"));
         fn tokens(listen: &str, file: Option<&Path>, read: Option<&Path>) -> Result<Tokens, Failure> {
             super::tokens(&args(listen, file, read), address(listen)?)
         }
         let given = tokens("0.0.0.0:0", Some(&full), Some(&reading)).expect("given");
         assert_eq!(
             (given.admin.text(), given.read.as_ref().map(Token::text)),
-            ("secret", Some("see"))
+            ("secret-0123456789", Some("see-0123456789abc"))
         );
+        let short = file("short", "0123456789abcde");
+        for (admin, read, place) in [
+            (&short, &reading, "--token-file or REGRAFT_TOKEN"),
+            (&full, &short, "--read-token-file"),
+        ] {
+            tokens("127.0.0.1:0", Some(admin), Some(read)).expect("others cannot reach it");
+            assert_eq!(
+                tokens("0.0.0.0:0", Some(admin), Some(read)).expect_err("short").message,
+                format!(
+                    "{place}: the token has 15 characters, and other machines, which can reach --listen 0.0.0.0:0, could guess it; expected at least 16, such as `openssl rand -hex 32` prints"
+                )
+            );
+        }
         if std::env::var_os("REGRAFT_TOKEN").is_none() {
             let made = tokens("127.0.0.1:0", None, None).expect("made");
             assert_eq!((made.admin.text().len(), made.read), (64, None));

@@ -15,6 +15,8 @@ use crate::environment::process::ProcessIdentity;
 
 /// File name of a serving host's announcement, without its extension.
 const HOST: &str = "host";
+/// Most bytes of a file whose place is kept; an announcement has some hundred.
+const BLANKED_MAX: usize = 64 << 10;
 /// Directory of the hosts' tokens, in the data directory.
 const TOKENS: &str = "tokens";
 
@@ -69,7 +71,7 @@ impl Drop for Announced {
         for path in &self.files {
             // A file that cannot be removed is stale, and the next reader removes it.
             let _ = match draft(path) {
-                Some(draft) if self.serves => fs::rename(path, draft),
+                Some(draft) if self.serves => blank(path).and_then(|()| fs::rename(path, draft)),
                 _ => fs::remove_file(path),
             };
         }
@@ -117,6 +119,17 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
             over.map_err(|_| error)
         }
     }
+}
+
+/// Writes blanks over a file, so that it keeps its place on the disk and no secret.
+fn blank(path: &Path) -> std::io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(0).min(BLANKED_MAX);
+    let written = file
+        .write_all(&vec![b' '; length])
+        .and_then(|()| file.set_len(length as u64));
+    // Without it, the next host may find no place, and this secret may last.
+    written.or_else(|_| file.set_len(0))
 }
 
 /// Returns the path at which a file is written before it has its name.
@@ -211,6 +224,25 @@ mod tests {
         assert_eq!(token.metadata().expect("there").permissions().mode() & 0o777, 0o600);
         drop(kept);
         assert!(live(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_host_that_has_ended_leaves_its_place_on_the_disk_and_no_token() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let serving = Announcement {
+            job_id: None,
+            name: None,
+            pid: std::process::id(),
+            url: "http://127.0.0.1:7878".to_owned(),
+            token: Some("secret".to_owned()),
+            process: None,
+        };
+        drop(serving.publish(dir.path()).expect("written"));
+        assert!(live(dir.path()).is_empty());
+        for (left, length) in [("run/.host.json.tmp", 65), ("tokens/.host.tmp", "secret".len())] {
+            let text = fs::read_to_string(dir.path().join(left)).expect("kept");
+            assert!(text.len() >= length && text.trim().is_empty(), "{left}: {text:?}");
+        }
     }
 
     #[test]
