@@ -83,7 +83,7 @@ fn a_token_is_demanded_and_found_by_the_users_own_commands() {
         (&world, &["list", "--host", &url, "--token", "wrong"][..]),
         (&other, &["list", "--host", &url]),
     ] {
-        assert_eq!(world.run(args).exits(2).stderr, format!("error: {said}\n"), "{args:?}");
+        assert_eq!(world.run(args).exits(1).stderr, format!("error: {said}\n"), "{args:?}");
     }
     assert_eq!(
         other.run(&["list", "--host", &url, "--token", &token]).exits(0).stdout,

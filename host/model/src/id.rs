@@ -7,14 +7,26 @@ use serde::{Deserialize, Serialize};
 
 /// The stable name that the user gives to an operator, source or sink, and the only thing that ties it to its state.
 ///
-/// Matches `[A-Za-z_][A-Za-z0-9_-]{0,62}` and is none of [`RESERVED_UIDS`].
+/// Matches `[A-Za-z_][A-Za-z0-9_-]{0,62}`. In a job file it is none of [`RESERVED_UIDS`].
 /// Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct OperatorUid(std::sync::Arc<str>);
 
-/// Words that are never uids, because `--set NAME.key=V` takes them for a table of the job file.
-pub const RESERVED_UIDS: [&str; 4] = ["checkpoint", "savepoint", "state", "restart"];
+/// Tables of the job file that hold settings of the whole job.
+pub const TABLES: [&str; 4] = ["checkpoint", "savepoint", "state", "restart"];
+/// Words that a job file cannot use as uids, because `--set NAME.key=V` takes them for a table: [`TABLES`], and those that
+/// are or will be tables elsewhere.
+pub const RESERVED_UIDS: [&str; 8] = [
+    "checkpoint",
+    "savepoint",
+    "state",
+    "restart",
+    "job",
+    "limits",
+    "store",
+    "upgrade",
+];
 
 /// A text that is not a valid uid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +35,7 @@ pub enum UidError {
     #[error("{0:?} is not a uid: expected a letter or '_', then up to 62 letters, digits, '_' or '-'")]
     Malformed(String),
     /// The text is one of [`RESERVED_UIDS`].
-    #[error("{0:?} cannot be a uid: it is the name of a table of the job file; choose another")]
+    #[error("{0:?} cannot be a uid: it is reserved for a table of the job file; choose another")]
     Reserved(String),
 }
 
@@ -34,14 +46,19 @@ impl OperatorUid {
     /// - [`UidError::Malformed`] if `text` does not match the pattern of a uid.
     /// - [`UidError::Reserved`] if it is one of [`RESERVED_UIDS`].
     pub fn new(text: &str) -> Result<Self, UidError> {
+        if RESERVED_UIDS.contains(&text) {
+            return Err(UidError::Reserved(text.to_owned()));
+        }
+        Self::recorded(text)
+    }
+
+    /// Validates a uid of a record. One that has been reserved since then is accepted: a savepoint with it stays readable.
+    fn recorded(text: &str) -> Result<Self, UidError> {
         let mut bytes = text.bytes();
         let head_ok = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
         let rest_ok = bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         if !head_ok || !rest_ok || text.len() > 63 {
             return Err(UidError::Malformed(text.to_owned()));
-        }
-        if RESERVED_UIDS.contains(&text) {
-            return Err(UidError::Reserved(text.to_owned()));
         }
         Ok(Self(text.into()))
     }
@@ -62,7 +79,7 @@ impl fmt::Display for OperatorUid {
 impl TryFrom<String> for OperatorUid {
     type Error = UidError;
     fn try_from(text: String) -> Result<Self, UidError> {
-        Self::new(&text)
+        Self::recorded(&text)
     }
 }
 
@@ -180,7 +197,12 @@ mod tests {
         for bad in ["", "1a", "-a", "a b", "a.b", "ä", &"x".repeat(64)] {
             assert_eq!(OperatorUid::new(bad), Err(UidError::Malformed(bad.to_owned())));
         }
-        assert_eq!(OperatorUid::new("state"), Err(UidError::Reserved("state".to_owned())));
+        for reserved in RESERVED_UIDS {
+            assert_eq!(OperatorUid::new(reserved), Err(UidError::Reserved(reserved.to_owned())));
+            // Records of jobs from before it was reserved have it.
+            assert!(OperatorUid::try_from(reserved.to_owned()).is_ok());
+        }
+        assert!(TABLES.iter().all(|table| RESERVED_UIDS.contains(table)));
     }
 
     #[test]

@@ -131,7 +131,12 @@ fn needed(method: &Method) -> Scope {
 }
 
 fn refused(status: StatusCode, message: &str) -> Response {
-    let mut response = problem(status, ErrorKind::Usage, message);
+    // A refusal of the host, except for a request that no client of its sends.
+    let kind = match status {
+        StatusCode::BAD_REQUEST => ErrorKind::Usage,
+        _ => ErrorKind::Failed,
+    };
+    let mut response = problem(status, kind, message);
     if status == StatusCode::UNAUTHORIZED {
         let challenge = header::HeaderValue::from_static(CHALLENGE);
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

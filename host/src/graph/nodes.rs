@@ -117,6 +117,11 @@ fn node(job: &mut Job, word: &'static str, number: usize, table: &Table, place: 
                     "a source has no inputs; remove the key, or make it an [[operator]]",
                 );
             }
+            if let Some(at) = table.get("on-error") {
+                reader.raw("on-error");
+                let message = "on-error is not implemented yet; remove it: a record that cannot be read fails the job";
+                reader.problem_at(&at.place, message);
+            }
             let source = connectors::source(&mut reader);
             let connector = source.as_ref().map(|source| &*source.connector);
             strategy = watermark::read(&mut reader, EventTimes::Source(connector));

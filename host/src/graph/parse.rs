@@ -165,7 +165,7 @@ fn scalars(job: &mut Job, root: &Table, top: &Place) -> (Option<String>, u32, u3
         }
         1
     });
-    for key in NODES.into_iter().chain(regraft_model::id::RESERVED_UIDS) {
+    for key in NODES.into_iter().chain(regraft_model::id::TABLES) {
         reader.raw(key);
     }
     reader.finish();

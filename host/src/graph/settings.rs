@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use regraft_model::id::{OperatorUid, RESERVED_UIDS};
+use regraft_model::id::{OperatorUid, TABLES};
 
 use super::choose::{self, Choice};
 use super::job_graph::Artifact;
@@ -118,7 +118,7 @@ pub(crate) use super::choose::NODES;
 const COMMON: [&str; 7] = ["uid", "connector", "inputs", "parallelism", "rate", "key", "watermark"];
 
 /// Alternative spellings of settings and ours, as dotted paths from the root.
-const ALIASES: [(&str, &str); 27] = [
+const ALIASES: [(&str, &str); 28] = [
     ("parallelism.default", "parallelism"),
     ("pipeline.max-parallelism", "max-parallelism"),
     ("pipeline.name", "name"),
@@ -141,6 +141,7 @@ const ALIASES: [(&str, &str); 27] = [
         "execution.checkpointing.max-concurrent-checkpoints",
         "checkpoint.max-concurrent",
     ),
+    ("execution.checkpointing.unaligned.enabled", "checkpoint.unaligned"),
     ("execution.checkpointing.unaligned", "checkpoint.unaligned"),
     (
         "execution.checkpointing.externalized-checkpoint-retention",
@@ -187,7 +188,15 @@ const WORDS: [(&str, &str, &str); 10] = [
 ];
 
 /// Settings of other systems that have no meaning here, with the reason.
-const REFUSED: [(&str, &str); 4] = [
+const REFUSED: [(&str, &str); 6] = [
+    (
+        "state.backend.incremental",
+        "every checkpoint writes only what has changed",
+    ),
+    (
+        "execution.checkpointing.incremental",
+        "every checkpoint writes only what has changed",
+    ),
     ("s3.entropy.key", "paths need no entropy here"),
     ("s3.entropy.length", "paths need no entropy here"),
     (
@@ -310,7 +319,7 @@ fn key_and_value(text: &str) -> Option<(Vec<String>, &str)> {
 fn apply_set(root: &mut Table, parts: Vec<String>, value: Located, findings: &mut Findings) {
     let first = parts.first().map(String::as_str).unwrap_or_default();
     let flink = ["execution", "pipeline", "restart-strategy", "s3"].contains(&first);
-    if flink || SCALARS.contains(&first) || RESERVED_UIDS.contains(&first) {
+    if flink || SCALARS.contains(&first) || TABLES.contains(&first) {
         let mut layer = Table::new();
         set_path(&mut layer, &parts, value, findings);
         normalize(&mut layer, findings);

@@ -470,7 +470,7 @@ inputs = ["s"]
             "job.toml:9: operator #1 (module sum.wasm) has no uid; add uid = \"…\"",
             "job.toml:13: operator #2: \"1x\" is not a uid: expected a letter or '_', then up to 62 letters, digits, '_' or '-'",
             "job.toml:17: operator #3: uid: expected a string, found 5; write uid = \"operator-3\"",
-            "job.toml:21: sink #1: \"state\" cannot be a uid: it is the name of a table of the job file; choose another",
+            "job.toml:21: sink #1: \"state\" cannot be a uid: it is reserved for a table of the job file; choose another",
             "job.toml:25: sink \"s\": the uid is taken by the source at job.toml:6; every source, operator and sink needs its own",
         ],
     );
