@@ -20,6 +20,7 @@ use super::entries::{Entry, Stage, outline};
 use super::error::HostError;
 use super::host::{Host, Serving};
 use super::logs::job_span;
+use super::snapshots::show_checkpoints;
 use super::start_order::{LastEnd, Planned, StartNote, Turn, plan};
 use super::submit::new_job;
 use crate::backoff::Backoff;
@@ -39,6 +40,9 @@ const SUSPEND_MAX: Duration = Duration::from_secs(10);
 
 /// Time that a job whose turn comes next waits for the one before it.
 const TURN_MAX: Duration = Duration::from_secs(30);
+
+/// Time that listing the checkpoints of a job that waits may take.
+const LISTING_MAX: Duration = Duration::from_secs(1);
 
 /// Waits before a job that could not be brought back is tried again.
 const AGAIN: Backoff = Backoff::new(Duration::from_secs(1), 2, Duration::from_secs(60));
@@ -106,7 +110,7 @@ impl Host {
             ),
             Turn::Alone(wait) if planned.is_set_aside() => {
                 let why = format!(
-                    "the host died {deaths} times in a row while nothing but this job was starting. It is set aside, and this host tries it again, alone, {} after its own start; end this host and start `regraft serve` again to try it at once",
+                    "the host died {deaths} times in a row while nothing but this job was starting. It is set aside, and this host tries it again, alone, {} after its own start",
                     if wait.is_zero() {
                         "as soon as all other jobs run".to_owned()
                     } else {
@@ -114,7 +118,7 @@ impl Host {
                     }
                 );
                 tracing::error!(
-                    "Job {name} ({id}) is SUSPENDED: {why}. `regraft cancel {id}` gives it up, and keeps its checkpoints."
+                    "Job {name} ({id}) is SUSPENDED: {why}. A host that is ended and started again tries it at once, and `regraft cancel {id}` gives it up, and keeps its checkpoints."
                 );
                 (JobStatus::Suspended, why)
             }
@@ -134,8 +138,19 @@ impl Host {
             }
         }
         let graph = job.record.submission.graph().ok();
-        let held = outline(&*self.context.stores, &job.record, graph.as_ref(), status, Some(&why));
+        let mut held = outline(&*self.context.stores, &job.record, graph.as_ref(), status, Some(&why));
+        if planned.is_set_aside() {
+            self.show_what_is_on_disk(&mut held).await;
+        }
         self.update(id, |entry| entry.stage = Stage::Held(Arc::new(held)));
+    }
+
+    /// Adds the checkpoints of a job that waits to its description, unless its store does not answer at once.
+    async fn show_what_is_on_disk(&self, held: &mut ObservedJob) {
+        let id = held.job_id.to_string();
+        if let Ok(Ok(snapshots)) = tokio::time::timeout(LISTING_MAX, self.snapshots(&id)).await {
+            show_checkpoints(&snapshots, held);
+        }
     }
 
     /// Brings jobs back, each in its turn. A try that fails delays no other job.
@@ -227,25 +242,29 @@ impl Host {
             }
             Err(error) => error,
         };
+        // Some messages end with a period, and go on here.
+        let why = error.to_string();
+        let why = why.trim_end_matches('.');
         // Its submitter has had no answer, and would have been refused.
         if job.progress == Progress::Submitted {
-            tracing::warn!("Job {name} ({id}) had not been started yet and cannot be: {error}. It is dropped.");
+            tracing::warn!("Job {name} ({id}) had not been started yet and cannot be: {why}. It is dropped.");
             self.drop_job(serving, id).await;
             return false;
         }
         let status = if error.may_pass() {
             tracing::error!(
-                "Job {name} ({id}) could not be brought back: {error}. It is tried again in {wait:?}; `regraft cancel {id}` gives it up, and keeps its checkpoints."
+                "Job {name} ({id}) could not be brought back: {why}. It is tried again in {wait:?}; `regraft cancel {id}` gives it up, and keeps its checkpoints."
             );
             JobStatus::Restarting
         } else {
             tracing::error!(
-                "Job {name} ({id}) could not be brought back: {error}. It is SUSPENDED: the next start of this host tries again, and `regraft cancel {id}` gives it up, and keeps its checkpoints."
+                "Job {name} ({id}) could not be brought back: {why}. It is SUSPENDED: the next start of this host tries again, and `regraft cancel {id}` gives it up, and keeps its checkpoints."
             );
             JobStatus::Suspended
         };
         let graph = job.record.submission.graph().ok();
-        let held = outline(stores, &job.record, graph.as_ref(), status, Some(&error.to_string()));
+        let mut held = outline(stores, &job.record, graph.as_ref(), status, Some(why));
+        self.show_what_is_on_disk(&mut held).await;
         self.update(id, |entry| entry.stage = Stage::Held(Arc::new(held)));
         error.may_pass()
     }

@@ -336,7 +336,7 @@ fn next_host(status: JobStatus) -> &'static str {
     if status == JobStatus::Restarting {
         "This host"
     } else {
-        "The next `regraft serve`, at once,"
+        "The next `regraft serve`"
     }
 }
 
@@ -420,7 +420,7 @@ mod tests {
             (HostError::WithoutModule(uid()), "operator \"out\" has no module in the submission".to_owned()),
             (not_running, format!("job {ID} is FINISHED, not RUNNING")),
             (held(JobStatus::Restarting, Some("no space")), format!("job {ID} is RESTARTING, not RUNNING, and is not brought back yet: no space. This host tries again; `regraft cancel {ID}` gives it up, and keeps its checkpoints")),
-            (held(JobStatus::Suspended, None), format!("job {ID} is SUSPENDED, not RUNNING, and is not brought back yet: no reason is known. The next `regraft serve`, at once, tries again; `regraft cancel {ID}` gives it up, and keeps its checkpoints")),
+            (held(JobStatus::Suspended, None), format!("job {ID} is SUSPENDED, not RUNNING, and is not brought back yet: no reason is known. The next `regraft serve` tries again; `regraft cancel {ID}` gives it up, and keeps its checkpoints")),
             (HostError::Attached, "this host is a `regraft run` with a job of its own and takes no others: start `regraft serve`, and submit to that".to_owned()),
             (HostError::TooManySubtasks { found: 4000, running: 8000 }, "the job has 4000 subtasks and those of this host have 8000, and a host runs at most 8192, a thread each; lower its parallelism (-p), stop a job of this host, or submit it to another host".to_owned()),
             (HostError::Ending, "this host is ending and takes no more jobs".to_owned()),

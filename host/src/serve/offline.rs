@@ -5,18 +5,16 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use regraft_model::id::JobId;
-use regraft_model::snapshot::SnapshotKind;
 
 use super::catalog::{Catalog, CatalogRecord, Catalogued, KnownSavepoint, Progress};
 use super::entries::outline;
 use super::error::HostError;
 use super::go_on::{Again, go_on};
-use super::snapshots::{ListedSnapshot, snapshots_in, upgraded_in};
+use super::snapshots::{ListedSnapshot, show_checkpoints, snapshots_in, upgraded_in};
 use crate::graph::job_graph::JobGraph;
 use crate::jobs::durable::records::JobDirectory;
-use crate::jobs::observe::{ObservedJob, RoundSummary};
+use crate::jobs::observe::ObservedJob;
 use crate::jobs::status::JobStatus;
-use crate::savepoint::metadata::Owner;
 use crate::storage::{LocalStores, Storage};
 
 /// Directory of the list of attached runs, in the data directory.
@@ -130,20 +128,7 @@ impl OfflineJob {
             return Ok(job);
         }
         let snapshots = self.snapshots(data_dir).await?;
-        let mut checkpoints = snapshots.iter().filter(|snapshot| snapshot.owner == Owner::Host);
-        job.rounds = checkpoints.clone().count() as u64;
-        // The times of its parts are in no record.
-        job.last_round = checkpoints.next_back().map(|newest| RoundSummary {
-            checkpoint_id: newest.checkpoint_id,
-            kind: SnapshotKind::Checkpoint,
-            completed_at: newest.completed_at_ms,
-            bytes: newest.bytes,
-            full_bytes: newest.bytes,
-            duration_ms: 0,
-            sync_ms: 0.0,
-            align_ms: 0.0,
-            path: newest.url.clone(),
-        });
+        show_checkpoints(&snapshots, &mut job);
         if self.attached {
             let dir = checkpoint_dir(data_dir, graph.as_ref()).map(|(dir, _)| dir.to_string_lossy().into_owned());
             let upgraded = upgraded_in(&LocalStores::default(), dir.as_deref(), record.job_id).await;

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use regraft_model::id::{CheckpointId, JobId, OperatorUid};
+use regraft_model::snapshot::SnapshotKind;
 
 use super::catalog::KnownSavepoint;
 use crate::jobs::durable::records::JobDirectory;
+use crate::jobs::observe::{ObservedJob, RoundSummary};
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{Owner, Trigger};
 use crate::storage::{Storage, StoreError, Stores, paths};
@@ -52,6 +54,24 @@ pub async fn snapshots_in(
     }
     listed.sort_by_key(|snapshot| snapshot.checkpoint_id);
     Ok(listed)
+}
+
+/// Shows the checkpoints among these snapshots in the description of a job that does not run.
+pub fn show_checkpoints(snapshots: &[ListedSnapshot], job: &mut ObservedJob) {
+    let mut checkpoints = snapshots.iter().filter(|snapshot| snapshot.owner == Owner::Host);
+    job.rounds = checkpoints.clone().count() as u64;
+    // The times of its parts are in no record.
+    job.last_round = checkpoints.next_back().map(|newest| RoundSummary {
+        checkpoint_id: newest.checkpoint_id,
+        kind: SnapshotKind::Checkpoint,
+        completed_at: newest.completed_at_ms,
+        bytes: newest.bytes,
+        full_bytes: newest.bytes,
+        duration_ms: 0,
+        sync_ms: 0.0,
+        align_ms: 0.0,
+        path: newest.url.clone(),
+    });
 }
 
 /// Returns the component of each operator that an upgrade has changed since the job started, by its path on this machine. What
