@@ -149,7 +149,7 @@ fn a_failure_is_told_once_and_its_first_line_in_the_log() {
         "{}",
         ran.stderr
     );
-    assert!(plain(&world, &ran.stderr).contains("ERROR Job JOB failed: operator \"bad\", subtask 0, failed in "));
+    assert!(plain(&world, &ran.stderr).contains(" (JOB) failed: operator \"bad\", subtask 0, failed in "));
 }
 
 /// A closed stdout stays closed: the job ends, although it is endless and its restarts are unlimited.

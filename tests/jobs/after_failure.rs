@@ -293,7 +293,7 @@ fn garbage_is_what_ended_jobs_have_left_and_nothing_that_a_job_needs() {
     assert_eq!(directories(&world), before, "without --yes it only shows");
     for reason in [
         "another job started from a checkpoint of job \"picky\" and may go back to it",
-        "job \"words\" runs",
+        "job \"words\" has not ended",
         "job \"restored\" is not recorded as ended",
         "this data directory has no record of its job",
     ] {

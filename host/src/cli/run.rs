@@ -427,8 +427,12 @@ pub(super) fn refuse_collisions(
     for job in running.iter().filter(|job| !job.summary.status.is_over()) {
         let (id, name) = (job.summary.job_id, &job.summary.name);
         if origin == Some(id) {
+            let still = match job.summary.status {
+                JobStatus::Suspended => "waits for its host",
+                _ => "still runs",
+            };
             log::line(&format!(
-                "warning: job \"{name}\" ({id}), whose savepoint this is, still runs; as in Flink, if it fails it may be restored from a checkpoint before the savepoint, and process again what this job has taken over"
+                "warning: job \"{name}\" ({id}), whose savepoint this is, {still}; as in Flink, if it fails it may be restored from a checkpoint before the savepoint, and process again what this job has taken over"
             ));
         }
         let Ok(view) = client.info(job) else { continue };

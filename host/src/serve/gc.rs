@@ -115,7 +115,7 @@ fn reason_to_keep(directory: &Directory, running: &Running) -> Option<String> {
     if directory.is_link {
         Some("it is a link".to_owned())
     } else if running.jobs.contains(&directory.job_id) {
-        Some(format!("job \"{name}\" runs"))
+        Some(format!("job \"{name}\" has not ended"))
     } else if recorded.ended.is_none() || !directory.has_ended {
         Some(format!("job \"{name}\" is not recorded as ended"))
     } else if !recorded.is_own {
@@ -415,7 +415,7 @@ mod tests {
             jobs: BTreeSet::from([JobId::from_bits(1)]),
             ..none
         };
-        assert_eq!(kept(directory(1), &runs), "job \"words\" runs");
+        assert_eq!(kept(directory(1), &runs), "job \"words\" has not ended");
         let needed = Running {
             needed: vec![format!("{}/chk-3", directory(1).url)],
             ..Running::default()

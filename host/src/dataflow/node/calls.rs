@@ -460,9 +460,10 @@ impl OperatorNode {
         let so_far = self.counters.dead_letters.load(std::sync::atomic::Ordering::Relaxed);
         if so_far.is_power_of_two() {
             tracing::warn!(
-                "operator \"{}\", subtask {}: {so_far} dead letters so far; the last one: {}: {error}",
+                "operator \"{}\", subtask {}: {so_far} dead letter{} so far; the last one: {}: {error}",
                 self.uid,
                 self.subtask,
+                if so_far == 1 { "" } else { "s" },
                 self.record(rows, row)
             );
         }

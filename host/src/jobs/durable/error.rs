@@ -119,7 +119,7 @@ pub enum AttemptError {
         what: &'static str,
     },
     /// The newest checkpoint is damaged, and an earlier one does not do.
-    #[error("checkpoint {id} of job {job} cannot be used: {reason}; {}", consequence(again.as_ref()))]
+    #[error("checkpoint {id} of job {job} cannot be used: {}; {}", reason.trim_end_matches('.'), consequence(again.as_ref()))]
     Damaged {
         /// Id of the job.
         job: JobId,

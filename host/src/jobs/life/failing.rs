@@ -89,7 +89,7 @@ impl Life {
             Stage::Ending(_) | Stage::Over => {
                 let line = format!(
                     "Job {} failed while it was ending: {}",
-                    self.job_id(),
+                    self.named(),
                     failure.first_line()
                 );
                 return self.log(Level::Warn, line);
@@ -145,7 +145,7 @@ impl Life {
     /// Some regions go back to the last checkpoint, after a wait.
     fn restart(&mut self, failure: Arc<JobFailure>, wait: Duration) {
         let (first, waits) = (failure.first_line(), shown(wait));
-        let line = format!("Job {} failed: {first}; it restarts in {waits:?}.", self.job_id());
+        let line = format!("Job {} failed: {first}; it restarts in {waits:?}.", self.named());
         self.log(Level::Warn, line);
         self.show(Shown::Restart(failure.to_string()));
         // A drain cannot be undone for some regions only: those that have ended go back, too.
@@ -166,7 +166,7 @@ impl Life {
     pub(super) fn rewind(&mut self, rewind: Rewind) {
         let line = format!(
             "Job {}: {rewind}; the job goes back to its last checkpoint.",
-            self.job_id()
+            self.named()
         );
         self.log(Level::Warn, line);
         let all = self.plan().region_indices().collect();
@@ -280,7 +280,8 @@ impl Life {
             Ok(Next::Over(over)) => return self.over(*over),
             Err(failure) => failure,
         };
-        let message = format!("the job cannot be restarted: {}", error.message);
+        let cannot = if may_pass { "could not" } else { "cannot" };
+        let message = format!("the job {cannot} be restarted: {}", error.message);
         let failure = JobFailure::fatal(JobError { message, ..error });
         if !may_pass {
             return self.give_up(failure);
@@ -297,7 +298,7 @@ impl Life {
 
     fn try_again(&mut self, failure: &JobFailure, wait: Duration) {
         let (first, waits) = (failure.first_line(), shown(wait));
-        let line = format!("Job {}: {first}; tried again in {waits:?}.", self.job_id());
+        let line = format!("Job {}: {first}; tried again in {waits:?}.", self.named());
         self.log(Level::Warn, line);
         self.show(Shown::Restart(failure.to_string()));
         let until = self.at.now_ns.saturating_add(wait.as_nanos() as u64);
@@ -344,7 +345,7 @@ impl Life {
         self.known.committed = Some(checkpoint_id);
         let line = format!(
             "Job {} had come to its end at checkpoint {checkpoint_id}, whose output is committed now.",
-            self.job_id()
+            self.named()
         );
         self.log(Level::Info, line);
         self.show(Shown::FinalSavepoint(savepoint.clone()));
@@ -377,7 +378,7 @@ impl Life {
         } else {
             failure.first_line()
         };
-        let line = format!("Job {} failed: {said}", self.job_id());
+        let line = format!("Job {} failed: {said}", self.named());
         self.log(Level::Error, line);
         let failure = Arc::new(failure);
         self.show(Shown::Failed(failure.clone()));

@@ -469,6 +469,11 @@ impl Life {
         self.facts.job_id
     }
 
+    /// Names the job in a log line.
+    fn named(&self) -> String {
+        format!("{} ({})", self.graph().name, self.job_id())
+    }
+
     fn plan(&self) -> &Arc<Plan> {
         &self.facts.plan
     }
