@@ -7,9 +7,8 @@
 //! - [`cancel`]: a request to stop work that is under way.
 //! - [`real`]: this machine.
 //! - [`files`]: the file system, as far as connectors need one.
-//! - [`memory`]: the memory that this process may use.
+//! - [`memory`]: the memory that this process may use, and the part of it that state may take.
 //! - [`process`]: the identity of a process.
-//! - [`memory`]: the part of the machine's memory that state may take.
 
 pub mod cancel;
 pub mod files;
