@@ -113,7 +113,7 @@ fn verbs_that_are_not_there_yet() {
     );
     usage(
         &["state", "export", "x"],
-        "regraft state export is not implemented yet; a savepoint's state is Parquet, which any tool opens: PATH/operators/*.parquet",
+        "regraft state export is not implemented yet; a savepoint's state is Parquet, which any tool reads: PATH/operators/*.parquet",
     );
 }
 

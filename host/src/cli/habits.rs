@@ -106,7 +106,7 @@ const LATER_STATE_VERBS: [(&str, &str); 10] = [
     ),
     (
         "history",
-        "`regraft list --snapshots JOB` lists the checkpoints and savepoints of a job, and `regraft state show --entries` the entries of each",
+        "`regraft list --snapshots JOB` lists the checkpoints and savepoints of a job, and `regraft state show --entries SAVEPOINT` the entries of each",
     ),
     (
         "skew",

@@ -110,16 +110,14 @@ impl Host {
             ),
             Turn::Alone(wait) if planned.is_set_aside() => {
                 let why = format!(
-                    "the host died {deaths} times in a row while nothing but this job was starting. It is set aside, and this host tries it again, alone, {} after its own start",
+                    "the host died {deaths} times in a row while nothing but this job was starting. It is set aside, and this host tries it again, alone, {} after its own start; end this host and start `regraft serve` again to try it at once",
                     if wait.is_zero() {
                         "as soon as all other jobs run".to_owned()
                     } else {
                         format!("{wait:?}")
                     }
                 );
-                tracing::error!(
-                    "Job {name} ({id}) is SUSPENDED: {why}. A host that is ended and started again tries it at once, and `regraft cancel {id}` gives it up, and keeps its checkpoints."
-                );
+                tracing::error!("Job {name} ({id}) is SUSPENDED: {why}. `regraft cancel {id}` gives it up, and keeps its checkpoints.");
                 (JobStatus::Suspended, why)
             }
             Turn::Alone(_) => {
