@@ -232,10 +232,6 @@ fn a_job_that_cannot_be_brought_back_for_now_is_tried_again() {
         });
         let view = info(&world, "words");
         assert_eq!(view["status"], "RESTARTING");
-        if given_up {
-            // Its checkpoints are on disk, and shown.
-            assert!(view["last_checkpoint"]["checkpoint_id"].is_u64(), "{view}");
-        }
         let refused = world.run(&["savepoint", "words", "savepoints"]).exits(1).stderr;
         assert!(
             refused.contains("is RESTARTING, not RUNNING, and is not brought back yet: ")
