@@ -324,3 +324,32 @@ fn dead_letters_are_counted_and_have_a_directory_of_their_own() {
         ran.stderr
     );
 }
+
+/// An output and a state whose items have no bytes.
+const EMPTY_ITEMS: &str = concat!(
+    r#"{"wit":"0.2.0","sdk":"none","calls":[],"key":{"name":"key","type":"string"},"#,
+    r#""states":[{"name":"count","kind":"value","schema":{"list":"unit"},"travels":true}],"#,
+    r#""inputs":[{"name":"in","key":null,"value":"bytes"}],"outputs":[{"name":"out","key":null,"#,
+    r#""value":{"record":{"name":"R","fields":[{"name":"f","type":{"list":"unit"}}]}}}]}"#
+);
+
+#[test]
+fn values_of_few_bytes_and_many_parts() {
+    for (greed, of) in [
+        ("parts", "outputs[0].values[0], of port \"out\""),
+        ("cell", "cells[0].values[0], of state \"count\""),
+    ] {
+        let world = hostile_world(EMPTY_ITEMS, &format!("{BY_KEY}\nconfig = {{ do = \"greed-{greed}\" }}"));
+        let job = world.path().join("job.toml");
+        let text = std::fs::read_to_string(&job).expect("a job");
+        world.write(
+            "job.toml",
+            &text.replace("path = \"out\"", "path = \"out\"\nformat = \"json\""),
+        );
+        let many = "the value of 3 bytes has more than 268 parts: expected at most 256 and 4 for each byte, and never more than 16777216 (an item that is encoded as no bytes is a part too: keep the number of such items instead)";
+        check(
+            &world,
+            &failed(&format!("the module returned a wrong outcome: {of}: {many}"), &[FIRST]),
+        );
+    }
+}

@@ -91,7 +91,7 @@ impl Call {
                 travels: (0..states).map(|_| choices.flag()).collect(),
                 ports: choices.below(4),
                 timers: choices.below(3),
-                operator_states: vec![],
+                ..Declared::default()
             },
             rows: size(choices),
             keys: size(choices),

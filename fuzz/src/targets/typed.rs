@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use regraft_model::schema::{EnumType, Field, StructType, Type, Variant};
-use regraft_model::value::{self, Value, decode, decode_key, encode, encode_key, from_json, to_json};
+use regraft_model::value::{self, Value, ValueError, decode, decode_key, encode, encode_key, from_json, to_json};
 
 use super::{Target, check_error};
 use crate::random::Random;
@@ -221,6 +221,9 @@ fn run(data: &[u8]) -> bool {
         return false;
     };
     let key = decode_key(&ty, bytes).map(|key| again(&ty, &key, encode_key, decode_key));
+    let bound = value::parts::PartsBound::new(ty.clone()).check(bytes);
+    let is_bounded = !matches!(decode(&ty, bytes), Err(ValueError::Parts { .. }));
+    assert_eq!(bound.is_ok(), is_bounded, "checked as it is decoded");
     let value = decode(&ty, bytes).map(|value| again(&ty, &value, encode, decode));
     for read in [&key, &value] {
         if let Err(error) = read {
@@ -270,6 +273,8 @@ fn again(ty: &Type, value: &Value, encode: Encode, decode: Decode) {
     }
     let json = to_json(ty, value);
     let text = json.to_string();
+    let written = serde_json::to_string(&value::text::Json(ty, value)).expect("JSON");
+    assert_eq!(written, text, "written without a tree it is the same");
     let parsed: serde_json::Value = match serde_json::from_str(&text) {
         Ok(parsed) => parsed,
         // Nested deeper than the JSON parser's limit.

@@ -5,7 +5,9 @@
 //! Nothing here knows wasm.
 
 use regraft_model::batch::BytesColumn;
-use regraft_model::describe::Description;
+use regraft_model::describe::{Description, Port, PortValue};
+use regraft_model::schema::Type;
+use regraft_model::value::parts::PartsBound;
 
 /// Values that hold for a whole call, and are the same when the same records are run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,6 +240,21 @@ pub struct Declared {
     pub timers: u32,
     /// The names of the operator states, in order.
     pub operator_states: Vec<String>,
+    /// For each output, in order, its name and the bound of its values; `None` for raw values.
+    pub output_values: Vec<Option<Bounded>>,
+    /// For each declared state, in order, its name and the bound of its values.
+    pub state_values: Vec<Bounded>,
+    /// For each operator state, in order, the bound of its items.
+    pub item_values: Vec<PartsBound>,
+}
+
+/// A port or state, and the bound of its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounded {
+    /// Its name.
+    pub name: String,
+    /// The bound.
+    pub parts: PartsBound,
 }
 
 impl From<&Description> for Declared {
@@ -251,8 +268,30 @@ impl From<&Description> for Declared {
                 .iter()
                 .map(|state| state.name.clone())
                 .collect(),
+            output_values: description.outputs.iter().map(bounded_output).collect(),
+            state_values: description
+                .states
+                .iter()
+                .map(|state| Bounded {
+                    name: state.name.clone(),
+                    parts: PartsBound::new(state.schema.clone()),
+                })
+                .collect(),
+            item_values: description
+                .operator_states
+                .iter()
+                .map(|state| PartsBound::new(state.schema.clone()))
+                .collect(),
         }
     }
+}
+
+fn bounded_output(port: &Port) -> Option<Bounded> {
+    let PortValue::Record(record) = &port.value else {
+        return None;
+    };
+    let (name, parts) = (port.name.clone(), PartsBound::new(Type::Struct(record.clone())));
+    Some(Bounded { name, parts })
 }
 
 /// Bounds of the references in an outcome.

@@ -8,6 +8,7 @@ use crate::call::{
     CellWrites, ENTRY_CLEAR, ENTRY_PUT, ENTRY_REMOVE, EntryWrites, Outcome, Output, Shape, TIMER_DELETE,
 };
 use regraft_model::batch::{BytesColumn, check_ends};
+use regraft_model::value::parts::PartsBound;
 
 impl Outcome {
     /// Checks all columns against each other and against the call.
@@ -78,6 +79,9 @@ impl CellWrites {
         check_below("keys", &self.keys, shape.keys.into(), of)?;
         check_below("cleared", &self.cleared, shape.keys.into(), of)?;
         check_column("ends", &self.values, self.keys.len(), "keys")?;
+        if let Some(of) = shape.declared.state_values.get(self.state as usize) {
+            check_parts(&self.values, &of.parts, || format!("of state \"{}\"", of.name))?;
+        }
         if rising(&self.keys) && (self.cleared.is_empty() || (self.keys.is_empty() && rising(&self.cleared))) {
             return Ok(());
         }
@@ -121,6 +125,9 @@ impl Output {
         }
         if !self.values.is_empty() || !self.values.data.is_empty() {
             check_column("value-ends", &self.values, count, "parents")?;
+            if let Some(Some(of)) = shape.declared.output_values.get(self.port as usize) {
+                check_parts(&self.values, &of.parts, || format!("of port \"{}\"", of.name))?;
+            }
         } else if count > 0 && !shape.values_inherited {
             return Err(format!(
                 "value-ends is empty: expected {count} entries, because only `process` has parents' values to take over"
@@ -164,10 +171,24 @@ impl EntryWrites {
         }
         if !self.values.is_empty() || !self.values.data.is_empty() {
             check_column("value-ends", &self.values, count, "ops")?;
+            self.check_values(shape)?;
         } else if let Some(i) = self.ops.iter().position(|&op| (ENTRY_PUT..ENTRY_REMOVE).contains(&op)) {
             return Err(format!(
                 "value-ends is empty: expected {count} entries, because ops[{i}] writes a value"
             ));
+        }
+        Ok(())
+    }
+}
+
+impl EntryWrites {
+    /// Checks the parts of the values, each by the state that it is written to.
+    fn check_values(&self, shape: &Shape<'_>) -> Result<(), String> {
+        for (i, &state) in self.states.iter().enumerate() {
+            if let Some(of) = shape.declared.state_values.get(state as usize) {
+                let checked = of.parts.check(self.values.get(i));
+                checked.map_err(|error| format!("values[{i}], of state \"{}\": {error}", of.name))?;
+            }
         }
         Ok(())
     }
@@ -198,6 +219,12 @@ fn check_column(ends: &str, column: &BytesColumn, expected: usize, like: &str) -
         ));
     }
     check_ends(column.data.len(), &column.ends).map_err(|text| format!("{ends}: {text}"))
+}
+
+/// Checks that no value has more parts than its bytes allow. `of` says whose values they are.
+pub(crate) fn check_parts(values: &BytesColumn, bound: &PartsBound, of: impl Fn() -> String) -> Result<(), String> {
+    let checked = bound.check_all(values.data.len(), values.iter());
+    checked.map_err(|(i, error)| format!("values[{i}], {}: {error}", of()))
 }
 
 fn check_below(name: &str, column: &[u32], limit: u64, of: impl Fn() -> String) -> Result<(), String> {

@@ -3,7 +3,8 @@
 //! The length and depth of the text are checked before it is parsed, so that parsing allocates little; counts and lengths of
 //! names are checked before anything is made of a declaration. Pure.
 
-use regraft_model::describe::Description;
+use regraft_model::describe::{Description, PortValue};
+use regraft_model::schema::{Field, Type};
 
 use crate::module_error::ModuleError;
 
@@ -89,15 +90,61 @@ pub(crate) fn check(description: &Description) -> Result<(), ModuleError> {
         .chain(ports.map(|port| ("bytes in the name of a port", &port.name)))
         .chain(timers.iter().map(|timer| ("bytes in the name of a timer", &timer.name)));
     for (what, name) in names {
-        if name.len() > NAME_MAX {
-            return Err(ModuleError::TooMuch {
-                what: what.to_owned(),
-                found: name.len(),
-                most: NAME_MAX,
-            });
-        }
+        check_name(what, name)?;
     }
-    Ok(())
+    let records = inputs.iter().chain(outputs).filter_map(|port| match &port.value {
+        PortValue::Record(record) => Some(record),
+        PortValue::Text | PortValue::Bytes => None,
+    });
+    records
+        .map(|record| record.fields.as_slice())
+        .try_for_each(check_fields)?;
+    types(description).try_for_each(check_type)
+}
+
+/// Returns the types of everything that is declared.
+fn types(description: &Description) -> impl Iterator<Item = &Type> {
+    let ports = description.inputs.iter().chain(&description.outputs);
+    let keys = ports.filter_map(|port| port.key.as_ref()).chain(&description.key);
+    let states = description.states.iter();
+    let states = states.flat_map(|state| state.map_key.iter().chain(std::iter::once(&state.schema)));
+    let items = description.operator_states.iter().map(|state| &state.schema);
+    keys.map(|key| &key.ty).chain(states).chain(items)
+}
+
+/// Checks the names of fields and variants: each is repeated for each value that is shown.
+fn check_type(ty: &Type) -> Result<(), ModuleError> {
+    match ty {
+        Type::Option(inner) | Type::List(inner) => check_type(inner),
+        Type::Map(key, value) => check_type(key).and_then(|()| check_type(value)),
+        Type::Tuple(items) => items.iter().try_for_each(check_type),
+        Type::Struct(of) => check_fields(&of.fields),
+        Type::Enum(of) => of.variants.iter().try_for_each(|variant| {
+            check_name("bytes in the name of a variant", &variant.name)?;
+            variant.newtype.iter().try_for_each(check_type)?;
+            variant.tuple.iter().flatten().try_for_each(check_type)?;
+            variant.fields.iter().try_for_each(|fields| check_fields(fields))
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn check_fields(fields: &[Field]) -> Result<(), ModuleError> {
+    fields.iter().try_for_each(|field| {
+        check_name("bytes in the name of a field", &field.name)?;
+        check_type(&field.ty)
+    })
+}
+
+fn check_name(what: &str, name: &str) -> Result<(), ModuleError> {
+    if name.len() <= NAME_MAX {
+        return Ok(());
+    }
+    Err(ModuleError::TooMuch {
+        what: what.to_owned(),
+        found: name.len(),
+        most: NAME_MAX,
+    })
 }
 
 #[cfg(test)]
@@ -136,6 +183,19 @@ mod tests {
         assert_eq!(
             timers(1, &"n".repeat(NAME_MAX + 1)),
             Err("it declares 256 bytes in the name of a timer; expected at most 255".to_owned())
+        );
+        let output = |name: &str| {
+            let field = format!(
+                r#"{{"name":"f","type":{{"list":{{"struct":{{"name":"I","fields":[{{"name":"{name}","type":"u8"}}]}}}}}}}}"#
+            );
+            let value = format!(r#"{{"record":{{"name":"R","fields":[{field}]}}}}"#);
+            let outputs = format!(r#"[{{"name":"out","key":null,"value":{value}}}]"#);
+            check(&of(&format!(r#"{{"wit":"0.2.0","outputs":{outputs}}}"#))).map_err(|error| error.to_string())
+        };
+        assert_eq!(output(&"n".repeat(NAME_MAX)), Ok(()));
+        assert_eq!(
+            output(&"n".repeat(NAME_MAX + 1)),
+            Err("it declares 256 bytes in the name of a field; expected at most 255".to_owned())
         );
     }
 }

@@ -5,7 +5,10 @@
 
 use serde_json::{Map, Number, json};
 
-use crate::schema::{Field, StructType, Type};
+use crate::schema::{EnumType, Field, StructType, Type, Variant};
+
+pub mod parts;
+pub mod text;
 
 /// Layout of integers and lengths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,19 @@ pub enum ValueError {
         /// Value found.
         found: String,
     },
+    /// More parts than a value of its length may have.
+    #[error(
+        "the value of {len} bytes has more than {most} parts: expected at most {} and {} for each byte, and never more than {} (an item that is encoded as no bytes is a part too: keep the number of such items instead)",
+        parts::PARTS_MIN,
+        parts::PARTS_PER_BYTE,
+        parts::PARTS_MAX
+    )]
+    Parts {
+        /// Bytes given.
+        len: usize,
+        /// The most parts for them.
+        most: usize,
+    },
     /// The value cannot be encoded as this type.
     #[error("cannot encode {found} as {expected}")]
     Mismatch {
@@ -87,22 +103,29 @@ pub enum ValueError {
 /// Nesting beyond this is refused: hostile schemas must not exhaust the stack.
 const DEPTH_MAX: u32 = 64;
 
+/// Limit in bytes to which a value is shown that is not of a type.
+const MISMATCH_BYTES_MAX: usize = 200;
+
 /// Reads values off bytes.
 #[derive(Debug)]
 pub struct Decoder<'a> {
     bytes: &'a [u8],
     position: usize,
     integers: Integers,
+    /// Parts that values may still have.
+    parts_left: usize,
 }
 
 impl<'a> Decoder<'a> {
-    /// Starts at the first byte.
+    /// Starts at the first byte. The values that are read have no more parts together than one value of so many bytes may
+    /// have ([`parts::most`]).
     #[must_use]
-    pub const fn new(bytes: &'a [u8], integers: Integers) -> Self {
+    pub fn new(bytes: &'a [u8], integers: Integers) -> Self {
         Self {
             bytes,
             position: 0,
             integers,
+            parts_left: parts::most(bytes.len()),
         }
     }
 
@@ -242,24 +265,13 @@ impl<'a> Decoder<'a> {
     }
 
     fn nested(&mut self, ty: &Type, depth: u32) -> Result<Value, ValueError> {
-        if depth > DEPTH_MAX {
-            return Err(ValueError::Invalid {
-                expected: format!("at most {DEPTH_MAX} levels"),
-                found: "a deeper type".into(),
-            });
-        }
+        self.enter(depth)?;
         let depth = depth + 1;
         Ok(match ty {
-            Type::Option(inner) => match self.fixed(1, "option")? {
-                0 => Value::Option(None),
-                1 => Value::Option(Some(Box::new(self.nested(inner, depth)?))),
-                other => {
-                    return Err(ValueError::Invalid {
-                        expected: "option".into(),
-                        found: other.to_string(),
-                    });
-                }
-            },
+            Type::Option(inner) => Value::Option(match self.tag()? {
+                false => None,
+                true => Some(Box::new(self.nested(inner, depth)?)),
+            }),
             Type::List(item) => {
                 let len = self.bounded_length("list", item)?;
                 Value::Sequence((0..len).map(|_| self.nested(item, depth)).collect::<Result<_, _>>()?)
@@ -275,35 +287,20 @@ impl<'a> Decoder<'a> {
                     .map(|item| self.nested(item, depth))
                     .collect::<Result<_, _>>()?,
             ),
-            Type::Struct(s) => Value::Sequence(
-                s.fields
-                    .iter()
-                    .map(|f| self.nested(&f.ty, depth))
-                    .collect::<Result<_, _>>()?,
-            ),
+            Type::Struct(s) => self.fields(&s.fields, depth)?,
             Type::Enum(e) => {
-                let index = self.unsigned(4, "enum")? as u32;
-                let variant = e.variants.get(index as usize).ok_or_else(|| ValueError::Invalid {
-                    expected: format!("one of {} variants of {}", e.variants.len(), e.name),
-                    found: format!("variant {index}"),
-                })?;
+                let (index, variant) = self.variant(e)?;
                 let held = if let Some(inner) = &variant.newtype {
                     self.nested(inner, depth)?
                 } else if let Some(items) = &variant.tuple {
-                    Value::Sequence(
-                        items
-                            .iter()
-                            .map(|item| self.nested(item, depth))
-                            .collect::<Result<_, _>>()?,
-                    )
+                    self.take_parts(1)?;
+                    let items = items.iter().map(|item| self.nested(item, depth));
+                    Value::Sequence(items.collect::<Result<_, _>>()?)
                 } else if let Some(fields) = &variant.fields {
-                    Value::Sequence(
-                        fields
-                            .iter()
-                            .map(|f| self.nested(&f.ty, depth))
-                            .collect::<Result<_, _>>()?,
-                    )
+                    self.take_parts(1)?;
+                    self.fields(fields, depth)?
                 } else {
+                    self.take_parts(1)?;
                     Value::Unit
                 };
                 Value::Enum(index, Box::new(held))
@@ -322,16 +319,75 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    /// A length that the remaining bytes can hold (an item of no bytes at all is only taken in small numbers).
+    /// Counts a part, and checks its depth.
+    fn enter(&mut self, depth: u32) -> Result<(), ValueError> {
+        if depth > DEPTH_MAX {
+            return Err(ValueError::Invalid {
+                expected: format!("at most {DEPTH_MAX} levels"),
+                found: "a deeper type".into(),
+            });
+        }
+        self.take_parts(1)
+    }
+
+    /// Counts parts.
+    fn take_parts(&mut self, count: usize) -> Result<(), ValueError> {
+        let left = self.parts_left.checked_sub(count);
+        self.parts_left = left.ok_or_else(|| self.too_many())?;
+        Ok(())
+    }
+
+    fn too_many(&self) -> ValueError {
+        let len = self.bytes.len();
+        let most = parts::most(len);
+        ValueError::Parts { len, most }
+    }
+
+    /// Reads the tag of an option: true if there is a value.
+    fn tag(&mut self) -> Result<bool, ValueError> {
+        match self.fixed(1, "option")? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(ValueError::Invalid {
+                expected: "option".into(),
+                found: other.to_string(),
+            }),
+        }
+    }
+
+    /// Reads the fields of a struct.
+    fn fields(&mut self, fields: &[Field], depth: u32) -> Result<Value, ValueError> {
+        let read = fields.iter().map(|field| {
+            self.take_parts(parts::of_name(&field.name))?;
+            self.nested(&field.ty, depth)
+        });
+        Ok(Value::Sequence(read.collect::<Result<_, _>>()?))
+    }
+
+    /// Reads which variant of an enum a value is.
+    fn variant<'t>(&mut self, of: &'t EnumType) -> Result<(u32, &'t Variant), ValueError> {
+        let index = self.unsigned(4, "enum")? as u32;
+        let variant = of.variants.get(index as usize).ok_or_else(|| ValueError::Invalid {
+            expected: format!("one of {} variants of {}", of.variants.len(), of.name),
+            found: format!("variant {index}"),
+        })?;
+        self.take_parts(parts::of_name(&variant.name))?;
+        Ok((index, variant))
+    }
+
+    /// Reads a length that the remaining bytes and parts can hold.
     fn bounded_length(&mut self, expected: &str, item: &Type) -> Result<usize, ValueError> {
         let len = self.length(expected)?;
         let rest = self.bytes.len() - self.position;
-        let empty_items = matches!(item, Type::Unit | Type::Tuple(_) | Type::Struct(_));
-        if len > rest && !(empty_items && len <= 65_536) {
+        let may_be_empty = matches!(item, Type::Unit | Type::Tuple(_) | Type::Struct(_));
+        if len > rest && !may_be_empty {
             return Err(ValueError::Short {
                 len: self.bytes.len(),
                 expected: format!("{expected} of {len} items"),
             });
+        }
+        if len > self.parts_left {
+            return Err(self.too_many());
         }
         Ok(len)
     }
@@ -503,7 +559,7 @@ fn encode_as(ty: &Type, value: &Value, integers: Integers, out: &mut Vec<u8>) ->
         _ => {
             return Err(ValueError::Mismatch {
                 expected: ty.to_string(),
-                found: to_json(ty, value).to_string(),
+                found: text::cut(&text::Json(ty, value), MISMATCH_BYTES_MAX),
             });
         }
     }
@@ -614,7 +670,7 @@ fn hex(bytes: &[u8]) -> String {
 pub fn from_json(ty: &Type, json: &serde_json::Value) -> Result<Value, ValueError> {
     let mismatch = || ValueError::Mismatch {
         expected: ty.to_string(),
-        found: json.to_string(),
+        found: text::cut(json, MISMATCH_BYTES_MAX),
     };
     let pairs = |k: &Type, v: &Type| -> Result<Vec<(Value, Value)>, ValueError> {
         if let (Type::String, Some(map)) = (k, json.as_object()) {

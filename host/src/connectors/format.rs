@@ -4,7 +4,8 @@ use std::io::Write;
 
 use regraft_model::describe::PortValue;
 use regraft_model::schema::{Field, StructType, Type};
-use regraft_model::value::{Decoder, Integers, Scalar, ValueError, to_json};
+use regraft_model::value::text::Json;
+use regraft_model::value::{Decoder, Integers, Scalar, ValueError};
 
 use crate::connector::sink::SinkError;
 
@@ -136,6 +137,12 @@ fn json_value(value: &[u8], out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// Appends the JSON of something, without a tree of it.
+fn push_json(what: &impl serde::Serialize, out: &mut Vec<u8>) {
+    // Writing to a vector cannot fail, and all names of objects are texts.
+    let _ = serde_json::to_writer(out, what);
+}
+
 fn push_hex(bytes: &[u8], out: &mut Vec<u8>) {
     for byte in bytes {
         // Writing to a vector cannot fail.
@@ -163,11 +170,13 @@ const fn separator(format: TextFormat) -> u8 {
 
 fn column(format: TextFormat, field: &Field, decoder: &mut Decoder<'_>, out: &mut Vec<u8>) -> Result<(), ValueError> {
     if !field.ty.is_scalar() {
-        let json = to_json(&field.ty, &decoder.value(&field.ty)?);
-        match json {
-            serde_json::Value::Null => {}
-            serde_json::Value::String(text) => escape(format, text.as_bytes(), out),
-            other => escape(format, other.to_string().as_bytes(), out),
+        let value = decoder.value(&field.ty)?;
+        let mut json = vec![];
+        push_json(&Json(&field.ty, &value), &mut json);
+        match serde_json::from_slice::<String>(&json) {
+            Ok(text) => escape(format, text.as_bytes(), out),
+            Err(_) if json == b"null" => {}
+            Err(_) => escape(format, &json, out),
         }
         return Ok(());
     }
@@ -219,10 +228,10 @@ fn json_record(record: &StructType, value: &[u8], out: &mut Vec<u8>) -> Result<(
         if i > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(serde_json::Value::String(field.name.clone()).to_string().as_bytes());
+        push_json(&field.name, out);
         out.push(b':');
-        let json = to_json(&field.ty, &decoder.value(&field.ty)?);
-        out.extend_from_slice(json.to_string().as_bytes());
+        let value = decoder.value(&field.ty)?;
+        push_json(&Json(&field.ty, &value), out);
     }
     out.push(b'}');
     decoder.finish()

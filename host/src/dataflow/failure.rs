@@ -185,7 +185,7 @@ impl fmt::Display for Backtrace<'_> {
 }
 
 /// Limit in bytes to which keys and values are truncated.
-const SHOWN_BYTES_MAX: usize = 200;
+pub(in crate::dataflow) const SHOWN_BYTES_MAX: usize = 200;
 
 /// Renders bytes as quoted text if they are UTF-8, else as hex; truncated to 200 bytes.
 #[must_use]
@@ -207,17 +207,6 @@ pub fn shown(bytes: &[u8]) -> String {
     match text {
         Some(text) => format!("{text:?}{more}"),
         None => format!("0x{}{more}", cut.iter().map(|b| format!("{b:02x}")).collect::<String>()),
-    }
-}
-
-/// Truncates a text that is rendered already.
-#[must_use]
-pub fn shown_text(text: &str) -> String {
-    let cut = &text[..text.floor_char_boundary(SHOWN_BYTES_MAX)];
-    if cut.len() < text.len() {
-        format!("{cut}… ({} bytes)", text.len())
-    } else {
-        cut.to_owned()
     }
 }
 
@@ -336,11 +325,6 @@ mod tests {
 
     #[test]
     fn long_and_binary_bytes_are_shown_cut() {
-        assert_eq!(shown_text("{\"n\":1}"), "{\"n\":1}");
-        assert_eq!(
-            shown_text(&"ä".repeat(150)),
-            format!("{}… (300 bytes)", "ä".repeat(100))
-        );
         assert_eq!(shown(b"a\tb"), r#""a\tb""#);
         assert_eq!(shown(&[0xff, 0x00]), "0xff00");
         let long = "ä".repeat(150);

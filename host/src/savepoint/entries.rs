@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::savepoint::budget::Budget;
+use crate::savepoint::json_size::JsonSize;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{MetadataError, StateEntry};
 use crate::savepoint::rows::{Entries, RowsError, StateRows};
@@ -128,7 +129,13 @@ pub async fn read(
         if let (Err(over), Some(file)) = (budget.take(bytes.saturating_mul(SHOWN_FACTOR)), file) {
             return Err(savepoint.over_budget(state, file, over));
         }
-        let entry = show(state, (key, entry), row, index).map_err(|error| damaged(row, error))?;
+        let read = read_value(state, row).map_err(|error| damaged(row, error))?;
+        if let (Some(value), Some(file)) = (&read, file) {
+            budget
+                .take(value.tree_bytes())
+                .map_err(|over| savepoint.over_budget(state, file, over))?;
+        }
+        let entry = show(state, (key, entry), (row, read), index).map_err(|error| damaged(row, error))?;
         shown.push(entry);
     }
     Ok(shown)
@@ -188,7 +195,7 @@ impl Position {
 fn show(
     state: &StateEntry,
     (key, entry): (&[u8], &[u8]),
-    row: &Row,
+    (row, read): (&Row, Option<ReadValue<'_>>),
     index: Option<u64>,
 ) -> Result<ShownEntry, ValueError> {
     let as_key = |ty: &Type, bytes: &[u8]| value::decode_key(ty, bytes).map(|key: Value| value::to_json(ty, &key));
@@ -211,12 +218,33 @@ fn show(
         }
         Entries::None | Entries::List | Entries::Items => {}
     }
+    shown.value = read.map(|ReadValue(ty, value)| value::to_json(ty, &value));
+    Ok(shown)
+}
+
+/// A decoded value, and its type.
+struct ReadValue<'a>(&'a Type, Value);
+
+impl ReadValue<'_> {
+    /// Returns the bytes of memory that its tree of JSON will take, approximately. Names are in it for each struct.
+    fn tree_bytes(&self) -> u64 {
+        let mut text = vec![];
+        // Writing to a vector cannot fail.
+        let _ = serde_json::to_writer(&mut text, &value::text::Json(self.0, &self.1));
+        JsonSize::of(&text).bytes
+    }
+}
+
+/// Decodes the value of a row. Timers have none.
+fn read_value<'a>(state: &'a StateEntry, row: &Row) -> Result<Option<ReadValue<'a>>, ValueError> {
+    if let Entries::Timers = state.entries_of_key() {
+        return Ok(None);
+    }
     let older = usize::from(row.schema)
         .checked_sub(1)
         .and_then(|at| state.schemas.get(at));
     let ty = older.unwrap_or(&state.schema);
-    shown.value = Some(value::to_json(ty, &value::decode(ty, &row.value)?));
-    Ok(shown)
+    value::decode(ty, &row.value).map(|value| Some(ReadValue(ty, value)))
 }
 
 #[cfg(test)]

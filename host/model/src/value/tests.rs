@@ -138,12 +138,16 @@ proptest! {
     #[test]
     fn json_round_trips((ty, value) in typed_value()) {
         let json = to_json(&ty, &value).to_string();
+        let text = serde_json::to_string(&text::Json(&ty, &value)).expect("JSON");
+        prop_assert_eq!(&json, &text);
         let parsed = serde_json::from_str(&json).expect("JSON");
         prop_assert_eq!(from_json(&ty, &parsed), Ok(value));
     }
 
     #[test]
     fn any_bytes_decode_or_fail((ty, _) in typed_value(), bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        let bound = parts::PartsBound::new(ty.clone()).check(&bytes);
+        prop_assert_eq!(bound.is_err(), matches!(decode(&ty, &bytes), Err(ValueError::Parts { .. })));
         if let Ok(value) = decode(&ty, &bytes) {
             let mut again = Vec::new();
             encode(&ty, &value, &mut again).expect("decoded");
@@ -327,4 +331,77 @@ fn a_list_of_bytes_has_the_bytes_of_bytes() {
     encode(&list, &items, &mut of_list).expect("a list");
     encode(&Type::Bytes, &Value::Bytes(vec![1, 255, 7]), &mut of_bytes).expect("bytes");
     assert_eq!(of_list, of_bytes);
+}
+
+fn units(count: usize) -> Type {
+    Type::Tuple(vec![Type::Unit; count])
+}
+
+fn list(item: Type) -> Type {
+    Type::List(Box::new(item))
+}
+
+#[test]
+fn a_few_bytes_are_no_tree_of_any_size() {
+    let refused = |ty: Type, bytes: &[u8]| {
+        let error = decode(&ty, bytes).expect_err("too many parts");
+        assert_eq!(parts::PartsBound::new(ty.clone()).check(bytes), Err(error.clone()));
+        let all = parts::PartsBound::new(ty).check_all(bytes.len() + 1, [&[0][..], bytes].into_iter());
+        assert_eq!(all, Err((1, error.clone())));
+        error.to_string()
+    };
+    // A list of 65,535 items of 401 parts and no bytes.
+    let text = refused(list(units(400)), &[251, 255, 255]);
+    assert!(
+        text.starts_with("the value of 3 bytes has more than 268 parts: expected at most 256 and 4 for each byte, "),
+        "{text}"
+    );
+    refused(list(Type::Unit), &[251, 0, 2]);
+    refused(Type::Map(Box::new(Type::Unit), Box::new(Type::Unit)), &[251, 0, 2]);
+    // Lists in lists: each one is short.
+    refused(list(list(Type::Unit)), &[4, 100, 100, 100, 100]);
+    // An item with a byte that brings many parts with it, also as names.
+    refused(list(Type::Tuple(vec![Type::U8, units(100)])), &[3, 1, 1, 1]);
+    let name = "n".repeat(255);
+    let record = Type::Struct(StructType {
+        name: "R".into(),
+        fields: vec![field(&name, Type::U8)],
+    });
+    refused(list(record), &[&[100][..], &[1; 100]].concat());
+}
+
+#[test]
+fn what_people_store_has_few_parts() {
+    let closed = |ty: Type, bytes: &[u8]| {
+        let bound = parts::PartsBound::new(ty.clone());
+        assert_eq!(bound.check(bytes), Ok(()));
+        assert!(decode(&ty, bytes).is_ok(), "{ty}");
+    };
+    closed(list(Type::Bool), &[&[251, 232, 3][..], &[1; 1000]].concat());
+    closed(
+        list(Type::Option(Box::new(Type::Unit))),
+        &[&[251, 232, 3][..], &[1; 1000]].concat(),
+    );
+    closed(list(Type::Unit), &[250]);
+    closed(units(200), &[]);
+    closed(list(sample_type()), &[0]);
+    let point = Type::Struct(StructType {
+        name: "Point".into(),
+        fields: vec![field("x", Type::I8), field("y", Type::I8)],
+    });
+    closed(list(point), &[&[251, 244, 1][..], &[1; 1000]].concat());
+}
+
+#[test]
+fn a_long_text_is_cut() {
+    let text = Value::Text("ä".repeat(150));
+    let json = text::Json(&Type::String, &text);
+    assert_eq!(text::cut(&json, 302), format!("\"{}\"", "ä".repeat(150)));
+    assert_eq!(text::cut(&json, 200), format!("\"{}… (302 bytes)", "ä".repeat(99)));
+    let error = encode(&Type::U8, &text, &mut vec![])
+        .expect_err("not of the type")
+        .to_string();
+    assert!(error.ends_with("ä… (302 bytes) as u8"), "{error}");
+    let bytes: Vec<u8> = (0..100).collect();
+    assert_eq!(text::Hex(&bytes).to_string(), hex(&bytes));
 }

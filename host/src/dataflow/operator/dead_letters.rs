@@ -1,6 +1,7 @@
 //! Records that an operator could not process, as an output like any other: JSON lines, cut at the same barriers and
 //! committed in the same rounds as the job's sinks.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,11 +10,13 @@ use regraft_model::batch::Batch;
 use regraft_model::describe::{Description, PortValue};
 use regraft_model::id::{CheckpointId, OperatorUid};
 use regraft_model::schema::Type;
-use regraft_model::value::{Decoder, Integers, Value, decode_key, to_json};
+use regraft_model::value::text::{Hex, Json, cut};
+use regraft_model::value::{Value, decode, decode_key};
+use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use crate::connector::sink::{SinkError, SinkSnapshot, SinkWriter};
-use crate::dataflow::failure::{Cause, Record, Shown, shown_text};
+use crate::dataflow::failure::{Cause, Record, SHOWN_BYTES_MAX, Shown};
 
 /// The dead letters of an operator, over all its subtasks, and their limit.
 #[derive(Debug)]
@@ -99,37 +102,33 @@ impl DeadLetters {
             GuestError::Failed { .. } => "failure",
             _ => "trap",
         };
-        let mut line = json!({
-            "uid": uid.as_str(),
-            "subtask": subtask,
-            "position": null,
-            "key": null,
-            "value": null,
-            "kind": kind,
-            "error": error.to_string(),
-        });
+        let mut line = Line {
+            error: error.to_string(),
+            kind,
+            subtask,
+            uid: uid.as_str(),
+            ..Line::default()
+        };
         match letter {
             Letter::Record(input, batch, row) => {
-                line["position"] = json!(batch.origin.as_ref().and_then(|origin| origin.text(row)));
+                line.position = batch.origin.as_ref().and_then(|origin| origin.text(row));
                 if !batch.keys.is_none() {
                     let key = batch.key(row as usize);
-                    set(&mut line, "key", key_json(key_type(description, input), key), key);
+                    (line.key, line.key_hex) = Shape::of_key(key_type(description, input), key).or_hex(key);
                 }
                 let value = batch.values.get(row as usize);
-                set(
-                    &mut line,
-                    "value",
-                    value_json(value_type(description, input), value),
-                    value,
-                );
+                (line.value, line.value_hex) = Shape::of_value(value_type(description, input), value).or_hex(value);
             }
             Letter::Timer(key, name, time) => {
-                set(&mut line, "key", key_json(key_type(description, 0), key), key);
-                line["timer"] = json!({ "name": name, "time": time });
+                (line.key, line.key_hex) = Shape::of_key(key_type(description, 0), key).or_hex(key);
+                line.timer = Some(Timer { name, time });
             }
         }
+        let mut text = vec![];
+        // Writing to a vector cannot fail.
+        let _ = serde_json::to_writer(&mut text, &line);
         let mut batch = Batch::default();
-        batch.values.push(line.to_string().as_bytes());
+        batch.values.push(&text);
         Ok(self.writer.write(&batch)?)
     }
 
@@ -177,53 +176,99 @@ pub(in crate::dataflow) fn shown_record(description: &Description, input: u32, b
         let key_type = key_type(description, input);
         if key_type.is_some_and(|ty| !matches!(ty, Type::String | Type::Bytes)) {
             let bytes = batch.key(row as usize);
-            *key = shown_text(&key_json(key_type, bytes).unwrap_or_else(|| hex(bytes)).to_string());
+            *key = Shape::of_key(key_type, bytes).cut(bytes);
         }
         let value_type = value_type(description, input);
         if let Some(PortValue::Record(_)) = value_type {
             let bytes = batch.values.get(row as usize);
-            *value = shown_text(&value_json(value_type, bytes).unwrap_or_else(|| hex(bytes)).to_string());
+            *value = Shape::of_value(value_type, bytes).cut(bytes);
         }
     }
     record
 }
 
-/// Sets the key or value of a letter. One without JSON of its own stays null, and its bytes are in `<name>_hex`: text that
-/// looks like hex is thus never taken for bytes.
-fn set(line: &mut serde_json::Value, name: &str, json: Option<serde_json::Value>, bytes: &[u8]) {
-    match json {
-        Some(json) => line[name] = json,
-        None => line[format!("{name}_hex")] = hex(bytes),
+/// A dead letter. Its fields are in the order of their names, as in any JSON of this host.
+#[derive(Debug, Default, Serialize)]
+struct Line<'a> {
+    error: String,
+    key: Shape<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_hex: Option<Hex<'a>>,
+    kind: &'a str,
+    position: Option<String>,
+    subtask: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timer: Option<Timer<'a>>,
+    uid: &'a str,
+    value: Shape<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_hex: Option<Hex<'a>>,
+}
+
+/// A timer in a dead letter.
+#[derive(Debug, Serialize)]
+struct Timer<'a> {
+    name: &'a str,
+    time: i64,
+}
+
+/// A key or value as JSON.
+#[derive(Debug, Default)]
+enum Shape<'a> {
+    /// It has no JSON of its own.
+    #[default]
+    None,
+    Text(&'a str),
+    Value(Cow<'a, Type>, Value),
+}
+
+impl Serialize for Shape<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => to.serialize_unit(),
+            Self::Text(text) => to.serialize_str(text),
+            Self::Value(ty, value) => Json(ty, value).serialize(to),
+        }
     }
 }
 
-fn hex(bytes: &[u8]) -> serde_json::Value {
-    to_json(&Type::Bytes, &Value::Bytes(bytes.to_vec()))
-}
-
-/// Renders bytes as text; `None` if they are not UTF-8.
-fn text(bytes: &[u8]) -> Option<serde_json::Value> {
-    std::str::from_utf8(bytes).ok().map(|text| json!(text))
-}
-
-/// Renders a key by its declared type; `None` if it does not decode, or is raw and not text.
-fn key_json(ty: Option<&Type>, key: &[u8]) -> Option<serde_json::Value> {
-    match ty.filter(|ty| **ty != Type::Bytes) {
-        Some(ty) => decode_key(ty, key).ok().map(|value| to_json(ty, &value)),
-        None => text(key),
+impl<'a> Shape<'a> {
+    /// Decodes a key by its declared type; none if it does not decode, or is raw and not text.
+    fn of_key(ty: Option<&'a Type>, key: &'a [u8]) -> Self {
+        match ty.filter(|ty| **ty != Type::Bytes) {
+            Some(ty) => decode_key(ty, key).map_or(Self::None, |value| Self::Value(Cow::Borrowed(ty), value)),
+            None => Self::of_text(key),
+        }
     }
-}
 
-/// Renders a value by the type that its port declares; `None` if it does not decode, which may be the reason why it is
-/// here, or is raw and not text.
-fn value_json(port: Option<&PortValue>, value: &[u8]) -> Option<serde_json::Value> {
-    let Some(PortValue::Record(record)) = port else {
-        return text(value);
-    };
-    let ty = Type::Struct(record.clone());
-    let mut decoder = Decoder::new(value, Integers::Variable);
-    let decoded = decoder.value(&ty).and_then(|value| decoder.finish().map(|()| value));
-    decoded.ok().map(|value| to_json(&ty, &value))
+    /// Decodes a value by the type that its port declares; none if it does not decode, which may be the reason why it is
+    /// here, or is raw and not text.
+    fn of_value(port: Option<&PortValue>, value: &'a [u8]) -> Self {
+        let Some(PortValue::Record(record)) = port else {
+            return Self::of_text(value);
+        };
+        let ty = Type::Struct(record.clone());
+        decode(&ty, value).map_or(Self::None, |value| Self::Value(Cow::Owned(ty), value))
+    }
+
+    fn of_text(bytes: &'a [u8]) -> Self {
+        std::str::from_utf8(bytes).map_or(Self::None, Self::Text)
+    }
+
+    /// Returns the fields of a letter: one without JSON of its own stays null, and its bytes are in `<name>_hex`. Text that
+    /// looks like hex is thus never taken for bytes.
+    fn or_hex(self, bytes: &'a [u8]) -> (Self, Option<Hex<'a>>) {
+        let hex = matches!(self, Self::None).then_some(Hex(bytes));
+        (self, hex)
+    }
+
+    /// Renders it for a message, or its bytes where it has no JSON.
+    fn cut(self, bytes: &[u8]) -> String {
+        match self {
+            Self::None => cut(&Hex(bytes), SHOWN_BYTES_MAX),
+            shape => cut(&shape, SHOWN_BYTES_MAX),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -233,9 +278,25 @@ mod tests {
     use super::*;
 
     fn value(port: &PortValue, bytes: &[u8]) -> serde_json::Value {
-        let mut line = json!({ "value": null });
-        set(&mut line, "value", value_json(Some(port), bytes), bytes);
+        let (value, hex) = Shape::of_value(Some(port), bytes).or_hex(bytes);
+        let mut line = json!({ "value": value });
+        if let Some(hex) = hex {
+            line["value_hex"] = json!(hex);
+        }
         line
+    }
+
+    fn record(ty: Type) -> PortValue {
+        let field = Field {
+            name: "n".to_owned(),
+            ty,
+            aliases: vec![],
+            default: false,
+        };
+        PortValue::Record(StructType {
+            name: "R".to_owned(),
+            fields: vec![field],
+        })
     }
 
     #[test]
@@ -248,24 +309,34 @@ mod tests {
 
     #[test]
     fn a_value_that_does_not_decode_is_its_bytes() {
-        let field = Field {
-            name: "n".to_owned(),
-            ty: Type::String,
-            aliases: vec![],
-            default: false,
-        };
-        let port = PortValue::Record(StructType {
-            name: "R".to_owned(),
-            fields: vec![field],
-        });
+        let port = record(Type::String);
         assert_eq!(value(&port, b"\x01a"), json!({ "value": { "n": "a" } }));
         assert_eq!(value(&port, b"ab"), json!({ "value": null, "value_hex": "6162" }));
     }
 
     #[test]
     fn keys_differ_as_values_do() {
-        assert_eq!(key_json(Some(&Type::Bytes), b"a"), Some(json!("a")));
-        assert_eq!(key_json(Some(&Type::Bytes), b"\xff"), None);
-        assert_eq!(key_json(Some(&Type::U64), b"a"), None);
+        let key = |ty: &Type, bytes: &[u8]| json!(Shape::of_key(Some(ty), bytes));
+        assert_eq!(key(&Type::Bytes, b"a"), json!("a"));
+        assert_eq!(key(&Type::Bytes, b"\xff"), json!(null));
+        assert_eq!(key(&Type::U64, b"a"), json!(null));
+        assert_eq!(key(&Type::U64, &[7, 0, 0, 0, 0, 0, 0, 0]), json!(7));
+    }
+
+    #[test]
+    fn a_message_keeps_the_beginning_of_a_long_value() {
+        let port = record(Type::Bytes);
+        let value = [&[251, 0x10, 0x27][..], &[0xab; 10_000]].concat();
+        let shown = Shape::of_value(Some(&port), &value).cut(&value);
+        assert_eq!(shown.len(), 200 + "… (20008 bytes)".len());
+        assert!(
+            shown.starts_with(r#"{"n":"abab"#) && shown.ends_with("ab… (20008 bytes)"),
+            "{shown}"
+        );
+        let shown = Shape::of_value(Some(&port), &value[..1000]).cut(&value[..1000]);
+        assert!(
+            shown.starts_with("\"fb1027ab") && shown.ends_with("aba… (2002 bytes)"),
+            "{shown}"
+        );
     }
 }

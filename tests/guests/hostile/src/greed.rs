@@ -1,7 +1,7 @@
 //! Calls that make the host hold much with few bytes of their own.
 
 use crate::regraft::operator::state;
-use crate::regraft::operator::types::{Batch, EntryWrites, Failure, Keyed, Outcome};
+use crate::regraft::operator::types::{Batch, CellWrites, EntryWrites, Failure, Keyed, Outcome};
 use crate::{echo, empty};
 
 /// Number of records that are made of one.
@@ -33,6 +33,26 @@ pub(crate) fn outcome(greed: &str, records: &Batch, keyed: &Keyed) -> Result<Out
             Ok(store(keys))
         }
         "greed-state" => Ok(store(keys)),
+        "greed-parts" => {
+            // The length of a list of items without bytes.
+            let mut outcome = echo(records.value_ends.len() as u32);
+            outcome.outputs[0].value_data = [251, 255, 255].repeat(records.value_ends.len());
+            outcome.outputs[0].value_ends = (1..=records.value_ends.len() as u32).map(|row| 3 * row).collect();
+            Ok(outcome)
+        }
+        "greed-cell" => {
+            let cells = CellWrites {
+                state: 0,
+                keys: (0..keys as u32).collect(),
+                data: [251, 255, 255].repeat(keys),
+                ends: (1..=keys as u32).map(|key| 3 * key).collect(),
+                cleared: vec![],
+            };
+            Ok(Outcome {
+                cells: vec![cells],
+                ..empty()
+            })
+        }
         "greed-failure" => Err(Failure {
             row: Some(0),
             message: "x".repeat(50 << 20),
