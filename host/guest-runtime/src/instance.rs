@@ -17,6 +17,7 @@ use crate::call::{
     BatchView, CellColumn, CellWrites, Declared, EntryWrites, Failure, Header, KeyedView, OpenContext, OperatorState,
     Outcome, Output, Shape, TimerView,
 };
+use crate::check::check_parts;
 use crate::events::{GuestEvents, LogBudget};
 use crate::exports::{ExportIndices, Exports};
 use crate::imports::GuestData;
@@ -24,7 +25,10 @@ use crate::imports::host::{LINE_MAX, cut};
 use crate::imports::state::DeclaredState;
 use crate::state_access::StateAccess;
 use crate::symbols::DebugInfo;
-use crate::trap::{GuestError, classify, not_made};
+use crate::trap::{GuestError, TrapCause, classify, not_made};
+
+/// Bytes that an item of operator state takes beside its own: in a snapshot, and in a restore.
+const ITEM_BYTES: u64 = 64;
 
 /// Settings of an instance.
 #[derive(Clone)]
@@ -247,13 +251,19 @@ impl GuestInstance {
     /// The operator state and private state of the instance.
     ///
     /// # Errors
-    /// As all calls.
+    /// As all calls; also [`TrapCause::HostMemory`] where its items take too much memory one by one.
     pub fn snapshot(&mut self, header: Header, checkpoint_id: u64) -> Result<Vec<OperatorState>, GuestError> {
         let interface = exported(&self.exports.operator_state, interface::OPERATOR_STATE)?;
         let states = self.run(None, 0, |store| {
             interface.call_snapshot(store, header.into(), checkpoint_id)
         })?;
-        named_states(&self.parts.declared.operator_states, states).map_err(|what| GuestError::InvalidOutcome { what })
+        let limit = self.settings.host_memory_max;
+        if held_bytes(&states) > limit {
+            let cause = TrapCause::HostMemory { limit };
+            let backtrace = vec![];
+            return Err(GuestError::Trapped { cause, backtrace });
+        }
+        named_states(&self.parts.declared, states).map_err(|what| GuestError::InvalidOutcome { what })
     }
 
     /// Gives operator state back, after `open`.
@@ -424,7 +434,16 @@ fn exported<T: Clone>(interface: &Option<T>, name: &str) -> Result<T, GuestError
 }
 
 /// Names the items that `snapshot` returned by their states.
-fn named_states(names: &[String], states: Vec<types::StateItemsResult>) -> Result<Vec<OperatorState>, String> {
+/// Returns the bytes that the host holds for operator state until it is written, each item as a row of its own.
+fn held_bytes(states: &[types::StateItemsResult]) -> u64 {
+    let of = |state: &types::StateItemsResult| {
+        (state.item_data.len() as u64).saturating_add((state.item_ends.len() as u64).saturating_mul(ITEM_BYTES))
+    };
+    states.iter().map(of).fold(0, u64::saturating_add)
+}
+
+fn named_states(declared: &Declared, states: Vec<types::StateItemsResult>) -> Result<Vec<OperatorState>, String> {
+    let names = &declared.operator_states;
     let mut named: Vec<OperatorState> = Vec::with_capacity(states.len());
     for (i, state) in states.into_iter().enumerate() {
         let name = names.get(state.state as usize).ok_or_else(|| {
@@ -440,11 +459,13 @@ fn named_states(names: &[String], states: Vec<types::StateItemsResult>) -> Resul
                 state.state
             ));
         }
-        let items = BytesColumn::checked(state.item_data, state.item_ends);
-        named.push(OperatorState {
-            items: items.map_err(|text| format!("operator state \"{name}\": item-ends: {text}"))?,
-            name: name.clone(),
-        });
+        let items = BytesColumn::checked(state.item_data, state.item_ends)
+            .map_err(|text| format!("operator state \"{name}\": item-ends: {text}"))?;
+        if let Some(bound) = declared.item_values.get(state.state as usize) {
+            check_parts(&items, bound, || format!("of operator state \"{name}\""))?;
+        }
+        let name = name.clone();
+        named.push(OperatorState { name, items });
     }
     Ok(named)
 }
