@@ -138,7 +138,7 @@ pub enum TrapCause {
         limit: u64,
     },
     /// The writes of the call would have made keyed state larger than it may be.
-    #[error("{} would grow from {} to {}, and the limit is {}; {}", .whose.state(), bytes(*.held), bytes(.held.saturating_add(*.more)), bytes(*.limit), .whose.remedy())]
+    #[error("{} would grow from {} to {}, by {more} bytes, and the limit is {}{}; {}", .whose.state(), bytes(*.held), bytes(.held.saturating_add(*.more)), bytes(*.limit), .whose.reason(), .whose.remedy())]
     StateFull {
         /// Owner of the limit.
         whose: StateOwner,
@@ -172,13 +172,34 @@ pub enum StateOwner {
     Operator,
     /// All jobs of the host.
     Host,
+    /// All jobs of the host, for an operator that has more than its share: the last tenth is for the others.
+    HostShare {
+        /// Bytes of the operator's state.
+        own: u64,
+        /// Its share of the host's limit, in bytes.
+        share: u64,
+    },
 }
 
 impl StateOwner {
     const fn state(self) -> &'static str {
         match self {
             Self::Operator => "the operator's keyed state",
-            Self::Host => "the keyed state of all jobs of this host, with room for its snapshots,",
+            Self::Host | Self::HostShare { .. } => {
+                "the keyed state of all jobs of this host, with room for its snapshots,"
+            }
+        }
+    }
+
+    /// Returns why the limit is less than that of others.
+    fn reason(self) -> String {
+        match self {
+            Self::Operator | Self::Host => String::new(),
+            Self::HostShare { own, share } => format!(
+                " for an operator that has more than its share (it has {}, and the share is {})",
+                bytes(own),
+                bytes(share)
+            ),
         }
     }
 
@@ -187,6 +208,9 @@ impl StateOwner {
             Self::Operator => "remove what is not needed, let it expire (`ttl`), or raise `limits.state`",
             Self::Host => {
                 "remove what is not needed, let it expire (`ttl`), bound other operators by `limits.state`, or give the host more memory"
+            }
+            Self::HostShare { .. } => {
+                "remove what is not needed, let it expire (`ttl`), or give the host more memory; the rest is for operators that have less"
             }
         }
     }

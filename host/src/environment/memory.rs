@@ -15,6 +15,8 @@ pub struct StateBudget {
     limit: u64,
     /// Bytes of state, each counted once.
     used: AtomicU64,
+    /// Number of operators that have state.
+    holders: AtomicU64,
 }
 
 impl Default for StateBudget {
@@ -28,8 +30,11 @@ impl StateBudget {
     /// Returns a budget of so many bytes for state and the copies that snapshots make of it.
     #[must_use]
     pub const fn new(limit: u64) -> Self {
-        let used = AtomicU64::new(0);
-        Self { limit, used }
+        Self {
+            limit,
+            used: AtomicU64::new(0),
+            holders: AtomicU64::new(0),
+        }
     }
 
     /// Returns the budget of this machine: 60 % of its memory, or of what the control groups of this process allow it.
@@ -47,6 +52,27 @@ impl StateBudget {
     /// Returns the bytes of state of all jobs.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Returns the most bytes of state while an operator with more than its share grows: a tenth is kept for the others.
+    #[must_use]
+    pub const fn contested_max(&self) -> u64 {
+        self.state_max() - self.state_max() / 10
+    }
+
+    /// Returns the share of each operator that has state. One that comes later is counted where there is only one.
+    pub fn share(&self) -> u64 {
+        self.state_max() / self.holders.load(Ordering::Relaxed).max(2)
+    }
+
+    /// Counts an operator that has state from now on.
+    pub fn add_holder(&self) {
+        self.holders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts an operator no more, which has no state left.
+    pub fn remove_holder(&self) {
+        self.holders.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Adds bytes of state.
@@ -141,5 +167,15 @@ mod tests {
         budget.add(300);
         budget.sub(100);
         assert_eq!((budget.state_max(), budget.used()), (500, 200));
+    }
+
+    #[test]
+    fn operators_with_state_have_equal_shares() {
+        let budget = StateBudget::new(1000);
+        assert_eq!((budget.share(), budget.contested_max()), (250, 450));
+        (0..5).for_each(|_| budget.add_holder());
+        assert_eq!(budget.share(), 100);
+        budget.remove_holder();
+        assert_eq!(budget.share(), 125);
     }
 }

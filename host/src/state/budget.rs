@@ -2,6 +2,9 @@
 //!
 //! Each subtask keeps an account of its own, and passes on what has come and gone from time to time: a batch costs it two reads
 //! of shared counters, and a record nothing.
+//!
+//! Where the state of the host is nearly full, an operator that has more than an equal share of it grows no more, and the others
+//! have what is left: a greedy job does not fail its neighbours.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,9 +110,16 @@ impl Account {
                 limit,
             })
         };
-        let of_operator = |limit| full(StateOwner::Operator, untold(self.of.used()), limit);
-        let host = &self.of.host;
-        let of_host = || full(StateOwner::Host, untold(host.used()), host.state_max());
+        let (host, own) = (&self.of.host, untold(self.of.used()));
+        let of_operator = |limit| full(StateOwner::Operator, own, limit);
+        let of_host = || {
+            let (held, share) = (untold(host.used()), host.share());
+            if own.saturating_add(more) > share {
+                full(StateOwner::HostShare { own, share }, held, host.contested_max())
+            } else {
+                full(StateOwner::Host, held, host.state_max())
+            }
+        };
         self.of.limit.and_then(of_operator).or_else(of_host)
     }
 
@@ -128,11 +138,15 @@ impl Account {
         let bytes = self.bytes();
         let (more, less) = (bytes.saturating_sub(self.told), self.told.saturating_sub(bytes));
         if more > 0 {
-            self.of.used.fetch_add(more, Ordering::Relaxed);
+            if self.of.used.fetch_add(more, Ordering::Relaxed) == 0 {
+                self.of.host.add_holder();
+            }
             self.of.host.add(more);
         }
         if less > 0 {
-            self.of.used.fetch_sub(less, Ordering::Relaxed);
+            if self.of.used.fetch_sub(less, Ordering::Relaxed) == less {
+                self.of.host.remove_holder();
+            }
             self.of.host.sub(less);
         }
         self.told = bytes;
@@ -163,7 +177,7 @@ mod tests {
         assert_eq!(of.used(), 900 << 10);
         assert_eq!(
             refused(&mut one, 200 << 10, 300 << 10, 200 << 10).expect("full"),
-            "the operator's keyed state would grow from 900 KiB to 1.1 MiB, and the limit is 1 MiB; remove what is not needed, let it expire (`ttl`), or raise `limits.state`"
+            "the operator's keyed state would grow from 900 KiB to 1.1 MiB, by 204800 bytes, and the limit is 1 MiB; remove what is not needed, let it expire (`ttl`), or raise `limits.state`"
         );
         // What replaces as much as it writes goes on, and so does what only removes.
         assert_eq!(refused(&mut one, 200 << 10, 300 << 10, 0), None);
@@ -181,11 +195,48 @@ mod tests {
         let mut second = Account::new(of(), 512 << 10);
         let full = refused(&mut second, 1 << 20, 512 << 10, 1 << 20).expect("full");
         assert!(
-            full.starts_with("the keyed state of all jobs of this host, with room for its snapshots, would grow from 1.5 MiB to 2.5 MiB, and the limit is 2 MiB; "),
+            full.starts_with("the keyed state of all jobs of this host, with room for its snapshots, would grow from 1.5 MiB to 2.5 MiB, by 1048576 bytes, and the limit is 1.9 MiB for an operator that has more than its share (it has 512 KiB, and the share is 1 MiB); "),
             "{full}"
         );
         drop(first);
         assert_eq!(refused(&mut second, 1 << 20, 512 << 10, 1 << 20), None);
+    }
+
+    /// Grows an account until it is refused.
+    fn fill(account: &mut Account, held: &mut u64, step: u64) -> String {
+        loop {
+            if let Some(full) = refused(account, step, *held, step) {
+                return full;
+            }
+            *held += step;
+        }
+    }
+
+    #[test]
+    fn a_greedy_operator_leaves_room_for_those_below_their_share() {
+        let host = Arc::new(StateBudget::new(40 << 20));
+        let of = || Arc::new(OperatorStateBytes::new(None, host.clone()));
+        let mut small = Account::new(of(), 64 << 10);
+        let (mut greedy, mut held) = (Account::new(of(), 0), 0);
+        let full = fill(&mut greedy, &mut held, 1 << 20);
+        assert!(
+            full.contains("more than its share (it has 17 MiB, and the share is 10 MiB)"),
+            "{full}"
+        );
+        // The small one still grows, by the tenth that is kept; the greedy one does not, by a byte.
+        assert_eq!(refused(&mut small, 1 << 20, 64 << 10, 1 << 20), None);
+        assert!(refused(&mut greedy, 1 << 20, held, 1 << 20).is_some());
+        // One that comes later, too.
+        let (mut late, mut of_late) = (Account::new(of(), 0), 0);
+        let full = fill(&mut late, &mut of_late, 256 << 10);
+        assert!(
+            of_late >= 512 << 10 && full.contains("snapshots, would grow"),
+            "{of_late}: {full}"
+        );
+        assert!(full.contains("by 262144 bytes, and the limit is 20 MiB; "), "{full}");
+        // What the greedy one gives back is theirs again.
+        greedy.count(0);
+        assert_eq!(refused(&mut late, 5 << 20, of_late, 5 << 20), None);
     }
 
     #[test]
