@@ -447,6 +447,18 @@ pub enum SinkError {
         /// The kind that a sink makes.
         expected: &'static str,
     },
+    /// The list of a sink's committed parts is not one.
+    #[error(
+        "{path} is {found}: expected the list of a sink's committed parts, a regular file of at most {most} bytes. Put the list back, or remove what is there: the parts in it stay then, and no run replaces them"
+    )]
+    Listing {
+        /// Its path.
+        path: String,
+        /// What is there.
+        found: String,
+        /// The most bytes of a list.
+        most: u64,
+    },
     /// Another attempt has taken the sink over.
     #[error(
         "another host has taken this job over: {found}; it runs this job now, and two must not. This one writes nothing more: stop one of the two hosts, or, where this one is the only one, start it again"

@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 use regraft_model::id::{JobId, OperatorUid};
 use serde::{Deserialize, Serialize};
 
-use super::part::{io, read_whole, sync_dir};
+use super::part::{Small, io, read_small, sync_dir};
 use crate::connector::sink::SinkError;
-use crate::environment::files::FileSystem;
+use crate::environment::files::{FileKind, FileSystem};
 
 /// Directory of the lists, in the sink's directory.
 const DIR: &str = ".regraft";
+
+/// The most bytes of a list: those of a million parts, about.
+const LIST_BYTES_MAX: u64 = 64 << 20;
 
 /// Names of parts, with the length of each; `None` for a part of version 0.1, whose handle has none.
 pub(super) type Parts = BTreeMap<String, Option<u64>>;
@@ -61,11 +64,12 @@ impl Listing<'_> {
     /// Returns all lines. A line that a crash has cut is left out: its parts were not committed.
     ///
     /// # Errors
-    /// [`SinkError::Io`].
+    /// [`SinkError::Listing`] where there is something else than a list, [`SinkError::Io`].
     pub(super) fn read(&self) -> Result<Vec<Line>, SinkError> {
         let path = self.file();
-        let bytes = match read_whole(self.files, &path) {
-            Ok(bytes) => bytes,
+        let bytes = match read_small(self.files, &path, LIST_BYTES_MAX) {
+            Ok(Small::Bytes(bytes)) => bytes,
+            Ok(Small::Not(found)) => return Err(not_a_list(&path, found)),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
             Err(error) => return Err(io("read", &path, error)),
         };
@@ -76,11 +80,19 @@ impl Listing<'_> {
     /// Appends a line, durably.
     ///
     /// # Errors
-    /// [`SinkError::Io`].
+    /// [`SinkError::Listing`] where there is something else than a list, [`SinkError::Io`].
     pub(super) fn append(&self, line: &Line) -> Result<(), SinkError> {
         let (dir, path) = (self.dir(), self.file());
         let failed = |error| io("write", &path, error);
-        let is_new = !self.files.exists(&path);
+        if self.files.is_link(&path).map_err(|error| io("look at", &path, error))? {
+            return Err(not_a_list(&path, "a symbolic link".to_owned()));
+        }
+        let is_new = match self.files.info(&path) {
+            Ok(info) if info.kind == FileKind::File => false,
+            Ok(_) => return Err(not_a_list(&path, "no regular file".to_owned())),
+            Err(error) if error.kind() == ErrorKind::NotFound => true,
+            Err(error) => return Err(io("look at", &path, error)),
+        };
         self.files
             .create_dir_all(&dir)
             .map_err(|error| io("create directory", &dir, error))?;
@@ -109,6 +121,14 @@ impl Listing<'_> {
         file.sync_all().map_err(failed)?;
         self.files.rename(&draft, &path).map_err(failed)?;
         sync_dir(self.files, &dir)
+    }
+}
+
+fn not_a_list(path: &Path, found: String) -> SinkError {
+    SinkError::Listing {
+        path: path.display().to_string(),
+        found,
+        most: LIST_BYTES_MAX,
     }
 }
 

@@ -137,14 +137,37 @@ pub(super) fn of_other_runs(
     parts_of(files, path, uid, |part| !is_short_for(part.job, job_id))
 }
 
-/// Reads a small file to its end.
-pub(super) fn read_whole(files: &dyn FileSystem, path: &Path) -> std::io::Result<Vec<u8>> {
-    let (file, mut buffer) = (files.open(path)?, vec![0; READ_BYTES]);
-    let mut bytes = vec![];
+/// Content of a small file, or what is there instead.
+pub(super) enum Small {
+    /// All bytes of it.
+    Bytes(Vec<u8>),
+    /// No regular file, or one that is too long.
+    Not(String),
+}
+
+/// Reads a regular file of at most `most` bytes to its end. Does not follow a link at the path itself, and opens nothing but
+/// a regular file.
+pub(super) fn read_small(files: &dyn FileSystem, path: &Path, most: u64) -> std::io::Result<Small> {
+    if files.is_link(path)? {
+        return Ok(Small::Not("a symbolic link".to_owned()));
+    }
+    let (file, mut bytes) = (files.open(path)?, vec![]);
+    let info = file.info()?;
+    match info.kind {
+        FileKind::File if info.len <= most => {}
+        FileKind::File => return Ok(Small::Not(format!("a file of {} bytes", info.len))),
+        FileKind::Dir => return Ok(Small::Not("a directory".to_owned())),
+        FileKind::Other => return Ok(Small::Not("no regular file".to_owned())),
+    }
+    let mut buffer = vec![0; READ_BYTES];
     loop {
         match file.read_at(bytes.len() as u64, &mut buffer)? {
-            0 => return Ok(bytes),
+            0 => return Ok(Small::Bytes(bytes)),
             len => bytes.extend_from_slice(buffer.get(..len).unwrap_or_default()),
+        }
+        // It may grow while it is read.
+        if bytes.len() as u64 > most {
+            return Ok(Small::Not(format!("a file of more than {most} bytes")));
         }
     }
 }
