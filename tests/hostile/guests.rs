@@ -2,7 +2,8 @@
 //! and the job goes on.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -97,8 +98,7 @@ fn state_that_grows_for_each_record() {
     // Eight values of 4 MiB fit.
     assert_eq!(errors.len(), 52);
     for error in errors {
-        let limit =
-            "MiB, and the limit is 34 MiB; remove what is not needed, let it expire (`ttl`), or raise `limits.state`";
+        let limit = " bytes, and the limit is 34 MiB; remove what is not needed, let it expire (`ttl`), or raise `limits.state`";
         assert!(
             error.starts_with("the operator's keyed state would grow from 3") && error.ends_with(limit),
             "{error}"
@@ -142,4 +142,88 @@ fn a_job_file_of_many_mistakes() {
     let ran = watched(&world, &["validate", "job.toml"]);
     ran.says(2, " more problems; solve the first ones, and try again");
     assert!(ran.ran.stderr.len() < 100_000, "{} bytes", ran.ran.stderr.len());
+}
+
+/// A job that copies a line into a file sink.
+const COPY: &str = r#"name = "copy"
+[[source]]
+uid = "lines"
+connector = "file"
+path = "in.txt"
+[[sink]]
+uid = "out"
+connector = "file"
+path = "out"
+inputs = ["lines"]
+"#;
+
+/// Returns the path of the list of the sink's parts, whose directory exists.
+fn list_of_parts(world: &World) -> PathBuf {
+    world.write("in.txt", "a\n");
+    world.write("job.toml", COPY);
+    let dir = world.path().join("out/.regraft");
+    std::fs::create_dir_all(&dir).expect("a directory");
+    dir.join("out.json")
+}
+
+#[test]
+fn a_list_of_parts_of_any_size() {
+    let world = World::new();
+    let list = list_of_parts(&world);
+    let file = File::create(&list).expect("a file");
+    file.set_len(20 << 30).expect("a hole");
+    let ran = watched(&world, &["run", "job.toml"]);
+    ran.says(
+        1,
+        "out/.regraft/out.json is a file of 21474836480 bytes: expected the list of a sink's committed parts, ",
+    );
+    file.set_len(0).expect("empty");
+    watched(&world, &["run", "job.toml"]).says(0, " finished: ");
+}
+
+#[test]
+fn a_list_of_parts_that_is_none() {
+    let world = World::new();
+    let list = list_of_parts(&world);
+    let others = world.write("others.txt", "mine\n");
+    std::os::unix::fs::symlink(&others, &list).expect("a link");
+    watched(&world, &["run", "job.toml"]).says(1, "out/.regraft/out.json is a symbolic link: ");
+    assert_eq!(std::fs::read_to_string(&others).expect("there"), "mine\n");
+    std::fs::remove_file(&list).expect("removed");
+    pipe(&list);
+    watched(&world, &["run", "job.toml"]).says(1, "out/.regraft/out.json is no regular file: ");
+    std::fs::remove_file(&list).expect("removed");
+    watched(&world, &["run", "job.toml"]).says(0, " finished: ");
+}
+
+/// Makes a pipe without a writer.
+fn pipe(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status().expect("mkfifo runs");
+    assert!(made.success());
+}
+
+#[test]
+fn modules_and_job_files_that_are_none() {
+    let world = World::new();
+    world.write(
+        "job.toml",
+        &greedy_job("", 1, DISTINCT, "").replace("module = \"\"", "module = \"m\""),
+    );
+    let module = world.path().join("m");
+    let all: [&[&str]; 3] = [&["validate", "job.toml"], &["run", "job.toml"], &["inspect", "m"]];
+    pipe(&module);
+    for args in all {
+        watched(&world, args).says(2, "m: it is a pipe or a device, expected a regular file");
+    }
+    std::fs::remove_file(&module).expect("removed");
+    let file = File::create(&module).expect("a file");
+    file.set_len(3 << 30).expect("a hole");
+    for args in all {
+        watched(&world, args).says(2, "m: it has 3221225472 bytes, expected at most 134217728");
+    }
+    let (job, hole) = (world.path().join("pipe.toml"), world.path().join("hole.toml"));
+    pipe(&job);
+    watched(&world, &["validate", "pipe.toml"]).says(2, "it is a pipe or a device, expected a regular file");
+    File::create(hole).expect("a file").set_len(3 << 30).expect("a hole");
+    watched(&world, &["validate", "hole.toml"]).says(2, "it has 3221225472 bytes, expected at most 16777216");
 }

@@ -33,6 +33,8 @@ use crate::symbols::DebugInfo;
 use crate::trap::{GuestError, TrapCause};
 use crate::world;
 
+pub use crate::size::FILE_BYTES_MAX as COMPONENT_BYTES_MAX;
+
 /// The most memory that `describe` may need: interpreters of other languages come with some.
 const DESCRIBE_MEMORY_MAX: u64 = 256 << 20;
 /// The longest that `describe` may take.

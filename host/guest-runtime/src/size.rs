@@ -8,8 +8,8 @@ use wasmparser::{BinaryReaderError, ComponentInstance, FunctionBody, Parser, Pay
 use crate::limits::{INSTANCES_MAX, MEMORIES_MAX};
 use crate::module_error::ModuleError;
 
-/// The largest file, with its debug information.
-const FILE_BYTES_MAX: u64 = 128 << 20;
+/// The largest file of a component, in bytes, with its debug information.
+pub const FILE_BYTES_MAX: u64 = 128 << 20;
 /// The most code in all functions.
 const CODE_BYTES_MAX: u64 = 64 << 20;
 /// The largest function.

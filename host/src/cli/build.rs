@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
+use regraft_guest_runtime::engine::{COMPONENT_BYTES_MAX, EngineSettings, GuestEngine};
 use regraft_guest_runtime::module_error::ModuleError;
 use regraft_model::describe::{Description, StateDescription, interface};
 use regraft_model::error_kind::ErrorKind;
@@ -18,6 +18,7 @@ use crate::api::types::ProblemBody;
 use crate::compile::declared::{DeclaredOperator, Undeclared, declared};
 use crate::compile::{StderrReport, Tools, build_guests, component_paths, guest_crates};
 use crate::dataflow::operator::Modules;
+use crate::environment::files::read_regular;
 use crate::graph::job_graph::JobGraph;
 use crate::graph::render;
 use crate::jobs::admission::{Descriptions, check_known};
@@ -58,7 +59,7 @@ pub fn load_module(
     uid: &str,
     path: &Path,
 ) -> Result<regraft_guest_runtime::module::GuestModule, Failure> {
-    let bytes = std::fs::read(path).map_err(|error| Failure {
+    let bytes = read_regular(path, COMPONENT_BYTES_MAX).map_err(|error| Failure {
         uid: Some(uid.to_owned()),
         path: Some(path.display().to_string()),
         ..Failure::usage(format!(
@@ -250,7 +251,7 @@ pub fn graph(args: &GraphArgs, data_dir: &Path, output: Output) -> Result<(), Fa
 /// [`Failure`] of kind usage where the file is not a component of the world.
 pub fn inspect(args: &InspectArgs, data_dir: &Path, output: Output) -> Result<(), Failure> {
     let path = &args.module;
-    let bytes = std::fs::read(path).map_err(|error| Failure {
+    let bytes = read_regular(path, COMPONENT_BYTES_MAX).map_err(|error| Failure {
         path: Some(path.display().to_string()),
         ..Failure::usage(format!("cannot read {}: {error}", path.display()))
     })?;

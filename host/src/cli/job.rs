@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use regraft_guest_runtime::engine::COMPONENT_BYTES_MAX;
 use regraft_model::id::OperatorUid;
 use serde_json::json;
 
@@ -15,6 +16,7 @@ use super::progress::while_waiting;
 use crate::api::client::{Client, FoundJob};
 use crate::api::types::{JobView, ModuleUploaded, SavepointRequest, SnapshotReport, UpgradeReport, UpgradeRequest};
 use crate::compile::{GuestCrate, StderrReport, Tools, build_guests, component_paths, guest_crates};
+use crate::environment::files::read_regular;
 use crate::graph::job_graph::{Artifact, JobGraph};
 use crate::graph::{Overrides, parse_module};
 
@@ -46,7 +48,7 @@ pub(super) fn find_on(job: &str, host: &HostArgs, data_dir: &Path) -> Result<Ask
 /// [`Failure`] with the uid and the path, where the file cannot be read or the host does not run it.
 pub(super) fn upload(client: &Client, host: &str, uid: &OperatorUid, path: &Path) -> Result<ModuleUploaded, Failure> {
     let shown = path.display();
-    let uploaded = std::fs::read(path)
+    let uploaded = read_regular(path, COMPONENT_BYTES_MAX)
         .map_err(|error| Failure::usage(format!("operator \"{uid}\": cannot read the module {shown}: {error}")))
         .and_then(|component| {
             client.upload(host, &component).map_err(|error| Failure {

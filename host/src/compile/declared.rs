@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use regraft_guest_runtime::describe;
-use regraft_guest_runtime::engine::GuestEngine;
+use regraft_guest_runtime::engine::{COMPONENT_BYTES_MAX, GuestEngine};
 use regraft_model::describe::Description;
 use regraft_model::id::OperatorUid;
 
 use super::error::BuildError;
+use crate::environment::files::read_regular;
 use crate::graph::job_graph::{Artifact, JobGraph, NodeKind};
 
 /// The declaration of an operator.
@@ -109,7 +110,7 @@ fn read(uid: &OperatorUid, path: &Path, engine: &GuestEngine) -> Result<Descript
         message: format!("operator \"{uid}\": {message}"),
     };
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|error| {
+    let bytes = read_regular(path, COMPONENT_BYTES_MAX).map_err(|error| {
         unusable(format!(
             "cannot read the module {shown}: {error}; expected a component file, as `regraft build` makes it"
         ))

@@ -7,7 +7,7 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::SystemTime;
@@ -285,6 +285,44 @@ fn is_same_file(a: &Path, b: &Path) -> io::Result<bool> {
     Ok((a.dev(), a.ino()) == (b.dev(), b.ino()))
 }
 
+/// Reads a regular file of at most `most` bytes to its end. A pipe or a device is refused, and not waited for.
+///
+/// # Errors
+/// The system's; [`io::ErrorKind::InvalidInput`] for anything else than such a file.
+pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let refused = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY)
+        .bits()
+        .cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !metadata.is_file() {
+        return Err(refused("it is a pipe or a device, expected a regular file".to_owned()));
+    }
+    let mut bytes = vec![];
+    if metadata.len() <= most {
+        file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    }
+    // It may have grown since.
+    let len = metadata.len().max(bytes.len() as u64);
+    if len > most {
+        return Err(refused(format!("it has {len} bytes, expected at most {most}")));
+    }
+    Ok(bytes)
+}
+
+/// Reads a text file of at most `most` bytes, as [`read_regular`].
+///
+/// # Errors
+/// As [`read_regular`]; [`io::ErrorKind::InvalidData`] where it is not UTF-8.
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    let text = String::from_utf8(read_regular(path, most)?);
+    text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
+}
+
 /// Writes a file in one step: another process sees the old content or the new, never a part of it. Not durable.
 ///
 /// # Errors
@@ -321,6 +359,26 @@ mod tests {
                 (b"new".to_vec(), false)
             );
         }
+    }
+
+    #[test]
+    fn only_a_regular_file_of_some_size_is_read() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let file = dir.path().join("file");
+        fs::write(&file, "text").expect("written");
+        assert_eq!(read_text(&file, 4).expect("read"), "text");
+        let refused = |path: &Path| read_regular(path, 3).expect_err("refused").to_string();
+        assert_eq!(refused(&file), "it has 4 bytes, expected at most 3");
+        File::create(&file).expect("a file").set_len(3 << 40).expect("a hole");
+        assert_eq!(refused(&file), "it has 3298534883328 bytes, expected at most 3");
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).expect("a pipe");
+        assert_eq!(refused(&pipe), "it is a pipe or a device, expected a regular file");
+        assert_eq!(refused(Path::new("/dev/zero")), refused(&pipe));
+        assert_eq!(
+            read_regular(dir.path(), 3).expect_err("refused").kind(),
+            io::ErrorKind::IsADirectory
+        );
     }
 
     #[test]

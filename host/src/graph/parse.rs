@@ -11,9 +11,10 @@ use super::job_tables;
 use super::nodes;
 use super::problem::{Findings, JobFileError, Place, Warning};
 use super::reader::{Bases, Job, Reader};
-use super::settings::{NODES, Overrides, layered};
+use super::settings::{FILE_BYTES_MAX, NODES, Overrides, layered};
 use super::size;
 use super::tree::{Located, Table, Value};
+use crate::environment::files::read_text;
 
 /// Default number of key groups, as in Flink.
 const MAX_PARALLELISM_DEFAULT: u32 = 128;
@@ -34,7 +35,7 @@ pub fn load_job(
     overrides: &Overrides,
     connectors: Connectors,
 ) -> Result<(JobGraph, Vec<Warning>), JobFileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| JobFileError::Unreadable {
+    let text = read_text(path, FILE_BYTES_MAX).map_err(|source| JobFileError::Unreadable {
         path: path.to_owned(),
         source,
     })?;

@@ -13,6 +13,10 @@ use super::job_graph::Artifact;
 use super::problem::{Findings, JobFileError, Place};
 use super::suggest::instead_of;
 use super::tree::{self, Located, Table, Value};
+use crate::environment::files::read_text;
+
+/// The longest job file or configuration, in bytes.
+pub(super) const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Settings of a job from outside its file.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +51,7 @@ impl Overrides {
     /// Returns [`JobFileError::Unreadable`] if `config.toml` exists and cannot be read.
     pub fn from_process(data_dir: &Path) -> Result<Self, JobFileError> {
         let path = data_dir.join("config.toml");
-        let config = match std::fs::read_to_string(&path) {
+        let config = match read_text(&path, FILE_BYTES_MAX) {
             Ok(text) => Some((path, text)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(source) => return Err(JobFileError::Unreadable { path, source }),
