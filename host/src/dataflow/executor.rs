@@ -1,8 +1,10 @@
 //! Runs subtasks on threads of their own: guests compute there, and never on an I/O thread.
 
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use regraft_model::time::Clock;
@@ -10,6 +12,7 @@ use regraft_model::time::Clock;
 use super::control::{Event, EventSink, Mailbox, SubtaskId};
 use super::failure::{Cause, SubtaskFailure};
 use super::subtask::{Step, Subtask};
+use crate::state::backend::StateBackend;
 
 /// A waiting subtask is stepped at least this often, in case a wake-up was missed.
 const WAIT_MAX: Duration = Duration::from_millis(100);
@@ -51,7 +54,7 @@ impl std::fmt::Debug for NotStarted {
 
 /// Handle to subtasks that were started.
 pub trait Running: Send {
-    /// Waits until all have ended. May block.
+    /// Waits until all have ended. May block. The memory of their state may be freed a moment later.
     fn join(self: Box<Self>);
 }
 
@@ -95,6 +98,12 @@ impl Driven {
     #[must_use]
     pub fn mailbox(&self) -> Arc<Mailbox> {
         self.subtask.mailbox()
+    }
+
+    /// Ends the subtask after [`Turn::Over`], and returns the keyed state that it had.
+    #[must_use]
+    pub fn into_state(self) -> Vec<Box<dyn StateBackend>> {
+        self.subtask.into_state()
     }
 
     /// Returns true if it is to end at its next turn.
@@ -171,8 +180,9 @@ impl Drop for Place {
     }
 }
 
+/// For each thread, a channel that is closed when its subtask has ended.
 #[derive(Debug)]
-struct RunningThreads(Vec<std::thread::JoinHandle<()>>);
+struct RunningThreads(Vec<Receiver<Infallible>>);
 
 impl Executor for Threads {
     fn start(
@@ -183,20 +193,20 @@ impl Executor for Threads {
         cancelled: &Arc<AtomicBool>,
     ) -> Result<Box<dyn Running>, NotStarted> {
         let count = subtasks.len();
-        let mut handles = Vec::with_capacity(count);
+        let mut running = Vec::with_capacity(count);
         for mut subtask in subtasks {
             let name = format!("{}#{}", subtask.uid(), subtask.id().index);
             match spawn(&name, subtask, clock, events, cancelled) {
-                Ok(handle) => handles.push(handle),
+                Ok(thread) => running.push(thread),
                 Err(why) => {
                     cancelled.store(true, Ordering::Relaxed);
                     let message = format!("no thread for subtask {name}, one of {count}: {why}");
-                    let running = Box::new(RunningThreads(handles));
+                    let running = Box::new(RunningThreads(running));
                     return Err(NotStarted { message, running });
                 }
             }
         }
-        Ok(Box::new(RunningThreads(handles)))
+        Ok(Box::new(RunningThreads(running)))
     }
 }
 
@@ -207,33 +217,38 @@ fn spawn(
     clock: &Arc<dyn Clock>,
     events: &EventSink,
     cancelled: &Arc<AtomicBool>,
-) -> Result<std::thread::JoinHandle<()>, String> {
+) -> Result<Receiver<Infallible>, String> {
     let place = Place::take().ok_or_else(|| {
         format!("{THREADS_MAX} run in this process already, which is the limit; lower the parallelism of its jobs, or run some of them in another host")
     })?;
     let (driven, clock) = (Driven::new(subtask, events, cancelled), clock.clone());
     // Log lines of a subtask belong to the job that it was started for.
     let span = tracing::Span::current();
+    let (over, is_over) = channel();
     let body = move || {
-        span.in_scope(|| run(driven, &*clock));
-        drop(place);
+        let state = span.in_scope(|| run(driven, &*clock));
+        // Gigabytes of state are freed within seconds, which the end of a job does not wait for.
+        drop(over);
+        drop((state, place));
     };
     let thread = std::thread::Builder::new().name(name.to_owned());
-    thread.spawn(body).map_err(|error| {
+    let spawned = thread.spawn(body);
+    spawned.map(|_| is_over).map_err(|error| {
         format!("{error}; lower the job's parallelism, or raise the limit on threads (`ulimit -u`, pids.max of the cgroup) or memory of this process")
     })
 }
 
 impl Running for RunningThreads {
     fn join(self: Box<Self>) {
-        for handle in self.0 {
-            // A panic has been caught and reported inside the thread.
-            let _ = handle.join();
+        for is_over in self.0 {
+            // Nothing is ever sent: this waits until the other end is dropped, also by a panic.
+            let _ = is_over.recv();
         }
     }
 }
 
-fn run(mut driven: Driven, clock: &dyn Clock) {
+/// Runs a subtask to its end, and returns its keyed state.
+fn run(mut driven: Driven, clock: &dyn Clock) -> Vec<Box<dyn StateBackend>> {
     let mailbox = driven.mailbox();
     loop {
         match driven.turn() {
@@ -245,7 +260,7 @@ fn run(mut driven: Driven, clock: &dyn Clock) {
                 });
                 mailbox.wake.wait(limit);
             }
-            Turn::Over => return,
+            Turn::Over => return driven.into_state(),
         }
     }
 }

@@ -216,6 +216,11 @@ impl OperatorNode {
         self.backend.as_deref_mut()
     }
 
+    /// Takes its keyed state out, when it has ended.
+    pub fn take_backend(&mut self) -> Option<Box<dyn StateBackend>> {
+        self.backend.take()
+    }
+
     /// Sets the flag that ends the job's calls early, also the one under way.
     pub fn set_cancelled(&mut self, cancelled: Arc<AtomicBool>) {
         self.instance.operator.interrupt_by(cancelled.clone());

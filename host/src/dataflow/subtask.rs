@@ -15,10 +15,12 @@ use super::control::{Control, Event, EventSink, KeyedSnapshot, Mailbox, NodeCoun
 use super::element::{CheckpointBarrier, Element};
 use super::exchange::gate::{Delivered, Gate};
 use super::failure::SubtaskFailure;
+use super::node::OperatorNode;
 use super::positions::PositionLog;
 use super::rate::Rate;
 use super::watermark::{Signal, Watermarks};
 use crate::connector::source::{Polled, SourceReader};
+use crate::state::backend::StateBackend;
 use regraft_model::snapshot::SnapshotKind;
 
 /// Limit of records that a source reads in one step.
@@ -594,6 +596,12 @@ impl Subtask {
                 while backend.next_snapshot_rows().is_some() {}
             }
         }
+    }
+
+    /// Ends the subtask, and returns the keyed state of its operators.
+    #[must_use]
+    pub fn into_state(mut self) -> Vec<Box<dyn StateBackend>> {
+        self.chain.operators().filter_map(OperatorNode::take_backend).collect()
     }
 
     /// Drops output that is not prepared, since the job was cancelled or has failed.
