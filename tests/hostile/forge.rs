@@ -8,6 +8,8 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::FileReader as _;
+use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use regraft::savepoint::metadata::{checksum, seal};
@@ -154,6 +156,40 @@ impl Forged {
     pub fn at(&mut self, pointer: &str) -> &mut Value {
         self.payload.pointer_mut(pointer).expect("such a part")
     }
+}
+
+/// Returns a file whose pages of keys begin with these bytes over and over, instead of their heads.
+pub fn with_heads(pattern: &[u8], bytes: usize) -> Vec<u8> {
+    // Text that does not compress.
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    let key = Bytes::from_iter(std::iter::repeat_with(&mut next).take(bytes));
+    let mut file = raw_file(&[(0, key, Bytes::from_static(&[0]), 1)], Packing::Plain);
+    let reader = SerializedFileReader::new(Bytes::from(file.clone())).expect("readable");
+    let (start, len) = reader.metadata().row_group(0).column(1).byte_range();
+    for (byte, other) in file
+        .iter_mut()
+        .skip(start as usize)
+        .take(len as usize)
+        .zip(pattern.iter().cycle())
+    {
+        *byte = *other;
+    }
+    file
+}
+
+/// Returns a file without rows whose columns are nested in so many groups.
+pub fn nested_columns(levels: u32) -> Vec<u8> {
+    let mut footer = vec![0x15, 2, 0x19, 0xfc];
+    footer.extend([levels as u8 | 0x80, (levels >> 7) as u8 | 0x80, (levels >> 14) as u8]);
+    // Each has a name of one byte, and one child.
+    footer.extend([0x48, 1, b'a', 0x15, 2, 0].repeat(levels as usize));
+    footer.push(0);
+    let len = (footer.len() as u32).to_le_bytes();
+    [b"PAR1", footer.as_slice(), &len, b"PAR1"].concat()
 }
 
 /// Returns a row of keyed state in the key group that it belongs to.

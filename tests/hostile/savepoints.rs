@@ -8,7 +8,10 @@ use std::process::Command;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::forge::{Forged, POSITIONS, POSITIONS_AT, Packing, RawRow, STATE, STATE_AT, at, counted, position, raw};
+use crate::forge::{
+    Forged, POSITIONS, POSITIONS_AT, Packing, RawRow, STATE, STATE_AT, at, counted, nested_columns, position, raw,
+    with_heads,
+};
 use crate::support::World;
 use crate::watched::watched;
 
@@ -273,6 +276,47 @@ fn what_is_claimed_is_compared_with_the_file() {
                 forged.seal();
             },
             "not a readable Parquet state file",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_nested_exhausts_no_stack() {
+    verified(&[
+        (
+            "heads of pages, with fields of no number",
+            |forged| {
+                forged.put_bytes(STATE_AT, STATE, &with_heads(&[0x0c, 0], 400_000), [0, 0], 1);
+                forged.seal();
+            },
+            "no head of a page at byte 0 of a column",
+        ),
+        (
+            "heads of pages",
+            |forged| {
+                forged.put_bytes(STATE_AT, STATE, &with_heads(&[0x1c], 400_000), [0, 0], 1);
+                forged.seal();
+            },
+            "no head of a page at byte 0 of a column",
+        ),
+        (
+            "columns",
+            |forged| {
+                forged.put_bytes(STATE_AT, STATE, &nested_columns(100_000), [0, 0], 1);
+                forged.seal();
+            },
+            "its columns are nested deeper than 32 levels",
+        ),
+        (
+            "a handle",
+            |forged| {
+                let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
+                let deep = String::from_utf8(deep).expect("text");
+                *forged.at("/operators/2/sink/handles") = json!(["deep"]);
+                let text = forged.payload.to_string().replace("\"deep\"", &deep);
+                fs::write(forged.dir.join("_metadata"), regraft::savepoint::metadata::seal(&text)).expect("written");
+            },
+            "recursion limit exceeded",
         ),
     ]);
 }

@@ -17,7 +17,9 @@ pub use crate::state::rows::{RowsOf, StateRows};
 
 mod columns;
 mod cells;
+mod thrift;
 mod pages;
+mod footer;
 mod chunks;
 mod parts;
 mod body;

@@ -3,12 +3,12 @@
 //!
 //! A head is a struct in Thrift's compact encoding (`PageHeader` in the Parquet format).
 
+use super::thrift::{Fields, Input, STRUCT};
+
 /// Bytes that a value of a dictionary takes in memory, at most.
 const DICTIONARY_CELL: u64 = 32;
 /// Type of a page with a dictionary.
 const DICTIONARY: i64 = 2;
-/// Depth of structs in a head, of which the format needs three.
-const DEPTH_MAX: u32 = 8;
 
 /// Encodings that a reader takes: PLAIN, PLAIN_DICTIONARY, RLE, BIT_PACKED, RLE_DICTIONARY. Decoders of others make room
 /// for numbers that they find in the page.
@@ -21,7 +21,7 @@ const ENCODINGS: [i64; 5] = [0, 2, 3, 4, 8];
 pub(super) fn unpacked_bytes(chunk: &[u8]) -> Result<u64, String> {
     let (mut at, mut unpacked) = (0, 0u64);
     while let Some(rest) = chunk.get(at..).filter(|rest| !rest.is_empty()) {
-        let mut input = Input { bytes: rest, at: 0 };
+        let mut input = Input::new(rest);
         let head = Head::read(&mut input).ok_or_else(|| format!("no head of a page at byte {at} of a column"))?;
         let [bytes, packed] = [head.unpacked, head.packed].map(|bytes| u64::try_from(bytes).ok());
         let (Some(bytes), Some(packed)) = (bytes, packed) else {
@@ -56,21 +56,32 @@ impl Head {
             packed: -1,
             ..Self::default()
         };
-        input.fields(0, &mut |path, number| {
-            *match path {
-                [1] => &mut head.kind,
-                [2] => &mut head.unpacked,
-                [3] => &mut head.packed,
-                [5, 1] => &mut head.of_kind[0].0,
-                [5, 2] => &mut head.of_kind[0].1,
-                [7, 1] => &mut head.of_kind[1].0,
-                [7, 2] => &mut head.of_kind[1].1,
-                [8, 1] => &mut head.of_kind[2].0,
-                [8, 4] => &mut head.of_kind[2].1,
-                _ => return,
-            } = number;
-        })?;
+        let mut fields = Fields::default();
+        while let Some((id, kind)) = fields.next(input)? {
+            match (id, kind) {
+                (1, 4..=6) => head.kind = input.integer()?,
+                (2, 4..=6) => head.unpacked = input.integer()?,
+                (3, 4..=6) => head.packed = input.integer()?,
+                (5, STRUCT) => head.of_kind[0] = Self::of_kind(input, 2)?,
+                (7, STRUCT) => head.of_kind[1] = Self::of_kind(input, 2)?,
+                (8, STRUCT) => head.of_kind[2] = Self::of_kind(input, 4)?,
+                (_, kind) => input.skip(kind)?,
+            }
+        }
         Some(head)
+    }
+
+    /// Reads the struct of a type of page: its number of values, and the encoding, which is in field `encoding`.
+    fn of_kind(input: &mut Input<'_>, encoding: i16) -> Option<(i64, i64)> {
+        let (mut fields, mut found) = (Fields::default(), (0, 0));
+        while let Some((id, kind)) = fields.next(input)? {
+            match (id, kind) {
+                (1, 4..=6) => found.0 = input.integer()?,
+                (id, 4..=6) if id == encoding => found.1 = input.integer()?,
+                (_, kind) => input.skip(kind)?,
+            }
+        }
+        Some(found)
     }
 
     /// Checks a head whose page unpacks to `bytes` bytes. Returns the memory that its values take beside them.
@@ -94,109 +105,6 @@ impl Head {
         let fits = u64::try_from(values).ok().filter(|values| *values <= bytes / 4);
         let fits = fits.ok_or_else(|| format!("a dictionary claims {values} values in {bytes} bytes"))?;
         Ok(fits * DICTIONARY_CELL)
-    }
-}
-
-/// Bytes in Thrift's compact encoding.
-struct Input<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Input<'_> {
-    fn byte(&mut self) -> Option<u8> {
-        let byte = self.bytes.get(self.at).copied()?;
-        self.at += 1;
-        Some(byte)
-    }
-
-    fn skip_bytes(&mut self, count: u64) -> Option<()> {
-        let end = self.at.checked_add(usize::try_from(count).ok()?)?;
-        (end <= self.bytes.len()).then(|| self.at = end)
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let mut number = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
-    }
-
-    /// Reads an integer in zigzag encoding.
-    fn integer(&mut self) -> Option<i64> {
-        let number = self.varint()?;
-        Some((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
-    }
-
-    /// Reads the fields of a struct. `found` gets every integer with the numbers of the fields that lead to it, as far as
-    /// two levels go.
-    fn fields(&mut self, above: i16, found: &mut impl FnMut(&[i16], i64)) -> Option<()> {
-        let mut id = 0i16;
-        loop {
-            let head = self.byte()?;
-            let (kind, step) = (head & 0x0f, i16::from(head >> 4));
-            if kind == 0 {
-                return Some(());
-            }
-            id = match step {
-                0 => i16::try_from(self.integer()?).ok()?,
-                step => id.checked_add(step)?,
-            };
-            let path = [above, id];
-            let path = if above == 0 { &path[1..] } else { &path };
-            match kind {
-                4..=6 => found(path, self.integer()?),
-                12 if above == 0 => self.fields(id, found)?,
-                kind => self.skip(kind, DEPTH_MAX)?,
-            }
-        }
-    }
-
-    /// Skips a value. Booleans of fields have no bytes.
-    fn skip(&mut self, kind: u8, depth: u32) -> Option<()> {
-        let depth = depth.checked_sub(1)?;
-        match kind {
-            1 | 2 => {}
-            3 => self.skip_bytes(1)?,
-            4..=6 => {
-                self.varint()?;
-            }
-            7 => self.skip_bytes(8)?,
-            8 => {
-                let len = self.varint()?;
-                self.skip_bytes(len)?;
-            }
-            9 | 10 => {
-                let head = self.byte()?;
-                let count = match head >> 4 {
-                    15 => self.varint()?,
-                    count => u64::from(count),
-                };
-                for _ in 0..count {
-                    match head & 0x0f {
-                        1 | 2 => self.skip_bytes(1)?,
-                        kind => self.skip(kind, depth)?,
-                    }
-                }
-            }
-            12 => loop {
-                let head = self.byte()?;
-                if head & 0x0f == 0 {
-                    break;
-                }
-                if head >> 4 == 0 {
-                    self.varint()?;
-                }
-                self.skip(head & 0x0f, depth)?;
-            },
-            _ => return None,
-        }
-        Some(())
     }
 }
 
@@ -249,6 +157,9 @@ mod tests {
             (page(head(1, 10, 3, 5, 0), 3), "a page of type 1"),
             (vec![0x15], "no head of a page at byte 0"),
             (vec![0x19, 0xf5, 0xff, 0xff, 0xff, 0x0f], "no head of a page at byte 0"),
+            // Structs in structs, whose fields have the id 0.
+            ([0x0c, 0].repeat(200_000), "no head of a page at byte 0"),
+            ([0x5c; 200_000].into(), "no head of a page at byte 0"),
         ] {
             let found = unpacked_bytes(&wrong).expect_err("refused");
             assert!(found.contains(said), "{found}");

@@ -10,6 +10,7 @@ use regraft_model::key_group::KeyGroupRange;
 use super::cells::ReadValues;
 use super::chunks::{column_index, read_column};
 use super::columns::{EXACT, EXPIRES, KEY_GROUP, schema_of};
+use super::footer::check_schema;
 use super::pages::unpacked_bytes;
 use super::rebuild::Output;
 use super::{FileParts, GroupExtent, Layout, RowsError, StateFileSpec, StateRows};
@@ -93,6 +94,7 @@ fn read_rows(
     is_wanted: impl Fn(&GroupExtent) -> bool,
 ) -> Result<Vec<StateRows>, RowsError> {
     let size = usize::try_from(parts.len()).unwrap_or(usize::MAX);
+    check_footer(&parts)?;
     let file = SerializedFileReader::new(parts.clone())?;
     check_columns(&file, spec)?;
     check_places(&file, size)?;
@@ -132,6 +134,24 @@ fn read_rows(
         }
     }
     Ok(rows.groups)
+}
+
+/// Checks the footer as far as `parquet` could not refuse it by itself. The file ends with its length, and a word.
+fn check_footer(parts: &FileParts) -> Result<(), RowsError> {
+    const END_BYTES: u64 = 8;
+    let Some(end) = parts.len().checked_sub(END_BYTES) else {
+        return Ok(());
+    };
+    let len = parts
+        .get_bytes(end, 4)?
+        .first_chunk()
+        .copied()
+        .map_or(0, u32::from_le_bytes);
+    let Some(start) = end.checked_sub(u64::from(len)) else {
+        return Ok(());
+    };
+    let footer = parts.get_bytes(start, len as usize)?;
+    check_schema(&footer).map_err(|error| ParquetError::General(error.to_string()).into())
 }
 
 /// Returns the memory that reading a row group takes, in bytes, after checking all claims that it is allocated by.
