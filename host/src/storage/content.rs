@@ -43,16 +43,18 @@ impl Storage {
     ///   the location.
     /// - Another error of the store.
     pub async fn read_parts(&self, name: &str, bytes: u64, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, StoreError> {
+        let outside = |range: &&Range<u64>| range.start > range.end || range.end > bytes;
+        if let Some(range) = ranges.iter().find(outside) {
+            let (expected, found) = (range.end, bytes);
+            return Err(self.refused(name, Refusal::Size { expected, found }));
+        }
         let Some(dir) = self.local_dir() else {
+            self.check_remote_size(name, bytes).await?;
             return self.read_ranges(name, ranges).await;
         };
         let file = self.open_sized(dir, name, bytes).await?;
         let mut read = vec![];
         for range in ranges {
-            if range.start > range.end || range.end > bytes {
-                let (expected, found) = (range.end, bytes);
-                return Err(self.refused(name, Refusal::Size { expected, found }));
-            }
             read.push(self.read_range(&file, name, range.clone()).await?);
         }
         Ok(read)
@@ -68,22 +70,46 @@ impl Storage {
         bytes: u64,
         mut each: impl FnMut(&[u8]) + Send,
     ) -> Result<(), StoreError> {
-        let Some(dir) = self.local_dir() else {
-            let whole = self.read(name).await?;
-            let found = whole.len() as u64;
-            if found != bytes {
-                let expected = bytes;
-                return Err(self.refused(name, Refusal::Size { expected, found }));
-            }
-            each(&whole);
-            return Ok(());
+        let file = match self.local_dir() {
+            Some(dir) => Some(self.open_sized(dir, name, bytes).await?),
+            None => None,
         };
-        let file = self.open_sized(dir, name, bytes).await?;
+        if file.is_none() {
+            self.check_remote_size(name, bytes).await?;
+        }
         let mut at = 0;
         while at < bytes {
             let end = bytes.min(at + BLOCK);
-            each(&self.read_range(&file, name, at..end).await?);
+            let block = match &file {
+                Some(file) => self.read_range(file, name, at..end).await?,
+                None => self.read_remote_range(name, at..end).await?,
+            };
+            // An object that was replaced meanwhile may be shorter.
+            let found = at + block.len() as u64;
+            self.check_same_size(name, end, found)?;
+            each(&block);
             at = end;
+        }
+        Ok(())
+    }
+
+    /// Reads a range of an object that is not on this machine.
+    async fn read_remote_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let failed = |error| StoreError::from_object_store(error, "read", self.url_of(name), 0);
+        self.store.get_range(&self.path(name)?, range).await.map_err(failed)
+    }
+
+    /// Checks that an object that is not on this machine exists and has `bytes` bytes, without reading it.
+    async fn check_remote_size(&self, name: &str, bytes: u64) -> Result<(), StoreError> {
+        let path = || self.url_of(name);
+        let found = self.size(name).await?;
+        let found = found.ok_or_else(|| StoreError::NotFound { path: path() })?;
+        self.check_same_size(name, bytes, found)
+    }
+
+    fn check_same_size(&self, name: &str, expected: u64, found: u64) -> Result<(), StoreError> {
+        if found != expected {
+            return Err(self.refused(name, Refusal::Size { expected, found }));
         }
         Ok(())
     }
@@ -126,16 +152,11 @@ impl Storage {
 
     async fn open_sized(&self, dir: PathBuf, name: &str, bytes: u64) -> Result<Arc<File>, StoreError> {
         let (file, found) = self.open_below(dir, name).await?;
-        if found != bytes {
-            let expected = bytes;
-            return Err(self.refused(name, Refusal::Size { expected, found }));
-        }
+        self.check_same_size(name, bytes, found)?;
         Ok(file)
     }
 
     async fn open_below(&self, dir: PathBuf, name: &str) -> Result<(Arc<File>, u64), StoreError> {
-        // Names with other parts are refused.
-        self.path(name)?;
         let at = name.to_owned();
         let open = move || below::open(&dir, &at).map(|(file, bytes)| (Arc::new(file), bytes));
         self.below(name, "read", open).await
@@ -152,13 +173,15 @@ impl Storage {
         self.below(name, "read", read).await
     }
 
-    /// Runs work that blocks.
+    /// Runs work that blocks, on an object whose name leads below the location.
     async fn below<T: Send + 'static>(
         &self,
         name: &str,
         operation: &'static str,
         work: impl FnOnce() -> Result<T, BelowError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        // A name with empty parts, or one of `.` and `..`, is refused.
+        self.path(name)?;
         let done = tokio::task::spawn_blocking(work).await;
         let done = done.unwrap_or_else(|panicked| Err(BelowError::Io(panicked.into())));
         done.map_err(|error| match error {

@@ -55,6 +55,35 @@ async fn conformance(storage: &Storage) {
         .expect_err("not there");
     assert!(absent.is_not_found(), "{absent}");
 
+    let whole = async |bytes: u64| {
+        let mut read = vec![];
+        let done = child
+            .read_blocks("copy", bytes, |block| read.extend_from_slice(block))
+            .await;
+        done.map(|()| read)
+    };
+    assert_eq!(whole(4).await.expect("read"), b"four");
+    for bytes in [3, 5, 1 << 62] {
+        let found = format!("{}/copy has 4 bytes, expected {bytes}", child.url());
+        assert_eq!(whole(bytes).await.expect_err("another size").to_string(), found);
+        let parts = child.read_parts("copy", bytes, &[0..1]).await;
+        assert_eq!(parts.expect_err("another size").to_string(), found);
+    }
+    assert_eq!(child.read_parts("copy", 4, &[1..3]).await.expect("read"), ["ou"]);
+    assert!(child.read_parts("copy", 4, &[1..5]).await.is_err());
+    assert!(
+        child
+            .read_blocks("nothing", 4, |_| ())
+            .await
+            .expect_err("not there")
+            .is_not_found()
+    );
+    for outside in ["../d", "x/../../d", "./copy", "/copy"] {
+        assert!(child.remove(outside).await.is_err(), "{outside}");
+        assert!(child.is_plain_file(outside).await.is_err(), "{outside}");
+    }
+    assert!(storage.exists("d").await.expect("it was not removed"));
+
     storage.delete_prefix("a").await.expect("delete");
     assert_eq!(names(storage.list("").await.expect("list")), ["d"]);
     storage.delete("d").await.expect("delete");
