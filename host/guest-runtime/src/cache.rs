@@ -195,7 +195,7 @@ enum Place {
 fn write(path: &Path, parts: &[&[u8]], place: Place) -> io::Result<()> {
     let own = format!("{:?}", std::thread::current().id()).replace(['(', ')'], "");
     let temporary = path.with_extension(format!("{}-{own}.tmp", std::process::id()));
-    // One that a process of this id has left; its owner and mode may be any.
+    // Left by an earlier process with this pid; it may have any owner and mode.
     let _ = fs::remove_file(&temporary);
     let mut file = OpenOptions::new()
         .write(true)

@@ -4,6 +4,7 @@
 //! names are checked before anything is made of a declaration. Pure.
 
 use regraft_model::describe::{Description, PortValue};
+use regraft_model::json_scan::structure;
 use regraft_model::schema::{Field, Type};
 
 use crate::module_error::ModuleError;
@@ -18,6 +19,8 @@ const DECLARATIONS_MAX: usize = 1_000;
 const TIMERS_MAX: usize = 200;
 /// The longest name, in bytes: that of a file on most file systems.
 const NAME_MAX: usize = 255;
+/// The most fields of a key, a map's key or a value, each of which has a column in a savepoint.
+pub const FIELDS_MAX: usize = 10_000;
 
 /// Checks a text before it is parsed. Returns the problem, as a clause.
 ///
@@ -27,14 +30,11 @@ pub(crate) fn check_text(text: &[u8]) -> Result<(), String> {
     if text.len() > TEXT_MAX {
         return Err(format!("it has {} bytes; expected at most {TEXT_MAX}", text.len()));
     }
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for byte in text {
-        match (in_string, byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => in_string = !in_string,
-            (false, b'[' | b'{') => depth += 1,
-            (false, b']' | b'}') => depth = depth.saturating_sub(1),
+    let mut depth = 0usize;
+    for (_, byte) in structure(text) {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
         if depth > DEPTH_MAX {
@@ -73,6 +73,7 @@ pub(crate) fn check(description: &Description) -> Result<(), ModuleError> {
             });
         }
     }
+    check_columns(description)?;
     let ports = inputs.iter().chain(outputs);
     let names = std::iter::once(("bytes in `sdk`", &description.sdk))
         .chain(
@@ -147,6 +148,33 @@ fn check_name(what: &str, name: &str) -> Result<(), ModuleError> {
     })
 }
 
+/// Checks the fields that become columns of a savepoint: a type with more could be saved, and not restored.
+fn check_columns(description: &Description) -> Result<(), ModuleError> {
+    let of_states = description.states.iter().flat_map(|state| {
+        let map_key = state.map_key.iter().map(|ty| ("fields in the key of a map", ty));
+        std::iter::once(("fields in the value of a state", &state.schema)).chain(map_key)
+    });
+    let operator_states = description.operator_states.iter();
+    let types = (description.key.iter())
+        .map(|key| ("fields in its key", &key.ty))
+        .chain(of_states)
+        .chain(operator_states.map(|state| ("fields in the value of an operator state", &state.schema)));
+    for (what, ty) in types {
+        let Type::Struct(of) = ty else { continue };
+        let longest = of.fields.iter().map(|field| field.name.len()).max().unwrap_or(0);
+        for (what, found, most) in [
+            (what, of.fields.len(), FIELDS_MAX),
+            ("bytes in the name of a field", longest, NAME_MAX),
+        ] {
+            if found > most {
+                let what = what.to_owned();
+                return Err(ModuleError::TooMuch { what, found, most });
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +194,25 @@ mod tests {
         let in_a_string = format!(r#"["\\\"{}", {{}}]"#, "[".repeat(100));
         assert_eq!(check_text(in_a_string.as_bytes()), Ok(()));
         assert_eq!(check_text("[]".repeat(1000).as_bytes()), Ok(()));
+    }
+
+    #[test]
+    fn fields_that_become_columns_are_bounded() {
+        let of = |count: usize, name: &str| {
+            let fields: Vec<String> = (0..count)
+                .map(|n| format!(r#"{{"name":"{name}{n}","type":"u8"}}"#))
+                .collect();
+            let ty = format!(r#"{{"struct":{{"name":"S","fields":[{}]}}}}"#, fields.join(","));
+            let state = format!(r#"{{"name":"s","kind":"value","schema":{ty}}}"#);
+            let json = format!(r#"{{"wit":"0.2.0","key":{{"name":"k","type":"u8"}},"states":[{state}]}}"#);
+            let description = serde_json::from_str::<Description>(&json).expect("a description");
+            check(&description).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(FIELDS_MAX, "f"), Ok(()));
+        let many = "it declares 10001 fields in the value of a state; expected at most 10000";
+        assert_eq!(of(FIELDS_MAX + 1, "f"), Err(many.to_owned()));
+        let long = "it declares 256 bytes in the name of a field; expected at most 255";
+        assert_eq!(of(1, &"n".repeat(NAME_MAX)), Err(long.to_owned()));
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub mod describe;
 mod bindings;
 mod exports;
 pub mod limits;
+mod type_levels;
 mod size;
 mod slots;
 mod imports;

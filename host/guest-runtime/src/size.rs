@@ -3,10 +3,14 @@
 //!
 //! Pure: one pass over the file, without validating it.
 
-use wasmparser::{BinaryReaderError, ComponentInstance, FunctionBody, Parser, Payload};
+use wasmparser::{
+    BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
+    ComponentTypeRef, Encoding, FunctionBody, Parser, Payload,
+};
 
 use crate::limits::{INSTANCES_MAX, MEMORIES_MAX};
 use crate::module_error::ModuleError;
+use crate::type_levels::levels;
 
 /// The largest file of a component, in bytes, with its debug information.
 pub const FILE_BYTES_MAX: u64 = 128 << 20;
@@ -20,18 +24,24 @@ const FUNCTION_WORK_MAX: u64 = 1 << 30;
 const ITEMS_MAX: u64 = 200_000;
 /// The greatest product of functions and globals with core instances: each instance has a table of them.
 const ITEMS_OF_INSTANCES_MAX: u64 = 4_000_000;
-/// The most ways to reach components that are nested in each other: compiling follows each of them.
+/// The most instances of components that instantiating the component makes: compiling follows each of them.
 const NESTED_MAX: u64 = 10_000;
+/// The most levels of components in components, and of their types in each other.
+const LEVELS_MAX: u64 = 100;
 
-/// Numbers of a component's parts.
-#[derive(Debug)]
+/// Counts of a component's parts.
+#[derive(Debug, Default)]
 struct Counts {
     code: u64,
     items: u64,
     instances: u64,
     memories: u64,
-    /// The product over all components of their instantiations of others, each plus one.
+    /// Instances of components, counted along the paths of instantiation.
     nested: u64,
+    /// Levels of components in components.
+    levels: u64,
+    /// Levels of types of components and instances.
+    type_levels: u64,
 }
 
 /// Checks a component's size.
@@ -46,7 +56,10 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), ModuleError> {
         instances,
         memories,
         nested,
+        levels,
+        type_levels,
     } = counts(bytes)?;
+    most("levels of types of components", type_levels, LEVELS_MAX)?;
     most("bytes of code", code, CODE_BYTES_MAX)?;
     most("functions and globals", items, ITEMS_MAX)?;
     most("core instances", instances, INSTANCES_MAX as u64)?;
@@ -56,6 +69,7 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), ModuleError> {
         items.saturating_mul(instances),
         ITEMS_OF_INSTANCES_MAX,
     )?;
+    most("levels of nested components", levels, LEVELS_MAX)?;
     most("ways through its nested components", nested, NESTED_MAX)
 }
 
@@ -70,35 +84,22 @@ fn counts(bytes: &[u8]) -> Result<Counts, ModuleError> {
     let failed = |error: BinaryReaderError| ModuleError::Invalid {
         message: error.to_string(),
     };
-    let mut counts = Counts {
-        code: 0,
-        items: 0,
-        instances: 0,
-        memories: 0,
-        nested: 1,
-    };
-    // Instantiations in each component that has been entered and not left.
-    let mut open: Vec<u64> = vec![];
+    let mut counts = Counts::default();
+    let mut paths = Paths::default();
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload.map_err(failed)? {
-            Payload::Version { .. } => open.push(0),
-            Payload::End(_) => {
-                let own = open.pop().unwrap_or(0);
-                counts.nested = counts.nested.saturating_mul(own.saturating_add(1));
-            }
+        let payload = payload.map_err(failed)?;
+        paths.read(&payload).map_err(failed)?;
+        match payload {
             Payload::FunctionSection(section) => counts.items += u64::from(section.count()),
             Payload::GlobalSection(section) => counts.items += u64::from(section.count()),
             Payload::ImportSection(section) => counts.items += u64::from(section.count()),
             Payload::MemorySection(section) => counts.memories += u64::from(section.count()),
             Payload::InstanceSection(section) => counts.instances += u64::from(section.count()),
-            Payload::ComponentInstanceSection(section) => {
-                for instance in section {
-                    if let (ComponentInstance::Instantiate { .. }, Some(own)) =
-                        (instance.map_err(failed)?, open.last_mut())
-                    {
-                        *own += 1;
-                    }
-                }
+            Payload::ComponentTypeSection(section) => {
+                let range = section.range();
+                let types = bytes.get(range.clone()).unwrap_or_default();
+                let found = levels(types, range.start, LEVELS_MAX).map_err(failed)?;
+                counts.type_levels = counts.type_levels.max(found);
             }
             Payload::CodeSectionEntry(body) => {
                 counts.code = counts.code.saturating_add(function(&body).map_err(failed)??);
@@ -106,7 +107,136 @@ fn counts(bytes: &[u8]) -> Result<Counts, ModuleError> {
             _ => {}
         }
     }
+    (counts.nested, counts.levels) = (paths.instances(), paths.levels);
     Ok(counts)
+}
+
+/// Counts the instances of components along the paths of instantiation.
+#[derive(Debug, Default)]
+struct Paths {
+    /// Components and modules that have been entered and not left.
+    open: Vec<Scope>,
+    levels: u64,
+    /// Instances that the outermost component makes, with itself.
+    outermost: u64,
+    /// Product over all components of their own instantiations, each plus one: an upper bound of the paths.
+    product: u64,
+    /// True if a component is instantiated that is known only when it is passed: an import, or an export of an instance.
+    is_open_ended: bool,
+}
+
+/// A component that is being read.
+#[derive(Debug, Default)]
+struct Scope {
+    /// False for a core module.
+    is_component: bool,
+    /// Instances that each component of its index space makes, with itself; `None` where that is not known.
+    components: Vec<Option<u64>>,
+    /// Instances that it makes, without itself.
+    instances: u64,
+    /// Its own instantiations.
+    own: u64,
+}
+
+impl Paths {
+    /// Returns the number of instances, or an upper bound of it where components are passed as arguments.
+    const fn instances(&self) -> u64 {
+        if self.is_open_ended {
+            self.product
+        } else {
+            self.outermost
+        }
+    }
+
+    fn read(&mut self, payload: &Payload<'_>) -> Result<(), BinaryReaderError> {
+        match payload {
+            Payload::Version { encoding, .. } => {
+                self.open.push(Scope {
+                    is_component: *encoding == Encoding::Component,
+                    ..Scope::default()
+                });
+                self.levels = self.levels.max(self.open.len() as u64);
+            }
+            Payload::End(_) => self.leave(),
+            Payload::ComponentImportSection(section) => {
+                for import in section.clone() {
+                    if let ComponentTypeRef::Component(_) = import?.ty {
+                        self.define(None);
+                    }
+                }
+            }
+            Payload::ComponentExportSection(section) => {
+                for export in section.clone() {
+                    let export = export?;
+                    if export.kind == ComponentExternalKind::Component {
+                        let instances = self.known(0, export.index);
+                        self.define(instances);
+                    }
+                }
+            }
+            Payload::ComponentAliasSection(section) => {
+                for alias in section.clone() {
+                    match alias? {
+                        ComponentAlias::InstanceExport {
+                            kind: ComponentExternalKind::Component,
+                            ..
+                        } => self.define(None),
+                        ComponentAlias::Outer {
+                            kind: ComponentOuterAliasKind::Component,
+                            count,
+                            index,
+                        } => {
+                            let instances = self.known(count, index);
+                            self.define(instances);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Payload::ComponentInstanceSection(section) => {
+                for instance in section.clone() {
+                    if let ComponentInstance::Instantiate { component_index, .. } = instance? {
+                        self.instantiate(component_index);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Leaves a module or component, which is the next of the index space around it if it is a component.
+    fn leave(&mut self) {
+        let Some(scope) = self.open.pop() else { return };
+        let instances = scope.instances.saturating_add(1);
+        self.product = self.product.max(1).saturating_mul(scope.own.saturating_add(1));
+        match self.open.last_mut() {
+            Some(around) if scope.is_component => around.components.push(Some(instances)),
+            Some(_) => {}
+            None => self.outermost = instances,
+        }
+    }
+
+    fn define(&mut self, instances: Option<u64>) {
+        if let Some(scope) = self.open.last_mut() {
+            scope.components.push(instances);
+        }
+    }
+
+    /// Returns the instances that a component makes in the index space so many levels further out.
+    fn known(&self, levels: u32, index: u32) -> Option<u64> {
+        let scope = self.open.iter().nth_back(levels as usize)?;
+        scope.components.get(index as usize).copied().flatten()
+    }
+
+    fn instantiate(&mut self, index: u32) {
+        let instances = self.known(0, index);
+        self.is_open_ended |= instances.is_none();
+        if let Some(scope) = self.open.last_mut() {
+            scope.own += 1;
+            scope.instances = scope.instances.saturating_add(instances.unwrap_or(1));
+        }
+    }
 }
 
 /// Checks one function, and returns its size.
@@ -126,8 +256,9 @@ fn function(body: &FunctionBody<'_>) -> Result<Result<u64, ModuleError>, BinaryR
 #[cfg(test)]
 mod tests {
     use wasm_encoder::{
-        CodeSection, Component, ComponentInstanceSection, Function, FunctionSection, Module, ModuleArg, ModuleSection,
-        NestedComponentSection, TypeSection, ValType,
+        Alias, CodeSection, Component, ComponentAliasSection, ComponentExportKind, ComponentInstanceSection,
+        ComponentOuterAliasKind, Function, FunctionSection, Module, ModuleArg, ModuleSection, NestedComponentSection,
+        TypeSection, ValType,
     };
 
     use super::*;
@@ -198,6 +329,17 @@ mod tests {
         );
     }
 
+    /// Adds instantiations of components of its index space.
+    fn instantiate(component: &mut Component, indices: impl IntoIterator<Item = u32>) {
+        let mut instances = ComponentInstanceSection::new();
+        for index in indices {
+            instances.instantiate(index, std::iter::empty::<(&str, ComponentExportKind, u32)>());
+        }
+        component.section(&instances);
+    }
+
+    const WAYS: &str = "ways through its nested components";
+
     #[test]
     fn components_that_multiply_are_refused() {
         // Each instantiates the one before it twice: 2^30 ways.
@@ -206,17 +348,56 @@ mod tests {
         for _ in 0..30 {
             let mut outer = Component::new();
             outer.section(&NestedComponentSection(&component));
-            let mut instances = ComponentInstanceSection::new();
-            for _ in 0..2 {
-                instances.instantiate(0, std::iter::empty::<(&str, wasm_encoder::ComponentExportKind, u32)>());
-            }
-            outer.section(&instances);
+            instantiate(&mut outer, [0, 0]);
             component = outer;
         }
-        assert!(
+        assert!(refused(component).expect("refused").contains(WAYS));
+        // The same as siblings, each with an alias of the one before it.
+        let mut component = Component::new();
+        component.section(&NestedComponentSection(&Component::new()));
+        for before in 0..30 {
+            let mut sibling = Component::new();
+            let mut aliases = ComponentAliasSection::new();
+            aliases.alias(Alias::Outer {
+                kind: ComponentOuterAliasKind::Component,
+                count: 1,
+                index: before,
+            });
+            sibling.section(&aliases);
+            instantiate(&mut sibling, [0, 0]);
+            component.section(&NestedComponentSection(&sibling));
+        }
+        instantiate(&mut component, [30]);
+        assert!(refused(component).expect("refused").contains(WAYS));
+    }
+
+    #[test]
+    fn composed_components_are_compiled() {
+        // Seven libraries, each with a component for each of its three interfaces.
+        let mut composed = Component::new();
+        for library in 0..7 {
+            let mut inner = Component::new();
+            inner.section(&NestedComponentSection(&Component::new()));
+            instantiate(&mut inner, [0, 0, 0]);
+            composed.section(&NestedComponentSection(&inner));
+            instantiate(&mut composed, [library]);
+        }
+        assert_eq!(refused(composed), None);
+    }
+
+    #[test]
+    fn levels_are_bounded() {
+        let nested = |levels: usize| {
+            let mut component = Component::new();
+            for _ in 1..levels {
+                let mut outer = Component::new();
+                outer.section(&NestedComponentSection(&component));
+                component = outer;
+            }
             refused(component)
-                .expect("refused")
-                .contains("ways through its nested components")
-        );
+        };
+        assert_eq!(nested(100), None);
+        let deep = nested(101).expect("refused");
+        assert!(deep.contains("101 levels of nested components"), "{deep}");
     }
 }

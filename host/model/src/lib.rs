@@ -21,6 +21,7 @@ pub mod id;
 pub mod key_group;
 pub mod time;
 pub mod snapshot;
+pub mod json_scan;
 pub mod schema;
 pub mod value;
 pub mod describe;
