@@ -9,6 +9,9 @@ use crate::schema::{EnumType, Field, StructType, Type, Variant};
 
 pub mod parts;
 pub mod text;
+mod weight;
+
+pub use weight::json_bytes;
 
 /// Layout of integers and lengths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

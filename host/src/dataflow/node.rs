@@ -337,7 +337,7 @@ impl OperatorNode {
         self.parked.take_if(|(parked, _)| *parked == id);
         if let Some(backend) = &mut self.backend {
             backend.completed(id);
-            // What was only removed since the last count is known now, also to others.
+            // Publishes removals since the last count to the shared counters.
             self.account.count(backend.bytes());
         }
         if let (Some(letters), true) = (&mut self.policy.dead_letters, committed) {

@@ -17,6 +17,8 @@ pub struct StateBudget {
     used: AtomicU64,
     /// Number of operators that have state.
     holders: AtomicU64,
+    /// Bytes of state that is being restored, and is not counted as state of a job yet.
+    reserved: AtomicU64,
 }
 
 impl Default for StateBudget {
@@ -34,6 +36,7 @@ impl StateBudget {
             limit,
             used: AtomicU64::new(0),
             holders: AtomicU64::new(0),
+            reserved: AtomicU64::new(0),
         }
     }
 
@@ -78,6 +81,23 @@ impl StateBudget {
     /// Adds bytes of state.
     pub fn add(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Reserves bytes for state that is being restored. Returns false, and reserves none, where it does not fit beside the state
+    /// of all jobs and what is reserved already. Writes of jobs do not regard what is reserved: it has room among the copies.
+    pub fn reserve(&self, bytes: u64) -> bool {
+        let reserve = |reserved: u64| {
+            let all = reserved.checked_add(bytes)?;
+            (all.saturating_add(self.used()) <= self.state_max()).then_some(all)
+        };
+        self.reserved
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve)
+            .is_ok()
+    }
+
+    /// Gives back bytes that were reserved.
+    pub fn release(&self, bytes: u64) {
+        self.reserved.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Takes away bytes that were added.
@@ -177,5 +197,17 @@ mod tests {
         assert_eq!(budget.share(), 100);
         budget.remove_holder();
         assert_eq!(budget.share(), 125);
+    }
+
+    #[test]
+    fn restores_share_what_state_leaves() {
+        let budget = StateBudget::new(1000);
+        budget.add(300);
+        assert!(budget.reserve(150) && !budget.reserve(51) && budget.reserve(50));
+        assert!(!budget.reserve(u64::MAX));
+        // What is handed over counts as state, and not as reserved.
+        budget.add(150);
+        budget.release(200);
+        assert!(!budget.reserve(51) && budget.reserve(50));
     }
 }

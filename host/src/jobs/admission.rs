@@ -13,6 +13,7 @@ use crate::connector::source::RecordShape;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::graph::job_graph::{Input, JobGraph, Node, NodeKind, Partitioning};
 use crate::graph::suggest::nearest;
+use crate::savepoint::metadata::{DECLARED_BYTES_MAX, declared_bytes};
 use crate::storage::paths;
 
 /// The declarations of each operator's component.
@@ -166,10 +167,30 @@ fn check_all(graph: &JobGraph, descriptions: &Descriptions, checked: impl Fn(&No
         };
         all.extend(problems.into_iter().map(of_node));
     }
+    all.extend(unsavable(graph, descriptions));
     let Some(first) = all.first() else { return Ok(()) };
     let only = all.iter().all(|problem| problem.uid == first.uid);
     let uid = only.then(|| first.uid.clone());
     Err(Refused { problems: all, uid })
+}
+
+/// Returns the problem of a job whose declarations do not fit in the `_metadata` of a snapshot, told of its largest operator.
+fn unsavable(graph: &JobGraph, descriptions: &Descriptions) -> Option<Unfit> {
+    let nodes = graph.nodes.iter();
+    let sized = nodes.filter_map(|node| Some((declared_bytes(descriptions.get(&node.uid)?, node.parallelism), node)));
+    let all: Vec<(u64, &Node)> = sized.collect();
+    let sum = all.iter().map(|(bytes, _)| *bytes).fold(0, u64::saturating_add);
+    let (bytes, node) = all.into_iter().max_by_key(|(bytes, _)| *bytes)?;
+    let message = || {
+        format!(
+            "operator \"{}\": its states and their types take about {bytes} bytes in the _metadata of a snapshot at parallelism {}, and all operators {sum}; expected at most {DECLARED_BYTES_MAX}; lower the parallelism, or declare fewer or smaller states",
+            node.uid, node.parallelism
+        )
+    };
+    (sum > DECLARED_BYTES_MAX).then(|| Unfit {
+        uid: node.uid.clone(),
+        message: message(),
+    })
 }
 
 /// Reports contradictions in a component's declarations.

@@ -61,7 +61,7 @@ pub async fn dispose(savepoint: &Savepoint) -> Result<Vec<String>, DisposeError>
         storage.remove(name).await?;
     }
     let foreign = storage.names(FOREIGN_MOST).await?;
-    // What is no directory there is a file of others.
+    // A file with the name of one of our directories is not ours.
     let is_foreign = |dir: &&str| foreign.iter().any(|name| name == dir);
     for dir in [paths::OPERATORS, paths::MODULES].iter().filter(|dir| !is_foreign(dir)) {
         storage.child(dir)?.remove_if_empty().await?;

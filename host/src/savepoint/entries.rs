@@ -8,12 +8,11 @@ use std::fmt::Write;
 use regraft_model::id::OperatorUid;
 use regraft_model::key_group::KeyGroupRange;
 use regraft_model::schema::Type;
-use regraft_model::value::{self, Value, ValueError};
+use regraft_model::value::{self, Integers, Value, ValueError};
 use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::savepoint::budget::Budget;
-use crate::savepoint::json_size::JsonSize;
 use crate::savepoint::load::Savepoint;
 use crate::savepoint::metadata::{MetadataError, StateEntry};
 use crate::savepoint::rows::{Entries, RowsError, StateRows};
@@ -72,9 +71,6 @@ impl ShownEntry {
     }
 }
 
-/// Bytes of memory that a byte of a key or value takes when it is shown, as far as is known before.
-const SHOWN_FACTOR: u64 = 16;
-
 /// A row without the part that orders it.
 struct Row {
     /// Index of its file among the state's files.
@@ -124,18 +120,11 @@ pub async fn read(
     for ((.., key, entry), row) in &all {
         let index = position.next(state, key);
         let file = state.files.get(row.file);
-        // A value is shown as a tree, of which each byte may have become a node.
-        let bytes = (key.len() + entry.len() + row.value.len()) as u64;
-        if let (Err(over), Some(file)) = (budget.take(bytes.saturating_mul(SHOWN_FACTOR)), file) {
+        let bytes = weight(state, (key, entry), row).map_err(|error| damaged(row, error))?;
+        if let (Err(over), Some(file)) = (budget.take(bytes), file) {
             return Err(savepoint.over_budget(state, file, over));
         }
-        let read = read_value(state, row).map_err(|error| damaged(row, error))?;
-        if let (Some(value), Some(file)) = (&read, file) {
-            budget
-                .take(value.tree_bytes())
-                .map_err(|over| savepoint.over_budget(state, file, over))?;
-        }
-        let entry = show(state, (key, entry), (row, read), index).map_err(|error| damaged(row, error))?;
+        let entry = show(state, (key, entry), row, index).map_err(|error| damaged(row, error))?;
         shown.push(entry);
     }
     Ok(shown)
@@ -192,10 +181,38 @@ impl Position {
     }
 }
 
+/// Returns the type of a row's value.
+fn type_of<'a>(state: &'a StateEntry, row: &Row) -> &'a Type {
+    let older = usize::from(row.schema).checked_sub(1);
+    older.and_then(|at| state.schemas.get(at)).unwrap_or(&state.schema)
+}
+
+/// Returns the bytes of memory that a row takes when it is shown as a tree.
+fn weight(state: &StateEntry, (key, entry): (&[u8], &[u8]), row: &Row) -> Result<u64, ValueError> {
+    let mut bytes = (key.len() + entry.len() + row.value.len()) as u64;
+    // Raw keys are as they are shown.
+    let mut add = |ty: &Type, of: &[u8], integers: Integers| {
+        if !(integers == Integers::Fixed && matches!(ty, Type::String | Type::Bytes)) {
+            bytes = bytes.saturating_add(value::json_bytes(ty, of, integers)?);
+        }
+        Ok::<_, ValueError>(())
+    };
+    if let Some(field) = &state.key {
+        add(&field.ty, key, Integers::Fixed)?;
+    }
+    match state.entries_of_key() {
+        Entries::Map(ty) => add(ty, entry, Integers::Fixed)?,
+        Entries::Timers => return Ok(bytes),
+        Entries::None | Entries::List | Entries::Items => {}
+    }
+    add(type_of(state, row), &row.value, Integers::Variable)?;
+    Ok(bytes)
+}
+
 fn show(
     state: &StateEntry,
     (key, entry): (&[u8], &[u8]),
-    (row, read): (&Row, Option<ReadValue<'_>>),
+    row: &Row,
     index: Option<u64>,
 ) -> Result<ShownEntry, ValueError> {
     let as_key = |ty: &Type, bytes: &[u8]| value::decode_key(ty, bytes).map(|key: Value| value::to_json(ty, &key));
@@ -218,33 +235,9 @@ fn show(
         }
         Entries::None | Entries::List | Entries::Items => {}
     }
-    shown.value = read.map(|ReadValue(ty, value)| value::to_json(ty, &value));
+    let ty = type_of(state, row);
+    shown.value = Some(value::to_json(ty, &value::decode(ty, &row.value)?));
     Ok(shown)
-}
-
-/// A decoded value, and its type.
-struct ReadValue<'a>(&'a Type, Value);
-
-impl ReadValue<'_> {
-    /// Returns the bytes of memory that its tree of JSON will take, approximately. Names are in it for each struct.
-    fn tree_bytes(&self) -> u64 {
-        let mut text = vec![];
-        // Writing to a vector cannot fail.
-        let _ = serde_json::to_writer(&mut text, &value::text::Json(self.0, &self.1));
-        JsonSize::of(&text).bytes
-    }
-}
-
-/// Decodes the value of a row. Timers have none.
-fn read_value<'a>(state: &'a StateEntry, row: &Row) -> Result<Option<ReadValue<'a>>, ValueError> {
-    if let Entries::Timers = state.entries_of_key() {
-        return Ok(None);
-    }
-    let older = usize::from(row.schema)
-        .checked_sub(1)
-        .and_then(|at| state.schemas.get(at));
-    let ty = older.unwrap_or(&state.schema);
-    value::decode(ty, &row.value).map(|value| Some(ReadValue(ty, value)))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::storage::{Storage, StoreError, Stores, paths};
 /// Bytes in the file of a row group with one row, at most.
 const ROW_PACKED_MAX: u64 = 4 << 30;
 /// Bytes of a file behind its row groups, at most: for the file, and for each column of each row group.
-const FOOTER_BYTES_MAX: u64 = 1 << 20;
+const FOOTER_BYTES_MAX: u64 = 2 << 20;
 const FOOTER_BYTES_OF_COLUMN: u64 = 1 << 10;
 /// Bytes of memory that a byte of it takes when it is parsed, at most.
 const FOOTER_FACTOR: u64 = 24;

@@ -18,9 +18,12 @@ use crate::savepoint::rows::{Entries, GroupExtent, Layout, Place};
 
 mod error;
 mod check;
+mod size;
 mod envelope;
+mod declared;
 
 pub use crate::savepoint::rows::checksum;
+pub use declared::{DECLARED_BYTES_MAX, declared_bytes};
 pub use envelope::{FORMAT_VERSION, METADATA_BYTES_MAX, seal};
 pub use error::MetadataError;
 

@@ -12,7 +12,7 @@ use regraft_model::schema::{Field, Type};
 use regraft_model::value::{self, Value};
 
 use super::budget::Budget;
-use super::json_size::JsonSize;
+use super::json_size::parsed_bytes;
 use super::load::Savepoint;
 use super::metadata::{MetadataError, OperatorEntry, SavedStateKind, SplitEntry, StateEntry, StateFile};
 use crate::connector::source::SplitState;
@@ -120,7 +120,7 @@ fn parse(split: &str, encoded: &[u8], budget: &Budget) -> Result<serde_json::Val
             "has {found} bytes, expected at most {POSITION_BYTES_MAX}"
         )));
     }
-    let taken = budget.take(JsonSize::of(encoded).bytes);
+    let taken = budget.take(parsed_bytes(encoded));
     taken.map_err(|over| format!("its positions take too much memory: {over}"))?;
     let text = match value::decode(&Type::String, encoded) {
         Ok(Value::Text(text)) => text,

@@ -38,6 +38,9 @@ mod tests;
 /// Size of keys, entry keys and values above which a row group ends within a key group, in bytes.
 pub const ROW_GROUP_BYTES_MAX: usize = 256 << 20;
 
+/// Bytes of one cell in memory when it is read: a slice of its page, and its level.
+const CELL_BYTES: u64 = 34;
+
 /// The layout of a state file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

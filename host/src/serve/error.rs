@@ -36,7 +36,9 @@ pub enum HostError {
     #[error("an operation on job {0} has ended without a result; the log of the host says why")]
     Broken(JobId),
     /// A job file is larger than any may be.
-    #[error("the job file {file} has {bytes} bytes, and at most {max} are read")]
+    #[error(
+        "the job file {file} has {bytes} bytes, and at most {max} are read; leave out comments, or move data that it holds into files"
+    )]
     JobFileTooLarge {
         /// The file, as the user named it.
         file: String,
@@ -415,7 +417,7 @@ mod tests {
             (trigger, "no operation 9 of job 7 is remembered on this host".to_owned()),
             (module, "no module ab12 has been uploaded".to_owned()),
             (HostError::Broken(JOB), format!("an operation on job {ID} has ended without a result; the log of the host says why")),
-            (HostError::JobFileTooLarge { file: "j.toml".to_owned(), bytes: 9, max: 8 }, "the job file j.toml has 9 bytes, and at most 8 are read".to_owned()),
+            (HostError::JobFileTooLarge { file: "j.toml".to_owned(), bytes: 9, max: 8 }, "the job file j.toml has 9 bytes, and at most 8 are read; leave out comments, or move data that it holds into files".to_owned()),
             (HostError::NoSuchOperator(uid()), "the job has no operator \"out\"".to_owned()),
             (HostError::WithoutModule(uid()), "operator \"out\" has no module in the submission".to_owned()),
             (not_running, format!("job {ID} is FINISHED, not RUNNING")),

@@ -7,7 +7,7 @@ use super::rows::{NEVER, REMOVED};
 use super::short::append;
 
 /// Size of the header before each value: state number, schema number, length of the value with its time of expiry.
-const HEAD: usize = 8;
+pub(super) const HEAD: usize = 8;
 /// Flag in the state number: the value is preceded by its time of expiry.
 const EXPIRES: u16 = 1 << 15;
 /// Number of states that a backend can tell apart, without [`LINK`].

@@ -133,7 +133,7 @@ impl Account {
         self.tell();
     }
 
-    /// Passes on what has come and gone.
+    /// Adds the change since the last report to the shared counters.
     fn tell(&mut self) {
         let bytes = self.bytes();
         let (more, less) = (bytes.saturating_sub(self.told), self.told.saturating_sub(bytes));

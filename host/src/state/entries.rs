@@ -107,9 +107,9 @@ pub struct Group {
 }
 
 /// Approximate memory of a key's entries, without the entries themselves, in bytes.
-const KEY_BYTES: usize = 160;
+pub(super) const KEY_BYTES: usize = 160;
 /// Approximate memory of an entry without its key and value, in bytes.
-const ENTRY_BYTES: usize = size_of::<Entry>() + 32;
+pub(super) const ENTRY_BYTES: usize = size_of::<Entry>() + 32;
 
 fn weight(entry: &Entry) -> usize {
     entry.key.len() + entry.value.len() + ENTRY_BYTES

@@ -13,6 +13,7 @@
 //! - [`entries`]: the maps and lists of one key group, and values that do not travel.
 //! - [`access`]: read access of instances to these entries.
 //! - [`timers`]: pending timers, by key group and in order of time.
+//! - [`weight`]: the memory that rows take once they are loaded.
 //! - [`budget`]: how large the state of an operator, and of all jobs, may become.
 //! - [`memory`]: the backend that keeps all state in memory.
 
@@ -28,6 +29,7 @@ pub mod ordered;
 pub mod entries;
 pub mod access;
 pub mod timers;
+pub mod weight;
 pub mod budget;
 #[cfg(test)]
 pub mod conformance;

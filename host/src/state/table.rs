@@ -17,7 +17,7 @@ use super::mark::{Mark, Stamp};
 use super::short::{append, copy, equal};
 
 /// Number of bytes of key and blob that fit into a slot.
-const INLINE: usize = 48;
+pub(super) const INLINE: usize = 48;
 
 /// One entry, of the size of a cache line.
 #[derive(Debug, Clone, Copy)]
@@ -32,11 +32,14 @@ struct Slot {
     data: [u8; INLINE],
 }
 
+/// Memory of a slot, in bytes.
+pub(super) const SLOT_BYTES: usize = size_of::<Slot>();
+
 /// log2 of a slot's size.
 const SLOT_BITS: u32 = size_of::<Slot>().trailing_zeros();
 
 /// Approximate memory of a spilled entry without its bytes.
-const SPILLED_BYTES: usize = 32;
+pub(super) const SPILLED_BYTES: usize = 32;
 
 /// An empty slot. All of its bytes are 0, as those of a new block.
 const EMPTY: Slot = Slot {

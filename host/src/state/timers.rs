@@ -56,7 +56,7 @@ pub struct Timers {
 }
 
 /// Approximate memory of a timer without its key, in bytes.
-const TIMER_BYTES: usize = 64;
+pub(super) const TIMER_BYTES: usize = 64;
 
 const fn domain_index(domain: TimeDomain) -> usize {
     match domain {

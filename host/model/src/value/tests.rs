@@ -405,3 +405,17 @@ fn a_long_text_is_cut() {
     let bytes: Vec<u8> = (0..100).collect();
     assert_eq!(text::Hex(&bytes).to_string(), hex(&bytes));
 }
+
+proptest! {
+    #[test]
+    fn json_takes_no_more_than_it_is_weighed((ty, value) in typed_value()) {
+        let mut bytes = vec![];
+        encode(&ty, &value, &mut bytes).expect("of its type");
+        let json = to_json(&ty, &value).to_string();
+        let weight = json_bytes(&ty, &bytes, Integers::Variable).expect("of its type");
+        prop_assert!(weight >= json.len() as u64, "{} bytes weigh {weight}: {json}", json.len());
+        let mut decoder = Decoder::new(&bytes, Integers::Variable);
+        decoder.json_bytes(&ty).expect("of its type");
+        prop_assert_eq!(decoder.finish(), Ok(()));
+    }
+}

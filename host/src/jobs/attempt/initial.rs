@@ -122,7 +122,7 @@ pub async fn from_origin(
     origin: &Origin,
 ) -> Result<Begin, AttemptError> {
     let (plan, _) = plan_origin(job, descriptions, savepoint, origin)?;
-    let budget = Budget::of_machine();
+    let budget = Budget::of_host(job.host.environment.state_budget());
     let loaded = load::load(&*job.host.environment, savepoint, &plan, &budget, &job.ending).await?;
     Ok(Begin {
         restored: None,

@@ -82,6 +82,8 @@ pub struct Loaded {
     pub state: RestoredState,
     /// Keys read.
     pub keys: u64,
+    /// Memory that the state takes, which is given back once it has been handed over.
+    pub budget: Option<Budget>,
 }
 
 /// Reads everything that a plan names. Each subtask reads only the row groups with its own key groups.
@@ -96,7 +98,10 @@ pub async fn load(
     budget: &Budget,
     cancellation: &Cancellation,
 ) -> Result<Loaded, MetadataError> {
-    let mut loaded = Loaded::default();
+    let mut loaded = Loaded {
+        budget: Some(budget.clone()),
+        ..Loaded::default()
+    };
     let reader = Reader {
         environment,
         savepoint,

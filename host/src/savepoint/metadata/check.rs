@@ -2,15 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use regraft_guest_runtime::declared_limits::FIELDS_MAX;
 use regraft_model::key_group::{KeyGroupRange, MAX_PARALLELISM_MAX};
 use regraft_model::schema::Type;
 
 use super::{Metadata, ModuleFile, OperatorEntry, Owner, SavedStateKind, StateEntry, StateFile};
 use crate::savepoint::rows::Layout;
 use crate::storage::paths;
-
-/// Number of fields of a key, a map's key or a value, at most.
-const FIELDS_MAX: usize = 10_000;
 
 impl Metadata {
     /// Returns all violated invariants; empty if it is valid.

@@ -5,18 +5,20 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::size::Sizes;
 use super::{Metadata, MetadataError};
-use crate::savepoint::json_size::JsonSize;
 
 /// Format version that this host writes. It reads this and all earlier versions.
 pub const FORMAT_VERSION: u32 = 3;
 
 /// Size of `_metadata` in bytes, at most.
 pub const METADATA_BYTES_MAX: u64 = 64 << 20;
-/// Number of values in it, and of objects and arrays among them, at most: a value may take some hundred bytes of memory,
-/// however short its text is.
+/// Number of values in it outside of the entries of states, and of objects and arrays among them, at most: a value may take
+/// some hundred bytes of memory, however short its text is.
 const VALUES_MAX: u64 = 2 << 20;
 const CONTAINERS_MAX: u64 = 256 << 10;
+/// Number of values in the entries of states, at most: as many as fit in its bytes.
+const VALUES_OF_STATES_MAX: u64 = 6 << 20;
 
 const VERSION: &[u8] = b"{\"format_version\":";
 const CHECKSUM: &[u8] = b",\"checksum\":\"";
@@ -36,7 +38,7 @@ impl Metadata {
             reason: e.to_string(),
         })?;
         let text = seal(&payload);
-        check_size(text.as_bytes(), path)?;
+        check_size(text.len(), payload.as_bytes(), path)?;
         Ok(text)
     }
 
@@ -93,7 +95,7 @@ impl Metadata {
             let (path, expected) = (path.to_owned(), String::from_utf8_lossy(expected).into_owned());
             return Err(MetadataError::Damaged { path, expected, found });
         }
-        check_size(payload, path)?;
+        check_size(text.len(), payload, path)?;
         let metadata: Self = serde_json::from_slice(payload).map_err(|e| malformed(&e.to_string()))?;
         metadata.check(path)?;
         Ok(metadata)
@@ -112,13 +114,18 @@ impl Metadata {
     }
 }
 
-/// Checks that a text can be parsed in little memory.
-fn check_size(text: &[u8], path: &str) -> Result<(), MetadataError> {
-    let JsonSize { containers, values, .. } = JsonSize::of(text);
+/// Checks that the payload of a file of `bytes` bytes can be parsed in little memory.
+fn check_size(bytes: usize, payload: &[u8], path: &str) -> Result<(), MetadataError> {
+    let Sizes {
+        containers,
+        values,
+        of_states,
+    } = Sizes::of(payload);
     for (found, most, what) in [
-        (text.len() as u64, METADATA_BYTES_MAX, "bytes"),
+        (bytes as u64, METADATA_BYTES_MAX, "bytes"),
         (values, VALUES_MAX, "values"),
         (containers, CONTAINERS_MAX, "objects and arrays"),
+        (of_states, VALUES_OF_STATES_MAX, "values in the entries of states"),
     ] {
         if found > most {
             let path = path.to_owned();

@@ -56,7 +56,9 @@ pub enum MetadataError {
         reason: String,
     },
     /// It is larger than what is read.
-    #[error("{path} has {found} {what}, expected at most {most}")]
+    #[error(
+        "{path} has {found} {what}, expected at most {most}. To save a job that needs more, lower its parallelism, or the number of its states."
+    )]
     TooLarge {
         /// The file.
         path: String,

@@ -272,3 +272,42 @@ async fn the_version_before_is_read() {
         assert!(Metadata::from_text(text.as_bytes(), "p").is_err(), "{version}");
     }
 }
+
+/// The entries of states may be as many as fit in the bytes.
+#[tokio::test]
+async fn very_many_row_groups_are_read_again() {
+    const GROUPS: u32 = 150_000;
+    let mut metadata = sample().await;
+    let file = &mut metadata.operators[2].states[0].files[0];
+    let first = file.key_groups.first;
+    let place = |n: u32| Place {
+        offset: 4 + 10 * u64::from(n),
+        bytes: 10,
+        checksum: "0".repeat(16),
+    };
+    let extent = |n: u32| GroupExtent {
+        first_group: first,
+        last_group: first,
+        row_group: n,
+        rows: 1,
+        place: Some(place(n)),
+    };
+    file.groups = (0..GROUPS).map(extent).collect();
+    (file.entries, file.footer) = (u64::from(GROUPS), Some(place(GROUPS)));
+    file.bytes = place(GROUPS).range().end;
+    let text = metadata.to_text("p").expect("it can be written");
+    assert_eq!(Metadata::from_text(text.as_bytes(), "p").expect("read"), metadata);
+}
+
+#[test]
+fn declarations_take_what_they_take_in_a_snapshot() {
+    let states = |count: usize| {
+        let states = (0..count).map(|n| format!(r#"{{"name":"s{n}","kind":"value","schema":"u8"}}"#));
+        let states = states.collect::<Vec<_>>().join(",");
+        let json = format!(r#"{{"wit":"0.2.0","key":{{"name":"k","type":"u8"}},"states":[{states}]}}"#);
+        serde_json::from_str::<Description>(&json).expect("a description")
+    };
+    assert!(declared_bytes(&states(10), 1000) < DECLARED_BYTES_MAX / 4);
+    assert!(declared_bytes(&states(1), 4096) < DECLARED_BYTES_MAX / 4);
+    assert!(declared_bytes(&states(100), 1000) > DECLARED_BYTES_MAX);
+}

@@ -3,7 +3,7 @@
 use regraft_model::batch::BytesColumn;
 use regraft_model::value::{Decoder, Integers, Scalar, ValueError};
 
-use super::cells::{CellError, Cells, ColumnCells, push_bytes};
+use super::cells::{CellError, Cells, ColumnCells, JSON_OF_ROW_MAX, push_bytes};
 use super::chunks::{RowGroup, write_bytes, write_cells, write_ints, write_times};
 use super::columns::{ColumnPlan, Columns, Form};
 use super::{Entries, Layout, RowsError, StateFileSpec};
@@ -164,6 +164,15 @@ impl Body {
         columns.map(bytes).sum::<usize>() + body.exact.data.len()
     }
 
+    /// Returns the bytes that a row adds to those of [`Body::bytes`] and of its encoding, at most. `bytes`: those of its key,
+    /// entry key and value, which may be in typed columns and in the exact one.
+    pub(super) fn growth_max(&self, bytes: usize) -> usize {
+        match self {
+            Self::Canonical(body) if body.has_json() => 2 * bytes + JSON_OF_ROW_MAX as usize,
+            _ => bytes,
+        }
+    }
+
     /// Writes all columns and clears them.
     pub(super) fn write(&mut self, row_group: &mut RowGroup<'_>) -> Result<(), RowsError> {
         match self {
@@ -182,15 +191,23 @@ impl Body {
 }
 
 impl Canonical {
-    fn push(&mut self, row: &Row<'_>) -> Result<(), PartError> {
+    fn has_json(&self) -> bool {
         let columns = &self.columns;
-        if !write_key(&columns.key, columns.key_is_raw, &mut self.key, row.key).map_err(PartError::Key)? {
+        let mut all = columns.key.iter().chain(&columns.entry).chain(&columns.value);
+        all.any(|column| column.form == Form::Json)
+    }
+
+    fn push(&mut self, row: &Row<'_>) -> Result<(), PartError> {
+        let (columns, mut json_left) = (&self.columns, JSON_OF_ROW_MAX);
+        let written = write_key(&columns.key, columns.key_is_raw, &mut self.key, row.key, &mut json_left);
+        if !written.map_err(PartError::Key)? {
             return Err(PartError::Inexact("a key"));
         }
         match self.entries {
             EntryKind::None => {}
             EntryKind::Map => {
-                let written = write_key(&columns.entry, columns.entry_is_raw, &mut self.entry, row.entry);
+                let (cells, is_raw) = (&mut self.entry, columns.entry_is_raw);
+                let written = write_key(&columns.entry, is_raw, cells, row.entry, &mut json_left);
                 if !written.map_err(PartError::Entry)? {
                     return Err(PartError::Inexact("a map key"));
                 }
@@ -199,7 +216,8 @@ impl Canonical {
             EntryKind::Timers => write_timer(&mut self.entry, row.entry).map_err(PartError::Entry)?,
         }
         let mut decoder = Decoder::new(row.value, Integers::Variable);
-        let same = read_parts(&columns.value, &mut self.value, &mut decoder).map_err(PartError::Value)?;
+        let same =
+            read_parts(&columns.value, &mut self.value, &mut decoder, &mut json_left).map_err(PartError::Value)?;
         if columns.exact {
             self.exact_levels.push(i16::from(!same));
             if !same {
@@ -227,7 +245,13 @@ impl Canonical {
 }
 
 /// Appends the cells of a key. Returns true if they restore the same bytes.
-fn write_key(plans: &[ColumnPlan], is_raw: bool, cells: &mut [ColumnCells], key: &[u8]) -> Result<bool, CellError> {
+fn write_key(
+    plans: &[ColumnPlan],
+    is_raw: bool,
+    cells: &mut [ColumnCells],
+    key: &[u8],
+    json_left: &mut u64,
+) -> Result<bool, CellError> {
     if let (true, [cells], [plan]) = (is_raw, &mut *cells, plans) {
         let text = || std::str::from_utf8(key).map_err(|e| invalid("UTF-8 text", e.to_string()));
         cells.push(if plan.ty == regraft_model::schema::Type::String {
@@ -237,7 +261,7 @@ fn write_key(plans: &[ColumnPlan], is_raw: bool, cells: &mut [ColumnCells], key:
         })?;
         return Ok(true);
     }
-    read_parts(plans, cells, &mut Decoder::new(key, Integers::Fixed))
+    read_parts(plans, cells, &mut Decoder::new(key, Integers::Fixed), json_left)
 }
 
 fn write_index(cells: &mut [ColumnCells], entry: &[u8]) -> Result<(), CellError> {
@@ -266,10 +290,15 @@ fn invalid(expected: &str, found: String) -> ValueError {
     }
 }
 
-fn read_parts(plans: &[ColumnPlan], cells: &mut [ColumnCells], decoder: &mut Decoder<'_>) -> Result<bool, CellError> {
+fn read_parts(
+    plans: &[ColumnPlan],
+    cells: &mut [ColumnCells],
+    decoder: &mut Decoder<'_>,
+    json_left: &mut u64,
+) -> Result<bool, CellError> {
     let mut same = true;
     for (plan, cells) in plans.iter().zip(cells) {
-        same &= cells.read_part(plan, decoder)?;
+        same &= cells.read_part(plan, decoder, json_left)?;
     }
     decoder.finish()?;
     Ok(same)

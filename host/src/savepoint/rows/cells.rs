@@ -7,7 +7,13 @@ use regraft_model::schema::Type;
 use regraft_model::value::{self, Decoder, Integers, Scalar, Value, ValueError};
 
 use super::columns::{ColumnPlan, Form};
-use crate::savepoint::json_size::JsonSize;
+use crate::savepoint::budget::Budget;
+use crate::savepoint::json_size::parsed_bytes;
+
+/// Memory that the JSON of a row may take when it is parsed, in bytes. It fits every machine that may restore it.
+pub(super) const JSON_OF_ROW_MAX: u64 = 64 << 20;
+/// Memory that the JSON of a cell that is read may take, in bytes: other tools and earlier versions wrote more.
+const JSON_READ_MAX: u64 = 1 << 30;
 
 /// Cells by Parquet's physical types, with byte strings as `B`. Nulls have no cell.
 #[derive(Debug)]
@@ -64,8 +70,14 @@ impl ColumnCells {
         }
     }
 
-    /// Decodes one part of a row and appends its cell. Returns true if the cell restores the same bytes.
-    pub(super) fn read_part(&mut self, plan: &ColumnPlan, decoder: &mut Decoder<'_>) -> Result<bool, CellError> {
+    /// Decodes one part of a row and appends its cell. Returns true if the cell restores the same bytes. A cell whose JSON
+    /// would take more memory than is left of `json_left` is `null`.
+    pub(super) fn read_part(
+        &mut self,
+        plan: &ColumnPlan,
+        decoder: &mut Decoder<'_>,
+        json_left: &mut u64,
+    ) -> Result<bool, CellError> {
         match plan.form {
             Form::Scalar => self.push(decoder.scalar(&plan.ty)?)?,
             Form::Optional => {
@@ -78,6 +90,13 @@ impl ColumnCells {
                 }
             }
             Form::Json => {
+                let mut ahead = decoder.clone();
+                let Some(left) = json_left.checked_sub(ahead.json_bytes(&plan.ty)?) else {
+                    *decoder = ahead;
+                    self.push(Scalar::Text("null"))?;
+                    return Ok(false);
+                };
+                *json_left = left;
                 let value = decoder.value(&plan.ty)?;
                 let json = value::to_json(&plan.ty, &value);
                 self.push(Scalar::Text(&json.to_string()))?;
@@ -225,13 +244,13 @@ impl ReadCells {
         })
     }
 
-    /// Encodes the next row's cell and appends it to `out`. `json_most`: memory that parsed JSON may take, in bytes.
+    /// Encodes the next row's cell and appends it to `out`. Parsed JSON takes its memory from the budget.
     pub(super) fn write_part(
         &mut self,
         plan: &ColumnPlan,
         integers: Integers,
         raw: bool,
-        json_most: u64,
+        budget: &Budget,
         out: &mut Vec<u8>,
     ) -> Result<(), ValueError> {
         let row = self.row;
@@ -263,7 +282,7 @@ impl ReadCells {
             ReadValues::Bytes(cells) => {
                 let bytes = cells.get(cell).ok_or_else(lost)?.data();
                 if plan.form == Form::Json {
-                    return put(&plan.ty, from_json_text(&plan.ty, bytes, json_most)?, out);
+                    return put(&plan.ty, from_json_text(&plan.ty, bytes, budget)?, out);
                 }
                 check_text(&plan.ty, bytes)?;
                 if !raw && plan.ty != Type::Char {
@@ -292,14 +311,17 @@ fn integer64(ty: &Type, n: i64) -> Value {
     }
 }
 
-fn from_json_text(ty: &Type, bytes: &[u8], most: u64) -> Result<Value, ValueError> {
-    let taken = JsonSize::of(bytes).bytes;
-    if taken > most {
-        return Err(ValueError::Invalid {
-            expected: format!("JSON that takes at most {most} bytes of memory"),
-            found: format!("JSON that takes about {taken}"),
-        });
+fn from_json_text(ty: &Type, bytes: &[u8], budget: &Budget) -> Result<Value, ValueError> {
+    let taken = parsed_bytes(bytes);
+    let too_large = |expected: String| ValueError::Invalid {
+        expected,
+        found: format!("JSON that takes about {taken} bytes of memory"),
+    };
+    if taken > JSON_READ_MAX {
+        return Err(too_large(format!("JSON that takes at most {JSON_READ_MAX}")));
     }
+    let lent = budget.lend(taken);
+    let _loan = lent.map_err(|over| too_large(format!("less JSON ({over})")))?;
     let json = serde_json::from_slice(bytes).map_err(|e| ValueError::Invalid {
         expected: "JSON".into(),
         found: e.to_string(),

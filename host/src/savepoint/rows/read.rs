@@ -13,7 +13,7 @@ use super::columns::{EXACT, EXPIRES, KEY_GROUP, schema_of};
 use super::footer::check_schema;
 use super::pages::unpacked_bytes;
 use super::rebuild::Output;
-use super::{FileParts, GroupExtent, Layout, RowsError, StateFileSpec, StateRows};
+use super::{CELL_BYTES, FileParts, GroupExtent, Layout, RowsError, StateFileSpec, StateRows};
 use crate::savepoint::budget::Budget;
 
 /// Number of rows of a row group, at most. A writer ends it after a quarter of that.
@@ -24,8 +24,6 @@ pub const ROW_GROUP_PACKED_MAX: u64 = 1 << 30;
 const ROW_GROUP_UNPACKED_MOST: u64 = 512 << 20;
 /// Bytes that the cells of a row group take in memory beside the pages, at most.
 const ROW_GROUP_CELLS_MOST: u64 = 1 << 30;
-/// Bytes of one cell in memory: a slice of its page, and its level.
-const CELL_BYTES: u64 = 34;
 
 /// Reads the rows of the key groups in `range`: one [`StateRows`] per key group with rows, in ascending order.
 ///

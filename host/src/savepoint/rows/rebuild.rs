@@ -10,9 +10,7 @@ use super::columns::{ColumnPlan, Columns, ENTRY_KEY, EXACT, EXPIRES, KEY, SCHEMA
 use super::{Entries, ROW_GROUP_BYTES_MAX, RowsError, RowsOf, StateFileSpec, StateRows};
 use crate::savepoint::budget::Budget;
 use crate::state::rows::{NEVER, split_timer_entry, timer_entry};
-
-/// Memory that the JSON of one cell may take when it is parsed, in bytes.
-const JSON_MOST: u64 = 1 << 30;
+use crate::state::weight::RowKind;
 
 /// Rows in progress, by key group.
 pub(super) struct Output<'a> {
@@ -125,7 +123,6 @@ impl<'a> Output<'a> {
         let cells = key_cells.iter().chain(&entry_cells).chain(&value_cells).chain(&exact);
         // JSON may take more than the values that it stands for.
         self.check_bytes(cells, 2 * ROW_GROUP_BYTES_MAX)?;
-        let json_most = JSON_MOST.min(self.budget.left());
         let (mut key, mut entry, mut value) = (Vec::new(), Vec::new(), Vec::new());
         for &group in key_groups {
             if !self.range.contains(KeyGroup(group)) {
@@ -138,7 +135,7 @@ impl<'a> Output<'a> {
             value.clear();
             for (cells, plan) in key_cells.iter_mut().zip(&columns.key) {
                 cells
-                    .write_part(plan, Integers::Fixed, columns.key_is_raw, json_most, &mut key)
+                    .write_part(plan, Integers::Fixed, columns.key_is_raw, self.budget, &mut key)
                     .map_err(|e| self.key_error(group, e))?;
             }
             self.entry(&columns, &mut entry_cells, &mut entry)
@@ -149,7 +146,7 @@ impl<'a> Output<'a> {
             } else {
                 for (cells, plan) in value_cells.iter_mut().zip(&columns.value) {
                     cells
-                        .write_part(plan, Integers::Variable, false, json_most, &mut value)
+                        .write_part(plan, Integers::Variable, false, self.budget, &mut value)
                         .map_err(|e| self.value_error(group, e))?;
                 }
             }
@@ -175,7 +172,7 @@ impl<'a> Output<'a> {
             (Entries::None | Entries::Items, _) => {}
             (Entries::Map(_), cells) => {
                 for (cells, plan) in cells.iter_mut().zip(&columns.entry) {
-                    cells.write_part(plan, Integers::Fixed, columns.entry_is_raw, JSON_MOST, out)?;
+                    cells.write_part(plan, Integers::Fixed, columns.entry_is_raw, self.budget, out)?;
                 }
             }
             (Entries::List, [index]) => {
@@ -204,7 +201,16 @@ impl<'a> Output<'a> {
             )));
         }
         self.row_group.1 = before + bytes;
-        let taken = self.budget.take_row(bytes);
+        let rows = self.groups.last().filter(|rows| rows.group.0 == row.group);
+        let before = rows.and_then(|rows| rows.len().checked_sub(1).map(|at| rows.keys.get(at)));
+        let kind = match self.spec.entries {
+            Entries::None | Entries::Items => RowKind::Value,
+            Entries::List | Entries::Map(_) => RowKind::Entry {
+                is_first: before != Some(row.key),
+            },
+            Entries::Timers => RowKind::Timer,
+        };
+        let taken = self.budget.take_row(kind, bytes);
         taken.map_err(|over| self.too_large(over.to_string()))?;
         let of = match self.spec.entries {
             Entries::Timers => RowsOf::Timers,

@@ -1,5 +1,7 @@
 //! Round trips in both layouts, files as other readers see them, and refused input.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
@@ -504,4 +506,75 @@ fn a_cancelled_file_stops_at_the_next_key_group() {
     assert!(matches!(writer.write_group(&groups[1]), Err(RowsError::Cancelled)));
     let error = writer.finish().expect_err("rows are pending").to_string();
     assert_eq!(error, "writing the state file was cancelled");
+}
+
+/// A list of structs with one field, which JSON takes hundreds of bytes for.
+fn many_objects(count: u32) -> (Type, Vec<u8>) {
+    let item = Type::Struct(StructType {
+        name: "Item".into(),
+        fields: vec![field("n", Type::U8)],
+    });
+    let bytes = [&[252], count.to_le_bytes().as_slice(), &vec![7; count as usize]].concat();
+    (Type::List(Box::new(item)), bytes)
+}
+
+#[test]
+fn a_value_with_huge_json_is_restored_from_its_bytes() {
+    let key = field("word", Type::String);
+    let (value, large) = many_objects(200_000);
+    let small = vec![1, 7];
+    let rows = [(b"large".to_vec(), large.clone()), (b"small".to_vec(), small)];
+    let spec = spec(Layout::Canonical, &key, &value);
+    check(&spec, &rows);
+    let file = write(&spec, &grouped(&rows, 128));
+    let reader = SerializedFileReader::new(file.bytes.clone()).expect("Parquet");
+    let read = reader.get_row_iter(None).expect("rows").map(|row| row.expect("row"));
+    let json: BTreeMap<String, String> = read
+        .map(|row| {
+            let text = |column| row.get_string(column).expect("text").clone();
+            (text(1), text(2))
+        })
+        .collect();
+    assert_eq!(json["large"], "null");
+    assert_eq!(json["small"], r#"[{"n":7}]"#);
+    // A machine that has room for the rows has room for reading them.
+    let budget = crate::savepoint::budget::Budget::new(4 << 20);
+    let read = super::read_state_file(file.bytes, &spec, EVERYTHING, &file.groups, &budget);
+    assert_eq!(read.expect("fits").len(), 2);
+}
+
+#[test]
+fn a_key_with_huge_json_is_refused() {
+    let (key, _) = many_objects(0);
+    let key = field("objects", key);
+    let bytes = [&200_000u64.to_le_bytes()[..], &vec![7; 200_000]].concat();
+    let spec = spec(Layout::Canonical, &key, &Type::U8);
+    let mut writer = StateFileWriter::new(&spec).expect("schema");
+    let refused = grouped(&[(bytes, vec![1])], 128)
+        .iter()
+        .try_for_each(|rows| writer.write_group(rows));
+    assert!(matches!(refused, Err(RowsError::InexactKey { .. })), "{refused:?}");
+}
+
+#[test]
+fn rows_are_counted_as_what_they_take_in_memory() {
+    let (key, map_key) = (field("word", Type::String), Type::U32);
+    let spec = StateFileSpec {
+        entries: Entries::Map(&map_key),
+        ..spec(Layout::Native, &key, &Type::U8)
+    };
+    let mut rows = StateRows::new(KeyGroup(88), RowsOf::State(0));
+    for n in 0..10_000u32 {
+        rows.keys.push(b"a");
+        rows.entry_keys.push(&n.to_le_bytes());
+        rows.values.push(&[1]);
+        rows.schemas.push(1);
+    }
+    let file = write(&spec, &[rows]);
+    let budget = crate::savepoint::budget::Budget::new(10_000_000);
+    let read = super::read_state_file(file.bytes, &spec, EVERYTHING, &file.groups, &budget);
+    assert_eq!(read.expect("room").len(), 1);
+    // An entry takes 80 bytes in memory beside its key and value.
+    assert!(budget.take(10_000_000 - 800_000).is_err());
+    assert!(budget.take(10_000_000 - 1_100_000).is_ok());
 }

@@ -14,8 +14,10 @@ use regraft_model::schema::Type;
 use super::body::{Body, PartError, Row};
 use super::cells::CellError;
 use super::chunks::write_ints;
-use super::columns::{KEY_GROUP, SCHEMA, schema_of};
-use super::{Entries, GroupExtent, Layout, Place, ROW_GROUP_BYTES_MAX, RowsError, StateFileSpec, StateRows, checksum};
+use super::columns::{KEY_GROUP, SCHEMA, column_count, schema_of};
+use super::{
+    CELL_BYTES, Entries, GroupExtent, Layout, Place, ROW_GROUP_BYTES_MAX, RowsError, StateFileSpec, StateRows, checksum,
+};
 use crate::environment::cancel::Cancellation;
 
 /// Number of rows at which a row group ends with the current key group.
@@ -32,6 +34,8 @@ const KEY_GROUP_BLOCK: u16 = 16;
 const ROW_GROUP_ROWS_MIN: usize = 1_024;
 /// Number of rows at which a row group ends within a key group, so that memory stays bounded.
 const ROW_GROUP_ROWS_MAX: usize = 262_144;
+/// Bytes of memory that the cells of a row group take when it is read, at most.
+const ROW_GROUP_CELLS_MAX: usize = 256 << 20;
 
 /// A finished state file.
 #[derive(Debug, Clone)]
@@ -63,6 +67,8 @@ pub struct StateFileWriter {
     body: Body,
     pending: Option<GroupExtent>,
     pending_bytes: usize,
+    /// Number of rows at which a row group ends within a key group.
+    rows_max: usize,
     groups: Vec<GroupExtent>,
     entries: u64,
     last_group: Option<u16>,
@@ -103,6 +109,7 @@ impl StateFileWriter {
             body: Body::new(spec),
             pending: None,
             pending_bytes: 0,
+            rows_max: rows_max(column_count(spec)),
             groups: Vec::new(),
             entries: 0,
             last_group: None,
@@ -202,8 +209,8 @@ impl StateFileWriter {
     fn write_row(&mut self, group: u16, row: &Row<'_>) -> Result<(), RowsError> {
         let bytes = row.key.len() + row.entry.len() + row.value.len();
         // A row that is too large for a row group with others is alone in one.
-        let is_full = self.pending_bytes.max(self.body.bytes()) + bytes > ROW_GROUP_BYTES_MAX;
-        if is_full || self.key_groups.len() >= ROW_GROUP_ROWS_MAX {
+        let largest = self.pending_bytes.max(self.body.bytes()) + self.body.growth_max(bytes);
+        if largest > ROW_GROUP_BYTES_MAX || self.key_groups.len() >= self.rows_max {
             self.flush()?;
         }
         self.key_groups.push(i32::from(group));
@@ -310,6 +317,11 @@ impl StateFileWriter {
     }
 }
 
+/// Returns the number of rows at which a row group with so many columns ends: a reader has room for the cells of all.
+fn rows_max(columns: usize) -> usize {
+    (ROW_GROUP_CELLS_MAX / CELL_BYTES as usize / columns.max(1)).clamp(1, ROW_GROUP_ROWS_MAX)
+}
+
 fn checksum_of(bytes: &Bytes, range: Range<u64>) -> String {
     let at = |place: u64| usize::try_from(place).unwrap_or(usize::MAX).min(bytes.len());
     checksum(&bytes[at(range.start)..at(range.end)])
@@ -352,4 +364,22 @@ fn head(key: &[u8]) -> u64 {
     let len = key.len().min(8);
     word[..len].copy_from_slice(&key[..len]);
     u64::from_be_bytes(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_has_room_for_the_cells_of_a_row_group() {
+        const MOST: usize = 1 << 30;
+        assert_eq!((rows_max(6), rows_max(30)), (ROW_GROUP_ROWS_MAX, ROW_GROUP_ROWS_MAX));
+        for columns in [1, 121, 10_003, 1 << 20, usize::MAX] {
+            let rows = rows_max(columns);
+            assert!(
+                rows == 1 || rows * columns * CELL_BYTES as usize <= MOST / 4,
+                "{rows} of {columns}"
+            );
+        }
+    }
 }

@@ -33,7 +33,7 @@ impl MemoryBackend {
         more.saturating_sub(less) + entries + writes.timers.bytes_max(keys)
     }
 
-    /// Adds up what each entry grows by. What others shrink by does not count: the same one may be written several times.
+    /// Adds up the growth of each entry. Shrinking entries are not subtracted: the same one may be written several times.
     fn growth_of_entries(&self, keys: &Keys, writes: &EntryWrites) -> u64 {
         let store = self.shared.read();
         let mut more = 0;

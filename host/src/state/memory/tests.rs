@@ -7,7 +7,8 @@ use regraft_model::key_group::{hash32, range_of};
 
 use super::super::backend::TimerOps;
 use super::super::conformance::{self, GROUPS};
-use super::super::rows::RowsOf;
+use super::super::rows::{RowsOf, timer_entry};
+use super::super::weight::{RowKind, row_bytes};
 use super::*;
 
 fn make(range: KeyGroupRange) -> Box<dyn StateBackend> {
@@ -235,4 +236,55 @@ fn rows_that_do_not_fit_are_refused() {
             other.0, group.0
         )
     );
+}
+
+#[test]
+fn rows_weigh_about_what_they_take_once_loaded() {
+    let mut states = bound(&["count", "map"]);
+    states[1] = BoundState {
+        kind: StateKind::Map,
+        travels: false,
+        ..states[1].clone()
+    };
+    // Small values, large ones, one and many entries of a key, and timers.
+    for (of, value, entries) in [
+        (RowsOf::State(0), 8, 1),
+        (RowsOf::State(0), 300, 1),
+        (RowsOf::State(1), 1, 1),
+        (RowsOf::State(1), 1, 100),
+        (RowsOf::State(1), 300, 100),
+        (RowsOf::Timers, 0, 3),
+    ] {
+        let (mut backend, mut weight) = (backend(&states), 0);
+        for key in 0..6000 / entries {
+            let key = format!("key{key:05}");
+            let mut rows = StateRows::new(key_group(hash32(key.as_bytes()), GROUPS), of);
+            for n in 0..entries {
+                let (mut entry, value) = (vec![], vec![7; value]);
+                let kind = match of {
+                    RowsOf::State(0) => RowKind::Value,
+                    RowsOf::State(_) => RowKind::Entry { is_first: n == 0 },
+                    RowsOf::Timers => RowKind::Timer,
+                };
+                match kind {
+                    RowKind::Value => {}
+                    RowKind::Entry { .. } => entry.extend((n as u32).to_be_bytes()),
+                    RowKind::Timer => timer_entry(n as i64, "t", &mut entry),
+                }
+                rows.keys.push(key.as_bytes());
+                rows.values.push(&value);
+                rows.schemas.push(1);
+                if kind != RowKind::Value {
+                    rows.entry_keys.push(&entry);
+                }
+                weight += row_bytes(kind, key.len() + entry.len() + value.len());
+            }
+            backend.load(&rows).expect("fits");
+        }
+        let taken = backend.bytes();
+        assert!(
+            weight < taken / 4 * 5 && taken < weight * 5 / 2,
+            "{of:?} of {value} bytes, {entries} for each key: weigh {weight}, take {taken}"
+        );
+    }
 }
