@@ -110,7 +110,7 @@ const DEPTH_MAX: u32 = 64;
 const MISMATCH_BYTES_MAX: usize = 200;
 
 /// Reads values off bytes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Decoder<'a> {
     bytes: &'a [u8],
     position: usize,

@@ -117,7 +117,9 @@ impl Host {
                         format!("{wait:?}")
                     }
                 );
-                tracing::error!("Job {name} ({id}) is SUSPENDED: {why}. `regraft cancel {id}` gives it up, and keeps its checkpoints.");
+                tracing::error!(
+                    "Job {name} ({id}) is SUSPENDED: {why}. `regraft cancel {id}` gives it up, and keeps its checkpoints."
+                );
                 (JobStatus::Suspended, why)
             }
             Turn::Alone(_) => {
