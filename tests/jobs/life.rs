@@ -46,7 +46,7 @@ fn cancel_ends_a_job_while_a_savepoint_is_being_written() {
     let (asked, cancelled) = std::thread::scope(|scope| {
         let asked = scope.spawn(|| world.run(&["savepoint", "words"]));
         wait_until("it is being written", || {
-            names(&records).iter().any(|name| name == "2.json")
+            names(&records).iter().any(|name| name == "2-1.json")
         });
         let began = Instant::now();
         world.run(&["cancel", "words"]).exits(0);

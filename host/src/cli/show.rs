@@ -87,7 +87,7 @@ pub fn list(args: &ListArgs, data_dir: &Path, output: Output) -> Result<(), Fail
     let jobs = jobs.chain(dead.into_iter().map(JobSummary::from));
     let mut list = JobList {
         jobs: jobs
-            .filter(|job| args.all || !job.status.is_over() && !(args.running && waits(job.status)))
+            .filter(|job| args.all || !(job.status.is_over() || args.running && waits(job.status)))
             .collect(),
     };
     // They come grouped by host.

@@ -385,7 +385,11 @@ fn nothing_is_visible_before_commit_and_commit_twice_is_once() {
     committer.clean_leftovers(&[]).expect("cleaned");
     committer.clean();
     assert!(!dir.path().join(".pending").exists());
-    let later = |of| sink(dir.path()).later_output(&LocalFiles, &uid(), of, CheckpointId(3)).expect("listed");
+    let later = |of| {
+        sink(dir.path())
+            .later_output(&LocalFiles, &uid(), of, CheckpointId(3))
+            .expect("listed")
+    };
     assert_eq!(later(OutputOf::Job(job_id())), ["part-out-1-abcdef000000-4-0.txt"]);
     assert!(later(OutputOf::AllBut(job_id())).is_empty());
     std::fs::remove_file(dir.path().join("part-out-1-abcdef000000-4-0.txt")).expect("remove");
@@ -448,7 +452,11 @@ fn handles_of_the_first_version_are_committed() {
     committer.commit(&handles).expect("commit");
     committer.commit(&handles).expect("commit again");
     assert_eq!(visible(dir.path()), ["part-out-1-abcdef-3-0.txt"]);
-    let later = |of| sink(dir.path()).later_output(&LocalFiles, &uid(), of, CheckpointId(2)).expect("listed");
+    let later = |of| {
+        sink(dir.path())
+            .later_output(&LocalFiles, &uid(), of, CheckpointId(2))
+            .expect("listed")
+    };
     assert_eq!(later(OutputOf::Job(job_id())), ["part-out-1-abcdef-3-0.txt"]);
     assert!(later(OutputOf::AllBut(job_id())).is_empty());
 }
@@ -754,13 +762,19 @@ fn output_of_attempts_that_the_records_do_not_have_is_found() {
     commit(2, 9, 1);
     commit(3, 1, 2);
     commit(4, 2, 3);
-    assert!(foreign(&known).is_empty(), "attempt 2 is too old to be told from others");
+    assert!(
+        foreign(&known).is_empty(),
+        "attempt 2 is too old to be told from others"
+    );
     // A host with a copy of the records of attempt 3 has made an attempt 4 of its own.
     commit(5, 7, 3);
     assert_eq!(foreign(&known), ["part-out-1-abcdef000000-3-1.txt"]);
     let of_the_other = KnownAttempts::default().with(AttemptId(3), 1).with(AttemptId(5), 7);
     assert_eq!(foreign(&of_the_other), ["part-out-1-abcdef000000-3-0.txt"]);
-    assert!(foreign(&KnownAttempts::default()).is_empty(), "records of a version without them");
+    assert!(
+        foreign(&KnownAttempts::default()).is_empty(),
+        "records of a version without them"
+    );
     std::fs::remove_file(dir.path().join("part-out-1-abcdef000000-3-1.txt")).expect("removed");
     assert!(foreign(&known).is_empty(), "it is given up");
 }
