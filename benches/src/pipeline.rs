@@ -15,10 +15,11 @@ use regraft::dataflow::element::PreparedOperator;
 use regraft::dataflow::exchange::channel::channel;
 use regraft::dataflow::exchange::gate::Gate;
 use regraft::dataflow::exchange::partitioner::OutputEdge;
-use regraft::dataflow::executor::{Executor, Threads};
+use regraft::dataflow::executor::Executor;
 use regraft::dataflow::node::{NodeParts, NodePolicy, OperatorNode};
 use regraft::dataflow::positions::PositionLog;
 use regraft::dataflow::subtask::{Head, SourceHead, Subtask};
+use regraft::dataflow::workers::Workers;
 use regraft::graph::job_graph::Partitioning;
 use regraft::state::backend::StateBackend;
 use regraft::state::memory::MemoryBackend;
@@ -91,7 +92,7 @@ impl Pipeline {
         let (totals, busiest) = (Arc::new(Mutex::new(Totals::default())), Busiest::default());
         let subtasks = self.wire(&clock, &sink, &totals, &busiest)?;
         let mailboxes: Vec<Arc<Mailbox>> = subtasks.iter().map(Subtask::mailbox).collect();
-        let started = Threads.start(subtasks, &clock, &sink, &Arc::new(AtomicBool::new(false)));
+        let started = Workers::default().start(subtasks, &clock, &sink, &Arc::new(AtomicBool::new(false)));
         let threads = started.map_err(|error| error.message)?;
         let ended = wait(&events, mailboxes.len());
         for mailbox in mailboxes {

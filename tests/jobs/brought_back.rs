@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use regraft::dataflow::control::locked;
-use regraft::dataflow::executor::Threads;
 use regraft::dataflow::operator::{Modules, OperatorModule};
+use regraft::dataflow::workers::Workers;
 use regraft::environment::real::RealEnvironment;
 use regraft::graph::Overrides;
 use regraft::graph::job_graph::JobGraph;
@@ -71,7 +71,7 @@ impl Lab {
         HostContext {
             environment: Arc::new(RealEnvironment::default()),
             stores: Arc::new(LocalStores::default()),
-            executor: Arc::new(Threads),
+            executor: Arc::new(Workers::default()),
             checkpoint_dir: self.path().join("checkpoints"),
             recovers: true,
         }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use regraft::dataflow::executor::Threads;
 use regraft::dataflow::operator::{Modules, OperatorModule};
+use regraft::dataflow::workers::Workers;
 use regraft::environment::real::RealEnvironment;
 use regraft::graph::Overrides;
 use regraft::jobs::handle::{JobError, JobHandle, SavepointTarget, SnapshotReport, SnapshotRequest};
@@ -255,7 +255,7 @@ fn lab(dir: &Path) -> Lab {
     let host = HostContext {
         environment: Arc::new(RealEnvironment::default()),
         stores: Arc::new(LocalStores::default()),
-        executor: Arc::new(Threads),
+        executor: Arc::new(Workers::default()),
         checkpoint_dir: dir.join("checkpoints"),
         recovers: false,
     };

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use regraft::dataflow::control::EventSink;
-use regraft::dataflow::executor::{Executor, NotStarted, Running, Threads};
+use regraft::dataflow::executor::{Executor, NotStarted, Running};
 use regraft::dataflow::operator::{Modules, OperatorModule};
 use regraft::dataflow::subtask::Subtask;
+use regraft::dataflow::workers::Workers;
 use regraft::environment::real::RealEnvironment;
 use regraft::graph::Overrides;
 use regraft::jobs::start::{HostContext, NewJob, start};
@@ -22,6 +23,7 @@ use crate::setup::{BLACKHOLE, component, graph, made_up_job};
 /// Has threads for all subtasks but one at its first start.
 #[derive(Default)]
 struct OneShort {
+    workers: Workers,
     starts: AtomicUsize,
     /// True once the subtasks of the first start have been joined.
     joined: Arc<AtomicBool>,
@@ -49,10 +51,10 @@ impl Executor for OneShort {
                 self.joined.load(Ordering::Relaxed),
                 "no attempt begins beside the last one"
             );
-            return Threads.start(subtasks, clock, events, cancelled);
+            return self.workers.start(subtasks, clock, events, cancelled);
         }
         drop(subtasks.pop());
-        let started = Threads.start(subtasks, clock, events, cancelled)?;
+        let started = self.workers.start(subtasks, clock, events, cancelled)?;
         Err(NotStarted {
             message: "no thread for subtask count#1".to_owned(),
             running: Box::new(Joining(started, self.joined.clone())),

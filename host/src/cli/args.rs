@@ -1,6 +1,7 @@
 //! The command line: every verb and flag, without their implementation.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -103,6 +104,29 @@ pub struct ServeArgs {
     /// A file with another token, which allows requests that change nothing.
     #[arg(long, value_name = "FILE")]
     pub read_token_file: Option<PathBuf>,
+    /// Its threads.
+    #[command(flatten)]
+    pub workers: WorkerArgs,
+}
+
+/// The number of threads that a host computes on.
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    /// Number of threads on which the jobs compute, however many subtasks they have. Default: the cores that the process may
+    /// use.
+    #[arg(long, value_name = "N", env = "REGRAFT_WORKERS", value_parser = workers)]
+    pub workers: Option<NonZeroUsize>,
+}
+
+/// Limit of workers: far more than a machine has cores.
+const WORKERS_MAX: usize = 1024;
+
+fn workers(text: &str) -> Result<NonZeroUsize, String> {
+    let count = text
+        .parse()
+        .ok()
+        .filter(|count: &NonZeroUsize| count.get() <= WORKERS_MAX);
+    count.ok_or_else(|| format!("expected a number from 1 to {WORKERS_MAX}"))
 }
 
 /// `list`.
@@ -246,6 +270,9 @@ pub struct RunArgs {
     /// When the input ends, take a savepoint of the state before final results are drawn from it.
     #[arg(long, value_name = "DIR")]
     pub savepoint_at_end: Option<String>,
+    /// The threads of an attached run.
+    #[command(flatten)]
+    pub workers: WorkerArgs,
     /// Start although a job of this name runs already.
     #[arg(long)]
     pub allow_same_name: bool,

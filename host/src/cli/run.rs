@@ -76,7 +76,7 @@ pub async fn run(args: &RunArgs, data_dir: &Path, output: Output) -> Result<Exit
     let modules = tokio::task::spawn_blocking(building).await??;
     let (others_graph, dir) = (graph.clone(), data_dir.to_owned());
     tokio::task::spawn_blocking(move || refuse_collisions(&others_graph, &dir, allow, origin)).await??;
-    let context = host_context(data_dir, false);
+    let context = host_context(data_dir, &args.workers, false);
     let restore = restore_from(args);
     let savepoint_at_end = args.savepoint_at_end.as_deref().map(absolute);
     let started = std::time::Instant::now();

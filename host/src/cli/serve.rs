@@ -10,7 +10,7 @@ use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::JobId;
 use serde_json::json;
 
-use super::args::ServeArgs;
+use super::args::{ServeArgs, WorkerArgs};
 use super::build::engine;
 use super::exit_status::ExitStatus;
 use super::failure::Failure;
@@ -20,7 +20,7 @@ use super::signals::EndingSignals;
 use crate::api::access::{Access, Token};
 use crate::api::client::{Client, OtherHost};
 use crate::api::routes::Listening;
-use crate::dataflow::executor::Threads;
+use crate::dataflow::workers::Workers;
 use crate::environment::process::ProcessIdentity;
 use crate::environment::real::RealEnvironment;
 use crate::jobs::start::HostContext;
@@ -40,11 +40,12 @@ const TOKEN_LEN_MIN: usize = 16;
 
 /// Builds the context that a host on this machine gives to its jobs. `recovers`: the next host brings them back.
 #[must_use]
-pub fn host_context(data_dir: &Path, recovers: bool) -> HostContext {
+pub fn host_context(data_dir: &Path, workers: &WorkerArgs, recovers: bool) -> HostContext {
+    let workers = workers.workers.map_or_else(Workers::default, Workers::new);
     HostContext {
         environment: Arc::new(RealEnvironment::default()),
         stores: Arc::new(LocalStores::private_below(data_dir)),
-        executor: Arc::new(Threads),
+        executor: Arc::new(workers),
         checkpoint_dir: data_dir.join("checkpoints"),
         recovers,
     }
@@ -79,7 +80,7 @@ pub async fn serve(
     };
     let host = Arc::new(Host::new(
         engine(data_dir)?,
-        host_context(data_dir, true),
+        host_context(data_dir, &args.workers, true),
         Some(serving),
     ));
     // Before the catalog is opened: a host that cannot listen has not run, and must not count as one that died.
@@ -305,6 +306,7 @@ mod tests {
             config: None,
             token_file: token_file.map(Path::to_owned),
             read_token_file: read_token_file.map(Path::to_owned),
+            workers: WorkerArgs { workers: None },
         }
     }
 

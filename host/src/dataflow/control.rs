@@ -2,9 +2,8 @@
 //! and no coordinator.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use regraft_guest_runtime::call::OperatorState;
 use regraft_guest_runtime::events::LogBudget;
@@ -153,36 +152,50 @@ pub struct SwapGap {
 }
 
 /// A flag that wakes one subtask.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Wake {
-    raised: Mutex<bool>,
-    changed: Condvar,
+    raised: AtomicBool,
+    waiter: OnceLock<Weak<dyn Waiter>>,
+}
+
+/// Receives the wake-ups of a subtask that does not poll its flag.
+pub trait Waiter: Send + Sync {
+    /// Handles a flag that has just been raised.
+    fn woken(self: Arc<Self>);
 }
 
 impl Wake {
-    /// Wakes the subtask, or makes its next wait return at once.
+    /// Raises the flag, and tells the waiter if it was not raised yet.
     pub fn wake(&self) {
-        *locked(&self.raised) = true;
-        self.changed.notify_one();
-    }
-
-    /// Returns true if it has been woken since the last call or wait, and clears the flag. For executors that never
-    /// wait.
-    pub fn take(&self) -> bool {
-        std::mem::take(&mut *locked(&self.raised))
-    }
-
-    /// Waits until woken, for `limit` at most.
-    pub fn wait(&self, limit: Duration) {
-        let mut raised = locked(&self.raised);
-        if !*raised {
-            raised = self
-                .changed
-                .wait_timeout(raised, limit)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+        if !self.raised.swap(true, Ordering::SeqCst)
+            && let Some(waiter) = self.waiter.get().and_then(Weak::upgrade)
+        {
+            waiter.woken();
         }
-        *raised = false;
+    }
+
+    /// Sets the waiter. Only the first call has an effect.
+    pub fn set_waiter(&self, waiter: Weak<dyn Waiter>) {
+        let _ = self.waiter.set(waiter);
+    }
+
+    /// Returns true if the flag is raised.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::SeqCst)
+    }
+
+    /// Returns true if the flag was raised, and clears it.
+    pub fn take(&self) -> bool {
+        self.raised.swap(false, Ordering::SeqCst)
+    }
+}
+
+impl std::fmt::Debug for Wake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wake")
+            .field("raised", &self.raised)
+            .finish_non_exhaustive()
     }
 }
 

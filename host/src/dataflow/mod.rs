@@ -2,7 +2,7 @@
 //!
 //! A record enters through a source, passes through the operators of its [`chain`], crosses the [`exchange`] to the
 //! subtasks of the next chain, and ends in a sink. Barriers travel the same way, in-band. A [`subtask`] is a step
-//! function: its clock, state and channels are passed in, so that a thread executor or a simulation can drive it.
+//! function: its clock, state and channels are passed in, so that workers or a simulation can drive it.
 //!
 //! - [`element`]: the items that flow: batches, watermarks, barriers, the end of input.
 //! - [`control`]: messages into a subtask, and the events that it reports to its coordinator.
@@ -11,7 +11,8 @@
 //! - [`rate`]: the number of records that a source may read now.
 //! - [`operator`]: the contract of an operator, and components as operators.
 //! - [`node`]: the host's part of every call: group by key, fetch state, call, apply writes, route outputs.
-//! - [`executor`]: runs subtasks on threads.
+//! - [`executor`]: the contract of what drives subtasks.
+//! - [`workers`]: drives the subtasks of all jobs of this process on as many threads as it has cores.
 
 pub mod watermark;
 pub mod rate;
@@ -25,3 +26,4 @@ pub mod exchange;
 pub mod chain;
 pub mod subtask;
 pub mod executor;
+pub mod workers;

@@ -9,7 +9,7 @@ use regraft_model::error_kind::ErrorKind;
 use regraft_model::id::{JobId, OperatorUid};
 
 use super::catalog::CatalogError;
-use crate::dataflow::executor::THREADS_MAX;
+use crate::dataflow::workers::SUBTASKS_MAX;
 use crate::graph::JobFileError;
 use crate::jobs::durable::error::AttemptError;
 use crate::jobs::durable::records::RecordError;
@@ -112,7 +112,7 @@ pub enum HostError {
     Attached,
     /// The jobs of the host would have more subtasks than a host runs.
     #[error(
-        "the job has {found} subtasks and those of this host have {running}, and a host runs at most {THREADS_MAX}, a thread each; lower its parallelism (-p), stop a job of this host, or submit it to another host"
+        "the job has {found} subtasks and those of this host have {running}, and a host runs at most {SUBTASKS_MAX}; lower its parallelism (-p), stop a job of this host, or submit it to another host"
     )]
     TooManySubtasks {
         /// Subtasks of the job.
@@ -424,7 +424,7 @@ mod tests {
             (held(JobStatus::Restarting, Some("no space")), format!("job {ID} is RESTARTING, not RUNNING, and is not brought back yet: no space. This host tries again; `regraft cancel {ID}` gives it up, and keeps its checkpoints")),
             (held(JobStatus::Suspended, None), format!("job {ID} is SUSPENDED, not RUNNING, and is not brought back yet: no reason is known. The next `regraft serve` tries again; `regraft cancel {ID}` gives it up, and keeps its checkpoints")),
             (HostError::Attached, "this host is a `regraft run` with a job of its own and takes no others: start `regraft serve`, and submit to that".to_owned()),
-            (HostError::TooManySubtasks { found: 4000, running: 8000 }, "the job has 4000 subtasks and those of this host have 8000, and a host runs at most 8192, a thread each; lower its parallelism (-p), stop a job of this host, or submit it to another host".to_owned()),
+            (HostError::TooManySubtasks { found: 4000, running: 8000 }, "the job has 4000 subtasks and those of this host have 8000, and a host runs at most 8192; lower its parallelism (-p), stop a job of this host, or submit it to another host".to_owned()),
             (HostError::Ending, "this host is ending and takes no more jobs".to_owned()),
             (same_name, format!("a job named \"words\" is running already ({ID}); stop it, give this one another name with --name, or allow it with --allow-same-name")),
             (shared(false), format!("sink \"out\" writes to /out, where job \"words\" ({ID}) writes already; write elsewhere (--set out.path=…), or allow it with --allow-shared-output")),

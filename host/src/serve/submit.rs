@@ -22,8 +22,8 @@ use super::host::{Host, Serving};
 use super::logs::job_span;
 use super::submission::Submission;
 use crate::dataflow::control::locked;
-use crate::dataflow::executor::THREADS_MAX;
 use crate::dataflow::operator::Modules;
+use crate::dataflow::workers::SUBTASKS_MAX;
 use crate::graph::job_graph::{JobGraph, NodeKind};
 use crate::graph::plan::Plan;
 use crate::graph::size;
@@ -166,7 +166,7 @@ impl Host {
         let active = entries.iter().filter(|entry| !entry.observe().status.is_over());
         let graphs = active.filter_map(|entry| entry.graph.as_deref());
         let (found, running) = (subtasks_of(graph), graphs.map(subtasks_of).sum());
-        if found + running > THREADS_MAX as u64 {
+        if found + running > SUBTASKS_MAX as u64 {
             return Err(HostError::TooManySubtasks { found, running });
         }
         entries.push(self.entry_of(record, Some(graph), Stage::Starting(Arc::new(created))));

@@ -8,7 +8,7 @@ use regraft_model::snapshot::SnapshotKind;
 
 use super::*;
 use crate::connectors::BUILT_IN;
-use crate::dataflow::executor::Threads;
+use crate::dataflow::workers::Workers;
 use crate::environment::real::RealEnvironment;
 use crate::graph::{Overrides, parse_job};
 use crate::jobs::durable::job::HostContext;
@@ -46,7 +46,7 @@ impl Killed {
         let host = HostContext {
             environment: Arc::new(RealEnvironment::default()),
             stores: Arc::new(LocalStores::default()),
-            executor: Arc::new(Threads),
+            executor: Arc::new(Workers::default()),
             checkpoint_dir: dir.path().join("checkpoints"),
             recovers: true,
         };
