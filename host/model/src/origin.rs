@@ -233,49 +233,6 @@ impl Origin {
         }
         Some(joined)
     }
-
-    /// Distributes the rows of a batch over several origins, as an exchange does.
-    ///
-    /// `to` returns the index of the target of each row, and `counts` has the number of records that each target
-    /// already holds.
-    pub fn deal(
-        origin: Option<&Self>,
-        rows: usize,
-        targets: &mut [Option<Self>],
-        counts: &[usize],
-        to: impl Fn(usize) -> usize,
-    ) {
-        let unknown;
-        let origin = match origin {
-            Some(origin) => origin,
-            None if targets.iter().all(Option::is_none) => return,
-            None => {
-                unknown = Self::unknown();
-                &unknown
-            }
-        };
-        for (target, count) in targets.iter_mut().zip(counts) {
-            if target.is_none() && *count > 0 {
-                *target = Some(Self::unknown());
-            }
-            target.get_or_insert_default().spell_out(*count);
-        }
-        let mut deltas = vec![0u32; targets.len()];
-        for (run, range) in origin.segments(rows) {
-            for (target, delta) in targets.iter_mut().zip(&mut deltas) {
-                if let Some(target) = target {
-                    *delta = target.begin_run(target.offsets.len(), run.split.as_ref(), run.first);
-                }
-            }
-            for row in range {
-                let target = to(row);
-                let offset = origin.offset(row as u32, run) + deltas[target];
-                if let Some(target) = &mut targets[target] {
-                    target.offsets.push(offset);
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -328,13 +285,15 @@ mod tests {
                 prop_assert_eq!(positions(Some(&selected), parents.len()), of_parents);
             }
 
-            // Deal the batch out twice, so that the second round appends to targets with records in them.
+            // Deal the batch out twice, as an exchange does, so that the second round appends to targets with records in them.
             let (mut targets, mut dealt) = (vec![None, None, None], vec![Positions::new(); 3]);
             for _ in 0..2 {
-                let counts: Vec<usize> = dealt.iter().map(Vec::len).collect();
-                Origin::deal(joined.as_ref(), expected.len(), &mut targets, &counts, |row| to[row]);
-                for (row, position) in expected.iter().enumerate() {
-                    dealt[to[row]].push(position.clone());
+                for (at, target) in targets.iter_mut().enumerate() {
+                    let rows: Vec<u32> = (0..expected.len()).filter(|row| to[*row] == at).map(|row| row as u32).collect();
+                    let own = dealt[at].len();
+                    let selected = joined.as_ref().filter(|_| !rows.is_empty()).map(|joined| joined.select(&rows));
+                    *target = Origin::joined(target.take(), own, selected.as_ref(), rows.len());
+                    dealt[at].extend(rows.iter().map(|row| expected[*row as usize].clone()));
                 }
             }
             for (target, expected) in targets.iter().zip(&dealt) {

@@ -2,6 +2,8 @@
 //!
 //! Most keys and values have a few bytes, for which a call into the C library costs more than the work itself.
 
+use std::ops::Range;
+
 use regraft_model::batch::BytesColumn;
 
 /// Appends an item to a column.
@@ -59,22 +61,67 @@ pub fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Returns true if both byte strings are equal.
-#[inline]
+/// Number of bytes of a [`head`].
+pub const HEAD: usize = 16;
+
+/// For each length up to [`HEAD`], a mask of that many bytes.
+const MASKS: [u128; HEAD + 1] = {
+    let mut masks = [u128::MAX; HEAD + 1];
+    let mut len = 0;
+    while len < HEAD {
+        masks[len] = (1 << (8 * len)) - 1;
+        len += 1;
+    }
+    masks
+};
+
+/// Returns the first [`HEAD`] bytes of the item at `range` in `data`, little-endian, with zeros for what it is shorter.
+///
+/// It reads over the end of an item where more data follows, so that it takes the same instructions for every length: the
+/// lengths of keys are hard to predict.
+#[inline(always)]
 #[must_use]
-pub fn equal(a: &[u8], b: &[u8]) -> bool {
-    let len = a.len();
-    if len != b.len() {
-        return false;
+pub fn head(data: &[u8], range: &Range<usize>) -> u128 {
+    let mask = MASKS[range.len().min(HEAD)];
+    let tail = &data[range.start..];
+    if let Some(window) = tail.first_chunk() {
+        return u128::from_le_bytes(*window) & mask;
     }
-    let word = |bytes: &[u8], at: usize| bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
-    let half = |bytes: &[u8], at: usize| bytes[at..].first_chunk().map_or(0, |half| u32::from_le_bytes(*half));
-    match len {
-        8..=16 => word(a, 0) == word(b, 0) && word(a, len - 8) == word(b, len - 8),
-        4..8 => half(a, 0) == half(b, 0) && half(a, len - 4) == half(b, len - 4),
-        0..4 => a.iter().zip(b).all(|(a, b)| a == b),
-        _ => a == b,
+    let mut window = [0; HEAD];
+    window[..tail.len()].copy_from_slice(tail);
+    u128::from_le_bytes(window) & mask
+}
+
+/// Number of bytes that [`gather`] copies at once.
+const WINDOW: usize = 32;
+
+/// Appends the items at `rows` of a column to another column.
+///
+/// # Panics
+/// Panics if a row is not less than the length of `from`.
+pub fn gather(to: &mut BytesColumn, from: &BytesColumn, rows: &[u32]) {
+    let bytes: usize = rows.iter().map(|row| from.range(*row as usize).len()).sum();
+    // Room for the last window, which may be longer than its item.
+    to.data.reserve(bytes + WINDOW);
+    to.ends.reserve(rows.len());
+    let mut end = to.data.len();
+    for &row in rows {
+        let range = from.range(row as usize);
+        let (len, item) = (range.len(), &from.data[range.start..]);
+        // SAFETY: `end` has grown by the lengths of the items before this one, whose sum with those that follow is `bytes`.
+        // So there is room for `len` bytes and a window at `end`.
+        unsafe {
+            let start = to.data.as_mut_ptr().add(end);
+            match item.first_chunk::<WINDOW>() {
+                Some(window) if len <= WINDOW => start.cast::<[u8; WINDOW]>().write_unaligned(*window),
+                _ => start.copy_from_nonoverlapping(item[..len].as_ptr(), len),
+            }
+        }
+        end += len;
+        to.ends.push(end as u32);
     }
+    // SAFETY: all bytes up to `end` have been written, and `end` is within the capacity.
+    unsafe { to.data.set_len(end) };
 }
 
 #[cfg(test)]
@@ -95,15 +142,37 @@ mod tests {
     }
 
     #[test]
-    fn every_difference_is_seen() {
-        for len in 0..40 {
-            let a = vec![7; len];
-            assert!(equal(&a, &a.clone()) && !equal(&a, &vec![7; len + 1]));
-            for at in 0..len {
-                let mut b = a.clone();
-                b[at] = 8;
-                assert!(!equal(&a, &b), "{len} bytes, byte {at}");
+    fn every_difference_in_a_head_is_seen() {
+        // Behind other items, and at the end of the data.
+        for slack in [0, 3, 40] {
+            for len in 0..20 {
+                let data = vec![7; len + slack];
+                let own = head(&data, &(0..len));
+                assert_eq!(own, head(&vec![7; len], &(0..len)), "what follows does not count");
+                for at in 0..len.min(HEAD) {
+                    let mut other = data.clone();
+                    other[at] = 8;
+                    assert_ne!(own, head(&other, &(0..len)), "{len} bytes, byte {at}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn every_item_is_gathered_whole() {
+        let items: Vec<Vec<u8>> = (0..70u8).map(|len| (0..len).map(|i| i ^ len).collect()).collect();
+        let mut from = BytesColumn::default();
+        for item in &items {
+            from.push(item);
+        }
+        let rows: Vec<u32> = (0..70).rev().chain([3, 3, 69, 0]).collect();
+        let mut to = BytesColumn::default();
+        to.push(b"before");
+        gather(&mut to, &from, &rows);
+        gather(&mut to, &from, &[]);
+        assert_eq!(to.get(0), b"before");
+        let gathered: Vec<&[u8]> = to.iter().skip(1).collect();
+        let expected: Vec<&[u8]> = rows.iter().map(|row| items[*row as usize].as_slice()).collect();
+        assert_eq!(gathered, expected);
     }
 }

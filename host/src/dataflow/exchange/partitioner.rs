@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use regraft_model::batch::Batch;
-use regraft_model::key_group::{key_group, subtask_of};
+use regraft_model::batch::{Batch, Keys};
+use regraft_model::key_group::{KeyGroup, key_group, subtask_of};
 use regraft_model::origin::Origin;
 use regraft_model::time::NO_TIMESTAMP;
 
@@ -12,6 +12,7 @@ use super::super::element::Element;
 use super::channel::Sender;
 use crate::graph::job_graph::Partitioning;
 use crate::state::group::Grouper;
+use crate::state::short::gather;
 
 /// A buffer is sent when it holds this many records.
 const BATCH_RECORDS: usize = 2048;
@@ -28,12 +29,12 @@ pub struct OutputEdge {
     targets: Vec<Target>,
     /// Next target of a rebalance.
     next: usize,
+    /// Target that owns each key group; empty where keys do not decide.
+    target_of_group: Vec<u16>,
     /// Target of each entry of the key column; scratch space.
-    target_of: Vec<u32>,
-    /// Length of each target's buffer before the present batch; scratch space.
-    counts: Vec<usize>,
-    /// Origins of the targets' buffers while they are filled; scratch space.
-    origins: Vec<Option<Origin>>,
+    target_of: Vec<u16>,
+    /// Rows of a batch for each target; scratch space.
+    rows: Vec<Vec<u32>>,
 }
 
 #[derive(Debug)]
@@ -44,6 +45,8 @@ struct Target {
     /// Groups batches of an edge by key. Done here rather than in the consumer, which has more to do than most
     /// producers.
     grouper: Option<Grouper>,
+    /// Entries of the key column that records are taken with; scratch space.
+    entries: Vec<u32>,
 }
 
 impl OutputEdge {
@@ -52,11 +55,16 @@ impl OutputEdge {
     #[must_use]
     pub fn new(port: u32, by: Partitioning, max_parallelism: u32, subtask: u32, targets: Vec<Sender>) -> Self {
         let next = subtask as usize % targets.len().max(1);
+        let parallelism = targets.len() as u32;
+        let groups = if by == Partitioning::Key { max_parallelism } else { 0 };
+        let owner = |group: u32| subtask_of(KeyGroup(group as u16), parallelism, max_parallelism) as u16;
+        let rows = vec![vec![]; targets.len()];
         let target = |sender| Target {
             sender,
             buffer: Batch::default(),
             pending: VecDeque::new(),
             grouper: (by == Partitioning::Key).then(Grouper::default),
+            entries: vec![],
         };
         Self {
             port,
@@ -64,9 +72,9 @@ impl OutputEdge {
             max_parallelism,
             targets: targets.into_iter().map(target).collect(),
             next,
+            target_of_group: (0..groups).map(owner).collect(),
             target_of: vec![],
-            counts: vec![],
-            origins: vec![],
+            rows,
         }
     }
 
@@ -90,7 +98,7 @@ impl OutputEdge {
                 if let [target] = self.targets.as_mut_slice() {
                     target.append(batch);
                 } else {
-                    self.scatter(&batch);
+                    self.scatter(batch);
                 }
             }
             Partitioning::Forward => self.targets[0].append(batch),
@@ -107,58 +115,35 @@ impl OutputEdge {
         }
     }
 
-    fn scatter(&mut self, batch: &Batch) {
-        let (parallelism, max) = (self.targets.len() as u32, self.max_parallelism);
-        self.target_of.clear();
-        self.target_of.extend(
-            batch
-                .keys
-                .hashes
-                .iter()
-                .map(|hash| subtask_of(key_group(*hash, max), parallelism, max)),
-        );
-        self.counts.clear();
-        self.counts
-            .extend(self.targets.iter().map(|target| target.buffer.len()));
-        for i in 0..batch.len() {
-            let entry = batch.keys.at(i);
-            let target = &mut self.targets[self.target_of[entry] as usize];
-            let buffer = &mut target.buffer;
-            if !buffer.keys.index.is_empty() {
-                buffer.keys.index.push(buffer.keys.column.len() as u32);
-            }
-            if buffer.keys.hashes.len() == buffer.keys.column.len() {
-                buffer.keys.hashes.push(batch.keys.hashes[entry]);
-            }
-            buffer.keys.column.push(batch.keys.column.get(entry));
-            if !batch.timestamps.is_empty() && buffer.timestamps.len() < buffer.values.len() {
-                buffer.timestamps.resize(buffer.values.len(), NO_TIMESTAMP);
-            }
-            if !batch.timestamps.is_empty() || !buffer.timestamps.is_empty() {
-                buffer.timestamps.push(batch.timestamp(i));
-            }
-            buffer.values.push(batch.values.get(i));
+    /// Appends each record to the buffer of the target that owns its key, one column after the other.
+    fn scatter(&mut self, batch: Batch) {
+        let max = self.max_parallelism;
+        let target_of = |hash: u32| self.target_of_group[usize::from(key_group(hash, max).0)];
+        for rows in &mut self.rows {
+            rows.clear();
         }
-        self.scatter_origin(batch);
-        for target in &mut self.targets {
-            target.send_if_full();
+        let Keys { hashes, index, .. } = &batch.keys;
+        if index.is_empty() {
+            for (row, hash) in hashes.iter().enumerate() {
+                self.rows[usize::from(target_of(*hash))].push(row as u32);
+            }
+        } else {
+            self.target_of.clear();
+            self.target_of.extend(hashes.iter().map(|hash| target_of(*hash)));
+            for (row, entry) in index.iter().enumerate() {
+                self.rows[usize::from(self.target_of[*entry as usize])].push(row as u32);
+            }
         }
-    }
-
-    /// Assigns the source position of each record to the target buffer that the record has just been added to.
-    fn scatter_origin(&mut self, batch: &Batch) {
-        let targets = &self.targets;
-        if batch.origin.is_none() && targets.iter().all(|target| target.buffer.origin.is_none()) {
-            return;
+        // All records may go to one target. Where they share keys, there may be keys of none of them, which must not go there.
+        let all = |rows: &Vec<u32>| rows.len() == batch.len() && batch.keys.index.is_empty();
+        if let Some(at) = self.rows.iter().position(all) {
+            return self.targets[at].append(batch);
         }
-        let target_of = |row| self.target_of[batch.keys.at(row)] as usize;
-        self.origins.clear();
-        self.origins
-            .extend(self.targets.iter_mut().map(|target| target.buffer.origin.take()));
-        let origin = batch.origin.as_ref();
-        Origin::deal(origin, batch.len(), &mut self.origins, &self.counts, target_of);
-        for (target, origin) in self.targets.iter_mut().zip(&mut self.origins) {
-            target.buffer.origin = origin.take();
+        for (target, rows) in self.targets.iter_mut().zip(&self.rows) {
+            if !rows.is_empty() {
+                target.take(&batch, rows);
+                target.send_if_full();
+            }
         }
     }
 
@@ -209,6 +194,40 @@ impl Target {
         }
     }
 
+    /// Appends some records of a batch to the buffer.
+    fn take(&mut self, batch: &Batch, rows: &[u32]) {
+        let buffer = &mut self.buffer;
+        let own = buffer.len();
+        let origin = batch.origin.as_ref().map(|origin| origin.select(rows));
+        buffer.origin = Origin::joined(buffer.origin.take(), own, origin.as_ref(), rows.len());
+        if !batch.timestamps.is_empty() {
+            buffer.timestamps.resize(own, NO_TIMESTAMP);
+            buffer
+                .timestamps
+                .extend(rows.iter().map(|row| batch.timestamps[*row as usize]));
+        } else if !buffer.timestamps.is_empty() {
+            buffer.timestamps.resize(own + rows.len(), NO_TIMESTAMP);
+        }
+        // One entry for each record: keys that repeat are found when the buffer is grouped.
+        let Keys { column, hashes, index } = &mut buffer.keys;
+        let entries = column.len();
+        if !index.is_empty() {
+            index.extend((entries..entries + rows.len()).map(|entry| entry as u32));
+        }
+        let of_entry = |entry: &u32| batch.keys.hashes[*entry as usize];
+        if batch.keys.index.is_empty() {
+            gather(column, &batch.keys.column, rows);
+            hashes.extend(rows.iter().map(of_entry));
+        } else {
+            self.entries.clear();
+            self.entries
+                .extend(rows.iter().map(|row| batch.keys.index[*row as usize]));
+            gather(column, &batch.keys.column, &self.entries);
+            hashes.extend(self.entries.iter().map(of_entry));
+        }
+        gather(&mut buffer.values, &batch.values, rows);
+    }
+
     fn send_if_full(&mut self) {
         if self.buffer.len() >= BATCH_RECORDS || self.buffer.bytes() >= BATCH_BYTES {
             self.flush();
@@ -232,5 +251,105 @@ impl Target {
             _ => Element::Batch(batch),
         };
         self.pending.push_back(element);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use regraft_model::key_group::hash32;
+
+    use super::super::channel::{Receiver, channel};
+    use super::*;
+
+    /// Key, value, event time and position of a record.
+    type Record = (Vec<u8>, Vec<u8>, i64, Option<String>);
+
+    fn records(batch: &Batch) -> Vec<Record> {
+        let of = |i: usize| {
+            let position = batch.origin.as_ref().and_then(|origin| origin.text(i as u32));
+            (
+                batch.key(i).to_vec(),
+                batch.values.get(i).to_vec(),
+                batch.timestamp(i),
+                position,
+            )
+        };
+        (0..batch.len()).map(of).collect()
+    }
+
+    fn receive(receiver: &Receiver, received: &mut Vec<Record>) {
+        while let Some(element) = receiver.try_receive() {
+            match element {
+                Element::Grouped(batch) => {
+                    let distinct: std::collections::HashSet<&[u8]> = batch.keys.column.iter().collect();
+                    assert_eq!(distinct.len(), batch.keys.column.len());
+                    received.extend(records(&batch));
+                    // No key of another subtask, not even one without a record.
+                    let mut used = batch.keys.index.clone();
+                    used.sort_unstable();
+                    used.dedup();
+                    assert_eq!(used.len(), batch.keys.column.len());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// A batch of records with keys that are shared or not, of which some belong to no record.
+    fn arb_batch() -> impl Strategy<Value = Batch> {
+        let keys = prop::collection::vec("(a{16}|)[a-c]{0,2}", 1..5);
+        let rows = prop::collection::vec((any::<prop::sample::Index>(), "[x-z]{0,40}", 0i64..9), 1..12);
+        (keys, rows, any::<[bool; 3]>()).prop_map(|(keys, rows, [shared, timed, known])| {
+            let mut batch = Batch::default();
+            if shared {
+                keys.iter().for_each(|key| batch.keys.column.push(key.as_bytes()));
+            }
+            for (key, value, time) in &rows {
+                let key = key.index(keys.len());
+                if shared {
+                    batch.keys.index.push(key as u32);
+                } else {
+                    batch.keys.column.push(keys[key].as_bytes());
+                }
+                batch.values.push(value.as_bytes());
+                if timed {
+                    batch.timestamps.push(*time);
+                }
+            }
+            batch.origin = known.then(|| Origin::sequence("in".into(), 7));
+            batch
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn each_record_goes_to_the_owner_of_its_key_in_order(
+            batches in prop::collection::vec(arb_batch(), 1..6), parallelism in 2u32..4, flush_at in 0usize..6,
+        ) {
+            let (senders, receivers): (Vec<_>, Vec<_>) =
+                (0..parallelism).map(|_| channel(Arc::default(), Arc::default())).unzip();
+            let mut edge = OutputEdge::new(0, Partitioning::Key, 128, 0, senders);
+            let mut expected = vec![vec![]; parallelism as usize];
+            for (i, batch) in batches.into_iter().enumerate() {
+                for record in records(&batch) {
+                    let owner = subtask_of(key_group(hash32(&record.0), 128), parallelism, 128);
+                    expected[owner as usize].push(record);
+                }
+                edge.push(batch);
+                if i == flush_at {
+                    edge.flush();
+                }
+            }
+            edge.flush();
+            prop_assert!(edge.send());
+            for (receiver, expected) in receivers.iter().zip(expected) {
+                let mut received = vec![];
+                receive(receiver, &mut received);
+                prop_assert_eq!(received, expected);
+            }
+        }
     }
 }
