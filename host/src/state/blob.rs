@@ -116,6 +116,13 @@ pub fn tally(blob: &[u8]) -> (bool, usize) {
     (live, removals)
 }
 
+/// Returns the header of a value of `len` bytes that does not expire.
+#[inline]
+#[must_use]
+pub const fn head(state: u16, schema: u16, len: usize) -> u64 {
+    state as u64 | (schema as u64) << 16 | (len as u64) << 32
+}
+
 /// Appends a value to a blob.
 #[inline]
 pub fn push_value(blob: &mut Vec<u8>, state: u16, schema: u16, expires: i64, value: &[u8]) {
@@ -125,8 +132,7 @@ pub fn push_value(blob: &mut Vec<u8>, state: u16, schema: u16, expires: i64, val
     } else {
         (state, value.len())
     };
-    let head = u64::from(state) | u64::from(schema) << 16 | (len as u64) << 32;
-    append(blob, &head.to_le_bytes());
+    append(blob, &head(state, schema, len).to_le_bytes());
     if timed {
         append(blob, &expires.to_le_bytes());
     }

@@ -236,12 +236,15 @@ impl MemoryBackend {
         for (&place, &hash) in places.iter().zip(&keys.hashes).take(PREFETCH_AHEAD) {
             prefetch(place, hash);
         }
+        let data = &keys.column.data;
         for (i, &hash) in keys.hashes.iter().enumerate() {
             if let (Some(&place), Some(&hash)) = (places.get(i + PREFETCH_AHEAD), keys.hashes.get(i + PREFETCH_AHEAD)) {
                 prefetch(place, hash);
             }
             let table = &self.tables[split(places[i]).0];
-            let slot = table.find(hash, keys.column.get(i)).unwrap_or(NOWHERE);
+            let range = keys.column.range(i);
+            let found = table.find_by_head(hash, short::head(data, &range), &data[range]);
+            let slot = found.unwrap_or(NOWHERE);
             places[i] |= u64::from(slot);
             each(table, slot);
         }

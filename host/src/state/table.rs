@@ -14,7 +14,7 @@ use std::ptr::NonNull;
 
 use super::arena::{Arena, Block};
 use super::mark::{Mark, Stamp};
-use super::short::{append, copy, equal};
+use super::short::{HEAD, append, copy, head};
 
 /// Number of bytes of key and blob that fit into a slot.
 pub(super) const INLINE: usize = 48;
@@ -209,8 +209,14 @@ impl Table {
     }
 
     /// Returns the slot of a key.
-    #[inline(always)]
+    #[inline]
     pub fn find(&self, hash: u32, key: &[u8]) -> Option<u32> {
+        self.find_by_head(hash, head(key, &(0..key.len())), key)
+    }
+
+    /// Returns the slot of a key, given its [`head`].
+    #[inline(always)]
+    pub fn find_by_head(&self, hash: u32, own: u128, key: &[u8]) -> Option<u32> {
         if self.bits == 0 {
             return None;
         }
@@ -221,7 +227,7 @@ impl Table {
             if slot.stamp == 0 {
                 return None;
             }
-            if slot.hash == hash && equal(self.key_of(slot), key) {
+            if slot.hash == hash && slot.key_len as usize == key.len() && self.has_key(slot, own, key) {
                 return Some(at as u32);
             }
             at = (at + 1) & mask;
@@ -247,6 +253,16 @@ impl Table {
             &slot.data[..len]
         } else {
             &self.bytes_of(slot)[..len]
+        }
+    }
+
+    /// Returns true if a slot has this key, of the same length.
+    #[inline]
+    fn has_key(&self, slot: &Slot, own: u128, key: &[u8]) -> bool {
+        if key.len() <= HEAD && key.len() + slot.blob_len as usize <= INLINE {
+            head(&slot.data, &(0..key.len())) == own
+        } else {
+            self.key_of(slot) == key
         }
     }
 
@@ -323,6 +339,27 @@ impl Table {
             return;
         }
         self.replace(at, blob);
+    }
+
+    /// Replaces the blob of an entry by `head` and `value`, if both old and new ones are inline and begin with `head`, which
+    /// has the length of the value. Returns false, and changes nothing, if they do not.
+    #[inline]
+    pub fn update_value(&mut self, slot: u32, head: u64, value: &[u8], mark: Mark) -> bool {
+        let at = slot as usize;
+        let slot = &self.slots[at];
+        let (start, len) = (slot.key_len as usize, size_of::<u64>() + value.len());
+        if slot.blob_len as usize != len
+            || start + len > INLINE
+            || slot.data[start..].first_chunk() != Some(&head.to_le_bytes())
+        {
+            return false;
+        }
+        self.save(at, mark);
+        let slot = &mut self.slots[at];
+        self.changes += u64::from(slot.stamp < mark.now);
+        slot.stamp = mark.rewritten(slot.stamp);
+        copy(&mut slot.data[start + size_of::<u64>()..], value);
+        true
     }
 
     /// Replaces the blob of an entry with one that means the same, which no mark has to notice.

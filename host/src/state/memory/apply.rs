@@ -5,9 +5,9 @@ use regraft_model::batch::Keys;
 
 use super::super::access::{NONE, Store};
 use super::super::backend::{Cells, TimerOps, Writes};
-use super::super::blob::{copy_values, items, push_removal, push_value};
+use super::super::blob::{copy_values, head, items, push_removal, push_value};
 use super::super::entries::{At, NewValue};
-use super::super::rows::REMOVED;
+use super::super::rows::{NEVER, REMOVED};
 use super::{MemoryBackend, NOWHERE, PREFETCH_AHEAD, Shape, Touched, split};
 
 impl MemoryBackend {
@@ -32,11 +32,18 @@ impl MemoryBackend {
                 inserts += 1;
                 continue;
             }
+            let value = writes.values.get(i);
+            if simple && expires == NEVER {
+                let mark = self.mark(table);
+                if self.tables[table].update_value(slot, head(state, schema, value.len()), value, mark) {
+                    continue;
+                }
+            }
             blob.clear();
             if !alone {
                 copy_values(self.tables[table].blob(slot), &mut blob, |other| other != state);
             }
-            push_value(&mut blob, state, schema, expires, writes.values.get(i));
+            push_value(&mut blob, state, schema, expires, value);
             if simple {
                 let mark = self.mark(table);
                 self.tables[table].update(slot, &blob, mark);
