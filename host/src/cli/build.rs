@@ -101,7 +101,9 @@ pub fn build(args: &JobFileArgs, data_dir: &Path, output: Output) -> Result<(), 
     log::warnings(&warnings);
     let engine = engine(data_dir)?;
     let crates = guest_crates(&graph);
-    let built = build_guests(&crates, &Tools::from_env(data_dir), &engine, &StderrReport::new())?;
+    // A user who doubts that a crate is unchanged asks here.
+    let tools = Tools::from_env(data_dir).always_asking();
+    let built = build_guests(&crates, &tools, &engine, &StderrReport::new())?;
     let shown: Vec<_> = built
         .iter()
         .map(|b| {

@@ -32,6 +32,17 @@ pub(crate) struct CoreModule {
     pub(crate) compiled: bool,
 }
 
+/// The outcome of cargo for a crate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Compiled {
+    /// Its module.
+    pub(crate) module: CoreModule,
+    /// Directories of the path packages that it was compiled from.
+    pub(crate) packages: Vec<PathBuf>,
+    /// True if one of these has a build script.
+    pub(crate) has_build_script: bool,
+}
+
 /// A guest crate to build.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Crate<'a> {
@@ -44,10 +55,10 @@ pub(crate) struct Crate<'a> {
 /// Compiles the crate with cargo, which does nothing where nothing has changed.
 ///
 /// Progress goes to `report` as it comes, and the crate's own warnings after a build that compiled it.
-pub(crate) fn compile(tools: &Tools, krate: Crate<'_>, report: &dyn BuildReport) -> Result<CoreModule, BuildError> {
+pub(crate) fn compile(tools: &Tools, krate: Crate<'_>, report: &dyn BuildReport) -> Result<Compiled, BuildError> {
     let announcement = Announcement::new(krate, report);
     let Some(dir) = &tools.shared_dir else {
-        return run(tools, &announcement)?.module(krate, report);
+        return run(tools, &announcement)?.compiled(krate, report);
     };
     let refused = |source| BuildError::Io {
         doing: "write to",
@@ -60,7 +71,7 @@ pub(crate) fn compile(tools: &Tools, krate: Crate<'_>, report: &dyn BuildReport)
         said = run(tools, &announcement)?;
     }
     shared.record(&said.packages).map_err(refused)?;
-    said.module(krate, report)
+    said.compiled(krate, report)
 }
 
 /// Runs cargo once.
@@ -175,17 +186,24 @@ struct Said {
     module: Option<CoreModule>,
     /// Path packages with an artifact.
     packages: Vec<Package>,
+    /// True if a path package has a build script.
+    has_build_script: bool,
 }
 
 impl Said {
-    /// Returns the module, and reports the crate's warnings if it was compiled.
-    fn module(self, krate: Crate<'_>, report: &dyn BuildReport) -> Result<CoreModule, BuildError> {
-        if self.module.as_ref().is_some_and(|module| module.compiled) {
-            self.warnings.iter().for_each(|warning| report.line(warning.trim_end()));
-        }
-        self.module.ok_or_else(|| BuildError::NoModule {
+    /// Returns the module and its origins, and reports the crate's warnings if it was compiled.
+    fn compiled(self, krate: Crate<'_>, report: &dyn BuildReport) -> Result<Compiled, BuildError> {
+        let module = self.module.ok_or_else(|| BuildError::NoModule {
             uid: krate.uid.to_owned(),
             dir: krate.dir.to_owned(),
+        })?;
+        if module.compiled {
+            self.warnings.iter().for_each(|warning| report.line(warning.trim_end()));
+        }
+        Ok(Compiled {
+            module,
+            packages: self.packages.into_iter().map(|package| package.dir).collect(),
+            has_build_script: self.has_build_script,
         })
     }
 }
@@ -205,6 +223,10 @@ fn read(stdout: impl Read, announcement: &Announcement<'_>) -> Said {
         }
         if message["reason"] == "compiler-artifact" {
             said.packages.extend(Package::of_message(&message));
+        }
+        if message["reason"] == "build-script-executed" {
+            let package = message["package_id"].as_str().unwrap_or_default();
+            said.has_build_script |= package.starts_with("path+");
         }
         take_message(&mut said, &message, &manifest, fresh);
     }
@@ -311,6 +333,8 @@ mod tests {
 {{"reason":"compiler-message","manifest_path":"/elsewhere/Cargo.toml","message":{{"level":"warning","rendered":"theirs"}}}}
 {{"reason":"compiler-message","manifest_path":"{manifest}","message":{{"level":"error","rendered":"error: e\n"}}}}
 {{"reason":"compiler-artifact","manifest_path":"{manifest}","filenames":["/t/wasm32-unknown-unknown/release/a.d","/t/wasm32-unknown-unknown/release/a.wasm"],"fresh":false}}
+{{"reason":"build-script-executed","package_id":"registry+https://index#serde@1.0.0"}}
+{{"reason":"build-script-executed","package_id":"path+file:///job/count#0.1.0"}}
 {{"reason":"build-finished","success":true}}
 "#
         );
@@ -318,6 +342,7 @@ mod tests {
         let said = read(text.as_bytes(), &Announcement::new(krate, &Silent));
         assert_eq!(said.warnings, ["warning: w\n"]);
         assert_eq!(said.errors, ["error: e\n"]);
+        assert!(said.has_build_script);
         assert_eq!(
             said.module,
             Some(CoreModule {

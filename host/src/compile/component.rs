@@ -11,7 +11,7 @@ use super::error::BuildError;
 use crate::environment::files::write_whole;
 
 /// This program's name and version. They are noted beside each component, so that another version makes it again.
-const MADE_BY: &str = concat!("regraft ", env!("CARGO_PKG_VERSION"));
+pub(super) const MADE_BY: &str = concat!("regraft ", env!("CARGO_PKG_VERSION"));
 
 /// A component's file.
 #[derive(Debug)]

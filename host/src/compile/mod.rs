@@ -10,6 +10,7 @@
 //! - [`declared`]: the declarations of operators, without a build.
 //! - `sources`: the sources of what is in a build directory that jobs share.
 //! - `cargo`, `component`: the two steps.
+//! - `unchanged`: finds without cargo that neither has anything to do.
 
 pub mod error;
 pub mod report;
@@ -18,16 +19,18 @@ pub mod declared;
 mod sources;
 mod cargo;
 mod component;
+mod unchanged;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use regraft_guest_runtime::engine::GuestEngine;
 use regraft_model::id::OperatorUid;
 
 use crate::graph::job_graph::{Artifact, JobGraph, NodeKind};
 use cargo::Crate;
+use unchanged::{Inputs, Notes};
 
 pub use error::BuildError;
 pub use report::{BuildReport, StderrReport};
@@ -75,6 +78,9 @@ pub fn guest_crates(graph: &JobGraph) -> Vec<GuestCrate> {
 
 /// Builds guest crates, each directory once, and returns their components in the given order.
 ///
+/// Cargo is asked only about crates that are not known to be unchanged since their last build, unless
+/// [`Tools::always_ask`] is set.
+///
 /// Adds the wasm target to the Rust toolchain where it is missing. Blocks; progress goes to `report`.
 ///
 /// # Errors
@@ -93,9 +99,8 @@ pub fn build_guests(
             });
         }
     }
-    if let Some(first) = crates.first() {
-        tools.ensure_target(&first.dir, report)?;
-    }
+    let notes = Notes::new(&tools.notes, &[&tools.cargo, &tools.rustc], std::env::vars_os());
+    let mut libraries: Option<PathBuf> = None;
     let mut by_dir: BTreeMap<PathBuf, Built> = BTreeMap::new();
     let mut all = Vec::with_capacity(crates.len());
     for guest in crates {
@@ -105,7 +110,10 @@ pub fn build_guests(
                 uid: guest.uid.clone(),
                 ..built.clone()
             },
-            None => build_one(guest, tools, engine, report)?,
+            None => match unchanged(guest, &dir, tools, &notes) {
+                Some(built) => built,
+                None => build_one((guest, &dir), (tools, &notes), &mut libraries, engine, report)?,
+            },
         };
         by_dir.insert(dir, built.clone());
         all.push(built);
@@ -113,20 +121,47 @@ pub fn build_guests(
     Ok(all)
 }
 
+/// Returns the component of a crate that is known to be unchanged without cargo.
+fn unchanged(guest: &GuestCrate, dir: &Path, tools: &Tools, notes: &Notes<'_>) -> Option<Built> {
+    let start = Instant::now();
+    let component = (!tools.always_ask).then(|| notes.component(dir)).flatten()?;
+    Some(Built {
+        uid: guest.uid.clone(),
+        component: component.path,
+        made: false,
+        bytes: component.bytes,
+        took: start.elapsed(),
+    })
+}
+
+/// Builds a crate, whose canonical directory is given too. `libraries` is the directory of the target's libraries once the
+/// toolchain is known to have it.
 fn build_one(
-    guest: &GuestCrate,
-    tools: &Tools,
+    (guest, dir): (&GuestCrate, &Path),
+    (tools, notes): (&Tools, &Notes<'_>),
+    libraries: &mut Option<PathBuf>,
     engine: &GuestEngine,
     report: &dyn BuildReport,
 ) -> Result<Built, BuildError> {
-    let start = Instant::now();
+    let (start, began) = (Instant::now(), SystemTime::now());
+    let libraries = match libraries {
+        Some(libraries) => libraries,
+        None => libraries.insert(tools.ensure_target(&guest.dir, report)?),
+    };
     let krate = Crate {
         uid: guest.uid.as_str(),
         dir: &guest.dir,
     };
-    let core = cargo::compile(tools, krate, report)?;
+    let compiled = cargo::compile(tools, krate, report)?;
     report.doing(&format!("{}: making the component", guest.uid));
-    let component = component::make(krate, &core, engine)?;
+    let component = component::make(krate, &compiled.module, engine)?;
+    let inputs = Inputs {
+        module: compiled.module.path.clone(),
+        packages: compiled.packages,
+        has_build_script: compiled.has_build_script,
+        libraries: libraries.clone(),
+    };
+    notes.note(dir, &inputs, &component, began);
     let took = start.elapsed();
     if component.made {
         let kilobytes = component.bytes.div_ceil(1000);
@@ -136,7 +171,7 @@ fn build_one(
             guest.uid,
             took.as_secs_f64()
         ));
-    } else if core.compiled {
+    } else if compiled.module.compiled {
         report.line(&format!(
             "built {} in {:.1} s: the component is the same",
             guest.uid,

@@ -55,6 +55,8 @@ impl Bench {
             rustup: tool("rustup"),
             build_dir: Some(self.dir.path().join("shared")),
             shared_dir: Some(self.dir.path().join("shared")),
+            notes: self.dir.path().join("built"),
+            always_ask: false,
         }
     }
 

@@ -23,6 +23,10 @@ pub struct Tools {
     pub build_dir: Option<PathBuf>,
     /// The directory that other jobs may write to: that one, or the one that the environment names.
     pub shared_dir: Option<PathBuf>,
+    /// Directory of the notes by which an unchanged crate is known without cargo.
+    pub notes: PathBuf,
+    /// True if cargo is asked in any case.
+    pub always_ask: bool,
 }
 
 /// Variables by which users say where cargo is to write. Each of them wins over a shared directory.
@@ -42,17 +46,29 @@ impl Tools {
             rustup: "rustup".into(),
             shared_dir: build_dir.clone().or(named),
             build_dir,
+            notes: data_dir.join("built"),
+            always_ask: false,
         }
     }
 
-    /// Adds the wasm target to the toolchain that is used in `dir`, unless it has it. Reports in one line that it is added.
+    /// Returns the same tools, with which cargo is asked about each crate, also about one that is known to be unchanged.
+    #[must_use]
+    pub fn always_asking(self) -> Self {
+        Self {
+            always_ask: true,
+            ..self
+        }
+    }
+
+    /// Adds the wasm target to the toolchain that is used in `dir`, unless it has it, and returns the directory of its
+    /// libraries. Reports in one line that it is added.
     ///
     /// # Errors
     /// [`BuildError::NoTool`] without rustc, and [`BuildError::NoRustup`] or [`BuildError::AddTarget`] where the target is
     /// missing and cannot be added.
-    pub fn ensure_target(&self, dir: &Path, report: &dyn BuildReport) -> Result<(), BuildError> {
-        if self.has_target(dir)? {
-            return Ok(());
+    pub fn ensure_target(&self, dir: &Path, report: &dyn BuildReport) -> Result<PathBuf, BuildError> {
+        if let Some(libraries) = self.libraries(dir)? {
+            return Ok(libraries);
         }
         report.line(&format!("adding the Rust target {TARGET} (rustup target add {TARGET})"));
         let output = Command::new(&self.rustup)
@@ -68,15 +84,18 @@ impl Tools {
                 });
             }
         };
-        if output.status.success() && self.has_target(dir)? {
-            return Ok(());
+        if output.status.success()
+            && let Some(libraries) = self.libraries(dir)?
+        {
+            return Ok(libraries);
         }
         Err(BuildError::AddTarget {
             output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         })
     }
 
-    fn has_target(&self, dir: &Path) -> Result<bool, BuildError> {
+    /// Returns the directory of the target's libraries, if it is installed.
+    fn libraries(&self, dir: &Path) -> Result<Option<PathBuf>, BuildError> {
         let output = Command::new(&self.rustc)
             .args(["--print", "target-libdir", "--target", TARGET])
             .current_dir(dir)
@@ -86,7 +105,7 @@ impl Tools {
                 variable: "RUSTC",
                 source,
             })?;
-        let libdir = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        Ok(output.status.success() && Path::new(&libdir).is_dir())
+        let libraries = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        Ok((output.status.success() && libraries.is_dir()).then_some(libraries))
     }
 }
