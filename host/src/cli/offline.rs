@@ -12,7 +12,7 @@ use crate::api::client::{Client, ClientError, FoundJob};
 use crate::jobs::observe::ObservedJob;
 use crate::jobs::status::JobStatus;
 use crate::serve::error::HostError;
-use crate::serve::offline::{OfflineJob, jobs};
+use crate::serve::offline::{OfflineJob, jobs, jobs_of_host};
 
 /// A job that was asked for.
 pub(super) enum Found {
@@ -49,6 +49,18 @@ pub(super) fn on_disk(client: &Client, live: &[FoundJob], data_dir: &Path) -> Re
         }
         Ok::<_, HostError>(dead)
     })
+}
+
+/// Returns those of the jobs of the data directory that wait for a host to be started. `live` are those of the hosts that were
+/// asked.
+pub(super) fn waiting(client: &Client, live: &[FoundJob], data_dir: &Path) -> Result<Vec<OfflineJob>, Failure> {
+    if client.serving().is_ok() {
+        return Ok(vec![]);
+    }
+    let live: BTreeSet<_> = live.iter().map(|job| job.summary.job_id).collect();
+    let mut jobs = block_on(jobs_of_host(data_dir, &live))?;
+    jobs.retain(|job| job.found.ended_at().is_none());
+    Ok(jobs)
 }
 
 /// Returns the jobs on disk as they ended, or as they wait.

@@ -16,7 +16,7 @@ use super::exit_status::ExitStatus;
 use super::failure::Failure;
 use super::job::absolute;
 use super::log;
-use super::offline::{observed, on_disk};
+use super::offline::{observed, waiting};
 use super::output::{Output, print};
 use super::progress::{Progress, now_ms};
 use super::savepoint::open;
@@ -439,12 +439,7 @@ pub(super) fn refuse_collisions(
         refuse_collision(graph, &Claims::from(&view), allow)?;
     }
     // Jobs that a host brings back when it is started, and that write where they wrote.
-    let waiting = on_disk(&client, &running, data_dir)?;
-    let waiting: Vec<_> = waiting
-        .into_iter()
-        .filter(|job| !job.attached && job.found.ended_at().is_none())
-        .collect();
-    for job in observed(&waiting, data_dir)? {
+    for job in observed(&waiting(&client, &running, data_dir)?, data_dir)? {
         refuse_collision(graph, &Claims::from(&job), allow)?;
     }
     Ok(())

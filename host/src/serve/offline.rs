@@ -35,19 +35,31 @@ pub struct OfflineJob {
 /// # Errors
 /// [`HostError`] where a list cannot be read. Jobs whose records are damaged are left out.
 pub async fn jobs(data_dir: &Path, live: &BTreeSet<JobId>, is_served: bool) -> Result<Vec<OfflineJob>, HostError> {
-    let mut found = vec![];
-    let mut add = |jobs: Vec<Catalogued>, attached| {
-        let dead = jobs.into_iter().filter(|job| !live.contains(&job.record.job_id));
-        found.extend(dead.map(|found| OfflineJob { found, attached }));
-    };
-    for (list, attached) in [(ATTACHED, true), ("jobs", false)] {
-        let path = data_dir.join(list);
-        if path.is_dir() && (attached || !is_served) {
-            let storage = Storage::open(&path.to_string_lossy())?;
-            add(Catalog::new(storage).look().await?.jobs, attached);
-        }
+    let mut found = listed(data_dir, live, true).await?;
+    if !is_served {
+        found.extend(listed(data_dir, live, false).await?);
     }
     Ok(found)
+}
+
+/// Returns those of [`jobs`] that a host brings back when it is started, or that have ended there.
+///
+/// # Errors
+/// As [`jobs`].
+pub async fn jobs_of_host(data_dir: &Path, live: &BTreeSet<JobId>) -> Result<Vec<OfflineJob>, HostError> {
+    listed(data_dir, live, false).await
+}
+
+/// Returns the jobs on one of the two lists, but for those that a process runs.
+async fn listed(data_dir: &Path, live: &BTreeSet<JobId>, attached: bool) -> Result<Vec<OfflineJob>, HostError> {
+    let path = data_dir.join(if attached { ATTACHED } else { "jobs" });
+    if !path.is_dir() {
+        return Ok(vec![]);
+    }
+    let storage = Storage::open(&path.to_string_lossy())?;
+    let jobs = Catalog::new(storage).look().await?.jobs.into_iter();
+    let dead = jobs.filter(|job| !live.contains(&job.record.job_id));
+    Ok(dead.map(|found| OfflineJob { found, attached }).collect())
 }
 
 /// Directory of the checkpoints of a job; `None` where its job file does not parse any more. The second is true if the job
