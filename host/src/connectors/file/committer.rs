@@ -323,7 +323,7 @@ impl FileSinkCommitter {
 
 impl SinkCommitter for FileSinkCommitter {
     fn check(&self) -> Result<(), SinkError> {
-        self.pending().create()?;
+        self.pending().probe()?;
         self.clean();
         Ok(())
     }

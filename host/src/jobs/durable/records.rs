@@ -291,12 +291,13 @@ impl JobDirectory {
         Ok(ids)
     }
 
-    /// Writes `job.json`.
+    /// Writes `job.json`, and makes the directories of the records that a start writes next.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn write_job(&self, record: &JobRecord) -> Result<(), RecordError> {
-        Ok(self.storage.put(JOB, text(record)).await?)
+        let directories = [ATTEMPTS, VERSIONS, paths::SHARED_DIR];
+        Ok(self.storage.put_first(JOB, text(record), &directories).await?)
     }
 
     /// Reads `job.json`; `None` if there is no such job.
