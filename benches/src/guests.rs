@@ -106,6 +106,7 @@ impl Guests {
                     arguments: [].into(),
                     sink: Arc::new(NoEvents),
                     log_budget: Arc::default(),
+                    profiler: Arc::default(),
                 };
                 let instance: Box<dyn HostOperator> = Box::new(module.instantiate(&settings)?);
                 (instance, module.description().clone())

@@ -4,7 +4,9 @@
 //! of a call), interruption by epochs. A file is refused by its names before it is compiled, and by its types after.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -24,9 +26,10 @@ use crate::exports::ExportIndices;
 use crate::imports::GuestData;
 use crate::imports::state::DeclaredState;
 use crate::instance::{GuestInstance, InstanceSettings, Parts};
-use crate::limits::TICK;
+use crate::limits::{SAMPLE_TICK, TICK};
 use crate::module::{GuestModule, Loaded};
 use crate::module_error::{ModuleError, chain, shown};
+use crate::profile::FRAMES_MAX;
 use crate::size;
 use crate::slots::{self, Slots};
 use crate::symbols::DebugInfo;
@@ -202,6 +205,7 @@ impl GuestEngine {
             memory_max: DESCRIBE_MEMORY_MAX,
             host_memory_max: TEXT_MAX as u64,
             log_budget: Arc::default(),
+            profiler: Arc::default(),
             time_per_batch_max: DESCRIBE_TIME_MAX,
             config: "null".into(),
             arguments: [].into(),
@@ -233,6 +237,14 @@ impl GuestEngine {
         describe::complete(describe::parse(&live)?, &parts.exports.names)
     }
 
+    /// Ticks fast enough to profile guests (see [`Profiler`](crate::profile::Profiler)) until the returned guard is dropped.
+    #[must_use]
+    pub fn sampling(&self) -> Sampling {
+        let samplings = Arc::clone(&self.0.ticker.samplings);
+        samplings.fetch_add(1, Ordering::Relaxed);
+        Sampling(samplings)
+    }
+
     fn keep(&self) -> Arc<dyn Send + Sync> {
         Arc::<Ticker>::clone(&self.0.ticker)
     }
@@ -254,6 +266,8 @@ fn config() -> Config {
     config.epoch_interruption(true);
     // Files and lines are read once for a module, not for each trap: see `symbols`.
     config.wasm_backtrace_details(WasmBacktraceDetails::Disable);
+    // Profiles show stacks from their root as far as possible.
+    config.wasm_backtrace_max_frames(NonZeroUsize::new(FRAMES_MAX));
     // The same answer on every machine, where that costs nothing: NaN bits are the one thing left open.
     config.relaxed_simd_deterministic(true);
     config
@@ -266,8 +280,21 @@ fn failed(doing: &'static str) -> impl Fn(wasmtime::Error) -> ModuleError {
     }
 }
 
-/// Advances the engine's epoch every [`TICK`], on a thread of its own, until it is dropped.
+/// Makes an engine tick every [`SAMPLE_TICK`] until it is dropped.
+#[derive(Debug)]
+pub struct Sampling(Arc<AtomicUsize>);
+
+impl Drop for Sampling {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Advances the engine's epoch every [`TICK`], or [`SAMPLE_TICK`] while there are samplings, on a thread of its own, until it
+/// is dropped.
 struct Ticker {
+    /// Number of samplings.
+    samplings: Arc<AtomicUsize>,
     /// Closing it stops the thread.
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -276,8 +303,14 @@ struct Ticker {
 impl Ticker {
     fn start(engine: EngineWeak) -> Result<Self, ModuleError> {
         let (stop, stopped) = channel::<()>();
+        let samplings = Arc::new(AtomicUsize::new(0));
+        let sampled = Arc::clone(&samplings);
+        let interval = move || match sampled.load(Ordering::Relaxed) {
+            0 => TICK,
+            _ => SAMPLE_TICK,
+        };
         let tick = move || {
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(TICK) {
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(interval()) {
                 let Some(engine) = engine.upgrade() else { return };
                 engine.increment_epoch();
             }
@@ -290,6 +323,7 @@ impl Ticker {
                 message: error.to_string(),
             })?;
         Ok(Self {
+            samplings,
             stop: Some(stop),
             thread: Some(thread),
         })

@@ -10,7 +10,7 @@ use std::time::Duration;
 use regraft_model::batch::BytesColumn;
 use regraft_model::describe::interface;
 use wasmtime::component::InstancePre;
-use wasmtime::{Store, UpdateDeadline};
+use wasmtime::{Store, StoreContextMut, UpdateDeadline, WasmBacktrace};
 
 use crate::bindings::regraft::operator::types;
 use crate::call::{
@@ -23,6 +23,8 @@ use crate::exports::{ExportIndices, Exports};
 use crate::imports::GuestData;
 use crate::imports::host::{LINE_MAX, cut};
 use crate::imports::state::DeclaredState;
+use crate::limits::computed;
+use crate::profile::Profiler;
 use crate::state_access::StateAccess;
 use crate::symbols::DebugInfo;
 use crate::trap::{GuestError, TrapCause, classify, not_made};
@@ -47,6 +49,8 @@ pub struct InstanceSettings {
     pub sink: Arc<dyn GuestEvents>,
     /// Bounds its log lines, together with those of all instances that share it.
     pub log_budget: Arc<LogBudget>,
+    /// Profiles its calls.
+    pub profiler: Arc<Profiler>,
 }
 
 /// Parts of an instance that all instances of a module share.
@@ -341,12 +345,17 @@ impl GuestInstance {
             return Err(GuestError::Poisoned);
         }
         let ticks = self.store.data_mut().begin();
-        self.store.set_epoch_deadline(ticks);
+        let profiled = self.settings.profiler.is_on();
+        self.store.set_epoch_deadline(if profiled { 1 } else { ticks });
         if let (Some(keys), Some(state)) = (keys, &self.state) {
             self.store.data_mut().state.install(Arc::clone(state), keys);
         }
         let answer = call(&mut self.store);
         self.store.data_mut().state.remove();
+        if profiled {
+            let (computed, answers) = self.store.data().deadline.spent();
+            self.settings.profiler.called(computed, answers);
+        }
         match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(failure)) => Err(failed(&failure, rows)),
@@ -393,12 +402,17 @@ fn instantiate(
     data.deadline.interrupt_by(interrupt);
     let mut store = Store::new(parts.pre.engine(), data);
     store.limiter(|data| &mut data.memory);
-    store.epoch_deadline_callback(|mut store| {
-        Ok(store
-            .data_mut()
-            .deadline
-            .look()
-            .map_or(UpdateDeadline::Interrupt, UpdateDeadline::Continue))
+    let (profiler, debug) = (Arc::clone(&settings.profiler), Arc::clone(&parts.debug));
+    store.epoch_deadline_callback(move |mut store| {
+        let profiled = profiler.is_on();
+        if profiled {
+            sample(&mut store, &profiler, &debug);
+        }
+        Ok(match store.data_mut().deadline.look() {
+            Some(_) if profiled => UpdateDeadline::Continue(1),
+            Some(ticks) => UpdateDeadline::Continue(ticks),
+            None => UpdateDeadline::Interrupt,
+        })
     });
     // What a call returns can be told to be larger than the memory that it is in.
     let lifted_max = settings.memory_max.min(settings.host_memory_max);
@@ -410,6 +424,15 @@ fn instantiate(
         Ok(exports) => Ok((store, exports)),
         Err(error) => Err(not_made(&error, store.data(), &parts.debug)),
     }
+}
+
+/// Counts the stack of a guest for its profile. The time that this takes is not the guest's.
+fn sample(store: &mut StoreContextMut<'_, GuestData>, profiler: &Profiler, debug: &Arc<DebugInfo>) {
+    let began = computed();
+    profiler.sample(&WasmBacktrace::force_capture(&*store), debug);
+    let took = computed().saturating_sub(began);
+    profiler.sampled(took);
+    store.data_mut().deadline.answered(took);
 }
 
 /// The error of a call in which the guest failed by its own words, which are cut as those of a panic.

@@ -18,6 +18,7 @@
 //! - `imports`: what a guest may ask of its host; one file per WIT interface.
 //! - `symbols`: files and lines of a component's code.
 //! - [`trap`]: what can go wrong in a call.
+//! - [`profile`]: samples of a guest's stack, counted by functions.
 //! - [`instance`]: one instance: calls, reset.
 //! - [`module`]: a loaded component.
 //! - `cache`: compiled components on disk.
@@ -65,6 +66,7 @@ mod slots;
 mod imports;
 mod symbols;
 pub mod trap;
+pub mod profile;
 pub mod instance;
 pub mod module;
 mod cache;

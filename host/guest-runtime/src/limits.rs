@@ -11,6 +11,8 @@ use wasmtime::ResourceLimiter;
 
 /// The length of a tick of the engine's epoch: how exactly time is bounded.
 pub const TICK: Duration = Duration::from_millis(10);
+/// The length of a tick while any guest is profiled: how often it is sampled.
+pub const SAMPLE_TICK: Duration = Duration::from_millis(1);
 
 /// Bytes that one element of a table takes in the host: a pointer.
 const TABLE_ELEMENT_BYTES: u64 = 8;
@@ -183,6 +185,11 @@ impl Deadline {
         self.passed = false;
         self.interrupted = false;
         ticks(self.allowed()).min(LOOK_TICKS)
+    }
+
+    /// Returns the processor time of the present call so far, and the part of it that the host's answers took.
+    pub(crate) fn spent(&self) -> (Duration, Duration) {
+        (computed().saturating_sub(self.started), self.answers)
     }
 
     /// Adds processor time that an answer of the host took.

@@ -91,6 +91,12 @@ impl DebugInfo {
     }
 }
 
+impl std::fmt::Debug for DebugInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DebugInfo").finish_non_exhaustive()
+    }
+}
+
 fn symbols(context: &Context<Section>, address: u64) -> Symbols {
     let mut symbols = Vec::new();
     if let Ok(mut frames) = context.find_frames(address).skip_all_loads() {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{FrameInfo, Trap, WasmBacktrace};
 
 use crate::call::Failure;
 use crate::imports::GuestData;
@@ -17,6 +17,8 @@ use crate::symbols::DebugInfo;
 const MESSAGE_MAX: usize = 4_000;
 /// Length of the name of a function in a backtrace, in bytes. A longer one is cut.
 const FUNCTION_MAX: usize = 300;
+/// The most frames of a backtrace that are named.
+const FRAMES_MAX: usize = 20;
 
 /// Reason why a call to an operator gave no outcome. Nothing of that call is kept.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -366,33 +368,41 @@ fn below_the_stack(error: &wasmtime::Error, frames: &[Frame]) -> bool {
 }
 
 fn frames(backtrace: &WasmBacktrace, debug: &DebugInfo) -> Vec<Frame> {
-    let mut frames = Vec::new();
-    for frame in backtrace.frames() {
-        let name = || {
-            frame
-                .func_name()
-                .map_or_else(|| format!("function {}", frame.func_index()), demangled)
-        };
-        let symbols = frame.module_offset().map(|offset| debug.at(offset)).unwrap_or_default();
-        // Debug information has names without their paths, the function's own name has it.
-        let inlined = symbols.len().saturating_sub(1);
-        for (i, symbol) in symbols.iter().enumerate() {
-            let function = symbol.function.as_deref().filter(|_| i < inlined);
-            frames.push(Frame {
-                function: function.map_or_else(name, demangled),
-                file: symbol.file.clone(),
-                line: symbol.line,
-            });
-        }
-        if symbols.is_empty() {
-            frames.push(Frame {
-                function: name(),
-                file: None,
-                line: None,
-            });
-        }
+    let frames = backtrace.frames().iter().take(FRAMES_MAX);
+    frames.flat_map(|frame| functions_at(frame, debug)).collect()
+}
+
+/// Names the function of a frame and those that were inlined there, innermost first.
+pub(crate) fn functions_at(frame: &FrameInfo, debug: &DebugInfo) -> Vec<Frame> {
+    let name = || {
+        frame
+            .func_name()
+            .map_or_else(|| format!("function {}", frame.func_index()), demangled)
+    };
+    let symbols = frame.module_offset().map(|offset| debug.at(offset)).unwrap_or_default();
+    if symbols.is_empty() {
+        return vec![Frame {
+            function: name(),
+            file: None,
+            line: None,
+        }];
     }
-    frames
+    // Debug information has names without their paths, the function's own name has it.
+    let inlined = symbols.len() - 1;
+    let named = symbols.iter().enumerate().map(|(i, symbol)| {
+        let function = symbol.function.as_deref().filter(|_| i < inlined);
+        Frame {
+            function: function.map_or_else(name, demangled),
+            file: symbol.file.clone(),
+            line: symbol.line,
+        }
+    });
+    named.collect()
+}
+
+/// Returns true for a function of Rust's own library.
+pub(crate) fn is_of_library(frame: &Frame) -> bool {
+    frame.file.as_deref().and_then(library).is_some()
 }
 
 fn demangled(name: &str) -> String {

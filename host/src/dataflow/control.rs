@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use regraft_guest_runtime::call::OperatorState;
 use regraft_guest_runtime::events::LogBudget;
+use regraft_guest_runtime::profile::Profiler;
 use regraft_model::id::{CheckpointId, OperatorUid};
 use regraft_model::time::NO_TIMESTAMP;
 
@@ -294,6 +295,8 @@ pub struct NodeCounters {
     pub state: Arc<OperatorStateBytes>,
     /// Log lines of the operator's guest, over all its subtasks.
     pub log_budget: Arc<LogBudget>,
+    /// Profiles the operator's guest.
+    pub profiler: Arc<Profiler>,
 }
 
 /// Counters and gauges that a guest keeps, by their names.
@@ -344,6 +347,7 @@ impl Default for NodeCounters {
             guest: Mutex::default(),
             state: Arc::default(),
             log_budget: Arc::default(),
+            profiler: Arc::default(),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Each misbehaviour, and the whole text it is told by. After a trap only that instance is of no more use.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use regraft_guest_runtime::call::{Failure, Outcome};
 use regraft_guest_runtime::componentize::encode;
 use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
+use regraft_guest_runtime::profile::{COPIES_IN, COPIES_OUT, Profile, ProfileNode, Profiler};
 use regraft_guest_runtime::trap::{GuestError, TrapCause};
 
 use crate::support::{
@@ -79,6 +81,71 @@ fn endless_loop() {
         "the module computed for more than 200ms in one call; raise `limits.time-per-batch` if it needs that long",
     );
     assert!(started.elapsed() > Duration::from_millis(200));
+}
+
+#[test]
+fn a_profile_shows_where_a_guest_spends_its_time() {
+    let profiler = Arc::new(Profiler::default());
+    let profiled = regraft_guest_runtime::instance::InstanceSettings {
+        profiler: profiler.clone(),
+        ..settings("loop")
+    };
+    let mut instance = hostile().instantiate(&profiled).expect("an instance");
+    instance.open(HEADER, &context()).expect("opened");
+    let sampling = engine().sampling();
+    assert!(profiler.start());
+    let error = instance.process(HEADER, BATCH, *KEYED).expect_err("it takes too long");
+    let profile = profiler.stop().expect("it was started");
+    drop(sampling);
+    // The guest may compute as long as without.
+    assert!(error.is_too_slow(), "{error}");
+    assert!(profile.computed > Duration::from_millis(180), "{profile:?}");
+    assert!(
+        (profile.samples, profile.calls) > (5, 1) && profile.cut == 0,
+        "{profile:?}"
+    );
+    let is_hot = |name: &str| {
+        let of = |node: &ProfileNode| profile.functions[node.function as usize].contains(name);
+        let all: u64 = profile
+            .nodes
+            .iter()
+            .filter(|node| of(node))
+            .map(|node| node.samples)
+            .sum();
+        all * 10 > profile.samples * 9
+    };
+    assert!(is_hot("endless") || is_hot("black_box"), "{profile:#?}");
+}
+
+#[test]
+fn a_profile_tells_copies_of_the_host_from_the_guest() {
+    let profiler = Arc::new(Profiler::default());
+    let profiled = regraft_guest_runtime::instance::InstanceSettings {
+        profiler: profiler.clone(),
+        ..settings("echo")
+    };
+    let mut instance = hostile().instantiate(&profiled).expect("an instance");
+    instance.open(HEADER, &context()).expect("opened");
+    let _sampling = engine().sampling();
+    assert!(profiler.start());
+    let started = Instant::now();
+    let is_seen = |profile: &Profile| {
+        let name = |node: &ProfileNode| profile.functions[node.function as usize].as_str();
+        let mut names = profile.nodes.iter().map(name);
+        names.any(|name| name == COPIES_IN || name == COPIES_OUT)
+    };
+    loop {
+        for _ in 0..1_000 {
+            instance.process(HEADER, BATCH, *KEYED).expect("an echo");
+        }
+        let profile = profiler.stop().expect("it was started");
+        assert_eq!(profile.calls, 1_000);
+        if is_seen(&profile) {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{profile:?}");
+        assert!(profiler.start());
+    }
 }
 
 #[test]

@@ -101,6 +101,7 @@ pub fn settings(behaviour: &str) -> InstanceSettings {
         arguments: ["--limit".to_owned(), "5".to_owned()].into(),
         sink: Arc::new(Recorded::default()),
         log_budget: Arc::default(),
+        profiler: Arc::default(),
     }
 }
 

@@ -51,6 +51,7 @@ pub fn open_operator(
         arguments: graph.arguments.clone().into(),
         sink: Arc::new(GuestLog::new(&node.uid, subtask, counters.clone())) as Arc<dyn GuestEvents>,
         log_budget: counters.log_budget.clone(),
+        profiler: counters.profiler.clone(),
     };
     let mut instance = module.instantiate(&settings).map_err(failed)?;
     let context = open_context(&node.uid, subtask, node.parallelism, graph.max_parallelism);
