@@ -12,8 +12,9 @@ use ureq::http::StatusCode;
 use super::access::{CHALLENGE, Token};
 use super::routes::V1;
 use super::types::{
-    ErrorBody, HostView, JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, SavepointRequest,
-    SnapshotList, SnapshotReport, SubmitRequest, Submitted, UpgradeReport, UpgradeRequest,
+    ErrorBody, HostView, JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, Problem, ProfileReport,
+    ProfileRequest, SavepointRequest, SnapshotList, SnapshotReport, SubmitRequest, Submitted, UpgradeReport,
+    UpgradeRequest,
 };
 use crate::graph::suggest::nearest;
 use crate::serve::announce::{self, Announcement};
@@ -390,6 +391,14 @@ impl Client {
     /// [`ClientError`]; the job goes on as it was.
     pub fn upgrade(&self, job: &FoundJob, request: &UpgradeRequest) -> Result<UpgradeReport, ClientError> {
         self.post(&job.host, &job.path("/upgrade?wait=true"), request)
+    }
+
+    /// Samples the guest of an operator; returns when the time is over, or the job has ended.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the job goes on as it was.
+    pub fn profile(&self, job: &FoundJob, request: &ProfileRequest) -> Result<ProfileReport, ClientError> {
+        self.post(&job.host, &job.path("/profile?wait=true"), request)
     }
 
     fn get<T: DeserializeOwned>(&self, host: &str, path: &str) -> Result<T, ClientError> {

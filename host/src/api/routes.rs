@@ -24,7 +24,7 @@ use super::body::{Body, Component, Parameters, drained};
 use super::connections::{self, url_of};
 use super::problem::{Refusal, problem};
 use super::types::{
-    HostView, JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, OperationView, Outcome,
+    HostView, JobList, JobSummary, JobView, LogChunk, LogQuery, ModuleUploaded, OperationView, Outcome, ProfileRequest,
     SavepointRequest, SnapshotList, SnapshotRow, SubmitRequest, Submitted, TriggerStatus, Triggered, UpgradeRequest,
 };
 use crate::serve::error::HostError;
@@ -106,6 +106,7 @@ fn router(host: Arc<Host>, access: Access) -> Router {
         .route("/jobs/{job}/stop", post(stop))
         .route("/jobs/{job}/cancel", post(cancel))
         .route("/jobs/{job}/upgrade", post(upgrade))
+        .route("/jobs/{job}/profile", post(profile))
         .route("/modules", put(upload));
     Router::new()
         .nest(V1, v1)
@@ -230,6 +231,15 @@ async fn upgrade(
     Body(request): Body<UpgradeRequest>,
 ) -> Result<Response, Refusal> {
     wait.answer(host.begin_upgrade(host.job(&job)?, request.modules)).await
+}
+
+async fn profile(
+    State(host): State<Arc<Host>>,
+    Path(job): Path<String>,
+    Parameters(wait): Parameters<Wait>,
+    Body(request): Body<ProfileRequest>,
+) -> Result<Response, Refusal> {
+    wait.answer(host.begin_profile(host.job(&job)?, request.into())).await
 }
 
 /// `?wait=SECONDS`: the answer is sent when the operation is complete, or after this time.

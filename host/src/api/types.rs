@@ -1,10 +1,12 @@
 //! The shapes of requests and answers: every wire type stands here, and in no other module.
 //!
 //! - [`job`]: the answer to `info`.
+//! - [`profile`]: a profile to take, and one that was taken.
 //! - [`report`]: savepoints and upgrades that are complete.
 //! - [`submission`]: a job to start.
 
 pub mod job;
+pub mod profile;
 pub mod report;
 pub mod submission;
 
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::job::{
     CheckpointView, EffectiveSettingView, JobView, NodeKind, NodeView, RoundStatus, RoundView, SubtaskRoundView,
 };
+pub use self::profile::{ProfileReport, ProfileRequest};
 pub use self::report::{ChangedUid, Gap, SnapshotReport, UpgradeReport};
 pub use self::submission::SubmitRequest;
 use crate::jobs::handle::JobProblem;
@@ -169,6 +172,8 @@ pub enum OperationKind {
     Cancel,
     /// Swaps modules in.
     Upgrade,
+    /// Samples a guest.
+    Profile,
 }
 
 impl From<operations::OperationKind> for OperationKind {
@@ -178,6 +183,7 @@ impl From<operations::OperationKind> for OperationKind {
             operations::OperationKind::Stop => Self::Stop,
             operations::OperationKind::Cancel => Self::Cancel,
             operations::OperationKind::Upgrade => Self::Upgrade,
+            operations::OperationKind::Profile => Self::Profile,
         }
     }
 }
@@ -224,6 +230,8 @@ pub enum Outcome {
     Ended(Box<JobView>),
     /// The upgrade.
     Upgraded(UpgradeReport),
+    /// The profile.
+    Profiled(Box<ProfileReport>),
 }
 
 impl From<operations::Outcome> for Outcome {
@@ -232,6 +240,7 @@ impl From<operations::Outcome> for Outcome {
             operations::Outcome::Saved(report) => Self::Saved(report.into()),
             operations::Outcome::Ended(job) => Self::Ended(Box::new((*job).into())),
             operations::Outcome::Upgraded(report) => Self::Upgraded(report.into()),
+            operations::Outcome::Profiled(report) => Self::Profiled(Box::new((*report).into())),
         }
     }
 }

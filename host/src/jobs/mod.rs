@@ -6,6 +6,7 @@
 //! - [`guest_log`]: log lines of guests.
 //! - [`deploy`]: turns graph, components and restored state into subtasks.
 //! - [`observe`], [`request`], [`handle`]: a job as other modules see it; snapshots that are asked for; commands to it.
+//! - [`profile`]: samples of an operator's guest.
 //! - [`life`]: the protocol, pure: inputs become effects.
 //! - [`durable`]: records, the point to go on from, commits, cleaning up.
 //! - [`output`]: output of other runs, where a job starts. [`abandoned`]: output that dead runs have left pending.
@@ -21,6 +22,7 @@ pub mod deploy;
 pub mod observe;
 pub mod request;
 pub mod handle;
+pub mod profile;
 pub mod life;
 pub mod durable;
 pub mod output;

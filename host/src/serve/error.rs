@@ -14,6 +14,7 @@ use crate::graph::JobFileError;
 use crate::jobs::durable::error::AttemptError;
 use crate::jobs::durable::records::RecordError;
 use crate::jobs::handle::{JobError, JobProblem};
+use crate::jobs::profile::ProfileError;
 use crate::jobs::status::JobStatus;
 use crate::storage::StoreError;
 use crate::upgrade::error::UpgradeError;
@@ -220,6 +221,9 @@ pub enum HostError {
     /// A running job cannot be upgraded.
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
+    /// A guest cannot be profiled.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// The job failed.
     #[error(transparent)]
     Job(#[from] JobError),
@@ -270,6 +274,7 @@ impl HostError {
             | Self::JobFile(_) => ErrorKind::Usage,
             Self::Attempt(error) => error.kind(),
             Self::Upgrade(error) => error.kind(),
+            Self::Profile(error) => error.kind(),
             Self::Job(error) | Self::Savepoint(SavepointError::Round(error)) => error.kind,
             Self::Broken(_) => ErrorKind::Bug,
             _ => ErrorKind::Failed,
@@ -288,6 +293,7 @@ impl HostError {
             | Self::ReplacesShared(uid) => Some(uid.to_string()),
             Self::Attempt(error) => error.uid(),
             Self::Upgrade(error) => error.uid(),
+            Self::Profile(error) => error.uid(),
             Self::Job(error) | Self::Savepoint(SavepointError::Round(error)) => error.uid.clone(),
             _ => None,
         }

@@ -24,6 +24,7 @@ use crate::dataflow::control::locked;
 use crate::dataflow::operator::{Modules, OperatorModule};
 use crate::jobs::handle::{JobHandle, SavepointTarget, SnapshotReport, SnapshotRequest};
 use crate::jobs::observe::{GoOn, ObservedJob};
+use crate::jobs::profile::{ProfileRequest, profile};
 use crate::jobs::start::HostContext;
 use crate::jobs::status::JobStatus;
 use crate::savepoint::rows::Layout;
@@ -292,6 +293,17 @@ impl Host {
         let (host, id) = (self.clone(), job.job_id());
         let work = async move { Ok(Outcome::Upgraded(host.upgrade(&job, digests).await?)) };
         self.operations.begin(id, OperationKind::Upgrade, work)
+    }
+
+    /// Begins to profile the guest of an operator.
+    #[must_use]
+    pub fn begin_profile(self: &Arc<Self>, job: JobHandle, request: ProfileRequest) -> Operation {
+        let (host, id) = (self.clone(), job.job_id());
+        let work = async move {
+            let _sampling = host.engine.sampling();
+            Ok(Outcome::Profiled(Box::new(profile(&job, &request).await?)))
+        };
+        self.operations.begin(id, OperationKind::Profile, work)
     }
 
     /// Returns an operation that has begun.

@@ -13,10 +13,13 @@ use crate::dataflow::control::locked;
 use crate::environment::real::random;
 use crate::jobs::handle::SnapshotReport;
 use crate::jobs::observe::ObservedJob;
+use crate::jobs::profile::ProfileReport;
 use crate::upgrade::report::UpgradeReport;
 
 /// Number of operations that are remembered; the oldest is dropped first.
 const REMEMBERED_MAX: usize = 256;
+/// Number of profiles among them, whose results are large.
+const PROFILES_MAX: usize = 8;
 
 /// Kind of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub enum OperationKind {
     Cancel,
     /// Swaps modules in.
     Upgrade,
+    /// Samples a guest.
+    Profile,
 }
 
 /// Result of an operation that is complete.
@@ -40,6 +45,8 @@ pub enum Outcome {
     Ended(Box<ObservedJob>),
     /// The upgrade.
     Upgraded(UpgradeReport),
+    /// The profile.
+    Profiled(Box<ProfileReport>),
 }
 
 /// Progress of an operation.
@@ -110,7 +117,12 @@ impl Operations {
             progress,
         };
         let mut remembered = locked(&self.0);
-        if remembered.len() >= REMEMBERED_MAX {
+        let is_profile = |operation: &Operation| operation.kind == OperationKind::Profile;
+        let profiles = remembered.iter().filter(|operation| is_profile(operation)).count();
+        if kind == OperationKind::Profile && profiles >= PROFILES_MAX {
+            let oldest = remembered.iter().position(is_profile);
+            oldest.and_then(|oldest| remembered.remove(oldest));
+        } else if remembered.len() >= REMEMBERED_MAX {
             remembered.pop_front();
         }
         remembered.push_back(operation.clone());
@@ -160,6 +172,17 @@ mod tests {
             operations.begin(JOB, OperationKind::Cancel, std::future::pending());
         }
         assert!(operations.get(&JOB.to_string(), &begun.id).is_none(), "the oldest");
+    }
+
+    #[tokio::test]
+    async fn only_the_last_profiles_are_remembered() {
+        let operations = Operations::default();
+        let begin = |kind| operations.begin(JOB, kind, std::future::pending()).id;
+        let stop = begin(OperationKind::Stop);
+        let profiles: Vec<String> = (0..=PROFILES_MAX).map(|_| begin(OperationKind::Profile)).collect();
+        let is_known = |id: &String| operations.get(&JOB.to_string(), id).is_some();
+        assert!(is_known(&stop) && !is_known(&profiles[0]));
+        assert!(profiles[1..].iter().all(is_known));
     }
 
     #[tokio::test]
