@@ -28,6 +28,7 @@ mod kinds;
 mod kill;
 mod life;
 mod moved;
+mod profile;
 mod random;
 mod raw;
 mod recovery;

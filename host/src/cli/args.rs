@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -12,6 +13,7 @@ use regraft_model::id::OperatorUid;
 use super::exit_status::EXIT_STATUS_HELP;
 use super::failure::Failure;
 use super::habits;
+use crate::graph::units::duration;
 use crate::graph::{JobFileError, Overrides, parse_module};
 
 /// Place in the help of flags that many verbs have: behind those of the verb itself.
@@ -56,6 +58,8 @@ pub enum Verb {
     Cancel(CancelArgs),
     /// Put other modules into a running job, at one barrier, keeping its state.
     Upgrade(UpgradeArgs),
+    /// Draw a flame graph of an operator's guest: the functions in which it spends its time, sampled while the job runs.
+    Profile(ProfileArgs),
     /// Remove the checkpoints of jobs that have ended, as far as no job needs them; shows them, and --yes acts.
     Gc(GcArgs),
     /// Show what a component declares: states, schemas, ports, the imports that it needs.
@@ -497,6 +501,53 @@ pub struct UpgradeArgs {
     /// States to drop. Refused by name, with what to do instead: an upgrade cannot drop state yet.
     #[arg(long, value_name = "UID[/STATE]", hide = true)]
     pub drop_state: Vec<DropState>,
+}
+
+/// `profile`.
+#[derive(Debug, Args)]
+pub struct ProfileArgs {
+    /// The job.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// The operator whose guest is sampled.
+    #[arg(long, value_name = "UID")]
+    pub uid: String,
+    /// How long to sample: 100ms to 10m.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    pub duration: Duration,
+    /// Only this subtask, counted from 0; without it, all of them.
+    #[arg(long, value_name = "N")]
+    pub subtask: Option<u32>,
+    /// File to write, `-` for stdout; without it, UID.svg or UID.folded in the current directory.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Its format; without it, that of the file's ending, else svg.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Option<ProfileFormat>,
+}
+
+/// Formats of a profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProfileFormat {
+    /// A flame graph, for a browser.
+    Svg,
+    /// A line for each stack with the number of its samples, for other tools.
+    Folded,
+}
+
+impl ProfileFormat {
+    /// Returns the ending of files in this format.
+    #[must_use]
+    pub const fn ending(self) -> &'static str {
+        match self {
+            Self::Svg => "svg",
+            Self::Folded => "folded",
+        }
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    duration(text).ok_or_else(|| "expected a number and a unit, such as 10s, 500ms or 2m".to_owned())
 }
 
 /// `gc`.

@@ -8,7 +8,8 @@
 //! - [`table`]: results in columns.
 //! - `offline`: jobs that no process runs.
 //! - `savepoint`: opening a savepoint, and the jobs that need it.
-//! - [`build`], [`job`], [`show`], [`state`], [`dispose`], [`gc`], [`serve`], [`run`], [`submit`]: the verbs.
+//! - `flame_graph`: a profile as SVG or text.
+//! - [`build`], [`job`], [`show`], [`state`], [`dispose`], [`gc`], [`serve`], [`run`], [`submit`], [`profile`]: the verbs.
 
 pub mod exit_status;
 pub mod failure;
@@ -31,6 +32,8 @@ pub mod dispose;
 pub mod serve;
 pub mod run;
 pub mod submit;
+mod flame_graph;
+pub mod profile;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -101,6 +104,9 @@ fn verb(cli: &Cli) -> Result<ExitStatus, Failure> {
         Verb::Stop(args) => offline::acting(args.job.pair(), &data_dir, || job::stop(args, &data_dir, output))?,
         Verb::Cancel(args) => offline::acting(args.job.pair(), &data_dir, || job::cancel(args, &data_dir, output))?,
         Verb::Upgrade(args) => offline::acting(args.job.pair(), &data_dir, || job::upgrade(args, &data_dir, output))?,
+        Verb::Profile(args) => {
+            offline::acting(args.job.pair(), &data_dir, || profile::profile(args, &data_dir, output))?;
+        }
         Verb::State(args) => runtime()?.block_on(state::state(args, &data_dir, output))?,
         Verb::Run(args) if args.detached => {
             let origin = runtime()?.block_on(run::Origin::read(args))?;

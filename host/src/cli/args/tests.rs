@@ -200,6 +200,7 @@ fn every_verb_takes_json_and_lists_the_exit_statuses() {
         "stop",
         "cancel",
         "upgrade",
+        "profile",
         "inspect",
         "graph",
         "validate",

@@ -37,6 +37,8 @@ enum How {
     Loop,
     /// Ask for memory without end.
     Grow,
+    /// Count it as any other, after some tenths of a millisecond of computing.
+    Busy,
 }
 
 /// The operator's config.
@@ -106,5 +108,19 @@ fn misbehave(how: How, n: u64) -> Result<()> {
                 all.push(std::hint::black_box(vec![n as u8 | 1; 1 << 20]));
             }
         }
+        How::Busy => {
+            burn_processor_time(n);
+            Ok(())
+        }
     }
+}
+
+/// Has a name of its own in profiles.
+#[inline(never)]
+fn burn_processor_time(n: u64) -> u64 {
+    let mut sum = n;
+    for turn in 0..200_000 {
+        sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(turn));
+    }
+    sum
 }
