@@ -1,4 +1,4 @@
-//! The operators of `examples/`, native or as components. Components are built as `regraft build` builds them.
+//! The operators of `examples/` and `guests/`, native or as components. Components are built as `regraft build` builds them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,8 @@ use std::time::Duration;
 use regraft::dataflow::element::PreparedOperator;
 use regraft::dataflow::node::{open_context, plain_header};
 use regraft::dataflow::operator::Operator as HostOperator;
+use regraft_bench_arithmetic::Arithmetic;
+use regraft_bench_passing::Passing;
 use regraft_guest_runtime::componentize::componentize;
 use regraft_guest_runtime::engine::{EngineSettings, GuestEngine};
 use regraft_guest_runtime::events::NoEvents;
@@ -32,7 +34,7 @@ const MEMORY_MAX: u64 = 256 << 20;
 /// Time limit of a call, far above what any call takes.
 const TIME_PER_BATCH_MAX: Duration = Duration::from_secs(10);
 
-/// An operator of the examples.
+/// An operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Op {
     /// Splits lines into words.
@@ -41,16 +43,28 @@ pub(crate) enum Op {
     CountWords,
     /// Counts and sums records.
     CountRecords,
+    /// Maps or filters records, by its config.
+    Arithmetic,
+    /// Counts records, and passes them on.
+    Passing,
 }
 
 impl Op {
-    const ALL: [Self; 3] = [Self::Split, Self::CountWords, Self::CountRecords];
+    const ALL: [Self; 5] = [
+        Self::Split,
+        Self::CountWords,
+        Self::CountRecords,
+        Self::Arithmetic,
+        Self::Passing,
+    ];
 
     const fn krate(self) -> &'static str {
         match self {
             Self::Split => "word-count-split",
             Self::CountWords => "word-count-count",
             Self::CountRecords => "rolling-count-count",
+            Self::Arithmetic => "regraft-bench-arithmetic",
+            Self::Passing => "regraft-bench-passing",
         }
     }
 }
@@ -67,6 +81,8 @@ pub(crate) enum Kind {
 /// The components of all operators.
 #[derive(Debug)]
 pub(crate) struct Guests {
+    engine: GuestEngine,
+    components: HashMap<Op, Vec<u8>>,
     modules: HashMap<Op, GuestModule>,
 }
 
@@ -75,7 +91,7 @@ impl Guests {
     pub(crate) fn load() -> Result<Self, Failure> {
         let engine = GuestEngine::new(&EngineSettings { cache_dir: None })?;
         let built = build()?;
-        let mut modules = HashMap::new();
+        let (mut components, mut modules) = (HashMap::new(), HashMap::new());
         for op in Op::ALL {
             let name = format!("{}.wasm", op.krate().replace('-', "_"));
             let path = built
@@ -83,9 +99,24 @@ impl Guests {
                 .find(|path| path.file_name().is_some_and(|file| file == name.as_str()));
             let path = path.ok_or_else(|| format!("cargo made no {name}"))?;
             let component = componentize(&engine, &std::fs::read(path)?)?;
-            modules.insert(op, engine.load(component)?.module);
+            modules.insert(op, engine.load(component.clone())?.module);
+            components.insert(op, component);
         }
-        Ok(Self { modules })
+        Ok(Self {
+            engine,
+            components,
+            modules,
+        })
+    }
+
+    /// Returns two modules of an operator that do the same and have different digests: the second one has a custom section
+    /// more.
+    pub(crate) fn versions(&self, op: Op) -> Result<[GuestModule; 2], Failure> {
+        let mut second = self.components.get(&op).ok_or("no such component")?.clone();
+        // A section of id 0 and three bytes: the length of its name, and the name.
+        second.extend([0, 3, 2, b'v', b'2']);
+        let first = self.modules.get(&op).ok_or("no such module")?.clone();
+        Ok([first, self.engine.load(self.engine.embed(&second)?)?.module])
     }
 
     /// Returns an opened instance for the only subtask of an operator. `config` is JSON.
@@ -95,6 +126,8 @@ impl Guests {
                 Op::Split => native::<split>(config)?,
                 Op::CountWords => native::<CountWords>(config)?,
                 Op::CountRecords => native::<CountRecords>(config)?,
+                Op::Arithmetic => native::<Arithmetic>(config)?,
+                Op::Passing => native::<Passing>(config)?,
             },
             Kind::Wasm => {
                 let module = self.modules.get(&op).ok_or("no such module")?;

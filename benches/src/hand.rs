@@ -1,4 +1,4 @@
-//! The hand-written loops: one thread, one map, no more than the work itself.
+//! The hand-written loops: one map for each thread, no more than the work itself.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -16,14 +16,29 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Failure;
 use crate::pipeline::Totals;
-use crate::records::record;
+use crate::settings::{Hand, Settings};
+use crate::text;
+use crate::workload::{number, record};
+
+mod threads;
+
+pub(crate) use threads::{arithmetic, chain, records_exchanged, words_shared};
 
 /// Bytes read at once, as in the host's file source.
 const CHUNK: usize = 256 * 1024;
 
+/// Count by word.
+type Words = HashMap<Box<[u8]>, u64, FxBuildHasher>;
+/// Count and sum by key.
+type Sums = HashMap<u64, (u64, u64), FxBuildHasher>;
+
 /// W1: counts the words of files.
 pub(crate) fn words(files: &[PathBuf]) -> Result<Totals, Failure> {
-    let mut counts: HashMap<Box<[u8]>, u64, FxBuildHasher> = HashMap::default();
+    total_words(&count_words(files)?)
+}
+
+fn count_words(files: &[PathBuf]) -> Result<Words, Failure> {
+    let mut counts = Words::default();
     let mut buffer = vec![0; CHUNK];
     for file in files {
         let mut file = File::open(file)?;
@@ -59,17 +74,8 @@ pub(crate) fn words(files: &[PathBuf]) -> Result<Totals, Failure> {
             }
         }
     }
-    let words = counts.iter().map(|(word, count)| {
-        Ok::<_, Failure>(CountedWord {
-            word: std::str::from_utf8(word)?,
-            count: *count,
-        })
-    });
-    total(words)
+    Ok(counts)
 }
-
-/// Count and sum by key.
-type Sums = HashMap<u64, (u64, u64), FxBuildHasher>;
 
 #[inline(always)]
 fn take(sums: &mut Sums, key: u64, number: u64) {
@@ -78,19 +84,33 @@ fn take(sums: &mut Sums, key: u64, number: u64) {
     *sum = sum.wrapping_add(number);
 }
 
-/// W2: counts and sums records while they are generated.
+/// W2: counts and sums the records of one split while they are generated.
 pub(crate) fn records(rows: u64, keys: u64) -> Result<Totals, Failure> {
     let mut sums = Sums::default();
     for offset in 0..rows {
-        let (key, value) = record(offset, keys);
+        let (key, value) = record(0, offset, keys);
         // The whole value is made, as for the other contenders, though only its first number is used.
         let value = black_box(value);
-        take(&mut sums, key, first_number(&value));
+        take(&mut sums, key, number(&value));
     }
-    total(
-        sums.iter()
-            .map(|(&key, &(count, sum))| Ok(CountedRecord { key, count, sum })),
-    )
+    total_sums(&sums)
+}
+
+/// Does the work of a process of its own, and prints what it emitted as the other programs do.
+pub(crate) fn process(hand: Hand, settings: &Settings) -> Result<(), Failure> {
+    let threads = settings.parallelism.first().copied().unwrap_or(1) as usize;
+    let (rows, keys, splits) = (settings.records, settings.keys, settings.splits);
+    let Totals { records, checksum } = match hand {
+        Hand::W1 => words_shared(
+            &text::make(&settings.dir, settings.size, settings.files)?.files,
+            threads,
+        )?,
+        Hand::W2 => records_exchanged(rows, keys, splits, threads)?,
+        Hand::W3 => arithmetic(rows, keys, splits, threads)?,
+        Hand::Chain => chain(rows, keys, splits, threads, settings.maps)?,
+    };
+    println!("records={records} checksum={checksum:016x}");
+    Ok(())
 }
 
 /// W2 on records that exist already.
@@ -98,19 +118,26 @@ pub(crate) fn batches(batches: &[Batch]) -> Result<Totals, Failure> {
     let mut sums = Sums::default();
     for batch in batches {
         for i in 0..batch.len() {
-            let key = batch.keys.column.get(i).first_chunk().copied().unwrap_or_default();
-            take(&mut sums, u64::from_le_bytes(key), first_number(batch.values.get(i)));
+            take(&mut sums, number(batch.keys.column.get(i)), number(batch.values.get(i)));
         }
     }
+    total_sums(&sums)
+}
+
+fn total_words(counts: &Words) -> Result<Totals, Failure> {
+    total(counts.iter().map(|(word, count)| {
+        Ok::<_, Failure>(CountedWord {
+            word: std::str::from_utf8(word)?,
+            count: *count,
+        })
+    }))
+}
+
+fn total_sums(sums: &Sums) -> Result<Totals, Failure> {
     total(
         sums.iter()
             .map(|(&key, &(count, sum))| Ok(CountedRecord { key, count, sum })),
     )
-}
-
-#[inline(always)]
-fn first_number(value: &[u8]) -> u64 {
-    u64::from_le_bytes(value.first_chunk().copied().unwrap_or_default())
 }
 
 /// Sums up the records that the operators would emit.

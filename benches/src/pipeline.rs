@@ -1,5 +1,5 @@
-//! Wires and runs a job of two subtasks, as a deployment at parallelism 1 does: a source with the operators chained to
-//! it; an exchange by key; a keyed operator with its state in memory, and a sink.
+//! Wires and runs a job as a deployment at parallelism 1 does: a source with the operators chained to it; and where there
+//! is a keyed operator an exchange by key, and a second subtask with that operator, its state in memory, and the sink.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel as events_channel};
@@ -53,10 +53,10 @@ impl Totals {
 pub(crate) struct Pipeline {
     /// Reader of the source.
     pub(crate) reader: Box<dyn SourceReader>,
-    /// Stateless operator, chained to the source.
-    pub(crate) stateless: Option<PreparedOperator>,
-    /// Keyed operator, after the exchange.
-    pub(crate) keyed: PreparedOperator,
+    /// Stateless operators, chained to the source in this order.
+    pub(crate) stateless: Vec<PreparedOperator>,
+    /// Keyed operator, after the exchange; `None`: the sink is chained to the source too.
+    pub(crate) keyed: Option<PreparedOperator>,
 }
 
 /// Creates the node of an operator, as a deployment does.
@@ -111,16 +111,13 @@ impl Pipeline {
         totals: &Arc<Mutex<Totals>>,
         busiest: &Busiest,
     ) -> Result<Vec<Subtask>, Failure> {
-        let (first, second) = (Arc::<Mailbox>::default(), Arc::<Mailbox>::default());
-        let (sender, receiver) = channel(first.clone(), second.clone());
-        let edge = OutputEdge::new(0, Partitioning::Key, MAX_PARALLELISM_DEFAULT, 0, vec![sender]);
         let operator = |node| ChainedNode {
             port: 0,
             kind: ChainedKind::Operator(Box::new(node)),
         };
         let mut nodes = vec![];
-        if let Some(prepared) = self.stateless {
-            nodes.push(operator(node("stateless", prepared, false)?));
+        for (at, prepared) in self.stateless.into_iter().enumerate() {
+            nodes.push(operator(node(&format!("stateless-{at}"), prepared, false)?));
         }
         let source = SourceHead {
             positions: PositionLog::new(64),
@@ -138,8 +135,16 @@ impl Pipeline {
             let (chain, id) = (Chain::new(nodes, edges), SubtaskId { chain, index: 0 });
             Subtask::new(id, head, chain, mailbox, events.clone(), clock.clone(), NO_TIMESTAMP)
         };
+        let (first, second) = (Arc::<Mailbox>::default(), Arc::<Mailbox>::default());
+        let sink = self::sink(totals, busiest)?;
+        let Some(keyed) = self.keyed else {
+            nodes.push(sink);
+            return Ok(vec![subtask(0, Head::Source(source), nodes, vec![], first)]);
+        };
+        let (sender, receiver) = channel(first.clone(), second.clone());
+        let edge = OutputEdge::new(0, Partitioning::Key, MAX_PARALLELISM_DEFAULT, 0, vec![sender]);
         let gate = Gate::new(vec![(0, receiver)], NO_TIMESTAMP);
-        let keyed = vec![operator(node("keyed", self.keyed, true)?), self::sink(totals, busiest)?];
+        let keyed = vec![operator(node("keyed", keyed, true)?), sink];
         Ok(vec![
             subtask(0, Head::Source(source), nodes, vec![edge], first),
             subtask(1, Head::Gate(gate), keyed, vec![], second),

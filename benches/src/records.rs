@@ -6,17 +6,12 @@ use regraft::connectors::generator::settings::{GeneratorField, GeneratorSource, 
 use regraft_model::batch::Batch;
 use regraft_model::schema::Type;
 
-use crate::Failure;
-
-/// Bytes of a value.
-pub(crate) const VALUE: usize = 32;
-const SEED: u64 = 42;
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+use crate::{Failure, workload};
 
 /// Returns the settings that the source would have in a job file.
 pub(crate) fn settings(rows: u64, keys: u64) -> GeneratorSource {
     GeneratorSource {
-        seed: SEED,
+        seed: workload::SEED,
         splits: 1,
         rows: Some(rows),
         fields: vec![
@@ -31,7 +26,9 @@ pub(crate) fn settings(rows: u64, keys: u64) -> GeneratorSource {
             GeneratorField {
                 name: "value".into(),
                 ty: Type::Bytes,
-                values: GeneratorValues::Random { len: 32 },
+                values: GeneratorValues::Random {
+                    len: workload::VALUE as u32,
+                },
             },
         ],
         key: Some(0),
@@ -44,29 +41,6 @@ pub(crate) fn reader(rows: u64, keys: u64) -> Result<GeneratorReader, Failure> {
         settings(rows, keys),
         vec![("00000".into(), None)],
     )?)
-}
-
-/// Returns record number `offset` as the host's generator makes it: key and value.
-#[inline(always)]
-pub(crate) fn record(offset: u64, keys: u64) -> (u64, [u8; VALUE]) {
-    let base = mix(SEED ^ mix(mix(offset)));
-    let key = ((u128::from(mix(base ^ GOLDEN)) * u128::from(keys)) >> 64) as u64;
-    let mut state = base ^ GOLDEN.wrapping_mul(2);
-    let mut value = [0; VALUE];
-    for word in value.as_chunks_mut::<8>().0 {
-        state = state.wrapping_add(GOLDEN);
-        *word = mix(state).to_le_bytes();
-    }
-    (key, value)
-}
-
-/// The finaliser of SplitMix64.
-#[inline(always)]
-pub(crate) const fn mix(mut z: u64) -> u64 {
-    z = z.wrapping_add(GOLDEN);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Generates all batches.
@@ -109,7 +83,7 @@ mod tests {
         let mut offset = 0;
         for batch in &batches {
             for i in 0..batch.len() {
-                let (key, value) = record(offset, 77);
+                let (key, value) = workload::record(0, offset, 77);
                 assert_eq!(
                     (batch.key(i), batch.values.get(i)),
                     (&key.to_le_bytes()[..], &value[..])

@@ -43,6 +43,32 @@ impl Spread {
     }
 }
 
+/// Returns the bounds of the 95 % confidence interval of the median, by order statistics; minimum and maximum of fewer
+/// than six numbers, which have no such interval.
+fn interval(numbers: &[f64]) -> (f64, f64) {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    // The probability that at most so many of them are below the true median, as half of the draws are.
+    let (mut below, mut term, mut drop) = (0.0, 0.5f64.powi(sorted.len() as i32), 0);
+    for at in 0..sorted.len() {
+        below += term;
+        if below > 0.025 {
+            break;
+        }
+        drop = at;
+        term *= (sorted.len() - at) as f64 / (at + 1) as f64;
+    }
+    let at = |i: usize| sorted.get(i).copied().unwrap_or(f64::NAN);
+    (at(drop), at(sorted.len().saturating_sub(1 + drop)))
+}
+
+/// Renders the median of ratios and its 95 % confidence interval with this many decimals.
+pub(crate) fn with_interval(ratios: &[f64], decimals: usize) -> String {
+    let (from, to) = interval(ratios);
+    let median = Spread::of(ratios.iter().copied()).median;
+    format!("{median:.decimals$} ({from:.decimals$} to {to:.decimals$})")
+}
+
 /// Renders median, 99th percentile and maximum with this many decimals.
 pub(crate) fn percentiles(mut numbers: Vec<f64>, decimals: usize) -> String {
     numbers.sort_by(f64::total_cmp);
@@ -120,12 +146,29 @@ const fn words(contender: Contender) -> &'static str {
         Contender::Loop => "hand-written loop",
         Contender::Native => "native in host",
         Contender::Wasm => "wasm in host",
+        Contender::Timely => "timely",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn intervals_of_the_median() {
+        let numbers = |count: u32| -> Vec<f64> { (1..=count).map(f64::from).collect() };
+        // By tables of the sign test.
+        for (count, bounds) in [
+            (5, (1.0, 5.0)),
+            (6, (1.0, 6.0)),
+            (9, (2.0, 8.0)),
+            (15, (4.0, 12.0)),
+            (25, (8.0, 18.0)),
+        ] {
+            assert_eq!(interval(&numbers(count)), bounds, "{count}");
+        }
+        assert_eq!(with_interval(&[2.0, 1.0, 3.0], 1), "2.0 (1.0 to 3.0)");
+    }
 
     #[test]
     fn spreads() {

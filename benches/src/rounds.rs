@@ -16,6 +16,9 @@ use crate::{hand, records, text, usage};
 
 /// Emits once per key, at the end.
 const FINAL: &str = r#"{"emit":"final"}"#;
+/// The steps of W3.
+const MAP: &str = r#"{"step":"map"}"#;
+const FILTER: &str = r#"{"step":"filter"}"#;
 /// Records in a batch, as the source reads them.
 const BATCH: usize = 1024;
 
@@ -67,8 +70,8 @@ pub(crate) fn words(settings: &Settings, guests: &Guests) -> Result<Measured, Fa
             };
             run(Pipeline {
                 reader: source.reader(&context, splits)?,
-                stateless: Some(guests.open(Op::Split, kind, "null")?),
-                keyed: guests.open(Op::CountWords, kind, FINAL)?,
+                stateless: vec![guests.open(Op::Split, kind, "null")?],
+                keyed: Some(guests.open(Op::CountWords, kind, FINAL)?),
             })
         }
     })
@@ -103,10 +106,43 @@ pub(crate) fn records(settings: &Settings, guests: &Guests) -> Result<Measured, 
             };
             run(Pipeline {
                 reader,
-                stateless: None,
-                keyed: guests.open(Op::CountRecords, kind, FINAL)?,
+                stateless: vec![],
+                keyed: Some(guests.open(Op::CountRecords, kind, FINAL)?),
             })
         }
+    })
+}
+
+/// Measures W3.
+pub(crate) fn arithmetic(settings: &Settings, guests: &Guests) -> Result<Measured, Failure> {
+    let (rows, keys) = (settings.map_records, settings.keys);
+    let name = format!("W3, {} M records", rows / 1_000_000);
+    measure(settings, name, rows, |contender| match kind(contender) {
+        None => Ok((hand::arithmetic(rows, keys, 1, 1)?, None)),
+        Some(kind) => run(Pipeline {
+            reader: Box::new(records::reader(rows, keys)?),
+            stateless: vec![
+                guests.open(Op::Arithmetic, kind, MAP)?,
+                guests.open(Op::Arithmetic, kind, FILTER)?,
+            ],
+            keyed: None,
+        }),
+    })
+}
+
+/// Measures a chain of so many maps.
+pub(crate) fn chain(settings: &Settings, guests: &Guests, maps: u32) -> Result<Measured, Failure> {
+    let (rows, keys) = (settings.map_records, settings.keys);
+    let name = format!("chain of {maps}, {} M records", rows / 1_000_000);
+    measure(settings, name, rows, |contender| match kind(contender) {
+        None => Ok((hand::chain(rows, keys, 1, 1, maps)?, None)),
+        Some(kind) => run(Pipeline {
+            reader: Box::new(records::reader(rows, keys)?),
+            stateless: (0..maps)
+                .map(|_| guests.open(Op::Arithmetic, kind, MAP))
+                .collect::<Result<_, _>>()?,
+            keyed: None,
+        }),
     })
 }
 
@@ -120,7 +156,7 @@ fn run(pipeline: Pipeline) -> Result<Found, Failure> {
 
 const fn kind(contender: Contender) -> Option<Kind> {
     match contender {
-        Contender::Loop => None,
+        Contender::Loop | Contender::Timely => None,
         Contender::Native => Some(Kind::Native),
         Contender::Wasm => Some(Kind::Wasm),
     }
@@ -170,6 +206,8 @@ mod tests {
             "100KB",
             "--records",
             "20000",
+            "--map-records",
+            "20000",
             "--keys",
             "500",
             "--dir",
@@ -187,5 +225,8 @@ mod tests {
             assert_eq!(words(&settings, &guests).expect("W1").runs.len(), 3);
             assert_eq!(records(&settings, &guests).expect("W2").runs.len(), 3);
         }
+        let settings = settings(dir.path(), &[]);
+        assert_eq!(arithmetic(&settings, &guests).expect("W3").runs.len(), 3);
+        assert_eq!(chain(&settings, &guests, 3).expect("a chain").runs.len(), 3);
     }
 }

@@ -11,8 +11,16 @@ pub(crate) enum Part {
     W1,
     /// Keyed count and sum of generated records.
     W2,
+    /// Map and filter of generated records.
+    W3,
+    /// Chains of stateless operators: within this process, and as whole programs.
+    Chain,
     /// Single calls of a keyed operator.
     Calls,
+    /// Whole programs: Regraft, the hand-written loop, timely dataflow, Flink.
+    Programs,
+    /// Latency of a whole job within this process.
+    Latency,
     /// Whole jobs with and without checkpoints.
     Checkpoints,
     /// Bytes that checkpoints write where little changes.
@@ -23,12 +31,12 @@ pub(crate) enum Part {
     Neighbours,
 }
 
-/// Measures wasm beside the same operators native in the host, and a hand-written loop.
+/// Measures Regraft beside a hand-written loop and other systems, and wasm beside the same operators native in the host.
 #[derive(Debug, Parser)]
 #[command(name = "regraft-bench")]
 pub(crate) struct Settings {
     /// The parts to run.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "w1,w2,calls")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "w1,w2,w3,calls")]
     only: Vec<Part>,
     /// Runs of each contender.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -42,6 +50,18 @@ pub(crate) struct Settings {
     /// W2: how many records.
     #[arg(long, default_value_t = 20_000_000)]
     pub(crate) records: u64,
+    /// W3, chain: how many records.
+    #[arg(long, default_value_t = 20_000_000)]
+    pub(crate) map_records: u64,
+    /// Whole programs, latency: parallelism of jobs and number of threads, each in turn.
+    #[arg(long, value_delimiter = ',', default_value = "1,2", value_parser = clap::value_parser!(u32).range(1..=4))]
+    pub(crate) parallelism: Vec<u32>,
+    /// Whole programs: measure Flink too. Fetches it with pip, and needs Java 17.
+    #[arg(long)]
+    pub(crate) flink: bool,
+    /// Latency: seconds of each measurement.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: u64,
     /// Checkpoints, isolation: how many records.
     #[arg(long, default_value_t = 100_000_000)]
     pub(crate) job_records: u64,
@@ -57,17 +77,44 @@ pub(crate) struct Settings {
     /// Directory that keeps texts from run to run.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench-data"))]
     pub(crate) dir: PathBuf,
+    /// Markdown file to put the tables into as well: each between `<!-- bench: NAME -->` and `<!-- /bench -->`.
+    #[arg(long)]
+    pub(crate) into: Option<PathBuf>,
+    /// Be the hand-written loop, as a process of its own.
+    #[arg(long, value_enum, hide = true)]
+    pub(crate) hand: Option<Hand>,
+    /// Of the loop: splits of the generator.
+    #[arg(long, default_value_t = 4, hide = true)]
+    pub(crate) splits: u64,
+    /// Of the loop: number of maps in the chain.
+    #[arg(long, default_value_t = 0, hide = true)]
+    pub(crate) maps: u32,
+}
+
+/// The work of a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Hand {
+    /// Word count.
+    W1,
+    /// Keyed count and sum of generated records.
+    W2,
+    /// Map and filter.
+    W3,
+    /// A chain of maps.
+    Chain,
 }
 
 /// A contender of the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Contender {
-    /// A hand-written loop in one thread.
+    /// A hand-written loop.
     Loop,
     /// The operators compiled natively, in the host's dataflow.
     Native,
     /// The operators as components, in the host's dataflow.
     Wasm,
+    /// Timely dataflow, as a whole program.
+    Timely,
 }
 
 impl Settings {
@@ -75,7 +122,7 @@ impl Settings {
         self.only.contains(&part)
     }
 
-    /// Returns the contenders that take part, in order.
+    /// Returns the contenders within this process that take part, in order.
     pub(crate) fn contenders(&self) -> Vec<Contender> {
         let all = [Contender::Loop, Contender::Native, Contender::Wasm];
         all.into_iter()

@@ -7,7 +7,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::Failure;
-use crate::records::mix;
+use crate::workload::mix;
 
 /// Number of distinct words.
 const WORDS: usize = 100_000;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::lab::{ASK_EVERY, Lab};
 use crate::Failure;
-use crate::report::{Spread, percentiles};
+use crate::report::{Spread, percentiles, with_interval};
 use crate::settings::Settings;
 
 /// The job of workload W2: keyed count and sum.
@@ -68,21 +68,40 @@ inputs = ["count"]
 /// Number of checkpoints between which one key in a hundred changes.
 const INCREMENTS: usize = 100;
 
+/// Least number of pairs, so that there is an interval.
+const PAIRS: u32 = 9;
+
 /// Measures the throughput with a checkpoint every second relative to none, and how long checkpoints pause processing.
+///
+/// The two runs of a pair take turns in being the first.
 pub(crate) fn cost(settings: &Settings) -> Result<String, Failure> {
     let lab = Lab::new()?;
     let job = lab.write("count.toml", COUNT, settings)?;
-    // Build and compile what does not exist yet.
-    lab.run(&job, "bench-count", &["events.rows=1000"], false)?;
-    let (mut ratios, mut rates, mut taken) = (vec![], vec![], 0);
-    for round in 0..settings.rounds {
-        eprintln!("checkpoints, round {}", round + 1);
-        let without = lab.run(&job, "bench-count", &[], false)?;
-        let with = lab.run(&job, "bench-count", &["checkpoint.interval=1s"], true)?;
+    let modules = lab.build(&job.display().to_string())?;
+    // Compiles what is not compiled yet.
+    lab.run_with(&modules, &job, "bench-count", &["events.rows=1000"], false)?;
+    let (mut ratios, mut cpu, mut rates, mut taken) = (vec![], vec![], vec![], 0);
+    let pairs = settings.rounds.max(PAIRS);
+    for pair in 1..=pairs {
+        eprint!("checkpoints, pair {pair} of {pairs}: ");
+        let run = |with: bool| {
+            let every: &[&str] = if with { &["checkpoint.interval=1s"] } else { &[] };
+            lab.run_with(&modules, &job, "bench-count", every, with)
+        };
+        let first = run(pair % 2 == 0)?;
+        let second = run(pair % 2 == 1)?;
+        let (with, without) = if pair % 2 == 0 {
+            (first, second)
+        } else {
+            (second, first)
+        };
         if without.result["blackholes"] != with.result["blackholes"] {
             return Err("the counts differ with checkpoints".into());
         }
-        ratios.push(without.number("duration_ms") / with.number("duration_ms"));
+        let ratio = without.number("duration_ms") / with.number("duration_ms");
+        eprintln!("{ratio:.3}");
+        ratios.push(ratio);
+        cpu.push(with.used.cpu.as_secs_f64() / without.used.cpu.as_secs_f64());
         rates.push(with.number("records_in") / with.number("duration_ms") / 1e3);
         taken += with.view.map_or(0, |view| completed(&view.recent_checkpoints).count());
     }
@@ -94,7 +113,12 @@ pub(crate) fn cost(settings: &Settings) -> Result<String, Failure> {
     let mut text = String::from("| checkpoints every second | |\n|---|---|\n");
     let _ = writeln!(text, "| keys | {} |", settings.keys);
     let _ = writeln!(text, "| M records/s with | {} |", Spread::of(rates).text(2));
-    let _ = writeln!(text, "| throughput with / without | {} |", Spread::of(ratios).text(3));
+    let ratio = with_interval(&ratios, 3);
+    let _ = writeln!(
+        text,
+        "| throughput with / without, {pairs} pairs: median (95 % interval) | {ratio} |"
+    );
+    let _ = writeln!(text, "| CPU time with / without | {} |", with_interval(&cpu, 3));
     let _ = writeln!(text, "| checkpoints seen, at least | {taken} |");
     let _ = writeln!(
         text,

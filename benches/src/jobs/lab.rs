@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use regraft::api::client::{Client, FoundJob};
 use regraft::api::types::JobView;
 use serde_json::Value;
 
+use super::process::{self, Used};
 use crate::Failure;
 use crate::settings::Settings;
 
@@ -27,6 +29,8 @@ pub(super) struct Ended {
     pub(super) result: Value,
     /// The last view of the job while it ran.
     pub(super) view: Option<JobView>,
+    /// What the process used.
+    pub(super) used: Used,
 }
 
 impl Ended {
@@ -119,27 +123,59 @@ impl Lab {
         Err(format!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
     }
 
+    /// Builds the guests of a job. Returns the arguments of `run` that name the components.
+    pub(super) fn build(&self, job: &str) -> Result<Vec<String>, Failure> {
+        let built: Value = serde_json::from_str(&self.done(&["build", job, "--json"])?)?;
+        let mut arguments = vec![];
+        for component in built["components"].as_array().into_iter().flatten() {
+            if let (Some(uid), Some(path)) = (component["uid"].as_str(), component["component"].as_str()) {
+                arguments.extend(["--module".to_owned(), format!("{uid}={path}")]);
+            }
+        }
+        Ok(arguments)
+    }
+
     /// Runs a job to its end. With `watch`, it is polled meanwhile.
     pub(super) fn run(&self, job: &Path, name: &str, sets: &[&str], watch: bool) -> Result<Ended, Failure> {
+        self.run_with(&[], job, name, sets, watch)
+    }
+
+    /// Runs a job to its end, with components as [`build`](Self::build) names them.
+    pub(super) fn run_with(
+        &self,
+        modules: &[String],
+        job: &Path,
+        name: &str,
+        sets: &[&str],
+        watch: bool,
+    ) -> Result<Ended, Failure> {
         let file = job.display().to_string();
         let mut arguments = vec!["run", &file, "--json"];
+        arguments.extend(modules.iter().map(String::as_str));
         for set in sets {
             arguments.extend(["--set", set]);
         }
-        let mut command = self.command(&arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let is_over = AtomicBool::new(false);
+        let (ran, view) = std::thread::scope(|scope| {
+            let watching = watch.then(|| scope.spawn(|| self.watch(name, &is_over)));
+            let ran = process::run(&mut self.command(&arguments));
+            is_over.store(true, Ordering::Relaxed);
+            (ran, watching.and_then(|watching| watching.join().ok().flatten()))
+        });
+        let (out, used) = ran?;
+        let result = serde_json::from_str(&out)?;
+        Ok(Ended { result, view, used })
+    }
+
+    /// Polls a job until it is over. Returns the last view of it.
+    fn watch(&self, name: &str, is_over: &AtomicBool) -> Option<JobView> {
         let mut view = None;
-        while child.try_wait()?.is_none() {
-            if watch && let Ok(found) = self.client().find(name) {
+        while !is_over.load(Ordering::Relaxed) {
+            if let Ok(found) = self.client().find(name) {
                 view = self.client().info(&found).ok().or(view);
             }
-            std::thread::sleep(if watch { ASK_EVERY } else { ASK_EVERY / 10 });
+            std::thread::sleep(ASK_EVERY);
         }
-        let output = child.wait_with_output()?;
-        let result: Value = serde_json::from_slice(&output.stdout)?;
-        if !output.status.success() {
-            return Err(format!("{name} with {sets:?}: {result}").into());
-        }
-        Ok(Ended { result, view })
+        view
     }
 }
