@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use regraft::connectors::BUILT_IN;
-use regraft::dataflow::executor::Threads;
 use regraft::dataflow::operator::Modules;
+use regraft::dataflow::workers::Workers;
 use regraft::environment::real::RealEnvironment;
 use regraft::graph::job_graph::{JobGraph, NodeKind};
 use regraft::graph::{Overrides, parse_job};
@@ -222,7 +222,7 @@ fn host(dir: &Path) -> HostContext {
     HostContext {
         environment: Arc::new(RealEnvironment::default()),
         stores: Arc::new(LocalStores::private_below(dir)),
-        executor: Arc::new(Threads),
+        executor: Arc::new(Workers::default()),
         checkpoint_dir: dir.join("checkpoints"),
         recovers: false,
     }

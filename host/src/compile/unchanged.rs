@@ -95,8 +95,11 @@ struct Note {
     dir: PathBuf,
     environment: String,
     component: PathBuf,
-    files: Vec<(PathBuf, Option<Facts>)>,
+    files: Files,
 }
+
+/// Files that a build depends on, with the facts about each; `None` for one that is missing.
+type Files = Vec<(PathBuf, Option<Facts>)>;
 
 /// Facts about a file that tell whether it is the same and unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,7 +128,7 @@ impl<'a> Notes<'a> {
     pub(super) fn new(dir: &'a Path, tools: &[&Path], variables: impl Iterator<Item = (OsString, OsString)>) -> Self {
         let matters = |name: &str| {
             let begins = |with: &&str| name.starts_with(*with);
-            VARIABLES.iter().any(|with| begins(&with)) && !OF_THE_RUN.iter().any(|with| begins(&with))
+            VARIABLES.iter().any(begins) && !OF_THE_RUN.iter().any(begins)
         };
         let variables: BTreeSet<_> = variables
             .filter(|(name, _)| name.to_str().is_some_and(matters))
@@ -199,12 +202,7 @@ impl<'a> Notes<'a> {
 }
 
 /// Returns the files that a build depends on, as they are, or the reason why they do not say whether it would be another one.
-fn note(
-    dir: &Path,
-    inputs: &Inputs,
-    component: &Path,
-    began: SystemTime,
-) -> io::Result<Result<Vec<(PathBuf, Option<Facts>)>, String>> {
+fn note(dir: &Path, inputs: &Inputs, component: &Path, began: SystemTime) -> io::Result<Result<Files, String>> {
     if inputs.has_build_script {
         return Ok(Err("a package beside it has a build script".to_owned()));
     }
