@@ -109,11 +109,6 @@ pub trait FileSystem: Send + Sync + Debug {
     /// Creates a directory and its missing parents. The names of those it created are durable on return.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Creates a directory and its missing parents, to find out whether that is possible. Their names may be lost.
-    fn try_dir(&self, path: &Path) -> io::Result<()> {
-        self.create_dir_all(path)
-    }
-
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
@@ -228,10 +223,6 @@ impl FileSystem for LocalFiles {
             }
         }
         Ok(())
-    }
-
-    fn try_dir(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -226,36 +226,6 @@ impl Storage {
         self.put_as(name, bytes.into(), PutMode::Overwrite).await
     }
 
-    /// Writes the first object of a location as [`Storage::put`] does, and makes directories for those that follow. Each of
-    /// them would otherwise wait until its own directory is durable.
-    ///
-    /// # Errors
-    /// Those of [`Storage::put`]. Directories that were made may stay.
-    pub async fn put_first(&self, name: &str, bytes: Bytes, directories: &[&str]) -> Result<(), StoreError> {
-        let Some(dir) = self.local_dir() else {
-            return self.put(name, bytes).await;
-        };
-        let failed = |error| StoreError::from_io(error, "write", self.url_of(name));
-        let made: Vec<PathBuf> = directories.iter().map(|name| dir.join(name)).collect();
-        let making = move || {
-            let new: Vec<PathBuf> = dir
-                .ancestors()
-                .take_while(|dir| !dir.exists())
-                .map(Into::into)
-                .collect();
-            made.iter().try_for_each(std::fs::create_dir_all)?;
-            Ok(new)
-        };
-        let new = blocking(making).await.map_err(failed)?;
-        self.put(name, bytes).await?;
-        // The names in the location itself are durable with the object.
-        let sync = move || {
-            let above = new.iter().filter_map(|dir| dir.parent());
-            above.map(std::fs::File::open).try_for_each(|dir| dir?.sync_all())
-        };
-        blocking(sync).await.map_err(failed)
-    }
-
     /// Writes an object as [`Storage::put`] does, and stops between two blocks once it is cancelled.
     ///
     /// # Errors
@@ -545,16 +515,11 @@ async fn delete_blocking(
     is_done: fn(std::io::ErrorKind) -> bool,
     work: impl FnOnce() -> std::io::Result<()> + Send + 'static,
 ) -> Result<(), StoreError> {
-    match blocking(work).await {
+    let done = tokio::task::spawn_blocking(work).await;
+    match done.unwrap_or_else(|panicked| Err(panicked.into())) {
         Err(error) if !is_done(error.kind()) => Err(StoreError::from_io(error, "delete", url)),
         _ => Ok(()),
     }
-}
-
-/// Runs blocking work on a thread of its own.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|panicked| Err(panicked.into()))
 }
 
 const fn is_absent(kind: std::io::ErrorKind) -> bool {

@@ -1,9 +1,5 @@
 //! The components in `shared/`: written once, and kept as long as the job runs them or a checkpoint refers to them.
 
-use std::collections::BTreeMap;
-
-use futures::future::join_all;
-
 use super::super::retain::Claim;
 use super::CheckpointStore;
 use crate::dataflow::operator::OperatorModule;
@@ -21,32 +17,26 @@ impl CheckpointStore {
         &self,
         modules: impl Iterator<Item = &'a dyn OperatorModule> + Send,
     ) -> Result<u64, StoreError> {
-        let shared = &self.shared()?;
+        let shared = self.shared()?;
+        let mut written = 0;
         let _guard = self.0.components.lock().await;
-        let mut missing = BTreeMap::new();
         for module in modules {
             let sha256 = module.digest().to_string();
             let path = paths::shared_module(&sha256);
             let Some(name) = paths::in_shared(&path) else { continue };
             self.claim(Claim::Modules, name);
-            if !self.book().modules.contains(&sha256) {
-                let component = bytes::Bytes::copy_from_slice(module.bytes());
-                missing.insert(sha256, (name.to_owned(), component));
+            if self.book().modules.contains(&sha256) {
+                continue;
             }
-        }
-        // Together: a disk makes several files durable in the time of one.
-        let writing = missing.iter().map(|(sha256, (name, component))| async move {
+            let component = bytes::Bytes::copy_from_slice(module.bytes());
             let size = component.len() as u64;
-            let environment = &*self.0.environment;
-            let is_there = retried(environment, || shared.size(name)).await? == Some(size);
-            if !is_there {
-                write_file(environment, shared, name, component.clone(), &Cancellation::default()).await?;
+            if retried(&*self.0.environment, || shared.size(name)).await? != Some(size) {
+                write_file(&*self.0.environment, &shared, name, component, &Cancellation::default()).await?;
+                written += size;
             }
-            self.book().modules.insert(sha256.clone());
-            Ok::<_, StoreError>(if is_there { 0 } else { size })
-        });
-        // All of them end before one may fail: nothing is written any more on return.
-        join_all(writing).await.into_iter().sum()
+            self.book().modules.insert(sha256);
+        }
+        Ok(written)
     }
 
     /// Records the digests of the only components that the job runs or may go back to; others are kept only as long as

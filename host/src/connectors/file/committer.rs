@@ -323,7 +323,7 @@ impl FileSinkCommitter {
 
 impl SinkCommitter for FileSinkCommitter {
     fn check(&self) -> Result<(), SinkError> {
-        self.pending().probe()?;
+        self.pending().create()?;
         self.clean();
         Ok(())
     }

@@ -69,24 +69,22 @@ impl Pending<'_> {
         self.dir().join(dir.name())
     }
 
+    /// Makes the directory of the job, and returns its path.
+    ///
+    /// # Errors
+    /// [`SinkError::Io`], [`SinkError::Foreign`].
+    pub(super) fn create(&self) -> Result<PathBuf, SinkError> {
+        self.refuse_links(&pending_dir(self.job_id))?;
+        self.made(self.dir())
+    }
+
     /// Makes the directory of an attempt, which begins.
     ///
     /// # Errors
     /// [`SinkError::Io`], [`SinkError::Foreign`].
     pub(super) fn begin(&self, dir: AttemptDir) -> Result<(), SinkError> {
-        self.refuse_links(&pending_dir(self.job_id))?;
+        self.create()?;
         self.made(self.attempt(dir)).map(|_| ())
-    }
-
-    /// Makes the directory of the job, to find out whether that is possible. It may be lost.
-    ///
-    /// # Errors
-    /// [`SinkError::Io`], [`SinkError::Foreign`].
-    pub(super) fn probe(&self) -> Result<(), SinkError> {
-        self.refuse_links(&pending_dir(self.job_id))?;
-        let dir = self.dir();
-        let made = self.files.try_dir(&dir);
-        made.map_err(|error| io("create directory", &dir, error))
     }
 
     fn made(&self, dir: PathBuf) -> Result<PathBuf, SinkError> {

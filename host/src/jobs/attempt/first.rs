@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures::future::join;
 use regraft_model::id::{AttemptId, CheckpointId, JobVersion};
 
 use super::build::{Before, Built, Facts, Ready, settle, take_sink_over};
@@ -138,12 +137,10 @@ async fn write_down(
     claim: AttemptRecord,
 ) -> Result<(), AttemptError> {
     let written = async {
-        let keeping = job.checkpoints.keep_modules(modules.values().map(|module| &**module));
-        // Neither counts before the claim is settled.
-        let keeping = async { keeping.await.map(|_| ()).map_err(RecordError::from) };
-        // Both end before either may fail: nothing is written any more when the start is undone.
-        let (kept, created) = join(keeping, job.directory.create_first_version(version)).await;
-        kept.and(created)?;
+        job.checkpoints
+            .keep_modules(modules.values().map(|module| &**module))
+            .await?;
+        job.directory.create_first_version(version).await?;
         settle(job, claim).await
     };
     written.await.map_err(AttemptError::NotRecorded)

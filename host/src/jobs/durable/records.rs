@@ -291,13 +291,12 @@ impl JobDirectory {
         Ok(ids)
     }
 
-    /// Writes `job.json`, and makes the directories of the records that a start writes next.
+    /// Writes `job.json`.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn write_job(&self, record: &JobRecord) -> Result<(), RecordError> {
-        let directories = [ATTEMPTS, VERSIONS, paths::SHARED_DIR];
-        Ok(self.storage.put_first(JOB, text(record), &directories).await?)
+        Ok(self.storage.put(JOB, text(record)).await?)
     }
 
     /// Reads `job.json`; `None` if there is no such job.
