@@ -9,7 +9,7 @@ use crate::setup::{BLACKHOLE, component, info, made_up_job, text, words_job};
 use crate::support::{Ran, World, wait_until};
 
 /// A job whose guest computes for most of the time, in a function with a name of its own.
-fn busy_job(name: &str) -> String {
+pub fn busy_job(name: &str) -> String {
     format!(
         r#"name = "{name}"
 [checkpoint]
@@ -58,7 +58,8 @@ fn ended(child: Child) -> Ran {
     Ran::from(child.wait_with_output().expect("it ends"))
 }
 
-fn wait_until_busy(world: &World, job: &str) {
+/// Waits until records reach the guest of a job made by [`busy_job`].
+pub fn wait_until_busy(world: &World, job: &str) {
     wait_until("records reach the guest", || {
         info(world, job)["operators"][1]["records_in"].as_u64() > Some(0)
     });

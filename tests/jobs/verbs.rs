@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use crate::profile::{busy_job, wait_until_busy};
 use crate::setup::{component, info, local, savepoint, show, stop, text, wait_for_out, words_job};
 use crate::support::{Attached, Ran, World};
 
@@ -268,6 +269,9 @@ fn every_verb_fails_whose_result_cannot_be_written() {
             .exits(0);
     };
     ["words", "cancelled", "stopped"].iter().for_each(|name| submit(name));
+    world.write("busy.toml", &busy_job("busy"));
+    world.run(&["run", "-d", "busy.toml"]).exits(0);
+    wait_until_busy(&world, "busy");
     let saved = savepoint(&world, "words");
     let component = component("count-v2").to_string_lossy().into_owned();
     let module = format!("count={component}");
@@ -300,6 +304,10 @@ fn every_verb_fails_whose_result_cannot_be_written() {
         &["run", "-d", "counted.toml", "--name", "submitted"],
         &["run", "counted.toml"],
         &["run", "counted.toml", "--json"],
+        &["profile", "busy", "--uid", "picky", "--duration", "1s"],
+        &["profile", "busy", "--uid", "picky", "--duration", "1s", "--json"],
+        &["profile", "busy", "--uid", "picky", "--duration", "1s", "-o", "-"],
+        &["cancel", "busy"],
         &["cancel", "cancelled"],
         &["stop", "stopped", "--savepoint-path", "sp"],
         &listen,
