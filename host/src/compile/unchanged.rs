@@ -68,7 +68,7 @@ const ABOVE: [&str; 6] = [
     "rust-toolchain",
 ];
 
-/// What a build depends on, as cargo told it.
+/// Inputs of a build, as cargo told them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Inputs {
     /// The core module. Cargo lists the sources beside it, in `NAME.d`.

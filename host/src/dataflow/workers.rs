@@ -61,7 +61,7 @@ pub struct Workers {
     pool: Arc<Pool>,
 }
 
-/// What the workers share.
+/// State that the workers share.
 struct Pool {
     seats: Box<[Seat]>,
     parties: Mutex<Parties>,

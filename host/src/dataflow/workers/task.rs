@@ -35,7 +35,7 @@ pub(super) struct Task {
     /// Time under which it waits in the queue of its home; changed under that queue's lock.
     pub(super) due: Mutex<Option<Instant>>,
     state: AtomicU8,
-    /// What is stepped; `None` once it has ended.
+    /// The subtask itself; `None` once it has ended.
     pub(super) stepped: Mutex<Option<Stepped>>,
 }
 

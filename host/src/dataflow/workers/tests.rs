@@ -63,7 +63,7 @@ impl SinkWriter for Nowhere {
     }
 }
 
-/// What subtasks report, and what ends them.
+/// The surroundings of subtasks: their clock, their reports, and the flag that ends them.
 struct World {
     clock: Arc<dyn Clock>,
     events: EventSink,
@@ -225,7 +225,7 @@ fn an_idle_subtask_is_polled_when_it_is_woken_and_when_its_time_has_come() {
     wait_until("its time has come", || polls.load(Ordering::SeqCst) == 2);
     assert!(began.elapsed() >= Duration::from_millis(20));
     std::thread::sleep(Duration::from_millis(30));
-    assert_eq!(polls.load(Ordering::SeqCst), 2, "nobody has woken it");
+    assert_eq!(polls.load(Ordering::SeqCst), 2, "it was not woken");
     mailbox.wake.wake();
     wait_until("it is woken", || polls.load(Ordering::SeqCst) == 3);
     world.end(&[mailbox]);
