@@ -61,7 +61,7 @@ const UPGRADE_EVERY: Duration = Duration::from_secs(2);
 /// Limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What happens beside the records.
+/// Activity of the job beside its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beside {
     Nothing,

@@ -29,7 +29,7 @@ pub(super) struct Ended {
     pub(super) result: Value,
     /// The last view of the job while it ran.
     pub(super) view: Option<JobView>,
-    /// What the process used.
+    /// Processor time and memory of the process.
     pub(super) used: Used,
 }
 

@@ -11,7 +11,7 @@ use crate::Failure;
 /// Last bytes of stderr that an error quotes.
 const QUOTED_MAX: usize = 2000;
 
-/// What a process has used, its children included as far as it waited for them.
+/// Resources that a process has used, including those of its children that it waited for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Used {
     /// Time from before its start until it has ended.

@@ -158,7 +158,7 @@ impl SourceReader for Stamper {
     }
 }
 
-/// What the sink has seen, and which of it is measured.
+/// Latencies that the sink has seen, and the part of them that is measured.
 #[derive(Debug, Default)]
 pub(super) struct Recorder {
     /// Records due from here on are measured.
@@ -171,7 +171,7 @@ pub(super) struct Recorder {
     seen: Mutex<Seen>,
 }
 
-/// What has arrived.
+/// Records that have arrived.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
     /// Number of records with a stamp.

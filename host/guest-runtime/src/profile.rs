@@ -5,7 +5,7 @@
 //! that is where it is sampled; what the host does between two such places is seen at the second one.
 //! While the profiler is off, a call reads one flag.
 //!
-//! What was inlined is shown where the module has debug information, but for Rust's own library.
+//! Inlined functions are shown where the module has debug information, except those of Rust's own library.
 //!
 //! Guests choose their functions and their names, so everything that is kept is bounded: functions, their names, the depth of
 //! a stack, and distinct stacks.

@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use regraft_model::id::OperatorUid;
 use regraft_model::time::Clock;
 
 use super::control::{Event, EventSink, Mailbox, SubtaskId};
@@ -149,10 +148,5 @@ impl Driven {
     fn cancel(&mut self) {
         let subtask = &mut self.subtask;
         let _ = catch_unwind(AssertUnwindSafe(|| subtask.cancel()));
-    }
-
-    /// Returns the uid that stands for the whole subtask.
-    pub fn uid(&mut self) -> OperatorUid {
-        self.subtask.uid()
     }
 }

@@ -3,8 +3,7 @@
 //!
 //! There are as many *seats* as workers. A seat has a queue of subtasks that are ready, and a thread holds it while it
 //! steps them, one at a time. A subtask has a home seat; a seat without work takes ready subtasks of others.
-//! Where a step makes a consumer on the same seat ready, that one runs next, while its input is in the cache, and no
-//! thread is woken.
+//! A consumer that a step makes ready on the same seat runs next, while its input is in the cache, and no thread is woken.
 //!
 //! A step may take long: a guest computes, or a sink waits for its reader. When it has taken [`STUCK_NS`] and other
 //! subtasks wait at its seat, a spare thread takes the seat over, and the thread that is stuck becomes a spare one when
@@ -81,7 +80,8 @@ struct Pool {
     next: AtomicU64,
     /// True once the executor has been dropped: the threads end with the last subtask.
     closing: AtomicBool,
-    started: Mutex<bool>,
+    /// Number of threads that were started: the watcher, then one for each seat.
+    started: Mutex<usize>,
     epoch: Instant,
 }
 
@@ -156,16 +156,10 @@ impl Workers {
             subtasks: AtomicUsize::new(0),
             next: AtomicU64::new(0),
             closing: AtomicBool::new(false),
-            started: Mutex::new(false),
+            started: Mutex::default(),
             epoch: Instant::now(),
         };
         Self { pool: Arc::new(pool) }
-    }
-
-    /// Returns the number of workers.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.pool.seats.len()
     }
 }
 
@@ -288,19 +282,21 @@ impl Pool {
             .max(1)
     }
 
-    /// Starts the threads, unless they run.
+    /// Starts the threads that do not run yet. After an error, those that were started stay, and the next call goes on from
+    /// there.
     fn start_threads(self: &Arc<Self>) -> std::io::Result<()> {
         let mut started = locked(&self.started);
-        if *started {
-            return Ok(());
+        while *started <= self.seats.len() {
+            match started.checked_sub(1) {
+                None => {
+                    let pool = self.clone();
+                    let watcher = std::thread::Builder::new().name("watcher".to_owned());
+                    watcher.spawn(move || pool.watch())?;
+                }
+                Some(seat) => _ = self.clone().spawn(Some(seat))?,
+            }
+            *started += 1;
         }
-        let pool = self.clone();
-        let watcher = std::thread::Builder::new().name("watcher".to_owned());
-        watcher.spawn(move || pool.watch())?;
-        for seat in 0..self.seats.len() {
-            self.clone().spawn(Some(seat))?;
-        }
-        *started = true;
         Ok(())
     }
 

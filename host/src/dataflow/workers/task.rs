@@ -48,7 +48,6 @@ pub(super) struct Stepped {
 }
 
 impl Task {
-    #[allow(clippy::too_many_arguments, reason = "one caller")]
     pub(super) fn new(
         number: u64,
         party: Party,
